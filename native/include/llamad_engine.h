@@ -1,0 +1,212 @@
+/* llamad_engine.h - the only public header of the engine.
+ *
+ * Owns: every name a program outside native/src may use. The part between "cffi: begin" and
+ * "cffi: end" is cut out by native/ffi_build.py and is the cdef of the Python bindings, so it holds
+ * plain C declarations only.
+ *
+ * Rules: functions that can fail return an lld_status and leave one line in lld_error_message() of
+ * the calling thread. Nothing here prints, exits or aborts. A handle may be used by one thread at a
+ * time, except where a function says otherwise. All memory is taken in the create functions.
+ */
+#ifndef LLAMAD_ENGINE_H
+#define LLAMAD_ENGINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
+/* cffi: begin */
+
+/* ---- status ---------------------------------------------------------------------------------- */
+
+typedef enum lld_status {
+    LLD_OK = 0,
+    LLD_ERR_IO = 1,          /* the file could not be opened, read or mapped */
+    LLD_ERR_CORRUPT = 2,     /* the file breaks its own format */
+    LLD_ERR_UNSUPPORTED = 3, /* a valid file that this engine does not implement */
+    LLD_ERR_INVALID = 4,     /* an argument is outside its range */
+    LLD_ERR_MEMORY = 5,      /* memory could not be allocated or locked */
+    LLD_ERR_CANCELLED = 6,   /* lld_engine_cancel was called; the KV cache is as before the step */
+    LLD_ERR_KV_FULL = 7,     /* no free KV block; the KV cache is as before the step */
+    LLD_ERR_FAULT = 8,       /* the mapped file lost pages (shrunk, replaced, I/O error): the model is dead */
+    LLD_ERR_NUMERIC = 9      /* logits are NaN or infinite: broken weights */
+} lld_status;
+
+/* One line for the last failure on this thread: names the thing, the fault and the limit. Never NULL. */
+const char *lld_error_message(void);
+
+const char *lld_version(void);
+
+/* ---- CPU and kernels ------------------------------------------------------------------------- */
+
+/* The kernel set that `cpu` selects on this machine: "generic", "avx2", "neon" or "dotprod".
+ * cpu: comma-separated names of the sets that may be used, or NULL for $LLAMAD_CPU, or else all.
+ * NULL with a message when a name is unknown. The string is static. */
+const char *lld_cpu_kernel_set(const char *cpu);
+
+/* ---- GGUF file ------------------------------------------------------------------------------- */
+
+typedef struct lld_file lld_file; /* an open, mapped and parsed GGUF file */
+
+typedef enum lld_gguf_type { /* GGUF specification, "gguf_metadata_value_type" */
+    LLD_GGUF_UINT8 = 0, LLD_GGUF_INT8 = 1, LLD_GGUF_UINT16 = 2, LLD_GGUF_INT16 = 3,
+    LLD_GGUF_UINT32 = 4, LLD_GGUF_INT32 = 5, LLD_GGUF_FLOAT32 = 6, LLD_GGUF_BOOL = 7,
+    LLD_GGUF_STRING = 8, LLD_GGUF_ARRAY = 9, LLD_GGUF_UINT64 = 10, LLD_GGUF_INT64 = 11,
+    LLD_GGUF_FLOAT64 = 12
+} lld_gguf_type;
+
+typedef struct lld_kv {   /* one metadata entry; the pointers point into the mapped file */
+    const char *key;      /* UTF-8, not terminated */
+    size_t key_length;    /* bytes */
+    uint32_t type;        /* lld_gguf_type */
+    uint32_t element_type;/* of an array; else equal to type */
+    uint64_t count;       /* elements of an array; else 1 */
+    const uint8_t *data;  /* little-endian values; a string is its bytes; an array of strings is
+                             (uint64 length, bytes) repeated, each checked to lie inside the file */
+    size_t data_bytes;
+} lld_kv;
+
+typedef struct lld_tensor { /* one tensor; checked to lie inside the file */
+    const char *name;       /* UTF-8, not terminated */
+    size_t name_length;
+    uint32_t type;          /* GGML type id */
+    uint32_t n_dims;        /* 1..4 */
+    uint64_t dims[4];       /* dims[0] = row length (the fastest dimension); unused ones are 1 */
+    uint64_t file_offset;   /* bytes from the start of the file */
+    uint64_t bytes;
+    const uint8_t *data;
+} lld_tensor;
+
+int lld_file_open(const char *path, lld_file **out);
+void lld_file_close(lld_file *file);
+uint32_t lld_file_version(const lld_file *file);
+uint64_t lld_file_bytes(const lld_file *file);
+size_t lld_file_n_kv(const lld_file *file);
+size_t lld_file_n_tensors(const lld_file *file);
+int lld_file_kv(const lld_file *file, size_t index, lld_kv *out);
+int lld_file_tensor(const lld_file *file, size_t index, lld_tensor *out);
+
+/* "Q4_0" and so on for a GGML type id; NULL when this engine does not know it. */
+const char *lld_type_name(uint32_t type);
+
+/* Dequantize one row of n elements. n must be a multiple of the type's block. dst: (n) float32. */
+int lld_dequantize(uint32_t type, const void *src, size_t n, float *dst);
+
+/* ---- model ----------------------------------------------------------------------------------- */
+
+typedef struct lld_model lld_model; /* a mapped model: immutable hyperparameters and weights */
+
+typedef struct lld_model_info {
+    char architecture[32];
+    uint32_t n_layers, dim, hidden_dim, n_heads, n_kv_heads, head_dim, vocab_size, n_ctx_train;
+    uint64_t file_bytes;   /* size of the file */
+    uint64_t weight_bytes; /* bytes of all tensors used by forward */
+    uint64_t streamed_bytes; /* bytes of weights read for one decoded token */
+    uint64_t kv_bytes_per_token_f16, kv_bytes_per_token_q8_0;
+} lld_model_info;
+
+int lld_model_open(const char *path, lld_model **out);
+void lld_model_close(lld_model *model); /* after every engine that uses it is destroyed */
+const lld_file *lld_model_file(const lld_model *model);
+void lld_model_get_info(const lld_model *model, lld_model_info *out);
+
+/* Read the weights into the page cache and map them. May be called from another thread than the
+ * engine's. *stop (may be NULL) is polled: nonzero ends the work early with LLD_ERR_CANCELLED. */
+int lld_model_populate(lld_model *model, const volatile int32_t *stop);
+
+/* mlock weights in file order, up to max_bytes; *locked_bytes says how much was locked. Fewer bytes
+ * than asked is not an error (RLIMIT_MEMLOCK); lld_error_message() then holds the reason. */
+int lld_model_lock(lld_model *model, uint64_t max_bytes, uint64_t *locked_bytes);
+
+/* ---- engine ---------------------------------------------------------------------------------- */
+
+typedef struct lld_engine lld_engine; /* threads, scratch and KV cache over one model */
+
+typedef enum lld_kv_type { LLD_KV_F16 = 0, LLD_KV_Q8_0 = 1 } lld_kv_type;
+
+typedef struct lld_engine_params {
+    uint32_t n_threads;    /* 1..64, the calling thread included */
+    uint32_t n_ctx;        /* most tokens in one sequence, 1..2^20 */
+    uint32_t n_sequences;  /* sequence slots 0..n_sequences-1, 1..256 */
+    uint32_t n_kv_tokens;  /* KV cache capacity over all sequences, rounded up to blocks; 0 = n_ctx * n_sequences */
+    uint32_t n_batch;      /* most rows in one forward, 1..4096 */
+    uint32_t n_logits;     /* most rows of logits kept from one forward, 1..n_batch */
+    uint32_t kv_type;      /* lld_kv_type */
+    const char *cpu;       /* as for lld_cpu_kernel_set */
+} lld_engine_params;
+
+typedef struct lld_engine_info {
+    uint64_t kv_bytes, scratch_bytes; /* allocated */
+    uint32_t kv_block_tokens, kv_blocks_total, kv_blocks_free;
+    uint32_t n_threads;
+    const char *kernel_set;
+} lld_engine_info;
+
+int lld_engine_create(lld_model *model, const lld_engine_params *params, lld_engine **out);
+void lld_engine_destroy(lld_engine *engine);
+void lld_engine_get_info(const lld_engine *engine, lld_engine_info *out);
+
+/* Run n_rows rows (token, sequence, position) through the model. Rows of one sequence must be
+ * consecutive in the arrays, in position order, and continue that sequence: the first position is the
+ * sequence's length. Row i's logits are kept when wants_logits[i] != 0: the k-th kept row is row k of
+ * lld_engine_logits(), valid until the next forward. On any error no sequence has changed. */
+int lld_engine_forward(lld_engine *engine, const int32_t *tokens, const uint32_t *sequences,
+                       const uint32_t *positions, const uint8_t *wants_logits, size_t n_rows);
+
+/* Kept row k of the last forward: (vocab_size) float32, or NULL beyond the kept rows. */
+const float *lld_engine_logits(const lld_engine *engine, size_t k);
+
+/* The cancel flag, read between layers. Any thread may set it. lld_engine_forward returns
+ * LLD_ERR_CANCELLED while it is set, and never clears it: the caller does, before it composes a step. */
+void lld_engine_cancel(lld_engine *engine);
+void lld_engine_cancel_clear(lld_engine *engine);
+
+/* Sequences of the KV cache. Truncate to n_tokens (0 frees the slot's blocks). Share the first
+ * n_tokens of src with the empty sequence dst without copying whole blocks. */
+int lld_sequence_truncate(lld_engine *engine, uint32_t sequence, uint32_t n_tokens);
+int lld_sequence_share(lld_engine *engine, uint32_t dst, uint32_t src, uint32_t n_tokens);
+uint32_t lld_sequence_length(const lld_engine *engine, uint32_t sequence);
+
+/* ---- sampler --------------------------------------------------------------------------------- */
+
+typedef struct lld_sampler lld_sampler; /* parameters, random state and penalty window of one sequence */
+
+typedef struct lld_sampling {
+    float temperature;        /* 0 = greedy; >= 0 */
+    int32_t top_k;            /* 0 = off */
+    float top_p;              /* (0, 1], 1 = off */
+    float min_p;              /* [0, 1), 0 = off */
+    float typical_p;          /* (0, 1], 1 = off */
+    float repeat_penalty;     /* > 0, 1 = off */
+    int32_t repeat_last_n;    /* window of the three penalties in tokens: 0 = off, -1 = all */
+    float presence_penalty;   /* [-2, 2], 0 = off */
+    float frequency_penalty;  /* [-2, 2], 0 = off */
+    uint64_t seed;
+} lld_sampling;
+
+int lld_sampler_create(const lld_sampling *sampling, uint32_t vocab_size, uint32_t n_ctx,
+                       const int32_t *bias_tokens, const float *bias_values, size_t n_bias,
+                       lld_sampler **out);
+void lld_sampler_destroy(lld_sampler *sampler);
+
+/* Put one token of the prompt into the penalty window (sampled tokens enter it by themselves). */
+void lld_sampler_accept(lld_sampler *sampler, int32_t token);
+
+/* Draw the next token from logits: (vocab_size) float32, left unchanged. Draw i of a seed is the same
+ * whatever else runs. *logprob (may be NULL) is the natural log-probability of the token under the
+ * unmodified logits. LLD_ERR_NUMERIC when no logit is finite or one is NaN. */
+int lld_sampler_sample(lld_sampler *sampler, const float *logits, int32_t *token, float *logprob);
+
+/* Natural log-probability of token under logits (vocab_size) float32, computed in double. */
+double lld_log_probability(const float *logits, size_t vocab_size, int32_t token);
+
+/* cffi: end */
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+#endif

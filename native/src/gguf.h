@@ -1,0 +1,37 @@
+/* gguf.h - the GGUF v2/v3 parser (specification: ggml docs/gguf.md).
+ * Works on (bytes, size) and knows nothing of files. Every count, length, offset and product from
+ * the bytes is checked before use. It owns two index arrays; all strings and values stay in `bytes`. */
+#ifndef LLD_GGUF_H
+#define LLD_GGUF_H
+
+#include <stdbool.h>
+
+#include "llamad_engine.h"
+
+typedef struct lld_gguf {
+    const uint8_t *bytes;
+    size_t size;
+    uint32_t version;    /* 2 or 3 */
+    uint32_t alignment;  /* of tensor data, a power of two, 8..65536 */
+    size_t n_kv, n_tensors;
+    lld_kv *kv;          /* (n_kv) in file order, keys unique */
+    lld_tensor *tensors; /* (n_tensors) in file order, names unique */
+    uint32_t *tensor_order; /* (n_tensors) indices sorted by name, for lld_gguf_find_tensor */
+} lld_gguf;
+
+int lld_gguf_parse(const uint8_t *bytes, size_t size, lld_gguf *out);
+void lld_gguf_free(lld_gguf *gguf);
+
+const lld_kv *lld_gguf_find(const lld_gguf *gguf, const char *key);          /* NULL: absent */
+const lld_tensor *lld_gguf_find_tensor(const lld_gguf *gguf, const char *name); /* NULL: absent */
+
+/* Typed reads of a scalar. Absent: LLD_OK, *out unchanged, returns through *found (may be NULL).
+ * Wrong type or out of range: LLD_ERR_CORRUPT naming the key. Any integer type widens. */
+int lld_gguf_read_u32(const lld_gguf *gguf, const char *key, uint32_t *out, bool *found);
+int lld_gguf_read_f32(const lld_gguf *gguf, const char *key, float *out, bool *found);
+int lld_gguf_read_bool(const lld_gguf *gguf, const char *key, bool *out, bool *found);
+/* A string value, not terminated; *out points into the file. */
+int lld_gguf_read_string(const lld_gguf *gguf, const char *key, const char **out, size_t *length,
+                         bool *found);
+
+#endif
