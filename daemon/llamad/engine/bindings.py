@@ -1,0 +1,442 @@
+"""The only importer of the C module: handles as classes, statuses as errors.
+
+A thread rule: one handle is used by one thread at a time (the engine thread), except
+``Engine.cancel``, which any thread may call. cffi releases the GIL around every call.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike, fsencode
+from types import TracebackType
+from typing import Any, Self, cast
+
+from llamad._engine import ffi, lib
+from llamad.errors import ErrorKind, LlamadError
+
+MetadataValue = bool | int | float | str | list["MetadataValue"]
+
+_SCALARS: dict[int, str] = {
+    lib.LLD_GGUF_UINT8: "B",
+    lib.LLD_GGUF_INT8: "b",
+    lib.LLD_GGUF_UINT16: "H",
+    lib.LLD_GGUF_INT16: "h",
+    lib.LLD_GGUF_UINT32: "I",
+    lib.LLD_GGUF_INT32: "i",
+    lib.LLD_GGUF_FLOAT32: "f",
+    lib.LLD_GGUF_BOOL: "?",
+    lib.LLD_GGUF_UINT64: "Q",
+    lib.LLD_GGUF_INT64: "q",
+    lib.LLD_GGUF_FLOAT64: "d",
+}
+
+_STATUS: dict[int, tuple[ErrorKind, str]] = {
+    lib.LLD_ERR_IO: (ErrorKind.STATE, "MODEL_UNREADABLE"),
+    lib.LLD_ERR_CORRUPT: (ErrorKind.CORRUPT, "MODEL_CORRUPT"),
+    lib.LLD_ERR_UNSUPPORTED: (ErrorKind.STATE, "MODEL_UNSUPPORTED"),
+    lib.LLD_ERR_INVALID: (ErrorKind.INVALID, "INVALID_ARGUMENT"),
+    lib.LLD_ERR_MEMORY: (ErrorKind.EXHAUSTED, "OUT_OF_MEMORY"),
+    lib.LLD_ERR_CANCELLED: (ErrorKind.CANCELLED, "CANCELLED"),
+    lib.LLD_ERR_KV_FULL: (ErrorKind.EXHAUSTED, "KV_CACHE_FULL"),
+    lib.LLD_ERR_FAULT: (ErrorKind.CORRUPT, "MODEL_FILE_LOST"),
+    lib.LLD_ERR_NUMERIC: (ErrorKind.CORRUPT, "MODEL_NOT_FINITE"),
+}
+
+
+class EngineError(LlamadError):
+    """A failed call of the engine; ``status`` is the lld_status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        kind, reason = _STATUS.get(status, (ErrorKind.INTERNAL, "ENGINE_ERROR"))
+        super().__init__(kind, reason, message)
+        self.status = status
+
+
+def _message() -> str:
+    return cast(str, ffi.string(lib.lld_error_message()).decode("utf-8", "replace"))
+
+
+def _check(status: int) -> None:
+    if status != lib.LLD_OK:
+        raise EngineError(status, _message())
+
+
+def engine_version() -> str:
+    """Return the version the C engine was built as."""
+    return cast(str, ffi.string(lib.lld_version()).decode())
+
+
+def kernel_set(cpu: str | None = None) -> str:
+    """Return the kernel set chosen for ``cpu`` (None: $LLAMAD_CPU, or all that this machine has)."""
+    name = lib.lld_cpu_kernel_set(_cpu_argument(cpu))
+    if name == ffi.NULL:
+        raise EngineError(lib.LLD_ERR_INVALID, _message())
+    return cast(str, ffi.string(name).decode())
+
+
+def _cpu_argument(cpu: str | None) -> Any:
+    return ffi.NULL if cpu is None else ffi.new("char[]", cpu.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor of a GGUF file; ``shape`` is as in the file, the row length first."""
+
+    name: str
+    type_name: str
+    shape: tuple[int, ...]
+    n_bytes: int
+    file_offset: int
+
+
+class _Handle:
+    """A C object with an owner: closed once, and usable in a with statement."""
+
+    def __init__(self, pointer: Any, destroy: Any) -> None:
+        self._pointer = pointer
+        self._destroy = destroy
+
+    def close(self) -> None:
+        """Free the C object. Closing twice is no error."""
+        pointer, self._pointer = self._pointer, None
+        if pointer is not None:
+            self._destroy(pointer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class GgufFile(_Handle):
+    """An open GGUF file: its metadata and its tensor table. Errors name the path and the fault."""
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._pointer = None
+        out = ffi.new("lld_file **")
+        _check(lib.lld_file_open(fsencode(path), out))
+        super().__init__(out[0], lib.lld_file_close)
+
+    @property
+    def version(self) -> int:
+        """The GGUF version, 2 or 3."""
+        return cast(int, lib.lld_file_version(self._pointer))
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the file."""
+        return cast(int, lib.lld_file_bytes(self._pointer))
+
+    def metadata(self) -> dict[str, MetadataValue]:
+        """Return every metadata entry, in file order. Strings that are no UTF-8 use surrogateescape."""
+        return _read_metadata(self._pointer)
+
+    def tensors(self) -> list[TensorInfo]:
+        """Return the tensor table, in file order."""
+        tensor = ffi.new("lld_tensor *")
+        result = []
+        for i in range(lib.lld_file_n_tensors(self._pointer)):
+            _check(lib.lld_file_tensor(self._pointer, i, tensor))
+            type_name = lib.lld_type_name(tensor.type)
+            result.append(
+                TensorInfo(
+                    name=_text(tensor.name, tensor.name_length),
+                    type_name=f"type {tensor.type}"
+                    if type_name == ffi.NULL
+                    else ffi.string(type_name).decode(),
+                    shape=tuple(tensor.dims[d] for d in range(tensor.n_dims)),
+                    n_bytes=tensor.bytes,
+                    file_offset=tensor.file_offset,
+                )
+            )
+        return result
+
+
+def read_metadata(path: str | PathLike[str]) -> dict[str, MetadataValue]:
+    """Return the metadata of a GGUF file, with tensors or without."""
+    with GgufFile(path) as file:
+        return file.metadata()
+
+
+def _text(pointer: Any, length: int) -> str:
+    return bytes(ffi.buffer(pointer, length)).decode("utf-8", "surrogateescape")
+
+
+def _read_metadata(file: Any) -> dict[str, MetadataValue]:
+    entry = ffi.new("lld_kv *")
+    result: dict[str, MetadataValue] = {}
+    for i in range(lib.lld_file_n_kv(file)):
+        _check(lib.lld_file_kv(file, i, entry))
+        result[_text(entry.key, entry.key_length)] = _value(entry)
+    return result
+
+
+def _value(entry: Any) -> MetadataValue:
+    data = bytes(ffi.buffer(entry.data, entry.data_bytes)) if entry.data_bytes else b""
+    if entry.type == lib.LLD_GGUF_STRING:
+        return data.decode("utf-8", "surrogateescape")
+    if entry.type != lib.LLD_GGUF_ARRAY:
+        return cast(MetadataValue, struct.unpack("<" + _SCALARS[entry.type], data)[0])
+    if entry.element_type == lib.LLD_GGUF_STRING:
+        return _strings(data, entry.count)
+    return list(struct.unpack(f"<{entry.count}{_SCALARS[entry.element_type]}", data))
+
+
+def _strings(data: bytes, count: int) -> list[MetadataValue]:
+    result: list[MetadataValue] = []
+    offset = 0
+    for _ in range(count):
+        end = offset + 8 + int.from_bytes(data[offset : offset + 8], "little")
+        result.append(data[offset + 8 : end].decode("utf-8", "surrogateescape"))
+        offset = end
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The hyperparameters and sizes of a model; bytes and tokens."""
+
+    architecture: str
+    n_layers: int
+    dim: int
+    hidden_dim: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    n_ctx_train: int
+    file_bytes: int
+    weight_bytes: int
+    streamed_bytes: int
+    kv_bytes_per_token_f16: int
+    kv_bytes_per_token_q8_0: int
+
+
+class StopFlag:
+    """A flag that ends ``EngineModel.populate`` early; any thread may set it."""
+
+    def __init__(self) -> None:
+        self._flag = ffi.new("int32_t *", 0)
+
+    def set(self) -> None:
+        """Raise the flag."""
+        self._flag[0] = 1
+
+
+class EngineModel(_Handle):
+    """A mapped model: immutable hyperparameters and weights."""
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._pointer = None
+        out = ffi.new("lld_model **")
+        _check(lib.lld_model_open(fsencode(path), out))
+        super().__init__(out[0], lib.lld_model_close)
+        info = ffi.new("lld_model_info *")
+        lib.lld_model_get_info(self._pointer, info)
+        numbers = {name: getattr(info, name) for name in ModelInfo.__slots__ if name != "architecture"}
+        self.info = ModelInfo(architecture=ffi.string(info.architecture).decode(), **numbers)
+
+    def metadata(self) -> dict[str, MetadataValue]:
+        """Return the metadata of the model's file."""
+        return _read_metadata(lib.lld_model_file(self._pointer))
+
+    def populate(self, stop: StopFlag | None = None) -> None:
+        """Read the weights into the page cache and map them. Blocks for as long as the disk needs."""
+        _check(lib.lld_model_populate(self._pointer, ffi.NULL if stop is None else stop._flag))
+
+    def lock(self, max_bytes: int) -> int:
+        """Lock up to max_bytes of the weights in memory; return the bytes that are locked."""
+        locked = ffi.new("uint64_t *")
+        _check(lib.lld_model_lock(self._pointer, max_bytes, locked))
+        return cast(int, locked[0])
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine allocated."""
+
+    kv_bytes: int
+    scratch_bytes: int
+    kv_block_tokens: int
+    kv_blocks_total: int
+    kv_blocks_free: int
+    n_threads: int
+    kernel_set: str
+
+
+KV_TYPES: Mapping[str, int] = {"f16": lib.LLD_KV_F16, "q8_0": lib.LLD_KV_Q8_0}
+
+
+class Engine(_Handle):
+    """Threads, scratch and KV cache over one model."""
+
+    def __init__(
+        self,
+        model: EngineModel,
+        *,
+        n_threads: int,
+        n_ctx: int,
+        n_sequences: int = 1,
+        n_kv_tokens: int = 0,
+        n_batch: int = 512,
+        n_logits: int = 1,
+        kv_type: str = "f16",
+        cpu: str | None = None,
+    ) -> None:
+        self._pointer = None
+        self._model = model  # outlives the engine
+        cpu_argument = _cpu_argument(cpu)
+        params = ffi.new(
+            "lld_engine_params *",
+            {
+                "n_threads": n_threads,
+                "n_ctx": n_ctx,
+                "n_sequences": n_sequences,
+                "n_kv_tokens": n_kv_tokens,
+                "n_batch": n_batch,
+                "n_logits": n_logits,
+                "kv_type": KV_TYPES[kv_type],
+                "cpu": cpu_argument,
+            },
+        )
+        out = ffi.new("lld_engine **")
+        _check(lib.lld_engine_create(model._pointer, params, out))
+        super().__init__(out[0], lib.lld_engine_destroy)
+        self.n_ctx = n_ctx
+        self.n_batch = n_batch
+        self.n_logits = n_logits
+        self.n_sequences = n_sequences
+        self.vocab_size = model.info.vocab_size
+
+    @property
+    def info(self) -> EngineInfo:
+        """What is allocated, and how many KV blocks are free now."""
+        info = ffi.new("lld_engine_info *")
+        lib.lld_engine_get_info(self._pointer, info)
+        numbers = {name: getattr(info, name) for name in EngineInfo.__slots__ if name != "kernel_set"}
+        return EngineInfo(kernel_set=ffi.string(info.kernel_set).decode(), **numbers)
+
+    def forward(
+        self,
+        tokens: Sequence[int],
+        sequences: Sequence[int],
+        positions: Sequence[int],
+        wants_logits: Sequence[int] | bytes,
+    ) -> None:
+        """Run rows of (token, sequence, position) through the model; see lld_engine_forward."""
+        n = len(tokens)
+        _check(
+            lib.lld_engine_forward(
+                self._pointer,
+                ffi.new("int32_t[]", tokens),
+                ffi.new("uint32_t[]", sequences),
+                ffi.new("uint32_t[]", positions),
+                ffi.new("uint8_t[]", wants_logits),
+                n,
+            )
+        )
+
+    def logits(self, k: int) -> memoryview:
+        """Return kept row k of the last forward, (vocab_size) float32, valid until the next forward."""
+        row = lib.lld_engine_logits(self._pointer, k)
+        if row == ffi.NULL:
+            raise IndexError(f"row {k} of logits was not kept")
+        return memoryview(ffi.buffer(row, self.vocab_size * 4)).cast("f")
+
+    def log_probability(self, k: int, token: int) -> float:
+        """Return the natural log-probability of a token under kept row k."""
+        row = lib.lld_engine_logits(self._pointer, k)
+        if row == ffi.NULL:
+            raise IndexError(f"row {k} of logits was not kept")
+        return cast(float, lib.lld_log_probability(row, self.vocab_size, token))
+
+    def cancel(self) -> None:
+        """Make the running or next forward fail with CANCELLED. Any thread."""
+        lib.lld_engine_cancel(self._pointer)
+
+    def cancel_clear(self) -> None:
+        """Lower the cancel flag; the caller does this before it composes a step."""
+        lib.lld_engine_cancel_clear(self._pointer)
+
+    def truncate(self, sequence: int, n_tokens: int) -> None:
+        """Keep the first n_tokens of a sequence; 0 frees its KV blocks."""
+        _check(lib.lld_sequence_truncate(self._pointer, sequence, n_tokens))
+
+    def share(self, dst: int, src: int, n_tokens: int) -> None:
+        """Give the empty sequence dst the first n_tokens of src without copying whole blocks."""
+        _check(lib.lld_sequence_share(self._pointer, dst, src, n_tokens))
+
+    def length(self, sequence: int) -> int:
+        """Return the number of tokens in a sequence."""
+        return cast(int, lib.lld_sequence_length(self._pointer, sequence))
+
+
+class Sampler(_Handle):
+    """Parameters, random state and penalty window of one sequence."""
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        n_ctx: int,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        typical_p: float,
+        repeat_penalty: float,
+        repeat_last_n: int,
+        presence_penalty: float,
+        frequency_penalty: float,
+        seed: int,
+        logit_bias: Mapping[int, float],
+    ) -> None:
+        self._pointer = None
+        sampling = ffi.new(
+            "lld_sampling *",
+            {
+                "temperature": temperature,
+                "top_k": top_k,
+                "top_p": top_p,
+                "min_p": min_p,
+                "typical_p": typical_p,
+                "repeat_penalty": repeat_penalty,
+                "repeat_last_n": repeat_last_n,
+                "presence_penalty": presence_penalty,
+                "frequency_penalty": frequency_penalty,
+                "seed": seed,
+            },
+        )
+        out = ffi.new("lld_sampler **")
+        _check(
+            lib.lld_sampler_create(
+                sampling,
+                vocab_size,
+                n_ctx,
+                ffi.new("int32_t[]", list(logit_bias.keys())),
+                ffi.new("float[]", list(logit_bias.values())),
+                len(logit_bias),
+                out,
+            )
+        )
+        super().__init__(out[0], lib.lld_sampler_destroy)
+
+    def accept(self, token: int) -> None:
+        """Put one token of the prompt into the penalty window."""
+        lib.lld_sampler_accept(self._pointer, token)
+
+    def sample(self, engine: Engine, k: int) -> tuple[int, float]:
+        """Draw the next token from kept row k; return it and its natural log-probability."""
+        token, logprob = ffi.new("int32_t *"), ffi.new("float *")
+        row = lib.lld_engine_logits(engine._pointer, k)
+        _check(lib.lld_sampler_sample(self._pointer, row, token, logprob))
+        return token[0], logprob[0]

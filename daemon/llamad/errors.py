@@ -1,0 +1,46 @@
+"""Every error that may reach a user: what kind it is, a stable reason, and a line that names the thing.
+
+A leaf module. Messages are lower case, name the thing and the limit: ``prompt has 5120 tokens,
+context holds 4096``. ``rpc/status.py`` turns a kind into a gRPC status; the command line turns any of
+these into exit code 1 and one line on stderr.
+"""
+
+import enum
+
+
+class ErrorKind(enum.Enum):
+    """What went wrong, in the terms a client can act on."""
+
+    INVALID = "invalid"  # a field is outside its range
+    NOT_FOUND = "not_found"  # no such model or job
+    STATE = "state"  # right request, wrong moment; or a model this engine does not implement
+    CORRUPT = "corrupt"  # the model file is broken
+    EXHAUSTED = "exhausted"  # queue or memory full: try again later
+    DEADLINE = "deadline"  # the request's deadline passed
+    CANCELLED = "cancelled"
+    UNAVAILABLE = "unavailable"  # loading or stopping: try again later
+    INTERNAL = "internal"  # our bug
+
+
+class LlamadError(Exception):
+    """An error with a kind, a stable UPPER_SNAKE reason and, where waiting helps, a retry hint."""
+
+    def __init__(
+        self,
+        kind: ErrorKind,
+        reason: str,
+        message: str,
+        *,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.reason = reason
+        self.message = message
+        self.retry_after_seconds = retry_after_seconds
+
+
+def invalid(field: str, message: str) -> LlamadError:
+    """Return the error for a request field outside its range: reason ``INVALID_<FIELD>``."""
+    reason = "INVALID_" + field.upper().replace(".", "_")
+    return LlamadError(ErrorKind.INVALID, reason, f"{field}: {message}")

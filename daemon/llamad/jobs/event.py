@@ -1,0 +1,68 @@
+"""What a job tells its client, in order: Queued, then Prefill and Delta events, then one Finished."""
+
+import enum
+from dataclasses import dataclass
+
+
+class FinishReason(enum.Enum):
+    """Why a completion ended."""
+
+    STOP = "stop"
+    STOP_STRING = "stop_string"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The job was accepted; ``queue_position`` jobs are in front of it."""
+
+    job_id: str
+    queue_position: int
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillProgress:
+    """Part of the prompt is read."""
+
+    processed_tokens: int
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of the completion: whole characters; ``tokens`` is the completion's length so far."""
+
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Durations in seconds, as defined at ``Timings`` in llamad.proto."""
+
+    queue_seconds: float
+    prefill_seconds: float
+    decode_seconds: float
+    time_to_first_token_seconds: float
+    time_per_output_token_seconds: float
+    load_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a stream."""
+
+    job_id: str
+    model: str
+    reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    cached_prompt_tokens: int
+    timings: Timings
+    seed: int
+    stop_string: str = ""
+
+
+Event = Queued | PrefillProgress | Delta | Finished

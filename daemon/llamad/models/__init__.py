@@ -1,0 +1,1 @@
+"""Models: which ones there are, and how one is loaded."""

@@ -1,0 +1,1 @@
+"""The offline half of `llamad`: one module for each subcommand that works on model files."""

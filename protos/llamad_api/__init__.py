@@ -1,0 +1,1 @@
+"""The generated gRPC interface, shared by the service and its clients."""
