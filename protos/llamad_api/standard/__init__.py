@@ -1,0 +1,1 @@
+"""Standard gRPC services (health, reflection): made from the .proto files here by `make proto`."""
