@@ -15,7 +15,8 @@ enum lld_cpu_flag {
 uint32_t lld_cpu_detect(void);
 
 /* Detected flags, masked by `cpu` ("generic", "avx2", "neon", "dotprod", comma-separated; dotprod
- * implies neon), or by $LLAMAD_CPU when cpu is NULL. LLD_ERR_INVALID names an unknown word. */
+ * implies neon), or by $LLAMAD_CPU when cpu is NULL; an empty or unset mask allows everything.
+ * LLD_ERR_INVALID names an unknown word. */
 int lld_cpu_select(const char *cpu, uint32_t *flags);
 
 #endif
