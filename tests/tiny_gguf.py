@@ -1,0 +1,322 @@
+"""Write seeded tiny GGUF models: every architecture, head layout and block format in a few kilobytes.
+
+Owns its own writer of the container (GGUF v3, ggml docs/gguf.md), so that nothing the engine or the
+``gguf`` package does can hide a mistake in the other. Weights are random blocks with scales chosen so
+that activations keep a magnitude near 1; the text such a model writes is noise. The vocabulary is a
+SentencePiece one (control and byte tokens, letters, a few merges), so any text can be tokenized.
+
+As a program, for the C tests and qemu: ``python tests/tiny_gguf.py OUT [--weight-type Q4_K ...]``.
+"""
+
+import argparse
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Metadata = bool | int | float | str | Sequence[int] | Sequence[float] | Sequence[str]
+
+ALIGNMENT = 32  # bytes; the format's default
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFormat:
+    """One tensor type: GGML id, elements and bytes of a block, and how random bytes become sane weights.
+
+    halves: byte offset of each f16 field and its value in units of the block's scale d; together with
+    uniformly random bytes elsewhere they give values of mean about 0. rms: their root mean square in
+    units of d. Both follow from the layouts in ggml-common.h.
+    """
+
+    type_id: int
+    block: int
+    block_bytes: int
+    halves: tuple[tuple[int, float], ...] = ()
+    rms: float = 1.0
+
+
+FORMATS: Mapping[str, BlockFormat] = {
+    "F32": BlockFormat(0, 1, 4),
+    "F16": BlockFormat(1, 1, 2),
+    "Q4_0": BlockFormat(2, 32, 18, ((0, 1.0),), 4.6),
+    "Q4_1": BlockFormat(3, 32, 20, ((0, 1.0), (2, -7.5)), 4.6),
+    "Q5_0": BlockFormat(6, 32, 22, ((0, 1.0),), 9.2),
+    "Q5_1": BlockFormat(7, 32, 24, ((0, 1.0), (2, -15.5)), 9.2),
+    "Q8_0": BlockFormat(8, 32, 34, ((0, 1.0),), 73.9),
+    "Q2_K": BlockFormat(10, 256, 84, ((80, 1.0), (82, 1.5)), 13.9),
+    "Q3_K": BlockFormat(11, 256, 110, ((108, 1.0),), 43.3),
+    "Q4_K": BlockFormat(12, 256, 144, ((0, 1.0), (2, 7.5)), 258.0),
+    "Q5_K": BlockFormat(13, 256, 176, ((0, 1.0), (2, 15.5)), 527.0),
+    "Q6_K": BlockFormat(14, 256, 210, ((208, 1.0),), 1366.0),
+    "IQ4_NL": BlockFormat(20, 32, 18, ((0, 1.0),), 67.4),
+    "IQ4_XS": BlockFormat(23, 256, 136, ((0, 1.0),), 1246.0),
+    "BF16": BlockFormat(30, 1, 2),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TinySpec:
+    """The shape of a tiny model. ``None`` means what the architecture does by itself."""
+
+    architecture: str = "llama"
+    dim: int = 64
+    hidden_dim: int = 96
+    n_layers: int = 2
+    n_heads: int = 4
+    n_kv_heads: int = 2
+    head_dim: int | None = None  # dim / n_heads
+    vocab_size: int = 300  # at least 300: the vocabulary that can spell any text
+    n_ctx_train: int = 512
+    tied_output: bool = False
+    qkv_bias: bool | None = None  # qwen2 has them
+    output_bias: bool = False  # attn_output.bias
+    norm_eps: float = 1e-5
+    rope_freq_base: float = 10000.0
+    rope_dimension_count: int | None = None  # head_dim
+    rope_scaling: str | None = None  # "linear", "yarn"
+    rope_scaling_factor: float = 4.0
+    rope_original_context: int = 64
+    rope_freqs: bool = False  # rope_freqs.weight, as Llama 3.x files carry it
+    weight_type: str = "F32"  # of all matrices, a name of FORMATS
+    tensor_types: Mapping[str, str] = field(default_factory=dict)  # tensor name -> type, first
+    chat_template: str | None = None
+    metadata: Mapping[str, Metadata] = field(default_factory=dict)  # added or replaced last
+    seed: int = 1
+
+    @property
+    def resolved_head_dim(self) -> int:
+        """Dimensions of one head."""
+        return self.head_dim or self.dim // self.n_heads
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor as it stands in a file. shape: row-major, the row length last."""
+
+    name: str
+    type_name: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+# ---- container --------------------------------------------------------------------------------
+
+
+def _string(text: str) -> bytes:
+    raw = text.encode("utf-8")
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _scalar(value: bool | int | float | str) -> tuple[int, bytes]:
+    """Return the GGUF value type and the bytes of a scalar: bool, uint32, float32 or string."""
+    if isinstance(value, bool):
+        return 7, struct.pack("<?", value)
+    if isinstance(value, int):
+        return 4, struct.pack("<I", value)
+    if isinstance(value, float):
+        return 6, struct.pack("<f", value)
+    return 8, _string(value)
+
+
+def _value(value: Metadata) -> bytes:
+    if isinstance(value, bool | int | float | str):
+        kind, raw = _scalar(value)
+        return struct.pack("<I", kind) + raw
+    if all(isinstance(item, int) for item in value):
+        body = struct.pack(f"<{len(value)}i", *value)
+        return struct.pack("<IIQ", 9, 5, len(value)) + body
+    items = [_scalar(item) for item in value]
+    return struct.pack("<IIQ", 9, items[0][0], len(items)) + b"".join(raw for _, raw in items)
+
+
+def encode_gguf(metadata: Mapping[str, Metadata], tensors: Sequence[Tensor]) -> bytes:
+    """Return a GGUF v3 file: header, metadata, tensor infos, padding, aligned tensor data."""
+    head = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(metadata))]
+    head += [_string(key) + _value(value) for key, value in metadata.items()]
+    offset = 0
+    body: list[bytes] = []
+    for tensor in tensors:
+        dims = tuple(reversed(tensor.shape))
+        type_id = FORMATS[tensor.type_name].type_id
+        head.append(_string(tensor.name))
+        head.append(struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, type_id, offset))
+        body.append(tensor.data + bytes(-len(tensor.data) % ALIGNMENT))
+        offset += len(body[-1])
+    start = b"".join(head)
+    return start + bytes(-len(start) % ALIGNMENT) + b"".join(body)
+
+
+# ---- weights ----------------------------------------------------------------------------------
+
+
+def random_rows(
+    rng: np.random.Generator, type_name: str, shape: tuple[int, int], rms: float
+) -> bytes:
+    """Return a matrix of random valid blocks: shape (n_rows, n_cols), values of about the given rms."""
+    form = FORMATS[type_name]
+    n_rows, n_cols = shape
+    if n_cols % form.block:
+        raise ValueError(f"{type_name} rows hold multiples of {form.block} elements, not {n_cols}")
+    if form.block == 1:
+        return _plain(type_name, rng.normal(0.0, rms, shape).astype(np.float32))
+    n_blocks = n_rows * n_cols // form.block
+    raw = rng.integers(0, 256, (n_blocks, form.block_bytes), dtype=np.uint8)
+    scales = rms / form.rms * rng.uniform(0.5, 1.5, n_blocks)
+    for offset, factor in form.halves:
+        halves = (scales * factor).astype(np.float16)
+        raw[:, offset : offset + 2] = halves.view(np.uint8).reshape(n_blocks, 2)
+    return raw.tobytes()
+
+
+def _plain(type_name: str, values: NDArray[np.float32]) -> bytes:
+    if type_name == "F16":
+        return values.astype(np.float16).tobytes()
+    if type_name == "BF16":  # the upper half of a float32; cutting is as good a random number
+        return (values.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+    return values.tobytes()
+
+
+def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
+    """Yield name and (rows, columns) of every weight matrix, in file order."""
+    head_dim = spec.resolved_head_dim
+    q_dim, kv_dim = spec.n_heads * head_dim, spec.n_kv_heads * head_dim
+    yield "token_embd.weight", (spec.vocab_size, spec.dim)
+    if not spec.tied_output:
+        yield "output.weight", (spec.vocab_size, spec.dim)
+    for layer in range(spec.n_layers):
+        yield f"blk.{layer}.attn_q.weight", (q_dim, spec.dim)
+        yield f"blk.{layer}.attn_k.weight", (kv_dim, spec.dim)
+        yield f"blk.{layer}.attn_v.weight", (kv_dim, spec.dim)
+        yield f"blk.{layer}.attn_output.weight", (spec.dim, q_dim)
+        yield f"blk.{layer}.ffn_gate.weight", (spec.hidden_dim, spec.dim)
+        yield f"blk.{layer}.ffn_up.weight", (spec.hidden_dim, spec.dim)
+        yield f"blk.{layer}.ffn_down.weight", (spec.dim, spec.hidden_dim)
+
+
+def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
+    """Yield name, length and mean of every norm (mean 1) and bias (mean 0)."""
+    head_dim = spec.resolved_head_dim
+    biased = spec.architecture == "qwen2" if spec.qkv_bias is None else spec.qkv_bias
+    yield "output_norm.weight", spec.dim, 1.0
+    for layer in range(spec.n_layers):
+        yield f"blk.{layer}.attn_norm.weight", spec.dim, 1.0
+        yield f"blk.{layer}.ffn_norm.weight", spec.dim, 1.0
+        if spec.architecture == "qwen3":
+            yield f"blk.{layer}.attn_q_norm.weight", head_dim, 1.0
+            yield f"blk.{layer}.attn_k_norm.weight", head_dim, 1.0
+        if biased:
+            yield f"blk.{layer}.attn_q.bias", spec.n_heads * head_dim, 0.0
+            yield f"blk.{layer}.attn_k.bias", spec.n_kv_heads * head_dim, 0.0
+            yield f"blk.{layer}.attn_v.bias", spec.n_kv_heads * head_dim, 0.0
+        if spec.output_bias:
+            yield f"blk.{layer}.attn_output.bias", spec.dim, 0.0
+
+
+def _tensors(spec: TinySpec) -> list[Tensor]:
+    rng = np.random.default_rng(spec.seed)
+    result: list[Tensor] = []
+    for name, shape in matrices(spec):
+        type_name = spec.tensor_types.get(name, spec.weight_type)
+        rms = 1.0 if name == "token_embd.weight" else 1.0 / math.sqrt(shape[1])
+        result.append(Tensor(name, type_name, shape, random_rows(rng, type_name, shape, rms)))
+    for name, length, mean in vectors(spec):
+        values = rng.normal(mean, 0.2, length).astype(np.float32)
+        result.append(Tensor(name, "F32", (length,), values.tobytes()))
+    if spec.rope_freqs:
+        n = (spec.rope_dimension_count or spec.resolved_head_dim) // 2
+        factors = np.linspace(1.0, spec.rope_scaling_factor, n, dtype=np.float32)
+        result.append(Tensor("rope_freqs.weight", "F32", (n,), factors.tobytes()))
+    return result
+
+
+# ---- metadata ---------------------------------------------------------------------------------
+
+LETTERS = "etaoinshrdlucmfwypvbgkjqxz"
+MERGES = ("he", "in", "th", "er", "an", "re", "on", "▁t", "▁a", "▁s", "▁w", "the", "▁th", "▁the")
+NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6  # token types of the GGUF specification
+
+
+def vocabulary(size: int) -> tuple[list[str], list[float], list[int]]:
+    """Return pieces, scores and token types of a SentencePiece vocabulary of ``size`` >= 300 tokens."""
+    pieces = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
+    types = [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256
+    words = [*MERGES, "▁", *LETTERS]
+    if size < len(pieces) + len(words):
+        raise ValueError(f"a vocabulary needs at least {len(pieces) + len(words)} tokens")
+    words += [f"▁{a}{b}" for a in LETTERS for b in LETTERS][: size - len(pieces) - len(words)]
+    words += [f"▁filler{i}" for i in range(size - len(pieces) - len(words))]
+    scores = [0.0] * len(pieces) + [-float(rank) for rank in range(len(words))]
+    return pieces + words, scores, types + [NORMAL] * len(words)
+
+
+def _metadata(spec: TinySpec) -> dict[str, Metadata]:
+    arch, head_dim = spec.architecture, spec.resolved_head_dim
+    pieces, scores, types = vocabulary(spec.vocab_size)
+    result: dict[str, Metadata] = {
+        "general.architecture": arch,
+        "general.name": f"tiny {arch} {spec.weight_type}",
+        "general.alignment": ALIGNMENT,
+        f"{arch}.context_length": spec.n_ctx_train,
+        f"{arch}.embedding_length": spec.dim,
+        f"{arch}.block_count": spec.n_layers,
+        f"{arch}.feed_forward_length": spec.hidden_dim,
+        f"{arch}.attention.head_count": spec.n_heads,
+        f"{arch}.attention.head_count_kv": spec.n_kv_heads,
+        f"{arch}.attention.layer_norm_rms_epsilon": spec.norm_eps,
+        f"{arch}.rope.freq_base": spec.rope_freq_base,
+        f"{arch}.rope.dimension_count": spec.rope_dimension_count or head_dim,
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": pieces,
+        "tokenizer.ggml.scores": scores,
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.add_bos_token": True,
+    }
+    if spec.head_dim is not None:
+        result[f"{arch}.attention.key_length"] = head_dim
+        result[f"{arch}.attention.value_length"] = head_dim
+    if spec.rope_scaling is not None:
+        result[f"{arch}.rope.scaling.type"] = spec.rope_scaling
+        result[f"{arch}.rope.scaling.factor"] = spec.rope_scaling_factor
+        result[f"{arch}.rope.scaling.original_context_length"] = spec.rope_original_context
+    if spec.chat_template is not None:
+        result["tokenizer.chat_template"] = spec.chat_template
+    return result | dict(spec.metadata)
+
+
+def write_tiny_model(path: str | Path, spec: TinySpec | None = None) -> Path:
+    """Write the model of ``spec`` to ``path`` and return the path. Same spec, same bytes."""
+    spec = spec or TinySpec()
+    path = Path(path)
+    path.write_bytes(encode_gguf(_metadata(spec), _tensors(spec)))
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write one model; every scalar field of TinySpec is an option."""
+    parser = argparse.ArgumentParser(description="Write a tiny seeded GGUF model.")
+    parser.add_argument("out", type=Path)
+    options = {"int": int, "float": float, "str": str, "bool": None}
+    for item in fields(TinySpec):
+        kind = str(item.type).split(" |")[0].removeprefix("<class '").removesuffix("'>")
+        if kind not in options:
+            continue
+        flag = "--" + item.name.replace("_", "-")
+        if kind == "bool":
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
+        else:
+            parser.add_argument(flag, type=options[kind])
+    chosen = vars(parser.parse_args(arguments))
+    out = chosen.pop("out")
+    changes = {name: value for name, value in chosen.items() if value is not None}
+    write_tiny_model(out, replace(TinySpec(), **changes))
+
+
+if __name__ == "__main__":
+    main()
