@@ -1,0 +1,64 @@
+"""What the service tells systemd: readiness, status lines, the watchdog.
+
+Owns the notify protocol (sd_notify(3)) as used here. Without NOTIFY_SOCKET, or with one that cannot
+be reached, every call does nothing: a service started by hand is no error.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+
+import sdnotify
+
+
+class Notifier:
+    """The notify socket of the service manager. Any thread may call it."""
+
+    def __init__(self) -> None:
+        self._notifier = sdnotify.SystemdNotifier()
+
+    def ready(self, status: str) -> None:
+        """Say that the service serves."""
+        self._notify("READY=1", status)
+
+    def status(self, status: str) -> None:
+        """Show one line in ``systemctl status``."""
+        self._notify(status=status)
+
+    def stopping(self, status: str) -> None:
+        """Say that the service is going down."""
+        self._notify("STOPPING=1", status)
+
+    def watchdog(self) -> None:
+        """Say that the service is alive."""
+        self._notify("WATCHDOG=1")
+
+    def _notify(self, assignment: str = "", status: str = "") -> None:
+        lines = [assignment] if assignment else []
+        if status:
+            lines.append("STATUS=" + " ".join(status.split()))
+        # sdnotify encodes as Latin-1; this way UTF-8 is what arrives.
+        self._notifier.notify("\n".join(lines).encode("utf-8", "replace").decode("latin-1"))
+
+
+def watchdog_seconds() -> float | None:
+    """Return the watchdog period that systemd asks of this process, or None."""
+    try:
+        period = int(os.environ["WATCHDOG_USEC"]) / 1e6
+        pid = int(os.environ.get("WATCHDOG_PID", os.getpid()))
+    except (KeyError, ValueError):
+        return None
+    return period if period > 0 and pid == os.getpid() else None
+
+
+async def keep_alive(
+    notifier: Notifier, period_seconds: float, responsive: Callable[[], bool]
+) -> None:
+    """Ping the watchdog at half its period for as long as ``responsive()`` is true.
+
+    A service that is stuck stays silent, and systemd restarts it. Runs until it is cancelled.
+    """
+    while True:
+        if responsive():
+            notifier.watchdog()
+        await asyncio.sleep(period_seconds / 2)
