@@ -1,5 +1,6 @@
 /* cpu.c - which instruction sets this machine has and the user allows.
- * Asks the CPU (x86-64) or the kernel's auxiliary vector (aarch64); never runs an instruction to see whether it traps. */
+ * Asks the CPU (x86-64) or the kernel's auxiliary vector (aarch64); never runs an instruction to
+ * see whether it traps. */
 #include "cpu.h"
 
 #include <stdlib.h>

@@ -43,7 +43,8 @@ size_t lld_type_row_bytes(uint32_t type, size_t n);
 float lld_f16_to_f32(uint16_t h);    /* exact, subnormals, inf and NaN included */
 uint16_t lld_f32_to_f16(float f);    /* round to nearest even; overflow to infinity */
 
-/* src: n/block blocks -> dst: (n) float32, bit for bit what the `gguf` package computes. */
+/* src: n/block blocks -> dst: (n) float32, bit for bit what the `gguf` package computes. src is
+ * aligned to 2 bytes, as every block in a GGUF file is. */
 void lld_dequantize_row(uint32_t type, const void *src, float *dst, size_t n);
 
 /* The 6-bit scales and mins of Q4_K and Q5_K: (8) each. */
