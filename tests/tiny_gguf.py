@@ -1,9 +1,10 @@
-"""Write seeded tiny GGUF models: every architecture, head layout and block format in a few kilobytes.
+"""Write seeded tiny GGUF models: every architecture, head layout and block format in kilobytes.
 
-Owns its own writer of the container (GGUF v3, ggml docs/gguf.md), so that nothing the engine or the
-``gguf`` package does can hide a mistake in the other. Weights are random blocks with scales chosen so
-that activations keep a magnitude near 1; the text such a model writes is noise. The vocabulary is a
-SentencePiece one (control and byte tokens, letters, a few merges), so any text can be tokenized.
+Owns its own writer of the container (GGUF v3, ggml docs/gguf.md), so that nothing the engine or
+the ``gguf`` package does can hide a mistake in the other. Weights are random blocks with scales
+chosen so that activations keep a magnitude near 1; the text such a model writes is noise. The
+vocabulary is a SentencePiece one (control and byte tokens, letters, a few merges), so any text
+can be tokenized.
 
 As a program, for the C tests and qemu: ``python tests/tiny_gguf.py OUT [--weight-type Q4_K ...]``.
 """
@@ -25,11 +26,11 @@ ALIGNMENT = 32  # bytes; the format's default
 
 @dataclass(frozen=True, slots=True)
 class BlockFormat:
-    """One tensor type: GGML id, elements and bytes of a block, and how random bytes become sane weights.
+    """One tensor type: GGML id, elements and bytes of a block, and how to make sane random blocks.
 
-    halves: byte offset of each f16 field and its value in units of the block's scale d; together with
-    uniformly random bytes elsewhere they give values of mean about 0. rms: their root mean square in
-    units of d. Both follow from the layouts in ggml-common.h.
+    halves: byte offset of each f16 field and its value in units of the block's scale d; with
+    uniformly random bytes elsewhere they give values of mean about 0. rms: their root mean square
+    in units of d. Both follow from the layouts in ggml-common.h.
     """
 
     type_id: int
@@ -156,7 +157,7 @@ def encode_gguf(metadata: Mapping[str, Metadata], tensors: Sequence[Tensor]) -> 
 def random_rows(
     rng: np.random.Generator, type_name: str, shape: tuple[int, int], rms: float
 ) -> bytes:
-    """Return a matrix of random valid blocks: shape (n_rows, n_cols), values of about the given rms."""
+    """Return a matrix (n_rows, n_cols) of random valid blocks, values of about the given rms."""
     form = FORMATS[type_name]
     n_rows, n_cols = shape
     if n_cols % form.block:
@@ -241,7 +242,7 @@ NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6  # token types of the GGUF specifica
 
 
 def vocabulary(size: int) -> tuple[list[str], list[float], list[int]]:
-    """Return pieces, scores and token types of a SentencePiece vocabulary of ``size`` >= 300 tokens."""
+    """Return pieces, scores and types of a SentencePiece vocabulary of ``size`` >= 300 tokens."""
     pieces = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
     types = [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256
     words = [*MERGES, "▁", *LETTERS]
@@ -302,16 +303,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write one model; every scalar field of TinySpec is an option."""
     parser = argparse.ArgumentParser(description="Write a tiny seeded GGUF model.")
     parser.add_argument("out", type=Path)
-    options = {"int": int, "float": float, "str": str, "bool": None}
+    scalars: dict[str, type[int] | type[float] | type[str]] = {
+        "int": int,
+        "float": float,
+        "str": str,
+    }
     for item in fields(TinySpec):
         kind = str(item.type).split(" |")[0].removeprefix("<class '").removesuffix("'>")
-        if kind not in options:
-            continue
         flag = "--" + item.name.replace("_", "-")
         if kind == "bool":
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
-        else:
-            parser.add_argument(flag, type=options[kind])
+        elif kind in scalars:
+            parser.add_argument(flag, type=scalars[kind])
     chosen = vars(parser.parse_args(arguments))
     out = chosen.pop("out")
     changes = {name: value for name, value in chosen.items() if value is not None}

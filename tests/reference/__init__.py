@@ -1,0 +1,20 @@
+"""The numpy oracle: LLaMA-family inference written from the papers, for the engine to agree with.
+
+Reads a GGUF file through the PyPI package ``gguf`` (container and dequantization), so it shares no
+line and no format knowledge with the engine. Clarity before speed: whole sequences, no cache.
+"""
+
+from reference.model import Hyperparameters, ReferenceModel, load
+from reference.rounding import EXACT, Rounding, engine_rounding
+from reference.transformer import forward, log_softmax
+
+__all__ = [
+    "EXACT",
+    "Hyperparameters",
+    "ReferenceModel",
+    "Rounding",
+    "engine_rounding",
+    "forward",
+    "load",
+    "log_softmax",
+]

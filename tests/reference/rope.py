@@ -1,0 +1,64 @@
+"""Rotary position embedding (RoFormer, arXiv 2104.09864) and its context extensions.
+
+Linear interpolation: arXiv 2306.15595. YaRN: arXiv 2309.00071, section 3. Per-frequency divisors
+(Llama 3.1's ``rope_freqs.weight``) divide the angle of their pair.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from reference.model import Array, Hyperparameters
+
+BETA_FAST, BETA_SLOW = 32.0, 1.0  # YaRN: turns within the original context; its section 3.2
+
+
+def _yarn_ramp(hp: Hyperparameters) -> NDArray[np.float64]:
+    """Return how much of each pair's angle is interpolated: (n_rot/2), 0 = kept, 1 = interpolated.
+
+    A pair i makes L*base^(-2i/n)/(2 pi) turns over the original context L. Pairs with more than
+    BETA_FAST turns are kept, with fewer than BETA_SLOW interpolated, linearly between (by index).
+    """
+
+    def index(turns: float) -> float:
+        ratio = hp.rope_original_context / (turns * 2 * math.pi)
+        return hp.n_rot * math.log(ratio) / (2 * math.log(hp.rope_base))
+
+    low = max(0.0, math.floor(index(BETA_FAST)))
+    high = min(hp.n_rot - 1.0, math.ceil(index(BETA_SLOW)))
+    pairs = np.arange(hp.n_rot // 2)
+    return np.clip((pairs - low) / max(0.001, high - low), 0.0, 1.0)
+
+
+def angles(
+    hp: Hyperparameters, positions: NDArray[np.int64], divisors: Array | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return cos and sin, (n_tokens, n_rot/2), with YaRN's magnitude correction multiplied in."""
+    frequencies = hp.rope_base ** (-np.arange(0, hp.n_rot, 2, dtype=np.float64) / hp.n_rot)
+    if divisors is not None:
+        frequencies = frequencies / divisors
+    magnitude = 1.0
+    if hp.rope_scaling == "linear":
+        frequencies = frequencies / hp.rope_factor
+    elif hp.rope_scaling == "yarn":
+        ramp = _yarn_ramp(hp)
+        frequencies = frequencies * (1 - ramp) + frequencies / hp.rope_factor * ramp
+        magnitude = hp.rope_attn_factor * (1.0 + 0.1 * math.log(hp.rope_factor))
+    angle = positions[:, None] * frequencies[None, :]
+    return np.cos(angle) * magnitude, np.sin(angle) * magnitude
+
+
+def rotate(x: Array, cos: Array, sin: Array, *, neox: bool) -> Array:
+    """Turn the first n_rot dimensions of every head. x: (n_tokens, n_heads, head_dim).
+
+    The pairs are neighbours (2i, 2i+1), or with ``neox`` the halves (i, i + n_rot/2).
+    """
+    n_pairs = cos.shape[1]
+    first = slice(0, n_pairs) if neox else slice(0, 2 * n_pairs, 2)
+    second = slice(n_pairs, 2 * n_pairs) if neox else slice(1, 2 * n_pairs, 2)
+    a, b = x[..., first], x[..., second]
+    c, s = cos[:, None, :].astype(x.dtype), sin[:, None, :].astype(x.dtype)
+    result = x.copy()
+    result[..., first] = a * c - b * s
+    result[..., second] = a * s + b * c
+    return result
