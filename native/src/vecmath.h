@@ -1,9 +1,10 @@
-/* vecmath.h - float expressions that every kernel file must evaluate alike, bit for bit.
- * Inline, so that each instruction set's file compiles them with its own instructions. Always
+/* vecmath.h - float expressions that every kernel file must evaluate alike, bit for bit: reduction, exp,
+ * and the scale and rounding of int8 activations. Inline, so that each instruction set's file compiles them with its own instructions. Always
  * __builtin_fmaf where a fused step is meant: -ffp-contract=off forbids the compiler to fuse. */
 #ifndef LLD_VECMATH_H
 #define LLD_VECMATH_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -42,6 +43,41 @@ LLD_INLINE float lld_expf(float x)
     memcpy(&scale, &bits, sizeof scale);
     float y = p * scale;
     return x < -87.33f ? 0.0f : y;
+}
+
+/* max|x| over x: (n) as the bits of a float: above 0x7F800000 (infinity) where any x is NaN. Comparing
+ * the bits as integers orders magnitudes as floats do, and NaN above all. */
+LLD_INLINE uint32_t lld_max_magnitude(const float *x, size_t n)
+{
+    uint32_t max = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits &= 0x7FFFFFFFu;
+        max = bits > max ? bits : max;
+    }
+    return max;
+}
+
+/* The scale of an int8 block whose max|x| has the bits `magnitude`. *inverse is the factor for
+ * lld_q8_round, or 0 where all y are 0 (x tiny, infinite or NaN; then x times 0 is not to be used). */
+LLD_INLINE float lld_q8_scale(uint32_t magnitude, float *inverse)
+{
+    *inverse = 0.0f;
+    if (magnitude >= 0x7F800000u)
+        return __builtin_nanf("");
+    float amax;
+    memcpy(&amax, &magnitude, sizeof amax);
+    if (amax < 1e-30f)
+        return 0.0f;
+    *inverse = 127.0f / amax;
+    return amax / 127.0f;
+}
+
+/* Round to nearest even by the 1.5*2^23 trick; |x| <= 127.5. */
+LLD_INLINE int8_t lld_q8_round(float x)
+{
+    return (int8_t)(x + 12582912.0f - 12582912.0f);
 }
 
 #endif

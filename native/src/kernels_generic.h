@@ -1,0 +1,10 @@
+/* kernels_generic.h - the parts of the generic kernel set, one file each; kernels_generic.c joins them. */
+#ifndef LLD_KERNELS_GENERIC_H
+#define LLD_KERNELS_GENERIC_H
+
+#include "kernels.h"
+
+void lld_kernels_init_generic_matmul(lld_kernels *table);
+void lld_kernels_init_generic_attention(lld_kernels *table);
+
+#endif
