@@ -1,4 +1,4 @@
-"""What a job tells its client, in order: Queued, then Prefill and Delta events, then one Finished."""
+"""What a job tells its client, in order: Queued, PrefillProgress and Delta events, one Finished."""
 
 import enum
 from dataclasses import dataclass

@@ -1,0 +1,300 @@
+"""The configuration: sections as frozen dataclasses, read from TOML, overridden by flags.
+
+Owns every key, its range and its default; ``packaging/etc/llamad.toml`` documents them for people
+and a test compares the two. An unknown key, a wrong type or a value outside its range is an error that
+names the file, the key and what is allowed. It opens nothing but the configuration file.
+"""
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from llamad.errors import ErrorKind, LlamadError
+
+DEFAULT_PATH = Path("/etc/llamad/llamad.toml")
+
+
+class Rule(Protocol):
+    """What one key allows."""
+
+    def check(self, value: object) -> object:
+        """Return the value in its final type; raise ValueError saying what is allowed."""
+
+    def __str__(self) -> str:
+        """Return what is allowed, as the default file and the errors say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Integer:
+    """A whole number from low to high, both included."""
+
+    low: int
+    high: int
+
+    def check(self, value: object) -> int:
+        """Return the number; a boolean is none."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"must be a whole number, {self}")
+        if not self.low <= value <= self.high:
+            raise ValueError(f"must be {self}")
+        return value
+
+    def __str__(self) -> str:
+        return f"{self.low}..{self.high}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mode(Integer):
+    """File permission bits."""
+
+    def __str__(self) -> str:
+        return f"0o{self.low:o}..0o{self.high:o}"
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """A finite number from low to high; ``open_low``/``open_high`` leave that end out."""
+
+    low: float
+    high: float
+    open_low: bool = False
+    open_high: bool = False
+
+    def check(self, value: object) -> float:
+        """Return the number as a float; whole numbers are taken too."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"must be a number in {self}")
+        number = float(value)
+        above = number > self.low if self.open_low else number >= self.low
+        below = number < self.high if self.open_high else number <= self.high
+        if not (math.isfinite(number) and above and below):
+            raise ValueError(f"must be in {self}")
+        return number
+
+    def __str__(self) -> str:
+        left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        return f"{left}{self.low:g}, {self.high:g}{right}"
+
+
+@dataclass(frozen=True, slots=True)
+class Boolean:
+    """True or false."""
+
+    def check(self, value: object) -> bool:
+        """Return the boolean; numbers are none."""
+        if not isinstance(value, bool):
+            raise ValueError(f"must be {self}")
+        return value
+
+    def __str__(self) -> str:
+        return "true or false"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def check(self, value: object) -> str:
+        """Return the word."""
+        if not isinstance(value, str) or value not in self.words:
+            raise ValueError(f"must be {self}")
+        return value
+
+    def __str__(self) -> str:
+        return " or ".join(f'"{word}"' for word in self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string; ``what`` says what it means."""
+
+    what: str
+    max_bytes: int = 4096
+    may_be_empty: bool = True
+
+    def check(self, value: object) -> str:
+        """Return the string; NUL bytes are refused, because names and paths end there."""
+        if not isinstance(value, str):
+            raise ValueError(f"must be a string: {self}")
+        if "\0" in value or len(value.encode("utf-8", "surrogateescape")) > self.max_bytes:
+            raise ValueError(f"must be at most {self.max_bytes} bytes without NUL")
+        if not value and not self.may_be_empty:
+            raise ValueError(f"must not be empty: {self}")
+        return value
+
+    def __str__(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True, slots=True)
+class BytesOrAuto:
+    """A number of bytes, or "auto"."""
+
+    low: int
+    high: int
+
+    def check(self, value: object) -> int | None:
+        """Return the bytes; None is auto."""
+        if value is None or value == "auto":
+            return None
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"must be {self}")
+        if not self.low <= value <= self.high:
+            raise ValueError(f"must be {self}")
+        return value
+
+    def __str__(self) -> str:
+        return f'"auto" or {self.low}..{self.high}'
+
+
+def _key(default: Any, rule: Rule) -> Any:
+    return field(default=default, metadata={"rule": rule})
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """[service]: where clients connect."""
+
+    socket: str = _key(
+        "/run/llamad/llamad.sock", Text("path of the Unix socket", 107, may_be_empty=False)
+    )
+    socket_mode: int = _key(0o660, Mode(0o600, 0o777))
+    socket_group: str = _key("", Text("group of the socket; empty: the service's own", 32))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """[model]: which model, and what of the machine it may use."""
+
+    path: str = _key("", Text("file, or a name in directory; empty: the only one there"))
+    directory: str = _key("/var/lib/llamad/models", Text("where models lie", may_be_empty=False))
+    threads: int = _key(0, Integer(0, 64))  # 0: as many CPUs as the service may use
+    ctx_size: int = _key(2048, Integer(32, 1 << 20))  # tokens of one sequence
+    kv_type: str = _key("f16", Choice(("f16", "q8_0")))
+    n_sequences: int = _key(4, Integer(1, 256))  # decoded together
+    kv_tokens: int = _key(0, Integer(0, 1 << 28))  # over all sequences; 0: what memory allows
+    batch: int = _key(256, Integer(1, 4096))  # most rows of one step
+    memory_budget: int | None = _key(None, BytesOrAuto(1 << 20, 1 << 50))  # bytes; None is auto
+    lock: bool = _key(True, Boolean())
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """[queue]: how many wait, and how steps are cut."""
+
+    capacity: int = _key(64, Integer(1, 10_000))
+    prefill_chunk: int = _key(128, Integer(1, 4096))  # prompt rows a step while others decode
+    history: int = _key(100, Integer(0, 10_000))  # ended jobs that are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingConfig:
+    """[sampling]: what a request gets for the fields it leaves out."""
+
+    temperature: float = _key(0.8, Real(0.0, 100.0))
+    top_k: int = _key(40, Integer(0, 1 << 20))
+    top_p: float = _key(0.95, Real(0.0, 1.0, open_low=True))
+    min_p: float = _key(0.0, Real(0.0, 1.0, open_high=True))
+    typical_p: float = _key(1.0, Real(0.0, 1.0, open_low=True))
+    repeat_penalty: float = _key(1.1, Real(0.0, 100.0, open_low=True))
+    repeat_last_n: int = _key(64, Integer(-1, 1 << 20))
+    presence_penalty: float = _key(0.0, Real(-2.0, 2.0))
+    frequency_penalty: float = _key(0.0, Real(-2.0, 2.0))
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """[limits]: what one client may cost. Bytes and seconds."""
+
+    max_prompt_bytes: int = _key(1 << 20, Integer(1, 1 << 20))
+    stream_buffer_bytes: int = _key(1 << 20, Integer(4096, 1 << 26))
+    default_deadline_seconds: float = _key(0.0, Real(0.0, 86_400.0))  # 0: none
+    drain_seconds: float = _key(20.0, Real(0.0, 3600.0))
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """[log]: how much the journal gets."""
+
+    level: str = _key("info", Choice(("debug", "info", "warning", "error")))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything the service is told from outside."""
+
+    service: ServiceConfig = field(default_factory=ServiceConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    queue: QueueConfig = field(default_factory=QueueConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+SECTIONS: Mapping[str, type[Any]] = {
+    "service": ServiceConfig,
+    "model": ModelConfig,
+    "queue": QueueConfig,
+    "sampling": SamplingConfig,
+    "limits": LimitsConfig,
+    "log": LogConfig,
+}
+
+
+def load_config(path: Path | None, overrides: Mapping[str, object] | None = None) -> Config:
+    """Read a configuration file and apply flags over it.
+
+    ``path`` None is the built-in defaults. ``overrides`` maps "section.key" to a value, which must
+    have the key's type; they pass the same checks, and their errors name the flag's key. Raises
+    LlamadError INVALID_CONFIG.
+    """
+    values: dict[str, dict[str, object]] = {name: {} for name in SECTIONS}
+    if path is not None:
+        _merge(values, _read(path), str(path))
+    for dotted, value in (overrides or {}).items():
+        section, _, key = dotted.partition(".")
+        _merge(values, {section: {key: value}}, "command line")
+    return Config(**{name: SECTIONS[name](**values[name]) for name in SECTIONS})
+
+
+def rules(section: str) -> dict[str, Rule]:
+    """Return the rule of every key of a section."""
+    return {f.name: cast(Rule, f.metadata["rule"]) for f in dataclasses.fields(SECTIONS[section])}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise _error(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _error(f"{path}: {error}") from error
+
+
+def _merge(values: dict[str, dict[str, object]], given: Mapping[str, Any], source: str) -> None:
+    for section, entries in given.items():
+        if section not in SECTIONS:
+            raise _error(f"{source}: unknown section [{section}]; there are {', '.join(SECTIONS)}")
+        if not isinstance(entries, Mapping):
+            raise _error(f"{source}: {section} must be a section, [{section}]")
+        allowed = rules(section)
+        for key, value in entries.items():
+            if key not in allowed:
+                raise _error(
+                    f"{source}: unknown key {section}.{key}; [{section}] has {', '.join(allowed)}"
+                )
+            try:
+                values[section][key] = allowed[key].check(value)
+            except ValueError as error:
+                raise _error(f"{source}: {section}.{key} = {value!r}: {error}") from None
+
+
+def _error(message: str) -> LlamadError:
+    return LlamadError(ErrorKind.INVALID, "INVALID_CONFIG", message)

@@ -1,0 +1,95 @@
+"""What the scheduler needs of a loaded model, as protocols.
+
+``models.loader.LoadedModel`` has this shape; tests bring their own. So ``jobs/`` runs without the C
+library and without a model file.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from llamad.engine.worker import StepSampler
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back; any thread."""
+
+    def encode(
+        self, text: str, add_bos: bool | None = None, parse_special: bool = False
+    ) -> list[int]:
+        """Return the ids of ``text``; ``add_bos`` None follows the model's metadata."""
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes of one token."""
+
+    def is_end_of_generation(self, token: int) -> bool:
+        """Whether the model ends its answer with this token."""
+
+
+class ChatTemplate(Protocol):
+    """A conversation as the token ids the model was trained on; any thread."""
+
+    def encode(
+        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    ) -> list[int]:
+        """Return the ids of the rendered conversation, control tokens from the template only."""
+
+
+class ModelRuntime(Protocol):
+    """A loaded model and the sizes of its engine. Tokens, blocks and seconds."""
+
+    @property
+    def name(self) -> str:
+        """What ``model`` in a request names."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are 0..vocab_size-1."""
+
+    @property
+    def n_ctx(self) -> int:
+        """Most tokens in one sequence."""
+
+    @property
+    def n_batch(self) -> int:
+        """Most rows in one step; at least n_sequences."""
+
+    @property
+    def n_sequences(self) -> int:
+        """Sequence slots, 0..n_sequences-1."""
+
+    @property
+    def kv_block_tokens(self) -> int:
+        """Tokens of one KV block."""
+
+    @property
+    def kv_blocks_total(self) -> int:
+        """KV blocks of the engine."""
+
+    @property
+    def load_seconds(self) -> float:
+        """How long loading took."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's vocabulary."""
+
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """The model's chat template, or the fallback."""
+
+    def new_sampler(
+        self,
+        *,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        typical_p: float,
+        repeat_penalty: float,
+        repeat_last_n: int,
+        presence_penalty: float,
+        frequency_penalty: float,
+        seed: int,
+        logit_bias: Mapping[int, float],
+    ) -> StepSampler:
+        """Create a sampler for one sequence; raise LlamadError when a parameter is refused."""
