@@ -12,7 +12,7 @@ As a program, for the C tests and qemu: ``python tests/tiny_gguf.py OUT [--weigh
 import argparse
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -92,6 +92,9 @@ class TinySpec:
     def resolved_head_dim(self) -> int:
         """Dimensions of one head."""
         return self.head_dim or self.dim // self.n_heads
+
+
+TinyModelPath = Callable[[TinySpec], Path]  # of the fixture tiny_model_path in conftest.py
 
 
 @dataclass(frozen=True, slots=True)

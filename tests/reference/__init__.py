@@ -4,12 +4,13 @@ Reads a GGUF file through the PyPI package ``gguf`` (container and dequantizatio
 line and no format knowledge with the engine. Clarity before speed: whole sequences, no cache.
 """
 
-from reference.model import Hyperparameters, ReferenceModel, load
+from reference.model import Array, Hyperparameters, ReferenceModel, load
 from reference.rounding import EXACT, Rounding, engine_rounding
 from reference.transformer import forward, log_softmax
 
 __all__ = [
     "EXACT",
+    "Array",
     "Hyperparameters",
     "ReferenceModel",
     "Rounding",

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+
 from reference.model import Array, Hyperparameters
 
 BETA_FAST, BETA_SLOW = 32.0, 1.0  # YaRN: turns within the original context; its section 3.2

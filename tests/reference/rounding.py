@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from reference.model import Array
 
 ZERO_BLOCK = 1e-30  # a block whose largest magnitude is below is all zeros

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from reference.model import Array, Hyperparameters, ReferenceModel
 from reference.rope import angles, rotate
 from reference.rounding import EXACT, Rounding, round_activations, round_kv
@@ -18,7 +19,7 @@ from reference.rounding import EXACT, Rounding, round_activations, round_kv
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What a family does differently. Biases are not here: a family has them where its file does."""
+    """What a family does differently; biases are where the file has them."""
 
     neox: bool  # RoPE turns the halves of a head instead of neighbours
     head_norm: bool  # RMSNorm of each query and key head
@@ -45,7 +46,8 @@ class _Pass:
         """RMSNorm over the last axis."""
         weight = self.model.weight(name).values.astype(self.dtype)
         mean_square = np.mean(x * x, axis=-1, keepdims=True)
-        return x / np.sqrt(mean_square + self.hp.norm_eps) * weight
+        result: Array = x / np.sqrt(mean_square + self.hp.norm_eps) * weight
+        return result
 
     def linear(self, x: Array, name: str) -> Array:
         """x: (n_tokens, columns) -> (n_tokens, rows), with the layer's bias where there is one."""

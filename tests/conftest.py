@@ -1,0 +1,22 @@
+"""Fixtures that several test folders share: tiny models, written once a session."""
+
+from pathlib import Path
+
+import pytest
+
+from tiny_gguf import TinyModelPath, TinySpec, write_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> TinyModelPath:
+    """Return a function from a TinySpec to the path of its file; equal specs share one file."""
+    folder = tmp_path_factory.mktemp("tiny-models")
+    written: dict[str, Path] = {}
+
+    def path_of(spec: TinySpec) -> Path:
+        key = repr(spec)
+        if key not in written:
+            written[key] = write_tiny_model(folder / f"{len(written)}.gguf", spec)
+        return written[key]
+
+    return path_of

@@ -1,0 +1,210 @@
+"""No bit of the logits depends on the batch, the company, the threads, the cache or the kernel set.
+
+Equality of bits, not a tolerance: so a seeded answer is the same alone and in company, a cached
+prefix equals a recomputed one, and a resumed job continues as if it had never stopped.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from engine.feeding import Logits, Run, bits, feed, feed_together, random_tokens
+from llamad.engine.bindings import Engine, EngineError, EngineModel, kernel_set
+from llamad.errors import ErrorKind
+from tiny_gguf import FORMATS, TinyModelPath, TinySpec
+
+N_TOKENS = 70  # two whole KV blocks and a part
+
+
+def spec_of(weight_type: str) -> TinySpec:
+    """Return a model with rows of 96 and 160 elements, or 256 and 512 where the format needs it."""
+    wide = FORMATS[weight_type].block == 256
+    return TinySpec(
+        weight_type=weight_type,
+        dim=256 if wide else 96,
+        hidden_dim=512 if wide else 160,
+        vocab_size=310,
+    )
+
+
+@contextmanager
+def open_engine(
+    tiny_model_path: TinyModelPath,
+    spec: TinySpec,
+    *,
+    n_threads: int = 2,
+    n_sequences: int = 1,
+    n_kv_tokens: int = 0,
+    kv_type: str = "f16",
+    cpu: str | None = None,
+) -> Iterator[Engine]:
+    with (
+        EngineModel(tiny_model_path(spec)) as model,
+        Engine(
+            model,
+            n_threads=n_threads,
+            n_ctx=96,
+            n_sequences=n_sequences,
+            n_kv_tokens=n_kv_tokens,
+            n_batch=96,
+            n_logits=96,
+            kv_type=kv_type,
+            cpu=cpu,
+        ) as engine,
+    ):
+        yield engine
+
+
+def fed_whole(engine: Engine, tokens: list[int]) -> Logits:
+    """Return the logits of tokens fed in one step to the empty sequence 0, and empty it again."""
+    logits = feed(engine, tokens, chunk=len(tokens))
+    engine.truncate(0, 0)
+    return logits
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("weight_type", FORMATS)
+def test_chunking_changes_no_bit(
+    tiny_model_path: TinyModelPath, weight_type: str, kv_type: str
+) -> None:
+    tokens = random_tokens(1, N_TOKENS)
+    with open_engine(tiny_model_path, spec_of(weight_type), kv_type=kv_type) as engine:
+        whole = fed_whole(engine, tokens)
+        for chunk in (33, 32, 7, 4, 3, 2, 1):
+            assert bits(feed(engine, tokens, chunk=chunk)) == bits(whole), f"chunks of {chunk}"
+            engine.truncate(0, 0)
+
+
+def random_steps(seed: int, lengths: list[int]) -> list[list[Run]]:
+    """Return steps that feed sequences of these lengths: 0-9 tokens of each a step, any order."""
+    rng = np.random.default_rng(seed)
+    left = dict(enumerate(lengths))
+    steps: list[list[Run]] = []
+    while any(left.values()):
+        step = []
+        for sequence in rng.permutation(len(lengths)).tolist():
+            n = min(int(rng.integers(0, 10)), left[sequence])
+            left[sequence] -= n
+            step += [Run(sequence, n)] if n else []
+        steps += [step] if step else []
+    return steps
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("weight_type", FORMATS)
+def test_company_changes_no_bit(
+    tiny_model_path: TinyModelPath, weight_type: str, kv_type: str
+) -> None:
+    lengths = [70, 33, 32, 5, 1]
+    prompts = [random_tokens(10 + i, n) for i, n in enumerate(lengths)]
+    with open_engine(
+        tiny_model_path, spec_of(weight_type), n_sequences=5, kv_type=kv_type
+    ) as engine:
+        together = feed_together(engine, prompts, random_steps(3, lengths))
+        for sequence in range(5):
+            engine.truncate(sequence, 0)
+        for prompt, logits in zip(prompts, together, strict=True):
+            assert bits(logits) == bits(fed_whole(engine, prompt))
+
+
+@pytest.mark.parametrize("weight_type", ["F32", "F16", "Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K"])
+def test_the_number_of_threads_changes_no_bit(
+    tiny_model_path: TinyModelPath, weight_type: str
+) -> None:
+    tokens = random_tokens(2, N_TOKENS)
+    results = []
+    for n_threads in (1, 2, 3, 4):
+        with open_engine(tiny_model_path, spec_of(weight_type), n_threads=n_threads) as engine:
+            results.append((bits(fed_whole(engine, tokens)), bits(feed(engine, tokens, chunk=1))))
+    assert len({result for pair in results for result in pair}) == 1
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("weight_type", FORMATS)
+def test_this_machines_kernels_and_the_generic_ones_give_the_same_bits(
+    tiny_model_path: TinyModelPath, weight_type: str, kv_type: str
+) -> None:
+    tokens = random_tokens(4, N_TOKENS)
+    results = []
+    for cpu in ("generic", kernel_set()):
+        with open_engine(tiny_model_path, spec_of(weight_type), kv_type=kv_type, cpu=cpu) as engine:
+            assert engine.info.kernel_set == cpu
+            results.append((bits(fed_whole(engine, tokens)), bits(feed(engine, tokens, chunk=1))))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("n_shared", [1, 31, 32, 33, 64, 70])
+def test_a_shared_prefix_equals_a_recomputed_one(
+    tiny_model_path: TinyModelPath, n_shared: int, kv_type: str
+) -> None:
+    first = random_tokens(5, N_TOKENS)
+    second = first[:n_shared] + random_tokens(6, N_TOKENS + 10 - n_shared)
+    with open_engine(tiny_model_path, spec_of("Q4_0"), n_sequences=2, kv_type=kv_type) as engine:
+        alone = fed_whole(engine, second)
+        feed(engine, first, chunk=32)
+        engine.share(1, 0, n_shared)
+        assert engine.length(1) == n_shared
+        branched = feed(engine, second[n_shared:], chunk=7, sequence=1)
+        assert bits(branched) == bits(alone[n_shared:])
+        # and the branch wrote nothing into the sequence it came from
+        more = random_tokens(8, 9)
+        continued = feed(engine, more, chunk=9)
+        engine.truncate(0, 0)
+        assert bits(continued) == bits(fed_whole(engine, first + more)[N_TOKENS:])
+
+
+def test_whole_blocks_of_a_shared_prefix_are_not_copied(tiny_model_path: TinyModelPath) -> None:
+    with open_engine(tiny_model_path, spec_of("F32"), n_sequences=2) as engine:
+        feed(engine, random_tokens(1, 64), chunk=64)
+        free = engine.info.kv_blocks_free
+        engine.share(1, 0, 64)
+        assert engine.info.kv_blocks_free == free
+        engine.truncate(0, 0)
+        assert engine.info.kv_blocks_free == free
+        engine.truncate(1, 0)
+        assert engine.info.kv_blocks_free == engine.info.kv_blocks_total
+
+
+@pytest.mark.parametrize("kept", [0, 1, 31, 32, 50])
+def test_a_truncated_sequence_continues_as_if_never_longer(
+    tiny_model_path: TinyModelPath, kept: int
+) -> None:
+    first, second = random_tokens(1, N_TOKENS), random_tokens(2, 20)
+    with open_engine(tiny_model_path, spec_of("Q8_0"), kv_type="q8_0") as engine:
+        expected = fed_whole(engine, first[:kept] + second)[kept:]
+        feed(engine, first, chunk=32)
+        engine.truncate(0, kept)
+        assert bits(feed(engine, second, chunk=20)) == bits(expected)
+
+
+def test_a_cancelled_step_leaves_the_cache_as_it_was(tiny_model_path: TinyModelPath) -> None:
+    tokens = random_tokens(1, N_TOKENS)
+    with open_engine(tiny_model_path, spec_of("Q4_0")) as engine:
+        whole = fed_whole(engine, tokens)
+        feed(engine, tokens[:40], chunk=40)
+        free = engine.info.kv_blocks_free
+        engine.cancel()
+        with pytest.raises(EngineError) as caught:
+            feed(engine, tokens[40:], chunk=30)
+        assert caught.value.kind is ErrorKind.CANCELLED
+        assert (engine.length(0), engine.info.kv_blocks_free) == (40, free)
+        engine.cancel_clear()
+        assert bits(feed(engine, tokens[40:], chunk=30)) == bits(whole[40:])
+
+
+def test_a_step_without_room_leaves_the_cache_as_it_was(tiny_model_path: TinyModelPath) -> None:
+    tokens = random_tokens(1, 60)
+    with open_engine(tiny_model_path, spec_of("Q4_0"), n_sequences=2, n_kv_tokens=96) as engine:
+        whole = fed_whole(engine, tokens)
+        feed(engine, tokens, chunk=60, sequence=1)
+        feed(engine, tokens[:20], chunk=20)
+        free = engine.info.kv_blocks_free
+        with pytest.raises(EngineError) as caught:
+            feed(engine, tokens[20:], chunk=40)
+        assert caught.value.reason == "KV_CACHE_FULL"
+        assert (engine.length(0), engine.info.kv_blocks_free) == (20, free)
+        engine.truncate(1, 0)
+        assert bits(feed(engine, tokens[20:], chunk=40)) == bits(whole[20:])

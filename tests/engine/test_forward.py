@@ -1,0 +1,170 @@
+"""The forward pass equals the numpy oracle: architectures, head layouts, formats, both KV types.
+
+Each comparison is made twice. Long: 40 tokens (more than one KV block), fed whole, in chunks of 7
+and token by token, within a bound that allows for a rounding that fell to the other side. Short:
+several sequences of 6 tokens, of which most meet no such rounding and must agree to float32 noise.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.feeding import Logits, feed, random_tokens
+from llamad.engine.bindings import Engine, EngineModel
+from reference import Array, ReferenceModel, engine_rounding, forward, load
+from tiny_gguf import FORMATS, TinyModelPath, TinySpec
+
+# Errors are the root mean square over one row of logits, in units of the logits' standard
+# deviation.
+
+# float32 sums in another order than the oracle's float64, a few hundred terms over a few layers:
+# the float32 oracle stays below 2e-6; ten times that for the engine's expf and longer chains, and
+# a margin.
+FLOAT_NOISE = 5e-5
+
+# An activation that lies within float noise of the middle of two int8 values may be rounded to the
+# other one: one step of 1/127 of its block's largest value, carried on by later layers and tokens.
+# The float32 oracle against the float64 one shows up to 0.018; a wrong scale, nibble or pair of
+# dimensions shows 0.1 to 1.
+INT8_STEP = 0.05
+
+# The same for a key or value in f16: half a unit in the 11th bit. The float32 oracle shows 3.5e-5.
+F16_STEP = 5e-4
+
+UNQUANTIZED = ("F32", "F16", "BF16")
+KV_TYPES = ("f16", "q8_0")
+LONG, SHORT, N_SHORT = 40, 6, 8  # tokens, tokens, sequences
+
+
+def row_errors(actual: Logits, expected: Array) -> Array:
+    """Return the error of each row in units of the logits' standard deviation."""
+    assert actual.shape == expected.shape
+    errors: Array = np.sqrt(np.mean((actual - expected) ** 2, axis=-1)) / expected.std()
+    return errors
+
+
+def assert_equals_oracle(path: Path, kv_type: str, step_bound: float) -> None:
+    """Compare the engine with the oracle on one model, as the module says."""
+    oracle = load(path)
+    with (
+        EngineModel(path) as model,
+        Engine(model, n_threads=2, n_ctx=64, n_batch=64, n_logits=64, kv_type=kv_type) as engine,
+    ):
+        _assert_long(engine, oracle, kv_type, step_bound)
+        _assert_short(engine, oracle, kv_type)
+
+
+def _assert_long(engine: Engine, oracle: ReferenceModel, kv_type: str, bound: float) -> None:
+    tokens = random_tokens(7, LONG)
+    expected = forward(oracle, tokens, engine_rounding(kv_type))
+    for chunk in (LONG, 7, 1):
+        actual = feed(engine, tokens, chunk=chunk)
+        engine.truncate(0, 0)
+        worst = row_errors(actual, expected).max()
+        assert worst <= bound, f"chunks of {chunk}: error {worst:.2e}, bound {bound:.0e}"
+
+
+def _assert_short(engine: Engine, oracle: ReferenceModel, kv_type: str) -> None:
+    errors = []
+    for seed in range(N_SHORT):
+        tokens = random_tokens(100 + seed, SHORT)
+        expected = forward(oracle, tokens, engine_rounding(kv_type))
+        errors.append(row_errors(feed(engine, tokens, chunk=SHORT), expected).max())
+        engine.truncate(0, 0)
+    typical = float(np.median(errors))
+    assert typical <= FLOAT_NOISE, f"typical error {typical:.2e}, bound {FLOAT_NOISE:.0e}"
+
+
+def step_bound(weight_type: str, kv_type: str) -> float:
+    return F16_STEP if weight_type in UNQUANTIZED and kv_type == "f16" else INT8_STEP
+
+
+HEAD_LAYOUTS = {"MHA": (4, 4), "GQA": (4, 2), "MQA": (4, 1), "GQA of 3": (6, 2)}
+
+
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+@pytest.mark.parametrize("layout", HEAD_LAYOUTS)
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_architecture_and_head_layout(
+    tiny_model_path: TinyModelPath, architecture: str, layout: str, kv_type: str
+) -> None:
+    n_heads, n_kv_heads = HEAD_LAYOUTS[layout]
+    spec = TinySpec(
+        architecture=architecture,
+        dim=16 * n_heads,
+        n_heads=n_heads,
+        n_kv_heads=n_kv_heads,
+        n_layers=3,
+    )
+    assert_equals_oracle(tiny_model_path(spec), kv_type, step_bound("F32", kv_type))
+
+
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+@pytest.mark.parametrize("weight_type", FORMATS)
+def test_block_format(tiny_model_path: TinyModelPath, weight_type: str, kv_type: str) -> None:
+    rows_of_256 = FORMATS[weight_type].block == 256
+    spec = TinySpec(
+        weight_type=weight_type,
+        dim=256 if rows_of_256 else 96,
+        hidden_dim=512 if rows_of_256 else 160,
+    )
+    assert_equals_oracle(tiny_model_path(spec), kv_type, step_bound(weight_type, kv_type))
+
+
+VARIANTS = {
+    "tied output": TinySpec(tied_output=True),
+    "tied quantized output": TinySpec(tied_output=True, weight_type="Q4_0"),
+    "llama with q, k and v biases": TinySpec(qkv_bias=True),
+    "qwen2 without biases": TinySpec(architecture="qwen2", qkv_bias=False),
+    "bias on the attention output": TinySpec(output_bias=True, qkv_bias=True),
+    "heads wider than dim": TinySpec(head_dim=40),
+    "heads narrower than dim": TinySpec(architecture="qwen3", dim=96, head_dim=8),
+    "half of each head rotated": TinySpec(rope_dimension_count=8),
+    "half of each head rotated, neox": TinySpec(architecture="qwen2", rope_dimension_count=8),
+    "rope base of a million": TinySpec(rope_freq_base=1e6),
+    "linear rope scaling": TinySpec(rope_scaling="linear"),
+    "yarn": TinySpec(head_dim=64, rope_scaling="yarn", rope_original_context=256),
+    "yarn, neox": TinySpec(
+        architecture="qwen3", head_dim=64, rope_scaling="yarn", rope_original_context=256
+    ),
+    "rope_freqs.weight": TinySpec(rope_freqs=True),
+    "one layer": TinySpec(n_layers=1),
+    "norm epsilon that matters": TinySpec(norm_eps=0.5),
+    "types mixed in one layer": TinySpec(
+        dim=256,
+        hidden_dim=512,
+        weight_type="Q4_K",
+        tensor_types={
+            "token_embd.weight": "Q8_0",
+            "output.weight": "Q6_K",
+            "blk.0.attn_v.weight": "Q6_K",
+            "blk.0.attn_k.weight": "F16",
+            "blk.1.ffn_up.weight": "IQ4_NL",
+            "blk.1.ffn_down.weight": "Q5_1",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variant_of_a_family(tiny_model_path: TinyModelPath, name: str) -> None:
+    spec = VARIANTS[name]
+    bound = step_bound(spec.weight_type, "f16")
+    assert_equals_oracle(tiny_model_path(spec), "f16", bound)
+
+
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+def test_attention_over_many_blocks(tiny_model_path: TinyModelPath, kv_type: str) -> None:
+    """600 tokens are 19 KV blocks: attention merges the parts it splits a long context into."""
+    path = tiny_model_path(TinySpec(n_ctx_train=1024))
+    tokens = random_tokens(11, 600)
+    expected = forward(load(path), tokens, engine_rounding(kv_type))
+    with (
+        EngineModel(path) as model,
+        Engine(model, n_threads=2, n_ctx=640, n_batch=128, n_logits=128, kv_type=kv_type) as engine,
+    ):
+        errors = row_errors(feed(engine, tokens, chunk=128), expected)
+    assert errors.max() <= step_bound("F32", kv_type)
+    if kv_type == "f16":
+        assert np.median(errors) <= FLOAT_NOISE
