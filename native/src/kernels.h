@@ -61,7 +61,8 @@ typedef struct lld_kernels {
 
     lld_matmul_fn matmul[LLD_TYPE_COUNT]; /* NULL for unsupported ids */
 
-    /* Quantize one row x: (n) into row `row` of `acts` (y, d, sum, s / sum16). */
+    /* Quantize x: (n) into row `row` of `acts` (y, d, sum, s / sum16). Rows are found by acts->y_stride and
+     * acts->n_cols; n <= n_cols may be less, when the pointers of acts are shifted to a part of the columns. */
     void (*quantize_q8)(const float *x, size_t n, lld_acts *acts, size_t row);
     void (*quantize_q8k)(const float *x, size_t n, lld_acts *acts, size_t row);
 

@@ -1,0 +1,372 @@
+/* forward.c - see forward.h. Every function that takes `thread` runs on all threads at once. */
+#include "forward.h"
+
+#include <string.h>
+
+#include "rope.h"
+#include "status.h"
+
+enum {
+    TILE_COLS = 128,          /* rows of the batch that one unit of a matrix product takes */
+    CHUNK_BYTES = 32 << 10,   /* of weights that one unit reads, about */
+    CHUNK_ROWS_STEP = 16, CHUNK_ROWS_MAX = 256
+};
+
+/* One matrix product of a phase: out[row] = matrix * x[row] (+ bias), added to `residual` if there is one. */
+typedef struct {
+    const lld_matrix *matrix;
+    const float *bias;   /* (n_rows) or NULL */
+    float *out;          /* (batch, n_rows) */
+    float *residual;     /* (batch, n_rows) or NULL */
+} product;
+
+static size_t min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+static lld_act_kinds kinds_of(const lld_model *m, lld_act_kinds *down)
+{
+    lld_act_kinds kinds = LLD_ACT_BIT(m->output.act);
+    *down = 0;
+    for (uint32_t i = 0; i < m->config.n_layers; i++) {
+        const lld_layer *l = &m->layers[i];
+        kinds |= LLD_ACT_BIT(l->wq.act) | LLD_ACT_BIT(l->wk.act) | LLD_ACT_BIT(l->wv.act) | LLD_ACT_BIT(l->wo.act);
+        kinds |= LLD_ACT_BIT(l->w_gate.act) | LLD_ACT_BIT(l->w_up.act);
+        *down |= LLD_ACT_BIT(l->w_down.act);
+    }
+    return kinds;
+}
+
+static void take_thread(lld_arena *arena, const lld_forward *f, lld_act_kinds kinds, lld_thread_scratch *t)
+{
+    size_t tile = min_size(TILE_COLS, f->n_batch);
+    t->matmul = lld_arena_take(arena, lld_kernels_scratch_bytes(f->max_cols), 1);
+    t->row = lld_arena_take(arena, f->max_cols, sizeof *t->row);
+    lld_acts_take(arena, kinds, 1, f->max_cols, t->forms);
+    t->gate = lld_arena_take(arena, tile * f->hidden_chunk, sizeof *t->gate);
+    t->up = lld_arena_take(arena, tile * f->hidden_chunk, sizeof *t->up);
+    lld_attention_scratch_take(arena, &f->attention, &t->attention);
+}
+
+void lld_forward_take(lld_arena *arena, lld_forward *f, uint32_t n_ctx)
+{
+    const lld_config *c = &f->model->config;
+    size_t rows = f->n_batch, n_q = (size_t)c->n_heads * c->head_dim, n_kv = (size_t)c->n_kv_heads * c->head_dim;
+    lld_act_kinds down, kinds = kinds_of(f->model, &down);
+    size_t input_cols = max_size(c->dim, n_q);
+
+    f->max_cols = (uint32_t)max_size(input_cols, c->hidden_dim);
+    f->hidden_chunk = (down & LLD_ACT_BIT(LLD_ACT_Q8K)) != 0 ? LLD_QK_K : 2 * LLD_QK;
+    f->attention.kernels = f->kernels;
+    f->attention.cache = f->cache;
+    f->attention.n_heads = c->n_heads;
+    f->attention.n_kv_heads = c->n_kv_heads;
+    f->attention.head_dim = c->head_dim;
+
+    f->x = lld_arena_take(arena, rows * c->dim, sizeof(float));
+    f->q = lld_arena_take(arena, rows * n_q, sizeof(float));
+    f->k = lld_arena_take(arena, rows * n_kv, sizeof(float));
+    f->v = lld_arena_take(arena, rows * n_kv, sizeof(float));
+    f->attended = lld_arena_take(arena, rows * n_q, sizeof(float));
+    f->work = lld_arena_take(arena, rows * c->dim, sizeof(float));
+    f->hidden = NULL;
+    if ((down & LLD_ACT_BIT(LLD_ACT_F32)) != 0) f->hidden = lld_arena_take(arena, rows * c->hidden_dim, sizeof(float));
+    f->cos_sin = lld_arena_take(arena, rows * c->n_rot, sizeof(float));
+    f->logits = lld_arena_take(arena, (size_t)f->n_logits * f->model->vocab_size, sizeof(float));
+    f->frequencies = lld_arena_take(arena, c->n_rot / 2, sizeof(double));
+    f->kept = lld_arena_take(arena, f->n_logits, sizeof *f->kept);
+    f->row_slot = lld_arena_take(arena, rows, sizeof *f->row_slot);
+    f->runs = lld_arena_take(arena, rows, sizeof *f->runs);
+    lld_acts_take(arena, kinds, rows, input_cols, f->forms);
+    lld_acts_take(arena, down, rows, c->hidden_dim, f->hidden_forms);
+    lld_attention_take(arena, &f->attention, f->n_batch, n_ctx);
+    f->threads = lld_arena_take(arena, f->n_threads, sizeof *f->threads);
+    for (uint32_t i = 0; i < f->n_threads; i++) {
+        lld_thread_scratch counted;
+        take_thread(arena, f, kinds, f->threads == NULL ? &counted : &f->threads[i]);
+    }
+}
+
+void lld_forward_prepare(lld_forward *f)
+{
+    f->rope_magnitude = lld_rope_frequencies(&f->model->config, f->model->rope_factors, f->frequencies);
+}
+
+/* ---- inputs of matrix products --------------------------------------------------------------- */
+
+/* Makes one row of a product's input: values: (n_cols). */
+typedef void (*make_row_fn)(lld_forward *f, size_t row, const float *weight, float *values);
+
+static void make_normed_row(lld_forward *f, size_t row, const float *weight, float *values)
+{
+    const lld_config *c = &f->model->config;
+    f->kernels->rmsnorm(values, f->x + row * c->dim, weight, c->dim, c->norm_epsilon);
+}
+
+static void make_kept_row(lld_forward *f, size_t row, const float *weight, float *values)
+{
+    make_normed_row(f, f->kept[row], weight, values);
+}
+
+static void make_attended_row(lld_forward *f, size_t row, const float *weight, float *values)
+{
+    const lld_config *c = &f->model->config;
+    size_t n = (size_t)c->n_heads * c->head_dim;
+    (void)weight;
+    if (lld_attention_is_split(&f->attention))
+        lld_attention_merge(&f->attention, (uint32_t)row, f->positions[row], values);
+    else
+        memcpy(values, f->attended + row * n, n * sizeof *values);
+}
+
+static void quantize_row(const lld_forward *f, lld_act_kinds kinds, lld_acts forms[LLD_ACT_COUNT], size_t row,
+                         const float *values, size_t n_cols)
+{
+    for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++)
+        if ((kinds & LLD_ACT_BIT(kind)) != 0) lld_acts_quantize(f->kernels, kind, &forms[kind], row, 0, values, n_cols);
+}
+
+/* Give forms the shape (n_rows, n_cols) within the room they were taken with. */
+static void shape_forms(lld_acts forms[LLD_ACT_COUNT], size_t n_rows, size_t n_cols, const float *f32)
+{
+    for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++) {
+        forms[kind].n_rows = n_rows;
+        forms[kind].n_cols = n_cols;
+        forms[kind].f32 = f32;
+    }
+}
+
+/* The rows that the next products multiply, in every form they need. One row: each thread its own, no
+ * barrier. More: threads share the rows, then meet. `store`: (n_rows, n_cols) float32 for the shared rows. */
+static const lld_acts *make_input(lld_forward *f, unsigned thread, make_row_fn make_row, const float *weight,
+                                  size_t n_rows, size_t n_cols, lld_act_kinds kinds, float *store)
+{
+    if (n_rows == 1) {
+        lld_thread_scratch *t = &f->threads[thread];
+        shape_forms(t->forms, 1, n_cols, t->row);
+        make_row(f, 0, weight, t->row);
+        quantize_row(f, kinds, t->forms, 0, t->row, n_cols);
+        return t->forms;
+    }
+    lld_acts *forms = f->threads[thread].shared_forms;
+    memcpy(forms, f->forms, sizeof f->forms);
+    shape_forms(forms, n_rows, n_cols, store);
+    for (size_t row; (row = lld_pool_next(f->pool)) < n_rows;) {
+        make_row(f, row, weight, store + row * n_cols);
+        quantize_row(f, kinds, forms, row, store + row * n_cols, n_cols);
+    }
+    lld_pool_barrier(f->pool);
+    return forms;
+}
+
+/* ---- matrix products ------------------------------------------------------------------------- */
+
+static size_t chunk_rows(const lld_forward *f, const lld_matrix *m)
+{
+    size_t by_bytes = CHUNK_BYTES / m->row_bytes, by_threads = m->n_rows / (4 * f->n_threads);
+    size_t rows = min_size(min_size(by_bytes, by_threads), CHUNK_ROWS_MAX) / CHUNK_ROWS_STEP * CHUNK_ROWS_STEP;
+    return rows == 0 ? CHUNK_ROWS_STEP : rows;
+}
+
+static size_t divide_up(size_t n, size_t by)
+{
+    return (n + by - 1) / by;
+}
+
+static void product_unit(lld_forward *f, unsigned thread, const product *p, const lld_acts *x, size_t first_row,
+                         size_t n_rows, size_t first_col)
+{
+    const lld_matrix *m = p->matrix;
+    lld_acts tile = lld_acts_rows(x, first_col, min_size(TILE_COLS, x->n_rows - first_col));
+    float *out = p->out + first_col * m->n_rows + first_row;
+    f->kernels->matmul[m->type](out, m->n_rows, m->data + first_row * m->row_bytes, m->row_bytes, n_rows, &tile,
+                                f->threads[thread].matmul);
+    for (size_t c = 0; c < tile.n_rows; c++) {
+        if (p->bias != NULL) f->kernels->add(out + c * m->n_rows, p->bias + first_row, n_rows);
+        if (p->residual != NULL)
+            f->kernels->add(p->residual + (first_col + c) * m->n_rows + first_row, out + c * m->n_rows, n_rows);
+    }
+}
+
+/* Compute the products of one phase over the input `forms`; threads take (chunk of rows, tile of columns) units. */
+static void run_products(lld_forward *f, unsigned thread, const product *products, size_t n_products,
+                         const lld_acts *forms)
+{
+    size_t n_tiles = divide_up(forms[0].n_rows, TILE_COLS), unit = lld_pool_next(f->pool), first_unit = 0;
+    for (size_t i = 0; i < n_products; i++) {
+        const lld_matrix *m = products[i].matrix;
+        size_t rows = chunk_rows(f, m), n_units = divide_up(m->n_rows, rows) * n_tiles;
+        for (; unit < first_unit + n_units; unit = lld_pool_next(f->pool)) {
+            size_t first_row = (unit - first_unit) / n_tiles * rows, first_col = (unit - first_unit) % n_tiles * TILE_COLS;
+            product_unit(f, thread, &products[i], &forms[m->act], first_row, min_size(rows, m->n_rows - first_row), first_col);
+        }
+        first_unit += n_units;
+    }
+}
+
+/* ---- the phases ------------------------------------------------------------------------------ */
+
+static void embed_phase(lld_forward *f)
+{
+    const lld_config *c = &f->model->config;
+    const lld_matrix *e = &f->model->embedding;
+    for (size_t row; (row = lld_pool_next(f->pool)) < f->n_rows;) {
+        lld_dequantize_row(e->type, e->data + (size_t)f->tokens[row] * e->row_bytes, f->x + row * c->dim, c->dim);
+        lld_rope_table(f->frequencies, c->n_rot, f->rope_magnitude, f->positions[row], f->cos_sin + row * c->n_rot);
+    }
+    lld_pool_barrier(f->pool);
+}
+
+static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    const product products[] = {{.matrix = &l->wq, .bias = l->bq, .out = f->q},
+                                {.matrix = &l->wk, .bias = l->bk, .out = f->k},
+                                {.matrix = &l->wv, .bias = l->bv, .out = f->v}};
+    lld_act_kinds kinds = LLD_ACT_BIT(l->wq.act) | LLD_ACT_BIT(l->wk.act) | LLD_ACT_BIT(l->wv.act);
+    const lld_acts *input = make_input(f, thread, make_normed_row, l->attn_norm, f->n_rows, f->model->config.dim, kinds, f->work);
+    run_products(f, thread, products, 3, input);
+    lld_pool_barrier(f->pool);
+}
+
+/* Normalize (where the architecture does) and rotate the n heads at x: (n, head_dim). */
+static void rotate_heads(const lld_forward *f, float *x, uint32_t n, const float *norm, const float *cos_sin)
+{
+    const lld_config *c = &f->model->config;
+    for (uint32_t h = 0; h < n; h++) {
+        float *head = x + (size_t)h * c->head_dim;
+        if (norm != NULL) f->kernels->rmsnorm(head, head, norm, c->head_dim, c->norm_epsilon);
+        if (c->architecture->rope == LLD_ROPE_NORM)
+            f->kernels->rope_norm(head, cos_sin, c->n_rot);
+        else
+            f->kernels->rope_neox(head, cos_sin, c->n_rot);
+    }
+}
+
+static void rope_store_phase(lld_forward *f, const lld_layer *l, uint32_t layer)
+{
+    const lld_config *c = &f->model->config;
+    size_t hd = c->head_dim;
+    for (size_t row; (row = lld_pool_next(f->pool)) < f->n_rows;) {
+        const float *cos_sin = f->cos_sin + row * c->n_rot;
+        float *k = f->k + row * c->n_kv_heads * hd, *v = f->v + row * c->n_kv_heads * hd;
+        rotate_heads(f, f->q + row * c->n_heads * hd, c->n_heads, l->q_norm, cos_sin);
+        rotate_heads(f, k, c->n_kv_heads, l->k_norm, cos_sin);
+        uint32_t position = f->positions[row], slot = position % LLD_KV_BLOCK;
+        uint32_t block = f->cache->sequences[f->row_slot[row]].blocks[position / LLD_KV_BLOCK];
+        for (uint32_t h = 0; h < c->n_kv_heads; h++) {
+            lld_kv_head head = lld_kv_head_at(f->cache, block, layer, h);
+            if (f->cache->type == LLD_KV_F16)
+                f->kernels->kv_store_f16(head.k, head.v, slot, k + h * hd, v + h * hd, hd);
+            else
+                f->kernels->kv_store_q8(head.k, head.kd, head.v, head.vd, slot, k + h * hd, v + h * hd, hd);
+        }
+    }
+    lld_pool_barrier(f->pool);
+}
+
+static void attention_phase(lld_forward *f, unsigned thread, uint32_t layer)
+{
+    size_t n_units = lld_attention_units(&f->attention);
+    for (size_t unit; (unit = lld_pool_next(f->pool)) < n_units;)
+        lld_attention_run(&f->attention, unit, f->runs, layer, f->q, f->attended, &f->threads[thread].attention);
+    lld_pool_barrier(f->pool);
+}
+
+static void attention_output_phase(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    const lld_config *c = &f->model->config;
+    const product products[] = {{.matrix = &l->wo, .bias = l->bo, .out = f->work, .residual = f->x}};
+    const lld_acts *input = make_input(f, thread, make_attended_row, NULL, f->n_rows, (size_t)c->n_heads * c->head_dim,
+                                       LLD_ACT_BIT(l->wo.act), f->q);
+    run_products(f, thread, products, 1, input);
+    lld_pool_barrier(f->pool);
+}
+
+/* Rows [first, first + n) of gate and up, for a tile of the batch: silu(gate) * up, quantized for down. */
+static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, const lld_acts *input, size_t first,
+                        size_t n, size_t first_col)
+{
+    lld_thread_scratch *t = &f->threads[thread];
+    size_t n_cols = min_size(TILE_COLS, f->n_rows - first_col);
+    const lld_matrix *matrices[] = {&l->w_gate, &l->w_up};
+    float *outs[] = {t->gate, t->up};
+    for (int i = 0; i < 2; i++) {
+        const lld_matrix *m = matrices[i];
+        lld_acts tile = lld_acts_rows(&input[m->act], first_col, n_cols);
+        f->kernels->matmul[m->type](outs[i], n, m->data + first * m->row_bytes, m->row_bytes, n, &tile, t->matmul);
+    }
+    lld_act_kind act = l->w_down.act;
+    for (size_t c = 0; c < n_cols; c++) {
+        float *gate = t->gate + c * n;
+        f->kernels->silu_mul(gate, t->up + c * n, n);
+        if (act == LLD_ACT_F32)
+            memcpy(f->hidden + (first_col + c) * l->w_down.n_cols + first, gate, n * sizeof *gate);
+        else
+            lld_acts_quantize(f->kernels, act, &f->hidden_forms[act], first_col + c, first, gate, n);
+    }
+}
+
+static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    const lld_config *c = &f->model->config;
+    size_t n_chunks = divide_up(c->hidden_dim, f->hidden_chunk), n_tiles = divide_up(f->n_rows, TILE_COLS);
+    const lld_acts *input = make_input(f, thread, make_normed_row, l->ffn_norm, f->n_rows, c->dim,
+                                       LLD_ACT_BIT(l->w_gate.act) | LLD_ACT_BIT(l->w_up.act), f->work);
+    for (size_t unit; (unit = lld_pool_next(f->pool)) < n_chunks * n_tiles;) {
+        size_t first = unit / n_tiles * f->hidden_chunk;
+        hidden_unit(f, thread, l, input, first, min_size(f->hidden_chunk, c->hidden_dim - first), unit % n_tiles * TILE_COLS);
+    }
+    lld_pool_barrier(f->pool);
+}
+
+static void down_phase(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    const product products[] = {{.matrix = &l->w_down, .out = f->work, .residual = f->x}};
+    lld_acts input[LLD_ACT_COUNT];
+    memcpy(input, f->hidden_forms, sizeof input);
+    shape_forms(input, f->n_rows, l->w_down.n_cols, f->hidden);
+    run_products(f, thread, products, 1, input);
+    if (thread == 0) f->stop = atomic_load_explicit(f->cancel, memory_order_relaxed);
+    lld_pool_barrier(f->pool);
+}
+
+static void logits_phase(lld_forward *f, unsigned thread)
+{
+    const lld_model *m = f->model;
+    const product products[] = {{.matrix = &m->output, .out = f->logits}};
+    const lld_acts *input = make_input(f, thread, make_kept_row, m->output_norm, f->n_kept, m->config.dim,
+                                       LLD_ACT_BIT(m->output.act), f->work);
+    run_products(f, thread, products, 1, input);
+}
+
+static void forward_thread(void *argument, unsigned thread)
+{
+    lld_forward *f = argument;
+    embed_phase(f);
+    for (uint32_t i = 0; i < f->model->config.n_layers && f->stop == 0; i++) {
+        const lld_layer *l = &f->model->layers[i];
+        qkv_phase(f, thread, l);
+        rope_store_phase(f, l, i);
+        attention_phase(f, thread, i);
+        attention_output_phase(f, thread, l);
+        gate_up_phase(f, thread, l);
+        down_phase(f, thread, l);
+    }
+    if (f->stop == 0 && f->n_kept > 0) logits_phase(f, thread);
+}
+
+int lld_forward_run(lld_forward *f)
+{
+    lld_attention_plan(&f->attention, f->runs, f->n_runs, f->n_rows);
+    f->stop = atomic_load_explicit(f->cancel, memory_order_relaxed);
+    lld_pool_run(f->pool, forward_thread, f);
+    return f->stop != 0 ? lld_fail(LLD_ERR_CANCELLED, "the step was cancelled") : LLD_OK;
+}
