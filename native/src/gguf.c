@@ -132,13 +132,16 @@ static int read_header(cursor *c, lld_gguf *out)
     if ((status = take_u32(c, "version", &out->version)) != LLD_OK ||
         (status = check_version(out->version)) != LLD_OK ||
         (status = take_u64(c, "tensor count", &n_tensors)) != LLD_OK ||
-        (status = take_u64(c, "metadata count", &n_kv)) != LLD_OK ||
-        (status = check_count(c, "metadata entries", n_kv, LLD_GGUF_MAX_KV, MIN_KV_BYTES)) != LLD_OK)
+        (status = take_u64(c, "metadata count", &n_kv)) != LLD_OK)
         return status;
-    status = check_count(c, "tensors", n_tensors, LLD_GGUF_MAX_TENSORS, MIN_TENSOR_BYTES);
+    status = check_count(c, "metadata entries", n_kv, LLD_GGUF_MAX_KV, MIN_KV_BYTES);
+    if (status == LLD_OK)
+        status = check_count(c, "tensors", n_tensors, LLD_GGUF_MAX_TENSORS, MIN_TENSOR_BYTES);
+    if (status != LLD_OK)
+        return status;
     out->n_kv = (size_t)n_kv;
     out->n_tensors = (size_t)n_tensors;
-    return status;
+    return LLD_OK;
 }
 
 /* ---- metadata -------------------------------------------------------------------------------- */

@@ -1,8 +1,8 @@
 /* mapping.h - a file mapped read-only, and what happens when the file fails under the mapping.
  * A SIGBUS inside a registered mapping (the file was cut, its disk fails) puts a page of zeros
  * there and marks the mapping as faulted, so that the computation ends in an ordinary error; any
- * other SIGBUS goes to the handler that was there before. A thread that reads a mapping must not block
- * SIGBUS: the kernel kills the process when a fault's signal is blocked. */
+ * other SIGBUS goes to the handler that was there before. A thread that reads a mapping must not
+ * block SIGBUS: the kernel kills the process when a fault's signal is blocked. */
 #ifndef LLD_MAPPING_H
 #define LLD_MAPPING_H
 
