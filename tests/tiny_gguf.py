@@ -78,7 +78,7 @@ class TinySpec:
     norm_eps: float = 1e-5
     rope_freq_base: float = 10000.0
     rope_dimension_count: int | None = None  # head_dim
-    rope_scaling: str | None = None  # "linear", "yarn"
+    rope_scaling: str | None = None  # "linear", "yarn", "llama3"
     rope_scaling_factor: float = 4.0
     rope_original_context: int = 64
     rope_freqs: bool = False  # rope_freqs.weight, as Llama 3.x files carry it

@@ -35,6 +35,7 @@ def open_engine(
     spec: TinySpec,
     *,
     n_threads: int = 2,
+    n_ctx: int = 96,
     n_sequences: int = 1,
     n_kv_tokens: int = 0,
     kv_type: str = "f16",
@@ -45,11 +46,11 @@ def open_engine(
         Engine(
             model,
             n_threads=n_threads,
-            n_ctx=96,
+            n_ctx=n_ctx,
             n_sequences=n_sequences,
             n_kv_tokens=n_kv_tokens,
-            n_batch=96,
-            n_logits=96,
+            n_batch=n_ctx,
+            n_logits=n_ctx,
             kv_type=kv_type,
             cpu=cpu,
         ) as engine,
@@ -119,6 +120,25 @@ def test_the_number_of_threads_changes_no_bit(
         with open_engine(tiny_model_path, spec_of(weight_type), n_threads=n_threads) as engine:
             results.append((bits(fed_whole(engine, tokens)), bits(feed(engine, tokens, chunk=1))))
     assert len({result for pair in results for result in pair}) == 1
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+def test_a_long_context_changes_no_bit(tiny_model_path: TinyModelPath, kv_type: str) -> None:
+    """Attention splits a long context into parts, which small batches hand to several threads."""
+    spec = TinySpec(n_layers=1, weight_type="Q8_0", n_ctx_train=1024)
+    tokens, other = random_tokens(1, 530), random_tokens(2, 530)
+    results = []
+    for n_threads in (1, 2, 3):
+        with open_engine(
+            tiny_model_path, spec, n_threads=n_threads, n_ctx=544, n_sequences=2, kv_type=kv_type
+        ) as engine:
+            results.append(bits(fed_whole(engine, tokens)))
+            for chunk in (100, 5, 4, 1):
+                results.append(bits(feed(engine, tokens, chunk=chunk)))
+                engine.truncate(0, 0)
+            pairs = [[Run(0, n), Run(1, n)] for n in [250, 1, 2, 3] + [1] * 274]
+            results.append(bits(feed_together(engine, [tokens, other], pairs)[0]))
+    assert len(set(results)) == 1
 
 
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])

@@ -116,7 +116,6 @@ VARIANTS = {
     "tied output": TinySpec(tied_output=True),
     "tied quantized output": TinySpec(tied_output=True, weight_type="Q4_0"),
     "llama with q, k and v biases": TinySpec(qkv_bias=True),
-    "qwen2 without biases": TinySpec(architecture="qwen2", qkv_bias=False),
     "bias on the attention output": TinySpec(output_bias=True, qkv_bias=True),
     "heads wider than dim": TinySpec(head_dim=40),
     "heads narrower than dim": TinySpec(architecture="qwen3", dim=96, head_dim=8),
@@ -124,6 +123,10 @@ VARIANTS = {
     "half of each head rotated, neox": TinySpec(architecture="qwen2", rope_dimension_count=8),
     "rope base of a million": TinySpec(rope_freq_base=1e6),
     "linear rope scaling": TinySpec(rope_scaling="linear"),
+    "llama3 rope scaling": TinySpec(head_dim=64, rope_scaling="llama3", rope_original_context=256),
+    "yarn with an attention factor": TinySpec(
+        rope_scaling="yarn", metadata={"llama.rope.scaling.attn_factor": 0.7}
+    ),
     "yarn": TinySpec(head_dim=64, rope_scaling="yarn", rope_original_context=256),
     "yarn, neox": TinySpec(
         architecture="qwen3", head_dim=64, rope_scaling="yarn", rope_original_context=256

@@ -28,10 +28,12 @@ class Hyperparameters:
     norm_eps: float
     n_rot: int  # dimensions of a head that RoPE turns
     rope_base: float
-    rope_scaling: str  # "none", "linear" or "yarn"
+    rope_scaling: str  # "none", "linear", "yarn" or "llama3"
     rope_factor: float
     rope_original_context: int
     rope_attn_factor: float  # of yarn, times its own magnitude correction
+    rope_low_turns: float  # of llama3: turns within the original context
+    rope_high_turns: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         rope_factor=read("rope.scaling.factor", 1.0),
         rope_original_context=read("rope.scaling.original_context_length", read("context_length")),
         rope_attn_factor=read("rope.scaling.attn_factor", 1.0),
+        rope_low_turns=read("rope.scaling.low_freq_factor", 1.0),
+        rope_high_turns=read("rope.scaling.high_freq_factor", 4.0),
     )
 
 

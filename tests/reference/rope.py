@@ -1,7 +1,7 @@
 """Rotary position embedding (RoFormer, arXiv 2104.09864) and its context extensions.
 
-Linear interpolation: arXiv 2306.15595. YaRN: arXiv 2309.00071, section 3. Per-frequency divisors
-(Llama 3.1's ``rope_freqs.weight``) divide the angle of their pair.
+Linear interpolation: arXiv 2306.15595. YaRN: arXiv 2309.00071, section 3. Llama 3.1's scaling by
+wavelength: Meta's llama-models, ``apply_scaling``; as per-pair divisors in ``rope_freqs.weight``.
 """
 
 import math
@@ -31,6 +31,17 @@ def _yarn_ramp(hp: Hyperparameters) -> NDArray[np.float64]:
     return np.clip((pairs - low) / max(0.001, high - low), 0.0, 1.0)
 
 
+def _llama3(hp: Hyperparameters, frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide the frequencies that turn too rarely within the original context by the factor.
+
+    Pairs with at least ``high`` turns are kept, with at most ``low`` divided, smoothly between.
+    """
+    turns = hp.rope_original_context * frequencies / (2 * math.pi)
+    low, high = hp.rope_low_turns, hp.rope_high_turns
+    kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    return kept * frequencies + (1 - kept) * frequencies / hp.rope_factor
+
+
 def angles(
     hp: Hyperparameters, positions: NDArray[np.int64], divisors: Array | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -41,6 +52,8 @@ def angles(
     magnitude = 1.0
     if hp.rope_scaling == "linear":
         frequencies = frequencies / hp.rope_factor
+    elif hp.rope_scaling == "llama3":
+        frequencies = _llama3(hp, frequencies)
     elif hp.rope_scaling == "yarn":
         ramp = _yarn_ramp(hp)
         frequencies = frequencies * (1 - ramp) + frequencies / hp.rope_factor * ramp
