@@ -1,8 +1,8 @@
 """The configuration: sections as frozen dataclasses, read from TOML, overridden by flags.
 
 Owns every key, its range and its default; ``packaging/etc/llamad.toml`` documents them for people
-and a test compares the two. An unknown key, a wrong type or a value outside its range is an error that
-names the file, the key and what is allowed. It opens nothing but the configuration file.
+and a test compares the two. An unknown key, a wrong type or a value outside its range is an error
+that names the file, the key and what is allowed. It opens nothing but the configuration file.
 """
 
 import dataclasses

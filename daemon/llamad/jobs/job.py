@@ -34,9 +34,7 @@ class JobState(enum.Enum):
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.PREFILL, JobState.CANCELLED, JobState.FAILED}),
-    JobState.PREFILL: frozenset(
-        {JobState.DECODE, JobState.FINISHED, JobState.CANCELLED, JobState.FAILED}
-    ),
+    JobState.PREFILL: frozenset({JobState.DECODE, JobState.CANCELLED, JobState.FAILED}),
     JobState.DECODE: frozenset({JobState.FINISHED, JobState.CANCELLED, JobState.FAILED}),
     JobState.FINISHED: frozenset(),
     JobState.CANCELLED: frozenset(),

@@ -25,6 +25,16 @@ class Tokenizer(Protocol):
         """Whether the model ends its answer with this token."""
 
 
+class Detokenizer(Protocol):
+    """The text of one token stream, piece by piece; one thread."""
+
+    def push(self, token: int) -> str:
+        """Return the whole characters that this token completes."""
+
+    def flush(self) -> str:
+        """Return what an unfinished character is shown as, at the end."""
+
+
 class ChatTemplate(Protocol):
     """A conversation as the token ids the model was trained on; any thread."""
 
@@ -76,6 +86,9 @@ class ModelRuntime(Protocol):
     @property
     def chat_template(self) -> ChatTemplate:
         """The model's chat template, or the fallback."""
+
+    def new_detokenizer(self) -> Detokenizer:
+        """Create a detokenizer for one completion."""
 
     def new_sampler(
         self,

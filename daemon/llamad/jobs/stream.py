@@ -33,7 +33,7 @@ class JobStream:
     """
 
     def __init__(self, *, max_bytes: int, on_abandon: Callable[[], None]) -> None:
-        """Hold at most ``max_bytes`` of unread text; call ``on_abandon`` when the consumer leaves."""
+        """Hold at most ``max_bytes`` of unread text; tell ``on_abandon`` that the consumer left."""
         self._max_bytes = max_bytes
         self._on_abandon = on_abandon
         self._unread: deque[Event | _UnreadText] = deque()
