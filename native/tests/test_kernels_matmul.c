@@ -1,0 +1,354 @@
+/* test_kernels_matmul.c - every weight format's matmul: each instruction set against generic, bit for
+ * bit, over row lengths, row and column counts and extreme blocks; generic against a product in double. */
+#include "kernel_check.h"
+
+enum { MAX_ROWS = 33, MAX_COLS = 17, MAX_K = 4864, MAX_STRIDE = MAX_ROWS + 5 };
+
+static guarded weights, y_buffer, d_buffer, sum_buffer, s_buffer, sum16_buffer, f32_buffer,
+    scratch_buffer, out_buffer;
+
+typedef struct format {
+    uint32_t type;
+    int d_offset, m_offset; /* bytes of the f16 scale fields in a block; -1: none */
+    float largest_min;      /* factor on m in an element's offset */
+} format;
+
+static const format formats[] = {
+    {LLD_F32, -1, -1, 0},      {LLD_F16, -1, -1, 0},      {LLD_BF16, -1, -1, 0},
+    {LLD_Q4_0, 0, -1, 0},      {LLD_Q4_1, 0, 2, 1},       {LLD_Q5_0, 0, -1, 0},
+    {LLD_Q5_1, 0, 2, 1},       {LLD_Q8_0, 0, -1, 0},      {LLD_IQ4_NL, 0, -1, 0},
+    {LLD_Q2_K, 80, 82, 15},    {LLD_Q3_K, 108, -1, 0},    {LLD_Q4_K, 0, 2, 63},
+    {LLD_Q5_K, 0, 2, 63},      {LLD_Q6_K, 208, -1, 0},    {LLD_IQ4_XS, 0, -1, 0},
+};
+
+enum { N_FORMATS = sizeof formats / sizeof formats[0] };
+
+/* ---- operands ---------------------------------------------------------------------------------- */
+
+/* A matrix of MAX_ROWS weight rows of K elements and MAX_COLS activation rows, each operand at the
+ * end of its guarded buffer. */
+typedef struct operands {
+    const format *format;
+    size_t k, row_bytes;
+    uint8_t *w;
+    lld_acts x;
+} operands;
+
+static operands operands_place(const format *f, size_t k, size_t y_stride)
+{
+    operands o = {.format = f, .k = k, .row_bytes = lld_type_row_bytes(f->type, k)};
+    o.w = guarded_tail(weights, MAX_ROWS * o.row_bytes);
+    o.x.n_rows = MAX_COLS;
+    o.x.n_cols = k;
+    lld_act_kind kind = lld_type_act_kind(f->type);
+    if (kind == LLD_ACT_F32) {
+        o.x.f32 = guarded_tail(f32_buffer, MAX_COLS * k * sizeof(float));
+        return o;
+    }
+    size_t n_blocks = MAX_COLS * (k / (kind == LLD_ACT_Q8 ? LLD_QK : LLD_QK_K));
+    o.x.y_stride = y_stride;
+    o.x.y = guarded_tail(y_buffer, MAX_COLS * y_stride);
+    o.x.d = guarded_tail(d_buffer, n_blocks * sizeof(float));
+    if (kind == LLD_ACT_Q8) {
+        o.x.sum = guarded_tail(sum_buffer, n_blocks * sizeof(int32_t));
+        o.x.s = guarded_tail(s_buffer, n_blocks * sizeof(float));
+    } else {
+        o.x.sum16 = guarded_tail(sum16_buffer, n_blocks * 16 * sizeof(int16_t));
+    }
+    return o;
+}
+
+static void put_f16(uint8_t *block, int offset, float value)
+{
+    uint16_t half = lld_f32_to_f16(value);
+    if (offset >= 0)
+        memcpy(block + offset, &half, sizeof half);
+}
+
+static float *activations_f32(const operands *o)
+{
+    return guarded_tail(f32_buffer, MAX_COLS * o->k * sizeof(float));
+}
+
+/* Random payloads, scales like those of real models, activations quantized by the generic kernel. */
+static void fill_random(operands *o, uint64_t seed)
+{
+    const size_t block = lld_type_block(o->format->type);
+    const size_t block_bytes = lld_type_block_bytes(o->format->type);
+    const size_t n_blocks = MAX_ROWS * o->k / block;
+    for (size_t b = 0; b < n_blocks; b++) {
+        uint8_t *bytes = o->w + b * block_bytes;
+        for (size_t i = 0; i < block_bytes; i++)
+            bytes[i] = (uint8_t)check_random(&seed);
+        float w = random_unit(&seed);
+        uint32_t bits;
+        memcpy(&bits, &w, sizeof bits);
+        if (o->format->type == LLD_F32)
+            memcpy(bytes, &w, sizeof w);
+        else if (o->format->type == LLD_BF16)
+            memcpy(bytes, (const uint8_t *)&bits + 2, 2);
+        else if (o->format->type == LLD_F16)
+            put_f16(bytes, 0, w);
+        put_f16(bytes, o->format->d_offset, w * 0.01f);
+        put_f16(bytes, o->format->m_offset, random_unit(&seed) * 0.01f);
+    }
+    float *x = activations_f32(o);
+    random_vector(x, MAX_COLS * o->k, 3.0f, &seed);
+    const lld_kernels *generic = lld_kernels_get(0);
+    lld_act_kind kind = lld_type_act_kind(o->format->type);
+    for (size_t c = 0; c < MAX_COLS; c++)
+        if (kind == LLD_ACT_Q8)
+            generic->quantize_q8(x + c * o->k, o->k, &o->x, c);
+        else if (kind == LLD_ACT_Q8K)
+            generic->quantize_q8k(x + c * o->k, o->k, &o->x, c);
+}
+
+/* Make the sums of every activation block those of its y. */
+static void sum_activations(operands *o)
+{
+    const size_t n = o->k;
+    for (size_t c = 0; c < MAX_COLS; c++)
+        for (size_t i = 0; i < n; i++) {
+            int y = o->x.y[c * o->x.y_stride + i];
+            if (o->x.sum != NULL) {
+                size_t b = c * (n / LLD_QK) + i / LLD_QK;
+                o->x.sum[b] = (i % LLD_QK == 0 ? 0 : o->x.sum[b]) + y;
+                o->x.s[b] = o->x.d[b] * (float)o->x.sum[b];
+            } else {
+                int16_t *sum = &o->x.sum16[c * (n / 16) + i / 16];
+                *sum = (int16_t)((i % 16 == 0 ? 0 : *sum) + y);
+            }
+        }
+}
+
+/* Every payload byte equal, scales at an extreme, every |y| = 127: the largest sums a block can give.
+ * sign_mask picks the signs of y: bit i % 8. */
+static void fill_extreme(operands *o, uint8_t payload, float d, float m, uint8_t sign_mask)
+{
+    const size_t block_bytes = lld_type_block_bytes(o->format->type);
+    memset(o->w, payload, MAX_ROWS * o->row_bytes);
+    for (uint8_t *block = o->w; block < o->w + MAX_ROWS * o->row_bytes; block += block_bytes) {
+        put_f16(block, o->format->d_offset, d);
+        put_f16(block, o->format->m_offset, m);
+    }
+    for (size_t c = 0; c < MAX_COLS; c++)
+        for (size_t i = 0; i < o->k; i++)
+            o->x.y[c * o->x.y_stride + i] = (sign_mask >> (i % 8)) & 1 ? -127 : 127;
+    size_t n_blocks = MAX_COLS * (o->k / lld_type_block(o->format->type));
+    for (size_t b = 0; b < n_blocks; b++)
+        o->x.d[b] = 0.5f + (float)b;
+    sum_activations(o);
+}
+
+/* ---- comparison -------------------------------------------------------------------------------- */
+
+/* Multiply the last n_rows weight rows with the last n_cols activation rows into a canary-filled
+ * buffer: (n_cols, out_stride), and compare with those of `expected`: (MAX_COLS, MAX_ROWS). */
+static void check_part(const lld_kernels *table, const operands *o, const float *expected,
+                       size_t n_rows, size_t n_cols, size_t out_stride)
+{
+    const size_t first_row = MAX_ROWS - n_rows, first_col = MAX_COLS - n_cols;
+    const size_t n_blocks = o->k / lld_type_block(o->format->type);
+    const size_t n_out = (n_cols - 1) * out_stride + n_rows;
+    lld_acts x = o->x;
+    x.n_rows = n_cols;
+    if (x.f32 != NULL)
+        x.f32 += first_col * o->k;
+    if (x.y != NULL) {
+        x.y += first_col * x.y_stride;
+        x.d += first_col * n_blocks;
+    }
+    if (x.sum != NULL) {
+        x.sum += first_col * n_blocks;
+        x.s += first_col * n_blocks;
+    }
+    if (x.sum16 != NULL)
+        x.sum16 += first_col * n_blocks * 16;
+    float *out = guarded_tail(out_buffer, n_out * sizeof(float));
+    void *scratch = guarded_tail(scratch_buffer, lld_kernels_scratch_bytes(o->k));
+    fill_canary(out, n_out);
+    table->matmul[o->format->type](out, out_stride, o->w + first_row * o->row_bytes, o->row_bytes,
+                                   n_rows, &x, scratch);
+
+    static float wanted[MAX_COLS * MAX_STRIDE];
+    fill_canary(wanted, n_out);
+    for (size_t c = 0; c < n_cols; c++)
+        memcpy(wanted + c * out_stride, expected + (first_col + c) * MAX_ROWS + first_row,
+               n_rows * sizeof(float));
+    size_t i = first_difference(wanted, out, n_out);
+    CHECK(i == n_out, "%s %s k=%zu rows=%zu cols=%zu stride=%zu: column %zu row %zu: %a, generic %a",
+          table->name, lld_type_name(o->format->type), o->k, n_rows, n_cols, out_stride,
+          i / out_stride, i % out_stride, (double)out[i], (double)wanted[i]);
+}
+
+static const size_t all_cols[] = {1, 2, 3, 4, 5, 7, 8, 9, 16, 17};
+static const size_t few_rows[] = {1, 5, 16, 33}, few_cols[] = {1, 3, 8, 17};
+
+/* Compare every table with generic; all row and column counts, or a few. */
+static void check_tables(const operands *o, bool all_counts)
+{
+    static float expected[MAX_COLS * MAX_ROWS];
+    const lld_kernels *tables[MAX_TABLES];
+    const size_t n_tables = machine_tables(tables);
+    tables[0]->matmul[o->format->type](expected, MAX_ROWS, o->w, o->row_bytes, MAX_ROWS, &o->x,
+                                       guarded_tail(scratch_buffer,
+                                                    lld_kernels_scratch_bytes(o->k)));
+    for (size_t t = 0; t < n_tables; t++)
+        if (all_counts) {
+            for (size_t rows = 1; rows <= MAX_ROWS; rows += rows == 19 ? MAX_ROWS - 19 : 1)
+                for (size_t c = 0; c < sizeof all_cols / sizeof all_cols[0]; c++)
+                    check_part(tables[t], o, expected, rows, all_cols[c], rows + rows % 6);
+        } else {
+            for (size_t r = 0; r < sizeof few_rows / sizeof few_rows[0]; r++)
+                for (size_t c = 0; c < sizeof few_cols / sizeof few_cols[0]; c++)
+                    check_part(tables[t], o, expected, few_rows[r], few_cols[c], few_rows[r] + 3);
+        }
+}
+
+/* ---- generic against double -------------------------------------------------------------------- */
+
+/* Unit roundoff of float32. An output is a chain of `steps` fused additions, each rounded relative to
+ * a partial sum that never exceeds the sum of the terms' magnitudes; a term carries at most 8 more
+ * roundings (scale product, integer to float, and up to three in the dequantized weight, twice where
+ * there is an offset). So |error| <= (steps + 8) * 2^-24 * magnitude, to first order. */
+static const double ROUNDOFF = 0x1p-24;
+
+static size_t chain_steps(lld_act_kind kind, size_t k)
+{
+    if (kind == LLD_ACT_F32)
+        return k / 8 + 4;
+    return 2 * (k / (kind == LLD_ACT_Q8 ? LLD_QK : LLD_QK_K));
+}
+
+static double activation(const operands *o, size_t c, size_t i)
+{
+    if (o->x.f32 != NULL)
+        return (double)o->x.f32[c * o->k + i];
+    const size_t block = lld_type_block(o->format->type);
+    return (double)o->x.d[c * (o->k / block) + i / block] * o->x.y[c * o->x.y_stride + i];
+}
+
+/* |offset| of the elements in element i's block, at most. */
+static double offset_bound(const operands *o, size_t r, size_t i)
+{
+    if (o->format->m_offset < 0)
+        return 0.0;
+    const size_t b = i / lld_type_block(o->format->type);
+    uint16_t m;
+    memcpy(&m, o->w + r * o->row_bytes + b * lld_type_block_bytes(o->format->type) +
+                   (size_t)o->format->m_offset, sizeof m);
+    return fabs((double)lld_f16_to_f32(m)) * (double)o->format->largest_min;
+}
+
+static void check_against_double(const operands *o)
+{
+    static float expected[MAX_COLS * MAX_ROWS], row[MAX_K];
+    lld_kernels_get(0)->matmul[o->format->type](
+        expected, MAX_ROWS, o->w, o->row_bytes, MAX_ROWS, &o->x,
+        guarded_tail(scratch_buffer, lld_kernels_scratch_bytes(o->k)));
+    const size_t steps = chain_steps(lld_type_act_kind(o->format->type), o->k);
+    for (size_t r = 0; r < MAX_ROWS; r += 8) {
+        lld_dequantize_row(o->format->type, o->w + r * o->row_bytes, row, o->k);
+        for (size_t c = 0; c < MAX_COLS; c += 4) {
+            double sum = 0.0, magnitude = 0.0;
+            for (size_t i = 0; i < o->k; i++) {
+                double x = activation(o, c, i);
+                sum += (double)row[i] * x;
+                magnitude += (fabs((double)row[i]) + 2.0 * offset_bound(o, r, i)) * fabs(x);
+            }
+            double error = fabs((double)expected[c * MAX_ROWS + r] - sum);
+            double bound = (double)(steps + 8) * ROUNDOFF * magnitude;
+            CHECK(error <= bound, "%s k=%zu row %zu column %zu: error %g, bound %g",
+                  lld_type_name(o->format->type), o->k, r, c, error, bound);
+        }
+    }
+}
+
+/* ---- the tests --------------------------------------------------------------------------------- */
+
+static void test_random_rows_of_every_length(const format *f)
+{
+    static const size_t lengths[LLD_ACT_COUNT][6] = {
+        [LLD_ACT_F32] = {13, 1, 7, 100, 577},
+        [LLD_ACT_Q8] = {96, 32, 576, 896, 4864},
+        [LLD_ACT_Q8K] = {256, 768, 2304},
+    };
+    const size_t *k = lengths[lld_type_act_kind(f->type)];
+    for (size_t i = 0; k[i] != 0; i++) {
+        operands o = operands_place(f, k[i], i % 2 == 0 ? k[i] : (k[i] + 63) / 64 * 64 + 4);
+        fill_random(&o, 1000 * f->type + k[i]);
+        check_tables(&o, i == 0);
+        check_against_double(&o);
+    }
+}
+
+static void test_extreme_blocks(const format *f)
+{
+    static const uint8_t payloads[] = {0x00, 0xFF, 0x80, 0x7F, 0x0F, 0xF0, 0x55, 0xAA};
+    static const uint8_t sign_masks[] = {0x00, 0xFF, 0x55, 0x0F};
+    const size_t k = lld_type_act_kind(f->type) == LLD_ACT_Q8 ? 96 : 512;
+    operands o = operands_place(f, k, k);
+    for (size_t p = 0; p < sizeof payloads; p++)
+        for (size_t s = 0; s < sizeof sign_masks; s++) {
+            fill_extreme(&o, payloads[p], 65504.0f, -65504.0f, sign_masks[s]);
+            check_tables(&o, false);
+        }
+    fill_extreme(&o, 0xC3, 0x1p-24f, 0x1p-24f, 0x11); /* the smallest half */
+    check_tables(&o, false);
+    fill_extreme(&o, 0xC3, -0.0f, 0.0f, 0x11);
+    check_tables(&o, false);
+}
+
+/* A row whose scale is NaN or infinite must spoil its own outputs and no others. */
+static void test_scales_that_are_not_finite(const format *f)
+{
+    static const float broken[] = {NAN, INFINITY, -INFINITY};
+    const size_t block_bytes = lld_type_block_bytes(f->type);
+    const size_t k = lld_type_act_kind(f->type) == LLD_ACT_Q8 ? 96 : 512;
+    operands o = operands_place(f, k, k);
+    for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++) {
+        fill_random(&o, 77 + f->type);
+        put_f16(o.w + 3 * o.row_bytes, f->d_offset, broken[i]);
+        put_f16(o.w + 17 * o.row_bytes + block_bytes, f->d_offset, broken[i]);
+        put_f16(o.w + 30 * o.row_bytes + block_bytes, f->m_offset, broken[i]);
+        o.x.d[MAX_COLS * (k / lld_type_block(f->type)) - 1] = broken[i];
+        sum_activations(&o);
+        check_tables(&o, false);
+    }
+}
+
+static void test_float_weights_at_the_edges(const format *f)
+{
+    const size_t k = 100;
+    uint64_t seed = 5;
+    operands o = operands_place(f, k, k);
+    fill_random(&o, 6);
+    edge_vector(activations_f32(&o), MAX_COLS * k, &seed);
+    check_tables(&o, false);
+    for (size_t i = 0; i < MAX_ROWS * o.row_bytes; i++) /* any bits: NaN and infinity too */
+        o.w[i] = (uint8_t)check_random(&seed);
+    check_tables(&o, false);
+}
+
+int main(void)
+{
+    weights = guarded_create(MAX_ROWS * MAX_K * 4);
+    y_buffer = guarded_create(MAX_COLS * (MAX_K + 128));
+    d_buffer = guarded_create(MAX_COLS * MAX_K);
+    sum_buffer = guarded_create(MAX_COLS * MAX_K);
+    s_buffer = guarded_create(MAX_COLS * MAX_K);
+    sum16_buffer = guarded_create(MAX_COLS * MAX_K);
+    f32_buffer = guarded_create(MAX_COLS * MAX_K * sizeof(float));
+    scratch_buffer = guarded_create(lld_kernels_scratch_bytes(MAX_K));
+    out_buffer = guarded_create(MAX_COLS * MAX_STRIDE * sizeof(float));
+    for (size_t i = 0; i < N_FORMATS; i++) {
+        test_random_rows_of_every_length(&formats[i]);
+        if (lld_type_act_kind(formats[i].type) == LLD_ACT_F32) {
+            test_float_weights_at_the_edges(&formats[i]);
+        } else {
+            test_extreme_blocks(&formats[i]);
+            test_scales_that_are_not_finite(&formats[i]);
+        }
+    }
+    return check_result();
+}
