@@ -13,7 +13,12 @@ from typing import TextIO
 
 Value = str | int | float | bool | None
 
-_SYSLOG_LEVELS = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+_SYSLOG_LEVELS = (
+    (logging.CRITICAL, 2),
+    (logging.ERROR, 3),
+    (logging.WARNING, 4),
+    (logging.INFO, 6),
+)
 
 
 def fields(event: str, **values: Value) -> str:
@@ -49,7 +54,7 @@ class JournalFormatter(logging.Formatter):
 
 
 def under_journald(stream: TextIO) -> bool:
-    """Return whether the stream is connected to the journal: $JOURNAL_STREAM is its DEVICE:INODE."""
+    """Return whether the stream goes to the journal: $JOURNAL_STREAM is its DEVICE:INODE."""
     try:
         device, inode = os.environ["JOURNAL_STREAM"].split(":")
         stat = os.fstat(stream.fileno())

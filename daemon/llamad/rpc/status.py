@@ -1,8 +1,8 @@
 """Errors to gRPC: one table from the kind of an error to a status code, and what travels with it.
 
-A failed call carries its stable reason in the trailing metadata ``llamad-reason`` and, where waiting
-helps, seconds in ``llamad-retry-after``. A bug shows nothing of its inside: its message names the
-request, whose traceback is in the journal.
+A failed call carries its stable reason in the trailing metadata ``llamad-reason`` and, where
+waiting helps, seconds in ``llamad-retry-after``. A bug shows nothing of its inside: its message
+names the request, whose traceback is in the journal.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,99 @@
+"""The command line of ``llamad``: the service, and the tools that work on model files.
+
+Owns the exit codes: 0 done, 2 usage, 130 interrupted, 1 anything else with one line on stderr. A
+tool is imported only when it may be the one asked for, so that the service does not load numpy.
+"""
+
+import argparse
+import contextlib
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llamad import __version__
+from llamad.errors import LlamadError
+
+TOOLS = ("inspect", "perplexity", "bench")  # modules of llamad.tools: add_parser(subparsers)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser(argv[0] if argv else "").parse_args(argv)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except LlamadError as error:
+        print(f"llamad: {error.message}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read our output has left: nothing to say, nowhere to say it
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
+    """Return the parser for a command; anything that is none gets all of them, for the help."""
+    parser = argparse.ArgumentParser(prog="llamad", description="Serve a language model, locally.")
+    parser.add_argument("--version", action="version", version=f"llamad {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_serve(commands)
+    for name in [] if command == "serve" else [command] if command in TOOLS else TOOLS:
+        importlib.import_module(f"llamad.tools.{name}").add_parser(commands)
+    return parser
+
+
+def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="run the service",
+        description="Run the service. Flags go over the configuration file.",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="default: /etc/llamad/llamad.toml, if it exists"
+    )
+    parser.add_argument("--model", dest="model.path", metavar="PATH", help="a .gguf file")
+    parser.add_argument("--socket", dest="service.socket", metavar="PATH", help="the Unix socket")
+    parser.add_argument("--threads", dest="model.threads", type=int, metavar="N")
+    parser.add_argument(
+        "--ctx-size", dest="model.ctx_size", type=int, metavar="N", help="tokens of one sequence"
+    )
+    parser.add_argument("--kv-type", dest="model.kv_type", choices=("f16", "q8_0"))
+    parser.add_argument(
+        "--memory-budget",
+        dest="model.memory_budget",
+        type=_bytes_or_auto,
+        metavar="BYTES|auto",
+        help="what the model, its cache and its scratch may take",
+    )
+    parser.set_defaults(run=_serve)
+
+
+def _bytes_or_auto(text: str) -> int | str:
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes, and not auto") from None
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from llamad import config, daemon, logs
+
+    path: Path | None = options.config
+    if path is None and config.DEFAULT_PATH.exists():
+        path = config.DEFAULT_PATH
+    overrides = {k: v for k, v in vars(options).items() if "." in k and v is not None}
+    settings = config.load_config(path, overrides)
+    logs.configure(settings.log.level)
+    daemon.serve(settings, model_required="model.path" in overrides)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""The gRPC server on its Unix socket: options, limits, binding, stopping.
+
+Owns the grpc.aio server and the socket file while it listens. It knows no method; services come in
+from outside. Any ``:authority`` is accepted: the socket's permissions decide who may connect.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from llamad.errors import ErrorKind, LlamadError
+from llamad.rpc.health import SERVICE_NAME as HEALTH_NAME
+from llamad.rpc.health import Health
+from llamad.rpc.interceptor import CallInterceptor
+from llamad.rpc.reflection import SERVICE_NAMES as REFLECTION_NAMES
+from llamad.rpc.reflection import Reflection, published_files
+from llamad.rpc.services import ADMIN_NAME, LLAMAD_NAME, AdminService, LlamadService
+from llamad.rpc.unix_socket import group_id, make_room, open_to_group
+from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
+
+MAX_MESSAGE_BYTES = 16 << 20  # so that a prompt beyond its limit is refused by name, not by gRPC
+MAX_CONCURRENT_CALLS = 512
+MAX_STREAMS_PER_CONNECTION = 128
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CONNECTION),
+    ("grpc.so_reuseport", 0),
+    # A client that stopped (SIGSTOP, a hung host program) is noticed and its jobs are freed.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Against ping floods: a client that pings more often is disconnected.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 3),
+)
+
+
+class RpcServer:
+    """The server's life: ``start``, then ``stop``. Both on the event loop."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        mode: int,
+        group: str,
+        llamad: LlamadService,
+        admin: AdminService,
+        health: Health | None = None,
+    ) -> None:
+        """Serve these services; ``health`` None makes one that starts as NOT_SERVING."""
+        self.path = path
+        self.health = health or Health([LLAMAD_NAME, ADMIN_NAME, HEALTH_NAME, *REFLECTION_NAMES])
+        self._mode = mode
+        self._group = group
+        self._server = grpc.aio.server(
+            interceptors=[CallInterceptor()],
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
+        )
+        llamad_pb2_grpc.add_LlamadServicer_to_server(llamad, self._server)  # type: ignore[no-untyped-call]
+        admin_pb2_grpc.add_AdminServicer_to_server(admin, self._server)  # type: ignore[no-untyped-call]
+        self._server.add_generic_rpc_handlers(self._standard_handlers())
+        self._identity: tuple[int, int] | None = None  # (device, inode) of the bound socket
+
+    def _standard_handlers(self) -> Iterable[Any]:
+        return (self.health.handler(), *Reflection(published_files()).handlers())
+
+    async def start(self) -> None:
+        """Bind the socket and serve. Raises the LlamadError of a socket that cannot be had."""
+        gid = group_id(self._group)
+        make_room(self.path)
+        self._bind()
+        status = self.path.stat()
+        self._identity = (status.st_dev, status.st_ino)
+        open_to_group(self.path, gid, self._mode)
+        await self._server.start()
+
+    def _bind(self) -> None:
+        before = os.umask(0o177)
+        try:
+            bound = self._server.add_insecure_port(f"unix:{self.path}")
+        except RuntimeError:
+            bound = 0
+        finally:
+            os.umask(before)
+        if not bound:
+            raise LlamadError(
+                ErrorKind.STATE, "SOCKET_UNUSABLE", f"socket {self.path}: cannot be bound"
+            )
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Refuse new calls, give running ones the grace, end the rest, remove the socket."""
+        await self._server.stop(grace_seconds)
+        try:
+            status = self.path.lstat()
+        except FileNotFoundError:
+            return
+        if (status.st_dev, status.st_ino) == self._identity:
+            self.path.unlink()

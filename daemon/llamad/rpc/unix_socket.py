@@ -1,0 +1,100 @@
+"""The Unix socket as a file: whose it is, who may use it, and when an old one may go.
+
+Owns the checks before and the permissions after binding; gRPC does the binding. A socket that
+nobody accepts on is a leftover and is removed. Anything else at its place is an error that names
+it, and stays.
+"""
+
+import grp
+import os
+import socket
+import stat
+from pathlib import Path
+
+from llamad.errors import ErrorKind, LlamadError
+
+MAX_PATH_BYTES = 107  # sun_path of unix(7), without its terminator
+_CONNECT_SECONDS = 1.0
+
+
+def make_room(path: Path) -> None:
+    """Check that a socket can be bound at path, and remove a stale one.
+
+    Raises LlamadError: SOCKET_IN_USE, SOCKET_PATH_TAKEN, SOCKET_PATH_INVALID or SOCKET_UNUSABLE.
+    """
+    size = len(os.fsencode(path))
+    if size > MAX_PATH_BYTES:
+        raise _error(
+            "SOCKET_PATH_INVALID", f"socket {path}: path has {size} bytes, at most {MAX_PATH_BYTES}"
+        )
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise _error(
+                "SOCKET_PATH_INVALID", f"socket {path}: no directory {path.parent}"
+            ) from None
+        return
+    except OSError as error:
+        raise _error("SOCKET_UNUSABLE", f"socket {path}: {error.strerror}") from error
+    if not stat.S_ISSOCK(mode):
+        raise _error("SOCKET_PATH_TAKEN", f"socket {path}: a {_kind(mode)} is there, not a socket")
+    if _accepts(path):
+        raise _error("SOCKET_IN_USE", f"socket {path}: another service is listening on it")
+    try:
+        path.unlink()
+    except OSError as error:
+        raise _error(
+            "SOCKET_UNUSABLE", f"socket {path}: stale, and cannot be removed: {error.strerror}"
+        ) from error
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_CONNECT_SECONDS)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            return False
+        except (TimeoutError, BlockingIOError):  # its backlog is full: somebody owns it
+            return True
+        except OSError as error:
+            raise _error("SOCKET_UNUSABLE", f"socket {path}: {error.strerror}") from error
+        return True
+
+
+def _kind(mode: int) -> str:
+    for test, name in (
+        (stat.S_ISLNK, "symbolic link"),
+        (stat.S_ISDIR, "directory"),
+        (stat.S_ISREG, "file"),
+        (stat.S_ISFIFO, "FIFO"),
+    ):
+        if test(mode):
+            return name
+    return "device"
+
+
+def group_id(name: str) -> int:
+    """Return the id of a group; -1, which changes nothing, for no name. Raises GROUP_NOT_FOUND."""
+    if not name:
+        return -1
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise _error("GROUP_NOT_FOUND", f"socket_group: there is no group {name!r}") from None
+
+
+def open_to_group(path: Path, gid: int, mode: int) -> None:
+    """Give the bound socket its group and mode, in this order, so that it is never open wider."""
+    try:
+        os.chown(path, -1, gid)
+        path.chmod(mode)
+    except OSError as error:
+        raise _error(
+            "SOCKET_UNUSABLE", f"socket {path}: cannot set group and mode: {error.strerror}"
+        ) from error
+
+
+def _error(reason: str, message: str) -> LlamadError:
+    return LlamadError(ErrorKind.STATE, reason, message)
