@@ -1,0 +1,169 @@
+/* matmul_neon_k.c - NEON (armv8.0) matmuls of the formats with 256-element blocks: Q2_K Q3_K Q4_K Q5_K
+ * Q6_K IQ4_XS. Owns the integer sum over a superblock and the float chain over superblocks.
+ *
+ * As in matmul_neon_blocks.c four rows are reduced together by pairwise adds in 16 bits, which leaves
+ * two lanes a row; these are multiplied by the rows' sub-block scales on the way to 32 bits, so there
+ * is one float step per 256. Bounds, with |y| <= 127: lanes of four products of 4 or 5 bits, or of
+ * two of 6 bits, hold at most 8128, after two pairwise adds 32512 < 32768. Mins and offsets enter
+ * through the activations' block sums. */
+#include "matmul_neon.h"
+#include "matmul_neon_unpack.h"
+#include "matmul_neon_unpack_k.h"
+
+#if defined(__aarch64__)
+
+/* Sums of four rows, two lanes a row. */
+LLD_INLINE int16x8_t reduce_rows(const int16x8_t sum[4])
+{
+    return vpaddq_s16(vpaddq_s16(sum[0], sum[1]), vpaddq_s16(sum[2], sum[3]));
+}
+
+LLD_INLINE int32x4_t add_scaled(int32x4_t acc, int16x8_t sums, const int16_t scale[4])
+{
+    int16x4_t rows = vld1_s16(scale);
+    int16x8_t twice = vzip1q_s16(vcombine_s16(rows, rows), vcombine_s16(rows, rows));
+    acc = vmlal_s16(acc, vget_low_s16(sums), vget_low_s16(twice));
+    return vmlal_high_s16(acc, sums, twice);
+}
+
+/* acc + scale * (32 products), one sub-block. */
+LLD_INLINE int32x4_t dot_32(int32x4_t acc, int8x16_t w[4][2], const int8_t *y, const int16_t scale[4])
+{
+    int8x16_t y0 = vld1q_s8(y), y1 = vld1q_s8(y + 16);
+    int16x8_t sum[4];
+    for (int r = 0; r < 4; r++) {
+        sum[r] = vmull_s8(vget_low_s8(w[r][0]), vget_low_s8(y0));
+        sum[r] = vmlal_high_s8(sum[r], w[r][0], y0);
+        sum[r] = vmlal_s8(sum[r], vget_low_s8(w[r][1]), vget_low_s8(y1));
+        sum[r] = vmlal_high_s8(sum[r], w[r][1], y1);
+    }
+    return add_scaled(acc, reduce_rows(sum), scale);
+}
+
+/* The same for two sub-blocks of 16. */
+LLD_INLINE int32x4_t dot_16(int32x4_t acc, int8x16_t w[4][2], const int8_t *y, int16_t (*scale)[4])
+{
+    for (int i = 0; i < 2; i++) {
+        int8x16_t part = vld1q_s8(y + 16 * i);
+        int16x8_t sum[4];
+        for (int r = 0; r < 4; r++)
+            sum[r] = vmlal_high_s8(vmull_s8(vget_low_s8(w[r][i]), vget_low_s8(part)), w[r][i], part);
+        acc = add_scaled(acc, reduce_rows(sum), scale[i]);
+    }
+    return acc;
+}
+
+/* The same for one sub-block of 8-bit weights. */
+LLD_INLINE int32x4_t dot_wide(int32x4_t acc, int8x16_t w[4][2], const int8_t *y, const int16_t scale[4])
+{
+    int32x4_t sum[4];
+    for (int r = 0; r < 4; r++) {
+        sum[r] = vdupq_n_s32(0);
+        for (int i = 0; i < 2; i++) {
+            int8x16_t part = vld1q_s8(y + 16 * i);
+            int16x8_t pair = vmull_s8(vget_low_s8(w[r][i]), vget_low_s8(part));
+            sum[r] = vpadalq_s16(sum[r], vmlal_high_s8(pair, w[r][i], part));
+        }
+    }
+    int32x4_t rows = vpaddq_s32(vpaddq_s32(sum[0], sum[1]), vpaddq_s32(sum[2], sum[3]));
+    return vmlaq_s32(acc, rows, vmovl_s16(vld1_s16(scale)));
+}
+
+/* The integer sums of one superblock: sum[c] = scaled products of w (at the superblock) and y[c]. */
+LLD_INLINE void superblock_sums(int type, int width, const lld_row_group *w, lld_k_scales *k,
+                                const int8_t *const y[4], int32x4_t sum[4])
+{
+    for (int c = 0; c < width; c++)
+        sum[c] = vdupq_n_s32(0);
+    for (int half = 0; half < 2; half++) {
+#pragma GCC unroll 4
+        for (int g = 0; g < 4; g++) {
+            int8x16_t q[4][2];
+            int j = 4 * half + g;
+            for (int r = 0; r < 4; r++)
+                lld_unpack_k(type, w->row[r], half, g, q[r]);
+            if (width == 1 && g % 2 == 0)
+                lld_prefetch_rows(w, 32 * j);
+            for (int c = 0; c < width; c++) {
+                if (lld_k_is_wide(type))
+                    sum[c] = dot_wide(sum[c], q, y[c] + 32 * j, k->scale[j]);
+                else if (lld_k_is_16(type))
+                    sum[c] = dot_16(sum[c], q, y[c] + 32 * j, k->scale + 2 * j);
+                else
+                    sum[c] = dot_32(sum[c], q, y[c] + 32 * j, k->scale[j]);
+            }
+        }
+    }
+}
+
+/* The float steps of one superblock and column; i: its index in x->d. */
+LLD_INLINE float32x4_t superblock_step(int type, float32x4_t acc, int32x4_t sum, const lld_row_group *w,
+                                       const lld_k_scales *k, const lld_acts *x, size_t i)
+{
+    const int16_t *sum16 = x->sum16 + i * 16;
+    float32x4_t d = lld_row_halves(w, lld_k_d_offset(type));
+    if (lld_k_offset(type))
+        sum = vmlaq_n_s32(sum, lld_k_dot_sums(type, k->scale, sum16), lld_k_offset(type));
+    acc = vfmaq_f32(acc, vmulq_n_f32(d, x->d[i]), vcvtq_f32_s32(sum));
+    if (lld_k_has_min(type)) {
+        float32x4_t dmin = lld_row_halves(w, lld_k_d_offset(type) + sizeof(uint16_t));
+        float32x4_t mins = vcvtq_f32_s32(lld_k_dot_sums(type, k->min, sum16));
+        acc = vfmsq_f32(acc, vmulq_n_f32(dmin, x->d[i]), mins);
+    }
+    return acc;
+}
+
+LLD_INLINE void k_cell(int type, int width, float *out, size_t out_stride, const lld_row_group *group,
+                       const lld_acts *x, size_t col, size_t n_cols)
+{
+    size_t n_blocks = x->n_cols / LLD_QK_K, step = lld_k_block_bytes(type);
+    lld_row_group w = *group;
+    size_t column[4];
+    const int8_t *y[4];
+    float32x4_t acc[4];
+    for (int c = 0; c < width; c++) {
+        column[c] = lld_cell_column(col, n_cols, c);
+        y[c] = x->y + column[c] * x->y_stride;
+        acc[c] = vdupq_n_f32(0.0f);
+    }
+    for (size_t b = 0; b < n_blocks; b++) {
+        lld_k_scales k;
+        int32x4_t sum[4];
+        lld_k_scales_at(type, &w, &k);
+        superblock_sums(type, width, &w, &k, y, sum);
+        for (int c = 0; c < width; c++) {
+            acc[c] = superblock_step(type, acc[c], sum[c], &w, &k, x, column[c] * n_blocks + b);
+            y[c] += LLD_QK_K;
+        }
+        for (int r = 0; r < 4; r++)
+            w.row[r] += step;
+    }
+    for (int c = 0; c < width; c++)
+        if ((size_t)c < n_cols)
+            lld_store_rows(out + (col + c) * out_stride, acc[c], w.n);
+}
+
+#define K_FORMAT(name, type)                                                                       \
+    LLD_NEON_CELL(name##_one, k_cell, type, 1)                                                     \
+    LLD_NEON_CELL(name##_two, k_cell, type, 2)                                                     \
+    LLD_NEON_CELL(name##_four, k_cell, type, 4)                                                    \
+    LLD_NEON_MATMUL(name, name##_one, name##_two, name##_four)
+
+K_FORMAT(q2_k, LLD_Q2_K)
+K_FORMAT(q3_k, LLD_Q3_K)
+K_FORMAT(q4_k, LLD_Q4_K)
+K_FORMAT(q5_k, LLD_Q5_K)
+K_FORMAT(q6_k, LLD_Q6_K)
+K_FORMAT(iq4_xs, LLD_IQ4_XS)
+
+void lld_neon_init_k(lld_kernels *table)
+{
+    table->matmul[LLD_Q2_K] = q2_k_matmul;
+    table->matmul[LLD_Q3_K] = q3_k_matmul;
+    table->matmul[LLD_Q4_K] = q4_k_matmul;
+    table->matmul[LLD_Q5_K] = q5_k_matmul;
+    table->matmul[LLD_Q6_K] = q6_k_matmul;
+    table->matmul[LLD_IQ4_XS] = iq4_xs_matmul;
+}
+
+#endif
