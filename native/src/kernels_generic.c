@@ -22,28 +22,28 @@ static float quantize_block(const float *x, size_t n, int8_t *y)
 
 static void quantize_q8(const float *x, size_t n, lld_acts *acts, size_t row)
 {
-    assert(n == acts->n_cols && n % LLD_QK == 0);
-    const size_t n_blocks = n / LLD_QK;
-    for (size_t b = 0; b < n_blocks; b++) {
+    assert(n <= acts->n_cols && n % LLD_QK == 0);
+    const size_t first = row * (acts->n_cols / LLD_QK); /* of the row's blocks */
+    for (size_t b = 0; b < n / LLD_QK; b++) {
         int8_t *y = acts->y + row * acts->y_stride + b * LLD_QK;
         float d = quantize_block(x + b * LLD_QK, LLD_QK, y);
         int32_t sum = 0;
         for (int i = 0; i < LLD_QK; i++)
             sum += y[i];
-        acts->d[row * n_blocks + b] = d;
-        acts->sum[row * n_blocks + b] = sum;
-        acts->s[row * n_blocks + b] = d * (float)sum;
+        acts->d[first + b] = d;
+        acts->sum[first + b] = sum;
+        acts->s[first + b] = d * (float)sum;
     }
 }
 
 static void quantize_q8k(const float *x, size_t n, lld_acts *acts, size_t row)
 {
-    assert(n == acts->n_cols && n % LLD_QK_K == 0);
-    const size_t n_blocks = n / LLD_QK_K;
-    for (size_t b = 0; b < n_blocks; b++) {
+    assert(n <= acts->n_cols && n % LLD_QK_K == 0);
+    const size_t first = row * (acts->n_cols / LLD_QK_K); /* of the row's blocks */
+    for (size_t b = 0; b < n / LLD_QK_K; b++) {
         int8_t *y = acts->y + row * acts->y_stride + b * LLD_QK_K;
-        int16_t *sum16 = acts->sum16 + (row * n_blocks + b) * (LLD_QK_K / 16);
-        acts->d[row * n_blocks + b] = quantize_block(x + b * LLD_QK_K, LLD_QK_K, y);
+        int16_t *sum16 = acts->sum16 + (first + b) * (LLD_QK_K / 16);
+        acts->d[first + b] = quantize_block(x + b * LLD_QK_K, LLD_QK_K, y);
         for (int j = 0; j < LLD_QK_K / 16; j++) {
             int sum = 0; /* |sum| <= 16 * 127 */
             for (int i = 16 * j; i < 16 * j + 16; i++)

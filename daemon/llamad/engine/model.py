@@ -1,0 +1,98 @@
+"""A model for scripts and tests: a tokenizer, a chat template and logits as numpy arrays.
+
+Owns one engine with one sequence. The service does not use it: it has a scheduler.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from llamad.engine.bindings import Engine, EngineModel
+from llamad.errors import invalid
+from llamad.text import ChatTemplate, tokenizer_from_metadata
+
+LOGITS_ROWS = 32  # rows of logits kept by one forward: vocab_size * 4 bytes each
+
+
+class Model:
+    """An open model. Not for several threads at once."""
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        n_threads: int | None = None,
+        *,
+        n_ctx: int | None = None,
+        n_batch: int = 256,
+        kv_type: str = "f16",
+        cpu: str | None = None,
+    ) -> None:
+        """Open a GGUF file.
+
+        n_ctx: most tokens of one text; by default the model's own, at most 8192. cpu: kernel sets that
+        may be used, as in ``LLAMAD_CPU``. Raises LlamadError naming the file and the fault.
+        """
+        self._model = EngineModel(path)
+        self.info = self._model.info
+        metadata = self._model.metadata()
+        self.tokenizer = tokenizer_from_metadata(metadata)
+        self.chat_template = ChatTemplate.from_metadata(metadata, self.tokenizer)
+        self.n_ctx = n_ctx if n_ctx is not None else min(self.info.n_ctx_train, 8192)
+        self.engine = Engine(
+            self._model,
+            n_threads=n_threads if n_threads is not None else len(os.sched_getaffinity(0)),
+            n_ctx=self.n_ctx,
+            n_batch=n_batch,
+            n_logits=min(LOGITS_ROWS, n_batch),
+            kv_type=kv_type,
+            cpu=cpu,
+        )
+
+    def tokenize(
+        self, text: str, add_bos: bool | None = None, parse_special: bool = False
+    ) -> list[int]:
+        """Return the token ids of a text; add_bos None does as the model's metadata says."""
+        return self.tokenizer.encode(text, add_bos, parse_special)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids."""
+        return self.tokenizer.decode(ids)
+
+    def render_chat(
+        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Return a conversation as the model's chat template writes it."""
+        return self.chat_template.render(messages, add_generation_prompt)
+
+    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Return the next-token logits after every token: (n_tokens, vocab_size) float32.
+
+        Raises LlamadError when tokens is empty, longer than the context or holds an id outside the vocabulary.
+        """
+        if not 1 <= len(tokens) <= self.n_ctx:
+            raise invalid("tokens", f"text has {len(tokens)} tokens, must be 1 to {self.n_ctx}")
+        result = np.empty((len(tokens), self.info.vocab_size), dtype=np.float32)
+        self.engine.truncate(0, 0)
+        step = self.engine.n_logits
+        for start in range(0, len(tokens), step):
+            part = tokens[start : start + step]
+            positions = range(start, start + len(part))
+            self.engine.forward(part, [0] * len(part), positions, b"\1" * len(part))
+            for i in range(len(part)):
+                result[start + i] = np.frombuffer(self.engine.logits(i), dtype=np.float32)
+        return result
+
+    def close(self) -> None:
+        """Free the engine and unmap the file."""
+        self.engine.close()
+        self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
