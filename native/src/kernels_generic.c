@@ -1,6 +1,6 @@
 /* kernels_generic.c - the reference kernels on vectors, in plain C: activation quantization, norm,
  * activation function, rotation. They define what the other instruction sets must return, bit for
- * bit (kernels.h). Matmuls and attention: kernels_generic_matmul.c, kernels_generic_attention.c. */
+ * bit (kernels.h). Matmuls and attention: matmul_generic.c, attn_generic.c. */
 #include "kernels_generic.h"
 
 #include <assert.h>

@@ -1,4 +1,4 @@
-/* kernels_generic_matmul.c - the reference matmul of every weight format, in plain C.
+/* matmul_generic.c - the reference matmul of every weight format, in plain C.
  * Each is the chain of kernels.h, written once per activation kind: a weight block is unpacked to
  * integers (unpack.h), then multiplied with that block of every activation row, with out[] itself as
  * the accumulator. The integer loops have fixed lengths so that the compiler vectorizes them. */

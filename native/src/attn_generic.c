@@ -1,4 +1,4 @@
-/* kernels_generic_attention.c - the reference kernels over one KV block: store, scores, softmax, values.
+/* attn_generic.c - the reference kernels over one KV block: store, scores, softmax, values.
  * Block layouts and chains as in kernels.h. Does not walk blocks, mask or combine chunks: ops does. */
 #include <assert.h>
 #include <math.h>
