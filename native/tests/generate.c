@@ -1,0 +1,87 @@
+/* generate.c - greedy generation by one kernel set, for comparison between machines.
+ *
+ *     generate MODEL N_TOKENS KV_TYPE [CPU]      KV_TYPE: f16 or q8_0
+ *
+ * Prints the kernel set, then a line per token: its id and a checksum of all bits of its logits. Two
+ * machines agree when the lines do. The prompt is fixed ids, so it needs no tokenizer. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "llamad_engine.h"
+
+static const int32_t prompt[] = {1, 17, 42, 99, 140, 3, 260, 270, 281, 5, 64, 128};
+enum { N_PROMPT = sizeof prompt / sizeof *prompt, MAX_TOKENS = 1024 };
+
+/* FNV-1a (Fowler, Noll, Vo) over the bytes of the logits. */
+static uint64_t checksum(const float *logits, size_t n)
+{
+    const unsigned char *bytes = (const unsigned char *)logits;
+    uint64_t hash = 0xCBF29CE484222325u;
+    for (size_t i = 0; i < n * sizeof *logits; i++) hash = (hash ^ bytes[i]) * 0x100000001B3u;
+    return hash;
+}
+
+static int32_t largest(const float *logits, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++) {
+        if (logits[i] > logits[best]) best = i;
+    }
+    return (int32_t)best;
+}
+
+/* Append tokens to sequence 0 and return the greedy choice after the last of them. */
+static int step(lld_engine *engine, const int32_t *tokens, size_t n, size_t vocab_size, int32_t *next)
+{
+    uint32_t sequences[N_PROMPT] = {0}, positions[N_PROMPT];
+    uint8_t wants[N_PROMPT] = {0};
+    uint32_t first = lld_sequence_length(engine, 0);
+    for (size_t i = 0; i < n; i++) positions[i] = first + (uint32_t)i;
+    wants[n - 1] = 1;
+    int status = lld_engine_forward(engine, tokens, sequences, positions, wants, n);
+    if (status != LLD_OK) return status;
+    const float *logits = lld_engine_logits(engine, 0);
+    *next = largest(logits, vocab_size);
+    printf("%d %016llx\n", (int)*next, (unsigned long long)checksum(logits, vocab_size));
+    return LLD_OK;
+}
+
+static int generate(lld_engine *engine, size_t vocab_size, int n_tokens)
+{
+    int32_t token;
+    int status = step(engine, prompt, N_PROMPT, vocab_size, &token);
+    for (int i = 1; status == LLD_OK && i < n_tokens; i++)
+        status = step(engine, &token, 1, vocab_size, &token);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    int n_tokens = argc >= 4 ? atoi(argv[2]) : 0;
+    if (n_tokens < 1 || n_tokens > MAX_TOKENS) {
+        fprintf(stderr, "usage: generate MODEL N_TOKENS(1..%d) f16|q8_0 [CPU]\n", MAX_TOKENS);
+        return 2;
+    }
+    lld_engine_params params = {
+        .n_threads = 2, .n_ctx = N_PROMPT + MAX_TOKENS, .n_sequences = 1, .n_batch = N_PROMPT,
+        .n_logits = 1, .kv_type = strcmp(argv[3], "q8_0") == 0 ? LLD_KV_Q8_0 : LLD_KV_F16,
+        .cpu = argc > 4 ? argv[4] : NULL,
+    };
+    lld_model *model = NULL;
+    lld_engine *engine = NULL;
+    int status = lld_model_open(argv[1], &model);
+    if (status == LLD_OK) status = lld_engine_create(model, &params, &engine);
+    if (status == LLD_OK) {
+        lld_engine_info engine_info;
+        lld_model_info model_info;
+        lld_engine_get_info(engine, &engine_info);
+        lld_model_get_info(model, &model_info);
+        printf("kernel set %s\n", engine_info.kernel_set);
+        status = generate(engine, model_info.vocab_size, n_tokens);
+    }
+    if (status != LLD_OK) fprintf(stderr, "generate: %s\n", lld_error_message());
+    lld_engine_destroy(engine);
+    lld_model_close(model);
+    return status != LLD_OK;
+}

@@ -1,0 +1,96 @@
+"""Show the whole service at work: start ``llamad`` on a private socket, ask it, stop it.
+
+    python packaging/demo.py MODEL [QUESTION]
+
+Uses the programs beside the running Python (``.venv/bin``). Touches nothing outside a temporary
+folder: no configuration of the machine, no root, no systemd; it only speaks systemd's notify
+protocol (sd_notify(3)) to learn when the service is ready.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PROGRAMS = Path(sys.executable).parent
+QUESTION = "What is the capital of France, and what is it known for?"
+LOAD_SECONDS = 120.0  # longest wait for a notification
+STOP_SECONDS = 20.0
+
+
+def wait_until_ready(notify: socket.socket, service: "subprocess.Popen[bytes]") -> bool:
+    """Read notifications until READY=1; False when the service ends or falls silent first."""
+    end = os.pidfd_open(service.pid)
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(notify, selectors.EVENT_READ)
+            selector.register(end, selectors.EVENT_READ)
+            while True:
+                ready = [key.fileobj for key, _ in selector.select(LOAD_SECONDS)]
+                if notify not in ready:
+                    return False
+                if b"READY=1" in notify.recv(4096).split(b"\n"):
+                    return True
+    finally:
+        os.close(end)
+
+
+def stop(service: "subprocess.Popen[bytes]") -> None:
+    """Stop the service as systemd would: SIGTERM, and SIGKILL when it does not end."""
+    service.terminate()
+    try:
+        service.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        service.kill()
+        service.wait()
+
+
+def demonstrate(model: Path, question: str, folder: Path) -> int:
+    """Run the service in ``folder`` and one question against it; return an exit code."""
+    address, log, config = folder / "llamad.sock", folder / "llamad.log", folder / "llamad.toml"
+    config.touch()  # built-in defaults, whatever this machine has in /etc
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify,
+        log.open("wb") as log_file,
+    ):
+        notify.bind(str(folder / "notify"))
+        command = [str(PROGRAMS / "llamad"), "serve", "--config", str(config)]
+        service = subprocess.Popen(
+            [*command, "--model", str(model), "--socket", str(address)],
+            env=os.environ | {"NOTIFY_SOCKET": str(folder / "notify")},
+            stdin=subprocess.DEVNULL,
+            stderr=log_file,
+        )
+        try:
+            if not wait_until_ready(notify, service):
+                print("demo: llamad did not become ready; its log:", file=sys.stderr)
+                print(log.read_text(errors="replace"), file=sys.stderr)
+                return 1
+            print(f"$ llamactl ask {question!r}", flush=True)
+            ask = [str(PROGRAMS / "llamactl"), "--socket", str(address), "ask", "--stats"]
+            answer = [*ask, "--temperature", "0", "--max-tokens", "120", question]
+            return subprocess.run(answer, stdin=subprocess.DEVNULL).returncode
+        finally:
+            stop(service)
+
+
+def main() -> int:
+    """Run the command line; return the exit code."""
+    if len(sys.argv) not in (2, 3):
+        print("usage: demo.py MODEL [QUESTION]", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the service is stopped
+    question = sys.argv[2] if len(sys.argv) == 3 else QUESTION
+    with tempfile.TemporaryDirectory(prefix="llamad-demo-") as name:
+        return demonstrate(Path(sys.argv[1]).resolve(), question, Path(name))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

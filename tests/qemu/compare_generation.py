@@ -1,0 +1,81 @@
+"""Greedy generations of tiny models: emulated Cortex-A72 and A76 against generic C on this machine.
+
+    python tests/qemu/compare_generation.py        # after: make -C native tests cross-aarch64
+
+Every block format and both KV types. The ids and the checksums of the logits must be the same, bit
+for bit (kernels.h); the A72 must run the armv8.0 kernels (a dotprod instruction there dies with
+SIGILL), the A76 those with dotprod.
+"""
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from tiny_gguf import FORMATS, TinySpec, write_tiny_model  # noqa: E402
+
+BUILD = ROOT / "native" / "build"
+NATIVE, AARCH64 = (BUILD / variant / "tests" / "generate" for variant in ("native", "aarch64"))
+N_TOKENS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A way to run the generation, and the kernel set it must choose."""
+
+    name: str
+    command: tuple[str, ...]
+    cpu: tuple[str, ...]
+    kernel_set: str
+
+
+REFERENCE = Machine("this machine, generic", (str(NATIVE),), ("generic",), "generic")
+EMULATED = (
+    Machine("cortex-a72", ("qemu-aarch64", "-cpu", "cortex-a72", str(AARCH64)), (), "neon"),
+    Machine("cortex-a76", ("qemu-aarch64", "-cpu", "cortex-a76", str(AARCH64)), (), "dotprod"),
+)
+
+
+def generation(machine: Machine, model: Path, kv_type: str) -> list[str]:
+    """Return the printed lines after the kernel set, which is checked. SystemExit on failure."""
+    command = [*machine.command, str(model), str(N_TOKENS), kv_type, *machine.cpu]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{machine.name}: exit code {done.returncode}: {done.stderr.strip()}")
+    first, *lines = done.stdout.splitlines()
+    if first != f"kernel set {machine.kernel_set}":
+        raise SystemExit(f"{machine.name}: {first}, expected {machine.kernel_set}")
+    return lines
+
+
+def main() -> None:
+    """Compare all formats; exit with a line that names the first difference."""
+    with tempfile.TemporaryDirectory() as folder:
+        for weight_type, form in FORMATS.items():
+            wide = form.block == 256
+            spec = TinySpec(
+                weight_type=weight_type,
+                dim=256 if wide else 96,
+                hidden_dim=512 if wide else 160,
+                architecture="qwen3" if wide else "llama",
+            )
+            model = write_tiny_model(Path(folder) / f"{weight_type}.gguf", spec)
+            for kv_type in ("f16", "q8_0"):
+                expected = generation(REFERENCE, model, kv_type)
+                for machine in EMULATED:
+                    if generation(machine, model, kv_type) != expected:
+                        raise SystemExit(
+                            f"{machine.name}: {weight_type}, KV {kv_type}: another generation "
+                            f"than {REFERENCE.name}"
+                        )
+    n = len(FORMATS) * 2
+    for machine in EMULATED:
+        print(f"{machine.name}: {n} generations with {machine.kernel_set} equal {REFERENCE.name}")
+
+
+if __name__ == "__main__":
+    main()
