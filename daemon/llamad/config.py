@@ -260,7 +260,13 @@ def load_config(path: Path | None, overrides: Mapping[str, object] | None = None
     for dotted, value in (overrides or {}).items():
         section, _, key = dotted.partition(".")
         _merge(values, {section: {key: value}}, "command line")
-    return Config(**{name: SECTIONS[name](**values[name]) for name in SECTIONS})
+    config = Config(**{name: SECTIONS[name](**values[name]) for name in SECTIONS})
+    if config.model.batch < config.model.n_sequences:
+        raise _error(
+            f"model.batch = {config.model.batch}: must be at least model.n_sequences,"
+            f" {config.model.n_sequences}: each sequence decodes one row of a step"
+        )
+    return config
 
 
 def rules(section: str) -> dict[str, Rule]:

@@ -10,7 +10,7 @@ from llamad.engine.worker import StepSampler
 from llamad.jobs.job import Job
 from llamad.jobs.runtime import Detokenizer, ModelRuntime
 from llamad.jobs.slots import Slot
-from llamad.text import StopStrings
+from llamad.text.stop_strings import StopStrings
 
 
 class CompletionText:

@@ -1,0 +1,104 @@
+"""What this process may use of the machine: CPUs and memory.
+
+Owns the reading of /proc and of both cgroup versions, and nothing that is decided from it. What
+cannot be read counts as no limit: a missing controller is an ordinary machine.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The two trees the answers come from; tests bring their own."""
+
+    proc: Path = Path("/proc")
+    cgroup: Path = Path("/sys/fs/cgroup")
+
+    def cpus(self) -> int:
+        """Return the CPUs this process may run on: its affinity, and its cgroups' quota."""
+        cpus = len(os.sched_getaffinity(0))
+        for folder in self._cgroups("cpu"):
+            quota = _v2_quota(folder) or _v1_quota(folder)
+            if quota is not None:
+                cpus = min(cpus, max(1, math.ceil(quota)))
+        return cpus
+
+    def available_bytes(self) -> int | None:
+        """Return the bytes that can be allocated without swapping; None when nobody knows.
+
+        The least of MemAvailable and the room in each cgroup above this process, where the page
+        cache that a cgroup could drop counts as room.
+        """
+        rooms = [_meminfo_available(self.proc / "meminfo")]
+        rooms += [_cgroup_room(folder) for folder in self._cgroups("memory")]
+        return min((room for room in rooms if room is not None), default=None)
+
+    def _cgroups(self, controller: str) -> Iterator[Path]:
+        """Yield this process's folders under a controller, innermost first, v2 and v1 alike."""
+        for line in _lines(self.proc / "self" / "cgroup"):
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                root = self.cgroup
+            elif controller in controllers.split(","):
+                root = self.cgroup / controller
+            else:
+                continue
+            folder = root / path.lstrip("/")
+            while folder != root:
+                yield folder
+                folder = folder.parent
+            yield root
+
+
+def _cgroup_room(folder: Path) -> int | None:
+    """Return the bytes a memory cgroup can still take; None without a limit."""
+    v2 = (folder / "memory.max", folder / "memory.current", ("inactive_file", "active_file"))
+    v1 = (
+        folder / "memory.limit_in_bytes",
+        folder / "memory.usage_in_bytes",
+        ("total_inactive_file", "total_active_file"),
+    )
+    for limit_file, usage_file, cache_keys in (v2, v1):
+        limit, usage = _number(limit_file), _number(usage_file)
+        if limit is not None and usage is not None:
+            stat = dict(line.split(None, 1) for line in _lines(folder / "memory.stat"))
+            cache = sum(int(stat.get(key, "0")) for key in cache_keys)
+            return max(0, limit - max(0, usage - cache))
+    return None
+
+
+def _v2_quota(folder: Path) -> float | None:
+    """Return the CPUs that cpu.max ("QUOTA PERIOD", microseconds) allows."""
+    words = " ".join(_lines(folder / "cpu.max")).split()
+    return int(words[0]) / int(words[1]) if len(words) == 2 and words[0].isdigit() else None
+
+
+def _v1_quota(folder: Path) -> float | None:
+    """Return the CPUs that cpu.cfs_quota_us allows; it is -1 without a quota."""
+    quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+    return quota / period if quota is not None and period else None
+
+
+def _meminfo_available(path: Path) -> int | None:
+    for line in _lines(path):
+        key, _, value = line.partition(":")
+        if key == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def _number(path: Path) -> int | None:
+    """Return the number in a file; None when there is none, "max" and -1 included."""
+    text = "".join(_lines(path)).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
