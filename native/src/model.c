@@ -161,7 +161,8 @@ static int allocate_converted(lld_model *m, const lld_gguf *gguf)
     uint64_t n = 0;
     for (size_t i = 0; i < gguf->n_tensors; i++) {
         const lld_tensor *t = &gguf->tensors[i];
-        if (t->n_dims == 1 && (t->type == LLD_F16 || t->type == LLD_BF16)) n += t->dims[0];
+        bool vector = t->dims[1] == 1 && t->dims[2] == 1 && t->dims[3] == 1; /* whatever n_dims */
+        if (vector && (t->type == LLD_F16 || t->type == LLD_BF16)) n += t->dims[0];
     }
     if (n == 0) return LLD_OK;
     m->converted = malloc(n * sizeof *m->converted);
@@ -190,13 +191,10 @@ int lld_model_open(const char *path, lld_model **out)
         bind_model(&b);
         status = b.status;
     }
-    if (status == LLD_OK && lld_mapping_faulted(&m->file->mapping))
-        status = lld_fail(LLD_ERR_FAULT, "the file shrank or could not be read while it was opened");
+    status = lld_file_name_fault(m->file, status);
     if (status != LLD_OK) {
-        char fault[512];
-        snprintf(fault, sizeof fault, "%s", lld_error_message());
         lld_model_close(m);
-        return lld_fail(status, "%s: %s", path, fault);
+        return status;
     }
     *out = m;
     return LLD_OK;

@@ -147,6 +147,7 @@ int lld_pool_create(unsigned n_threads, lld_pool **out)
 
     sigset_t all, previous; /* the process's signals belong to the program, not to workers */
     sigfillset(&all);
+    sigdelset(&all, SIGBUS); /* a worker's own: a lost page of the model, see mapping.h */
     pthread_sigmask(SIG_SETMASK, &all, &previous);
     int error = 0;
     for (unsigned i = 0; i + 1 < n_threads && error == 0; i++) {
