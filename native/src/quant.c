@@ -1,6 +1,7 @@
 /* quant.c - the table of block formats, half-precision conversion, dequantization.
  * The order of float operations is that of the `gguf` package (gguf.quants), so that results agree
- * bit for bit: a sub-block's scale d*sc and offset dmin*m are rounded first, then x = scale*q - offset.
+ * bit for bit: a sub-block's scale d*sc and offset dmin*m are rounded first, then
+ * x = scale*q - offset.
  * Bit layouts are in unpack.h; products with activations in the kernels. */
 #include "quant.h"
 
@@ -69,7 +70,7 @@ size_t lld_type_row_bytes(uint32_t type, size_t n)
     return n / types[type].block * types[type].block_bytes;
 }
 
-/* ---- half precision (IEEE 754 binary16) -------------------------------------------------------- */
+/* ---- half precision (IEEE 754 binary16) ------------------------------------------------------ */
 
 float lld_f16_to_f32(uint16_t h)
 {
@@ -98,7 +99,7 @@ uint16_t lld_f32_to_f16(float f)
         half = 0x7E00u | ((magnitude >> 13) & 0x3FFu);
     } else if (magnitude >= 0x477FF000u) { /* 65520 and above round to infinity */
         half = 0x7C00u;
-    } else if (magnitude < 0x38800000u) { /* below 2^-14: one unit in the last place of 0.5f is 2^-24 */
+    } else if (magnitude < 0x38800000u) { /* below 2^-14: the last place of 0.5f is worth 2^-24 */
         float shifted;
         memcpy(&shifted, &magnitude, sizeof shifted);
         shifted += 0.5f;
@@ -110,14 +111,15 @@ uint16_t lld_f32_to_f16(float f)
     return (uint16_t)(sign | half);
 }
 
-/* ---- packed scales ----------------------------------------------------------------------------- */
+/* ---- packed scales --------------------------------------------------------------------------- */
 
 void lld_k4_scales(const uint8_t packed[12], uint8_t scales[8], uint8_t mins[8])
 {
-    for (int j = 0; j < 4; j++) { /* bytes 0-3: scales 0-3, bytes 4-7: mins 0-3, their top two bits and */
+    /* Bytes 0-3: scales 0-3, bytes 4-7: mins 0-3. Their top two bits, over the nibbles of bytes 8-11
+     * (low: scale, high: min), give scales and mins 4-7. */
+    for (int j = 0; j < 4; j++) {
         scales[j] = packed[j] & 63;
         mins[j] = packed[j + 4] & 63;
-        /* bytes 8-11 (low nibble: scale, high: min) give scales and mins 4-7 */
         scales[j + 4] = (uint8_t)((packed[j + 8] & 15) | (packed[j] >> 6 << 4));
         mins[j + 4] = (uint8_t)((packed[j + 8] >> 4) | (packed[j + 4] >> 6 << 4));
     }
@@ -125,13 +127,15 @@ void lld_k4_scales(const uint8_t packed[12], uint8_t scales[8], uint8_t mins[8])
 
 void lld_q3_scales(const uint8_t packed[12], int8_t scales[16])
 {
-    for (int j = 0; j < 16; j++) { /* low nibbles in bytes 0-7, then high nibbles; top bits in 8-11 */
-        int low = (packed[j % 8] >> (j / 8 * 4)) & 15, high = (packed[8 + j % 4] >> (j / 4 * 2)) & 3;
+    /* The low four bits in the low nibbles of bytes 0-7, then in the high ones; the top two in 8-11. */
+    for (int j = 0; j < 16; j++) {
+        int low = (packed[j % 8] >> (j / 8 * 4)) & 15;
+        int high = (packed[8 + j % 4] >> (j / 4 * 2)) & 3;
         scales[j] = (int8_t)((low | (high << 4)) - 32);
     }
 }
 
-/* ---- dequantization ---------------------------------------------------------------------------- */
+/* ---- dequantization -------------------------------------------------------------------------- */
 
 static void expand(const lld_unpacked *u, bool has_min, float *dst)
 {
@@ -208,13 +212,18 @@ void lld_dequantize_row(uint32_t type, const void *src, float *dst, size_t n)
     dequantizers[type](src, dst, n);
 }
 
-int lld_dequantize(uint32_t type, const void *src, size_t n, float *dst)
+int lld_dequantize(uint32_t type, const void *src, size_t src_bytes, size_t n, float *dst)
 {
     if (!lld_type_supported(type))
         return lld_fail(LLD_ERR_UNSUPPORTED, "tensor type %u is not supported", (unsigned)type);
+    const char *name = types[type].name;
     if (n % types[type].block != 0)
         return lld_fail(LLD_ERR_INVALID, "row of %zu elements is no multiple of %s's block of %u", n,
-                        types[type].name, (unsigned)types[type].block);
+                        name, (unsigned)types[type].block);
+    if (src_bytes % types[type].block_bytes != 0 ||
+        src_bytes / types[type].block_bytes != n / types[type].block)
+        return lld_fail(LLD_ERR_INVALID, "%zu bytes are not the size of %zu elements of %s",
+                        src_bytes, n, name);
     lld_dequantize_row(type, src, dst, n);
     return LLD_OK;
 }

@@ -1,7 +1,7 @@
 /* unpack.h - one block of a GGML format as plain integers and float scales: the bit layouts, once.
  * Inline, so that dequantization (quant.c) and the generic kernels (matmul_generic.c) compile them
  * into their own loops. Does no float arithmetic on the elements.
- * Element numbers are written e = ...; the layouts are those of ggml-common.h and the `gguf` package. */
+ * Element numbers are written e = ...; the layouts are those of ggml-common.h and of `gguf`. */
 #ifndef LLD_UNPACK_H
 #define LLD_UNPACK_H
 
@@ -9,7 +9,7 @@
 
 #define LLD_UNPACK static inline __attribute__((always_inline, unused))
 
-/* A block of 32: x[e] = d * q[e] + m. Formats without an offset leave m = 0 and are read as d * q[e]. */
+/* A block of 32: x[e] = d * q[e] + m. Formats without an offset set m = 0: they mean d * q[e]. */
 typedef struct lld_unpacked {
     float d, m;
     int8_t q[LLD_QK];
@@ -24,7 +24,7 @@ typedef struct lld_unpacked_k {
     int8_t q[LLD_QK_K];
 } lld_unpacked_k;
 
-/* ---- blocks of 32: e = i is the low nibble of byte i, e = 16 + i the high one ------------------ */
+/* ---- blocks of 32: e = i is the low nibble of byte i, e = 16 + i the high one ---------------- */
 
 LLD_UNPACK void lld_unpack_q4_0(const void *block, lld_unpacked *out)
 {
@@ -49,7 +49,8 @@ LLD_UNPACK void lld_unpack_q4_1(const void *block, lld_unpacked *out)
 }
 
 /* The fifth bit of element e is bit e of qh, a little-endian 32-bit word. */
-LLD_UNPACK void lld_unpack_5_bits(const uint8_t qh[4], const uint8_t qs[16], int offset, int8_t q[32])
+LLD_UNPACK void lld_unpack_5_bits(const uint8_t qh[4], const uint8_t qs[16], int offset,
+                                  int8_t q[32])
 {
     for (int i = 0; i < 16; i++) {
         int high0 = (qh[i / 8] >> (i % 8)) & 1, high1 = (qh[2 + i / 8] >> (i % 8)) & 1;
@@ -94,7 +95,7 @@ LLD_UNPACK void lld_unpack_iq4_nl(const void *block, lld_unpacked *out)
     }
 }
 
-/* ---- blocks of 256 ----------------------------------------------------------------------------- */
+/* ---- blocks of 256 --------------------------------------------------------------------------- */
 
 /* Two bits an element: e = 128*h + 32*j + i is bits 2j..2j+1 of byte 32*h + i. */
 LLD_UNPACK void lld_unpack_2_bits(const uint8_t qs[64], int8_t q[256])
@@ -129,10 +130,11 @@ LLD_UNPACK void lld_unpack_q3_k(const void *block, lld_unpacked_k *out)
     lld_unpack_2_bits(b->qs, out->q);
     for (int j = 0; j < 8; j++)
         for (int i = 0; i < 32; i++)
-            out->q[32 * j + i] = (int8_t)(out->q[32 * j + i] - (((b->hmask[i] >> j) & 1) ^ 1) * 4);
+            if (!((b->hmask[i] >> j) & 1))
+                out->q[32 * j + i] = (int8_t)(out->q[32 * j + i] - 4);
 }
 
-/* Four bits an element: e = 64*g + i is the low nibble of byte 32*g + i, e = 64*g + 32 + i the high. */
+/* Four bits an element: e = 64*g + i is the low nibble of byte 32*g + i, e + 32 the high one. */
 LLD_UNPACK void lld_unpack_4_bits(const uint8_t qs[128], int8_t q[256])
 {
     for (int g = 0; g < 4; g++)

@@ -197,7 +197,7 @@ static void test_every_format_dequantizes_as_specified(void)
         for (int repeat = 0; repeat < 20; repeat++) {
             for (size_t i = 0; i < sizeof row / sizeof row[0]; i++)
                 row[i] = (uint16_t)check_random(&seed); /* scales of any kind: NaN and infinity too */
-            CHECK(lld_dequantize(type, row, N, got) == LLD_OK, "%s", lld_error_message());
+            CHECK(lld_dequantize(type, row, lld_type_row_bytes(type, N), N, got) == LLD_OK, "%s", lld_error_message());
             for (size_t k = 0; k < N; k++)
                 CHECK(same_bits(got[k], element(type, bytes, k)), "%s element %zu: %a, wanted %a",
                       lld_type_name(type), k, (double)got[k], (double)element(type, bytes, k));
@@ -259,13 +259,16 @@ static void test_unknown_types_and_partial_blocks_are_refused(void)
         CHECK(lld_type_name(unknown[i]) == NULL && lld_type_block(unknown[i]) == 0 &&
                   lld_type_block_bytes(unknown[i]) == 0,
               "type %u", unknown[i]);
-        CHECK(lld_dequantize(unknown[i], data, 32, out) == LLD_ERR_UNSUPPORTED, "type %u",
+        CHECK(lld_dequantize(unknown[i], data, 18, 32, out) == LLD_ERR_UNSUPPORTED, "type %u",
               unknown[i]);
     }
-    CHECK(lld_dequantize(LLD_Q4_0, data, 31, out) == LLD_ERR_INVALID, "31 elements of Q4_0");
+    CHECK(lld_dequantize(LLD_Q4_0, data, 18, 31, out) == LLD_ERR_INVALID, "31 elements of Q4_0");
     CHECK(strstr(lld_error_message(), "Q4_0") != NULL, "message: %s", lld_error_message());
-    CHECK(lld_dequantize(LLD_Q4_K, data, 32, out) == LLD_ERR_INVALID, "32 elements of Q4_K");
-    CHECK(lld_dequantize(LLD_Q4_K, data, 0, out) == LLD_OK, "no elements");
+    CHECK(lld_dequantize(LLD_Q4_K, data, 18, 32, out) == LLD_ERR_INVALID, "32 elements of Q4_K");
+    CHECK(lld_dequantize(LLD_Q4_0, data, 17, 32, out) == LLD_ERR_INVALID, "a short row");
+    CHECK(lld_dequantize(LLD_Q4_0, data, 36, 32, out) == LLD_ERR_INVALID, "a long row");
+    CHECK(strstr(lld_error_message(), "36 bytes") != NULL, "message: %s", lld_error_message());
+    CHECK(lld_dequantize(LLD_Q4_K, data, 0, 0, out) == LLD_OK, "no elements");
 }
 
 int main(void)

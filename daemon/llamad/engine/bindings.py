@@ -43,6 +43,15 @@ _STATUS: dict[int, tuple[ErrorKind, str]] = {
 }
 
 
+def _tensor_types() -> dict[str, int]:
+    names = ((lib.lld_type_name(type_id), type_id) for type_id in range(64))
+    return {ffi.string(name).decode(): type_id for name, type_id in names if name != ffi.NULL}
+
+
+TENSOR_TYPES: Mapping[str, int] = _tensor_types()
+"""The tensor types this engine supports: name to GGML type id."""
+
+
 class EngineError(LlamadError):
     """A failed call of the engine; ``status`` is the lld_status."""
 
@@ -72,6 +81,19 @@ def kernel_set(cpu: str | None = None) -> str:
     if name == ffi.NULL:
         raise EngineError(lib.LLD_ERR_INVALID, _message())
     return cast(str, ffi.string(name).decode())
+
+
+def dequantize(type_name: str, data: bytes, n: int) -> memoryview:
+    """Return a row of n weights as (n) float32; data: their blocks, as they lie in a GGUF file.
+
+    Raises ValueError for a type that is not supported, EngineError for an n that is no multiple of
+    the type's block or data of another size than n weights have.
+    """
+    if type_name not in TENSOR_TYPES:
+        raise ValueError(f"type {type_name} is not supported: {', '.join(TENSOR_TYPES)}")
+    row = ffi.new("float[]", n)
+    _check(lib.lld_dequantize(TENSOR_TYPES[type_name], data, len(data), n, row))
+    return memoryview(ffi.buffer(row)).cast("f")
 
 
 def _cpu_argument(cpu: str | None) -> Any:
@@ -337,10 +359,10 @@ class Engine(_Handle):
         _check(
             lib.lld_engine_forward(
                 self._pointer,
-                ffi.new("int32_t[]", tokens),
-                ffi.new("uint32_t[]", sequences),
-                ffi.new("uint32_t[]", positions),
-                ffi.new("uint8_t[]", wants_logits),
+                ffi.new("int32_t[]", list(tokens)),
+                ffi.new("uint32_t[]", list(sequences)),
+                ffi.new("uint32_t[]", list(positions)),
+                ffi.from_buffer("uint8_t[]", bytes(wants_logits)),
                 n,
             )
         )
