@@ -1,0 +1,160 @@
+"""Byte-level BPE (``tokenizer.ggml.model`` = "gpt2"): words of bytes, merged pair by pair.
+
+Text is cut into words (``pre_tokenizer.py``), a word becomes one symbol per UTF-8 byte, and the
+adjacent pair of lowest rank is merged until none is left (Sennrich et al. 2016, arXiv:1508.07909;
+bytes as symbols: Radford et al. 2019). Tokens spell bytes as printable characters.
+
+A byte that the vocabulary has no token for vanishes, as in the implementations the models were
+trained with; SmolLM's vocabulary, for one, lacks the bytes that are rare in UTF-8.
+"""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from heapq import heapify, heappop, heappush
+from typing import cast
+
+import regex
+
+from llamad.text.pre_tokenizer import pre_tokenizer
+from llamad.text.tokenizer import Tokenizer
+from llamad.text.vocabulary import (
+    Metadata,
+    TokenType,
+    Vocabulary,
+    corrupt,
+    list_value,
+    text_value,
+)
+
+_CACHED_WORDS = 8192
+_CACHED_CHARACTERS = 32  # words longer than this are rare: not cached
+_MAX_WORD_CHARACTERS = 16384  # longer words are cut: memory stays bounded, the text stays the same
+
+_NO_TOKEN = -1  # a byte without a token, or a symbol merged into its left neighbour
+
+
+def _byte_alphabet() -> str:
+    """Return the characters that spell the bytes 0..255 (encoder.py of GPT-2).
+
+    Printable Latin-1 spells itself, the other bytes follow from U+0100 on.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return "".join(chr(byte if byte in printable else next(others)) for byte in range(256))
+
+
+_ALPHABET = _byte_alphabet()
+_SPELLING = dict(enumerate(_ALPHABET))
+_BYTE_OF = {character: bytes((byte,)) for byte, character in enumerate(_ALPHABET)}
+
+
+class BpeTokenizer(Tokenizer):
+    """A byte-level BPE vocabulary with its merges."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        """Read vocabulary and merges.
+
+        Raises LlamadError CORRUPT that names the key, STATE for an unknown pre-tokenizer.
+        """
+        pre = pre_tokenizer(text_value(metadata, "pre"))
+        vocabulary = Vocabulary.from_metadata(metadata, default_ids={}, add_bos_default=pre.add_bos)
+        super().__init__(vocabulary)
+        ids = {token: i for i, token in enumerate(vocabulary.tokens)}
+        self._ranks, self._merged = _read_merges(metadata, ids)
+        self._byte_ids = [ids.get(character, _NO_TOKEN) for character in _ALPHABET]
+        self._find_words = regex.compile(pre.pattern).finditer
+        self._whole_words: Mapping[str, int] = {}
+        if pre.whole_words_first:
+            normal = vocabulary.ids_of(TokenType.NORMAL)
+            self._whole_words = {vocabulary.tokens[i]: i for i in normal}
+        self._cached_word_ids = lru_cache(_CACHED_WORDS)(self._word_ids)
+
+    def _encode_text(self, text: str, after_special: bool) -> Sequence[int]:
+        ids: list[int] = []
+        for match in self._find_words(text):
+            word = match[0]
+            if len(word) <= _CACHED_CHARACTERS:
+                ids.extend(self._cached_word_ids(word))
+                continue
+            for start in range(0, len(word), _MAX_WORD_CHARACTERS):
+                ids.extend(self._word_ids(word[start : start + _MAX_WORD_CHARACTERS]))
+        return ids
+
+    def _word_ids(self, word: str) -> tuple[int, ...]:
+        data = word.encode()
+        if self._whole_words:
+            whole = self._whole_words.get(data.decode("latin-1").translate(_SPELLING))
+            if whole is not None:
+                return (whole,)
+        return tuple(self._merge([self._byte_ids[byte] for byte in data]))
+
+    def _merge(self, symbols: list[int]) -> list[int]:
+        """Merge the symbols of one word, lowest rank first, leftmost among equals.
+
+        A heap of (rank, left symbol) over a linked list: n log n in the length of the word. A heap
+        entry whose pair has changed since is recognized by its rank and dropped.
+        """
+        ranks, end = self._ranks, len(symbols)
+        following = list(range(1, end + 1))
+        preceding = list(range(-1, end - 1))
+        heap = [
+            (rank, left)
+            for left in range(end - 1)
+            if (rank := ranks.get(_pair(symbols[left], symbols[left + 1]))) is not None
+        ]
+        heapify(heap)
+        while heap:
+            rank, left = heappop(heap)
+            right = following[left]
+            if right == end or ranks.get(_pair(symbols[left], symbols[right])) != rank:
+                continue
+            symbols[left], symbols[right] = self._merged[rank], _NO_TOKEN
+            after, before = following[right], preceding[left]
+            following[left] = after
+            if after < end:
+                preceding[after] = left
+                new_rank = ranks.get(_pair(symbols[left], symbols[after]))
+                if new_rank is not None:
+                    heappush(heap, (new_rank, left))
+            if before >= 0:
+                new_rank = ranks.get(_pair(symbols[before], symbols[left]))
+                if new_rank is not None:
+                    heappush(heap, (new_rank, before))
+        return [symbol for symbol in symbols if symbol != _NO_TOKEN]
+
+    def _text_piece(self, token: int, text: str) -> bytes:
+        if self.vocabulary.types[token] == TokenType.USER_DEFINED:
+            return text.encode("utf-8", "surrogateescape")
+        return b"".join(
+            _BYTE_OF.get(character) or character.encode("utf-8", "surrogateescape")
+            for character in text
+        )
+
+
+def _pair(left: int, right: int) -> int:
+    """Return the key of a pair of symbols; negative, so no key of a merge, if one is _NO_TOKEN."""
+    return left << 32 | right
+
+
+def _read_merges(
+    metadata: Metadata, ids: Mapping[str, int]
+) -> tuple[dict[int, int], Sequence[int]]:
+    """Return pair -> rank and rank -> merged token. Raises CORRUPT that names the merge."""
+    merges = list_value(metadata, "merges", str)
+    if merges is None:
+        raise corrupt("merges", "is missing")
+    ranks: dict[int, int] = {}
+    merged = array("I", bytes(4 * len(merges)))
+    for rank, merge in enumerate(cast(Sequence[str], merges)):
+        left, space, right = merge.partition(" ")
+        if not (left and space and right):
+            raise corrupt("merges", f"element {rank} is {merge!r}, must be two tokens")
+        try:
+            key, merged[rank] = _pair(ids[left], ids[right]), ids[left + right]
+        except KeyError as error:
+            raise corrupt(
+                "merges", f"element {rank} is {merge!r}, but {error} is no token"
+            ) from None
+        ranks.setdefault(key, rank)
+    return ranks, merged

@@ -1,0 +1,189 @@
+"""Chat templates: a conversation as the one text, and the ids, the model was trained on.
+
+Owns the choice of the template (the model's own, else one that fits its vocabulary) and what goes
+in and out of it. How it is run safely is ``template_sandbox.py``; how a message is kept from
+containing control tokens is ``content_guard.py``.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Never
+
+from jinja2 import TemplateSyntaxError
+
+from llamad.errors import ErrorKind, LlamadError, invalid
+from llamad.text.content_guard import ContentGuard, choose_marker
+from llamad.text.sentencepiece import SentencePieceTokenizer
+from llamad.text.template_sandbox import (
+    MAX_OUTPUT_CHARACTERS,
+    TemplateSandbox,
+    refuse_wide_fields,
+)
+from llamad.text.tokenizer import Tokenizer, check_unicode
+from llamad.text.vocabulary import Metadata
+
+ROLES = ("system", "user", "assistant", "tool")
+
+_KEY = "tokenizer.chat_template"
+_MAX_SOURCE_CHARACTERS = 1 << 20
+
+_CHATML = """\
+{% for message in messages %}
+{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
+{%- endfor %}
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+
+_LLAMA3 = """\
+{{ bos_token }}
+{%- for message in messages %}
+{{- '<|start_header_id|>' + message.role + '<|end_header_id|>\n\n' -}}
+{{- message.content | trim + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
+{%- endif %}"""
+
+_LLAMA2 = """\
+{% set ns = namespace(system='') %}
+{% for message in messages %}
+{% if message.role == 'system' %}
+{% set ns.system = '<<SYS>>\n' + message.content + '\n<</SYS>>\n\n' %}
+{% elif message.role == 'assistant' %}
+{{ ' ' + message.content | trim + ' ' + eos_token }}
+{%- else %}
+{{ bos_token + '[INST] ' + ns.system + message.content | trim + ' [/INST]' }}
+{%- set ns.system = '' %}
+{% endif %}
+{% endfor %}"""
+
+_TRANSCRIPT = """\
+{{ bos_token }}
+{%- for message in messages %}
+{{ message.role | capitalize + ': ' + message.content | trim + '\n' }}
+{%- endfor %}
+{% if add_generation_prompt %}Assistant:{% endif %}"""
+
+
+class ChatTemplate:
+    """The chat template of one model. Immutable: any thread may use it."""
+
+    def __init__(self, source: str, tokenizer: Tokenizer) -> None:
+        """Compile the template. Raises LlamadError CORRUPT, CHAT_TEMPLATE_INVALID."""
+        self.source = source
+        self._tokenizer = tokenizer
+        self._guard = ContentGuard(tokenizer.special.control_texts)
+        if len(source) > _MAX_SOURCE_CHARACTERS:
+            raise _broken(f"has {len(source)} characters, limit {_MAX_SOURCE_CHARACTERS}")
+        sandbox = TemplateSandbox({"raise_exception": _refuse, "strftime_now": _strftime_now})
+        try:
+            self._template = sandbox.load(source)
+        except TemplateSyntaxError as error:
+            raise _broken(f"line {error.lineno}: {error.message}") from None
+        except RecursionError:
+            raise _broken("is nested too deeply") from None
+
+    @classmethod
+    def from_metadata(cls, metadata: Metadata, tokenizer: Tokenizer) -> "ChatTemplate":
+        """Return the template of the metadata, else a fallback for the tokenizer's vocabulary.
+
+        Raises LlamadError CORRUPT, CHAT_TEMPLATE_INVALID.
+        """
+        source = metadata.get(_KEY)
+        if source is None:
+            return cls(_fallback(tokenizer), tokenizer)
+        if not isinstance(source, str):
+            raise _broken(f"is {type(source).__name__}, must be a string")
+        return cls(source, tokenizer)
+
+    def render(
+        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Return the conversation as text.
+
+        messages: each with ``role`` (one of ROLES) and ``content``; add_generation_prompt: end with
+        the beginning of the assistant's answer. Raises LlamadError INVALID for messages that are
+        malformed or that the template refuses, CORRUPT when the template fails.
+        """
+        check_messages(messages)
+        return self._run(messages, add_generation_prompt)
+
+    def encode(
+        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    ) -> list[int]:
+        """Return the ids of the conversation: control tokens from the template only, BOS once.
+
+        Arguments and errors are those of ``render``.
+        """
+        check_messages(messages)
+        marker = choose_marker([self.source, *(m[key] for m in messages for key in m)])
+        guarded = [
+            {
+                key: value if key == "role" else self._guard.guard(value, marker)
+                for key, value in message.items()
+            }
+            for message in messages
+        ]
+        return self._tokenizer.encode_rendered(self._run(guarded, add_generation_prompt), marker)
+
+    def _run(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+        variables = {
+            "messages": [dict(message) for message in messages],
+            "add_generation_prompt": add_generation_prompt,
+            "bos_token": self._token_text(self._tokenizer.bos_id),
+            "eos_token": self._token_text(self._tokenizer.eos_id),
+            "tools": None,
+        }
+        try:
+            return self._template.render(variables)
+        except LlamadError:
+            raise
+        except Exception as error:  # whatever the code of a template may raise
+            raise _broken(f"{type(error).__name__}: {error}") from None
+
+    def _token_text(self, token: int | None) -> str:
+        return "" if token is None else self._tokenizer.vocabulary.tokens[token]
+
+
+def check_messages(messages: Sequence[Mapping[str, str]]) -> None:
+    """Raise LlamadError INVALID, naming the message, for a conversation no template should see."""
+    if not messages:
+        raise invalid("messages", "is empty")
+    size = 0
+    for i, message in enumerate(messages):
+        if message.get("role") not in ROLES:
+            raise invalid(
+                "messages",
+                f"[{i}].role is {message.get('role')!r}, must be one of {', '.join(ROLES)}",
+            )
+        if not isinstance(message.get("content"), str):
+            raise invalid("messages", f"[{i}].content is missing")
+        for key, value in message.items():
+            check_unicode(f"messages[{i}].{key}", value)
+            size += len(value)
+    if size > MAX_OUTPUT_CHARACTERS:
+        raise invalid("messages", f"have {size} characters, a chat holds {MAX_OUTPUT_CHARACTERS}")
+
+
+def _fallback(tokenizer: Tokenizer) -> str:
+    controls = tokenizer.special.control_texts
+    if "<|im_start|>" in controls:
+        return _CHATML
+    if "<|start_header_id|>" in controls:
+        return _LLAMA3
+    if isinstance(tokenizer, SentencePieceTokenizer):
+        return _LLAMA2
+    return _TRANSCRIPT
+
+
+def _broken(message: str) -> LlamadError:
+    return LlamadError(ErrorKind.CORRUPT, "CHAT_TEMPLATE_INVALID", f"{_KEY}: {message}")
+
+
+def _refuse(message: object) -> Never:
+    """Be ``raise_exception`` of a template: it does not accept these messages."""
+    raise invalid("messages", f"refused by the model's chat template: {message}")
+
+
+def _strftime_now(pattern: str) -> str:
+    refuse_wide_fields(pattern)
+    return datetime.now().strftime(pattern)

@@ -1,0 +1,77 @@
+"""A sentencepiece ModelProto, written field by field.
+
+Only what a BPE vocabulary from a GGUF file needs. The protobuf classes that come with
+sentencepiece are not used: they exist in several versions that clash with the protobuf runtime.
+Field numbers are those of sentencepiece_model.proto (google/sentencepiece).
+"""
+
+import struct
+from collections.abc import Iterable
+
+_VARINT, _BYTES, _FLOAT = 0, 2, 5  # protobuf wire types
+
+_BPE = 2  # TrainerSpec.ModelType
+
+
+def serialize_bpe_model(
+    pieces: Iterable[tuple[str, float, int]],
+    *,
+    byte_fallback: bool,
+    special_ids: tuple[int, int, int],
+) -> bytes:
+    """Return the serialized ModelProto of a BPE vocabulary that changes text only by "▁" for " ".
+
+    pieces: (text, score, type), in id order; special_ids: unknown, BOS and EOS, -1 where absent.
+    """
+    unk_id, bos_id, eos_id = special_ids
+    trainer = b"".join(
+        (
+            _integer(3, _BPE),  # model_type
+            _integer(35, byte_fallback),
+            _integer(40, unk_id),
+            _integer(41, bos_id),
+            _integer(42, eos_id),
+            _integer(43, -1),  # pad_id
+        )
+    )
+    normalizer = b"".join(
+        (
+            _string(1, b"identity"),
+            _integer(3, False),  # add_dummy_prefix: the tokenizer puts it where llama.cpp does
+            _integer(4, False),  # remove_extra_whitespaces
+            _integer(5, True),  # escape_whitespaces
+        )
+    )
+    body = [_string(1, _piece(*piece)) for piece in pieces]
+    return b"".join((*body, _string(2, trainer), _string(3, normalizer)))
+
+
+def _piece(text: str, score: float, kind: int) -> bytes:
+    return (
+        _string(1, text.encode("utf-8", "surrogateescape"))
+        + _key(2, _FLOAT)
+        + struct.pack("<f", score)
+        + _integer(3, kind)
+    )
+
+
+def _varint(value: int) -> bytes:
+    value &= (1 << 64) - 1  # negative integers are ten bytes of two's complement
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _key(field: int, wire_type: int) -> bytes:
+    return _varint(field << 3 | wire_type)
+
+
+def _integer(field: int, value: int) -> bytes:
+    return _key(field, _VARINT) + _varint(value)
+
+
+def _string(field: int, value: bytes) -> bytes:
+    return _key(field, _BYTES) + _varint(len(value)) + value

@@ -1,0 +1,48 @@
+"""Finding special tokens in text: which parts of a text are tokens by name, which are plain text.
+
+User-defined tokens are found in any text. Control and unknown tokens are found only where the
+caller asks for it, because a user who types ``<|im_end|>`` must not end the turn. A control token
+of one character is never found: it could not be told from text. The longest token wins.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+from llamad.text.vocabulary import TokenType, Vocabulary
+
+
+def alternation(texts: Iterable[str]) -> str:
+    """Return a regular expression that matches any of ``texts``, the longest first."""
+    return "|".join(re.escape(text) for text in sorted(set(texts), key=len, reverse=True))
+
+
+class SpecialTokens:
+    """The tokens of one vocabulary that are matched as a whole before the rest is tokenized."""
+
+    def __init__(self, vocabulary: Vocabulary, surface: Callable[[str], str] = str) -> None:
+        """``surface`` turns a user-defined token of the vocabulary into the text it matches."""
+        tokens = vocabulary.tokens
+        user = {
+            surface(tokens[i]): i for i in vocabulary.ids_of(TokenType.USER_DEFINED) if tokens[i]
+        }
+        control = {
+            tokens[i]: i
+            for i in vocabulary.ids_of(TokenType.CONTROL, TokenType.UNKNOWN)
+            if len(tokens[i]) > 1
+        }
+        self.control_texts = frozenset(control)
+        self._ids = user | control
+        self._user_pattern = re.compile(alternation(user)) if user else None
+        self._all_pattern = re.compile(alternation(self._ids)) if self._ids else None
+
+    def split(self, text: str, parse_special: bool) -> Iterator[str | int]:
+        """Yield the ids of special tokens and the non-empty plain text between them, in order."""
+        pattern = self._all_pattern if parse_special else self._user_pattern
+        position = 0
+        for match in pattern.finditer(text) if pattern else ():
+            if match.start() > position:
+                yield text[position : match.start()]
+            yield self._ids[match[0]]
+            position = match.end()
+        if position < len(text):
+            yield text[position:]

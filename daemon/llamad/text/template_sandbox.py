@@ -1,0 +1,268 @@
+"""A place to run a template that nobody has reviewed: it came with a model file.
+
+Jinja's immutable sandbox keeps a template away from Python. This one also bounds what it costs:
+every loop turn, call, filter, operator and output pays steps, more for long text and, where a
+small operation can make a huge value, before the value is made. So neither nested loops nor
+doubled strings hold up the service or fill its memory. Knows nothing of chats: that is
+``chat_template.py``.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, cast
+
+from jinja2 import Template, nodes, pass_context, pass_environment
+from jinja2.environment import Environment
+from jinja2.ext import LoopControlExtension
+from jinja2.filters import make_attrgetter
+from jinja2.runtime import Context, LoopContext, Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+MAX_OUTPUT_CHARACTERS = 4 << 20
+
+_STEPS = 1 << 20  # of one rendering
+_CHARACTERS_PER_STEP = 16
+_MAX_ARGUMENT = 100_000  # integers given to functions and filters: widths, counts
+_MAX_INTEGER_BITS = 256
+_WIDE_FIELD = re.compile(r"[0-9]{4}|\*|\{[^{}]*\{")  # a width of four digits, or a computed one
+
+_LOOP_FILTER = "llamad_loop"
+_CONCATENATE_FILTER = "llamad_concatenate"
+_REMOVED_FILTERS = ("format", "pprint", "random")
+
+
+class TemplateLimitError(Exception):
+    """A template used more than it may."""
+
+
+class _Budget:
+    """The steps one rendering has left."""
+
+    def __init__(self, source_characters: int) -> None:
+        self.source_characters = source_characters
+        self._left = _STEPS
+
+    def pay(self, characters: int) -> None:
+        self._left -= 1 + characters // _CHARACTERS_PER_STEP
+        if self._left < 0:
+            raise TemplateLimitError(f"computes too much: more than {_STEPS} steps")
+
+
+_budget: ContextVar[_Budget] = ContextVar("llamad_template_budget")
+
+
+def _pay(characters: int = 0) -> None:
+    _budget.get().pay(characters)
+
+
+def _paid(value: Any) -> Any:
+    """Return ``value``, its own size paid."""
+    _pay(len(value) if isinstance(value, str | bytes | list | tuple | dict) else 0)
+    return value
+
+
+def _text(value: Any) -> str:
+    """Return str(value), paid before it is made."""
+    _pay_nested(value)
+    return str(value)
+
+
+def _pay_nested(value: Any) -> None:
+    _paid(value)
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _pay_nested(key)
+            _pay_nested(item)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            _pay_nested(item)
+
+
+def _check_arguments(values: Iterable[Any]) -> None:
+    for value in values:
+        if isinstance(value, int) and abs(value) > _MAX_ARGUMENT:
+            raise TemplateLimitError(f"passes an integer beyond {_MAX_ARGUMENT}")
+
+
+def refuse_wide_fields(pattern: str) -> None:
+    """Raise TemplateLimitError when a format string asks for padding by the thousand."""
+    if _WIDE_FIELD.search(pattern):
+        raise TemplateLimitError("formats a field of 1000 or more characters")
+
+
+def _pay_method(text: str, name: str, arguments: tuple[Any, ...]) -> None:
+    """Pay for the methods of a string that can make a huge one of small arguments."""
+    match name, arguments:
+        case "replace", (old, new, *_):
+            _pay(text.count(str(old)) * len(str(new)))
+        case "join", (list() | tuple() as parts,):
+            _pay(len(text) * len(parts))
+            _pay_nested(parts)
+        case (("format" | "format_map"), _):
+            refuse_wide_fields(text)
+
+
+def _loop(iterable: Iterable[Any], body_characters: int) -> Iterator[Any]:
+    """Yield the elements of a loop; each pays for the constant text of the loop's body."""
+    for element in iterable:
+        _pay(body_characters)
+        yield element
+
+
+def _concatenate(values: list[Any]) -> str:
+    return "".join([_text(value) for value in values])
+
+
+@pass_environment
+def _join(
+    environment: Environment, value: Iterable[Any], d: str = "", attribute: str | int | None = None
+) -> str:
+    if attribute is not None:
+        value = map(make_attrgetter(environment, attribute), value)
+    parts = [_text(part) for part in value]
+    _pay(len(d) * len(parts))
+    return d.join(parts)
+
+
+def _replace(s: Any, old: str, new: str, count: int = -1) -> str:
+    text = _text(s)
+    _pay_method(text, "replace", (old, new))
+    return text.replace(old, new, count)
+
+
+def _to_json(
+    value: Any,
+    indent: int | None = None,
+    ensure_ascii: bool = False,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Return JSON as it is: jinja's own filter escapes it for HTML."""
+    encoder = json.JSONEncoder(
+        indent=indent, ensure_ascii=ensure_ascii, separators=separators, sort_keys=sort_keys
+    )
+    return "".join([_paid(part) for part in encoder.iterencode(value)])
+
+
+def _metered(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)  # also copies what jinja notes on a filter: whether it takes the context
+    def metered(*args: Any, **kwargs: Any) -> Any:
+        _check_arguments(args)
+        _check_arguments(kwargs.values())
+        return _paid(function(*args, **kwargs))
+
+    return metered
+
+
+@pass_context
+def _output(context: Context, value: Any) -> Any:
+    """Pay for a value of the output; with the context, so that jinja computes none ahead."""
+    return value if isinstance(value, str) and _paid(value) is value else _text(value)
+
+
+class _Meter(NodeTransformer):
+    """Puts the payments that jinja has no hook for into a parsed template."""
+
+    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 - jinja's name
+        self.generic_visit(node)
+        constant = sum(len(text.data) for text in node.find_all(nodes.TemplateData))
+        node.iter = _filter(cast(nodes.Expr, node.iter), _LOOP_FILTER, nodes.Const(constant))
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:  # noqa: N802 - jinja's name
+        self.generic_visit(node)
+        return _filter(nodes.List(node.nodes), _CONCATENATE_FILTER)
+
+
+def _filter(value: nodes.Expr, name: str, *arguments: nodes.Expr) -> nodes.Filter:
+    return nodes.Filter(value, name, list(arguments), [], None, None)
+
+
+class TemplateSandbox(ImmutableSandboxedEnvironment):
+    """An environment for chat templates, with the white space rules of transformers."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self, functions: Mapping[str, Callable[..., Any]]) -> None:
+        """``functions`` become globals of every template."""
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[LoopControlExtension],
+            optimized=False,
+            finalize=_output,
+        )
+        self.globals.pop("lipsum")
+        self.globals.update(functions)
+        own = {"join": _join, "replace": _replace, "string": _text, "tojson": _to_json}
+        self.filters = {
+            name: _metered(own.get(name, function))
+            for name, function in self.filters.items()
+            if name not in _REMOVED_FILTERS
+        }
+        self.filters[_LOOP_FILTER] = _loop
+        self.filters[_CONCATENATE_FILTER] = _concatenate
+
+    def load(self, source: str) -> "SandboxedTemplate":
+        """Compile a template. Raises jinja2.TemplateSyntaxError or RecursionError."""
+        tree = _Meter().visit(self.parse(source))
+        code = self.compile(tree)
+        return SandboxedTemplate(
+            Template.from_code(self, code, self.make_globals(None)), len(source)
+        )
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Apply an operator whose result can be huge."""
+        if operator == "*":
+            for value, count in ((left, right), (right, left)):
+                if isinstance(value, str | bytes | list | tuple) and isinstance(count, int):
+                    _pay(len(value) * max(count, 0))
+        elif operator == "**" and isinstance(left, int) and isinstance(right, int):
+            if abs(left) > 1 and abs(right) * left.bit_length() > _MAX_INTEGER_BITS:
+                raise TemplateLimitError(f"computes an integer beyond {_MAX_INTEGER_BITS} bits")
+        elif operator == "%" and isinstance(left, str):
+            refuse_wide_fields(left)
+            _pay_nested(right)
+        result = super().call_binop(context, operator, left, right)
+        if isinstance(result, int) and result.bit_length() > _MAX_INTEGER_BITS:
+            raise TemplateLimitError(f"computes an integer beyond {_MAX_INTEGER_BITS} bits")
+        return _paid(result)
+
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function, a macro, a method or the loop."""
+        _check_arguments(args)
+        _check_arguments(kwargs.values())
+        if isinstance(function, LoopContext) and args:
+            args = (_loop(args[0], _budget.get().source_characters), *args[1:])
+        elif isinstance(function, Macro):
+            _pay(_budget.get().source_characters)
+        receiver = getattr(getattr(function, "__wrapped__", function), "__self__", None)
+        if isinstance(receiver, str):
+            _pay_method(receiver, function.__name__, args)
+        return _paid(super().call(context, function, *args, **kwargs))
+
+
+class SandboxedTemplate:
+    """A compiled template; any thread may render it."""
+
+    def __init__(self, template: Template, source_characters: int) -> None:
+        self._template = template
+        self._source_characters = source_characters
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        """Return the output. Raises TemplateLimitError, or whatever the template's code raises."""
+        token = _budget.set(_Budget(self._source_characters))
+        try:
+            parts, size = [], 0
+            for part in self._template.generate(variables):
+                size += len(part)
+                if size > MAX_OUTPUT_CHARACTERS:
+                    raise TemplateLimitError(f"gives more than {MAX_OUTPUT_CHARACTERS} characters")
+                parts.append(part)
+            return "".join(parts)
+        finally:
+            _budget.reset(token)
