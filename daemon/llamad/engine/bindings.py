@@ -264,7 +264,9 @@ class EngineModel(_Handle):
         super().__init__(out[0], lib.lld_model_close)
         info = ffi.new("lld_model_info *")
         lib.lld_model_get_info(self._pointer, info)
-        numbers = {name: getattr(info, name) for name in ModelInfo.__slots__ if name != "architecture"}
+        numbers = {
+            name: getattr(info, name) for name in ModelInfo.__slots__ if name != "architecture"
+        }
         self.info = ModelInfo(architecture=ffi.string(info.architecture).decode(), **numbers)
 
     def metadata(self) -> dict[str, MetadataValue]:
@@ -344,7 +346,9 @@ class Engine(_Handle):
         """What is allocated, and how many KV blocks are free now."""
         info = ffi.new("lld_engine_info *")
         lib.lld_engine_get_info(self._pointer, info)
-        numbers = {name: getattr(info, name) for name in EngineInfo.__slots__ if name != "kernel_set"}
+        numbers = {
+            name: getattr(info, name) for name in EngineInfo.__slots__ if name != "kernel_set"
+        }
         return EngineInfo(kernel_set=ffi.string(info.kernel_set).decode(), **numbers)
 
     def forward(
