@@ -1,0 +1,1 @@
+"""llamactl: everything that talks to the llamad service from a shell."""

@@ -1,0 +1,42 @@
+"""Talk to the llamad service on this machine.
+
+    from llamad_client import Client
+
+    with Client() as client:
+        for piece in client.chat([{"role": "user", "content": "Why is the sky blue?"}]):
+            print(piece, end="", flush=True)
+
+``AsyncClient`` is the same for asyncio. Errors are those of ``llamad_client.errors``. This package
+needs nothing of the daemon: only the generated interface and grpc.
+"""
+
+from llamad_client.aio import AsyncClient, AsyncCompletion
+from llamad_client.client import Client, Completion
+from llamad_client.errors import (
+    ClientError,
+    Failed,
+    NoPermission,
+    NotRunning,
+    Refused,
+    ServiceUnreachable,
+    StillLoading,
+)
+from llamad_client.result import Result, Timings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncClient",
+    "AsyncCompletion",
+    "Client",
+    "ClientError",
+    "Completion",
+    "Failed",
+    "NoPermission",
+    "NotRunning",
+    "Refused",
+    "Result",
+    "ServiceUnreachable",
+    "StillLoading",
+    "Timings",
+]

@@ -1,0 +1,68 @@
+"""Where the service listens, and why it may not be reachable there.
+
+Owns the search for the socket and the diagnosis of a connection that failed. It connects only to
+find out why a call could not.
+"""
+
+import grp
+import os
+import socket
+from pathlib import Path
+from urllib.parse import quote
+
+from llamad_client.errors import NoPermission, NotRunning, ServiceUnreachable
+
+DEFAULT_SOCKET = Path("/run/llamad/llamad.sock")
+ENVIRONMENT = "LLAMAD_SOCKET"
+
+# A path is no host name: some servers refuse it as :authority.
+CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
+    ("grpc.default_authority", "localhost"),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+def socket_path(given: str | os.PathLike[str] | None = None) -> Path:
+    """Return the absolute path of the socket: the one given, $LLAMAD_SOCKET, or the default."""
+    return Path(given or os.environ.get(ENVIRONMENT) or DEFAULT_SOCKET).absolute()
+
+
+def target(path: Path) -> str:
+    """Return the gRPC target of a socket."""
+    return "unix:" + quote(os.fsencode(path))
+
+
+def diagnose(path: Path, otherwise: str) -> ServiceUnreachable:
+    """Return why the service at path cannot be reached; ``otherwise`` when it can be now."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1.0)
+            probe.connect(os.fspath(path))
+    except FileNotFoundError:
+        return NotRunning(
+            "NOT_RUNNING",
+            f"llamad is not running: no socket {path} (start it: systemctl start llamad)",
+        )
+    except ConnectionRefusedError:
+        return NotRunning(
+            "NOT_RUNNING",
+            f"llamad is not running: nobody listens on {path} (start it: systemctl start llamad)",
+        )
+    except PermissionError:
+        return NoPermission("NO_PERMISSION", f"no permission to use {path}{_group_hint(path)}")
+    except OSError as error:
+        return NotRunning("NOT_RUNNING", f"llamad cannot be reached at {path}: {error}")
+    return ServiceUnreachable("CONNECTION_LOST", f"the connection to llamad was lost: {otherwise}")
+
+
+def _group_hint(path: Path) -> str:
+    """Return who may use the socket, as far as this user can see it."""
+    for place in (path, path.parent):
+        try:
+            name = grp.getgrgid(place.stat().st_gid).gr_name
+        except (OSError, KeyError):
+            continue
+        return f": it belongs to the group {name} (join it: sudo usermod -aG {name} $USER)"
+    return ""

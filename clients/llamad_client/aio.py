@@ -1,0 +1,195 @@
+"""The asyncio client: ``client.py`` with async and await. One client belongs to one event loop."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, Unpack
+
+import grpc
+import grpc.aio
+
+from llamad_api.standard import health_pb2
+from llamad_api.v1 import admin_pb2, admin_pb2_grpc, llamad_pb2_grpc
+from llamad_api.v1 import llamad_pb2 as pb
+from llamad_client import request
+from llamad_client.address import CHANNEL_OPTIONS, socket_path, target
+from llamad_client.client import DEFAULT_TIMEOUT_SECONDS
+from llamad_client.failure import client_error
+from llamad_client.request import Options
+from llamad_client.result import Event, Result, event_of, result_of
+
+
+class AsyncCompletion:
+    """The answer to generate or chat: an asynchronous iterator over pieces of text.
+
+    ``result`` is set at the end. Leaving early: ``cancel()``, or an async with statement.
+    """
+
+    def __init__(self, call: Any, path: Path) -> None:
+        self.result: Result | None = None
+        self._call = call
+        self._path = path
+        self._cancelled = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        """Return the next piece of text."""
+        while (event := await self._next()) is not None:
+            if isinstance(event, pb.TextDelta):
+                return event.text
+        raise StopAsyncIteration
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Iterate over all events: queued, prefill progress, text and the end."""
+        while (event := await self._next()) is not None:
+            yield event
+
+    async def _next(self) -> Event | None:
+        """Return the next known event; None at the end."""
+        event = None
+        while event is None:
+            if self._cancelled:
+                return None
+            try:
+                response = await self._call.read()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if self._cancelled and task is not None and not task.cancelling():
+                    return None
+                raise
+            except grpc.RpcError as error:
+                raise client_error(error, self._path) from None
+            if response is grpc.aio.EOF:
+                return None
+            event = event_of(response)
+        if isinstance(event, pb.Finished):
+            self.result = result_of(event)
+        return event
+
+    async def text(self) -> str:
+        """Wait for the end and return all text that was not read yet."""
+        return "".join([piece async for piece in self])
+
+    def cancel(self) -> None:
+        """End the job; the iteration ends, without a result. After the end it does nothing."""
+        self._cancelled = True
+        self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cancel()
+
+
+class AsyncClient:
+    """A connection to the service, made when first used."""
+
+    def __init__(
+        self,
+        socket: str | os.PathLike[str] | None = None,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> None:
+        """Use this socket, or $LLAMAD_SOCKET, or /run/llamad/llamad.sock.
+
+        timeout_seconds: for every call but generate and chat, which have ``deadline_seconds``.
+        """
+        self.path = socket_path(socket)
+        self._timeout = timeout_seconds
+        self._channel = grpc.aio.insecure_channel(target(self.path), options=CHANNEL_OPTIONS)
+        self._llamad = llamad_pb2_grpc.LlamadStub(self._channel)  # type: ignore[no-untyped-call]
+        self._admin = admin_pb2_grpc.AdminStub(self._channel)  # type: ignore[no-untyped-call]
+        self._health = self._channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+
+    async def close(self) -> None:
+        """End the connection and every call on it."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def generate(
+        self, prompt: str, *, parse_special: bool = False, **options: Unpack[Options]
+    ) -> AsyncCompletion:
+        """Continue a prompt; ``parse_special`` takes control tokens in it as such."""
+        message = request.generate_request(prompt, parse_special, options)
+        return AsyncCompletion(self._llamad.Generate(message), self.path)
+
+    def chat(
+        self, messages: Sequence[Mapping[str, str]], **options: Unpack[Options]
+    ) -> AsyncCompletion:
+        """Answer a conversation: messages with ``role`` and ``content``."""
+        call = self._llamad.Chat(request.chat_request(messages, options))
+        return AsyncCompletion(call, self.path)
+
+    async def tokenize(
+        self, text: str, *, add_bos: bool | None = None, parse_special: bool = False
+    ) -> list[int]:
+        """Return the token ids of a text; ``add_bos`` None is as the model's metadata says."""
+        pieces = await self.token_pieces(text, add_bos=add_bos, parse_special=parse_special)
+        return [token for token, _ in pieces]
+
+    async def token_pieces(
+        self, text: str, *, add_bos: bool | None = None, parse_special: bool = False
+    ) -> list[tuple[int, bytes]]:
+        """Return the token ids of a text, each with its bytes."""
+        message = request.tokenize_request(text, add_bos, parse_special)
+        response = await self._call(self._llamad.Tokenize, message)
+        return list(zip(response.tokens, response.pieces, strict=True))
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids."""
+        message = request.detokenize_request(tokens)
+        return str((await self._call(self._llamad.Detokenize, message)).text)
+
+    async def status(self) -> pb.GetStatusResponse:
+        """Return what the service is doing."""
+        status: pb.GetStatusResponse = await self._call(
+            self._llamad.GetStatus, pb.GetStatusRequest()
+        )
+        return status
+
+    async def version(self) -> pb.GetVersionResponse:
+        """Return the versions of the service, its engine and its interface."""
+        version: pb.GetVersionResponse = await self._call(
+            self._llamad.GetVersion, pb.GetVersionRequest()
+        )
+        return version
+
+    async def jobs(self, *, include_ended: bool = False) -> list[pb.Job]:
+        """Return the jobs, newest last."""
+        message = pb.ListJobsRequest(include_ended=include_ended)
+        return list((await self._call(self._llamad.ListJobs, message)).jobs)
+
+    async def cancel(self, job_id: str) -> pb.Job:
+        """Cancel a job and return it; one that has ended already is no error."""
+        message = request.cancel_request(job_id)
+        job: pb.Job = (await self._call(self._llamad.CancelJob, message)).job
+        return job
+
+    async def models(self) -> list[admin_pb2.Model]:
+        """Return the models the service knows."""
+        response = await self._call(self._admin.ListModels, admin_pb2.ListModelsRequest())
+        return list(response.models)
+
+    async def health(self) -> str:
+        """Return SERVING or NOT_SERVING."""
+        response = await self._call(self._health, health_pb2.HealthCheckRequest())
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+
+    async def _call(self, method: Any, message: Any) -> Any:
+        try:
+            return await method(message, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise client_error(error, self.path) from None

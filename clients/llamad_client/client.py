@@ -1,0 +1,180 @@
+"""The synchronous client. Every failed call raises an error of ``errors.py``."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, Unpack
+
+import grpc
+
+from llamad_api.standard import health_pb2
+from llamad_api.v1 import admin_pb2, admin_pb2_grpc, llamad_pb2_grpc
+from llamad_api.v1 import llamad_pb2 as pb
+from llamad_client import request
+from llamad_client.address import CHANNEL_OPTIONS, socket_path, target
+from llamad_client.failure import client_error
+from llamad_client.request import Options
+from llamad_client.result import Event, Result, event_of, result_of
+
+DEFAULT_TIMEOUT_SECONDS = 30.0
+
+
+class Completion:
+    """The answer to generate or chat: an iterator over pieces of text.
+
+    ``result`` is set at the end. Leaving early: ``cancel()``, or a with statement.
+    """
+
+    def __init__(self, call: Any, path: Path) -> None:
+        self.result: Result | None = None
+        self._call = call
+        self._path = path
+        self._cancelled = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        """Return the next piece of text."""
+        for event in self.events():
+            if isinstance(event, pb.TextDelta):
+                return event.text
+        raise StopIteration
+
+    def events(self) -> Iterator[Event]:
+        """Iterate over all events: queued, prefill progress, text and the end."""
+        while (event := self._next()) is not None:
+            yield event
+
+    def _next(self) -> Event | None:
+        """Return the next known event; None at the end."""
+        try:
+            event = None
+            while event is None:
+                event = event_of(next(self._call))
+        except StopIteration:
+            return None
+        except grpc.RpcError as error:
+            if self._cancelled:
+                return None
+            raise client_error(error, self._path) from None
+        if isinstance(event, pb.Finished):
+            self.result = result_of(event)
+        return event
+
+    def text(self) -> str:
+        """Wait for the end and return all text that was not read yet."""
+        return "".join(self)
+
+    def cancel(self) -> None:
+        """End the job; the iteration ends, without a result. After the end it does nothing."""
+        self._cancelled = True
+        self._call.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+
+class Client:
+    """A connection to the service, made when first used. Threads may share it."""
+
+    def __init__(
+        self,
+        socket: str | os.PathLike[str] | None = None,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> None:
+        """Use this socket, or $LLAMAD_SOCKET, or /run/llamad/llamad.sock.
+
+        timeout_seconds: for every call but generate and chat, which have ``deadline_seconds``.
+        """
+        self.path = socket_path(socket)
+        self._timeout = timeout_seconds
+        self._channel = grpc.insecure_channel(target(self.path), options=CHANNEL_OPTIONS)
+        self._llamad = llamad_pb2_grpc.LlamadStub(self._channel)  # type: ignore[no-untyped-call]
+        self._admin = admin_pb2_grpc.AdminStub(self._channel)  # type: ignore[no-untyped-call]
+        self._health = self._channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+
+    def close(self) -> None:
+        """End the connection and every call on it."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def generate(
+        self, prompt: str, *, parse_special: bool = False, **options: Unpack[Options]
+    ) -> Completion:
+        """Continue a prompt; ``parse_special`` takes control tokens in it as such."""
+        message = request.generate_request(prompt, parse_special, options)
+        return Completion(self._llamad.Generate(message), self.path)
+
+    def chat(self, messages: Sequence[Mapping[str, str]], **options: Unpack[Options]) -> Completion:
+        """Answer a conversation: messages with ``role`` and ``content``."""
+        return Completion(self._llamad.Chat(request.chat_request(messages, options)), self.path)
+
+    def tokenize(
+        self, text: str, *, add_bos: bool | None = None, parse_special: bool = False
+    ) -> list[int]:
+        """Return the token ids of a text; ``add_bos`` None is as the model's metadata says."""
+        pieces = self.token_pieces(text, add_bos=add_bos, parse_special=parse_special)
+        return [token for token, _ in pieces]
+
+    def token_pieces(
+        self, text: str, *, add_bos: bool | None = None, parse_special: bool = False
+    ) -> list[tuple[int, bytes]]:
+        """Return the token ids of a text, each with its bytes."""
+        message = request.tokenize_request(text, add_bos, parse_special)
+        response = self._call(self._llamad.Tokenize, message)
+        return list(zip(response.tokens, response.pieces, strict=True))
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids."""
+        response = self._call(self._llamad.Detokenize, request.detokenize_request(tokens))
+        return str(response.text)
+
+    def status(self) -> pb.GetStatusResponse:
+        """Return what the service is doing."""
+        status: pb.GetStatusResponse = self._call(self._llamad.GetStatus, pb.GetStatusRequest())
+        return status
+
+    def version(self) -> pb.GetVersionResponse:
+        """Return the versions of the service, its engine and its interface."""
+        version: pb.GetVersionResponse = self._call(self._llamad.GetVersion, pb.GetVersionRequest())
+        return version
+
+    def jobs(self, *, include_ended: bool = False) -> list[pb.Job]:
+        """Return the jobs, newest last."""
+        message = pb.ListJobsRequest(include_ended=include_ended)
+        return list(self._call(self._llamad.ListJobs, message).jobs)
+
+    def cancel(self, job_id: str) -> pb.Job:
+        """Cancel a job and return it; one that has ended already is no error."""
+        job: pb.Job = self._call(self._llamad.CancelJob, request.cancel_request(job_id)).job
+        return job
+
+    def models(self) -> list[admin_pb2.Model]:
+        """Return the models the service knows."""
+        response = self._call(self._admin.ListModels, admin_pb2.ListModelsRequest())
+        return list(response.models)
+
+    def health(self) -> str:
+        """Return SERVING or NOT_SERVING."""
+        response = self._call(self._health, health_pb2.HealthCheckRequest())
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+
+    def _call(self, method: Any, message: Any) -> Any:
+        try:
+            return method(message, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise client_error(error, self.path) from None

@@ -1,0 +1,107 @@
+"""From keyword arguments to request messages.
+
+Owns the names of the options. Ranges are the service's business; only what a message cannot hold is
+refused here, with the same reason the service would give.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+from llamad_api.v1 import llamad_pb2 as pb
+from llamad_client.errors import Refused
+
+Priority = Literal["interactive", "normal", "batch"]
+
+_SAMPLING_FIELDS = frozenset(field.name for field in pb.Sampling.DESCRIPTOR.fields)
+
+
+class Options(TypedDict, total=False):
+    """Options of generate and chat; see Options and Sampling in llamad.proto for the ranges."""
+
+    model: str
+    max_tokens: int
+    stop: Sequence[str]
+    priority: Priority
+    deadline_seconds: float
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    typical_p: float
+    repeat_penalty: float
+    repeat_last_n: int
+    presence_penalty: float
+    frequency_penalty: float
+    seed: int
+    logit_bias: Mapping[int, float]
+
+
+def generate_request(prompt: str, parse_special: bool, options: Options) -> pb.GenerateRequest:
+    """Return the message of a Generate call. Raises Refused."""
+    request = pb.GenerateRequest(parse_special=parse_special)
+    _set(request, "prompt", prompt)
+    _fill(request.options, options)
+    return request
+
+
+def chat_request(messages: Sequence[Mapping[str, str]], options: Options) -> pb.ChatRequest:
+    """Return the message of a Chat call; a message has ``role`` and ``content``. Raises Refused."""
+    request = pb.ChatRequest()
+    for message in messages:
+        entry = request.messages.add()
+        _set(entry, "role", message["role"])
+        _set(entry, "content", message["content"])
+    _fill(request.options, options)
+    return request
+
+
+def tokenize_request(text: str, add_bos: bool | None, parse_special: bool) -> pb.TokenizeRequest:
+    """Return the message of a Tokenize call. Raises Refused."""
+    request = pb.TokenizeRequest(parse_special=parse_special)
+    _set(request, "text", text)
+    if add_bos is not None:
+        request.add_bos = add_bos
+    return request
+
+
+def detokenize_request(tokens: Sequence[int]) -> pb.DetokenizeRequest:
+    """Return the message of a Detokenize call. Raises Refused."""
+    request = pb.DetokenizeRequest()
+    _set(request, "tokens", tokens)
+    return request
+
+
+def cancel_request(job_id: str) -> pb.CancelJobRequest:
+    """Return the message of a CancelJob call. Raises Refused."""
+    request = pb.CancelJobRequest()
+    _set(request, "id", job_id)
+    return request
+
+
+def _fill(message: pb.Options, options: Options) -> None:
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name == "priority":
+            _set(message, name, f"PRIORITY_{str(value).upper()}")
+        else:
+            _set(message.sampling if name in _SAMPLING_FIELDS else message, name, value)
+
+
+def _set(message: Any, name: str, value: Any) -> None:
+    """Set a field, or raise Refused that names it."""
+    try:
+        if isinstance(value, Mapping):
+            getattr(message, name).update(value)
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            getattr(message, name).extend(value)
+        elif name == "priority":
+            message.priority = pb.Priority.Value(value)
+        else:
+            setattr(message, name, value)
+    except UnicodeEncodeError:
+        raise Refused(f"INVALID_{name.upper()}", f"{name}: is no valid UTF-8") from None
+    except (ValueError, TypeError) as error:
+        raise Refused(f"INVALID_{name.upper()}", f"{name}: {error}") from None
+    except AttributeError:
+        raise TypeError(f"there is no option {name!r}") from None
