@@ -1,4 +1,4 @@
-"""The engine seen from Python: bindings, the one thread that enters C, and ``Model`` for scripts."""
+"""The engine from Python: bindings, the one thread that enters C, and ``Model`` for scripts."""
 
 from typing import TYPE_CHECKING
 
