@@ -76,14 +76,14 @@ def engine_version() -> str:
 
 
 def kernel_set(cpu: str | None = None) -> str:
-    """Return the kernel set chosen for ``cpu`` (None: $LLAMAD_CPU, or all that this machine has)."""
+    """Return the kernel set chosen for ``cpu`` (None: $LLAMAD_CPU, or all of this machine)."""
     name = lib.lld_cpu_kernel_set(_cpu_argument(cpu))
     if name == ffi.NULL:
         raise EngineError(lib.LLD_ERR_INVALID, _message())
     return cast(str, ffi.string(name).decode())
 
 
-def dequantize(type_name: str, data: bytes, n: int) -> memoryview:
+def dequantize(type_name: str, data: bytes, n: int) -> "memoryview[float]":
     """Return a row of n weights as (n) float32; data: their blocks, as they lie in a GGUF file.
 
     Raises ValueError for a type that is not supported, EngineError for an n that is no multiple of
@@ -159,7 +159,7 @@ class GgufFile(_Handle):
         return cast(int, lib.lld_file_bytes(self._pointer))
 
     def metadata(self) -> dict[str, MetadataValue]:
-        """Return every metadata entry, in file order. Strings that are no UTF-8 use surrogateescape."""
+        """Return every metadata entry, in file order; bad UTF-8 is surrogate-escaped."""
         return _read_metadata(self._pointer)
 
     def tensors(self) -> list[TensorInfo]:
@@ -274,7 +274,7 @@ class EngineModel(_Handle):
         return _read_metadata(lib.lld_model_file(self._pointer))
 
     def populate(self, stop: StopFlag | None = None) -> None:
-        """Read the weights into the page cache and map them. Blocks for as long as the disk needs."""
+        """Read the weights into the page cache and map them; blocks as long as the disk needs."""
         _check(lib.lld_model_populate(self._pointer, ffi.NULL if stop is None else stop._flag))
 
     def lock(self, max_bytes: int) -> int:
@@ -371,8 +371,8 @@ class Engine(_Handle):
             )
         )
 
-    def logits(self, k: int) -> memoryview:
-        """Return kept row k of the last forward, (vocab_size) float32, valid until the next forward."""
+    def logits(self, k: int) -> "memoryview[float]":
+        """Return kept row k, (vocab_size) float32, valid until the next forward."""
         row = lib.lld_engine_logits(self._pointer, k)
         if row == ffi.NULL:
             raise IndexError(f"row {k} of logits was not kept")

@@ -33,8 +33,8 @@ class Model:
     ) -> None:
         """Open a GGUF file.
 
-        n_ctx: most tokens of one text; by default the model's own, at most 8192. cpu: kernel sets that
-        may be used, as in ``LLAMAD_CPU``. Raises LlamadError naming the file and the fault.
+        n_ctx: most tokens of one text; by default the model's own, at most 8192. cpu: kernel
+        sets that may be used, as in ``LLAMAD_CPU``. Raises LlamadError naming the file.
         """
         self._model = EngineModel(path)
         self.info = self._model.info
@@ -71,7 +71,7 @@ class Model:
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Return the next-token logits after every token: (n_tokens, vocab_size) float32.
 
-        Raises LlamadError when tokens is empty, longer than the context or holds an id outside the vocabulary.
+        Raises LlamadError when tokens is empty, too long or holds an id outside the vocabulary.
         """
         if not 1 <= len(tokens) <= self.n_ctx:
             raise invalid("tokens", f"text has {len(tokens)} tokens, must be 1 to {self.n_ctx}")

@@ -1,7 +1,7 @@
 """``llamad bench``: prefill and decode speed of a model on this machine, through the engine alone.
 
 Prompt ids are pseudo-random (seeded), end-of-generation tokens are ignored, decoding is greedy. It
-reports; it asserts nothing. Field names are those of CONTRACT's list and of llama.cpp's measurement.
+reports; it asserts nothing.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def measure(
 ) -> BenchResult:
     """Load the model and time one prefill of n_prompt tokens and n_decode decode steps.
 
-    With several sequences the decode steps run all of them together, each behind a prompt of 16 tokens.
+    With several sequences the decode steps run all of them together, each after 16 tokens.
     Raises LlamadError when the model cannot be loaded.
     """
     start = time.perf_counter()
@@ -174,7 +174,7 @@ class _Session:
 
 
 def _read_bytes() -> int:
-    """Return the bytes this process caused to be read from disk, 0 where the kernel does not say."""
+    """Return the bytes this process had read from disk, 0 where the kernel does not say."""
     try:
         lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
     except OSError:
