@@ -29,7 +29,8 @@ def assert_same_bits(type_name: str, blocks: np.ndarray) -> None:
     """Compare both dequantizations of blocks: (n_blocks, block_bytes) uint8; NaN equals NaN."""
     with np.errstate(all="ignore"):
         wanted = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType[type_name]).ravel()
-    got = np.frombuffer(dequantize(type_name, blocks.tobytes(), wanted.size), dtype=np.float32)
+    got = np.asarray(dequantize(type_name, blocks.tobytes(), wanted.size))
+    assert got.dtype == np.float32
     both_nan = np.isnan(wanted) & np.isnan(got)
     different = np.flatnonzero((wanted.view(np.uint32) != got.view(np.uint32)) & ~both_nan)
     assert different.size == 0, (
