@@ -83,7 +83,7 @@ class Model:
             positions = range(start, start + len(part))
             self.engine.forward(part, [0] * len(part), positions, b"\1" * len(part))
             for i in range(len(part)):
-                result[start + i] = np.frombuffer(self.engine.logits(i), dtype=np.float32)
+                result[start + i] = np.asarray(self.engine.logits(i), dtype=np.float32)
         return result
 
     def close(self) -> None:
