@@ -18,16 +18,22 @@ LLD_INLINE int16x8_t reduce_rows(const int16x8_t sum[4])
     return vpaddq_s16(vpaddq_s16(sum[0], sum[1]), vpaddq_s16(sum[2], sum[3]));
 }
 
-LLD_INLINE int32x4_t add_scaled(int32x4_t acc, int16x8_t sums, const int16_t scale[4])
+/* Integer sums of four rows and one column, two lanes a row: rows 0 and 1, rows 2 and 3. */
+typedef struct row_sums {
+    int32x4_t low, high;
+} row_sums;
+
+LLD_INLINE row_sums add_scaled(row_sums acc, int16x8_t sums, const int16_t scale[4])
 {
     int16x4_t rows = vld1_s16(scale);
     int16x8_t twice = vzip1q_s16(vcombine_s16(rows, rows), vcombine_s16(rows, rows));
-    acc = vmlal_s16(acc, vget_low_s16(sums), vget_low_s16(twice));
-    return vmlal_high_s16(acc, sums, twice);
+    acc.low = vmlal_s16(acc.low, vget_low_s16(sums), vget_low_s16(twice));
+    acc.high = vmlal_high_s16(acc.high, sums, twice);
+    return acc;
 }
 
 /* acc + scale * (32 products), one sub-block. */
-LLD_INLINE int32x4_t dot_32(int32x4_t acc, int8x16_t w[4][2], const int8_t *y, const int16_t scale[4])
+LLD_INLINE row_sums dot_32(row_sums acc, int8x16_t w[4][2], const int8_t *y, const int16_t scale[4])
 {
     int8x16_t y0 = vld1q_s8(y), y1 = vld1q_s8(y + 16);
     int16x8_t sum[4];
@@ -41,7 +47,7 @@ LLD_INLINE int32x4_t dot_32(int32x4_t acc, int8x16_t w[4][2], const int8_t *y, c
 }
 
 /* The same for two sub-blocks of 16. */
-LLD_INLINE int32x4_t dot_16(int32x4_t acc, int8x16_t w[4][2], const int8_t *y, int16_t (*scale)[4])
+LLD_INLINE row_sums dot_16(row_sums acc, int8x16_t w[4][2], const int8_t *y, int16_t (*scale)[4])
 {
     for (int i = 0; i < 2; i++) {
         int8x16_t part = vld1q_s8(y + 16 * i);
@@ -54,7 +60,7 @@ LLD_INLINE int32x4_t dot_16(int32x4_t acc, int8x16_t w[4][2], const int8_t *y, i
 }
 
 /* The same for one sub-block of 8-bit weights. */
-LLD_INLINE int32x4_t dot_wide(int32x4_t acc, int8x16_t w[4][2], const int8_t *y, const int16_t scale[4])
+LLD_INLINE row_sums dot_wide(row_sums acc, int8x16_t w[4][2], const int8_t *y, const int16_t scale[4])
 {
     int32x4_t sum[4];
     for (int r = 0; r < 4; r++) {
@@ -65,16 +71,20 @@ LLD_INLINE int32x4_t dot_wide(int32x4_t acc, int8x16_t w[4][2], const int8_t *y,
             sum[r] = vpadalq_s16(sum[r], vmlal_high_s8(pair, w[r][i], part));
         }
     }
-    int32x4_t rows = vpaddq_s32(vpaddq_s32(sum[0], sum[1]), vpaddq_s32(sum[2], sum[3]));
-    return vmlaq_s32(acc, rows, vmovl_s16(vld1_s16(scale)));
+    int16x4_t rows = vld1_s16(scale);
+    int32x4_t twice = vmovl_s16(vzip1_s16(rows, rows));
+    acc.low = vmlaq_s32(acc.low, vpaddq_s32(sum[0], sum[1]), twice);
+    twice = vmovl_s16(vzip2_s16(rows, rows));
+    acc.high = vmlaq_s32(acc.high, vpaddq_s32(sum[2], sum[3]), twice);
+    return acc;
 }
 
 /* The integer sums of one superblock: sum[c] = scaled products of w (at the superblock) and y[c]. */
 LLD_INLINE void superblock_sums(int type, int width, const lld_row_group *w, lld_k_scales *k,
-                                const int8_t *const y[4], int32x4_t sum[4])
+                                const int8_t *const y[4], row_sums sum[4])
 {
     for (int c = 0; c < width; c++)
-        sum[c] = vdupq_n_s32(0);
+        sum[c].low = sum[c].high = vdupq_n_s32(0);
     for (int half = 0; half < 2; half++) {
 #pragma GCC unroll 4
         for (int g = 0; g < 4; g++) {
@@ -97,10 +107,11 @@ LLD_INLINE void superblock_sums(int type, int width, const lld_row_group *w, lld
 }
 
 /* The float steps of one superblock and column; i: its index in x->d. */
-LLD_INLINE float32x4_t superblock_step(int type, float32x4_t acc, int32x4_t sum, const lld_row_group *w,
+LLD_INLINE float32x4_t superblock_step(int type, float32x4_t acc, row_sums pairs, const lld_row_group *w,
                                        const lld_k_scales *k, const lld_acts *x, size_t i)
 {
     const int16_t *sum16 = x->sum16 + i * 16;
+    int32x4_t sum = vpaddq_s32(pairs.low, pairs.high);
     float32x4_t d = lld_row_halves(w, lld_k_d_offset(type));
     if (lld_k_offset(type))
         sum = vmlaq_n_s32(sum, lld_k_dot_sums(type, k->scale, sum16), lld_k_offset(type));
@@ -128,7 +139,7 @@ LLD_INLINE void k_cell(int type, int width, float *out, size_t out_stride, const
     }
     for (size_t b = 0; b < n_blocks; b++) {
         lld_k_scales k;
-        int32x4_t sum[4];
+        row_sums sum[4];
         lld_k_scales_at(type, &w, &k);
         superblock_sums(type, width, &w, &k, y, sum);
         for (int c = 0; c < width; c++) {
