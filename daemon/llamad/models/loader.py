@@ -149,7 +149,7 @@ def load(
     except BaseException:
         model.close()
         raise
-    loaded = LoadedModel(
+    return LoadedModel(
         name=file.name,
         path=file.path,
         info=model.info,
@@ -162,8 +162,6 @@ def load(
         locked_bytes=locked_bytes,
         load_seconds=time.monotonic() - started,
     )
-    _log_loaded(loaded, plan)
-    return loaded
 
 
 def _text(metadata: Mapping[str, MetadataValue], info: ModelInfo) -> tuple[Tokenizer, ChatTemplate]:
@@ -240,22 +238,4 @@ def _create_engine(config: ModelConfig, model: EngineModel, n_ctx: int, plan: Me
         n_batch=config.batch,
         n_logits=config.n_sequences,
         kv_type=config.kv_type,
-    )
-
-
-def _log_loaded(loaded: LoadedModel, plan: MemoryPlan) -> None:
-    logger.info(
-        fields(
-            "model loaded",
-            model=loaded.name,
-            architecture=loaded.info.architecture,
-            load_seconds=loaded.load_seconds,
-            file_bytes=loaded.info.file_bytes,
-            locked_bytes=loaded.locked_bytes,
-            n_ctx=loaded.n_ctx,
-            kv_tokens=plan.kv_tokens,
-            kv_bytes=loaded.engine_info.kv_bytes,
-            threads=loaded.engine_info.n_threads,
-            kernel_set=loaded.engine_info.kernel_set,
-        )
     )
