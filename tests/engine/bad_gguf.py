@@ -112,7 +112,9 @@ VALUES = [
     ),
     BadFile("array-2^63", _value(array(UINT8, 1 << 63, bytes(32))), "9223372036854775808 bytes"),
     BadFile("array-product-wraps", _value(array(UINT64, (1 << 61) + 1, bytes(32))), "overflows"),
-    BadFile("array-gigabytes", _value(array(INT32, 1 << 30, bytes(32))), "value of 4294967296 bytes"),
+    BadFile(
+        "array-gigabytes", _value(array(INT32, 1 << 30, bytes(32))), "value of 4294967296 bytes"
+    ),
     BadFile("array-type-13", _value(array(13, 1, bytes(32))), "element type 13 is unknown"),
     BadFile("array-nested", _value(array(ARRAY, 1, bytes(32))), "nested arrays are not supported"),
     BadFile("array-bool-3", _value(array(BOOL, 2, b"\x01\x03")), "bool is 3"),
@@ -126,9 +128,15 @@ VALUES = [
         _value(array(STRING, 2, string("a") + string("b", 1 << 40))),
         "key 'some.key': string of 1099511627776 bytes",
     ),
-    BadFile("alignment-0", _alignment(scalar(UINT32, 0)), "'general.alignment': 0, must be a power"),
-    BadFile("alignment-1", _alignment(scalar(UINT32, 1)), "'general.alignment': 1, must be a power"),
-    BadFile("alignment-3", _alignment(scalar(UINT32, 3)), "'general.alignment': 3, must be a power"),
+    BadFile(
+        "alignment-0", _alignment(scalar(UINT32, 0)), "'general.alignment': 0, must be a power"
+    ),
+    BadFile(
+        "alignment-1", _alignment(scalar(UINT32, 1)), "'general.alignment': 1, must be a power"
+    ),
+    BadFile(
+        "alignment-3", _alignment(scalar(UINT32, 3)), "'general.alignment': 3, must be a power"
+    ),
     BadFile("alignment-2^31", _alignment(scalar(UINT32, 1 << 31)), "2147483648, must be a power"),
     BadFile("alignment-u64", _alignment(scalar(UINT64, 32)), "type 10, must be uint32"),
     BadFile("alignment-string", _alignment(scalar(STRING, "32")), "type 8, must be uint32"),
@@ -140,13 +148,19 @@ TENSORS = [
     BadFile("dims-2^32-1", _tensor(_ROW, n_dims=(1 << 32) - 1), "4294967295 dimensions"),
     BadFile("dim-zero", _tensor((32, 0)), "dimension 1 is 0, must be 1..2^63-1"),
     BadFile("dim-negative", _tensor((32, (1 << 64) - 1)), "dimension 1 is 18446744073709551615"),
-    BadFile("dims-overflow", _tensor((1 << 33, 1 << 33)), "product of dimensions overflows 64 bits"),
+    BadFile(
+        "dims-overflow", _tensor((1 << 33, 1 << 33)), "product of dimensions overflows 64 bits"
+    ),
     BadFile("dims-wrap-to-32", _tensor((32, 1 << 62, 4), Q4_0), "product of dimensions overflows"),
-    BadFile("row-33", _tensor((33,), Q4_0), "rows of 33 elements, type Q4_0 needs a multiple of 32"),
+    BadFile(
+        "row-33", _tensor((33,), Q4_0), "rows of 33 elements, type Q4_0 needs a multiple of 32"
+    ),
     BadFile("tensor-type-removed", _tensor(_ROW, 4), "tensor 't.weight': type 4 is not supported"),
     BadFile("tensor-type-unknown", _tensor(_ROW, 99), "tensor 't.weight': type 99"),
     BadFile("tensor-type-negative", _tensor(_ROW, (1 << 32) - 1), "type 4294967295"),
-    BadFile("offset-unaligned", _tensor(_ROW, F32, 4), "offset 4 is no multiple of the alignment 32"),
+    BadFile(
+        "offset-unaligned", _tensor(_ROW, F32, 4), "offset 4 is no multiple of the alignment 32"
+    ),
     BadFile("offset-beyond", _tensor(_ROW, F32, 1 << 40), "tensor 't.weight': ends at byte"),
     BadFile("offset-wraps", _tensor(_ROW, F32, (1 << 64) - 32), "overflows 64 bits"),
     BadFile(
@@ -165,7 +179,9 @@ TENSORS = [
         "tensor 'same': occurs twice",
     ),
     BadFile(
-        "tensor-name-not-utf-8", gguf(tensors=[tensor(b"\xc0\xaf", _ROW)]), "tensor entry 0: name is not"
+        "tensor-name-not-utf-8",
+        gguf(tensors=[tensor(b"\xc0\xaf", _ROW)]),
+        "tensor entry 0: name is not",
     ),
     BadFile("tensor-name-empty", gguf(tensors=[tensor("", _ROW) + bytes(8)]), "name of 0 bytes"),
     BadFile(

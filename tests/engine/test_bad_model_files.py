@@ -1,0 +1,324 @@
+"""Every bad model file ends in an error that names the path, the thing and the limit.
+
+No crash, no memory: the worst is tried in a process of its own, whose peak is measured.
+"""
+
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from engine.bad_gguf import BAD_FILES, GOOD_FILES, BadFile
+from engine.gguf_bytes import (
+    DIM,
+    F16,
+    F32,
+    FLOAT32,
+    FLOAT64,
+    HIDDEN,
+    INT32,
+    INT64,
+    MODEL_TENSORS,
+    Q8_0,
+    STRING,
+    UINT32,
+    UINT64,
+    VOCAB,
+    TensorChange,
+    array,
+    model,
+    scalar,
+    strings,
+)
+from llamad.engine.bindings import Engine, EngineError, EngineModel, GgufFile, Sampler
+
+MAX_RSS_BYTES = 256 << 20
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def write(folder: Path, content: bytes) -> Path:
+    path = folder / "model.gguf"
+    path.write_bytes(content)
+    return path
+
+
+def run_python(script: str, *arguments: Path) -> str:
+    """Run a script that may crash in a process of its own; return what it printed."""
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([*sys.path, str(TESTS)]))
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# ---- files that break the format --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", BAD_FILES, ids=lambda bad: bad.name)
+def test_a_file_that_breaks_the_format_is_refused(tmp_path: Path, bad: BadFile) -> None:
+    path = write(tmp_path, bad.content)
+    for opened in (GgufFile, EngineModel):
+        with pytest.raises(EngineError) as caught:
+            opened(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert bad.fault in str(caught.value)
+        assert caught.value.reason in {"MODEL_CORRUPT", "MODEL_UNSUPPORTED"}
+
+
+@pytest.mark.parametrize("name", GOOD_FILES)
+def test_an_unusual_file_that_keeps_the_format_is_read(tmp_path: Path, name: str) -> None:
+    with GgufFile(write(tmp_path, GOOD_FILES[name])) as file:
+        assert file.file_bytes == len(GOOD_FILES[name])
+        file.metadata()
+        file.tensors()
+
+
+def test_bytes_that_are_no_text_survive_in_values(tmp_path: Path) -> None:
+    with GgufFile(write(tmp_path, GOOD_FILES["vocabulary"])) as file:
+        assert file.metadata() == {"tokenizer.ggml.tokens": ["a", "\udcff", ""]}
+
+
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
+    content = model()
+    path = write(tmp_path, content)
+    with GgufFile(path) as file:
+        header_bytes = min(tensor.file_offset for tensor in file.tensors())
+    for n in [*range(len(content) - 1, header_bytes, -61), *range(header_bytes, -1, -1)]:
+        os.truncate(path, n)
+        with pytest.raises(EngineError) as caught:
+            GgufFile(path)
+        assert caught.value.reason == "MODEL_CORRUPT"
+    assert "file is empty" in str(caught.value)
+
+
+def test_bad_files_cost_no_memory(tmp_path: Path) -> None:
+    script = """
+import resource, sys
+from pathlib import Path
+from engine.bad_gguf import BAD_FILES
+from llamad.engine.bindings import EngineError, EngineModel, GgufFile
+path = Path(sys.argv[1]) / "bad.gguf"
+for bad in BAD_FILES:
+    path.write_bytes(bad.content)
+    for opened in (GgufFile, EngineModel):
+        try:
+            opened(path)
+        except EngineError:
+            continue
+        raise SystemExit(f"{bad.name} was accepted")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+    assert int(run_python(script, tmp_path)) < MAX_RSS_BYTES
+
+
+# ---- paths that are no file --------------------------------------------------------------------
+
+
+def refused(path: str | Path) -> EngineError:
+    with pytest.raises(EngineError) as caught:
+        EngineModel(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    return caught.value
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    expected = {
+        fifo: "is a FIFO, must be a regular file",
+        tmp_path: "is a directory, must be a regular file",
+        Path("/dev/zero"): "is a character device, must be a regular file",
+        tmp_path / "absent": "No such file or directory",
+        loop: "Too many levels of symbolic links",
+    }
+    for path, fault in expected.items():
+        error = refused(path)
+        assert fault in str(error)
+        assert error.reason == "MODEL_UNREADABLE"
+
+
+# ---- files that fail while they are mapped -----------------------------------------------------
+
+FORWARD_ON_A_CUT_FILE = """
+import os, sys
+from llamad.engine.bindings import Engine, EngineError, EngineModel
+model = EngineModel(sys.argv[1])
+engine = Engine(model, n_threads=2, n_ctx=16)
+engine.forward([1, 2], [0, 0], [0, 1], [0, 1])
+os.truncate(sys.argv[1], 0)
+try:
+    engine.forward([3], [0], [2], [1])
+except EngineError as error:
+    print(error.reason, engine.length(0))
+"""
+
+
+def test_a_model_cut_under_the_engine_ends_the_forward_and_not_the_process(tmp_path: Path) -> None:
+    path = write(tmp_path, model())
+    assert run_python(FORWARD_ON_A_CUT_FILE, path).split() == ["MODEL_FILE_LOST", "2"]
+
+
+REPLACE_UNDER_THE_MAPPING = """
+import os, sys
+from llamad.engine.bindings import GgufFile
+file = GgufFile(sys.argv[1])
+before = file.metadata()
+with open(sys.argv[1] + ".new", "wb") as new:
+    new.write(b"something else")
+os.replace(sys.argv[1] + ".new", sys.argv[1])
+print(file.metadata() == before)
+"""
+
+
+def test_a_replaced_file_does_not_disturb_an_open_one(tmp_path: Path) -> None:
+    assert run_python(REPLACE_UNDER_THE_MAPPING, write(tmp_path, model())).split() == ["True"]
+
+
+# ---- hyperparameters ---------------------------------------------------------------------------
+
+
+def refused_model(
+    tmp_path: Path,
+    metadata: Mapping[str, bytes | None] | None = None,
+    tensors: Mapping[str, TensorChange] | None = None,
+) -> str:
+    error = refused(write(tmp_path, model(metadata, tensors)))
+    assert error.reason in {"MODEL_CORRUPT", "MODEL_UNSUPPORTED"}
+    return str(error).removeprefix(f"{tmp_path / 'model.gguf'}: ")
+
+
+def test_the_model_that_the_bad_ones_derive_from_is_good(tmp_path: Path) -> None:
+    with EngineModel(write(tmp_path, model())) as opened:
+        assert (opened.info.n_layers, opened.info.vocab_size) == (1, VOCAB)
+
+
+BAD_KEYS: Mapping[str, Sequence[bytes | None]] = {
+    "llama.block_count": [
+        scalar(UINT32, 0),
+        scalar(UINT32, 1 << 31),
+        scalar(UINT64, 1 << 40),
+        scalar(INT32, -1),
+        scalar(FLOAT32, 2.0),
+        scalar(STRING, "1"),
+        None,
+    ],
+    "llama.embedding_length": [scalar(UINT32, 0), scalar(UINT32, 1 << 31), None],
+    "llama.feed_forward_length": [scalar(UINT32, 0), scalar(INT64, -(1 << 62)), None],
+    "llama.context_length": [scalar(UINT32, 0), scalar(UINT64, 1 << 40), None],
+    "llama.attention.head_count": [
+        scalar(UINT32, 0),
+        scalar(UINT32, 1 << 20),
+        array(UINT32, 1, struct.pack("<I", 4)),
+        None,
+    ],
+    "llama.attention.head_count_kv": [scalar(UINT32, 0), scalar(UINT32, 3), scalar(UINT32, 8)],
+    "llama.attention.key_length": [scalar(UINT32, 0), scalar(UINT32, 1 << 16)],
+    "llama.attention.value_length": [scalar(UINT32, 0), scalar(UINT32, 2)],
+    "llama.attention.layer_norm_rms_epsilon": [
+        scalar(FLOAT32, 0.0),
+        scalar(FLOAT32, -1e-5),
+        scalar(FLOAT32, float("nan")),
+        scalar(FLOAT32, float("inf")),
+        scalar(FLOAT64, 1e300),
+        scalar(UINT32, 1),
+        None,
+    ],
+    "llama.rope.freq_base": [
+        scalar(FLOAT32, 0.0),
+        scalar(FLOAT32, -10000.0),
+        scalar(FLOAT32, float("nan")),
+        scalar(FLOAT32, float("inf")),
+        scalar(STRING, "10000"),
+    ],
+    "llama.rope.dimension_count": [scalar(UINT32, 0), scalar(UINT32, 3), scalar(UINT32, 64)],
+    "llama.rope.scaling.type": [scalar(STRING, "longrope"), scalar(UINT32, 1)],
+    "llama.rope.scaling.factor": [scalar(FLOAT32, 0.0), scalar(FLOAT32, float("nan"))],
+    "llama.expert_count": [scalar(UINT32, 8)],
+    "general.architecture": [scalar(UINT32, 1), scalar(STRING, ""), scalar(STRING, "gpt-j"), None],
+    "tokenizer.ggml.tokens": [strings(["a"]), strings(["a"] * (VOCAB + 1))],
+}
+
+
+@pytest.mark.parametrize("key", BAD_KEYS)
+def test_a_hyperparameter_outside_its_range_is_refused(tmp_path: Path, key: str) -> None:
+    for value in BAD_KEYS[key]:
+        message = refused_model(tmp_path, {key: value})
+        named = "architecture" if key == "general.architecture" else f"'{key}'"
+        assert named in message, (value, message)
+
+
+def test_an_odd_head_dimension_is_refused(tmp_path: Path) -> None:
+    assert "head dimension is 5" in refused_model(
+        tmp_path, {"llama.attention.key_length": scalar(UINT32, 5)}
+    )
+
+
+# ---- tensors -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODEL_TENSORS)
+def test_a_tensor_that_is_missing_or_misshapen_is_refused(tmp_path: Path, name: str) -> None:
+    shape: TensorChange = ((DIM + 1, 3, 2), F32)
+    assert f"'{name}'" in refused_model(tmp_path, tensors={name: shape})
+    if name != "output.weight":  # without one the embedding is used
+        assert f"tensor '{name}' is missing" in refused_model(tmp_path, tensors={name: None})
+
+
+BAD_TENSORS: Mapping[str, tuple[str, TensorChange]] = {
+    "norm of a block format": ("output_norm.weight", ((32,), Q8_0)),
+    "matrix as a vector": ("blk.0.ffn_up.weight", ((DIM * HIDDEN,), F32)),
+    "transposed": ("blk.0.ffn_up.weight", ((HIDDEN, DIM), F32)),
+    "embedding of another dim": ("token_embd.weight", ((DIM * 2, VOCAB), F32)),
+    "embedding of another vocabulary": ("token_embd.weight", ((DIM, VOCAB - 1), F32)),
+    "output of another vocabulary": ("output.weight", ((DIM, VOCAB + 1), F32)),
+    "bias of another length": ("blk.0.attn_q.bias", ((DIM + 1,), F32)),
+    "rope factors of another length": ("rope_freqs.weight", ((1,), F32)),
+    "rope factors of zero": ("rope_freqs.weight", ((2,), F16)),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TENSORS)
+def test_a_tensor_of_the_wrong_kind_is_refused(tmp_path: Path, case: str) -> None:
+    name, change = BAD_TENSORS[case]
+    assert f"'{name}'" in refused_model(tmp_path, tensors={name: change})
+
+
+def test_a_norm_of_halves_may_be_written_with_two_dimensions(tmp_path: Path) -> None:
+    path = write(tmp_path, model(tensors={"output_norm.weight": ((DIM, 1), F16)}))
+    with EngineModel(path) as opened:
+        assert opened.info.dim == DIM
+
+
+def test_weights_that_are_not_finite_end_in_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, model(weight=float("nan")))
+    with EngineModel(path) as opened, Engine(opened, n_threads=1, n_ctx=8) as engine:
+        sampler = Sampler(
+            vocab_size=VOCAB,
+            n_ctx=8,
+            temperature=0.0,
+            top_k=0,
+            top_p=1.0,
+            min_p=0.0,
+            typical_p=1.0,
+            repeat_penalty=1.0,
+            repeat_last_n=0,
+            presence_penalty=0.0,
+            frequency_penalty=0.0,
+            seed=1,
+            logit_bias={},
+        )
+        engine.forward([1], [0], [0], [1])
+        with pytest.raises(EngineError) as caught:
+            sampler.sample(engine, 0)
+        assert caught.value.reason == "MODEL_NOT_FINITE"
