@@ -1,4 +1,4 @@
-"""How a completion ends by itself: end token, stop strings, length; and its text on the way there."""
+"""How a completion ends by itself: end token, stop string, length, failure; and its text."""
 
 import pytest
 

@@ -1,0 +1,245 @@
+"""Models on the machine: names and links, CPUs and memory, and the plan made from them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from llamad.errors import ErrorKind, LlamadError
+from llamad.models.machine import Machine
+from llamad.models.memory_plan import MARGIN_BYTES, MIB, plan_memory
+from llamad.models.registry import ModelRegistry
+
+
+def _error(registry: ModelRegistry, model: str) -> LlamadError:
+    with pytest.raises(LlamadError) as error:
+        registry.resolve(model)
+    return error.value
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder
+
+
+def _model(folder: Path, name: str, n_bytes: int = 3) -> Path:
+    path = folder / f"{name}.gguf"
+    path.write_bytes(b"x" * n_bytes)
+    return path
+
+
+# ---- registry ---------------------------------------------------------------------------------
+
+
+def test_models_are_the_gguf_files_of_the_directory_by_name(folder: Path) -> None:
+    _model(folder, "small.Q4_0", 7)
+    _model(folder, "big")
+    (folder / "notes.txt").write_text("no model")
+    (folder / "folder.gguf").mkdir()
+    os.mkfifo(folder / "pipe.gguf")
+    found = ModelRegistry(folder).scan()
+    assert [(m.name, m.file_bytes) for m in found] == [("big", 3), ("small.Q4_0", 7)]
+    assert ModelRegistry(folder).resolve("small.Q4_0").path == folder / "small.Q4_0.gguf"
+
+
+def test_a_link_inside_the_directory_is_a_model_and_one_that_leaves_it_is_not(
+    folder: Path, tmp_path: Path
+) -> None:
+    _model(folder, "real")
+    (folder / "alias.gguf").symlink_to("real.gguf")
+    (folder / "outside.gguf").symlink_to(_model(tmp_path, "secret"))
+    (folder / "dangling.gguf").symlink_to("nothing.gguf")
+    (folder / "loop.gguf").symlink_to("loop.gguf")
+    registry = ModelRegistry(folder)
+    assert [model.name for model in registry.scan()] == ["alias", "real"]
+    assert _error(registry, "outside").reason == "MODEL_NOT_FOUND"
+
+
+def test_a_model_directory_may_itself_be_a_link(folder: Path, tmp_path: Path) -> None:
+    _model(folder, "m")
+    (tmp_path / "link").symlink_to(folder)
+    assert [model.name for model in ModelRegistry(tmp_path / "link").scan()] == ["m"]
+
+
+def test_a_missing_directory_has_no_models(tmp_path: Path) -> None:
+    registry = ModelRegistry(tmp_path / "none")
+    assert registry.scan() == []
+    assert _error(registry, "m").kind is ErrorKind.NOT_FOUND
+
+
+def test_a_path_may_lie_anywhere(folder: Path, tmp_path: Path) -> None:
+    path = _model(tmp_path, "elsewhere")
+    model = ModelRegistry(folder).resolve(str(path))
+    assert (model.name, model.path, model.file_bytes) == ("elsewhere", path, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("none.gguf", "MODEL_NOT_FOUND"),
+        ("folder.gguf", "MODEL_UNREADABLE"),
+        ("pipe.gguf", "MODEL_UNREADABLE"),
+        ("a\0b.gguf", "MODEL_UNREADABLE"),
+    ],
+)
+def test_a_path_that_is_no_regular_file_is_refused(folder: Path, name: str, reason: str) -> None:
+    (folder / "folder.gguf").mkdir()
+    os.mkfifo(folder / "pipe.gguf")
+    assert _error(ModelRegistry(folder), f"{folder}/{name}").reason == reason
+
+
+def test_a_device_is_no_model(folder: Path) -> None:
+    assert "not a regular file" in _error(ModelRegistry(folder), "/dev/zero").message
+
+
+def test_no_name_means_the_only_model(folder: Path) -> None:
+    registry = ModelRegistry(folder)
+    assert _error(registry, "").reason == "MODEL_NOT_FOUND"
+    _model(folder, "one")
+    assert registry.resolve("").name == "one"
+    _model(folder, "two")
+    error = _error(registry, "")
+    assert error.reason == "MODEL_AMBIGUOUS"
+    assert "one, two" in error.message
+
+
+# ---- machine ----------------------------------------------------------------------------------
+
+
+def _machine(tmp_path: Path, cgroup: str, available_kib: int = 4_000_000) -> Machine:
+    proc = tmp_path / "proc"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self" / "cgroup").write_text(cgroup)
+    (proc / "meminfo").write_text(f"MemTotal: 9000000 kB\nMemAvailable:   {available_kib} kB\n")
+    return Machine(proc, tmp_path / "cgroup")
+
+
+def _files(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text + "\n")
+
+
+def test_without_cgroups_memory_is_what_the_kernel_says(tmp_path: Path) -> None:
+    assert _machine(tmp_path, "").available_bytes() == 4_000_000 * 1024
+    assert Machine(tmp_path / "none", tmp_path / "none").available_bytes() is None
+
+
+def test_a_v2_limit_counts_with_its_page_cache_as_room(tmp_path: Path) -> None:
+    machine = _machine(tmp_path, "0::/system.slice/llamad.service\n")
+    unit = tmp_path / "cgroup" / "system.slice" / "llamad.service"
+    _files(
+        unit,
+        memory__max="1000000",
+        memory__current="600000",
+        memory__stat="anon 100000\ninactive_file 300000\nactive_file 100000",
+    )
+    assert machine.available_bytes() == 800_000
+
+
+def test_the_tightest_cgroup_above_the_process_counts(tmp_path: Path) -> None:
+    machine = _machine(tmp_path, "0::/a/b\n")
+    _files(tmp_path / "cgroup" / "a" / "b", memory__max="max", memory__current="10")
+    _files(tmp_path / "cgroup" / "a", memory__max="5000", memory__current="1000")
+    assert machine.available_bytes() == 4000
+
+
+def test_a_v1_limit_counts(tmp_path: Path) -> None:
+    machine = _machine(tmp_path, "5:cpu,cpuacct:/x\n4:memory:/job\n")
+    _files(
+        tmp_path / "cgroup" / "memory" / "job",
+        memory__limit_in_bytes="2000",
+        memory__usage_in_bytes="1500",
+        memory__stat="total_inactive_file 400\ntotal_active_file 0",
+    )
+    assert machine.available_bytes() == 900
+
+
+def test_a_cgroup_over_its_limit_has_no_room(tmp_path: Path) -> None:
+    machine = _machine(tmp_path, "0::/a\n")
+    _files(tmp_path / "cgroup" / "a", memory__max="1000", memory__current="3000")
+    assert machine.available_bytes() == 0
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "folder", "files", "cpus"),
+    [
+        ("0::/a\n", "a", {"cpu__max": "100000 100000"}, 1),
+        ("0::/a\n", "a", {"cpu__max": "max 100000"}, None),
+        ("0::/a/b\n", "a", {"cpu__max": "50000 100000"}, 1),
+        (
+            "3:cpu,cpuacct:/a\n",
+            "cpu/a",
+            {"cpu__cfs_quota_us": "-1", "cpu__cfs_period_us": "9"},
+            None,
+        ),
+        ("3:cpu:/a\n", "cpu/a", {"cpu__cfs_quota_us": "9", "cpu__cfs_period_us": "9"}, 1),
+    ],
+)
+def test_a_cpu_quota_bounds_the_cpus(
+    tmp_path: Path, cgroup: str, folder: str, files: dict[str, str], cpus: int | None
+) -> None:
+    machine = _machine(tmp_path, cgroup)
+    _files(tmp_path / "cgroup" / folder, **files)
+    assert machine.cpus() == (len(os.sched_getaffinity(0)) if cpus is None else cpus)
+
+
+# ---- memory plan ------------------------------------------------------------------------------
+
+GIB = 1 << 30
+
+
+def _plan(budget_bytes: int | None, weight_bytes: int = GIB, kv_tokens: int = 0):  # type: ignore[no-untyped-def]
+    return plan_memory(
+        budget_bytes=budget_bytes,
+        weight_bytes=weight_bytes,
+        kv_bytes_per_token=MIB // 8,
+        kv_tokens=kv_tokens,
+        n_ctx=2048,
+        n_sequences=4,
+    )
+
+
+def test_with_room_every_sequence_gets_its_context_and_all_weights_are_lockable() -> None:
+    plan = _plan(4 * GIB)
+    assert (plan.kv_tokens, plan.kv_bytes) == (8192, GIB)
+    assert (plan.weights_fit, plan.lockable_bytes) == (True, GIB)
+
+
+def test_without_a_known_budget_nothing_is_held_back() -> None:
+    plan = _plan(None)
+    assert (plan.kv_tokens, plan.weights_fit, plan.lockable_bytes) == (8192, True, GIB)
+
+
+def test_the_kv_cache_shrinks_before_the_weights_do_not_fit() -> None:
+    plan = _plan(MARGIN_BYTES + GIB + 600 * MIB)
+    assert (plan.kv_tokens, plan.weights_fit) == (4800, True)
+    assert plan.kv_tokens % 32 == 0
+    assert plan.kv_bytes + GIB + MARGIN_BYTES <= MARGIN_BYTES + GIB + 600 * MIB
+
+
+def test_one_whole_context_stays_when_the_weights_do_not_fit() -> None:
+    plan = _plan(MARGIN_BYTES + GIB)
+    assert (plan.kv_tokens, plan.weights_fit) == (2048, False)
+    assert plan.lockable_bytes == GIB - 2048 * MIB // 8
+
+
+def test_a_configured_kv_cache_is_not_shrunk() -> None:
+    plan = _plan(MARGIN_BYTES + GIB, kv_tokens=4096)
+    assert (plan.kv_tokens, plan.weights_fit, plan.lockable_bytes) == (4096, False, GIB // 2)
+
+
+@pytest.mark.parametrize("kv_tokens", [0, 8192])
+def test_a_kv_cache_that_does_not_fit_at_all_is_an_error_with_its_numbers(kv_tokens: int) -> None:
+    with pytest.raises(LlamadError) as error:
+        _plan(MARGIN_BYTES + 200 * MIB, kv_tokens=kv_tokens)
+    assert (error.value.kind, error.value.reason) == (ErrorKind.EXHAUSTED, "OUT_OF_MEMORY")
+    assert "264 MiB" in error.value.message
+    assert f"{kv_tokens or 2048} tokens" in error.value.message
+
+
+def test_a_budget_below_the_margin_is_an_error() -> None:
+    with pytest.raises(LlamadError, match="leaves 0 MiB"):
+        _plan(MIB)

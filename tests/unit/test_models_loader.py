@@ -1,0 +1,173 @@
+"""Loading a tiny model, and serving jobs with the real engine behind the scheduler."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llamad.config import ModelConfig
+from llamad.engine.bindings import StopFlag
+from llamad.engine.worker import EngineWorker
+from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.event import FinishReason
+from llamad.jobs.request import ChatMessage, GenerationRequest, Sampling
+from llamad.jobs.scheduler import Limits, Scheduler
+from llamad.models.loader import LoadedModel, load
+from tiny_gguf import TinyModelPath, TinySpec
+from unit.jobs.fakes import asynchronous, events_of, finish_of, text_of
+
+CONFIG = ModelConfig(threads=2, ctx_size=256, batch=32, lock=False)
+
+
+@contextmanager
+def _loaded(path: Path, config: ModelConfig = CONFIG) -> Iterator[LoadedModel]:
+    model = load(replace(config, path=str(path)), StopFlag())
+    try:
+        yield model
+    finally:
+        model.close()
+
+
+@pytest.fixture
+def tiny(tiny_model_path: TinyModelPath) -> Path:
+    return tiny_model_path(TinySpec())
+
+
+def test_a_loaded_model_tells_its_sizes(tiny: Path) -> None:
+    with _loaded(tiny) as model:
+        assert model.name == tiny.stem
+        assert (model.n_ctx, model.n_batch, model.n_sequences) == (256, 32, 4)
+        assert model.kv_blocks_total * model.kv_block_tokens == 4 * 256
+        assert model.vocab_size == model.tokenizer.vocab_size == 300
+        assert model.engine_info.n_threads == 2
+        assert model.load_seconds > 0
+
+
+def test_the_phases_are_told_in_order(tiny: Path) -> None:
+    lines: list[str] = []
+    load(replace(CONFIG, path=str(tiny), lock=True), StopFlag(), lines.append).close()
+    assert [line.split()[0] for line in lines] == ["mapping", "reading", "locking"]
+
+
+def test_the_context_is_at_most_what_the_model_was_trained_on(
+    tiny: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with _loaded(tiny, replace(CONFIG, ctx_size=4096)) as model:
+        assert model.n_ctx == 512
+    assert "ctx_size=4096 n_ctx_train=512" in caplog.text
+
+
+def test_no_threads_configured_means_the_cpus_of_the_process(tiny: Path) -> None:
+    with _loaded(tiny, replace(CONFIG, threads=0)) as model:
+        assert model.engine_info.n_threads >= 1
+
+
+def test_a_stop_before_the_weights_are_read_ends_loading(tiny: Path) -> None:
+    stop = StopFlag()
+    stop.set()
+    with pytest.raises(LlamadError) as error:
+        load(replace(CONFIG, path=str(tiny)), stop)
+    assert error.value.kind is ErrorKind.CANCELLED
+
+
+def test_a_budget_too_small_for_the_kv_cache_is_refused_before_anything_is_read(
+    tiny: Path,
+) -> None:
+    lines: list[str] = []
+    with pytest.raises(LlamadError) as error:
+        load(replace(CONFIG, path=str(tiny), memory_budget=1 << 20), StopFlag(), lines.append)
+    assert error.value.reason == "OUT_OF_MEMORY"
+    assert len(lines) == 1
+
+
+def test_a_file_that_is_no_model_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"GGUF" + b"\xff" * 60)
+    with pytest.raises(LlamadError) as error:
+        load(replace(CONFIG, path=str(path)), StopFlag())
+    assert error.value.kind in (ErrorKind.CORRUPT, ErrorKind.STATE)
+    assert "broken.gguf" in error.value.message
+
+
+# ---- the real engine behind the scheduler -----------------------------------------------------
+
+
+def _wish(i: int, **fields: object) -> GenerationRequest:
+    return GenerationRequest(
+        prompt=f"request number {i}: " + "the quick brown fox " * (i % 3),
+        max_tokens=12,
+        sampling=Sampling(seed=i),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+async def _serve(model: LoadedModel, wishes: list[GenerationRequest]) -> list[str]:
+    worker = EngineWorker(model.engine)
+    scheduler = Scheduler(model, worker, Limits(prefill_chunk=8))
+    loop = asyncio.create_task(scheduler.run())
+    jobs = [await scheduler.submit(wish) for wish in wishes]
+    texts = await asyncio.gather(*(text_of(job) for job in jobs))
+    await scheduler.drain(5.0)
+    loop.cancel()
+    await asyncio.gather(loop, return_exceptions=True)
+    worker.close()
+    return texts
+
+
+@asynchronous
+async def test_seeded_completions_are_the_same_alone_and_in_company(
+    tiny_model_path: TinyModelPath,
+) -> None:
+    path = tiny_model_path(TinySpec(weight_type="Q8_0"))
+    wishes = [_wish(i) for i in range(8)]
+    with _loaded(path) as model:
+        together = await _serve(model, wishes)
+        alone = [(await _serve(model, [wish]))[0] for wish in wishes]
+        assert model.engine.info.kv_blocks_free == model.kv_blocks_total
+    assert together == alone
+    assert len(set(together)) > 1
+
+
+@asynchronous
+async def test_a_job_cancelled_in_a_step_frees_its_blocks_and_the_others_finish(
+    tiny: Path,
+) -> None:
+    with _loaded(tiny) as model:
+        expected = await _serve(model, [_wish(1)])
+        worker = EngineWorker(model.engine)
+        scheduler = Scheduler(model, worker, Limits())
+        loop = asyncio.create_task(scheduler.run())
+        assert model.tokenizer.eos_id is not None
+        endless = Sampling(seed=2, logit_bias={model.tokenizer.eos_id: -100.0})
+        victim = await scheduler.submit(replace(_wish(2), max_tokens=None, sampling=endless))
+        other = await scheduler.submit(_wish(1))
+        async for snapshot in scheduler.watch(victim.id):
+            if snapshot.completion_tokens >= 2:
+                scheduler.cancel(victim.id)
+        assert (await events_of(victim))[-1].reason is FinishReason.CANCELLED  # type: ignore[union-attr]
+        assert await text_of(other) == expected[0]
+        await scheduler.drain(5.0)
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+        worker.close()
+        assert model.engine.info.kv_blocks_free == model.kv_blocks_total
+
+
+@asynchronous
+async def test_a_conversation_is_answered(tiny: Path) -> None:
+    wish = GenerationRequest(
+        messages=(ChatMessage("user", "hello"),), max_tokens=4, sampling=Sampling(temperature=0)
+    )
+    with _loaded(tiny) as model:
+        worker = EngineWorker(model.engine)
+        scheduler = Scheduler(model, worker, Limits())
+        loop = asyncio.create_task(scheduler.run())
+        finished = await finish_of(await scheduler.submit(wish))
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+        worker.close()
+    assert finished.completion_tokens <= 4
+    assert finished.prompt_tokens > 1
