@@ -26,6 +26,7 @@ END = 0
 TIMEOUT_SECONDS = 60.0  # only reached by a test that hangs
 
 History = tuple[int, ...]
+Rule = Callable[[History, int, int], int]  # (history, seed, number of the draw) -> token
 
 
 def letters(history: History, seed: int, draw: int) -> int:
@@ -33,7 +34,7 @@ def letters(history: History, seed: int, draw: int) -> int:
     return 97 + zlib.crc32(repr((history, seed, draw)).encode()) % 26
 
 
-def saying(text: str | bytes, then: int = END) -> Callable[[History, int, int], int]:
+def saying(text: str | bytes, then: int = END) -> Rule:
     """Return a rule that generates ``text``, then ``then`` for ever."""
     data = text.encode() if isinstance(text, str) else text
     return lambda history, seed, draw: data[draw] if draw < len(data) else then
@@ -49,7 +50,7 @@ class FakeEngine:
         self.sequences: list[list[int]] = [[] for _ in range(n_sequences)]
         self.steps: list[dict[int, int]] = []  # rows of each sequence, for every completed step
         self.threads: set[str] = set()
-        self.rule = letters
+        self.rule: Rule = letters
         self.errors: list[Exception | None] = []  # raised by the next steps, in order
         self.refused: Callable[[History], bool] = lambda history: (
             False
@@ -76,7 +77,8 @@ class FakeEngine:
             raise error
         assert 1 <= len(tokens) <= self.n_batch
         self._check_order(sequences)
-        kept, rows = [], {}
+        kept: list[History] = []
+        rows: dict[int, int] = {}
         for token, sequence, position, wanted in zip(
             tokens, sequences, positions, wants_logits, strict=True
         ):
@@ -296,14 +298,15 @@ class Bench:
         self.engine.before_step = hold
         return entered
 
-    def at_step(self, number: int, action: Callable[[], None]) -> None:
+    def at_step(self, number: int, action: Callable[[], object]) -> None:
         """Run ``action`` on the event loop while step ``number`` is held, then let it go on."""
         count = iter(range(1 << 30))
 
         def pause() -> None:
             if next(count) == number:
                 done = threading.Event()
-                self._loop.call_soon_threadsafe(lambda: (action(), done.set()))
+                self._loop.call_soon_threadsafe(action)
+                self._loop.call_soon_threadsafe(done.set)
                 assert done.wait(TIMEOUT_SECONDS)
 
         self.engine.before_step = pause

@@ -141,7 +141,7 @@ async def test_without_a_history_cancel_still_answers() -> None:
 async def test_watch_shows_every_state_and_ends_with_the_job() -> None:
     bench = Bench()
     job = await bench.scheduler.submit(request(max_tokens=5))
-    states = []
+    states: list[JobState] = []
     async with bench.running():
         async for snapshot in bench.scheduler.watch(job.id):
             if not states or states[-1] is not snapshot.state:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from llamad.jobs.event import Finished, FinishReason, PrefillProgress, Queued
+from llamad.jobs.event import Event, Finished, FinishReason, PrefillProgress, Queued
 from llamad.jobs.request import ChatMessage, GenerationRequest, Sampling
 from llamad.jobs.scheduler import Limits
 from unit.jobs.fakes import (
@@ -118,14 +118,19 @@ async def test_progress_is_told_at_most_four_times_a_second() -> None:
     bench = Bench(n_batch=1)
     job = await bench.scheduler.submit(request("x" * 40, max_tokens=1))
     bench.engine.before_step = lambda: setattr(bench.clock, "time", bench.clock.time + 0.1)
-    put: list[object] = []
-    original = job.stream.put
-    job.stream.put = lambda event: (put.append(event), original(event))[1]  # type: ignore[method-assign]
+    told: list[PrefillProgress] = []
+    put = job.stream.put
+
+    def remember(event: Event) -> bool:
+        if isinstance(event, PrefillProgress):
+            told.append(event)
+        return put(event)
+
+    job.stream.put = remember  # type: ignore[method-assign]
     async with bench.running():
         await events_of(job)
-    progress = [event for event in put if isinstance(event, PrefillProgress)]
-    assert len(progress) in range(12, 16)  # 4 seconds of prefill: every third step, and the last
-    assert progress[-1].processed_tokens == 40
+    assert len(told) in range(12, 16)  # 4 seconds of prefill: every third step, and the last
+    assert told[-1].processed_tokens == 40
 
 
 @asynchronous
