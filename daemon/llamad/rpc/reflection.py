@@ -57,7 +57,8 @@ def _renamed(file: FileDescriptor, package: str) -> FileDescriptorProto:
             method.output_type = method.output_type.replace(old, new)
     for message in copy.message_type:
         for field in message.field:
-            field.type_name = field.type_name.replace(old, new)
+            if field.type_name:
+                field.type_name = field.type_name.replace(old, new)
     return copy
 
 

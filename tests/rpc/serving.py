@@ -1,0 +1,130 @@
+"""A real server on a private Unix socket over a fake engine, for the tests of both ends."""
+
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from llamad.errors import LlamadError
+from llamad.jobs.scheduler import Limits
+from llamad.models.registry import ModelRegistry
+from llamad.rpc.convert import Rules
+from llamad.rpc.server import RpcServer
+from llamad.rpc.services import AdminService, LlamadService
+from llamad.rpc.state import ModelFacts, ServiceState, Serving
+from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
+from unit.jobs.fakes import Bench, FakeTokenizer
+
+
+class Codec(FakeTokenizer):
+    """The fake tokenizer with its way back."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(ids).decode("utf-8", "replace")
+
+
+class Service:
+    """A running server, its socket, its state and the bench behind it."""
+
+    def __init__(self, folder: Path, bench: Bench, rules: Rules, *, loaded: bool) -> None:
+        self.bench = bench
+        self.path = folder / "llamad.sock"
+        self.models = folder / "models"
+        self.models.mkdir()
+        self.state = ServiceState()
+        self.server = RpcServer(
+            self.path,
+            mode=0o660,
+            group="",
+            llamad=LlamadService(self.state, rules, "engine 1"),
+            admin=AdminService(self.state, ModelRegistry(self.models)),
+        )
+        if loaded:
+            self.load()
+
+    def load(self) -> None:
+        self.state.ready(Serving(self.bench.scheduler, Codec(), facts(self.bench)))
+        self.server.health.set_serving(True)
+
+    def fail_submit(self, error: BaseException) -> None:
+        """Let every submission raise an error."""
+
+        async def submit(request: object) -> Any:
+            raise error
+
+        self.bench.scheduler.submit = submit  # type: ignore[method-assign]
+
+    def fail_model(self, error: LlamadError) -> None:
+        self.state.failed(error)
+        self.server.health.set_serving(False)
+
+    @asynccontextmanager
+    async def channel(self) -> AsyncIterator[grpc.aio.Channel]:
+        async with grpc.aio.insecure_channel(f"unix:{self.path}") as channel:
+            yield channel
+
+    @asynccontextmanager
+    async def stub(self) -> AsyncIterator[Any]:
+        async with self.channel() as channel:
+            yield llamad_pb2_grpc.LlamadStub(channel)
+
+    @asynccontextmanager
+    async def admin(self) -> AsyncIterator[Any]:
+        async with self.channel() as channel:
+            yield admin_pb2_grpc.AdminStub(channel)
+
+
+def facts(bench: Bench) -> ModelFacts:
+    model = bench.model
+    return ModelFacts(
+        name=model.name,
+        path="/models/fake.gguf",
+        architecture="llama",
+        file_bytes=1000,
+        locked_bytes=900,
+        n_ctx=model.n_ctx,
+        n_ctx_train=1024,
+        vocab_size=model.vocab_size,
+        load_seconds=model.load_seconds,
+        kv_type="f16",
+        kv_bytes=4096,
+        threads=2,
+        kernel_set="generic",
+    )
+
+
+@asynccontextmanager
+async def serving(
+    *,
+    limits: Limits | None = None,
+    rules: Rules | None = None,
+    loaded: bool = True,
+    **sizes: int,
+) -> AsyncIterator[Service]:
+    """Run a service; sizes are those of FakeModel."""
+    bench = Bench(limits, **sizes)
+    with tempfile.TemporaryDirectory() as folder:
+        service = Service(Path(folder), bench, rules or Rules(), loaded=loaded)
+        async with bench.running():
+            await service.server.start()
+            try:
+                yield service
+            finally:
+                await service.server.stop(0)
+
+
+async def error_of_call(call: Any) -> tuple[grpc.StatusCode, str, dict[str, str]]:
+    """Return code, message and trailing metadata of a call that fails."""
+    try:
+        if hasattr(call, "read"):
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        else:
+            await call
+    except grpc.aio.AioRpcError as error:
+        return error.code(), error.details() or "", dict(error.trailing_metadata() or ())
+    raise AssertionError("the call did not fail")

@@ -1,0 +1,226 @@
+"""Every field of a request outside its range: INVALID_ARGUMENT that names it, before any work."""
+
+import math
+from typing import Any
+
+import grpc
+import pytest
+
+from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.request import Priority, Sampling
+from llamad.rpc import convert
+from llamad_api.v1 import llamad_pb2 as pb
+from rpc.serving import error_of_call, serving
+from unit.jobs.fakes import asynchronous
+
+RULES = convert.Rules()
+
+
+def generate(**fields: Any) -> pb.GenerateRequest:
+    return pb.GenerateRequest(**{"prompt": "p", **fields})
+
+
+def sampling(**fields: Any) -> pb.GenerateRequest:
+    return generate(options=pb.Options(sampling=pb.Sampling(**fields)))
+
+
+def options(**fields: Any) -> pb.GenerateRequest:
+    return generate(options=pb.Options(**fields))
+
+
+NAN, INF = math.nan, math.inf
+BAD_SAMPLING = [
+    *[("temperature", value) for value in (-0.1, NAN, INF, -INF)],
+    *[("top_k", value) for value in (-1, -(2**31))],
+    *[("top_p", value) for value in (0, -0.5, 1.5, NAN, INF)],
+    *[("min_p", value) for value in (-0.1, 1, 2, NAN)],
+    *[("typical_p", value) for value in (0, 1.1, NAN)],
+    *[("repeat_penalty", value) for value in (0, -1, NAN, INF)],
+    *[("repeat_last_n", value) for value in (-2, -(2**31))],
+    *[("presence_penalty", value) for value in (-2.5, 2.5, NAN)],
+    *[("frequency_penalty", value) for value in (-2.5, 2.5, -INF)],
+    *[("logit_bias", {5: value}) for value in (101, -101, NAN, INF)],
+    ("logit_bias", {-1: 1.0}),
+    ("logit_bias", dict.fromkeys(range(1025), 1.0)),
+]
+GOOD_SAMPLING = [
+    ("temperature", 0),
+    ("temperature", 50),
+    ("top_k", 0),
+    ("top_k", 2**31 - 1),
+    ("top_p", 1),
+    ("min_p", 0),
+    ("typical_p", 1),
+    ("repeat_penalty", 0.5),
+    ("repeat_last_n", -1),
+    ("repeat_last_n", 0),
+    ("presence_penalty", -2),
+    ("frequency_penalty", 2),
+]
+BAD_OPTIONS = [
+    ("max_tokens", 0),
+    ("stop", [""]),
+    ("stop", ["x" * 257]),
+    ("stop", ["ü" * 129]),
+    ("stop", ["x"] * 17),
+    ("stop", ["x"] * 10_000),
+    ("priority", 17),
+    ("deadline_seconds", 0),
+    ("deadline_seconds", -1),
+    ("deadline_seconds", NAN),
+    ("deadline_seconds", INF),
+    ("model", "m" * 257),
+]
+
+
+def refused(request: pb.GenerateRequest) -> LlamadError:
+    with pytest.raises(LlamadError) as caught:
+        convert.generation_request(request, RULES, "r")
+    assert caught.value.kind is ErrorKind.INVALID
+    return caught.value
+
+
+@pytest.mark.parametrize(("field", "value"), BAD_SAMPLING)
+def test_a_sampling_field_outside_its_range_is_named(field: str, value: Any) -> None:
+    error = refused(sampling(**{field: value}))
+    assert error.reason == f"INVALID_{field.upper()}"
+    assert error.message.startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize(("field", "value"), GOOD_SAMPLING)
+def test_a_sampling_field_at_the_end_of_its_range_is_taken(field: str, value: Any) -> None:
+    request = convert.generation_request(sampling(**{field: value}), RULES, "r")
+    assert getattr(request.sampling, field) == value
+
+
+@pytest.mark.parametrize(("field", "value"), BAD_OPTIONS)
+def test_an_option_outside_its_range_is_named(field: str, value: Any) -> None:
+    error = refused(options(**{field: value}))
+    assert error.reason == f"INVALID_{field.upper()}"
+    assert error.message.startswith(f"{field}: ")
+
+
+def test_an_absent_field_takes_the_configured_default_and_zero_does_not() -> None:
+    rules = convert.Rules(sampling=Sampling(temperature=0.5, top_k=7))
+    absent = convert.generation_request(generate(), rules, "r").sampling
+    assert (absent.temperature, absent.top_k, absent.seed) == (0.5, 7, None)
+    zero = convert.generation_request(sampling(temperature=0, top_k=0, seed=0), rules, "r").sampling
+    assert (zero.temperature, zero.top_k, zero.seed) == (0, 0, 0)
+
+
+def test_every_field_arrives() -> None:
+    message = pb.GenerateRequest(
+        prompt="p",
+        parse_special=True,
+        options=pb.Options(
+            model="m",
+            max_tokens=9,
+            stop=["a", "b"],
+            priority=pb.PRIORITY_BATCH,
+            deadline_seconds=2.5,
+            sampling=pb.Sampling(seed=2**64 - 1, logit_bias={3: -100}),
+        ),
+    )
+    request = convert.generation_request(message, RULES, "r")
+    assert (request.prompt, request.parse_special, request.model) == ("p", True, "m")
+    assert (request.max_tokens, request.stop) == (9, ("a", "b"))
+    assert (request.priority, request.deadline_seconds) == (Priority.BATCH, 2.5)
+    assert (request.sampling.seed, dict(request.sampling.logit_bias)) == (2**64 - 1, {3: -100.0})
+    assert request.request_id == "r"
+
+
+@pytest.mark.parametrize("prompt", ["", "x" * (2**20 + 1), "ü" * (2**19 + 1)])
+def test_an_empty_or_huge_prompt_is_refused(prompt: str) -> None:
+    assert refused(generate(prompt=prompt)).reason == "INVALID_PROMPT"
+
+
+def test_the_configured_prompt_limit_holds_for_messages_together() -> None:
+    rules = convert.Rules(max_prompt_bytes=10)
+    with pytest.raises(LlamadError, match="prompt: has 11 bytes, at most 10"):
+        convert.generation_request(generate(prompt="x" * 11), rules, "r")
+    messages = [pb.Message(role="user", content="x" * 6)] * 2
+    with pytest.raises(LlamadError, match=r"messages\.content: has 12 bytes in all, at most 10"):
+        convert.chat_request(pb.ChatRequest(messages=messages), rules, "r")
+
+
+def test_nul_bytes_in_a_prompt_are_text() -> None:
+    assert convert.generation_request(generate(prompt="a\0b"), RULES, "r").prompt == "a\0b"
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([], "INVALID_MESSAGES"),
+        ([pb.Message(role="user", content="x")] * 1025, "INVALID_MESSAGES"),
+        ([pb.Message(role="wizard", content="x")], "INVALID_MESSAGES_ROLE"),
+        ([pb.Message(content="x")], "INVALID_MESSAGES_ROLE"),
+        ([pb.Message(role="x" * 10_000, content="x")], "INVALID_MESSAGES_ROLE"),
+        ([pb.Message(role="user", content="x" * (2**20 + 1))], "INVALID_MESSAGES_CONTENT"),
+    ],
+)
+def test_a_bad_conversation_is_refused(messages: list[pb.Message], reason: str) -> None:
+    with pytest.raises(LlamadError) as caught:
+        convert.chat_request(pb.ChatRequest(messages=messages), RULES, "r")
+    assert caught.value.reason == reason
+    assert len(caught.value.message) < 200
+
+
+@asynchronous
+async def test_a_refused_request_never_becomes_a_job() -> None:
+    async with serving() as service, service.stub() as stub:
+        code, message, metadata = await error_of_call(stub.Generate(sampling(temperature=-1)))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert message == "temperature: is -1, must be at least 0 and finite"
+        assert metadata["llamad-reason"] == "INVALID_TEMPERATURE"
+        assert service.bench.scheduler.list(include_ended=True) == []
+
+
+@asynchronous
+async def test_a_10_megabyte_prompt_is_refused_by_its_size() -> None:
+    async with serving() as service, service.stub() as stub:
+        request = pb.GenerateRequest(prompt="x" * 10_000_000)
+        code, message, _ = await error_of_call(stub.Generate(request))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert message == "prompt: has 10000000 bytes, at most 1048576"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x0a\x02\xff\xfe",  # a prompt that is no UTF-8
+        b"\x0a\x03\xed\xa0\x80",  # a lone surrogate
+        b"\x0a\x7f",  # truncated
+        b"\xff" * 20,
+    ],
+)
+@asynchronous
+async def test_bytes_that_are_no_message_are_an_invalid_request(data: bytes) -> None:
+    async with serving() as service, service.channel() as channel:
+        code, _, metadata = await error_of_call(
+            channel.unary_stream("/llamad.v1.Llamad/Generate")(data)
+        )
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert metadata["llamad-reason"] == "INVALID_REQUEST"
+
+
+@pytest.mark.parametrize("tokens", [[256], [-1], [1, 2, 2**31 - 1]])
+@asynchronous
+async def test_a_token_outside_the_vocabulary_is_refused(tokens: list[int]) -> None:
+    async with serving() as service, service.stub() as stub:
+        code, message, _ = await error_of_call(stub.Detokenize(pb.DetokenizeRequest(tokens=tokens)))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "must be 0 to 255" in message
+
+
+@pytest.mark.parametrize("method", ["GetJob", "CancelJob", "WatchJob"])
+@asynchronous
+async def test_a_job_id_that_is_missing_unknown_or_huge_is_refused(method: str) -> None:
+    request = getattr(pb, f"{method}Request")
+    async with serving() as service, service.stub() as stub:
+        for job_id, reason in (
+            ("", "INVALID_ID"),
+            ("j" * 300, "INVALID_ID"),
+            ("j1", "JOB_NOT_FOUND"),
+        ):
+            _, _, metadata = await error_of_call(getattr(stub, method)(request(id=job_id)))
+            assert metadata["llamad-reason"] == reason
