@@ -106,24 +106,6 @@ LLD_INLINE void superblock_sums(int type, int width, const lld_row_group *w, lld
     }
 }
 
-/* The float steps of one superblock and column; i: its index in x->d. */
-LLD_INLINE float32x4_t superblock_step(int type, float32x4_t acc, row_sums pairs, const lld_row_group *w,
-                                       const lld_k_scales *k, const lld_acts *x, size_t i)
-{
-    const int16_t *sum16 = x->sum16 + i * 16;
-    int32x4_t sum = vpaddq_s32(pairs.low, pairs.high);
-    float32x4_t d = lld_row_halves(w, lld_k_d_offset(type));
-    if (lld_k_offset(type))
-        sum = vmlaq_n_s32(sum, lld_k_dot_sums(type, k->scale, sum16), lld_k_offset(type));
-    acc = vfmaq_f32(acc, vmulq_n_f32(d, x->d[i]), vcvtq_f32_s32(sum));
-    if (lld_k_has_min(type)) {
-        float32x4_t dmin = lld_row_halves(w, lld_k_d_offset(type) + sizeof(uint16_t));
-        float32x4_t mins = vcvtq_f32_s32(lld_k_dot_sums(type, k->min, sum16));
-        acc = vfmsq_f32(acc, vmulq_n_f32(dmin, x->d[i]), mins);
-    }
-    return acc;
-}
-
 LLD_INLINE void k_cell(int type, int width, float *out, size_t out_stride, const lld_row_group *group,
                        const lld_acts *x, size_t col, size_t n_cols)
 {
@@ -143,7 +125,8 @@ LLD_INLINE void k_cell(int type, int width, float *out, size_t out_stride, const
         lld_k_scales_at(type, &w, &k);
         superblock_sums(type, width, &w, &k, y, sum);
         for (int c = 0; c < width; c++) {
-            acc[c] = superblock_step(type, acc[c], sum[c], &w, &k, x, column[c] * n_blocks + b);
+            int32x4_t rows = vpaddq_s32(sum[c].low, sum[c].high);
+            acc[c] = lld_k_float_step(type, acc[c], rows, &w, &k, x, column[c] * n_blocks + b);
             y[c] += LLD_QK_K;
         }
         for (int r = 0; r < 4; r++)

@@ -264,5 +264,22 @@ LLD_INLINE int32x4_t lld_k_dot_sums(int type, const int16_t (*rows)[4], const in
     return lld_dot_8_sums(lld_dot_8_sums(acc, rows, low), rows + 8, high);
 }
 
+/* The float steps of one superblock (that w points to) and one column; i: its index in x->d. */
+LLD_INLINE float32x4_t lld_k_float_step(int type, float32x4_t acc, int32x4_t sum, const lld_row_group *w,
+                                        const lld_k_scales *k, const lld_acts *x, size_t i)
+{
+    const int16_t *sum16 = x->sum16 + i * 16;
+    float32x4_t d = lld_row_halves(w, lld_k_d_offset(type));
+    if (lld_k_offset(type))
+        sum = vmlaq_n_s32(sum, lld_k_dot_sums(type, k->scale, sum16), lld_k_offset(type));
+    acc = vfmaq_f32(acc, vmulq_n_f32(d, x->d[i]), vcvtq_f32_s32(sum));
+    if (lld_k_has_min(type)) {
+        float32x4_t dmin = lld_row_halves(w, lld_k_d_offset(type) + sizeof(uint16_t));
+        float32x4_t mins = vcvtq_f32_s32(lld_k_dot_sums(type, k->min, sum16));
+        acc = vfmsq_f32(acc, vmulq_n_f32(dmin, x->d[i]), mins);
+    }
+    return acc;
+}
+
 #endif
 #endif
