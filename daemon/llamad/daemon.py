@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from llamad import __version__, systemd
@@ -19,8 +19,7 @@ from llamad.config import Config
 from llamad.engine import bindings
 from llamad.engine.worker import EngineWorker
 from llamad.errors import ErrorKind, LlamadError
-from llamad.jobs.event import Timings
-from llamad.jobs.job import JobSnapshot, JobState
+from llamad.jobs.job import JobSnapshot
 from llamad.jobs.request import Sampling
 from llamad.jobs.scheduler import Limits, Scheduler
 from llamad.logs import fields
@@ -29,7 +28,7 @@ from llamad.models.registry import ModelRegistry
 from llamad.rpc.convert import Rules
 from llamad.rpc.server import RpcServer
 from llamad.rpc.services import AdminService, LlamadService
-from llamad.rpc.state import ModelFacts, ServiceState, Serving
+from llamad.rpc.state import ModelFacts, Phase, ServiceState, Serving
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +36,10 @@ STOP_GRACE_SECONDS = 1.0  # for the last events to reach their clients, once no 
 
 
 class Daemon:
-    """One run of the service. ``run`` once, on an event loop in the main thread."""
+    """One run of the service: ``run``, once, on an event loop in the main thread.
+
+    It is also the scheduler's Observer.
+    """
 
     def __init__(self, config: Config, *, model_required: bool) -> None:
         """Wire the service; ``model_required`` ends the run when the model cannot be loaded."""
@@ -59,6 +61,7 @@ class Daemon:
         self._stop = asyncio.Event()  # a signal came
         self._hurry = asyncio.Event()  # a second one
         self._stop_loading = bindings.StopFlag()
+        self._served = 0  # jobs that have ended
 
     async def run(self) -> None:
         """Serve until a signal. Raises the LlamadError of a socket or a required model."""
@@ -138,9 +141,7 @@ class Daemon:
 
     async def _serve(self, model: LoadedModel) -> None:
         worker = EngineWorker(model.engine)
-        scheduler = Scheduler(
-            model, worker, _limits(self._config), observer=_Observer(self._model_failed)
-        )
+        scheduler = Scheduler(model, worker, _limits(self._config), observer=self)
         try:
             async with asyncio.TaskGroup() as tasks:
                 steps = tasks.create_task(scheduler.run(), name="scheduler")
@@ -170,7 +171,14 @@ class Daemon:
             )
         )
 
-    def _model_failed(self, error: LlamadError) -> None:
+    def on_ended(self, snapshot: JobSnapshot, timings: Timings) -> None:
+        """Show in ``systemctl status`` that the service is alive; the history logs the job."""
+        self._served += 1
+        if self._state.phase is Phase.READY:
+            self._notifier.status(f"{self._state.detail}: {self._served} requests served")
+
+    def on_model_failed(self, error: LlamadError) -> None:
+        """Live on without the model, and say so."""
         self._state.failed(error)
         self._server.health.set_serving(False)
         self._notifier.status(f"the model failed: {error.message}")
@@ -212,35 +220,6 @@ class Daemon:
         self._state.stopping()
         self._server.health.set_serving(False)
         self._notifier.stopping(self._state.detail)
-
-
-class _Observer:
-    """Writes the line of every ended job, and passes on the loss of the model."""
-
-    def __init__(self, on_model_failed: Callable[[LlamadError], None]) -> None:
-        self.on_model_failed = on_model_failed
-
-    def on_ended(self, snapshot: JobSnapshot, timings: Timings) -> None:
-        """Log one line; a job that failed is a warning."""
-        reason = snapshot.finish_reason
-        failed = snapshot.state is JobState.FAILED
-        log.log(
-            logging.WARNING if failed else logging.INFO,
-            fields(
-                f"job {snapshot.state.value}",
-                job=snapshot.id,
-                request=snapshot.request_id,
-                reason=snapshot.error_reason or (reason.value if reason else None),
-                message=snapshot.error or None,
-                prompt_tokens=snapshot.prompt_tokens,
-                completion_tokens=snapshot.completion_tokens,
-                queue_seconds=timings.queue_seconds,
-                prefill_seconds=timings.prefill_seconds,
-                decode_seconds=timings.decode_seconds,
-                time_to_first_token_seconds=timings.time_to_first_token_seconds,
-                time_per_output_token_seconds=timings.time_per_output_token_seconds,
-            ),
-        )
 
 
 def _limits(config: Config) -> Limits:
