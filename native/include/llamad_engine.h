@@ -118,6 +118,10 @@ void lld_model_get_info(const lld_model *model, lld_model_info *out);
  * engine's. *stop (may be NULL) is polled: nonzero ends the work early with LLD_ERR_CANCELLED. */
 int lld_model_populate(lld_model *model, const volatile int32_t *stop);
 
+/* Copy the weights into anonymous memory with transparent huge pages, in place of the mapped file: the
+ * memory is no longer reclaimable, but reads faster (1.1x to 1.35x on x86-64). Before any engine runs. */
+int lld_model_use_huge_pages(lld_model *model, const volatile int32_t *stop);
+
 /* mlock weights in file order, up to max_bytes; *locked_bytes says how much was locked. Fewer bytes
  * than asked is not an error (RLIMIT_MEMLOCK); lld_error_message() then holds the reason. */
 int lld_model_lock(lld_model *model, uint64_t max_bytes, uint64_t *locked_bytes);

@@ -198,9 +198,7 @@ int lld_engine_forward(lld_engine *engine, const int32_t *tokens, const uint32_t
     if (status != LLD_OK) return status;
     status = reserve_runs(engine);
     if (status == LLD_OK) status = lld_forward_run(f);
-    if (status == LLD_OK && lld_mapping_faulted(&engine->model->file->mapping))
-        status = lld_fail(LLD_ERR_FAULT, "%s: the file shrank, was replaced in place or could not be read while it was in use",
-                          engine->model->file->path);
+    if (status == LLD_OK) status = lld_file_name_fault(engine->model->file, LLD_OK);
     if (status != LLD_OK) {
         release_reserved(engine);
         return status;

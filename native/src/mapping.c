@@ -120,6 +120,29 @@ static const char *kind_of(mode_t mode)
                             : "no regular file";
 }
 
+/* Map size bytes of fd where a huge page may begin, so that residency.c can put huge pages there. */
+static void *map_aligned(int fd, size_t size)
+{
+    size_t room = size + LLD_HUGE_PAGE_BYTES;
+    uint8_t *reserved = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (reserved == MAP_FAILED)
+        return MAP_FAILED;
+    size_t before = (size_t)-(uintptr_t)reserved % LLD_HUGE_PAGE_BYTES;
+    void *bytes = mmap(reserved + before, size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+    int error = errno;
+    if (bytes == MAP_FAILED) {
+        munmap(reserved, room);
+        errno = error;
+        return MAP_FAILED;
+    }
+    size_t end = (before + size + page_bytes - 1) & ~(page_bytes - 1);
+    if (before > 0)
+        munmap(reserved, before);
+    if (end < room)
+        munmap(reserved + end, room - end);
+    return bytes;
+}
+
 /* Check that fd is a regular file that is not empty, and map it. */
 static int map_descriptor(const char *path, int fd, lld_mapping *out)
 {
@@ -134,7 +157,7 @@ static int map_descriptor(const char *path, int fd, lld_mapping *out)
     if ((uintmax_t)st.st_size > SIZE_MAX / 2)
         return lld_fail(LLD_ERR_MEMORY, "%s: %jd bytes are more than can be mapped",
                         lld_path_tail(path), (intmax_t)st.st_size);
-    void *bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    void *bytes = map_aligned(fd, (size_t)st.st_size);
     if (bytes == MAP_FAILED)
         return lld_fail(errno == ENOMEM ? LLD_ERR_MEMORY : LLD_ERR_IO,
                         "%s: cannot map %jd bytes: %s", lld_path_tail(path), (intmax_t)st.st_size,

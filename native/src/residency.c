@@ -1,8 +1,9 @@
-/* residency.c - which pages of the mapped weights are in memory: lld_model_populate, lld_model_lock.
+/* residency.c - which pages hold the mapped weights: lld_model_populate, lld_model_use_huge_pages, lld_model_lock.
  * Works in file order, which is layer order in every converter's output, in pieces so that a stop
  * request is seen soon. Plans nothing: the caller knows the budget. */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -10,7 +11,7 @@
 #include "model.h"
 #include "status.h"
 
-enum { PIECE_BYTES = 8 << 20 };
+enum { PIECE_BYTES = 8 << 20, HUGE_PIECE_BYTES = 16 * LLD_HUGE_PAGE_BYTES };
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22 /* Linux 5.14 */
@@ -33,8 +34,40 @@ int lld_model_populate(lld_model *model, const volatile int32_t *stop)
         if (left > 2 * (size_t)PIECE_BYTES) /* read the next piece while this one is mapped */
             madvise(map->bytes + at + PIECE_BYTES, PIECE_BYTES, MADV_WILLNEED);
         if (madvise(map->bytes + at, piece, MADV_POPULATE_READ) != 0) touch_pages(map->bytes + at, piece, page);
-        if (lld_mapping_faulted(map))
-            return lld_fail(LLD_ERR_FAULT, "%s: the file shrank or could not be read near byte %zu", model->file->path, at);
+        int status = lld_file_name_fault(model->file, LLD_OK);
+        if (status != LLD_OK) return status;
+    }
+    return LLD_OK;
+}
+
+/* Copy one piece into anonymous memory and move that over the file's pages, so that every pointer stays. */
+static int replace_piece(uint8_t *bytes, size_t size)
+{
+    uint8_t *room = mmap(NULL, size + LLD_HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (room == MAP_FAILED) return lld_fail(LLD_ERR_MEMORY, "no memory for %zu bytes of weights in huge pages", size);
+    size_t before = (size_t)-(uintptr_t)room % LLD_HUGE_PAGE_BYTES;
+    uint8_t *copy = room + before;
+    madvise(copy, size, MADV_HUGEPAGE); /* a kernel without huge pages keeps small ones */
+    memcpy(copy, bytes, size);
+    bool moved = mprotect(copy, size, PROT_READ) == 0 &&
+                 mremap(copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, bytes) == bytes;
+    int error = errno;
+    if (before > 0) munmap(room, before);
+    munmap(moved ? copy + size : copy, LLD_HUGE_PAGE_BYTES - before + (moved ? 0 : size));
+    if (!moved) return lld_fail(LLD_ERR_MEMORY, "cannot move %zu bytes of weights: %s", size, strerror(error));
+    return LLD_OK;
+}
+
+int lld_model_use_huge_pages(lld_model *model, const volatile int32_t *stop)
+{
+    const lld_mapping *map = &model->file->mapping;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), size = (map->size + page - 1) & ~(page - 1);
+    for (size_t at = 0; at < size; at += HUGE_PIECE_BYTES) {
+        size_t left = size - at, piece = left < HUGE_PIECE_BYTES ? left : HUGE_PIECE_BYTES;
+        if (stop != NULL && *stop != 0) return lld_fail(LLD_ERR_CANCELLED, "loading was stopped");
+        if (left > piece) madvise(map->bytes + at + piece, piece, MADV_WILLNEED);
+        int status = lld_file_name_fault(model->file, replace_piece(map->bytes + at, piece));
+        if (status != LLD_OK) return status;
     }
     return LLD_OK;
 }

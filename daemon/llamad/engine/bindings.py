@@ -254,6 +254,10 @@ class StopFlag:
         self._flag[0] = 1
 
 
+def _stop_pointer(stop: StopFlag | None) -> Any:
+    return ffi.NULL if stop is None else stop._flag
+
+
 class EngineModel(_Handle):
     """A mapped model: immutable hyperparameters and weights."""
 
@@ -275,7 +279,11 @@ class EngineModel(_Handle):
 
     def populate(self, stop: StopFlag | None = None) -> None:
         """Read the weights into the page cache and map them; blocks as long as the disk needs."""
-        _check(lib.lld_model_populate(self._pointer, ffi.NULL if stop is None else stop._flag))
+        _check(lib.lld_model_populate(self._pointer, _stop_pointer(stop)))
+
+    def use_huge_pages(self, stop: StopFlag | None = None) -> None:
+        """Copy the weights into huge pages, in place of the mapped file; before any engine runs."""
+        _check(lib.lld_model_use_huge_pages(self._pointer, _stop_pointer(stop)))
 
     def lock(self, max_bytes: int) -> int:
         """Lock up to max_bytes of the weights in memory; return the bytes that are locked."""

@@ -35,6 +35,7 @@ class BenchResult:
     decode_tokens: int
     cpu: str
     kv_type: str
+    huge_pages: bool
     peak_rss_bytes: int
     bytes_read_per_token: float
 
@@ -50,6 +51,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "-b", "--sequences", type=_positive, default=1, help="sequences decoded together (1)"
     )
     parser.add_argument("--kv-type", choices=sorted(KV_TYPES), default="f16")
+    parser.add_argument(
+        "--huge-pages", action="store_true", help="copy the weights into huge pages first"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -64,7 +68,13 @@ def _positive(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Measure, then print a table or one JSON object."""
     result = measure(
-        args.model, args.threads, args.prompt, args.decode, args.sequences, args.kv_type
+        args.model,
+        args.threads,
+        args.prompt,
+        args.decode,
+        args.sequences,
+        args.kv_type,
+        huge_pages=args.huge_pages,
     )
     if args.json:
         print(json.dumps(asdict(result)))
@@ -75,7 +85,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(
-    path: str, n_threads: int, n_prompt: int, n_decode: int, n_sequences: int, kv_type: str
+    path: str,
+    n_threads: int,
+    n_prompt: int,
+    n_decode: int,
+    n_sequences: int,
+    kv_type: str,
+    *,
+    huge_pages: bool = False,
 ) -> BenchResult:
     """Load the model and time one prefill of n_prompt tokens and n_decode decode steps.
 
@@ -84,7 +101,10 @@ def measure(
     """
     start = time.perf_counter()
     with EngineModel(path) as model:
-        model.populate()
+        if huge_pages:
+            model.use_huge_pages()
+        else:
+            model.populate()
         engine = Engine(
             model,
             n_threads=n_threads,
@@ -118,6 +138,7 @@ def measure(
                 decode_tokens=n_decode,
                 cpu=engine.info.kernel_set,
                 kv_type=kv_type,
+                huge_pages=huge_pages,
                 peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 bytes_read_per_token=round((_read_bytes() - read_before) / generated, 1),
             )
