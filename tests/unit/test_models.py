@@ -191,10 +191,10 @@ def test_a_cpu_quota_bounds_the_cpus(
 GIB = 1 << 30
 
 
-def _plan(budget_bytes: int | None, weight_bytes: int = GIB, kv_tokens: int = 0):  # type: ignore[no-untyped-def]
+def _plan(budget_bytes: int | None, model_bytes: int = GIB, kv_tokens: int = 0):  # type: ignore[no-untyped-def]
     return plan_memory(
         budget_bytes=budget_bytes,
-        weight_bytes=weight_bytes,
+        model_bytes=model_bytes,
         kv_bytes_per_token=MIB // 8,
         kv_tokens=kv_tokens,
         n_ctx=2048,
@@ -202,33 +202,33 @@ def _plan(budget_bytes: int | None, weight_bytes: int = GIB, kv_tokens: int = 0)
     )
 
 
-def test_with_room_every_sequence_gets_its_context_and_all_weights_are_lockable() -> None:
+def test_with_room_every_sequence_gets_its_context_and_the_whole_model_is_lockable() -> None:
     plan = _plan(4 * GIB)
     assert (plan.kv_tokens, plan.kv_bytes) == (8192, GIB)
-    assert (plan.weights_fit, plan.lockable_bytes) == (True, GIB)
+    assert (plan.model_fits, plan.lockable_bytes) == (True, GIB)
 
 
 def test_without_a_known_budget_nothing_is_held_back() -> None:
     plan = _plan(None)
-    assert (plan.kv_tokens, plan.weights_fit, plan.lockable_bytes) == (8192, True, GIB)
+    assert (plan.kv_tokens, plan.model_fits, plan.lockable_bytes) == (8192, True, GIB)
 
 
-def test_the_kv_cache_shrinks_before_the_weights_do_not_fit() -> None:
+def test_the_kv_cache_shrinks_before_the_model_does_not_fit() -> None:
     plan = _plan(MARGIN_BYTES + GIB + 600 * MIB)
-    assert (plan.kv_tokens, plan.weights_fit) == (4800, True)
+    assert (plan.kv_tokens, plan.model_fits) == (4800, True)
     assert plan.kv_tokens % 32 == 0
     assert plan.kv_bytes + GIB + MARGIN_BYTES <= MARGIN_BYTES + GIB + 600 * MIB
 
 
-def test_one_whole_context_stays_when_the_weights_do_not_fit() -> None:
+def test_one_whole_context_stays_when_the_model_does_not_fit() -> None:
     plan = _plan(MARGIN_BYTES + GIB)
-    assert (plan.kv_tokens, plan.weights_fit) == (2048, False)
+    assert (plan.kv_tokens, plan.model_fits) == (2048, False)
     assert plan.lockable_bytes == GIB - 2048 * MIB // 8
 
 
 def test_a_configured_kv_cache_is_not_shrunk() -> None:
     plan = _plan(MARGIN_BYTES + GIB, kv_tokens=4096)
-    assert (plan.kv_tokens, plan.weights_fit, plan.lockable_bytes) == (4096, False, GIB // 2)
+    assert (plan.kv_tokens, plan.model_fits, plan.lockable_bytes) == (4096, False, GIB // 2)
 
 
 @pytest.mark.parametrize("kv_tokens", [0, 8192])

@@ -331,11 +331,8 @@ class Scheduler:
         jobs = [entry.job for entry, _ in step]
         try:
             result = await self._compute(jobs, StepPlan(tuple(chunk for _, chunk in step)))
-        except LlamadError as error:
-            self._step_failed(jobs, error)
-        except Exception:
-            logger.exception("step failed")
-            self._step_failed(jobs, _internal())
+        except Exception as error:
+            self._step_failed(jobs, _for_client(error, "step"))
         else:
             for (entry, chunk), drawn in zip(step, result, strict=True):
                 self._read(entry, chunk, drawn)
@@ -363,9 +360,9 @@ class Scheduler:
                 return
             try:
                 entry = start(job, slot, self._model)
-            except LlamadError as error:
+            except Exception as error:
                 self._slots.give_back(slot)
-                self._end(job, JobState.FAILED, error=error)
+                self._end(job, JobState.FAILED, error=_for_client(error, "starting a job"))
                 continue
             self._queue.remove(job.id)
             entry.progress_at = job.started_at = self._clock.now()
@@ -398,9 +395,8 @@ class Scheduler:
         elif drawn is not None:
             try:
                 self._read_token(entry, drawn.token)
-            except Exception:
-                logger.exception("reading a token failed")
-                self._end(job, JobState.FAILED, error=_internal())
+            except Exception as error:
+                self._end(job, JobState.FAILED, error=_for_client(error, "reading a token"))
 
     def _read_prompt_rows(self, entry: Running, n_rows: int) -> None:
         """Count prompt rows; tell of progress in a prompt that takes more than one step."""
@@ -479,7 +475,11 @@ def _slow_client(max_bytes: int) -> LlamadError:
     )
 
 
-def _internal() -> LlamadError:
+def _for_client(error: Exception, doing: str) -> LlamadError:
+    """Return the error a client may see; a bug goes to the log, with its traceback."""
+    if isinstance(error, LlamadError):
+        return error
+    logger.error("%s failed", doing, exc_info=error)
     return LlamadError(
         ErrorKind.INTERNAL, "INTERNAL", "internal error; the journal has the details"
     )

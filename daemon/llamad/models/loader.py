@@ -194,7 +194,7 @@ def _plan(config: ModelConfig, info: ModelInfo, n_ctx: int) -> MemoryPlan:
     per_token = {"f16": info.kv_bytes_per_token_f16, "q8_0": info.kv_bytes_per_token_q8_0}
     return plan_memory(
         budget_bytes=Machine().available_bytes() if budget is None else budget,
-        weight_bytes=info.weight_bytes,
+        model_bytes=info.file_bytes,
         kv_bytes_per_token=per_token[config.kv_type],
         kv_tokens=config.kv_tokens,
         n_ctx=n_ctx,
@@ -210,22 +210,31 @@ def _make_resident(
     stop: StopFlag,
     tell: Callable[[str], None],
 ) -> int:
-    """Read the weights in when all of them fit, lock what may be; return the locked bytes."""
-    if plan.weights_fit:
+    """Read the file in when all of it fits, lock what may be locked; return the locked bytes."""
+    if plan.model_fits:
         tell(f"reading {file.name}, {file.file_bytes} bytes")
         model.populate(stop)
     else:
         logger.warning(
             fields(
                 "model does not fit its memory budget, part of it is read for every token",
-                weight_bytes=model.info.weight_bytes,
+                file_bytes=file.file_bytes,
                 resident_bytes=plan.lockable_bytes,
             )
         )
     if not config.lock or plan.lockable_bytes == 0:
         return 0
     tell(f"locking {file.name}")
-    return model.lock(plan.lockable_bytes)
+    locked_bytes = model.lock(plan.lockable_bytes)
+    if locked_bytes < plan.lockable_bytes:
+        logger.warning(
+            fields(
+                "model locked in part, RLIMIT_MEMLOCK allows no more",
+                locked_bytes=locked_bytes,
+                lockable_bytes=plan.lockable_bytes,
+            )
+        )
+    return locked_bytes
 
 
 def _create_engine(config: ModelConfig, model: EngineModel, n_ctx: int, plan: MemoryPlan) -> Engine:

@@ -1,7 +1,7 @@
 """The memory plan of one model on one machine, made before anything is loaded.
 
 A model that does not fit its memory is read from the disk again for every token, so the budget is
-divided first: margin, KV cache, and then weights that may be locked. Pure arithmetic on bytes.
+divided first: margin, KV cache, and then the file that may be locked. Pure arithmetic on bytes.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ class MemoryPlan:
 
     kv_tokens: int  # over all sequences
     kv_bytes: int
-    weights_fit: bool  # all weights stay in memory beside the KV cache
-    lockable_bytes: int  # of the weights
+    model_fits: bool  # the whole file stays in memory beside the KV cache
+    lockable_bytes: int  # of the file
 
 
 def plan_memory(
     *,
     budget_bytes: int | None,
-    weight_bytes: int,
+    model_bytes: int,
     kv_bytes_per_token: int,
     kv_tokens: int,
     n_ctx: int,
@@ -35,17 +35,17 @@ def plan_memory(
     """Divide ``budget_bytes`` (None: no limit is known).
 
     ``kv_tokens`` 0 gives every sequence its whole context, and less, but at least one whole
-    context, when the weights would not fit beside that. Raises OUT_OF_MEMORY when the KV cache
-    does not fit at all; weights that do not fit are no error.
+    context, when the model would not fit beside that. Raises OUT_OF_MEMORY when the KV cache
+    does not fit at all; a model that does not fit is no error.
     """
     wanted = kv_tokens or n_ctx * n_sequences
     if budget_bytes is None:
-        return MemoryPlan(wanted, wanted * kv_bytes_per_token, True, weight_bytes)
+        return MemoryPlan(wanted, wanted * kv_bytes_per_token, True, model_bytes)
     room = budget_bytes - MARGIN_BYTES
     if not kv_tokens:
-        beside_weights = max(0, room - weight_bytes) // kv_bytes_per_token
-        beside_weights -= beside_weights % KV_BLOCK_TOKENS
-        wanted = min(wanted, max(n_ctx, beside_weights))
+        beside_model = max(0, room - model_bytes) // kv_bytes_per_token
+        beside_model -= beside_model % KV_BLOCK_TOKENS
+        wanted = min(wanted, max(n_ctx, beside_model))
     kv_bytes = wanted * kv_bytes_per_token
     if kv_bytes > room:
         raise LlamadError(
@@ -55,4 +55,4 @@ def plan_memory(
             f" {budget_bytes // MIB} MiB leaves {max(0, room) // MIB} MiB",
         )
     left = room - kv_bytes
-    return MemoryPlan(wanted, kv_bytes, weight_bytes <= left, min(weight_bytes, left))
+    return MemoryPlan(wanted, kv_bytes, model_bytes <= left, min(model_bytes, left))

@@ -192,12 +192,22 @@ async def test_a_lost_model_file_fails_every_job_and_the_service_lives() -> None
     assert bench.scheduler.counts().running == bench.scheduler.counts().queued == 0
 
 
-@asynchronous
-async def test_a_refused_sampler_fails_its_job_and_frees_its_slot() -> None:
-    bench = Bench(n_sequences=1)
-    bench.model.sampler_error = LlamadError(ErrorKind.INVALID, "INVALID_ARGUMENT", "top_p is 2")
-    async with bench.running():
-        error = await error_of(await bench.scheduler.submit(request()))
-        bench.model.sampler_error = None
-        await finish_of(await bench.scheduler.submit(request(max_tokens=1)))
-    assert error.reason == "INVALID_ARGUMENT"
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        (LlamadError(ErrorKind.INVALID, "INVALID_ARGUMENT", "top_p is 2"), "INVALID_ARGUMENT"),
+        (OverflowError("a bug"), "INTERNAL"),
+    ],
+)
+def test_a_job_that_cannot_start_fails_and_frees_its_slot(raised: Exception, reason: str) -> None:
+    @asynchronous
+    async def check() -> None:
+        bench = Bench(n_sequences=1)
+        bench.model.sampler_error = raised
+        async with bench.running():
+            error = await error_of(await bench.scheduler.submit(request()))
+            bench.model.sampler_error = None
+            await finish_of(await bench.scheduler.submit(request(max_tokens=1)))
+        assert error.reason == reason
+
+    check()
