@@ -51,7 +51,8 @@ class JobHistory:
 
 
 def _log(job: JobSnapshot, timings: Timings) -> None:
-    logger.info(
+    logger.log(
+        logging.WARNING if job.state is JobState.FAILED else logging.INFO,
         fields(
             f"request {job.state.value}",
             job=job.id,
@@ -63,5 +64,6 @@ def _log(job: JobSnapshot, timings: Timings) -> None:
             prefill_seconds=timings.prefill_seconds,
             ttft_seconds=timings.time_to_first_token_seconds,
             tpot_seconds=timings.time_per_output_token_seconds,
-        )
+            error=job.error or None,
+        ),
     )
