@@ -19,6 +19,7 @@ from llamad.config import Config
 from llamad.engine import bindings
 from llamad.engine.worker import EngineWorker
 from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.event import Timings
 from llamad.jobs.job import JobSnapshot
 from llamad.jobs.request import Sampling
 from llamad.jobs.scheduler import Limits, Scheduler
