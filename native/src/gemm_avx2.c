@@ -38,11 +38,14 @@ LLD_AVX2_INLINE void multiply_tile(__m256i isum[COLUMNS], unsigned fit, unsigned
                                        ? _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(acts, weights))
                                        : _mm256_maddubs_epi16(weights, acts);
                 pairs[c] = i == 0 ? products : _mm256_add_epi16(pairs[c], products);
+                LLD_AVX2_PIN(pairs[c]);
             }
         }
 #pragma GCC unroll 8
-        for (int c = 0; c < COLUMNS; c++)
+        for (int c = 0; c < COLUMNS; c++) {
             isum[c] = _mm256_add_epi32(isum[c], _mm256_madd_epi16(pairs[c], multiplier));
+            LLD_AVX2_PIN(isum[c]);
+        }
     }
 }
 
@@ -124,12 +127,15 @@ LLD_AVX2_INLINE void tile32(const lld_format32 *f, __m256 acc[COLUMNS], const pa
     for (size_t b = 0; b < n_blocks; b++, panel++) {
         __m256i isum[COLUMNS];
 #pragma GCC unroll 8
-        for (int c = 0; c < COLUMNS; c++) /* |sum| <= 32 * 127: its low 16 bits hold it */
-            isum[c] = f->offset != 0 ? _mm256_madd_epi16(lld_broadcast32(sum[c] + b), minus_offset)
-                                     : _mm256_setzero_si256();
+        for (int c = 0; c < COLUMNS; c++)
+            isum[c] = _mm256_setzero_si256();
         multiply_tile(isum, f->fit, 8, panel->q, cols->y, b * LLD_QK, ones);
 #pragma GCC unroll 8
         for (int c = 0; c < COLUMNS; c++) {
+            if (f->offset != 0) { /* |sum| <= 32 * 127: its low 16 bits hold it */
+                __m256i block_sum = lld_broadcast32(sum[c] + b);
+                isum[c] = _mm256_add_epi32(isum[c], _mm256_madd_epi16(block_sum, minus_offset));
+            }
             __m256 scale = _mm256_mul_ps(panel->d, _mm256_set1_ps(d[c][b]));
             acc[c] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(isum[c]), acc[c]);
             if (f->has_m)

@@ -11,6 +11,10 @@
 #define LLD_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define LLD_AVX2_INLINE static inline __attribute__((always_inline, unused, target("avx2,fma,f16c")))
 
+/* The vector is in a register here, and sums before and after are not regrouped across this point. GCC
+ * would turn a chain of integer additions into a tree, compute all its leaves first and spill them. */
+#define LLD_AVX2_PIN(vector) __asm__("" : "+x"(vector))
+
 enum { LLD_AVX2_ROWS = 8 }; /* weight rows of one group: one float lane each */
 
 LLD_AVX2_INLINE __m256i lld_load256(const void *p)
