@@ -222,7 +222,7 @@ class Scheduler:
 
     def _check_accepting(self) -> None:
         if self._failure is not None:
-            raise self._failure
+            raise self._failure.with_traceback(None)  # raised often: let no traceback grow
         if not self._accepting:
             raise _shutting_down()
 
@@ -346,7 +346,9 @@ class Scheduler:
             self._in_flight = frozenset()
 
     async def _free_ended(self) -> None:
-        for entry in [entry for entry in self._running if entry.job.state.ended]:
+        """Free the sequences of ended jobs, those too that end while another one is freed."""
+        while ended := [entry for entry in self._running if entry.job.state.ended]:
+            entry = ended[0]
             await self._worker.release(entry.slot.sequence)
             self._slots.give_back(entry.slot)
             self._running.remove(entry)

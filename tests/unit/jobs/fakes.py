@@ -304,12 +304,16 @@ class Bench:
 
         def pause() -> None:
             if next(count) == number:
-                done = threading.Event()
-                self._loop.call_soon_threadsafe(action)
-                self._loop.call_soon_threadsafe(done.set)
-                assert done.wait(TIMEOUT_SECONDS)
+                self.on_loop(action)
 
         self.engine.before_step = pause
+
+    def on_loop(self, action: Callable[[], object]) -> None:
+        """Run ``action`` on the event loop and wait for it; called on the engine thread."""
+        done = threading.Event()
+        self._loop.call_soon_threadsafe(action)
+        self._loop.call_soon_threadsafe(done.set)
+        assert done.wait(TIMEOUT_SECONDS)
 
 
 def request(prompt: str = "prompt", *, seed: int = 7, **fields: Any) -> GenerationRequest:

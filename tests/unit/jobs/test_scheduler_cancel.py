@@ -91,6 +91,27 @@ async def test_a_cancel_that_comes_too_late_for_the_step_still_ends_the_job() ->
 
 
 @asynchronous
+async def test_a_job_cancelled_while_another_is_freed_takes_part_in_no_further_step() -> None:
+    bench = Bench()
+    first, second = [await bench.scheduler.submit(request()) for _ in range(2)]
+    third = await bench.scheduler.submit(request(max_tokens=4))
+    entered = bench.hold_step(2)
+    truncate = bench.engine.truncate
+
+    def cancel_meanwhile(sequence: int, n_tokens: int) -> None:
+        bench.on_loop(lambda: bench.scheduler.cancel(second.id))
+        truncate(sequence, n_tokens)
+
+    bench.engine.truncate = cancel_meanwhile  # type: ignore[method-assign]
+    async with bench.running():
+        await entered.wait()
+        bench.scheduler.cancel(first.id)
+        await events_of(third)
+    assert bench.engine.steps[:2] == [{0: 6, 1: 6, 2: 6}, {0: 1, 1: 1, 2: 1}]
+    assert bench.engine.steps[2:] == [{2: 1}] * 2
+
+
+@asynchronous
 async def test_cancel_of_an_ended_job_is_no_error_and_of_an_unknown_one_is() -> None:
     bench = Bench()
     async with bench.running():
