@@ -11,16 +11,14 @@
 static void touch(const void *bytes, size_t n)
 {
     uint8_t sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum ^= ((const uint8_t *)bytes)[i];
+    for (size_t i = 0; i < n; i++) sum ^= ((const uint8_t *)bytes)[i];
     __asm__ volatile("" : : "r"(sum));
 }
 
 /* A name as the lookups want it; NULL when it is too long to be worth it. */
 static const char *terminated(const char *name, size_t length, char text[256])
 {
-    if (length >= 256)
-        return NULL;
+    if (length >= 256) return NULL;
     memcpy(text, name, length);
     text[length] = '\0';
     return text;
@@ -28,8 +26,7 @@ static const char *terminated(const char *name, size_t length, char text[256])
 
 static void require(int condition)
 {
-    if (!condition)
-        abort();
+    if (!condition) abort();
 }
 
 static void read_strings(const lld_kv *kv)
@@ -52,11 +49,9 @@ static void read_kv(const lld_gguf *gguf, const lld_kv *kv)
     char text[256];
     touch(kv->key, kv->key_length);
     touch(kv->data, kv->data_bytes);
-    if (kv->type == LLD_GGUF_ARRAY && kv->element_type == LLD_GGUF_STRING)
-        read_strings(kv);
+    if (kv->type == LLD_GGUF_ARRAY && kv->element_type == LLD_GGUF_STRING) read_strings(kv);
     const char *key = terminated(kv->key, kv->key_length, text), *string = NULL;
-    if (key == NULL)
-        return;
+    if (key == NULL) return;
     uint32_t number = 0;
     float real = 0;
     bool flag = false;
@@ -65,8 +60,7 @@ static void read_kv(const lld_gguf *gguf, const lld_kv *kv)
     lld_gguf_read_u32(gguf, key, &number, NULL);
     lld_gguf_read_f32(gguf, key, &real, NULL);
     lld_gguf_read_bool(gguf, key, &flag, NULL);
-    if (lld_gguf_read_string(gguf, key, &string, &length, NULL) == LLD_OK)
-        touch(string, length);
+    if (lld_gguf_read_string(gguf, key, &string, &length, NULL) == LLD_OK) touch(string, length);
 }
 
 static void read_tensor(const lld_gguf *gguf, const lld_tensor *t)
@@ -88,10 +82,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     lld_gguf gguf;
     int status = lld_gguf_parse(data, size, &gguf);
     require(status == LLD_OK || status == LLD_ERR_CORRUPT || status == LLD_ERR_UNSUPPORTED);
-    for (size_t i = 0; i < gguf.n_kv; i++)
-        read_kv(&gguf, &gguf.kv[i]);
-    for (size_t i = 0; i < gguf.n_tensors; i++)
-        read_tensor(&gguf, &gguf.tensors[i]);
+    for (size_t i = 0; i < gguf.n_kv; i++) read_kv(&gguf, &gguf.kv[i]);
+    for (size_t i = 0; i < gguf.n_tensors; i++) read_tensor(&gguf, &gguf.tensors[i]);
     lld_gguf_free(&gguf);
     return 0;
 }

@@ -34,18 +34,15 @@ static void swap(lld_candidate *a, lld_candidate *b)
 static void sift_down(const ranking *r, lld_candidate *items, size_t n, size_t i)
 {
     for (size_t child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && precedes(r, &items[child + 1], &items[child]))
-            child++;
-        if (precedes(r, &items[i], &items[child]))
-            return;
+        if (child + 1 < n && precedes(r, &items[child + 1], &items[child])) child++;
+        if (precedes(r, &items[i], &items[child])) return;
         swap(&items[i], &items[child]);
     }
 }
 
 static void make_heap(const ranking *r, lld_candidate *items, size_t n)
 {
-    for (size_t i = n / 2; i-- > 0;)
-        sift_down(r, items, n, i);
+    for (size_t i = n / 2; i-- > 0;) sift_down(r, items, n, i);
 }
 
 void lld_candidates_fill(lld_candidates *c, const float *logits, size_t vocab_size)
@@ -55,8 +52,7 @@ void lld_candidates_fill(lld_candidates *c, const float *logits, size_t vocab_si
     for (c->n = 0; token < vocab_size && c->n < c->capacity; token++)
         if (isfinite(logits[token]))
             c->items[c->n++] = (lld_candidate){.logit = logits[token], .token = (int32_t)token};
-    if (token == vocab_size)
-        return;
+    if (token == vocab_size) return;
     make_heap(&worst, c->items, c->n);
     for (; token < vocab_size; token++) {
         if (!(logits[token] > c->items[0].logit)) /* equal: the lower token, which is in, stays */
@@ -97,16 +93,14 @@ static void keep_mass(lld_candidates *c, const ranking *r, double mass, bool bey
         swap(&items[0], &items[--left]);
         sift_down(r, items, left, 0);
     } while (left > 0 && (beyond ? sum <= mass : sum < mass));
-    for (size_t i = 0, j = c->n - 1; i < j; i++, j--)
-        swap(&items[i], &items[j]);
+    for (size_t i = 0, j = c->n - 1; i < j; i++, j--) swap(&items[i], &items[j]);
     c->n -= left;
 }
 
 void lld_candidates_keep_typical(lld_candidates *c, double p)
 {
     double greatest = greatest_logit(c), sum = weigh(c, greatest, 1), mean_logit = 0;
-    for (size_t i = 0; i < c->n; i++)
-        mean_logit += c->items[i].weight / sum * c->items[i].logit;
+    for (size_t i = 0; i < c->n; i++) mean_logit += c->items[i].weight / sum * c->items[i].logit;
     /* surprise = log Z - logit and entropy = log Z - mean logit: they differ by mean - logit */
     const ranking typical = {.by = TYPICAL_FIRST, .center = mean_logit};
     keep_mass(c, &typical, p * sum, true);
@@ -124,8 +118,7 @@ void lld_candidates_keep_min_p(lld_candidates *c, double min_p)
     double least = greatest_logit(c) + log(min_p);
     size_t n = 0;
     for (size_t i = 0; i < c->n; i++)
-        if (c->items[i].logit >= least)
-            c->items[n++] = c->items[i];
+        if (c->items[i].logit >= least) c->items[n++] = c->items[i];
     c->n = n;
 }
 
@@ -134,11 +127,9 @@ int32_t lld_candidates_draw(lld_candidates *c, double temperature, double positi
     double target = position * weigh(c, greatest_logit(c), temperature), sum = 0;
     size_t chosen = 0;
     for (size_t i = 0; i < c->n; i++) {
-        if (c->items[i].weight == 0)
-            continue;
+        if (c->items[i].weight == 0) continue;
         chosen = i; /* also the answer when rounding leaves the target beyond the last sum */
-        if ((sum += c->items[i].weight) > target)
-            break;
+        if ((sum += c->items[i].weight) > target) break;
     }
     return c->items[chosen].token;
 }

@@ -12,8 +12,7 @@ int lld_file_name_fault(const lld_file *file, int status)
     if (lld_mapping_faulted(&file->mapping))
         return lld_fail(LLD_ERR_FAULT, "%s: file of %zu bytes lost pages while it was mapped",
                         lld_path_tail(file->path), file->mapping.size);
-    if (status == LLD_OK)
-        return LLD_OK;
+    if (status == LLD_OK) return LLD_OK;
     return lld_fail(status, "%s: %s", lld_path_tail(file->path), lld_error_message());
 }
 
@@ -28,11 +27,9 @@ int lld_file_open(const char *path, lld_file **out)
         goto free_handle;
     }
     file->path = copy;
-    if ((status = lld_mapping_open(path, &file->mapping)) != LLD_OK)
-        goto free_handle;
+    if ((status = lld_mapping_open(path, &file->mapping)) != LLD_OK) goto free_handle;
     status = lld_gguf_parse(file->mapping.bytes, file->mapping.size, &file->gguf);
-    if ((status = lld_file_name_fault(file, status)) != LLD_OK)
-        goto close_mapping;
+    if ((status = lld_file_name_fault(file, status)) != LLD_OK) goto close_mapping;
     *out = file;
     return LLD_OK;
 
@@ -47,33 +44,20 @@ free_handle:
 
 void lld_file_close(lld_file *file)
 {
-    if (file == NULL)
-        return;
+    if (file == NULL) return;
     lld_gguf_free(&file->gguf);
     lld_mapping_close(&file->mapping);
     free(file->path);
     free(file);
 }
 
-uint32_t lld_file_version(const lld_file *file)
-{
-    return file->gguf.version;
-}
+uint32_t lld_file_version(const lld_file *file) { return file->gguf.version; }
 
-uint64_t lld_file_bytes(const lld_file *file)
-{
-    return file->mapping.size;
-}
+uint64_t lld_file_bytes(const lld_file *file) { return file->mapping.size; }
 
-size_t lld_file_n_kv(const lld_file *file)
-{
-    return file->gguf.n_kv;
-}
+size_t lld_file_n_kv(const lld_file *file) { return file->gguf.n_kv; }
 
-size_t lld_file_n_tensors(const lld_file *file)
-{
-    return file->gguf.n_tensors;
-}
+size_t lld_file_n_tensors(const lld_file *file) { return file->gguf.n_tensors; }
 
 int lld_file_kv(const lld_file *file, size_t index, lld_kv *out)
 {

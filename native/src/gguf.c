@@ -34,7 +34,8 @@ static int take(cursor *c, uint64_t n, const char *what, const uint8_t **out)
     if (n > c->size - c->offset)
         return lld_fail(LLD_ERR_CORRUPT,
                         "%s: %s of %" PRIu64 " bytes at byte %" PRIu64 ", file has %" PRIu64
-                        " bytes", c->subject, what, n, c->offset, c->size);
+                        " bytes",
+                        c->subject, what, n, c->offset, c->size);
     *out = c->bytes + c->offset;
     c->offset += n;
     return LLD_OK;
@@ -43,8 +44,7 @@ static int take(cursor *c, uint64_t n, const char *what, const uint8_t **out)
 static uint64_t little_endian(const uint8_t *bytes, size_t n)
 {
     uint64_t value = 0;
-    for (size_t i = 0; i < n; i++)
-        value |= (uint64_t)bytes[i] << (8 * i);
+    for (size_t i = 0; i < n; i++) value |= (uint64_t)bytes[i] << (8 * i);
     return value;
 }
 
@@ -52,8 +52,7 @@ static int take_u32(cursor *c, const char *what, uint32_t *out)
 {
     const uint8_t *bytes = NULL;
     int status = take(c, sizeof *out, what, &bytes);
-    if (status == LLD_OK)
-        *out = (uint32_t)little_endian(bytes, sizeof *out);
+    if (status == LLD_OK) *out = (uint32_t)little_endian(bytes, sizeof *out);
     return status;
 }
 
@@ -61,8 +60,7 @@ static int take_u64(cursor *c, const char *what, uint64_t *out)
 {
     const uint8_t *bytes = NULL;
     int status = take(c, sizeof *out, what, &bytes);
-    if (status == LLD_OK)
-        *out = little_endian(bytes, sizeof *out);
+    if (status == LLD_OK) *out = little_endian(bytes, sizeof *out);
     return status;
 }
 
@@ -71,14 +69,12 @@ static int take_name(cursor *c, const char *kind, const char **name, size_t *len
 {
     uint64_t n = 0;
     int status = take_u64(c, "name length", &n);
-    if (status != LLD_OK)
-        return status;
+    if (status != LLD_OK) return status;
     if (n < 1 || n > LLD_GGUF_MAX_NAME)
         return lld_fail(LLD_ERR_CORRUPT, "%s: name of %" PRIu64 " bytes, must be 1..%d", c->subject,
                         n, LLD_GGUF_MAX_NAME);
     const uint8_t *bytes = NULL;
-    if ((status = take(c, n, "name", &bytes)) != LLD_OK)
-        return status;
+    if ((status = take(c, n, "name", &bytes)) != LLD_OK) return status;
     if (!lld_name_valid(bytes, (size_t)n))
         return lld_fail(LLD_ERR_CORRUPT, "%s: name is not UTF-8 without NUL", c->subject);
     *name = (const char *)bytes;
@@ -93,10 +89,8 @@ static int take_name(cursor *c, const char *kind, const char **name, size_t *len
 
 static int check_version(uint32_t version)
 {
-    if (version == 2 || version == 3)
-        return LLD_OK;
-    if (version == 0)
-        return lld_fail(LLD_ERR_CORRUPT, "GGUF version is 0, must be 2 or 3");
+    if (version == 2 || version == 3) return LLD_OK;
+    if (version == 0) return lld_fail(LLD_ERR_CORRUPT, "GGUF version is 0, must be 2 or 3");
     if (version == 1)
         return lld_fail(LLD_ERR_UNSUPPORTED, "GGUF version 1 is obsolete, must be 2 or 3");
     if ((version & 0xFFFFu) == 0)
@@ -124,8 +118,7 @@ static int read_header(cursor *c, lld_gguf *out)
     uint64_t n_kv = 0, n_tensors = 0;
     const uint8_t *magic = NULL;
     int status = take(c, 4, "magic", &magic);
-    if (status != LLD_OK)
-        return status;
+    if (status != LLD_OK) return status;
     if (memcmp(magic, "GGUF", 4) != 0)
         return lld_fail(LLD_ERR_CORRUPT, "not a GGUF file: starts with bytes %02x %02x %02x %02x",
                         magic[0], magic[1], magic[2], magic[3]);
@@ -137,8 +130,7 @@ static int read_header(cursor *c, lld_gguf *out)
     status = check_count(c, "metadata entries", n_kv, LLD_GGUF_MAX_KV, MIN_KV_BYTES);
     if (status == LLD_OK)
         status = check_count(c, "tensors", n_tensors, LLD_GGUF_MAX_TENSORS, MIN_TENSOR_BYTES);
-    if (status != LLD_OK)
-        return status;
+    if (status != LLD_OK) return status;
     out->n_kv = (size_t)n_kv;
     out->n_tensors = (size_t)n_tensors;
     return LLD_OK;
@@ -170,8 +162,7 @@ static int take_values(cursor *c, uint32_t type, uint64_t count, lld_kv *kv)
         return lld_fail(LLD_ERR_CORRUPT, "%s: array of %" PRIu64 " elements overflows 64 bits",
                         c->subject, count);
     int status = take(c, n, "value", &kv->data);
-    if (status != LLD_OK)
-        return status;
+    if (status != LLD_OK) return status;
     kv->data_bytes = (size_t)n;
     for (uint64_t i = 0; type == LLD_GGUF_BOOL && i < n; i++)
         if (kv->data[i] > 1)
@@ -191,8 +182,7 @@ static int take_string_array(cursor *c, uint64_t count, lld_kv *kv)
         const uint8_t *data = NULL;
         uint64_t n = 0;
         int status = take_string(c, &data, &n);
-        if (status != LLD_OK)
-            return status;
+        if (status != LLD_OK) return status;
     }
     kv->data = c->bytes + start;
     kv->data_bytes = (size_t)(c->offset - start);
@@ -202,12 +192,9 @@ static int take_string_array(cursor *c, uint64_t count, lld_kv *kv)
 static int take_array(cursor *c, lld_kv *kv)
 {
     int status = take_u32(c, "element type", &kv->element_type);
-    if (status == LLD_OK)
-        status = take_u64(c, "element count", &kv->count);
-    if (status != LLD_OK)
-        return status;
-    if (kv->element_type == LLD_GGUF_STRING)
-        return take_string_array(c, kv->count, kv);
+    if (status == LLD_OK) status = take_u64(c, "element count", &kv->count);
+    if (status != LLD_OK) return status;
+    if (kv->element_type == LLD_GGUF_STRING) return take_string_array(c, kv->count, kv);
     if (kv->element_type == LLD_GGUF_ARRAY)
         return lld_fail(LLD_ERR_UNSUPPORTED, "%s: nested arrays are not supported", c->subject);
     if (value_bytes(kv->element_type) == 0)
@@ -220,14 +207,11 @@ static int take_kv(cursor *c, size_t index, lld_kv *kv)
 {
     snprintf(c->subject, sizeof c->subject, "metadata entry %zu", index);
     int status = take_name(c, "key", &kv->key, &kv->key_length);
-    if (status == LLD_OK)
-        status = take_u32(c, "type", &kv->type);
-    if (status != LLD_OK)
-        return status;
+    if (status == LLD_OK) status = take_u32(c, "type", &kv->type);
+    if (status != LLD_OK) return status;
     kv->element_type = kv->type;
     kv->count = 1;
-    if (kv->type == LLD_GGUF_ARRAY)
-        return take_array(c, kv);
+    if (kv->type == LLD_GGUF_ARRAY) return take_array(c, kv);
     if (kv->type == LLD_GGUF_STRING) {
         uint64_t n = 0;
         status = take_string(c, &kv->data, &n);
@@ -244,11 +228,10 @@ static int read_alignment(lld_gguf *gguf)
 {
     gguf->alignment = LLD_GGUF_DEFAULT_ALIGNMENT;
     const lld_kv *kv = lld_gguf_find(gguf, "general.alignment");
-    if (kv == NULL)
-        return LLD_OK;
+    if (kv == NULL) return LLD_OK;
     if (kv->type != LLD_GGUF_UINT32)
-        return lld_fail(LLD_ERR_CORRUPT, "key 'general.alignment': type %" PRIu32
-                        ", must be uint32 (4)", kv->type);
+        return lld_fail(LLD_ERR_CORRUPT,
+                        "key 'general.alignment': type %" PRIu32 ", must be uint32 (4)", kv->type);
     uint32_t alignment = (uint32_t)little_endian(kv->data, sizeof alignment);
     if (alignment < LLD_GGUF_MIN_ALIGNMENT || alignment > LLD_GGUF_MAX_ALIGNMENT ||
         (alignment & (alignment - 1)) != 0)
@@ -264,8 +247,7 @@ static int read_alignment(lld_gguf *gguf)
 static int take_dims(cursor *c, lld_tensor *t)
 {
     int status = take_u32(c, "dimension count", &t->n_dims);
-    if (status != LLD_OK)
-        return status;
+    if (status != LLD_OK) return status;
     if (t->n_dims < 1 || t->n_dims > 4)
         return lld_fail(LLD_ERR_CORRUPT, "%s: %" PRIu32 " dimensions, must be 1..4", c->subject,
                         t->n_dims);
@@ -274,8 +256,9 @@ static int take_dims(cursor *c, lld_tensor *t)
         if (d < t->n_dims && (status = take_u64(c, "dimension", &t->dims[d])) != LLD_OK)
             return status;
         if (t->dims[d] < 1 || t->dims[d] > INT64_MAX)
-            return lld_fail(LLD_ERR_CORRUPT, "%s: dimension %" PRIu32 " is %" PRIu64
-                            ", must be 1..2^63-1", c->subject, d, t->dims[d]);
+            return lld_fail(LLD_ERR_CORRUPT,
+                            "%s: dimension %" PRIu32 " is %" PRIu64 ", must be 1..2^63-1",
+                            c->subject, d, t->dims[d]);
     }
     return LLD_OK;
 }
@@ -288,9 +271,10 @@ static int measure_tensor(const cursor *c, lld_tensor *t)
         return lld_fail(LLD_ERR_UNSUPPORTED, "%s: type %" PRIu32 " is not supported", c->subject,
                         t->type);
     if (t->dims[0] % block != 0)
-        return lld_fail(LLD_ERR_CORRUPT, "%s: rows of %" PRIu64 " elements, type %s needs a "
-                        "multiple of %" PRIu64, c->subject, t->dims[0], lld_type_name(t->type),
-                        block);
+        return lld_fail(LLD_ERR_CORRUPT,
+                        "%s: rows of %" PRIu64 " elements, type %s needs a "
+                        "multiple of %" PRIu64,
+                        c->subject, t->dims[0], lld_type_name(t->type), block);
     uint64_t bytes = t->dims[0] / block;
     if (__builtin_mul_overflow(bytes, (uint64_t)lld_type_block_bytes(t->type), &bytes) ||
         __builtin_mul_overflow(bytes, t->dims[1], &bytes) ||
@@ -318,17 +302,19 @@ static int place_tensor(const lld_gguf *gguf, uint64_t data_start, lld_tensor *t
     char name[LLD_NAME_TEXT];
     lld_name_text(t->name, t->name_length, name);
     if (t->file_offset % gguf->alignment != 0)
-        return lld_fail(LLD_ERR_CORRUPT, "tensor '%s': offset %" PRIu64
-                        " is no multiple of the alignment %" PRIu32, name, t->file_offset,
-                        gguf->alignment);
+        return lld_fail(LLD_ERR_CORRUPT,
+                        "tensor '%s': offset %" PRIu64 " is no multiple of the alignment %" PRIu32,
+                        name, t->file_offset, gguf->alignment);
     uint64_t start = 0, end = 0;
     if (__builtin_add_overflow(data_start, t->file_offset, &start) ||
         __builtin_add_overflow(start, t->bytes, &end))
-        return lld_fail(LLD_ERR_CORRUPT, "tensor '%s': offset %" PRIu64 " plus %" PRIu64
-                        " bytes overflows 64 bits", name, t->file_offset, t->bytes);
+        return lld_fail(LLD_ERR_CORRUPT,
+                        "tensor '%s': offset %" PRIu64 " plus %" PRIu64 " bytes overflows 64 bits",
+                        name, t->file_offset, t->bytes);
     if (end > gguf->size)
-        return lld_fail(LLD_ERR_CORRUPT, "tensor '%s': ends at byte %" PRIu64
-                        ", file has %zu bytes", name, end, gguf->size);
+        return lld_fail(LLD_ERR_CORRUPT,
+                        "tensor '%s': ends at byte %" PRIu64 ", file has %zu bytes", name, end,
+                        gguf->size);
     t->file_offset = start;
     t->data = gguf->bytes + start;
     return LLD_OK;
@@ -344,19 +330,18 @@ static int compare_offsets(const void *a, const void *b, void *tensors)
 /* order: (n_tensors) scratch. */
 static int check_overlap(const lld_gguf *gguf, uint32_t *order)
 {
-    for (size_t i = 0; i < gguf->n_tensors; i++)
-        order[i] = (uint32_t)i;
+    for (size_t i = 0; i < gguf->n_tensors; i++) order[i] = (uint32_t)i;
     qsort_r(order, gguf->n_tensors, sizeof *order, compare_offsets, gguf->tensors);
     for (size_t i = 1; i < gguf->n_tensors; i++) {
         const lld_tensor *before = &gguf->tensors[order[i - 1]], *t = &gguf->tensors[order[i]];
-        if (before->file_offset + before->bytes <= t->file_offset)
-            continue;
+        if (before->file_offset + before->bytes <= t->file_offset) continue;
         char name[LLD_NAME_TEXT], other[LLD_NAME_TEXT];
         lld_name_text(t->name, t->name_length, name);
         lld_name_text(before->name, before->name_length, other);
-        return lld_fail(LLD_ERR_CORRUPT, "tensor '%s': starts at byte %" PRIu64
-                        ", but tensor '%s' ends at byte %" PRIu64, name, t->file_offset, other,
-                        before->file_offset + before->bytes);
+        return lld_fail(LLD_ERR_CORRUPT,
+                        "tensor '%s': starts at byte %" PRIu64
+                        ", but tensor '%s' ends at byte %" PRIu64,
+                        name, t->file_offset, other, before->file_offset + before->bytes);
     }
     return LLD_OK;
 }
@@ -379,8 +364,7 @@ static int compare_names(const void *a, const void *b, void *tensors)
 
 static int index_kv(lld_gguf *gguf)
 {
-    for (size_t i = 0; i < gguf->n_kv; i++)
-        gguf->kv_order[i] = (uint32_t)i;
+    for (size_t i = 0; i < gguf->n_kv; i++) gguf->kv_order[i] = (uint32_t)i;
     qsort_r(gguf->kv_order, gguf->n_kv, sizeof *gguf->kv_order, compare_keys, gguf->kv);
     for (size_t i = 1; i < gguf->n_kv; i++)
         if (compare_keys(&gguf->kv_order[i - 1], &gguf->kv_order[i], gguf->kv) == 0) {
@@ -395,8 +379,7 @@ static int index_kv(lld_gguf *gguf)
 static int index_tensors(lld_gguf *gguf)
 {
     int status = check_overlap(gguf, gguf->tensor_order);
-    if (status != LLD_OK)
-        return status;
+    if (status != LLD_OK) return status;
     qsort_r(gguf->tensor_order, gguf->n_tensors, sizeof *gguf->tensor_order, compare_names,
             gguf->tensors);
     for (size_t i = 1; i < gguf->n_tensors; i++)
@@ -427,8 +410,7 @@ static int allocate(lld_gguf *gguf)
 static int parse(cursor *c, lld_gguf *gguf)
 {
     int status = read_header(c, gguf);
-    if (status == LLD_OK)
-        status = allocate(gguf);
+    if (status == LLD_OK) status = allocate(gguf);
     for (size_t i = 0; status == LLD_OK && i < gguf->n_kv; i++)
         status = take_kv(c, i, &gguf->kv[i]);
     if (status != LLD_OK || (status = index_kv(gguf)) != LLD_OK ||
@@ -449,8 +431,7 @@ int lld_gguf_parse(const uint8_t *bytes, size_t size, lld_gguf *out)
     out->size = size;
     cursor c = {.bytes = bytes, .size = size, .offset = 0, .subject = "header"};
     int status = parse(&c, out);
-    if (status != LLD_OK)
-        lld_gguf_free(out);
+    if (status != LLD_OK) lld_gguf_free(out);
     return status;
 }
 

@@ -22,11 +22,11 @@ enum {
 typedef struct lld_gguf {
     const uint8_t *bytes;
     size_t size;
-    uint32_t version;    /* 2 or 3 */
-    uint32_t alignment;  /* of tensor data, a power of two, 8..65536 */
+    uint32_t version;   /* 2 or 3 */
+    uint32_t alignment; /* of tensor data, a power of two, 8..65536 */
     size_t n_kv, n_tensors;
-    lld_kv *kv;          /* (n_kv) in file order, keys unique */
-    lld_tensor *tensors; /* (n_tensors) in file order, names unique, extents disjoint */
+    lld_kv *kv;             /* (n_kv) in file order, keys unique */
+    lld_tensor *tensors;    /* (n_tensors) in file order, names unique, extents disjoint */
     uint32_t *kv_order;     /* (n_kv) indices sorted by key, for lld_gguf_find */
     uint32_t *tensor_order; /* (n_tensors) indices sorted by name, for lld_gguf_find_tensor */
 } lld_gguf;
@@ -35,7 +35,7 @@ typedef struct lld_gguf {
 int lld_gguf_parse(const uint8_t *bytes, size_t size, lld_gguf *out);
 void lld_gguf_free(lld_gguf *gguf);
 
-const lld_kv *lld_gguf_find(const lld_gguf *gguf, const char *key);          /* NULL: absent */
+const lld_kv *lld_gguf_find(const lld_gguf *gguf, const char *key);             /* NULL: absent */
 const lld_tensor *lld_gguf_find_tensor(const lld_gguf *gguf, const char *name); /* NULL: absent */
 
 /* Typed reads of a scalar. Absent: LLD_OK, *out unchanged, returns through *found (may be NULL).

@@ -64,8 +64,8 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
     uintptr_t address = (uintptr_t)info->si_addr;
     slot *s = info->si_code > 0 ? slot_of(address) : NULL; /* <= 0: sent by a process */
     void *page = (void *)(address & ~(page_bytes - 1));
-    if (s != NULL && mmap(page, page_bytes, PROT_READ, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                          0) == page)
+    if (s != NULL &&
+        mmap(page, page_bytes, PROT_READ, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == page)
         atomic_store(&s->faulted, true);
     else
         call_previous(signal, info, context);
@@ -104,8 +104,7 @@ const char *lld_path_tail(const char *path)
 {
     enum { ROOM = 200 };
     size_t length = strlen(path);
-    if (length <= ROOM)
-        return path;
+    if (length <= ROOM) return path;
     const char *slash = strchr(path + length - ROOM, '/');
     return slash != NULL ? slash + 1 : path + length - ROOM;
 }
@@ -124,10 +123,10 @@ static const char *kind_of(mode_t mode)
 static void *map_aligned(int fd, size_t size)
 {
     size_t room = size + LLD_HUGE_PAGE_BYTES;
-    uint8_t *reserved = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (reserved == MAP_FAILED)
-        return MAP_FAILED;
-    size_t before = (size_t)-(uintptr_t)reserved % LLD_HUGE_PAGE_BYTES;
+    uint8_t *reserved =
+        mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (reserved == MAP_FAILED) return MAP_FAILED;
+    size_t before = (size_t) - (uintptr_t)reserved % LLD_HUGE_PAGE_BYTES;
     void *bytes = mmap(reserved + before, size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
     int error = errno;
     if (bytes == MAP_FAILED) {
@@ -136,10 +135,8 @@ static void *map_aligned(int fd, size_t size)
         return MAP_FAILED;
     }
     size_t end = (before + size + page_bytes - 1) & ~(page_bytes - 1);
-    if (before > 0)
-        munmap(reserved, before);
-    if (end < room)
-        munmap(reserved + end, room - end);
+    if (before > 0) munmap(reserved, before);
+    if (end < room) munmap(reserved + end, room - end);
     return bytes;
 }
 
@@ -152,8 +149,7 @@ static int map_descriptor(const char *path, int fd, lld_mapping *out)
     if (!S_ISREG(st.st_mode))
         return lld_fail(LLD_ERR_IO, "%s: is %s, must be a regular file", lld_path_tail(path),
                         kind_of(st.st_mode));
-    if (st.st_size == 0)
-        return lld_fail(LLD_ERR_CORRUPT, "%s: file is empty", lld_path_tail(path));
+    if (st.st_size == 0) return lld_fail(LLD_ERR_CORRUPT, "%s: file is empty", lld_path_tail(path));
     if ((uintmax_t)st.st_size > SIZE_MAX / 2)
         return lld_fail(LLD_ERR_MEMORY, "%s: %jd bytes are more than can be mapped",
                         lld_path_tail(path), (intmax_t)st.st_size);
@@ -175,15 +171,12 @@ int lld_mapping_open(const char *path, lld_mapping *out)
         return lld_fail(LLD_ERR_IO, "cannot install the SIGBUS handler: %s",
                         strerror(install_errno));
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
-    if (fd < 0)
-        return lld_fail(LLD_ERR_IO, "%s: %s", lld_path_tail(path), strerror(errno));
+    if (fd < 0) return lld_fail(LLD_ERR_IO, "%s: %s", lld_path_tail(path), strerror(errno));
     int index = -1;
     int status = take_slot(path, &index);
-    if (status == LLD_OK && (status = map_descriptor(path, fd, out)) != LLD_OK)
-        free_slot(index);
+    if (status == LLD_OK && (status = map_descriptor(path, fd, out)) != LLD_OK) free_slot(index);
     close(fd);
-    if (status != LLD_OK)
-        return status;
+    if (status != LLD_OK) return status;
     out->slot = index;
     atomic_store(&slots[index].faulted, false);
     atomic_store(&slots[index].size, out->size);

@@ -11,8 +11,9 @@
 #include <stdint.h>
 
 enum {
-    LLD_MAPPING_MAX = 64,            /* mappings open at one time */
-    LLD_HUGE_PAGE_BYTES = 2 << 20    /* x86-64, and aarch64 with 4 KiB pages; mappings begin at a multiple */
+    LLD_MAPPING_MAX = 64, /* mappings open at one time */
+    LLD_HUGE_PAGE_BYTES =
+        2 << 20 /* x86-64, and aarch64 with 4 KiB pages; mappings begin at a multiple */
 };
 
 typedef struct lld_mapping {

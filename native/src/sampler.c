@@ -43,8 +43,7 @@ static int check_range(const range *r)
 {
     bool above = r->low_open ? r->value > r->low : r->value >= r->low;
     bool below = r->high_open ? r->value < r->high : r->value <= r->high;
-    if (above && below)
-        return LLD_OK;
+    if (above && below) return LLD_OK;
     return lld_fail(LLD_ERR_INVALID, "%s is %g, must be in %c%g, %g%c", r->name, r->value,
                     r->low_open ? '(' : '[', r->low, r->high, r->high_open ? ')' : ']');
 }
@@ -63,8 +62,7 @@ static int check_sampling(const lld_sampling *s)
         {"frequency_penalty", s->frequency_penalty, -2, 2, false, false},
     };
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
-        if (check_range(&ranges[i]) != LLD_OK)
-            return LLD_ERR_INVALID;
+        if (check_range(&ranges[i]) != LLD_OK) return LLD_ERR_INVALID;
     return LLD_OK;
 }
 
@@ -85,8 +83,7 @@ static int check_bias(const int32_t *tokens, const float *values, size_t n, uint
 
 static size_t window_capacity(const lld_sampling *s, uint32_t n_ctx)
 {
-    if (s->repeat_penalty == 1 && s->presence_penalty == 0 && s->frequency_penalty == 0)
-        return 0;
+    if (s->repeat_penalty == 1 && s->presence_penalty == 0 && s->frequency_penalty == 0) return 0;
     return s->repeat_last_n < 0 || (uint32_t)s->repeat_last_n > n_ctx ? n_ctx
                                                                       : (size_t)s->repeat_last_n;
 }
@@ -96,16 +93,13 @@ static bool allocate(lld_sampler *s, uint32_t n_ctx)
     s->logits = calloc(s->vocab_size, sizeof *s->logits);
     s->bias_tokens = calloc(s->n_bias + 1, sizeof *s->bias_tokens);
     s->bias_values = calloc(s->n_bias + 1, sizeof *s->bias_values);
-    if (!s->logits || !s->bias_tokens || !s->bias_values)
-        return false;
+    if (!s->logits || !s->bias_tokens || !s->bias_values) return false;
     if ((s->window.capacity = window_capacity(&s->sampling, n_ctx)) > 0) {
         s->window.tokens = calloc(s->window.capacity, sizeof *s->window.tokens);
         s->window.counts = calloc(s->vocab_size, sizeof *s->window.counts);
-        if (!s->window.tokens || !s->window.counts)
-            return false;
+        if (!s->window.tokens || !s->window.counts) return false;
     }
-    if (s->sampling.temperature == 0)
-        return true;
+    if (s->sampling.temperature == 0) return true;
     size_t top_k = (size_t)s->sampling.top_k;
     s->candidates.capacity = top_k > 0 && top_k < s->vocab_size ? top_k : s->vocab_size;
     s->candidates.items = calloc(s->candidates.capacity, sizeof *s->candidates.items);
@@ -119,8 +113,7 @@ int lld_sampler_create(const lld_sampling *sampling, uint32_t vocab_size, uint32
     *out = NULL;
     if (vocab_size < 1 || vocab_size > INT32_MAX)
         return lld_fail(LLD_ERR_INVALID, "vocab_size is %u, must be in [1, 2^31-1]", vocab_size);
-    if (n_ctx < 1)
-        return lld_fail(LLD_ERR_INVALID, "n_ctx is 0, must be at least 1");
+    if (n_ctx < 1) return lld_fail(LLD_ERR_INVALID, "n_ctx is 0, must be at least 1");
     if (check_sampling(sampling) != LLD_OK ||
         check_bias(bias_tokens, bias_values, n_bias, vocab_size) != LLD_OK)
         return LLD_ERR_INVALID;
@@ -144,8 +137,7 @@ int lld_sampler_create(const lld_sampling *sampling, uint32_t vocab_size, uint32
 
 void lld_sampler_destroy(lld_sampler *sampler)
 {
-    if (sampler == NULL)
-        return;
+    if (sampler == NULL) return;
     free(sampler->logits);
     free(sampler->bias_tokens);
     free(sampler->bias_values);
@@ -160,8 +152,7 @@ void lld_sampler_destroy(lld_sampler *sampler)
 void lld_sampler_accept(lld_sampler *sampler, int32_t token)
 {
     lld_window *w = &sampler->window;
-    if (w->capacity == 0 || token < 0 || (uint32_t)token >= sampler->vocab_size)
-        return;
+    if (w->capacity == 0 || token < 0 || (uint32_t)token >= sampler->vocab_size) return;
     if (w->n == w->capacity)
         w->counts[w->tokens[w->next]]--;
     else
@@ -176,12 +167,11 @@ static int check_logits(const float *logits, size_t n)
     size_t n_finite = 0, n_broken = 0;
     for (size_t i = 0; i < n; i++) {
         n_finite += (size_t)(fabsf(logits[i]) <= FLT_MAX);
-        n_broken += (size_t)!(logits[i] <= FLT_MAX); /* NaN or plus infinity */
+        n_broken += (size_t) !(logits[i] <= FLT_MAX); /* NaN or plus infinity */
     }
     if (n_broken > 0)
         return lld_fail(LLD_ERR_NUMERIC, "%zu of %zu logits are NaN or infinite", n_broken, n);
-    if (n_finite == 0)
-        return lld_fail(LLD_ERR_NUMERIC, "all of %zu logits are minus infinity", n);
+    if (n_finite == 0) return lld_fail(LLD_ERR_NUMERIC, "all of %zu logits are minus infinity", n);
     return LLD_OK;
 }
 
@@ -195,8 +185,7 @@ static void apply_bias(lld_sampler *s)
 {
     for (size_t i = 0; i < s->n_bias; i++) {
         float *logit = &s->logits[s->bias_tokens[i]];
-        if (isfinite(*logit))
-            *logit = limit((double)*logit + s->bias_values[i]);
+        if (isfinite(*logit)) *logit = limit((double)*logit + s->bias_values[i]);
     }
 }
 
@@ -214,21 +203,18 @@ static void apply_penalties(lld_sampler *s)
     lld_window *w = &s->window;
     for (size_t i = 0; i < w->n; i++) {
         int32_t token = w->tokens[i], count = w->counts[token];
-        if (count < 0)
-            continue;
+        if (count < 0) continue;
         w->counts[token] = -count;
         if (isfinite(s->logits[token]))
             s->logits[token] = penalized(&s->sampling, s->logits[token], count);
     }
-    for (size_t i = 0; i < w->n; i++)
-        w->counts[w->tokens[i]] = abs(w->counts[w->tokens[i]]);
+    for (size_t i = 0; i < w->n; i++) w->counts[w->tokens[i]] = abs(w->counts[w->tokens[i]]);
 }
 
 static int32_t greatest(const float *logits, size_t n)
 {
     size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        best = logits[i] > logits[best] ? i : best;
+    for (size_t i = 1; i < n; i++) best = logits[i] > logits[best] ? i : best;
     return (int32_t)best;
 }
 
@@ -237,28 +223,23 @@ static int32_t draw(lld_sampler *s)
     const lld_sampling *p = &s->sampling;
     lld_candidates *c = &s->candidates;
     lld_candidates_fill(c, s->logits, s->vocab_size);
-    if (p->typical_p < 1)
-        lld_candidates_keep_typical(c, p->typical_p);
-    if (p->top_p < 1)
-        lld_candidates_keep_top_p(c, p->top_p);
-    if (p->min_p > 0)
-        lld_candidates_keep_min_p(c, p->min_p);
+    if (p->typical_p < 1) lld_candidates_keep_typical(c, p->typical_p);
+    if (p->top_p < 1) lld_candidates_keep_top_p(c, p->top_p);
+    if (p->min_p > 0) lld_candidates_keep_min_p(c, p->min_p);
     return lld_candidates_draw(c, p->temperature, lld_sampler_random(p->seed, s->n_draws++));
 }
 
 int lld_sampler_sample(lld_sampler *sampler, const float *logits, int32_t *token, float *logprob)
 {
     int status = check_logits(logits, sampler->vocab_size);
-    if (status != LLD_OK)
-        return status;
+    if (status != LLD_OK) return status;
     memcpy(sampler->logits, logits, sampler->vocab_size * sizeof *logits);
     apply_bias(sampler);
     apply_penalties(sampler);
     *token = sampler->sampling.temperature == 0 ? greatest(sampler->logits, sampler->vocab_size)
                                                 : draw(sampler);
     lld_sampler_accept(sampler, *token);
-    if (logprob != NULL)
-        *logprob = (float)lld_log_probability(logits, sampler->vocab_size, *token);
+    if (logprob != NULL) *logprob = (float)lld_log_probability(logits, sampler->vocab_size, *token);
     return LLD_OK;
 }
 
@@ -266,7 +247,6 @@ double lld_log_probability(const float *logits, size_t vocab_size, int32_t token
 {
     float most = logits[greatest(logits, vocab_size)];
     double sum = 0;
-    for (size_t i = 0; i < vocab_size; i++)
-        sum += exp((double)logits[i] - most);
+    for (size_t i = 0; i < vocab_size; i++) sum += exp((double)logits[i] - most);
     return (double)logits[token] - most - log(sum);
 }

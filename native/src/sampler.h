@@ -9,8 +9,8 @@
 #include "llamad_engine.h"
 
 typedef struct lld_window { /* the last tokens, for the penalties */
-    int32_t *tokens; /* (capacity) ring; capacity 0: no penalties */
-    int32_t *counts; /* (vocab_size) occurrences in the ring */
+    int32_t *tokens;        /* (capacity) ring; capacity 0: no penalties */
+    int32_t *counts;        /* (vocab_size) occurrences in the ring */
     size_t capacity, n, next;
 } lld_window;
 
@@ -21,9 +21,9 @@ struct lld_sampler {
     int32_t *bias_tokens; /* (n_bias) */
     float *bias_values;   /* (n_bias) */
     lld_window window;
-    float *logits;        /* (vocab_size) after bias and penalties */
+    float *logits; /* (vocab_size) after bias and penalties */
     lld_candidates candidates;
-    uint64_t n_draws;     /* index of the next random number */
+    uint64_t n_draws; /* index of the next random number */
 };
 
 /* Random number `index` of a seed, uniform in [0, 1) with 53 bits. */

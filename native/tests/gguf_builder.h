@@ -65,8 +65,7 @@ static inline void put_tensor(builder *b, const char *name, uint32_t n_dims, con
 {
     put_string(b, name);
     put_u32(b, n_dims);
-    for (uint32_t d = 0; d < n_dims; d++)
-        put_u64(b, dims[d]);
+    for (uint32_t d = 0; d < n_dims; d++) put_u64(b, dims[d]);
     put_u32(b, type);
     put_u64(b, offset);
 }
@@ -74,14 +73,12 @@ static inline void put_tensor(builder *b, const char *name, uint32_t n_dims, con
 static inline void put_padding(builder *b, size_t alignment)
 {
     static const uint8_t zeros[1] = {0};
-    while (b->n % alignment != 0)
-        put(b, zeros, 1);
+    while (b->n % alignment != 0) put(b, zeros, 1);
 }
 
 static inline void put_data(builder *b, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        put(b, &(const uint8_t){(uint8_t)(i + 1)}, 1);
+    for (size_t i = 0; i < n; i++) put(b, &(const uint8_t){(uint8_t)(i + 1)}, 1);
 }
 
 #endif

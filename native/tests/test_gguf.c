@@ -70,7 +70,8 @@ static void check_values(const lld_gguf *g)
     const char *text = NULL;
     size_t length = 0;
     CHECK(lld_gguf_read_string(g, "general.architecture", &text, &length, &found) == LLD_OK &&
-              found && length == 5 && memcmp(text, "llama", 5) == 0, "string");
+              found && length == 5 && memcmp(text, "llama", 5) == 0,
+          "string");
     CHECK(lld_gguf_read_f32(g, "a.float", &f, &found) == LLD_OK && f == 1.5f, "%g", (double)f);
     CHECK(lld_gguf_read_f32(g, "a.double", &f, NULL) == LLD_OK && f == -2.5f, "%g", (double)f);
     CHECK(lld_gguf_read_bool(g, "a.flag", &flag, NULL) == LLD_OK && flag, "bool");
@@ -96,7 +97,8 @@ static void check_tensors(const lld_gguf *g)
 {
     const lld_tensor *t = lld_gguf_find_tensor(g, "first");
     CHECK(t == &g->tensors[1] && t->n_dims == 2 && t->dims[0] == 64 && t->dims[1] == 3 &&
-              t->dims[2] == 1 && t->dims[3] == 1 && t->bytes == 3 * 36, "first");
+              t->dims[2] == 1 && t->dims[3] == 1 && t->bytes == 3 * 36,
+          "first");
     CHECK(t->file_offset % 64 == 0 && t->data == g->bytes + t->file_offset && t->data[0] == 1,
           "data of first");
     const lld_tensor *second = lld_gguf_find_tensor(g, "second");
@@ -105,7 +107,8 @@ static void check_tensors(const lld_gguf *g)
     const lld_tensor *third = lld_gguf_find_tensor(g, "third");
     CHECK(third && third->bytes == 64, "third");
     CHECK(!lld_gguf_find_tensor(g, "fourth") && !lld_gguf_find_tensor(g, "") &&
-              !lld_gguf_find(g, "zzz"), "absent");
+              !lld_gguf_find(g, "zzz"),
+          "absent");
 }
 
 static void test_a_good_file_is_read(void)
@@ -187,7 +190,7 @@ static void test_bad_headers_are_refused(void)
                          "GGUF version 1 is obsolete, must be 2 or 3");
     check_header_refused("GGUF", 4, 0, 0, LLD_ERR_UNSUPPORTED, "GGUF version 4 is newer than 3");
     check_header_refused("GGUF", 0x03000000, 0, 0, LLD_ERR_UNSUPPORTED,
-        "GGUF version is 0x03000000: a big-endian file, must be little-endian");
+                         "GGUF version is 0x03000000: a big-endian file, must be little-endian");
     check_header_refused("GGUF", 3, 0, 65537, LLD_ERR_CORRUPT,
                          "header: 65537 metadata entries, limit is 65536");
     check_header_refused("GGUF", 3, 0, UINT64_C(1) << 63, LLD_ERR_CORRUPT,
@@ -229,8 +232,7 @@ static void test_bad_keys_are_refused(void)
     b = one_entry(), put_u64(&b, 3), put(&b, "a\0b", 3), put(&b, zeros, 16);
     check_refused(&b, LLD_ERR_CORRUPT, "metadata entry 0: name is not UTF-8 without NUL");
     b.n = 0, put_header(&b, 3, 0, 2);
-    for (int i = 0; i < 2; i++)
-        put_key(&b, "same.key", LLD_GGUF_BOOL), put(&b, zeros, 1);
+    for (int i = 0; i < 2; i++) put_key(&b, "same.key", LLD_GGUF_BOOL), put(&b, zeros, 1);
     check_refused(&b, LLD_ERR_CORRUPT, "key 'same.key': occurs twice");
     b = one_entry(), put_key(&b, "new\nline", 99), put(&b, zeros, 16);
     check_refused(&b, LLD_ERR_CORRUPT, "key 'new?line': type 99 is unknown, must be 0..12");
@@ -269,8 +271,7 @@ static void test_string_values_may_hold_any_bytes(void)
 static void test_a_long_key_is_cut_in_a_message_between_characters(void)
 {
     char key[201] = "";
-    for (int i = 0; i < 100; i++)
-        memcpy(key + 2 * i, "\xC3\xA9", 2);
+    for (int i = 0; i < 100; i++) memcpy(key + 2 * i, "\xC3\xA9", 2);
     builder b = one_entry();
     put_key(&b, key, 99);
     uint8_t *copy = NULL;
@@ -287,8 +288,9 @@ static void test_alignment_is_checked(void)
         builder b = one_entry();
         put_key(&b, "general.alignment", LLD_GGUF_UINT32), put_u32(&b, bad[i]);
         char message[128];
-        snprintf(message, sizeof message, "key 'general.alignment': %" PRIu32
-                 ", must be a power of two in 8..65536", bad[i]);
+        snprintf(message, sizeof message,
+                 "key 'general.alignment': %" PRIu32 ", must be a power of two in 8..65536",
+                 bad[i]);
         check_refused(&b, LLD_ERR_CORRUPT, message);
     }
     builder b = one_entry();
@@ -328,7 +330,7 @@ static void test_bad_shapes_are_refused(void)
     check_tensor_refused(2, zero, LLD_F32, 0, LLD_ERR_CORRUPT,
                          "tensor 't': dimension 1 is 0, must be 1..2^63-1");
     check_tensor_refused(2, negative, LLD_F32, 0, LLD_ERR_CORRUPT,
-        "tensor 't': dimension 1 is 18446744073709551615, must be 1..2^63-1");
+                         "tensor 't': dimension 1 is 18446744073709551615, must be 1..2^63-1");
     check_tensor_refused(4, wraps, LLD_F32, 0, LLD_ERR_CORRUPT,
                          "tensor 't': product of dimensions overflows 64 bits");
     check_tensor_refused(4, wraps_to_32, LLD_Q4_0, 0, LLD_ERR_CORRUPT,
@@ -357,7 +359,8 @@ static void test_tensors_outside_the_file_are_refused(void)
                          "tensor 't': ends at byte 352, file has 320 bytes");
     check_tensor_refused(1, dims_32, LLD_F32, 4, LLD_ERR_CORRUPT,
                          "tensor 't': offset 4 is no multiple of the alignment 32");
-    check_tensor_refused(1, dims_32, LLD_F32, UINT64_MAX - 31, LLD_ERR_CORRUPT,
+    check_tensor_refused(
+        1, dims_32, LLD_F32, UINT64_MAX - 31, LLD_ERR_CORRUPT,
         "tensor 't': offset 18446744073709551584 plus 128 bytes overflows 64 bits");
     check_tensor_refused(1, (const uint64_t[1]){INT64_MAX / 4}, LLD_F32, 0, LLD_ERR_CORRUPT,
                          "tensor 't': ends at byte 9223372036854775868, file has 320 bytes");

@@ -74,8 +74,7 @@ static void test_a_long_path_leaves_room_for_the_fault(void)
 {
     char path[1024];
     memset(path, 'x', sizeof path);
-    for (size_t i = 0; i < sizeof path; i += 50)
-        path[i] = '/';
+    for (size_t i = 0; i < sizeof path; i += 50) path[i] = '/';
     path[sizeof path - 1] = '\0';
     lld_mapping m;
     CHECK(lld_mapping_open(path, &m) == LLD_ERR_IO, "opened");
@@ -91,8 +90,7 @@ static void test_mappings_are_limited_in_number_and_reusable(void)
         for (int i = 0; i < LLD_MAPPING_MAX; i++)
             CHECK(lld_mapping_open(path, &mappings[i]) == LLD_OK, "%s", lld_error_message());
         CHECK(lld_mapping_open(path, &one_more) == LLD_ERR_MEMORY, "one too many");
-        for (int i = 0; i < LLD_MAPPING_MAX; i++)
-            lld_mapping_close(&mappings[i]);
+        for (int i = 0; i < LLD_MAPPING_MAX; i++) lld_mapping_close(&mappings[i]);
     }
 }
 
@@ -121,8 +119,7 @@ static void *read_every_page(void *mapping)
     const lld_mapping *m = mapping;
     volatile const uint8_t *bytes = m->bytes;
     uintptr_t sum = 0;
-    for (size_t i = 0; i < m->size; i += (size_t)sysconf(_SC_PAGESIZE))
-        sum += bytes[i];
+    for (size_t i = 0; i < m->size; i += (size_t)sysconf(_SC_PAGESIZE)) sum += bytes[i];
     return (void *)sum;
 }
 
@@ -147,8 +144,7 @@ static void put_vocabulary(builder *b, uint64_t n_strings)
 {
     put_header(b, 3, 0, 1);
     put_array(b, "tokenizer.ggml.tokens", LLD_GGUF_STRING, n_strings);
-    for (uint64_t i = 0; i < n_strings; i++)
-        put_string(b, "word");
+    for (uint64_t i = 0; i < n_strings; i++) put_string(b, "word");
 }
 
 static void test_a_file_is_opened_and_its_faults_are_named(void)
@@ -161,7 +157,8 @@ static void test_a_file_is_opened_and_its_faults_are_named(void)
     lld_kv kv;
     lld_tensor tensor;
     CHECK(lld_file_version(file) == 3 && lld_file_bytes(file) == b.n && lld_file_n_kv(file) == 1 &&
-              lld_file_n_tensors(file) == 0, "numbers");
+              lld_file_n_tensors(file) == 0,
+          "numbers");
     CHECK(lld_file_kv(file, 0, &kv) == LLD_OK && kv.count == 3, "entry");
     CHECK(lld_file_kv(file, 1, &kv) == LLD_ERR_INVALID, "entry beyond the last");
     CHECK(lld_file_tensor(file, 0, &tensor) == LLD_ERR_INVALID, "tensor beyond the last");
@@ -169,8 +166,10 @@ static void test_a_file_is_opened_and_its_faults_are_named(void)
 
     char message[512];
     const char *path = write_file("bad.gguf", b.bytes, b.n - 1);
-    snprintf(message, sizeof message, "%s: key 'tokenizer.ggml.tokens': string of 4 bytes at byte "
-             "%zu, file has %zu bytes", path, b.n - 4, b.n - 1);
+    snprintf(message, sizeof message,
+             "%s: key 'tokenizer.ggml.tokens': string of 4 bytes at byte "
+             "%zu, file has %zu bytes",
+             path, b.n - 4, b.n - 1);
     CHECK(lld_file_open(path, &file) == LLD_ERR_CORRUPT && file == NULL, "cut file");
     CHECK(strcmp(lld_error_message(), message) == 0, "'%s'", lld_error_message());
     lld_file_close(NULL);
@@ -226,8 +225,7 @@ static void map_after(struct sigaction action)
 {
     lld_mapping m;
     sigaction(SIGBUS, &action, NULL);
-    if (lld_mapping_open(path_of("whole"), &m) != LLD_OK)
-        _exit(9);
+    if (lld_mapping_open(path_of("whole"), &m) != LLD_OK) _exit(9);
 }
 
 static void raise_after_default(void)
@@ -290,10 +288,9 @@ int main(void)
     test_threads_may_fault_at_once();
     test_a_file_is_opened_and_its_faults_are_named();
     test_a_file_cut_after_opening_is_a_fault();
-    const char *names[] = {"three", "fifo", "empty", "whole", "cut", "threads", "good.gguf",
-                           "bad.gguf", "later"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        unlink(path_of(names[i]));
+    const char *names[] = {"three",   "fifo",      "empty",    "whole", "cut",
+                           "threads", "good.gguf", "bad.gguf", "later"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) unlink(path_of(names[i]));
     CHECK(rmdir(directory) == 0, "%s is not empty", directory);
     return check_result();
 }

@@ -10,8 +10,12 @@ enum { MAX_VOCAB = 2048 };
 
 static lld_sampling neutral(void)
 {
-    return (lld_sampling){.temperature = 1, .top_p = 1, .typical_p = 1, .repeat_penalty = 1,
-                          .repeat_last_n = 64, .seed = 7};
+    return (lld_sampling){.temperature = 1,
+                          .top_p = 1,
+                          .typical_p = 1,
+                          .repeat_penalty = 1,
+                          .repeat_last_n = 64,
+                          .seed = 7};
 }
 
 static lld_sampler *create(lld_sampling sampling, uint32_t vocab_size)
@@ -47,8 +51,7 @@ static void check_distribution(const char *name, lld_sampling sampling, const fl
     enum { DRAWS = 20000 };
     long counts[64] = {0};
     lld_sampler *s = create(sampling, (uint32_t)n);
-    for (int i = 0; i < DRAWS; i++)
-        counts[sample(s, logits)]++;
+    for (int i = 0; i < DRAWS; i++) counts[sample(s, logits)]++;
     lld_sampler_destroy(s);
     double statistic = 0;
     for (size_t i = 0; i < n; i++) {
@@ -66,10 +69,8 @@ static void check_distribution(const char *name, lld_sampling sampling, const fl
 static void softmax(const float *logits, const int *kept, size_t n, double temperature, double *out)
 {
     double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += out[i] = kept[i] ? exp(logits[i] / temperature) : 0;
-    for (size_t i = 0; i < n; i++)
-        out[i] /= sum;
+    for (size_t i = 0; i < n; i++) sum += out[i] = kept[i] ? exp(logits[i] / temperature) : 0;
+    for (size_t i = 0; i < n; i++) out[i] /= sum;
 }
 
 /* Probabilities 0.4, 0.3, 0.15, 0.1, 0.05, not in token order. */
@@ -180,8 +181,7 @@ static void test_nucleus_of_equal_tokens_is_the_lowest_ones(void)
 {
     float logits[40] = {0};
     double probabilities[40] = {0};
-    for (int i = 0; i < 10; i++)
-        probabilities[i] = 0.1;
+    for (int i = 0; i < 10; i++) probabilities[i] = 0.1;
     lld_sampling s = neutral();
     s.top_p = 0.249f; /* 9.96 of 40 */
     check_distribution("top_p of equal tokens", s, logits, probabilities, 40);
@@ -220,8 +220,7 @@ static int32_t greedy_after(lld_sampling s, const int32_t *prompt, size_t n, con
 {
     s.temperature = 0;
     lld_sampler *sampler = create(s, 3);
-    for (size_t i = 0; i < n; i++)
-        lld_sampler_accept(sampler, prompt[i]);
+    for (size_t i = 0; i < n; i++) lld_sampler_accept(sampler, prompt[i]);
     int32_t token = sample(sampler, logits);
     lld_sampler_destroy(sampler);
     return token;
@@ -272,8 +271,7 @@ static void test_sampled_tokens_enter_the_window(void)
     sampling.repeat_last_n = 2;
     lld_sampler *s = create(sampling, 3);
     const int32_t expected[6] = {0, 1, 2, 0, 1, 2};
-    for (int i = 0; i < 6; i++)
-        CHECK(sample(s, logits) == expected[i], "token %d", i);
+    for (int i = 0; i < 6; i++) CHECK(sample(s, logits) == expected[i], "token %d", i);
     lld_sampler_destroy(s);
 }
 
@@ -294,8 +292,7 @@ static void test_bias_moves_a_token(void)
     lld_sampling sampling = neutral();
     lld_sampler *s = NULL;
     CHECK(lld_sampler_create(&sampling, 3, 8, tokens, values, 3, &s) == LLD_OK, "create");
-    for (int i = 0; i < 100; i++)
-        CHECK(sample(s, logits) == 1, "draw %d", i);
+    for (int i = 0; i < 100; i++) CHECK(sample(s, logits) == 1, "draw %d", i);
     lld_sampler_destroy(s);
 }
 
@@ -303,8 +300,7 @@ static void test_the_same_seed_draws_the_same_tokens(void)
 {
     float logits[64];
     uint64_t state = 1;
-    for (int i = 0; i < 64; i++)
-        logits[i] = (float)(check_random(&state) % 100) * 0.02f;
+    for (int i = 0; i < 64; i++) logits[i] = (float)(check_random(&state) % 100) * 0.02f;
     lld_sampling sampling = neutral();
     lld_sampler *a = create(sampling, 64), *b = create(sampling, 64);
     sampling.seed = 8;
@@ -379,11 +375,11 @@ static void check_refused(lld_sampling sampling, const char *name)
     lld_sampler_destroy(s);
 }
 
-#define REFUSE(field, bad)                                                                      \
-    do {                                                                                        \
-        lld_sampling sampling = neutral();                                                      \
-        sampling.field = bad;                                                                   \
-        check_refused(sampling, #field);                                                        \
+#define REFUSE(field, bad)                                                                         \
+    do {                                                                                           \
+        lld_sampling sampling = neutral();                                                         \
+        sampling.field = bad;                                                                      \
+        check_refused(sampling, #field);                                                           \
     } while (0)
 
 static void test_parameters_outside_their_range_are_refused(void)
