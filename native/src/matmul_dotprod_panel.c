@@ -103,8 +103,14 @@ typedef struct tile_i32 {
     int32x4_t v[PANEL_COLUMNS][2];
 } tile_i32;
 
+typedef struct tile_f32 {
+    float32x4_t v[PANEL_COLUMNS][2];
+} tile_f32;
+
+/* The compiler must not hoist the loads of later lanes: their registers are the accumulators'. */
 #define DOT_LANE(lane)                                                                             \
     do {                                                                                           \
+        __asm__ volatile("" ::: "memory");                                                         \
         int8x16_t low = vld1q_s8(q + 32 * lane), high = vld1q_s8(q + 32 * lane + 16);              \
         for (int c = 0; c < PANEL_COLUMNS; c++) {                                                  \
             sum->v[c][0] = vdotq_laneq_s32(sum->v[c][0], low, part[c], lane);                      \
@@ -130,34 +136,46 @@ typedef struct panel_cell {
     const lld_acts *x;
     size_t column[PANEL_COLUMNS];
     const int8_t *y[PANEL_COLUMNS];
-    float32x4_t acc[PANEL_COLUMNS][2];
 } panel_cell;
 
-LLD_DOTPROD LLD_INLINE void dot_blocks(int type, panel_cell *cell)
+LLD_INLINE tile_f32 zero_tile(void)
 {
-    const panel *p = cell->p;
-    const lld_acts *x = cell->x;
+    tile_f32 tile;
+    for (int c = 0; c < PANEL_COLUMNS; c++)
+        tile.v[c][0] = tile.v[c][1] = vdupq_n_f32(0.0f);
+    return tile;
+}
+
+LLD_DOTPROD LLD_INLINE tile_f32 dot_blocks(int type, panel_cell cell)
+{
+    const panel p = *cell.p;
+    const lld_acts *x = cell.x;
+    const float *d_y = x->d, *s_y = x->s;
+    const int32_t *sum_y = x->sum;
+    tile_f32 acc = zero_tile();
     size_t n_blocks = x->n_cols / LLD_QK;
     for (size_t b = 0; b < n_blocks; b++) {
         tile_i32 sum;
         for (int c = 0; c < PANEL_COLUMNS; c++) {
-            int32_t sum_y = lld_block_offset(type) ? x->sum[cell->column[c] * n_blocks + b] : 0;
-            sum.v[c][0] = sum.v[c][1] = vdupq_n_s32(lld_block_offset(type) * sum_y);
+            int32_t offset = lld_block_offset(type);
+            int32_t start = offset ? offset * sum_y[cell.column[c] * n_blocks + b] : 0;
+            sum.v[c][0] = sum.v[c][1] = vdupq_n_s32(start);
         }
         for (int i = 0; i < LLD_QK; i += 16)
-            dot_16(&sum, p->q + (b * LLD_QK + i) * PANEL_ROWS, cell->y, b * LLD_QK + i);
+            dot_16(&sum, p.q + (b * LLD_QK + i) * PANEL_ROWS, cell.y, b * LLD_QK + i);
         for (int h = 0; h < 2; h++) {
-            float32x4_t d = vld1q_f32(p->d + b * PANEL_ROWS + 4 * h);
-            float32x4_t m = lld_block_has_min(type) ? vld1q_f32(p->m + b * PANEL_ROWS + 4 * h) : d;
+            float32x4_t d = vld1q_f32(p.d + b * PANEL_ROWS + 4 * h);
+            float32x4_t m = lld_block_has_min(type) ? vld1q_f32(p.m + b * PANEL_ROWS + 4 * h) : d;
             for (int c = 0; c < PANEL_COLUMNS; c++) {
-                size_t i = cell->column[c] * n_blocks + b;
-                float32x4_t scale = vmulq_n_f32(d, x->d[i]);
-                cell->acc[c][h] = vfmaq_f32(cell->acc[c][h], scale, vcvtq_f32_s32(sum.v[c][h]));
+                size_t i = cell.column[c] * n_blocks + b;
+                float32x4_t scale = vmulq_n_f32(d, d_y[i]);
+                acc.v[c][h] = vfmaq_f32(acc.v[c][h], scale, vcvtq_f32_s32(sum.v[c][h]));
                 if (lld_block_has_min(type))
-                    cell->acc[c][h] = vfmaq_n_f32(cell->acc[c][h], m, x->s[i]);
+                    acc.v[c][h] = vfmaq_n_f32(acc.v[c][h], m, s_y[i]);
             }
         }
     }
+    return acc;
 }
 
 /* total += scale * products of sub-block j (counted from the row's start), eight rows x four columns. */
@@ -181,36 +199,39 @@ LLD_DOTPROD LLD_INLINE void dot_sub_block(int type, const panel_cell *cell, size
     }
 }
 
-LLD_DOTPROD LLD_INLINE void dot_k(int type, panel_cell *cell)
+LLD_DOTPROD LLD_INLINE tile_f32 dot_k(int type, panel_cell cell)
 {
-    const panel *p = cell->p;
-    const lld_acts *x = cell->x;
+    const panel *p = cell.p;
+    const lld_acts *x = cell.x;
+    tile_f32 acc = zero_tile();
     size_t n_blocks = x->n_cols / LLD_QK_K, n_sub = lld_k_is_16(type) ? 16 : 8;
     for (size_t b = 0; b < n_blocks; b++) {
         tile_i32 total;
         for (int c = 0; c < PANEL_COLUMNS; c++)
             total.v[c][0] = total.v[c][1] = vdupq_n_s32(0);
         for (size_t j = b * n_sub; j < (b + 1) * n_sub; j++)
-            dot_sub_block(type, cell, j, &total);
+            dot_sub_block(type, &cell, j, &total);
         for (int h = 0; h < 2; h++) {
             float32x4_t d = vld1q_f32(p->d + b * PANEL_ROWS + 4 * h);
             float32x4_t dmin = lld_k_has_min(type) ? vld1q_f32(p->m + b * PANEL_ROWS + 4 * h) : d;
             for (int c = 0; c < PANEL_COLUMNS; c++) {
-                size_t i = cell->column[c] * n_blocks + b;
-                float32x4_t *acc = &cell->acc[c][h];
-                *acc = vfmaq_f32(*acc, vmulq_n_f32(d, x->d[i]), vcvtq_f32_s32(total.v[c][h]));
+                size_t i = cell.column[c] * n_blocks + b;
+                float32x4_t scale = vmulq_n_f32(d, x->d[i]);
+                acc.v[c][h] = vfmaq_f32(acc.v[c][h], scale, vcvtq_f32_s32(total.v[c][h]));
                 if (!lld_k_has_min(type))
                     continue;
                 int32x4_t mins = lld_k_dot_sums(type, panel_mins(p, h, b, x->n_cols), x->sum16 + i * 16);
-                *acc = vfmsq_f32(*acc, vmulq_n_f32(dmin, x->d[i]), vcvtq_f32_s32(mins));
+                scale = vmulq_n_f32(dmin, x->d[i]);
+                acc.v[c][h] = vfmsq_f32(acc.v[c][h], scale, vcvtq_f32_s32(mins));
             }
         }
     }
+    return acc;
 }
 
 typedef struct panel_format {
     void (*pack)(const panel *p, size_t first, const lld_row_group *w, size_t k);
-    void (*dot)(panel_cell *cell);
+    tile_f32 (*dot)(panel_cell cell);
 } panel_format;
 
 #define PANEL_FORMAT(name, pack_body, dot_body, type)                                              \
@@ -218,9 +239,9 @@ typedef struct panel_format {
     {                                                                                              \
         pack_body(type, p, first, w, k);                                                           \
     }                                                                                              \
-    LLD_DOTPROD static void dot_##name(panel_cell *cell)                                           \
+    LLD_DOTPROD static tile_f32 dot_##name(panel_cell cell)                                        \
     {                                                                                              \
-        dot_body(type, cell);                                                                      \
+        return dot_body(type, cell);                                                               \
     }
 
 PANEL_FORMAT(q4_0, pack_blocks, dot_blocks, LLD_Q4_0)
@@ -254,12 +275,12 @@ static void multiply_columns(const panel_format *format, const panel *p, const l
         cell.column[c] = lld_cell_column(col, n, c);
         cell.y[c] = x->y + cell.column[c] * x->y_stride;
     }
-    format->dot(&cell);
+    tile_f32 sums = format->dot(cell);
     for (size_t c = 0; c < n; c++) {
         float *at = out + (col + c) * out_stride;
-        lld_store_rows(at, cell.acc[c][0], p->n_rows < 4 ? p->n_rows : 4);
+        lld_store_rows(at, sums.v[c][0], p->n_rows < 4 ? p->n_rows : 4);
         if (p->n_rows > 4)
-            lld_store_rows(at + 4, cell.acc[c][1], p->n_rows - 4);
+            lld_store_rows(at + 4, sums.v[c][1], p->n_rows - 4);
     }
 }
 
