@@ -1,9 +1,11 @@
-/* fuzz_gguf.c - libFuzzer target of the GGUF parser: parse, then read everything that was promised.
+/* fuzz_gguf.c - libFuzzer target of the GGUF parser: parse, then read everything that was promised,
+ * and the hyperparameters.
  * A pointer that leads outside of the input is found by AddressSanitizer, since libFuzzer's buffer
  * ends where the input ends. Seeds: corpus/, written by make_corpus.py. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "config.h"
 #include "gguf.h"
 #include "quant.h"
 
@@ -77,13 +79,23 @@ static void read_tensor(const lld_gguf *gguf, const lld_tensor *t)
     touch(values, block * sizeof *values);
 }
 
+static void require_known(int status)
+{
+    require(status == LLD_OK || status == LLD_ERR_CORRUPT || status == LLD_ERR_UNSUPPORTED);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     lld_gguf gguf;
-    int status = lld_gguf_parse(data, size, &gguf);
-    require(status == LLD_OK || status == LLD_ERR_CORRUPT || status == LLD_ERR_UNSUPPORTED);
+    require_known(lld_gguf_parse(data, size, &gguf));
     for (size_t i = 0; i < gguf.n_kv; i++) read_kv(&gguf, &gguf.kv[i]);
     for (size_t i = 0; i < gguf.n_tensors; i++) read_tensor(&gguf, &gguf.tensors[i]);
+    lld_config config;
+    int status = lld_config_read(&gguf, &config);
+    require_known(status);
+    if (status == LLD_OK)
+        require(config.n_heads % config.n_kv_heads == 0 && config.head_dim % 2 == 0 &&
+                config.n_rot <= config.head_dim && config.n_layers > 0);
     lld_gguf_free(&gguf);
     return 0;
 }
