@@ -51,8 +51,6 @@ class AsyncCompletion:
         """Return the next known event; None at the end."""
         event = None
         while event is None:
-            if self._cancelled:
-                return None
             try:
                 response = await self._call.read()
             except asyncio.CancelledError:
@@ -62,7 +60,7 @@ class AsyncCompletion:
                 raise
             except grpc.RpcError as error:
                 raise client_error(error, self._path) from None
-            if response is grpc.aio.EOF:
+            if self._cancelled or response is grpc.aio.EOF:
                 return None
             event = event_of(response)
         if isinstance(event, pb.Finished):

@@ -48,16 +48,19 @@ class Completion:
 
     def _next(self) -> Event | None:
         """Return the next known event; None at the end."""
-        try:
-            event = None
-            while event is None:
-                event = event_of(next(self._call))
-        except StopIteration:
-            return None
-        except grpc.RpcError as error:
+        event = None
+        while event is None:
+            try:
+                response = next(self._call)
+            except StopIteration:
+                return None
+            except grpc.RpcError as error:
+                if self._cancelled:
+                    return None
+                raise client_error(error, self._path) from None
             if self._cancelled:
                 return None
-            raise client_error(error, self._path) from None
+            event = event_of(response)
         if isinstance(event, pb.Finished):
             self.result = result_of(event)
         return event
