@@ -3,9 +3,13 @@
  * consecutive elements of eight rows; then four activation rows (columns) at a time run over it: each
  * panel vector is loaded once and multiplied with four broadcast activation words. Lane = weight row in
  * every accumulator, so the float chain of an output does not depend on its neighbours.
+ *
  * Why this order: per panel vector five loads feed four vpmaddubsw and four vpaddw; the 16-bit sums of a
  * sub-block fit (formats_avx2.h), so widening and scaling cost one vpmaddwd a sub-block and not one a
- * product. 8x4 holds its sums, the panel vector and a temporary in 16 registers; 16x3 was slower.
+ * product. 8x4 keeps its sums, the panel vector and a temporary in 16 registers; 16x3 was slower.
+ * Signed 8-bit quants would need a vpsignb and a vpmaddwd a product. Instead the panel holds q + 128 cut
+ * into nibbles, 16*high + low - 128: two vpmaddubsw and two vpaddw, 4-bit sums that fit.
+ *
  * Owns no format and no arithmetic rules: formats_avx2.h, kernels.h. */
 #ifdef __x86_64__
 
@@ -14,7 +18,33 @@
 #include "formats_avx2.h"
 #include "matmul_avx2.h"
 
-enum { COLUMNS = 4, PANELS = 2 }; /* of one tile; panels that share a pass over the columns */
+enum {
+    COLUMNS = 4,      /* of one tile */
+    SPLIT_OFFSET = 128 /* of signed quants as unsigned bytes */
+};
+
+/* Formats whose panels hold every four elements as two vectors: high nibbles, low nibbles. */
+LLD_AVX2_INLINE bool is_split(unsigned fit)
+{
+    return fit == LLD_FIT_SIGNED;
+}
+
+/* Panels that share one pass over the columns: 16 rows, or as many as scratch holds. */
+LLD_AVX2_INLINE size_t panels_of_pass(unsigned fit)
+{
+    return is_split(fit) ? 1 : 2;
+}
+
+/* n vectors of signed quants to 2n vectors of nibbles, in place. */
+LLD_AVX2_INLINE void split_quants(__m256i *q, size_t n)
+{
+    const __m256i nibble = _mm256_set1_epi8(15), offset = _mm256_set1_epi8((char)SPLIT_OFFSET);
+    for (size_t i = n; i-- > 0;) {
+        __m256i biased = _mm256_xor_si256(q[i], offset);
+        q[2 * i] = _mm256_and_si256(_mm256_srli_epi16(biased, 4), nibble);
+        q[2 * i + 1] = _mm256_and_si256(biased, nibble);
+    }
+}
 
 /* ---- the integer cell -------------------------------------------------------------------------- */
 
@@ -30,13 +60,9 @@ LLD_AVX2_INLINE void multiply_tile(__m256i isum[COLUMNS], unsigned fit, unsigned
 #pragma GCC unroll 8
         for (unsigned i = 0; i < fit; i++) {
             const __m256i weights = q[first + i];
-            const __m256i magnitude = _mm256_abs_epi8(weights); /* dropped where it is not used */
 #pragma GCC unroll 8
             for (int c = 0; c < COLUMNS; c++) {
-                __m256i acts = lld_broadcast32(y[c] + at + 4 * (first + i));
-                __m256i products = fit == LLD_FIT_SIGNED
-                                       ? _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(acts, weights))
-                                       : _mm256_maddubs_epi16(weights, acts);
+                __m256i products = _mm256_maddubs_epi16(weights, lld_broadcast32(y[c] + at + 4 * (first + i)));
                 pairs[c] = i == 0 ? products : _mm256_add_epi16(pairs[c], products);
                 LLD_AVX2_PIN(pairs[c]);
             }
@@ -46,6 +72,34 @@ LLD_AVX2_INLINE void multiply_tile(__m256i isum[COLUMNS], unsigned fit, unsigned
             isum[c] = _mm256_add_epi32(isum[c], _mm256_madd_epi16(pairs[c], multiplier));
             LLD_AVX2_PIN(isum[c]);
         }
+    }
+}
+
+/* The same for 8 split vectors of elements (16 in the panel). */
+LLD_AVX2_INLINE void multiply_split_tile(__m256i isum[COLUMNS], const __m256i *q,
+                                         const int8_t *const y[COLUMNS], size_t at, __m256i multiplier)
+{
+    const __m256i multiplier16 = _mm256_slli_epi16(multiplier, 4);
+    __m256i high[COLUMNS], low[COLUMNS];
+#pragma GCC unroll 8
+    for (unsigned i = 0; i < LLD_FIT_4_BITS; i++) {
+#pragma GCC unroll 8
+        for (int c = 0; c < COLUMNS; c++) {
+            __m256i acts = lld_broadcast32(y[c] + at + 4 * i);
+            __m256i products = _mm256_maddubs_epi16(q[2 * i], acts);
+            high[c] = i == 0 ? products : _mm256_add_epi16(high[c], products);
+            LLD_AVX2_PIN(high[c]);
+            products = _mm256_maddubs_epi16(q[2 * i + 1], acts);
+            low[c] = i == 0 ? products : _mm256_add_epi16(low[c], products);
+            LLD_AVX2_PIN(low[c]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < COLUMNS; c++) {
+        __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(high[c], multiplier16),
+                                       _mm256_madd_epi16(low[c], multiplier));
+        isum[c] = _mm256_add_epi32(isum[c], sum);
+        LLD_AVX2_PIN(isum[c]);
     }
 }
 
@@ -75,28 +129,33 @@ LLD_AVX2_INLINE void store_tile(float *out, size_t out_stride, const columns *co
             lld_store_lanes(out + (cols->first + c) * out_stride, acc[c], n_rows);
 }
 
-/* Few columns leave the pack bound by memory: fetch the rows of the next pass, as in gemv_avx2.c. */
-LLD_AVX2_INLINE void prefetch_next_rows(const uint8_t *const rows[LLD_AVX2_ROWS], size_t row_bytes,
-                                        size_t at, size_t bytes)
+/* While a pass's first columns are multiplied, the weights of the next pass are fetched: with few columns
+ * the kernel is bound by memory, and the pack alone would not keep it busy. next: NULL after them. */
+LLD_AVX2_INLINE void prefetch_weights(const uint8_t *next, size_t at, size_t bytes)
 {
-    for (size_t line = 0; line < LLD_AVX2_ROWS * bytes; line += 64)
-        _mm_prefetch((const char *)((uintptr_t)rows[0] + LLD_AVX2_ROWS * (row_bytes + at) + line),
-                     _MM_HINT_T0);
+    if (next != NULL)
+        for (size_t line = 0; line < LLD_AVX2_ROWS * bytes; line += 64)
+            _mm_prefetch((const char *)((uintptr_t)next + LLD_AVX2_ROWS * at + line), _MM_HINT_T1);
 }
 
 /* ---- blocks of 32 ------------------------------------------------------------------------------ */
 
 typedef struct panel32 { /* one block of eight rows */
-    __m256i q[8];
     __m256 d, m;
+    __m256i q[]; /* (8), or split (16) */
 } panel32;
 
-LLD_AVX2_INLINE void pack32(const lld_format32 *f, panel32 *panel, const uint8_t *const rows[LLD_AVX2_ROWS],
-                            size_t row_bytes, size_t n_blocks)
+LLD_AVX2_INLINE size_t panel32_bytes(const lld_format32 *f)
 {
-    for (size_t b = 0; b < n_blocks; b++, panel++) {
+    return sizeof(panel32) + (is_split(f->fit) ? 16 : 8) * sizeof(__m256i);
+}
+
+LLD_AVX2_INLINE void pack32(const lld_format32 *f, uint8_t *panels, const uint8_t *const rows[LLD_AVX2_ROWS],
+                            size_t n_blocks)
+{
+    for (size_t b = 0; b < n_blocks; b++, panels += panel32_bytes(f)) {
+        panel32 *panel = (panel32 *)panels;
         const size_t at = b * f->bytes;
-        prefetch_next_rows(rows, row_bytes, at, f->bytes);
         if (f->unpack8 != NULL) {
             f->unpack8(panel->q, rows, at);
         } else {
@@ -104,18 +163,21 @@ LLD_AVX2_INLINE void pack32(const lld_format32 *f, panel32 *panel, const uint8_t
                 panel->q[r] = f->unpack(rows[r] + at);
             lld_transpose8x8(panel->q);
         }
+        if (is_split(f->fit))
+            split_quants(panel->q, 8);
         panel->d = lld_gather_f16(rows, at);
         if (f->has_m)
             panel->m = lld_gather_f16(rows, at + 2);
     }
 }
 
-LLD_AVX2_INLINE void tile32(const lld_format32 *f, __m256 acc[COLUMNS], const panel32 *panel,
-                            const lld_acts *x, const columns *cols)
+LLD_AVX2_INLINE void tile32(const lld_format32 *f, __m256 acc[COLUMNS], const uint8_t *panels,
+                            const lld_acts *x, const columns *cols, const uint8_t *next)
 {
     const size_t n_blocks = x->n_cols / LLD_QK;
+    const int offset = is_split(f->fit) ? SPLIT_OFFSET : f->offset;
     const __m256i ones = _mm256_set1_epi16(1);
-    const __m256i minus_offset = _mm256_set1_epi32(-f->offset & 0xffff); /* low half of the pair */
+    const __m256i minus_offset = _mm256_set1_epi32(-offset & 0xffff); /* low half of the pair */
     const float *d[COLUMNS], *s[COLUMNS];
     const int32_t *sum[COLUMNS];
     for (int c = 0; c < COLUMNS; c++) {
@@ -124,15 +186,20 @@ LLD_AVX2_INLINE void tile32(const lld_format32 *f, __m256 acc[COLUMNS], const pa
         sum[c] = x->sum + cols->row[c] * n_blocks;
         acc[c] = _mm256_setzero_ps();
     }
-    for (size_t b = 0; b < n_blocks; b++, panel++) {
+    for (size_t b = 0; b < n_blocks; b++, panels += panel32_bytes(f)) {
+        const panel32 *panel = (const panel32 *)panels;
         __m256i isum[COLUMNS];
+        prefetch_weights(next, b * f->bytes, f->bytes);
 #pragma GCC unroll 8
         for (int c = 0; c < COLUMNS; c++)
             isum[c] = _mm256_setzero_si256();
-        multiply_tile(isum, f->fit, 8, panel->q, cols->y, b * LLD_QK, ones);
+        if (is_split(f->fit))
+            multiply_split_tile(isum, panel->q, cols->y, b * LLD_QK, ones);
+        else
+            multiply_tile(isum, f->fit, 8, panel->q, cols->y, b * LLD_QK, ones);
 #pragma GCC unroll 8
         for (int c = 0; c < COLUMNS; c++) {
-            if (f->offset != 0) { /* |sum| <= 32 * 127: its low 16 bits hold it */
+            if (offset != 0) { /* |sum| <= 32 * 127: its low 16 bits hold it */
                 __m256i block_sum = lld_broadcast32(sum[c] + b);
                 isum[c] = _mm256_add_epi32(isum[c], _mm256_madd_epi16(block_sum, minus_offset));
             }
@@ -145,22 +212,25 @@ LLD_AVX2_INLINE void tile32(const lld_format32 *f, __m256 acc[COLUMNS], const pa
 }
 
 LLD_AVX2_INLINE void gemm32(const lld_format32 *f, float *out, size_t out_stride, const uint8_t *w,
-                            size_t row_bytes, size_t n_rows, const lld_acts *x, panel32 *panels)
+                            size_t row_bytes, size_t n_rows, const lld_acts *x, uint8_t *panels)
 {
-    const size_t n_blocks = x->n_cols / LLD_QK;
+    const size_t n_blocks = x->n_cols / LLD_QK, panel_bytes = n_blocks * panel32_bytes(f);
+    const size_t pass_rows = panels_of_pass(f->fit) * LLD_AVX2_ROWS;
     assert(x->n_cols % LLD_QK == 0 && row_bytes >= n_blocks * f->bytes);
-    assert(PANELS * n_blocks * sizeof *panels <= lld_kernels_scratch_bytes(x->n_cols));
-    for (size_t row = 0; row < n_rows; row += PANELS * LLD_AVX2_ROWS) {
-        for (size_t p = 0, r = row; p < PANELS && r < n_rows; p++, r += LLD_AVX2_ROWS) {
+    assert(panels_of_pass(f->fit) * panel_bytes <= lld_kernels_scratch_bytes(x->n_cols));
+    for (size_t row = 0; row < n_rows; row += pass_rows) {
+        const size_t end = n_rows - row < pass_rows ? n_rows : row + pass_rows;
+        for (size_t r = row; r < end; r += LLD_AVX2_ROWS) {
             const uint8_t *rows[LLD_AVX2_ROWS];
             lld_row_pointers(rows, w, row_bytes, r, n_rows);
-            pack32(f, panels + p * n_blocks, rows, row_bytes, n_blocks);
+            pack32(f, panels + (r - row) / LLD_AVX2_ROWS * panel_bytes, rows, n_blocks);
         }
         for (size_t c = 0; c < x->n_rows; c += COLUMNS) {
             const columns cols = take_columns(x, c);
-            for (size_t p = 0, r = row; p < PANELS && r < n_rows; p++, r += LLD_AVX2_ROWS) {
+            for (size_t r = row; r < end; r += LLD_AVX2_ROWS) {
+                const uint8_t *next = c == 0 ? w + (r + pass_rows) * row_bytes : NULL;
                 __m256 acc[COLUMNS];
-                tile32(f, acc, panels + p * n_blocks, x, &cols);
+                tile32(f, acc, panels + (r - row) / LLD_AVX2_ROWS * panel_bytes, x, &cols, next);
                 store_tile(out + r, out_stride, &cols, acc, n_rows - r);
             }
         }
@@ -170,11 +240,16 @@ LLD_AVX2_INLINE void gemm32(const lld_format32 *f, float *out, size_t out_stride
 /* ---- blocks of 256 ----------------------------------------------------------------------------- */
 
 typedef struct panel256 { /* one block of eight rows */
-    __m256i q[64];
     __m256i scale[16]; /* int16 pairs (s, s): 8 scales of 32 elements or 16 of 16 */
     __m256i side[8];   /* int16 pairs for the sums of sixteens 2i and 2i+1 */
     __m256 d, dmin;
+    __m256i q[];       /* (64), or split (128) */
 } panel256;
+
+LLD_AVX2_INLINE size_t panel256_bytes(const lld_format256 *f)
+{
+    return sizeof(panel256) + (is_split(f->fit) ? 128 : 64) * sizeof(__m256i);
+}
 
 /* pairs[i] lane r = (scale of sixteen 2i, scale of sixteen 2i+1) of row r -> one multiplier a scale. */
 LLD_AVX2_INLINE void spread_scales(const lld_format256 *f, __m256i scale[16], const __m256i pairs[8])
@@ -191,21 +266,35 @@ LLD_AVX2_INLINE void spread_scales(const lld_format256 *f, __m256i scale[16], co
     }
 }
 
-LLD_AVX2_INLINE void pack256(const lld_format256 *f, panel256 *panel,
-                             const uint8_t *const rows[LLD_AVX2_ROWS], size_t row_bytes, size_t n_blocks)
+/* Scales and side values of a block of eight rows. */
+LLD_AVX2_INLINE void pack_scales(const lld_format256 *f, panel256 *panel,
+                                 const uint8_t *const rows[LLD_AVX2_ROWS], size_t at)
 {
-    for (size_t b = 0; b < n_blocks; b++, panel++) {
+    __m256i scale[LLD_AVX2_ROWS], side[LLD_AVX2_ROWS];
+    for (int r = 0; r < LLD_AVX2_ROWS; r++) {
+        f->scales(rows[r] + at, &scale[r], &side[r]);
+        if (is_split(f->fit))
+            side[r] = _mm256_mullo_epi16(scale[r], _mm256_set1_epi16(-SPLIT_OFFSET));
+    }
+    lld_transpose8x8(scale);
+    lld_transpose8x8(side);
+    spread_scales(f, panel->scale, scale);
+    memcpy(panel->side, side, sizeof side);
+    panel->d = lld_gather_f16(rows, at + f->d_at);
+    if (f->side == LLD_SIDE_MIN)
+        panel->dmin = lld_gather_f16(rows, at + f->dmin_at);
+}
+
+LLD_AVX2_INLINE void pack256(const lld_format256 *f, uint8_t *panels,
+                             const uint8_t *const rows[LLD_AVX2_ROWS], size_t n_blocks)
+{
+    for (size_t b = 0; b < n_blocks; b++, panels += panel256_bytes(f)) {
+        panel256 *panel = (panel256 *)panels;
         const size_t at = b * f->bytes;
-        __m256i scale[LLD_AVX2_ROWS];
-        prefetch_next_rows(rows, row_bytes, at, f->bytes);
-        for (int r = 0; r < LLD_AVX2_ROWS; r++)
-            f->scales(rows[r] + at, &scale[r], &panel->side[r]);
-        lld_transpose8x8(scale);
-        lld_transpose8x8(panel->side);
-        spread_scales(f, panel->scale, scale);
+        pack_scales(f, panel, rows, at);
 #pragma GCC unroll 8
         for (unsigned j = 0; j < 8; j++) {
-            __m256i *q = panel->q + 8 * j;
+            __m256i *q = panel->q + (is_split(f->fit) ? 16 : 8) * j;
             if (f->unpack8 != NULL) {
                 if (j % 2 == 0)
                     f->unpack8(q, rows, at, j / 2);
@@ -214,10 +303,9 @@ LLD_AVX2_INLINE void pack256(const lld_format256 *f, panel256 *panel,
             for (int r = 0; r < LLD_AVX2_ROWS; r++)
                 q[r] = f->unpack(rows[r] + at, j);
             lld_transpose8x8(q);
+            if (is_split(f->fit))
+                split_quants(q, 8);
         }
-        panel->d = lld_gather_f16(rows, at + f->d_at);
-        if (f->side == LLD_SIDE_MIN)
-            panel->dmin = lld_gather_f16(rows, at + f->dmin_at);
     }
 }
 
@@ -234,11 +322,22 @@ LLD_AVX2_INLINE void multiply_sides(__m256i isum[COLUMNS], const __m256i side[8]
         }
 }
 
-LLD_AVX2_INLINE void tile256(const lld_format256 *f, __m256 acc[COLUMNS], const panel256 *panel,
-                             const lld_acts *x, const columns *cols)
+/* The scaled integer sums of one block of 256. */
+LLD_AVX2_INLINE void sum_tile256(const lld_format256 *f, __m256i isum[COLUMNS], const panel256 *panel,
+                                 const int8_t *const y[COLUMNS], size_t at)
+{
+    const unsigned count = f->sub / 4; /* panel vectors of one scale */
+    for (unsigned j = 0; j < LLD_QK_K / f->sub; j++)
+        if (is_split(f->fit))
+            multiply_split_tile(isum, panel->q + 2 * count * j, y, at + f->sub * j, panel->scale[j]);
+        else
+            multiply_tile(isum, f->fit, count, panel->q + count * j, y, at + f->sub * j, panel->scale[j]);
+}
+
+LLD_AVX2_INLINE void tile256(const lld_format256 *f, __m256 acc[COLUMNS], const uint8_t *panels,
+                             const lld_acts *x, const columns *cols, const uint8_t *next)
 {
     const size_t n_blocks = x->n_cols / LLD_QK_K;
-    const unsigned count = f->sub / 4; /* panel vectors of one scale */
     const float *d[COLUMNS];
     const int16_t *sum16[COLUMNS];
     for (int c = 0; c < COLUMNS; c++) {
@@ -246,15 +345,15 @@ LLD_AVX2_INLINE void tile256(const lld_format256 *f, __m256 acc[COLUMNS], const 
         sum16[c] = x->sum16 + cols->row[c] * n_blocks * (LLD_QK_K / 16);
         acc[c] = _mm256_setzero_ps();
     }
-    for (size_t b = 0; b < n_blocks; b++, panel++) {
+    for (size_t b = 0; b < n_blocks; b++, panels += panel256_bytes(f)) {
+        const panel256 *panel = (const panel256 *)panels;
         __m256i isum[COLUMNS], msum[COLUMNS];
+        prefetch_weights(next, b * f->bytes, f->bytes);
         for (int c = 0; c < COLUMNS; c++)
             isum[c] = msum[c] = _mm256_setzero_si256();
-        if (f->side == LLD_SIDE_OFFSET)
+        if (f->side == LLD_SIDE_OFFSET || is_split(f->fit))
             multiply_sides(isum, panel->side, sum16, b * (LLD_QK_K / 16));
-        for (unsigned j = 0; j < LLD_QK_K / f->sub; j++)
-            multiply_tile(isum, f->fit, count, panel->q + count * j, cols->y, b * LLD_QK_K + f->sub * j,
-                          panel->scale[j]);
+        sum_tile256(f, isum, panel, cols->y, b * LLD_QK_K);
         if (f->side == LLD_SIDE_MIN)
             multiply_sides(msum, panel->side, sum16, b * (LLD_QK_K / 16));
 #pragma GCC unroll 8
@@ -269,22 +368,25 @@ LLD_AVX2_INLINE void tile256(const lld_format256 *f, __m256 acc[COLUMNS], const 
 }
 
 LLD_AVX2_INLINE void gemm256(const lld_format256 *f, float *out, size_t out_stride, const uint8_t *w,
-                             size_t row_bytes, size_t n_rows, const lld_acts *x, panel256 *panels)
+                             size_t row_bytes, size_t n_rows, const lld_acts *x, uint8_t *panels)
 {
-    const size_t n_blocks = x->n_cols / LLD_QK_K;
+    const size_t n_blocks = x->n_cols / LLD_QK_K, panel_bytes = n_blocks * panel256_bytes(f);
+    const size_t pass_rows = panels_of_pass(f->fit) * LLD_AVX2_ROWS;
     assert(x->n_cols % LLD_QK_K == 0 && row_bytes >= n_blocks * f->bytes);
-    assert(PANELS * n_blocks * sizeof *panels <= lld_kernels_scratch_bytes(x->n_cols));
-    for (size_t row = 0; row < n_rows; row += PANELS * LLD_AVX2_ROWS) {
-        for (size_t p = 0, r = row; p < PANELS && r < n_rows; p++, r += LLD_AVX2_ROWS) {
+    assert(panels_of_pass(f->fit) * panel_bytes <= lld_kernels_scratch_bytes(x->n_cols));
+    for (size_t row = 0; row < n_rows; row += pass_rows) {
+        const size_t end = n_rows - row < pass_rows ? n_rows : row + pass_rows;
+        for (size_t r = row; r < end; r += LLD_AVX2_ROWS) {
             const uint8_t *rows[LLD_AVX2_ROWS];
             lld_row_pointers(rows, w, row_bytes, r, n_rows);
-            pack256(f, panels + p * n_blocks, rows, row_bytes, n_blocks);
+            pack256(f, panels + (r - row) / LLD_AVX2_ROWS * panel_bytes, rows, n_blocks);
         }
         for (size_t c = 0; c < x->n_rows; c += COLUMNS) {
             const columns cols = take_columns(x, c);
-            for (size_t p = 0, r = row; p < PANELS && r < n_rows; p++, r += LLD_AVX2_ROWS) {
+            for (size_t r = row; r < end; r += LLD_AVX2_ROWS) {
+                const uint8_t *next = c == 0 ? w + (r + pass_rows) * row_bytes : NULL;
                 __m256 acc[COLUMNS];
-                tile256(f, acc, panels + p * n_blocks, x, &cols);
+                tile256(f, acc, panels + (r - row) / LLD_AVX2_ROWS * panel_bytes, x, &cols, next);
                 store_tile(out + r, out_stride, &cols, acc, n_rows - r);
             }
         }
