@@ -1,7 +1,7 @@
 /* attn_generic.c - the reference kernels over one KV block: store, scores, softmax, values.
- * Block layouts and chains as in kernels.h. Does not walk blocks, mask or combine chunks: ops does. */
+ * Block layouts and chains as in kernels.h. Does not walk blocks, mask or combine chunks:
+ * attention.c does. */
 #include <assert.h>
-#include <math.h>
 
 #include "kernels_generic.h"
 #include "vecmath.h"
@@ -74,12 +74,15 @@ static void attn_scores_q8(float *scores, size_t score_stride, const float *q, s
             acc[j] = 0.0f;
         for (size_t first = 0; first < head_dim; first += LLD_QK) {
             size_t end = head_dim - first < LLD_QK ? head_dim : first + LLD_QK;
+            const uint16_t *scales = kd + first / LLD_QK * LLD_KV_BLOCK;
             float t[LLD_KV_BLOCK] = {0};
-            for (size_t d = first; d < end; d++)
+            for (size_t d = first; d < end; d++) {
+                const int8_t *k = k_block + d * LLD_KV_BLOCK;
                 for (size_t j = 0; j < LLD_KV_BLOCK; j++)
-                    t[j] = __builtin_fmaf(q[i * q_stride + d], (float)k_block[d * LLD_KV_BLOCK + j], t[j]);
+                    t[j] = __builtin_fmaf(q[i * q_stride + d], (float)k[j], t[j]);
+            }
             for (size_t j = 0; j < LLD_KV_BLOCK; j++)
-                acc[j] = __builtin_fmaf(t[j], lld_f16_to_f32(kd[first / LLD_QK * LLD_KV_BLOCK + j]), acc[j]);
+                acc[j] = __builtin_fmaf(t[j], lld_f16_to_f32(scales[j]), acc[j]);
         }
     }
 }
@@ -105,8 +108,10 @@ static void attn_values_f16(float *acc, size_t acc_stride, const float *p, size_
     for (size_t j = 0; j < n_tokens; j++)
         for (size_t d = 0; d < head_dim; d++) {
             float v = lld_f16_to_f32(v_block[j * head_dim + d]);
-            for (size_t i = 0; i < n_q; i++)
-                acc[i * acc_stride + d] = __builtin_fmaf(p[i * p_stride + j], v, acc[i * acc_stride + d]);
+            for (size_t i = 0; i < n_q; i++) {
+                float *out = &acc[i * acc_stride + d];
+                *out = __builtin_fmaf(p[i * p_stride + j], v, *out);
+            }
         }
 }
 

@@ -1,5 +1,5 @@
 /* kernels.c - chooses kernels: one table for each combination of CPU flags, built once.
- * A table starts as generic C; the instruction sets the flags allow override what they implement. */
+ * A table starts as generic C; the instruction sets that the flags allow then override it. */
 #include "kernels.h"
 
 #include <assert.h>

@@ -1,4 +1,4 @@
-/* kernels_generic.h - the parts of the generic kernel set, one file each; kernels_generic.c joins them. */
+/* kernels_generic.h - the parts of the generic kernel set, which kernels_generic.c joins. */
 #ifndef LLD_KERNELS_GENERIC_H
 #define LLD_KERNELS_GENERIC_H
 

@@ -1,9 +1,8 @@
 /* matmul_generic.c - the reference matmul of every weight format, in plain C.
  * Each is the chain of kernels.h, written once per activation kind: a weight block is unpacked to
- * integers (unpack.h), then multiplied with that block of every activation row, with out[] itself as
+ * integers (unpack.h), then multiplied with that block of every activation row, out[] itself being
  * the accumulator. The integer loops have fixed lengths so that the compiler vectorizes them. */
 #include <assert.h>
-#include <math.h>
 
 #include "kernels_generic.h"
 #include "unpack.h"
@@ -15,7 +14,7 @@ static void clear_outputs(float *out, size_t out_stride, size_t n)
         out[c * out_stride] = 0.0f;
 }
 
-/* ---- blocks of 32 against Q8 ------------------------------------------------------------------- */
+/* ---- blocks of 32 against Q8 ----------------------------------------------------------------- */
 
 static int32_t dot_32(const int8_t q[32], const int8_t y[32])
 {
@@ -49,7 +48,7 @@ LLD_INLINE void matmul_q8(unpack_fn unpack, bool has_min, size_t block_bytes, fl
     }
 }
 
-/* ---- blocks of 256 against Q8K ----------------------------------------------------------------- */
+/* ---- blocks of 256 against Q8K --------------------------------------------------------------- */
 
 static int32_t dot_256(const lld_unpacked_k *u, const int8_t y[256])
 {
@@ -121,7 +120,7 @@ DEFINE_MATMUL(q5_k, q8k, true)
 DEFINE_MATMUL(q6_k, q8k, false)
 DEFINE_MATMUL(iq4_xs, q8k, false)
 
-/* ---- float weights ----------------------------------------------------------------------------- */
+/* ---- float weights --------------------------------------------------------------------------- */
 
 static float dot_f32(const float *w, const float *x, size_t n)
 {

@@ -115,8 +115,8 @@ uint16_t lld_f32_to_f16(float f)
 
 void lld_k4_scales(const uint8_t packed[12], uint8_t scales[8], uint8_t mins[8])
 {
-    /* Bytes 0-3: scales 0-3, bytes 4-7: mins 0-3. Their top two bits, over the nibbles of bytes 8-11
-     * (low: scale, high: min), give scales and mins 4-7. */
+    /* Bytes 0-3: scales 0-3, bytes 4-7: mins 0-3. Their top two bits, over the nibbles of bytes
+     * 8-11 (low: scale, high: min), give scales and mins 4-7. */
     for (int j = 0; j < 4; j++) {
         scales[j] = packed[j] & 63;
         mins[j] = packed[j + 4] & 63;
@@ -127,7 +127,8 @@ void lld_k4_scales(const uint8_t packed[12], uint8_t scales[8], uint8_t mins[8])
 
 void lld_q3_scales(const uint8_t packed[12], int8_t scales[16])
 {
-    /* The low four bits in the low nibbles of bytes 0-7, then in the high ones; the top two in 8-11. */
+    /* The low four bits in the low nibbles of bytes 0-7, then in the high ones; the top two in
+     * bytes 8-11. */
     for (int j = 0; j < 16; j++) {
         int low = (packed[j % 8] >> (j / 8 * 4)) & 15;
         int high = (packed[8 + j % 4] >> (j / 4 * 2)) & 3;
@@ -218,8 +219,8 @@ int lld_dequantize(uint32_t type, const void *src, size_t src_bytes, size_t n, f
         return lld_fail(LLD_ERR_UNSUPPORTED, "tensor type %u is not supported", (unsigned)type);
     const char *name = types[type].name;
     if (n % types[type].block != 0)
-        return lld_fail(LLD_ERR_INVALID, "row of %zu elements is no multiple of %s's block of %u", n,
-                        name, (unsigned)types[type].block);
+        return lld_fail(LLD_ERR_INVALID, "row of %zu elements is no multiple of %s's block of %u",
+                        n, name, (unsigned)types[type].block);
     if (src_bytes % types[type].block_bytes != 0 ||
         src_bytes / types[type].block_bytes != n / types[type].block)
         return lld_fail(LLD_ERR_INVALID, "%zu bytes are not the size of %zu elements of %s",

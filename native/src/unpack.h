@@ -118,7 +118,7 @@ LLD_UNPACK void lld_unpack_q2_k(const void *block, lld_unpacked_k *out)
     lld_unpack_2_bits(b->qs, out->q);
 }
 
-/* The third bit of e = 32*j + i is bit j of hmask[i]; where it is clear, 4 is subtracted. */
+/* The third bit of e = 32*j + i is bit j of hmask[i]; the three-bit number has an offset of 4. */
 LLD_UNPACK void lld_unpack_q3_k(const void *block, lld_unpacked_k *out)
 {
     const lld_block_q3_k *b = block;
@@ -130,8 +130,7 @@ LLD_UNPACK void lld_unpack_q3_k(const void *block, lld_unpacked_k *out)
     lld_unpack_2_bits(b->qs, out->q);
     for (int j = 0; j < 8; j++)
         for (int i = 0; i < 32; i++)
-            if (!((b->hmask[i] >> j) & 1))
-                out->q[32 * j + i] = (int8_t)(out->q[32 * j + i] - 4);
+            out->q[32 * j + i] = (int8_t)((out->q[32 * j + i] | ((b->hmask[i] >> j) & 1) << 2) - 4);
 }
 
 /* Four bits an element: e = 64*g + i is the low nibble of byte 32*g + i, e + 32 the high one. */

@@ -1,6 +1,7 @@
-/* vecmath.h - float expressions that every kernel file must evaluate alike, bit for bit: reduction, exp,
- * and the scale and rounding of int8 activations. Inline, so that each instruction set's file compiles them with its own instructions. Always
- * __builtin_fmaf where a fused step is meant: -ffp-contract=off forbids the compiler to fuse. */
+/* vecmath.h - float expressions that every kernel file must evaluate alike, bit for bit: reduction,
+ * exp, the scale and rounding of int8 activations. Inline, so that each instruction set's file
+ * compiles them with its own instructions. Always __builtin_fmaf where a fused step is meant:
+ * -ffp-contract=off forbids the compiler to fuse. */
 #ifndef LLD_VECMATH_H
 #define LLD_VECMATH_H
 
@@ -18,8 +19,9 @@ LLD_INLINE float lld_reduce8(const float l[8])
     return b0 + b1;
 }
 
-/* exp(x): 2^n * p(r), n = round(x/ln2) by the 1.5*2^23 trick, r = x - n*ln2 in two parts, p the degree-6 polynomial
- * of Cephes' expf (Moshier, netlib cephes/single/expf.c). Relative error < 3e-7 on [-87, 88].
+/* exp(x): 2^n * p(r), n = round(x/ln2) by the 1.5*2^23 trick, r = x - n*ln2 in two parts, p the
+ * degree-6 polynomial of Cephes' expf (Moshier, netlib cephes/single/expf.c). Relative error < 3e-7
+ * on [-87, 88].
  * Clamped: x < -87.33 gives 0, x > 88.0 is taken as 88.0. NaN is undefined: callers exclude it. */
 LLD_INLINE float lld_expf(float x)
 {
@@ -45,8 +47,8 @@ LLD_INLINE float lld_expf(float x)
     return x < -87.33f ? 0.0f : y;
 }
 
-/* max|x| over x: (n) as the bits of a float: above 0x7F800000 (infinity) where any x is NaN. Comparing
- * the bits as integers orders magnitudes as floats do, and NaN above all. */
+/* max|x| over x: (n) as the bits of a float: above 0x7F800000 (infinity) where any x is NaN.
+ * Comparing the bits as integers orders magnitudes as floats do, and NaN above all. */
 LLD_INLINE uint32_t lld_max_magnitude(const float *x, size_t n)
 {
     uint32_t max = 0;
@@ -60,7 +62,7 @@ LLD_INLINE uint32_t lld_max_magnitude(const float *x, size_t n)
 }
 
 /* The scale of an int8 block whose max|x| has the bits `magnitude`. *inverse is the factor for
- * lld_q8_round, or 0 where all y are 0 (x tiny, infinite or NaN; then x times 0 is not to be used). */
+ * lld_q8_round, or 0 where all y are 0 (x tiny, infinite or NaN; x * 0 is then not to be used). */
 LLD_INLINE float lld_q8_scale(uint32_t magnitude, float *inverse)
 {
     *inverse = 0.0f;

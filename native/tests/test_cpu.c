@@ -84,7 +84,8 @@ static void test_table_holds_every_kernel(void)
 
 static void test_message_is_one_line_of_bounded_length(void)
 {
-    CHECK(lld_fail(LLD_ERR_CORRUPT, "key %s has %d", "a\nb\x1b[0m", 7) == LLD_ERR_CORRUPT, "status");
+    int status = lld_fail(LLD_ERR_CORRUPT, "key %s has %d", "a\nb\x1b[0m", 7);
+    CHECK(status == LLD_ERR_CORRUPT, "status %d", status);
     CHECK(strcmp(lld_error_message(), "key a?b?[0m has 7") == 0, "%s", lld_error_message());
     lld_fail(LLD_ERR_CORRUPT, "outer: %s", lld_error_message());
     CHECK(strcmp(lld_error_message(), "outer: key a?b?[0m has 7") == 0, "%s", lld_error_message());

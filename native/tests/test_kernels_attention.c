@@ -1,5 +1,5 @@
-/* test_kernels_attention.c - the kernels over one KV block, both element types: each instruction set
- * against generic, bit for bit, for every head size; generic against attention in double. */
+/* test_kernels_attention.c - the kernels over one KV block, both element types: each instruction
+ * set against generic, bit for bit, for every head size; generic against attention in double. */
 #include "kernel_check.h"
 
 enum { MAX_DIM = 256, MAX_QUERIES = 9, MAX_SOFTMAX = 256, STRIDE = LLD_KV_BLOCK + 8 };
@@ -73,7 +73,7 @@ static double value_value(const kv_block *b, size_t token, size_t d)
     return (double)lld_f16_to_f32(b->vd[token * b->n_groups + d / 32]) * b->v8[i];
 }
 
-/* ---- store ------------------------------------------------------------------------------------- */
+/* ---- store ----------------------------------------------------------------------------------- */
 
 /* The bytes of a block in one array, to compare two stores. Returns their number of halves. */
 static size_t block_halves(const kv_block *b, uint16_t *halves)
@@ -158,7 +158,7 @@ static void test_f16_store_clamps_to_the_largest_half(void)
     CHECK(value_value(&b, 3, 3) == 0.5, "an ordinary value is exact");
 }
 
-/* Half a step of rounding y, plus the scale's rounding to f16 (2^-11 relative, on up to 127 steps). */
+/* Half a step of rounding y, plus the scale's rounding to f16 (2^-11 relative, on 127 steps). */
 static const double Q8_STORE_STEPS = 0.5 + 127 * 0x1p-11 + 4 * 127 * 0x1p-24;
 
 static void test_q8_store_keeps_values_within_its_step(void)
@@ -185,7 +185,7 @@ static void test_q8_store_keeps_values_within_its_step(void)
     }
 }
 
-/* ---- scores ------------------------------------------------------------------------------------ */
+/* ---- scores ---------------------------------------------------------------------------------- */
 
 static void run_scores(const lld_kernels *table, const kv_block *b, const float *q, size_t n_q,
                        size_t q_stride, float *scores)
@@ -197,7 +197,8 @@ static void run_scores(const lld_kernels *table, const kv_block *b, const float 
         table->attn_scores_q8(scores, STRIDE, q, q_stride, n_q, b->k8, b->kd, b->head_dim);
 }
 
-/* head_dim fused additions, and for q8_0 one more a group; the result's magnitude bounds them all. */
+/* head_dim fused additions, and for q8_0 one more a group, each rounded relative to a partial sum
+ * that the sum of the terms' magnitudes bounds. */
 static void check_scores_against_double(const kv_block *b, const float *q, const float *scores)
 {
     for (size_t j = 0; j < LLD_KV_BLOCK; j++) {
@@ -226,7 +227,7 @@ static void check_scores(const kv_block *b, size_t n_q, uint64_t *seed)
     for (size_t t = 0; t < n_tables; t++) {
         run_scores(tables[t], b, q, n_q, q_stride, scores);
         size_t i = first_difference(wanted, scores, n_scores);
-        CHECK(i == n_scores, "%s attn_scores_%s head_dim=%zu n_q=%zu: query %zu token %zu: %a, generic %a",
+        CHECK(i == n_scores, "%s attn_scores_%s head_dim=%zu n_q=%zu: [%zu, %zu] = %a, generic %a",
               tables[t]->name, b->k16 != NULL ? "f16" : "q8", b->head_dim, n_q, i / STRIDE,
               i % STRIDE, (double)scores[i], (double)wanted[i]);
     }
@@ -244,7 +245,7 @@ static void test_scores_of_every_head_size(void)
         }
 }
 
-/* ---- values ------------------------------------------------------------------------------------ */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 typedef struct weighting { /* n_q rows of probabilities over n_tokens tokens */
     size_t n_q, n_tokens, acc_stride, p_stride;
@@ -298,7 +299,7 @@ static void check_values(const kv_block *b, size_t n_q, size_t n_tokens, uint64_
         memcpy(acc, start, n_acc * sizeof(float));
         run_values(tables[t], b, &w, acc);
         size_t i = first_difference(wanted, acc, n_acc);
-        CHECK(i == n_acc, "%s attn_values_%s head_dim=%zu n_q=%zu n_tokens=%zu: [%zu] = %a, generic %a",
+        CHECK(i == n_acc, "%s attn_values_%s head_dim=%zu n_q=%zu n_tokens=%zu: [%zu]: %a, not %a",
               tables[t]->name, b->v16 != NULL ? "f16" : "q8", b->head_dim, n_q, n_tokens, i,
               (double)acc[i], (double)wanted[i]);
     }
@@ -318,7 +319,7 @@ static void test_values_of_every_head_size(void)
         }
 }
 
-/* ---- softmax ----------------------------------------------------------------------------------- */
+/* ---- softmax --------------------------------------------------------------------------------- */
 
 static void check_softmax(const float *scores, size_t n)
 {
@@ -371,7 +372,7 @@ static void test_softmax_against_double(void)
         double wanted = exp((double)scores[j] - (double)max);
         total += wanted;
         CHECK(scores[j] <= max, "score %zu above the maximum", j);
-        /* lld_expf's 3e-7, and the rounding of a difference up to 20: 2^-20 / 2 absolute in exp's argument */
+        /* lld_expf's 3e-7, and half the last place of a difference below 32, in the exponent */
         CHECK(fabs((double)out[j] - wanted) <= (3e-7 + 0x1p-20) * wanted, "p[%zu]", j);
     }
     for (size_t j = 50; j < 64; j++)

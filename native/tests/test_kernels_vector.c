@@ -3,25 +3,25 @@
 #include "kernel_check.h"
 #include "vecmath.h"
 
-enum { MAX_N = 1024 };
+enum { MAX_N = 1024, MAX_Y = 3 * MAX_N };
 
 static guarded x_buffer, y_buffer, out_buffer;
 static const lld_kernels *tables[MAX_TABLES];
 static size_t n_tables;
 
-static const size_t lengths[] = {1,  2,  3,  4,  5,  6,  7,  8,   9,   10,  11,  12,  13,  15, 16,
-                                 17, 23, 24, 25, 31, 32, 33, 40,  47,  64,  65,  100, 576, 577, 896};
+static const size_t lengths[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10,  11,  12,  13, 15, 16, 17,
+                                 23, 24, 25, 31, 32, 33, 40, 47, 64, 65,  100, 576, 577, 896};
 
 enum { N_LENGTHS = sizeof lengths / sizeof lengths[0] };
 
-/* ---- quantization ------------------------------------------------------------------------------ */
+/* ---- quantization ---------------------------------------------------------------------------- */
 
-/* One row of activations in both forms. */
+/* Room for three rows of activations in both forms. */
 typedef struct quantized {
-    int8_t y[MAX_N];
-    float d[MAX_N / 32], s[MAX_N / 32];
-    int32_t sum[MAX_N / 32];
-    int16_t sum16[MAX_N / 16];
+    int8_t y[MAX_Y];
+    float d[MAX_Y / 32], s[MAX_Y / 32];
+    int32_t sum[MAX_Y / 32];
+    int16_t sum16[MAX_Y / 16];
 } quantized;
 
 static lld_acts quantized_acts(quantized *q, size_t n)
@@ -35,8 +35,8 @@ static bool same_quantized(const quantized *a, const quantized *b)
 {
     return memcmp(a->y, b->y, sizeof a->y) == 0 && memcmp(a->sum, b->sum, sizeof a->sum) == 0 &&
            memcmp(a->sum16, b->sum16, sizeof a->sum16) == 0 &&
-           first_difference(a->d, b->d, MAX_N / 32) == MAX_N / 32 &&
-           first_difference(a->s, b->s, MAX_N / 32) == MAX_N / 32;
+           first_difference(a->d, b->d, MAX_Y / 32) == MAX_Y / 32 &&
+           first_difference(a->s, b->s, MAX_Y / 32) == MAX_Y / 32;
 }
 
 static void check_quantized(const float *x, size_t n)
@@ -60,6 +60,29 @@ static void check_quantized(const float *x, size_t n)
     }
 }
 
+/* The middle 256 of row 1 of three rows of 768 columns: the place of a part of a row. */
+static void check_quantized_part(const float *x)
+{
+    enum { N_COLS = 768, FIRST = 256 };
+    static quantized wanted, got;
+    for (int k_blocks = 0; k_blocks < 2; k_blocks++)
+        for (size_t t = 0; t < n_tables; t++) {
+            quantized *q = t == 0 ? &wanted : &got;
+            lld_acts part = quantized_acts(q, N_COLS);
+            part.y += FIRST;
+            part.d += FIRST / (k_blocks ? LLD_QK_K : LLD_QK);
+            part.s += FIRST / LLD_QK;
+            part.sum += FIRST / LLD_QK;
+            part.sum16 += FIRST / 16;
+            part.n_rows = 3;
+            part.y_stride = N_COLS + 4;
+            (k_blocks ? tables[t]->quantize_q8k : tables[t]->quantize_q8)(x, 256, &part, 1);
+            CHECK(same_quantized(&wanted, q), "%s %s of a part of a row", tables[t]->name,
+                  k_blocks ? "quantize_q8k" : "quantize_q8");
+        }
+    CHECK(wanted.d[3 + 1] != 0.0f && wanted.y[N_COLS + 4 + FIRST - 1] == 0x5A, "in its place");
+}
+
 static void test_quantization_is_the_same_everywhere(void)
 {
     uint64_t seed = 1;
@@ -67,6 +90,8 @@ static void test_quantization_is_the_same_everywhere(void)
         float *x = guarded_tail(x_buffer, n * sizeof(float));
         random_vector(x, n, 5.0f, &seed);
         check_quantized(x, n);
+        if (n == 256)
+            check_quantized_part(x);
         edge_vector(x, n, &seed);
         check_quantized(x, n);
         for (size_t i = 0; i < n; i++) /* multiples of one half, so that many values are ties */
@@ -87,7 +112,7 @@ static void test_quantization_is_the_same_everywhere(void)
     }
 }
 
-/* y = round(x / d) with d = amax / 127: half a step, and the roundings of the three operations (each
+/* y = round(x / d) with d = amax / 127: half a step, and the roundings of the operations (each
  * 2^-24 relative, on values up to 127 steps). */
 static const double HALF_STEP = 0.5 + 4 * 127 * 0x1p-24;
 
@@ -147,9 +172,11 @@ static void test_rounding_is_to_even(void)
     CHECK(memcmp(q.y, wanted, sizeof wanted) == 0, "ties round to even");
 }
 
-/* ---- vectors ----------------------------------------------------------------------------------- */
+/* ---- vectors --------------------------------------------------------------------------------- */
 
-typedef enum vector_kernel { RMSNORM, RMSNORM_IN_PLACE, SILU_MUL, ADD, N_VECTOR_KERNELS } vector_kernel;
+typedef enum vector_kernel {
+    RMSNORM, RMSNORM_IN_PLACE, SILU_MUL, ADD, N_VECTOR_KERNELS
+} vector_kernel;
 
 static const char *const vector_kernel_names[] = {"rmsnorm", "rmsnorm in place", "silu_mul", "add"};
 
@@ -255,7 +282,7 @@ static void test_exp_is_within_its_stated_error(void)
     CHECK(lld_expf(1e30f) == lld_expf(88.0f), "far above: exp(88)");
 }
 
-/* ---- rotation ---------------------------------------------------------------------------------- */
+/* ---- rotation -------------------------------------------------------------------------------- */
 
 static void check_rope(const float *x, const float *cos_sin, size_t n_rot)
 {

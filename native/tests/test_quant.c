@@ -14,7 +14,7 @@ static bool same_bits(float a, float b)
     return memcmp(&a, &b, sizeof a) == 0 || (isnan(a) && isnan(b));
 }
 
-/* ---- half precision ---------------------------------------------------------------------------- */
+/* ---- half precision -------------------------------------------------------------------------- */
 
 /* The value of a half from its definition (IEEE 754-2008, 3.4). */
 static double half_value(uint16_t h)
@@ -50,7 +50,8 @@ static void check_rounding(float f)
         return;
     }
     double error = fabs(exact - half_value(magnitude));
-    uint16_t neighbours[2] = {(uint16_t)(magnitude + 1), (uint16_t)(magnitude == 0 ? 0 : magnitude - 1)};
+    uint16_t below = magnitude == 0 ? 0 : (uint16_t)(magnitude - 1);
+    uint16_t neighbours[2] = {(uint16_t)(magnitude + 1), below};
     for (int i = 0; i < 2; i++) {
         double value = neighbours[i] == 0x7C00 ? 65536.0 : half_value(neighbours[i]);
         double other = fabs(exact - value);
@@ -81,7 +82,7 @@ static void test_float_to_half_rounds_to_nearest_even(void)
     CHECK(lld_f32_to_f16(INFINITY) == 0x7C00 && lld_f32_to_f16(-INFINITY) == 0xFC00, "infinities");
 }
 
-/* ---- formats ----------------------------------------------------------------------------------- */
+/* ---- formats --------------------------------------------------------------------------------- */
 
 static int bits(const uint8_t *bytes, int shift, int mask)
 {
@@ -113,17 +114,18 @@ static int q3_scale(const uint8_t *s, int j)
 static float element_32(uint32_t type, const uint8_t *b, int e)
 {
     const int nibble = e / 16 * 4, i = e % 16;
+    int q;
     switch (type) {
     case LLD_Q4_0:
         return half_at(b) * (float)(bits(b + 2 + i, nibble, 15) - 8);
     case LLD_Q4_1:
         return half_at(b) * (float)bits(b + 4 + i, nibble, 15) + half_at(b + 2);
     case LLD_Q5_0:
-        return half_at(b) *
-               (float)(bits(b + 6 + i, nibble, 15) + 16 * bits(b + 2 + e / 8, e % 8, 1) - 16);
+        q = bits(b + 6 + i, nibble, 15) + 16 * bits(b + 2 + e / 8, e % 8, 1);
+        return half_at(b) * (float)(q - 16);
     case LLD_Q5_1:
-        return half_at(b) * (float)(bits(b + 8 + i, nibble, 15) + 16 * bits(b + 4 + e / 8, e % 8, 1)) +
-               half_at(b + 2);
+        q = bits(b + 8 + i, nibble, 15) + 16 * bits(b + 4 + e / 8, e % 8, 1);
+        return half_at(b) * (float)q + half_at(b + 2);
     case LLD_IQ4_NL:
         return half_at(b) * (float)lld_iq4_values[bits(b + 2 + i, nibble, 15)];
     default: /* Q8_0 */
@@ -157,7 +159,8 @@ static float element_256(uint32_t type, const uint8_t *b, int e)
         return scale * (float)q - min;
     case LLD_Q6_K:
         scale = half_at(b + 208) * (float)(int8_t)b[192 + e / 16];
-        q = bits(b + 64 * h + e % 64, e % 128 / 64 * 4, 15) + 16 * bits(b + 128 + 32 * h + i, two, 3);
+        q = bits(b + 64 * h + e % 64, e % 128 / 64 * 4, 15);
+        q += 16 * bits(b + 128 + 32 * h + i, two, 3);
         return scale * (float)(q - 32);
     default: /* IQ4_XS */
         q = bits(b + 4 + j / 2, j % 2 * 4, 15) + 16 * bits(b + 2 + j / 4, j % 4 * 2, 3) - 32;
@@ -196,8 +199,9 @@ static void test_every_format_dequantizes_as_specified(void)
         const uint8_t *bytes = (const uint8_t *)row;
         for (int repeat = 0; repeat < 20; repeat++) {
             for (size_t i = 0; i < sizeof row / sizeof row[0]; i++)
-                row[i] = (uint16_t)check_random(&seed); /* scales of any kind: NaN and infinity too */
-            CHECK(lld_dequantize(type, row, lld_type_row_bytes(type, N), N, got) == LLD_OK, "%s", lld_error_message());
+                row[i] = (uint16_t)check_random(&seed); /* any scales: NaN and infinity too */
+            int status = lld_dequantize(type, row, lld_type_row_bytes(type, N), N, got);
+            CHECK(status == LLD_OK, "%s", lld_error_message());
             for (size_t k = 0; k < N; k++)
                 CHECK(same_bits(got[k], element(type, bytes, k)), "%s element %zu: %a, wanted %a",
                       lld_type_name(type), k, (double)got[k], (double)element(type, bytes, k));
@@ -229,10 +233,11 @@ static void test_types_know_their_sizes(void)
         const char *name;
         size_t block, bytes;
     } known[] = {
-        {0, "F32", 1, 4},       {1, "F16", 1, 2},       {2, "Q4_0", 32, 18},    {3, "Q4_1", 32, 20},
-        {6, "Q5_0", 32, 22},    {7, "Q5_1", 32, 24},    {8, "Q8_0", 32, 34},    {10, "Q2_K", 256, 84},
-        {11, "Q3_K", 256, 110}, {12, "Q4_K", 256, 144}, {13, "Q5_K", 256, 176}, {14, "Q6_K", 256, 210},
-        {20, "IQ4_NL", 32, 18}, {23, "IQ4_XS", 256, 136}, {30, "BF16", 1, 2},
+        {0, "F32", 1, 4},       {1, "F16", 1, 2},       {30, "BF16", 1, 2},
+        {2, "Q4_0", 32, 18},    {3, "Q4_1", 32, 20},    {6, "Q5_0", 32, 22},
+        {7, "Q5_1", 32, 24},    {8, "Q8_0", 32, 34},    {20, "IQ4_NL", 32, 18},
+        {10, "Q2_K", 256, 84},  {11, "Q3_K", 256, 110}, {12, "Q4_K", 256, 144},
+        {13, "Q5_K", 256, 176}, {14, "Q6_K", 256, 210}, {23, "IQ4_XS", 256, 136},
     };
     const size_t n_known = sizeof known / sizeof known[0];
     size_t n_supported = 0;
