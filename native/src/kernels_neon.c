@@ -12,24 +12,24 @@
 
 static void quantize_q8(const float *x, size_t n, lld_acts *acts, size_t row)
 {
-    size_t n_blocks = n / LLD_QK;
-    for (size_t b = 0; b < n_blocks; b++) {
+    size_t first = row * (acts->n_cols / LLD_QK);
+    for (size_t b = 0; b < n / LLD_QK; b++) {
         int8_t *y = acts->y + row * acts->y_stride + b * LLD_QK;
         float d = lld_neon_quantize(x + b * LLD_QK, LLD_QK, y);
         int32_t sum = vaddlvq_s8(vld1q_s8(y)) + vaddlvq_s8(vld1q_s8(y + 16));
-        acts->d[row * n_blocks + b] = d;
-        acts->sum[row * n_blocks + b] = sum;
-        acts->s[row * n_blocks + b] = d * (float)sum;
+        acts->d[first + b] = d;
+        acts->sum[first + b] = sum;
+        acts->s[first + b] = d * (float)sum;
     }
 }
 
 static void quantize_q8k(const float *x, size_t n, lld_acts *acts, size_t row)
 {
-    size_t n_blocks = n / LLD_QK_K;
-    for (size_t b = 0; b < n_blocks; b++) {
+    size_t first = row * (acts->n_cols / LLD_QK_K);
+    for (size_t b = 0; b < n / LLD_QK_K; b++) {
         int8_t *y = acts->y + row * acts->y_stride + b * LLD_QK_K;
-        int16_t *sum16 = acts->sum16 + (row * n_blocks + b) * (LLD_QK_K / 16);
-        acts->d[row * n_blocks + b] = lld_neon_quantize(x + b * LLD_QK_K, LLD_QK_K, y);
+        int16_t *sum16 = acts->sum16 + (first + b) * (LLD_QK_K / 16);
+        acts->d[first + b] = lld_neon_quantize(x + b * LLD_QK_K, LLD_QK_K, y);
         for (int j = 0; j < LLD_QK_K / 16; j++)
             sum16[j] = vaddlvq_s8(vld1q_s8(y + 16 * j));
     }

@@ -107,10 +107,9 @@ typedef struct tile_f32 {
     float32x4_t v[PANEL_COLUMNS][2];
 } tile_f32;
 
-/* The compiler must not hoist the loads of later lanes: their registers are the accumulators'. */
 #define DOT_LANE(lane)                                                                             \
     do {                                                                                           \
-        __asm__ volatile("" ::: "memory");                                                         \
+        lld_keep_loads_below();                                                                    \
         int8x16_t low = vld1q_s8(q + 32 * lane), high = vld1q_s8(q + 32 * lane + 16);              \
         for (int c = 0; c < PANEL_COLUMNS; c++) {                                                  \
             sum->v[c][0] = vdotq_laneq_s32(sum->v[c][0], low, part[c], lane);                      \

@@ -64,6 +64,12 @@ LLD_INLINE void lld_prefetch_rows(const lld_row_group *w, size_t offset)
         __builtin_prefetch((const void *)((uintptr_t)w->row[r] + offset + LLD_PREFETCH_BYTES), 0, 0);
 }
 
+/* The compiler must not hoist loads above this point: it would spill what it has no registers for. */
+LLD_INLINE void lld_keep_loads_below(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
 /* Walk rows and columns in cells, columns in tiles that stay in L2. */
 void lld_neon_matmul(const lld_cells *cells, float *out, size_t out_stride, const uint8_t *w,
                      size_t row_bytes, size_t n_rows, const lld_acts *x);

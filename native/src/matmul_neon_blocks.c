@@ -42,36 +42,62 @@ LLD_INLINE int32x4_t dot_rows(int type, int8x16_t w[4][2], const int8_t *y, int3
     return vpadalq_s16(vdupq_n_s32(start), vpaddq_s16(low, high));
 }
 
-LLD_INLINE void blocks_cell(int type, int width, float *out, size_t out_stride, const lld_row_group *group,
-                            const lld_acts *x, size_t col, size_t n_cols)
+/* One column's activations. */
+typedef struct column {
+    const int8_t *y;
+    const float *d, *s;
+    const int32_t *sum;
+} column;
+
+LLD_INLINE column column_at(const lld_acts *x, size_t c)
 {
-    size_t n_blocks = x->n_cols / LLD_QK, step = lld_block_bytes(type);
-    lld_row_group w = *group;
-    size_t column[4];
-    float32x4_t acc[4];
+    size_t first = c * (x->n_cols / LLD_QK);
+    return (column){x->y + c * x->y_stride, x->d + first, x->s + first, x->sum + first};
+}
+
+/* Block b of four rows and `width` columns. */
+LLD_INLINE void block_step(int type, int width, const lld_row_group *w, const column x[4], size_t b,
+                           float32x4_t acc[4])
+{
+    size_t at = b * lld_block_bytes(type);
+    int8x16_t q[4][2];
+    for (int r = 0; r < 4; r++)
+        lld_unpack_block(type, w->row[r] + at, q[r]);
+    float32x4_t scale = lld_row_halves(w, at), min = scale;
+    if (lld_block_has_min(type))
+        min = lld_row_halves(w, at + offsetof(lld_block_q4_1, m));
+#pragma GCC unroll 4
     for (int c = 0; c < width; c++) {
-        column[c] = lld_cell_column(col, n_cols, c);
+        if (c == 2)
+            lld_keep_loads_below();
+        int32_t start = lld_block_offset(type) ? lld_block_offset(type) * x[c].sum[b] : 0;
+        int32x4_t sum = dot_rows(type, q, x[c].y + b * LLD_QK, start);
+        acc[c] = vfmaq_f32(acc[c], vmulq_n_f32(scale, x[c].d[b]), vcvtq_f32_s32(sum));
+        if (lld_block_has_min(type))
+            acc[c] = vfmaq_n_f32(acc[c], min, x[c].s[b]);
+    }
+}
+
+LLD_INLINE void blocks_cell(int type, int width, float *out, size_t out_stride, const lld_row_group *group,
+                            const lld_acts *acts, size_t col, size_t n_cols)
+{
+    const lld_row_group w = *group;
+    size_t n_blocks = acts->n_cols / LLD_QK;
+    column x[4];
+    float32x4_t acc[4];
+#pragma GCC unroll 4
+    for (int c = 0; c < width; c++) {
+        x[c] = column_at(acts, lld_cell_column(col, n_cols, c));
         acc[c] = vdupq_n_f32(0.0f);
     }
-    for (size_t b = 0; b < n_blocks; b++) {
-        int8x16_t q[4][2];
-        for (int r = 0; r < 4; r++)
-            lld_unpack_block(type, w.row[r] + b * step, q[r]);
-        if (width == 1 && b % 2 == 0)
-            lld_prefetch_rows(&w, b * step);
-        float32x4_t scale = lld_row_halves(&w, b * step);
-        float32x4_t min = scale;
-        if (lld_block_has_min(type))
-            min = lld_row_halves(&w, b * step + offsetof(lld_block_q4_1, m));
-        for (int c = 0; c < width; c++) {
-            size_t i = column[c] * n_blocks + b;
-            int32_t start = lld_block_offset(type) ? lld_block_offset(type) * x->sum[i] : 0;
-            int32x4_t sum = dot_rows(type, q, x->y + column[c] * x->y_stride + b * LLD_QK, start);
-            acc[c] = vfmaq_f32(acc[c], vmulq_n_f32(scale, x->d[i]), vcvtq_f32_s32(sum));
-            if (lld_block_has_min(type))
-                acc[c] = vfmaq_n_f32(acc[c], min, x->s[i]);
-        }
+    for (size_t b = 0; b < n_blocks; b += width == 1 ? 2 : 1) {
+        if (width == 1)
+            lld_prefetch_rows(&w, b * lld_block_bytes(type));
+        block_step(type, width, &w, x, b, acc);
+        if (width == 1 && b + 1 < n_blocks)
+            block_step(type, width, &w, x, b + 1, acc);
     }
+#pragma GCC unroll 4
     for (int c = 0; c < width; c++)
         if ((size_t)c < n_cols)
             lld_store_rows(out + (col + c) * out_stride, acc[c], w.n);

@@ -79,10 +79,18 @@ LLD_INLINE row_sums dot_wide(row_sums acc, int8x16_t w[4][2], const int8_t *y, c
     return acc;
 }
 
+/* A bound on the compiler's reordering: these sums are complete before anything after is loaded. Two
+ * columns in flight keep the pipes busy; with more it runs out of registers and spills. */
+LLD_INLINE void finish_columns(row_sums *a, row_sums *b)
+{
+    __asm__ volatile("" : "+w"(a->low), "+w"(a->high), "+w"(b->low), "+w"(b->high) : : "memory");
+}
+
 /* The integer sums of one superblock: sum[c] = scaled products of w (at the superblock) and y[c]. */
 LLD_INLINE void superblock_sums(int type, int width, const lld_row_group *w, lld_k_scales *k,
                                 const int8_t *const y[4], row_sums sum[4])
 {
+#pragma GCC unroll 4
     for (int c = 0; c < width; c++)
         sum[c].low = sum[c].high = vdupq_n_s32(0);
     for (int half = 0; half < 2; half++) {
@@ -94,6 +102,7 @@ LLD_INLINE void superblock_sums(int type, int width, const lld_row_group *w, lld
                 lld_unpack_k(type, w->row[r], half, g, q[r]);
             if (width == 1 && g % 2 == 0)
                 lld_prefetch_rows(w, 32 * j);
+#pragma GCC unroll 4
             for (int c = 0; c < width; c++) {
                 if (lld_k_is_wide(type))
                     sum[c] = dot_wide(sum[c], q, y[c] + 32 * j, k->scale[j]);
@@ -101,6 +110,8 @@ LLD_INLINE void superblock_sums(int type, int width, const lld_row_group *w, lld
                     sum[c] = dot_16(sum[c], q, y[c] + 32 * j, k->scale + 2 * j);
                 else
                     sum[c] = dot_32(sum[c], q, y[c] + 32 * j, k->scale[j]);
+                if (c % 2)
+                    finish_columns(&sum[c - 1], &sum[c]);
             }
         }
     }
@@ -114,6 +125,7 @@ LLD_INLINE void k_cell(int type, int width, float *out, size_t out_stride, const
     size_t column[4];
     const int8_t *y[4];
     float32x4_t acc[4];
+#pragma GCC unroll 4
     for (int c = 0; c < width; c++) {
         column[c] = lld_cell_column(col, n_cols, c);
         y[c] = x->y + column[c] * x->y_stride;
@@ -124,6 +136,7 @@ LLD_INLINE void k_cell(int type, int width, float *out, size_t out_stride, const
         row_sums sum[4];
         lld_k_scales_at(type, &w, &k);
         superblock_sums(type, width, &w, &k, y, sum);
+#pragma GCC unroll 4
         for (int c = 0; c < width; c++) {
             int32x4_t rows = vpaddq_s32(sum[c].low, sum[c].high);
             acc[c] = lld_k_float_step(type, acc[c], rows, &w, &k, x, column[c] * n_blocks + b);
@@ -132,6 +145,7 @@ LLD_INLINE void k_cell(int type, int width, float *out, size_t out_stride, const
         for (int r = 0; r < 4; r++)
             w.row[r] += step;
     }
+#pragma GCC unroll 4
     for (int c = 0; c < width; c++)
         if ((size_t)c < n_cols)
             lld_store_rows(out + (col + c) * out_stride, acc[c], w.n);
