@@ -10,16 +10,20 @@ static guarded weights, y_buffer, d_buffer, sum_buffer, s_buffer, sum16_buffer, 
 
 typedef struct format {
     uint32_t type;
-    int d_offset, m_offset; /* bytes of the f16 scale fields in a block; -1: none */
-    float largest_min;      /* factor on m in an element's offset */
+    int d_offset, m_offset;        /* of the f16 scale fields in a block, bytes; -1: none */
+    float largest_min;             /* factor on m in an element's offset */
+    size_t scales_offset, scales_bytes; /* of the packed sub-block scales */
 } format;
 
 static const format formats[] = {
-    {LLD_F32, -1, -1, 0},      {LLD_F16, -1, -1, 0},      {LLD_BF16, -1, -1, 0},
-    {LLD_Q4_0, 0, -1, 0},      {LLD_Q4_1, 0, 2, 1},       {LLD_Q5_0, 0, -1, 0},
-    {LLD_Q5_1, 0, 2, 1},       {LLD_Q8_0, 0, -1, 0},      {LLD_IQ4_NL, 0, -1, 0},
-    {LLD_Q2_K, 80, 82, 15},    {LLD_Q3_K, 108, -1, 0},    {LLD_Q4_K, 0, 2, 63},
-    {LLD_Q5_K, 0, 2, 63},      {LLD_Q6_K, 208, -1, 0},    {LLD_IQ4_XS, 0, -1, 0},
+    {LLD_F32, -1, -1, 0, 0, 0},     {LLD_F16, -1, -1, 0, 0, 0},
+    {LLD_BF16, -1, -1, 0, 0, 0},    {LLD_Q4_0, 0, -1, 0, 0, 0},
+    {LLD_Q4_1, 0, 2, 1, 0, 0},      {LLD_Q5_0, 0, -1, 0, 0, 0},
+    {LLD_Q5_1, 0, 2, 1, 0, 0},      {LLD_Q8_0, 0, -1, 0, 0, 0},
+    {LLD_IQ4_NL, 0, -1, 0, 0, 0},   {LLD_Q2_K, 80, 82, 15, 0, 16},
+    {LLD_Q3_K, 108, -1, 0, 96, 12}, {LLD_Q4_K, 0, 2, 63, 4, 12},
+    {LLD_Q5_K, 0, 2, 63, 4, 12},    {LLD_Q6_K, 208, -1, 0, 192, 16},
+    {LLD_IQ4_XS, 0, -1, 0, 2, 6},
 };
 
 enum { N_FORMATS = sizeof formats / sizeof formats[0] };
@@ -122,13 +126,15 @@ static void sum_activations(operands *o)
         }
 }
 
-/* Every payload byte equal, scales at an extreme, every |y| = 127: the largest sums a block can
- * give. sign_mask picks the signs of y: bit i % 8. */
-static void fill_extreme(operands *o, uint8_t payload, float d, float m, uint8_t sign_mask)
+/* Every payload byte equal, every byte of sub-block scales equal, every |y| = 127: the largest sums
+ * a block can give. sign_mask picks the signs of y: bit i % 8. */
+static void fill_extreme(operands *o, uint8_t payload, uint8_t scales, float d, float m,
+                         uint8_t sign_mask)
 {
     const size_t block_bytes = lld_type_block_bytes(o->format->type);
     memset(o->w, payload, MAX_ROWS * o->row_bytes);
     for (uint8_t *block = o->w; block < o->w + MAX_ROWS * o->row_bytes; block += block_bytes) {
+        memset(block + o->format->scales_offset, scales, o->format->scales_bytes);
         put_f16(block, o->format->d_offset, d);
         put_f16(block, o->format->m_offset, m);
     }
@@ -182,28 +188,39 @@ static void check_part(const lld_kernels *table, const operands *o, const float 
           i / out_stride, i % out_stride, (double)out[i], (double)wanted[i]);
 }
 
-static const size_t all_cols[] = {1, 2, 3, 4, 5, 7, 8, 9, 16, 17};
-static const size_t few_rows[] = {1, 6, 33}, few_cols[] = {1, 4, 17};
+/* Numbers of weight rows and activation rows to multiply. */
+typedef struct counts {
+    size_t rows, cols;
+} counts;
 
-/* Compare every table with generic; all row and column counts, or a few. */
-static void check_tables(const operands *o, bool all_counts)
+enum { N_EVERY = 20 * 10, N_SEVERAL = 5, N_FEW = 2 };
+
+static counts every_count[N_EVERY]; /* 1..19 and 33 rows times ten numbers of columns */
+static const counts several_counts[N_SEVERAL] = {{33, 17}, {33, 1}, {6, 4}, {1, 17}, {16, 3}};
+static const counts few_counts[N_FEW] = {{MAX_ROWS, 1}, {17, 9}};
+
+static void list_every_count(void)
+{
+    static const size_t cols[] = {1, 2, 3, 4, 5, 7, 8, 9, 16, 17};
+    size_t n = 0;
+    for (size_t rows = 1; rows <= 20; rows++)
+        for (size_t c = 0; c < sizeof cols / sizeof cols[0]; c++)
+            every_count[n++] = (counts){rows == 20 ? MAX_ROWS : rows, cols[c]};
+}
+
+/* Compare every table with generic, for each of n counts. */
+static void check_tables(const operands *o, const counts *list, size_t n)
 {
     static float expected[MAX_COLS * MAX_ROWS];
     const lld_kernels *tables[MAX_TABLES];
     const size_t n_tables = machine_tables(tables);
+    void *scratch = guarded_tail(scratch_buffer, lld_kernels_scratch_bytes(o->k));
     tables[0]->matmul[o->format->type](expected, MAX_ROWS, o->w, o->row_bytes, MAX_ROWS, &o->x,
-                                       guarded_tail(scratch_buffer,
-                                                    lld_kernels_scratch_bytes(o->k)));
+                                       scratch);
     for (size_t t = 0; t < n_tables; t++)
-        if (all_counts) {
-            for (size_t rows = 1; rows <= MAX_ROWS; rows += rows == 19 ? MAX_ROWS - 19 : 1)
-                for (size_t c = 0; c < sizeof all_cols / sizeof all_cols[0]; c++)
-                    check_part(tables[t], o, expected, rows, all_cols[c], rows + rows % 6);
-        } else {
-            for (size_t r = 0; r < sizeof few_rows / sizeof few_rows[0]; r++)
-                for (size_t c = 0; c < sizeof few_cols / sizeof few_cols[0]; c++)
-                    check_part(tables[t], o, expected, few_rows[r], few_cols[c], few_rows[r] + 3);
-        }
+        for (size_t i = 0; i < n; i++)
+            check_part(tables[t], o, expected, list[i].rows, list[i].cols,
+                       list[i].rows + list[i].rows % 6);
 }
 
 /* ---- generic against double ------------------------------------------------------------------ */
@@ -278,7 +295,10 @@ static void test_random_rows_of_every_length(const format *f)
     for (size_t i = 0; k[i] != 0; i++) {
         operands o = operands_place(f, k[i], i % 2 == 0 ? k[i] : (k[i] + 63) / 64 * 64 + 4);
         fill_random(&o, 1000 * f->type + k[i]);
-        check_tables(&o, i == 0);
+        if (i == 0)
+            check_tables(&o, every_count, N_EVERY);
+        else
+            check_tables(&o, several_counts, N_SEVERAL);
         check_against_double(&o);
     }
 }
@@ -286,18 +306,21 @@ static void test_random_rows_of_every_length(const format *f)
 static void test_extreme_blocks(const format *f)
 {
     static const uint8_t payloads[] = {0x00, 0xFF, 0x80, 0x7F, 0x0F, 0xF0, 0x55, 0xAA};
+    static const uint8_t scales[] = {0xFF, 0x00, 0x80, 0x7F};
     static const uint8_t sign_masks[] = {0x00, 0xFF, 0x55, 0x0F};
+    const size_t n_scales = f->scales_bytes > 0 ? sizeof scales : 1;
     const size_t k = 2 * lld_type_block(f->type);
     operands o = operands_place(f, k, k);
     for (size_t p = 0; p < sizeof payloads; p++)
-        for (size_t s = 0; s < sizeof sign_masks; s++) {
-            fill_extreme(&o, payloads[p], 65504.0f, -65504.0f, sign_masks[s]);
-            check_tables(&o, false);
-        }
-    fill_extreme(&o, 0xC3, 0x1p-24f, 0x1p-24f, 0x11); /* the smallest half */
-    check_tables(&o, false);
-    fill_extreme(&o, 0xC3, -0.0f, 0.0f, 0x11);
-    check_tables(&o, false);
+        for (size_t i = 0; i < n_scales; i++)
+            for (size_t s = 0; s < sizeof sign_masks; s++) {
+                fill_extreme(&o, payloads[p], scales[i], 65504.0f, -65504.0f, sign_masks[s]);
+                check_tables(&o, few_counts, N_FEW);
+            }
+    fill_extreme(&o, 0xC3, 0xC3, 0x1p-24f, 0x1p-24f, 0x11); /* the smallest half */
+    check_tables(&o, few_counts, N_FEW);
+    fill_extreme(&o, 0xC3, 0xC3, -0.0f, 0.0f, 0x11);
+    check_tables(&o, few_counts, N_FEW);
 }
 
 /* A row whose scale is NaN or infinite must spoil its own outputs and no others. */
@@ -314,7 +337,7 @@ static void test_scales_that_are_not_finite(const format *f)
         put_f16(o.w + 30 * o.row_bytes + block_bytes, f->m_offset, broken[i]);
         o.x.d[MAX_COLS * (k / lld_type_block(f->type)) - 1] = broken[i];
         sum_activations(&o);
-        check_tables(&o, false);
+        check_tables(&o, several_counts, N_SEVERAL);
     }
 }
 
@@ -325,10 +348,10 @@ static void test_float_weights_at_the_edges(const format *f)
     operands o = operands_place(f, k, k);
     fill_random(&o, 6);
     edge_vector(activations_f32(&o), MAX_COLS * k, &seed);
-    check_tables(&o, false);
+    check_tables(&o, several_counts, N_SEVERAL);
     for (size_t i = 0; i < MAX_ROWS * o.row_bytes; i++) /* any bits: NaN and infinity too */
         o.w[i] = (uint8_t)check_random(&seed);
-    check_tables(&o, false);
+    check_tables(&o, several_counts, N_SEVERAL);
 }
 
 int main(void)
@@ -342,6 +365,7 @@ int main(void)
     f32_buffer = guarded_create(MAX_COLS * MAX_K * sizeof(float));
     scratch_buffer = guarded_create(lld_kernels_scratch_bytes(MAX_K));
     out_buffer = guarded_create(MAX_COLS * MAX_STRIDE * sizeof(float));
+    list_every_count();
     for (size_t i = 0; i < N_FORMATS; i++) {
         test_random_rows_of_every_length(&formats[i]);
         if (lld_type_act_kind(formats[i].type) == LLD_ACT_F32) {
