@@ -60,8 +60,8 @@ class BpeTokenizer(Tokenizer):
         pre = pre_tokenizer(text_value(metadata, "pre"))
         vocabulary = Vocabulary.from_metadata(metadata, default_ids={}, add_bos_default=pre.add_bos)
         super().__init__(vocabulary)
-        ids = {token: i for i, token in enumerate(vocabulary.tokens)}
-        self._ranks, self._merged = _read_merges(metadata, ids)
+        ids = _text_ids(vocabulary)
+        self._ranks, self._merged = _read_merges(metadata, vocabulary, ids)
         self._byte_ids = [ids.get(character, _NO_TOKEN) for character in _ALPHABET]
         self._find_words = regex.compile(pre.pattern).finditer
         self._whole_words: Mapping[str, int] = {}
@@ -137,10 +137,21 @@ def _pair(left: int, right: int) -> int:
     return left << 32 | right
 
 
+def _text_ids(vocabulary: Vocabulary) -> dict[str, int]:
+    """Return the ids of the tokens that text may consist of: all but control and unknown ones."""
+    no_text = (TokenType.CONTROL, TokenType.UNKNOWN)
+    pairs = zip(vocabulary.tokens, vocabulary.types, strict=True)
+    return {token: i for i, (token, kind) in enumerate(pairs) if kind not in no_text}
+
+
 def _read_merges(
-    metadata: Metadata, ids: Mapping[str, int]
+    metadata: Metadata, vocabulary: Vocabulary, ids: Mapping[str, int]
 ) -> tuple[dict[int, int], Sequence[int]]:
-    """Return pair -> rank and rank -> merged token. Raises CORRUPT that names the merge."""
+    """Return pair -> rank and rank -> merged token.
+
+    A merge that makes a control token is left out. Raises CORRUPT that names a merge whose tokens
+    do not exist.
+    """
     merges = list_value(metadata, "merges", str)
     if merges is None:
         raise corrupt("merges", "is missing")
@@ -153,8 +164,10 @@ def _read_merges(
         try:
             key, merged[rank] = _pair(ids[left], ids[right]), ids[left + right]
         except KeyError as error:
-            raise corrupt(
-                "merges", f"element {rank} is {merge!r}, but {error} is no token"
-            ) from None
-        ranks.setdefault(key, rank)
+            if error.args[0] not in vocabulary.tokens:
+                raise corrupt(
+                    "merges", f"element {rank} is {merge!r}, but {error} is no token"
+                ) from None
+        else:
+            ranks.setdefault(key, rank)
     return ranks, merged

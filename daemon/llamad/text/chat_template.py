@@ -79,8 +79,8 @@ class ChatTemplate:
             self._template = sandbox.load(source)
         except TemplateSyntaxError as error:
             raise _broken(f"line {error.lineno}: {error.message}") from None
-        except RecursionError:
-            raise _broken("is nested too deeply") from None
+        except Exception as error:  # whatever the compiler may raise
+            raise _broken(f"{type(error).__name__}: {error}") from None
 
     @classmethod
     def from_metadata(cls, metadata: Metadata, tokenizer: Tokenizer) -> "ChatTemplate":

@@ -114,11 +114,7 @@ def _model(vocabulary: Vocabulary, scores: Sequence[float], byte_fallback: bool)
     sentencepiece wants texts that are unique and not empty, and one unknown token. A token beyond
     that gets a placeholder no text can match, so that ids stay what they are.
     """
-    unk_id = vocabulary.unk_id
-    if unk_id is None:
-        unk_id = next(iter(vocabulary.ids_of(TokenType.UNKNOWN)), None)
-    if unk_id is None:
-        raise corrupt("unknown_token_id", "is missing, and no token has the type unknown")
+    unk_id = next(iter(vocabulary.ids_of(TokenType.UNKNOWN)), vocabulary.unk_id or 0)
     pieces: list[tuple[str, float, int]] = []
     seen: set[str] = set()
     for i, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True)):

@@ -9,30 +9,39 @@ doubled strings hold up the service or fill its memory. Knows nothing of chats: 
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any, cast
+from itertools import chain
+from typing import Any, Never, cast
 
 from jinja2 import Template, nodes, pass_context, pass_environment
 from jinja2.environment import Environment
-from jinja2.ext import LoopControlExtension
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension, LoopControlExtension
 from jinja2.filters import make_attrgetter
+from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 MAX_OUTPUT_CHARACTERS = 4 << 20
 
-_STEPS = 1 << 20  # of one rendering
+_MAX_STEPS = 1 << 21  # of one rendering
+_MAX_CPU_SECONDS = 5.0  # of one rendering: what the steps do not see, such as slices of long text
 _CHARACTERS_PER_STEP = 16
+_CALL_STEPS = 4  # what a call or a container costs by itself
 _MAX_ARGUMENT = 100_000  # integers given to functions and filters: widths, counts
 _MAX_INTEGER_BITS = 256
 _WIDE_FIELD = re.compile(r"[0-9]{4}|\*|\{[^{}]*\{")  # a width of four digits, or a computed one
 
 _LOOP_FILTER = "llamad_loop"
+_LITERAL_FILTER = "llamad_literal"
 _CONCATENATE_FILTER = "llamad_concatenate"
 _REMOVED_FILTERS = ("format", "pprint", "random")
+
+_CONTAINERS = (list, tuple, dict, set, frozenset)
 
 
 class TemplateLimitError(Exception):
@@ -44,12 +53,17 @@ class _Budget:
 
     def __init__(self, source_characters: int) -> None:
         self.source_characters = source_characters
-        self._left = _STEPS
+        self._steps_left = _MAX_STEPS
+        self._payments = 0
+        self._cpu_deadline = time.thread_time() + _MAX_CPU_SECONDS
 
     def pay(self, characters: int) -> None:
-        self._left -= 1 + characters // _CHARACTERS_PER_STEP
-        if self._left < 0:
-            raise TemplateLimitError(f"computes too much: more than {_STEPS} steps")
+        self._steps_left -= 1 + characters // _CHARACTERS_PER_STEP
+        if self._steps_left < 0:
+            raise TemplateLimitError(f"computes too much: more than {_MAX_STEPS} steps")
+        self._payments += 1  # reading the clock costs as much as a hundred payments
+        if self._payments % 256 == 0 and time.thread_time() > self._cpu_deadline:
+            raise TemplateLimitError(f"computes too long: more than {_MAX_CPU_SECONDS} s")
 
 
 _budget: ContextVar[_Budget] = ContextVar("llamad_template_budget")
@@ -60,26 +74,38 @@ def _pay(characters: int = 0) -> None:
 
 
 def _paid(value: Any) -> Any:
-    """Return ``value``, its own size paid."""
-    _pay(len(value) if isinstance(value, str | bytes | list | tuple | dict) else 0)
+    """Return ``value``, its length paid, and that of every container inside it.
+
+    A few list literals can nest one list in itself a billion times over; it must not come to be.
+    """
+    if isinstance(value, str | bytes):
+        _pay(len(value))
+        return value
+    if isinstance(value, _CONTAINERS):
+        _pay((_CALL_STEPS + len(value)) * _CHARACTERS_PER_STEP)
+    for item in _items(value):
+        if isinstance(item, _CONTAINERS):
+            _paid(item)
     return value
 
 
 def _text(value: Any) -> str:
-    """Return str(value), paid before it is made."""
-    _pay_nested(value)
+    """Return str(value), all text inside it paid before it is made."""
+    _pay_text(value)
     return str(value)
 
 
-def _pay_nested(value: Any) -> None:
-    _paid(value)
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _pay_nested(key)
-            _pay_nested(item)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            _pay_nested(item)
+def _pay_text(value: Any) -> None:
+    _pay(len(value) if isinstance(value, str | bytes) else 0)
+    for item in _items(value):
+        _pay_text(item)
+
+
+def _items(value: Any) -> Iterable[Any]:
+    """Return what is inside a container, nothing for any other value."""
+    if isinstance(value, dict):
+        return chain(value.keys(), value.values())
+    return value if isinstance(value, _CONTAINERS) else ()
 
 
 def _check_arguments(values: Iterable[Any]) -> None:
@@ -101,7 +127,7 @@ def _pay_method(text: str, name: str, arguments: tuple[Any, ...]) -> None:
             _pay(text.count(str(old)) * len(str(new)))
         case "join", (list() | tuple() as parts,):
             _pay(len(text) * len(parts))
-            _pay_nested(parts)
+            _pay_text(parts)
         case (("format" | "format_map"), _):
             refuse_wide_fields(text)
 
@@ -161,7 +187,17 @@ def _metered(function: Callable[..., Any]) -> Callable[..., Any]:
 @pass_context
 def _output(context: Context, value: Any) -> Any:
     """Pay for a value of the output; with the context, so that jinja computes none ahead."""
-    return value if isinstance(value, str) and _paid(value) is value else _text(value)
+    return _paid(value) if isinstance(value, str) else _text(value)
+
+
+class _GenerationExtension(Extension):
+    """``{% generation %}`` marks what training learns from; here it only encloses."""
+
+    tags = {"generation"}  # noqa: RUF012 - as the base class declares it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class _Meter(NodeTransformer):
@@ -172,6 +208,18 @@ class _Meter(NodeTransformer):
         constant = sum(len(text.data) for text in node.find_all(nodes.TemplateData))
         node.iter = _filter(cast(nodes.Expr, node.iter), _LOOP_FILTER, nodes.Const(constant))
         return node
+
+    def visit_List(self, node: nodes.List) -> nodes.Filter:  # noqa: N802 - jinja's name
+        self.generic_visit(node)
+        return _filter(node, _LITERAL_FILTER)
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Filter:  # noqa: N802 - jinja's name
+        self.generic_visit(node)
+        return _filter(node, _LITERAL_FILTER)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Expr:  # noqa: N802 - jinja's name
+        self.generic_visit(node)
+        return _filter(node, _LITERAL_FILTER) if node.ctx == "load" else node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:  # noqa: N802 - jinja's name
         self.generic_visit(node)
@@ -192,7 +240,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
-            extensions=[LoopControlExtension],
+            extensions=[LoopControlExtension, _GenerationExtension],
             optimized=False,
             finalize=_output,
         )
@@ -205,15 +253,23 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             if name not in _REMOVED_FILTERS
         }
         self.filters[_LOOP_FILTER] = _loop
+        self.filters[_LITERAL_FILTER] = _paid
         self.filters[_CONCATENATE_FILTER] = _concatenate
 
     def load(self, source: str) -> "SandboxedTemplate":
-        """Compile a template. Raises jinja2.TemplateSyntaxError or RecursionError."""
+        """Compile a template.
+
+        Raises jinja2.TemplateSyntaxError, or what Python's compiler says of the code made of it.
+        """
         tree = _Meter().visit(self.parse(source))
         code = self.compile(tree)
         return SandboxedTemplate(
             Template.from_code(self, code, self.make_globals(None)), len(source)
         )
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Never:
+        """Refuse an attribute that leads out of the sandbox; jinja alone would print nothing."""
+        raise SecurityError(f"attribute {attribute!r} of a {type(obj).__name__} is not accessible")
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Apply an operator whose result can be huge."""
@@ -226,7 +282,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
                 raise TemplateLimitError(f"computes an integer beyond {_MAX_INTEGER_BITS} bits")
         elif operator == "%" and isinstance(left, str):
             refuse_wide_fields(left)
-            _pay_nested(right)
+            _pay_text(right)
         result = super().call_binop(context, operator, left, right)
         if isinstance(result, int) and result.bit_length() > _MAX_INTEGER_BITS:
             raise TemplateLimitError(f"computes an integer beyond {_MAX_INTEGER_BITS} bits")
@@ -234,6 +290,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function, a macro, a method or the loop."""
+        _pay(_CALL_STEPS * _CHARACTERS_PER_STEP)
         _check_arguments(args)
         _check_arguments(kwargs.values())
         if isinstance(function, LoopContext) and args:

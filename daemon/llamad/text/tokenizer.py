@@ -48,11 +48,6 @@ class Tokenizer(ABC):
         """The token that ends a message but not the turn."""
         return self.vocabulary.eom_id
 
-    @property
-    def unk_id(self) -> int | None:
-        """The token for text outside the vocabulary."""
-        return self.vocabulary.unk_id
-
     def encode(
         self, text: str, add_bos: bool | None = None, parse_special: bool = False
     ) -> list[int]:

@@ -97,7 +97,6 @@ class Vocabulary:
     eot_id: int | None
     eom_id: int | None
     unk_id: int | None
-    pad_id: int | None
     add_bos: bool  # when the caller does not say
     add_eos: bool
     end_ids: frozenset[int]  # any of these ends a generation
@@ -132,7 +131,6 @@ class Vocabulary:
                 ("eot", "eot_token_id"),
                 ("eom", "eom_token_id"),
                 ("unk", "unknown_token_id"),
-                ("pad", "padding_token_id"),
             )
         }
         strings = cast(Sequence[str], tokens)
@@ -151,7 +149,6 @@ class Vocabulary:
             eot_id=ids["eot"],
             eom_id=ids["eom"],
             unk_id=ids["unk"],
-            pad_id=ids["pad"],
             add_bos=bool_value(metadata, "add_bos_token", add_bos_default),
             add_eos=bool_value(metadata, "add_eos_token", False),
             end_ids=frozenset(ends.union(named)),

@@ -1,0 +1,61 @@
+"""How each family cuts text into words, and the refusal of families that are not known."""
+
+import pytest
+import regex
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamad.errors import ErrorKind, LlamadError
+from llamad.text.pre_tokenizer import PRE_TOKENIZERS, pre_tokenizer
+
+MIXED = st.text(st.sampled_from("a éΩ1٣\t\n\r  '’stRE.,!我🦙\u0301\u00a0\u3000"), max_size=30)
+
+
+def words(name: str, text: str) -> list[str]:
+    return [match[0] for match in regex.finditer(pre_tokenizer(name).pattern, text)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("gpt-2", "I'm 333 y'ALL", ["I", "'m", " 333", " y", "'", "ALL"]),
+        ("gpt-2", "a  b \n", ["a", " ", " b", " \n"]),
+        ("gpt-2", "go!!\n\nOK", ["go", "!!", "\n", "\n", "OK"]),
+        ("llama-bpe", "I'M 12345 .ok", ["I", "'M", " ", "123", "45", " .", "ok"]),
+        ("llama-bpe", "go!!\n\n OK  x", ["go", "!!\n\n", " OK", " ", " x"]),
+        ("llama-bpe", "a \n \n b", ["a", " \n \n", " b"]),
+        ("smollm", "a 33  4 it's", ["a", " ", "3", "3", "  ", "4", " it", "'s"]),
+        ("qwen2", "I'VE 123\n", ["I", "'VE", " ", "1", "2", "3", "\n"]),
+        ("qwen2", "(hi)", ["(hi", ")"]),
+    ],
+)
+def test_words_of_a_family(name: str, text: str, expected: list[str]) -> None:
+    assert words(name, text) == expected
+
+
+@pytest.mark.parametrize("name", sorted(PRE_TOKENIZERS))
+@given(text=MIXED)
+def test_words_joined_are_the_text(name: str, text: str) -> None:
+    assert "".join(words(name, text)) == text
+
+
+@given(text=MIXED)
+def test_smollm_is_single_digits_then_gpt_2(text: str) -> None:
+    in_two_steps = [
+        word
+        for part in regex.splititer(r"(\p{N})", text)
+        for word in ([part] if regex.fullmatch(r"\p{N}", part) else words("gpt-2", part))
+    ]
+    assert words("smollm", text) == in_two_steps
+
+
+@pytest.mark.parametrize("name", ["llama3", "llama-v3"])
+def test_other_names_of_llama_3_are_the_same(name: str) -> None:
+    assert pre_tokenizer(name) == pre_tokenizer("llama-bpe")
+
+
+@pytest.mark.parametrize(("name", "named"), [("tekken", "'tekken'"), (None, "is missing")])
+def test_an_unknown_family_is_refused_by_name(name: str | None, named: str) -> None:
+    with pytest.raises(LlamadError, match=named) as caught:
+        pre_tokenizer(name)
+    assert (caught.value.kind, caught.value.reason) == (ErrorKind.STATE, "TOKENIZER_UNSUPPORTED")
