@@ -22,7 +22,8 @@ def client_error(error: grpc.RpcError, path: Path) -> ClientError:
     """Return the error for a call that failed on the socket at path."""
     code: grpc.StatusCode = error.code()
     message: str = error.details() or code.name.lower()
-    metadata = dict(error.trailing_metadata() or ())
+    # A tuple of pairs, or grpc.aio's Metadata, which iterates over pairs and yet has keys().
+    metadata = dict(iter(error.trailing_metadata() or ()))
     reason = metadata.get("llamad-reason")
     if code is grpc.StatusCode.UNAVAILABLE and reason is None:
         return diagnose(path, message)

@@ -126,5 +126,5 @@ async def error_of_call(call: Any) -> tuple[grpc.StatusCode, str, dict[str, str]
         else:
             await call
     except grpc.aio.AioRpcError as error:
-        return error.code(), error.details() or "", dict(error.trailing_metadata() or ())
+        return error.code(), error.details() or "", dict(iter(error.trailing_metadata() or ()))
     raise AssertionError("the call did not fail")

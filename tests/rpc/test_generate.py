@@ -7,7 +7,6 @@ import grpc
 import grpc.aio
 import pytest
 
-from llamad.jobs.event import FinishReason
 from llamad.jobs.job import JobState
 from llamad.jobs.scheduler import Limits
 from llamad_api.v1 import llamad_pb2 as pb
@@ -92,22 +91,6 @@ async def test_a_client_that_cancels_frees_its_job_and_the_next_request_runs() -
 
 
 @asynchronous
-async def test_a_client_whose_connection_breaks_frees_its_job() -> None:
-    async with serving() as service:
-        entered = service.bench.hold_step(1)  # in decode
-        async with service.stub() as stub:
-            call = stub.Generate(pb.GenerateRequest(prompt="first"))
-            await call.read()
-            await entered.wait()
-            [job] = service.bench.scheduler.list()
-        # leaving the with statement closed the channel, as the end of a process does
-        async for snapshot in service.bench.scheduler.watch(job.id):
-            last = snapshot
-    assert last.state is JobState.CANCELLED
-    assert last.finish_reason is FinishReason.CANCELLED
-
-
-@asynchronous
 async def test_a_passed_grpc_deadline_cancels_the_job() -> None:
     async with serving() as service, service.stub() as stub:
         service.bench.hold_step(0)
@@ -133,7 +116,7 @@ async def test_a_flood_beyond_the_queue_is_refused_with_a_retry_hint() -> None:
             refused = [o for o in outcomes if isinstance(o, grpc.aio.AioRpcError)]
             assert len(refused) >= 18
             for error in refused:
-                metadata = dict(error.trailing_metadata())
+                metadata = dict(iter(error.trailing_metadata()))
                 assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
                 assert metadata["llamad-reason"] == "QUEUE_FULL"
                 assert float(metadata["llamad-retry-after"]) > 0
