@@ -121,6 +121,7 @@ typedef struct tile_f32 {
 LLD_DOTPROD LLD_INLINE void dot_16(tile_i32 *sum, const int8_t *q, const int8_t *const y[PANEL_COLUMNS], size_t k)
 {
     int8x16_t part[PANEL_COLUMNS];
+#pragma GCC unroll 4
     for (int c = 0; c < PANEL_COLUMNS; c++)
         part[c] = vld1q_s8(y[c] + k);
     DOT_LANE(0);
@@ -140,6 +141,7 @@ typedef struct panel_cell {
 LLD_INLINE tile_f32 zero_tile(void)
 {
     tile_f32 tile;
+#pragma GCC unroll 4
     for (int c = 0; c < PANEL_COLUMNS; c++)
         tile.v[c][0] = tile.v[c][1] = vdupq_n_f32(0.0f);
     return tile;
@@ -155,16 +157,20 @@ LLD_DOTPROD LLD_INLINE tile_f32 dot_blocks(int type, panel_cell cell)
     size_t n_blocks = x->n_cols / LLD_QK;
     for (size_t b = 0; b < n_blocks; b++) {
         tile_i32 sum;
+#pragma GCC unroll 4
         for (int c = 0; c < PANEL_COLUMNS; c++) {
             int32_t offset = lld_block_offset(type);
             int32_t start = offset ? offset * sum_y[cell.column[c] * n_blocks + b] : 0;
             sum.v[c][0] = sum.v[c][1] = vdupq_n_s32(start);
         }
+#pragma GCC unroll 2
         for (int i = 0; i < LLD_QK; i += 16)
             dot_16(&sum, p.q + (b * LLD_QK + i) * PANEL_ROWS, cell.y, b * LLD_QK + i);
+#pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             float32x4_t d = vld1q_f32(p.d + b * PANEL_ROWS + 4 * h);
             float32x4_t m = lld_block_has_min(type) ? vld1q_f32(p.m + b * PANEL_ROWS + 4 * h) : d;
+#pragma GCC unroll 4
             for (int c = 0; c < PANEL_COLUMNS; c++) {
                 size_t i = cell.column[c] * n_blocks + b;
                 float32x4_t scale = vmulq_n_f32(d, d_y[i]);
@@ -178,20 +184,23 @@ LLD_DOTPROD LLD_INLINE tile_f32 dot_blocks(int type, panel_cell cell)
 }
 
 /* total += scale * products of sub-block j (counted from the row's start), eight rows x four columns. */
-LLD_DOTPROD LLD_INLINE void dot_sub_block(int type, const panel_cell *cell, size_t j, tile_i32 *total)
+LLD_DOTPROD LLD_INLINE void dot_sub_block(int type, const panel *p, const panel_cell *cell, size_t j,
+                                          tile_i32 *total)
 {
-    const panel *p = cell->p;
     size_t size = lld_k_is_16(type) ? 16 : 32;
     int16x8_t scale = vld1q_s16(p->scale + j * PANEL_ROWS);
     int32x4_t low = vmovl_s16(vget_low_s16(scale)), high = vmovl_high_s16(scale);
     tile_i32 sum;
+#pragma GCC unroll 4
     for (int c = 0; c < PANEL_COLUMNS; c++) {
         const int16_t *sums = cell->x->sum16 + cell->column[c] * (cell->x->n_cols / 16) + 2 * j;
         int32_t start = lld_k_offset(type) ? lld_k_offset(type) * (sums[0] + sums[1]) : 0;
         sum.v[c][0] = sum.v[c][1] = vdupq_n_s32(start);
     }
-    for (size_t i = j * size; i < (j + 1) * size; i += 16)
-        dot_16(&sum, p->q + i * PANEL_ROWS, cell->y, i);
+#pragma GCC unroll 2
+    for (size_t i = 0; i < size; i += 16)
+        dot_16(&sum, p->q + (j * size + i) * PANEL_ROWS, cell->y, j * size + i);
+#pragma GCC unroll 4
     for (int c = 0; c < PANEL_COLUMNS; c++) {
         total->v[c][0] = vmlaq_s32(total->v[c][0], sum.v[c][0], low);
         total->v[c][1] = vmlaq_s32(total->v[c][1], sum.v[c][1], high);
@@ -200,26 +209,29 @@ LLD_DOTPROD LLD_INLINE void dot_sub_block(int type, const panel_cell *cell, size
 
 LLD_DOTPROD LLD_INLINE tile_f32 dot_k(int type, panel_cell cell)
 {
-    const panel *p = cell.p;
+    const panel p = *cell.p;
     const lld_acts *x = cell.x;
     tile_f32 acc = zero_tile();
     size_t n_blocks = x->n_cols / LLD_QK_K, n_sub = lld_k_is_16(type) ? 16 : 8;
     for (size_t b = 0; b < n_blocks; b++) {
         tile_i32 total;
+#pragma GCC unroll 4
         for (int c = 0; c < PANEL_COLUMNS; c++)
             total.v[c][0] = total.v[c][1] = vdupq_n_s32(0);
         for (size_t j = b * n_sub; j < (b + 1) * n_sub; j++)
-            dot_sub_block(type, &cell, j, &total);
+            dot_sub_block(type, &p, &cell, j, &total);
+#pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
-            float32x4_t d = vld1q_f32(p->d + b * PANEL_ROWS + 4 * h);
-            float32x4_t dmin = lld_k_has_min(type) ? vld1q_f32(p->m + b * PANEL_ROWS + 4 * h) : d;
+            float32x4_t d = vld1q_f32(p.d + b * PANEL_ROWS + 4 * h);
+            float32x4_t dmin = lld_k_has_min(type) ? vld1q_f32(p.m + b * PANEL_ROWS + 4 * h) : d;
+#pragma GCC unroll 4
             for (int c = 0; c < PANEL_COLUMNS; c++) {
                 size_t i = cell.column[c] * n_blocks + b;
                 float32x4_t scale = vmulq_n_f32(d, x->d[i]);
                 acc.v[c][h] = vfmaq_f32(acc.v[c][h], scale, vcvtq_f32_s32(total.v[c][h]));
                 if (!lld_k_has_min(type))
                     continue;
-                int32x4_t mins = lld_k_dot_sums(type, panel_mins(p, h, b, x->n_cols), x->sum16 + i * 16);
+                int32x4_t mins = lld_k_dot_sums(type, panel_mins(&p, h, b, x->n_cols), x->sum16 + i * 16);
                 scale = vmulq_n_f32(dmin, x->d[i]);
                 acc.v[c][h] = vfmsq_f32(acc.v[c][h], scale, vcvtq_f32_s32(mins));
             }
