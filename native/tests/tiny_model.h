@@ -83,7 +83,7 @@ static size_t tiny_tensors(tiny_tensor *t)
         };
         for (size_t i = 0; i < sizeof layer / sizeof *layer; i++, n++) {
             t[n] = layer[i];
-            snprintf(t[n].name, sizeof t[n].name, "blk.%d.%s.weight", l, layer[i].name);
+            snprintf(t[n].name, sizeof t[n].name, "blk.%d.%.16s.weight", l, layer[i].name);
         }
     }
     return n;
