@@ -91,6 +91,8 @@ def _fill(message: pb.Options, options: Options) -> None:
 def _set(message: Any, name: str, value: Any) -> None:
     """Set a field, or raise Refused that names it."""
     try:
+        if isinstance(value, str):
+            value.encode()  # protobuf's own error for this has several forms
         if isinstance(value, Mapping):
             getattr(message, name).update(value)
         elif isinstance(value, Sequence) and not isinstance(value, str):

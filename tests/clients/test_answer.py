@@ -1,0 +1,90 @@
+"""Prefill progress on a terminal, and the numbers of --stats."""
+
+import io
+import itertools
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from llamactl import answer
+from llamad_api.v1 import llamad_pb2 as pb
+from llamad_client import Result, Timings
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class PlayedCompletion:
+    """A completion that plays back events."""
+
+    def __init__(self, *events: object) -> None:
+        self.result: Result | None = result()
+        self._events = events
+
+    def events(self) -> Iterator[object]:
+        yield from self._events
+
+    def __enter__(self) -> "PlayedCompletion":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to cancel."""
+
+
+def result(finish_reason: str = "stop") -> Result:
+    timings = Timings(0.5, 2.0, 4.0, 2.5, 0.4, 1.5)
+    return Result(finish_reason, 100, 11, 20, timings, 7, "j1", "tiny", "")
+
+
+EVENTS = (
+    pb.PrefillProgress(processed_tokens=25, prompt_tokens=100),
+    pb.PrefillProgress(processed_tokens=50, prompt_tokens=100),
+    pb.TextDelta(text="Hi", tokens=1),
+)
+
+
+def shown(
+    monkeypatch: pytest.MonkeyPatch, stderr: io.StringIO, seconds_per_look: float
+) -> tuple[str, str]:
+    """Play EVENTS with a clock that moves at every look; return stdout and stderr."""
+    stdout = io.StringIO()
+    clock = itertools.count(0.0, seconds_per_look)
+    monkeypatch.setattr(answer.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    answer.show(PlayedCompletion(*EVENTS), as_json=False, stats=False)  # type: ignore[arg-type]
+    return stdout.getvalue(), stderr.getvalue()
+
+
+def test_progress_is_shown_after_a_second_and_erased_before_the_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stdout, stderr = shown(monkeypatch, Terminal(), 0.6)
+    assert stdout == "Hi\n"
+    assert stderr == "\r\x1b[Kreading the prompt: 50/100 (50 %)\r\x1b[K"
+
+
+def test_a_quick_prefill_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(monkeypatch, Terminal(), 0.1) == ("Hi\n", "")
+
+
+def test_progress_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(monkeypatch, io.StringIO(), 5.0) == ("Hi\n", "")
+
+
+def test_stats_name_rates_of_prefill_and_decode(capsys: pytest.CaptureFixture[str]) -> None:
+    answer.print_stats(result())
+    assert capsys.readouterr().err.splitlines() == [
+        "load:    1.50 s",
+        "queue:   0.50 s",
+        "prefill: 80 tokens in 2.00 s (40.0 tokens/s)",
+        "decode:  10 tokens in 4.00 s (2.5 tokens/s)",
+        "first token after 2.50 s",
+        "finish:  stop",
+        "seed:    7",
+    ]
