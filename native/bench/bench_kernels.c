@@ -2,10 +2,11 @@
  *
  *   bench_kernels [-c generic|avx2|neon|dotprod] [-k K] [-r ROWS] [-t SECONDS] [FORMAT...]
  *
- * Matmuls: ROWS x K weights (default 1024 x 2048: in cache; -r 65536 reads from DRAM) times 1, 4, 16 and
- * 128 activation rows. Every figure is the fastest of the runs that fit SECONDS (default 0.05): on a
- * shared machine only the fastest says something about the kernel. Formats: as `llamad inspect` names
- * them; none: all, and the vector and attention kernels. Checks nothing: test_kernels_*.c do. */
+ * Matmuls: ROWS x K weights (default 1024 x 2048: in cache; -r 65536 reads from DRAM) times 1, 4,
+ * 16 and 128 activation rows. Every figure is the fastest of the runs that fit SECONDS (default
+ * 0.05): on a shared machine only the fastest says something about the kernel. Formats: as `llamad
+ * inspect` names them; none: all, and the vector and attention kernels. Checks nothing:
+ * test_kernels_*.c do. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,10 +29,11 @@ typedef struct options {
     double seconds;
 } options;
 
+/* Time this thread ran: a call interrupted by another process is not counted as slow. */
 static double now_seconds(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -46,16 +48,12 @@ static void *allocate(size_t bytes)
     return p;
 }
 
-static uint32_t next_random(uint32_t *state)
-{
-    return *state = *state * 1664525u + 1013904223u;
-}
+static uint32_t next_random(uint32_t *state) { return *state = *state * 1664525u + 1013904223u; }
 
 static void fill_floats(float *x, size_t n)
 {
     uint32_t state = 1;
-    for (size_t i = 0; i < n; i++)
-        x[i] = (float)(int32_t)next_random(&state) * 0x1p-31f;
+    for (size_t i = 0; i < n; i++) x[i] = (float)(int32_t)next_random(&state) * 0x1p-31f;
 }
 
 /* Seconds of the fastest call of work(context), batched so that the clock's cost does not show. */
@@ -66,17 +64,15 @@ static double fastest(void (*work)(void *context), void *context, double seconds
     work(context);
     while (now_seconds() - start < seconds || best == 1e30) {
         double begin = now_seconds();
-        for (size_t i = 0; i < batch; i++)
-            work(context);
+        for (size_t i = 0; i < batch; i++) work(context);
         double each = (now_seconds() - begin) / (double)batch;
         best = each < best ? each : best;
-        if (each * (double)batch < 1e-4)
-            batch *= 2;
+        if (each * (double)batch < 1e-4) batch *= 2;
     }
     return best;
 }
 
-/* ---- memory ------------------------------------------------------------------------------------ */
+/* ---- memory ------------------------------------------------------------------------------ */
 
 enum { READ_BYTES = 128 << 20 };
 
@@ -85,8 +81,7 @@ static void read_all(void *context)
     const uint64_t *words = context;
     uint64_t sum[8] = {0};
     for (size_t i = 0; i < READ_BYTES / sizeof *words; i += 8)
-        for (size_t j = 0; j < 8; j++)
-            sum[j] += words[i + j];
+        for (size_t j = 0; j < 8; j++) sum[j] += words[i + j];
     volatile uint64_t sink = sum[0] ^ sum[1] ^ sum[2] ^ sum[3] ^ sum[4] ^ sum[5] ^ sum[6] ^ sum[7];
     (void)sink;
 }
@@ -100,7 +95,7 @@ static double read_bandwidth(double seconds)
     return READ_BYTES / best;
 }
 
-/* ---- matmul ------------------------------------------------------------------------------------ */
+/* ---- matmul ------------------------------------------------------------------------------ */
 
 typedef struct matmul_case {
     lld_matmul_fn matmul;
@@ -122,14 +117,14 @@ static uint8_t *random_weights(size_t bytes)
 {
     uint8_t *w = allocate(bytes);
     uint32_t state = 7;
-    for (size_t i = 0; i < bytes; i++)
-        w[i] = (uint8_t)(next_random(&state) >> 24) & 0xBB;
+    for (size_t i = 0; i < bytes; i++) w[i] = (uint8_t)(next_random(&state) >> 24) & 0xBB;
     return w;
 }
 
 static matmul_case matmul_create(const lld_kernels *kernels, uint32_t type, const options *o)
 {
-    matmul_case m = {.matmul = kernels->matmul[type], .n_rows = o->n_rows,
+    matmul_case m = {.matmul = kernels->matmul[type],
+                     .n_rows = o->n_rows,
                      .row_bytes = lld_type_row_bytes(type, o->k)};
     float *values = allocate(MAX_COLS * o->k * sizeof *values);
     fill_floats(values, MAX_COLS * o->k);
@@ -144,7 +139,8 @@ static matmul_case matmul_create(const lld_kernels *kernels, uint32_t type, cons
     m.x.sum16 = allocate(MAX_COLS * o->k / 16 * sizeof(int16_t));
     const lld_act_kind kind = lld_type_act_kind(type);
     for (size_t c = 0; c < MAX_COLS && kind != LLD_ACT_F32; c++)
-        (kind == LLD_ACT_Q8 ? kernels->quantize_q8 : kernels->quantize_q8k)(values + c * o->k, o->k, &m.x, c);
+        (kind == LLD_ACT_Q8 ? kernels->quantize_q8 : kernels->quantize_q8k)(values + c * o->k, o->k,
+                                                                            &m.x, c);
     return m;
 }
 
@@ -161,23 +157,23 @@ static void matmul_free(matmul_case *m)
     free(m->x.sum16);
 }
 
-static void bench_matmul(const lld_kernels *kernels, uint32_t type, const options *o, double bandwidth)
+static void bench_matmul(const lld_kernels *kernels, uint32_t type, const options *o,
+                         double bandwidth)
 {
-    if (o->k % lld_type_block(type) != 0)
-        return;
+    if (o->k % lld_type_block(type) != 0) return;
     matmul_case m = matmul_create(kernels, type, o);
     for (size_t i = 0; i < sizeof column_counts / sizeof column_counts[0]; i++) {
         m.x.n_rows = column_counts[i];
         double t = fastest(run_matmul, &m, o->seconds);
         double weights = (double)(m.n_rows * o->k), bytes = (double)(m.n_rows * m.row_bytes);
-        printf("%-8s %5zu %12.0f %8.2f %6.0f %%   %8.2f %8.2f\n", lld_type_name(type), m.x.n_rows, t * 1e9,
-               bytes / t * 1e-9, 100.0 * bytes / t / bandwidth, weights / t * 1e-9,
+        printf("%-8s %5zu %12.0f %8.2f %6.0f %%   %8.2f %8.2f\n", lld_type_name(type), m.x.n_rows,
+               t * 1e9, bytes / t * 1e-9, 100.0 * bytes / t / bandwidth, weights / t * 1e-9,
                weights * (double)m.x.n_rows / t * 1e-9);
     }
     matmul_free(&m);
 }
 
-/* ---- vectors and attention --------------------------------------------------------------------- */
+/* ---- vectors and attention --------------------------------------------------------------- */
 
 /* One KV block and n_q queries of HEAD_DIM; or vectors of n elements in `in`, `out`. */
 typedef struct vector_case {
@@ -223,7 +219,8 @@ static void run_scores_f16(void *context)
 static void run_scores_q8(void *context)
 {
     vector_case *c = context;
-    c->kernels->attn_scores_q8(c->scores, LLD_KV_BLOCK, c->in, HEAD_DIM, c->n_q, c->k, c->kd, HEAD_DIM);
+    c->kernels->attn_scores_q8(c->scores, LLD_KV_BLOCK, c->in, HEAD_DIM, c->n_q, c->k, c->kd,
+                               HEAD_DIM);
 }
 
 static void run_softmax(void *context)
@@ -237,36 +234,58 @@ static void run_softmax(void *context)
 static void run_values_f16(void *context)
 {
     vector_case *c = context;
-    c->kernels->attn_values_f16(c->out, HEAD_DIM, c->scores, LLD_KV_BLOCK, c->n_q, c->v, HEAD_DIM, LLD_KV_BLOCK);
+    c->kernels->attn_values_f16(c->out, HEAD_DIM, c->scores, LLD_KV_BLOCK, c->n_q, c->v, HEAD_DIM,
+                                LLD_KV_BLOCK);
 }
 
 static void run_values_q8(void *context)
 {
     vector_case *c = context;
-    c->kernels->attn_values_q8(c->out, HEAD_DIM, c->scores, LLD_KV_BLOCK, c->n_q, c->v, c->vd, HEAD_DIM,
-                               LLD_KV_BLOCK);
+    c->kernels->attn_values_q8(c->out, HEAD_DIM, c->scores, LLD_KV_BLOCK, c->n_q, c->v, c->vd,
+                               HEAD_DIM, LLD_KV_BLOCK);
 }
 
 static void bench_vectors(const lld_kernels *kernels, const options *o)
 {
     const size_t n = o->k > QUERIES * HEAD_DIM ? o->k : QUERIES * HEAD_DIM;
-    vector_case c = {.kernels = kernels, .n = o->k / LLD_QK_K * LLD_QK_K, .in = allocate(n * sizeof(float)),
-                     .out = allocate(n * sizeof(float)), .scores = allocate(QUERIES * LLD_KV_BLOCK * sizeof(float)),
-                     .k = allocate(HEAD_DIM * LLD_KV_BLOCK * 2), .v = allocate(HEAD_DIM * LLD_KV_BLOCK * 2),
-                     .kd = allocate(HEAD_DIM * 2), .vd = allocate(HEAD_DIM * 2)};
+    vector_case c = {.kernels = kernels,
+                     .n = o->k / LLD_QK_K * LLD_QK_K,
+                     .in = allocate(n * sizeof(float)),
+                     .out = allocate(n * sizeof(float)),
+                     .scores = allocate(QUERIES * LLD_KV_BLOCK * sizeof(float)),
+                     .k = allocate(HEAD_DIM * LLD_KV_BLOCK * 2),
+                     .v = allocate(HEAD_DIM * LLD_KV_BLOCK * 2),
+                     .kd = allocate(HEAD_DIM * 2),
+                     .vd = allocate(HEAD_DIM * 2)};
     fill_floats(c.in, n);
-    c.acts = (lld_acts){.n_rows = 1, .n_cols = c.n, .y_stride = c.n, .y = allocate(n), .d = allocate(n),
-                        .s = allocate(n), .sum = allocate(n), .sum16 = allocate(n)};
-    const struct { const char *name; void (*run)(void *); } vectors[] = {
-        {"quantize_q8", run_quantize_q8}, {"quantize_q8k", run_quantize_q8k},
-        {"rmsnorm", run_rmsnorm}, {"silu_mul", run_silu_mul}, {"attn_softmax 256", run_softmax}};
-    const struct { const char *name; void (*run)(void *); } blocks[] = {
-        {"attn_scores_f16", run_scores_f16}, {"attn_scores_q8", run_scores_q8},
-        {"attn_values_f16", run_values_f16}, {"attn_values_q8", run_values_q8}};
+    c.acts = (lld_acts){.n_rows = 1,
+                        .n_cols = c.n,
+                        .y_stride = c.n,
+                        .y = allocate(n),
+                        .d = allocate(n),
+                        .s = allocate(n),
+                        .sum = allocate(n),
+                        .sum16 = allocate(n)};
+    const struct {
+        const char *name;
+        void (*run)(void *);
+    } vectors[] = {{"quantize_q8", run_quantize_q8},
+                   {"quantize_q8k", run_quantize_q8k},
+                   {"rmsnorm", run_rmsnorm},
+                   {"silu_mul", run_silu_mul},
+                   {"attn_softmax 256", run_softmax}};
+    const struct {
+        const char *name;
+        void (*run)(void *);
+    } blocks[] = {{"attn_scores_f16", run_scores_f16},
+                  {"attn_scores_q8", run_scores_q8},
+                  {"attn_values_f16", run_values_f16},
+                  {"attn_values_q8", run_values_q8}};
     printf("\nvectors of %zu\n", c.n);
     for (size_t i = 0; c.n > 0 && i < sizeof vectors / sizeof vectors[0]; i++)
         printf("%-16s %10.0f ns\n", vectors[i].name, fastest(vectors[i].run, &c, o->seconds) * 1e9);
-    printf("\none KV block, head_dim %d            1        3       32 queries, GMAC/s\n", HEAD_DIM);
+    printf("\none KV block, head_dim %d            1        3       32 queries, GMAC/s\n",
+           HEAD_DIM);
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
         printf("%-32s", blocks[i].name);
         for (size_t q = 0; q < 3; q++) {
@@ -276,18 +295,17 @@ static void bench_vectors(const lld_kernels *kernels, const options *o)
         }
         printf("\n");
     }
-    void *buffers[] = {c.in, c.out, c.scores, c.k, c.v, c.kd, c.vd, c.acts.y, c.acts.d, c.acts.s, c.acts.sum, c.acts.sum16};
-    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
-        free(buffers[i]);
+    void *buffers[] = {c.in, c.out,    c.scores, c.k,      c.v,        c.kd,
+                       c.vd, c.acts.y, c.acts.d, c.acts.s, c.acts.sum, c.acts.sum16};
+    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) free(buffers[i]);
 }
 
-/* ---- the command ------------------------------------------------------------------------------- */
+/* ---- the command ------------------------------------------------------------------------- */
 
 static bool wanted(uint32_t type, char *const *names, int n_names)
 {
     for (int i = 0; i < n_names; i++)
-        if (strcasecmp(names[i], lld_type_name(type)) == 0)
-            return true;
+        if (strcasecmp(names[i], lld_type_name(type)) == 0) return true;
     return n_names == 0;
 }
 
@@ -296,25 +314,31 @@ int main(int argc, char **argv)
     options o = {.k = 2048, .n_rows = 1024, .seconds = 0.05};
     uint32_t flags;
     for (int c; (c = getopt(argc, argv, "c:k:r:t:")) != -1;) {
-        if (c == 'c') o.cpu = optarg;
-        else if (c == 'k') o.k = strtoul(optarg, NULL, 10);
-        else if (c == 'r') o.n_rows = strtoul(optarg, NULL, 10);
-        else if (c == 't') o.seconds = strtod(optarg, NULL);
-        else return 2;
+        if (c == 'c')
+            o.cpu = optarg;
+        else if (c == 'k')
+            o.k = strtoul(optarg, NULL, 10);
+        else if (c == 'r')
+            o.n_rows = strtoul(optarg, NULL, 10);
+        else if (c == 't')
+            o.seconds = strtod(optarg, NULL);
+        else
+            return 2;
     }
     if (lld_cpu_select(o.cpu, &flags) != LLD_OK || o.k == 0 || o.k % 8 != 0 || o.n_rows == 0) {
-        fprintf(stderr, "usage: bench_kernels [-c SET] [-k K, a multiple of 8] [-r ROWS] [-t SECONDS] [FORMAT...]\n");
+        fprintf(stderr, "usage: bench_kernels [-c SET] [-k K, a multiple of 8] [-r ROWS] [-t "
+                        "SECONDS] [FORMAT...]\n");
         return 2;
     }
     const lld_kernels *kernels = lld_kernels_get(flags);
     const double bandwidth = read_bandwidth(o.seconds);
     printf("%s, one thread, %zu x %zu; memory reads at %.1f GB/s\n\n", kernels->name, o.n_rows, o.k,
            bandwidth * 1e-9);
-    printf("%-8s %5s %12s %8s %8s   %8s %8s\n", "format", "cols", "ns", "GB/s", "of read", "Gw/s", "GMAC/s");
+    printf("%-8s %5s %12s %8s %8s   %8s %8s\n", "format", "cols", "ns", "GB/s", "of read", "Gw/s",
+           "GMAC/s");
     for (uint32_t type = 0; type < LLD_TYPE_COUNT; type++)
         if (lld_type_supported(type) && wanted(type, argv + optind, argc - optind))
             bench_matmul(kernels, type, &o, bandwidth);
-    if (optind == argc)
-        bench_vectors(kernels, &o);
+    if (optind == argc) bench_vectors(kernels, &o);
     return 0;
 }

@@ -1,6 +1,7 @@
 /* kernels_avx2.c - the AVX2 kernels on vectors: activation quantization, norm, activation function,
- * rotation; and the entry that joins the set. Lane i of a vector is element i: the arithmetic of each
- * element is the chain of kernels.h, unchanged. Matmuls and attention: matmul_avx2.c, attention_avx2.c. */
+ * rotation; and the entry that joins the set. Lane i of a vector is element i: the arithmetic of
+ * each element is the chain of kernels.h, unchanged. Matmuls and attention: matmul_avx2.c,
+ * attn_avx2.c. */
 #ifdef __x86_64__
 
 #include <assert.h>
@@ -10,7 +11,7 @@
 #include "simd_avx2.h"
 #include "vecmath.h"
 
-/* ---- quantization ------------------------------------------------------------------------------ */
+/* ---- quantization ------------------------------------------------------------------------ */
 
 /* max|x| over n = 32 or 256 elements as float bits, which order like unsigned integers. */
 LLD_AVX2_INLINE uint32_t max_magnitude(const float *x, size_t n)
@@ -66,8 +67,9 @@ LLD_AVX2 static void quantize_q8(const float *x, size_t n, lld_acts *acts, size_
     }
 }
 
-/* The sums of sixteen elements each of 256 y. Three levels of pairwise additions leave sums of the low
- * halves (even sixteens) in the low half of the vector, of the high halves (odd) in the high one. */
+/* The sums of sixteen elements each of 256 y. Three levels of pairwise additions leave sums of the
+ * low halves (even sixteens) in the low half of the vector, of the high halves (odd) in the high
+ * one. */
 LLD_AVX2_INLINE void store_sums16(int16_t *sum16, const __m256i y[8])
 {
     __m256i s[4];
@@ -96,7 +98,7 @@ LLD_AVX2 static void quantize_q8k(const float *x, size_t n, lld_acts *acts, size
     }
 }
 
-/* ---- elementwise ------------------------------------------------------------------------------- */
+/* ---- elementwise ------------------------------------------------------------------------- */
 
 LLD_AVX2 static void rmsnorm(float *out, const float *x, const float *w, size_t n, float eps)
 {
@@ -126,11 +128,12 @@ LLD_AVX2 static void silu_mul(float *gate, const float *up, size_t n)
 LLD_AVX2 static void add(float *x, const float *y, size_t n)
 {
     for (size_t k = 0; k < n; k += 8)
-        lld_store_lanes(x + k, _mm256_add_ps(lld_load_lanes(x + k, n - k), lld_load_lanes(y + k, n - k)),
+        lld_store_lanes(x + k,
+                        _mm256_add_ps(lld_load_lanes(x + k, n - k), lld_load_lanes(y + k, n - k)),
                         n - k);
 }
 
-/* ---- rotation ---------------------------------------------------------------------------------- */
+/* ---- rotation ---------------------------------------------------------------------------- */
 
 LLD_AVX2_INLINE void rotate_pair(float *a, float *b, const float cos_sin[2])
 {
@@ -150,8 +153,7 @@ LLD_AVX2 static void rope_norm(float *x, const float *cos_sin, size_t n_rot)
         product = _mm256_xor_ps(product, minus_even);
         _mm256_storeu_ps(x + i, _mm256_fmadd_ps(_mm256_moveldup_ps(ab), cs, product));
     }
-    for (; i + 2 <= n_rot; i += 2)
-        rotate_pair(&x[i], &x[i + 1], cos_sin + i);
+    for (; i + 2 <= n_rot; i += 2) rotate_pair(&x[i], &x[i + 1], cos_sin + i);
 }
 
 LLD_AVX2 static void rope_neox(float *x, const float *cos_sin, size_t n_rot)
@@ -167,8 +169,7 @@ LLD_AVX2 static void rope_neox(float *x, const float *cos_sin, size_t n_rot)
         _mm256_storeu_ps(x + i, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
         _mm256_storeu_ps(x + half + i, _mm256_fmadd_ps(a, s, _mm256_mul_ps(b, c)));
     }
-    for (; i < half; i++)
-        rotate_pair(&x[i], &x[half + i], cos_sin + 2 * i);
+    for (; i < half; i++) rotate_pair(&x[i], &x[half + i], cos_sin + 2 * i);
 }
 
 void lld_kernels_init_avx2(lld_kernels *table)

@@ -3,14 +3,14 @@
 
 #include "matmul_avx2.h"
 
-#define LLD_MATMUL(format)                                                                            \
-    static void matmul_##format(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,    \
-                                size_t n_rows, const lld_acts *x, void *scratch)                      \
-    {                                                                                                 \
-        if (x->n_rows == 1)                                                                           \
-            lld_gemv_avx2_##format(out, w, row_bytes, n_rows, x);                                     \
-        else                                                                                          \
-            lld_gemm_avx2_##format(out, out_stride, w, row_bytes, n_rows, x, scratch);                \
+#define LLD_MATMUL(format)                                                                         \
+    static void matmul_##format(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes, \
+                                size_t n_rows, const lld_acts *x, void *scratch)                   \
+    {                                                                                              \
+        if (x->n_rows == 1)                                                                        \
+            lld_gemv_avx2_##format(out, w, row_bytes, n_rows, x);                                  \
+        else                                                                                       \
+            lld_gemm_avx2_##format(out, out_stride, w, row_bytes, n_rows, x, scratch);             \
     }
 
 LLD_MATMUL(q4_0)

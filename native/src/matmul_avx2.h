@@ -1,6 +1,6 @@
-/* matmul_avx2.h - the parts of the AVX2 matmul; matmul_avx2.c joins them.
- * gemv: one activation row, straight from the GGUF layout, bound by memory. gemm: two and more, through
- * panels of unpacked weights in scratch, bound by arithmetic. float: F32, F16, BF16 of both kinds. */
+/* matmul_avx2.h - the parts of the AVX2 matmul; matmul_avx2.c joins them. gemv: one activation row,
+ * straight from the GGUF layout, bound by memory. gemm: two and more, through panels of unpacked
+ * weights in scratch, bound by arithmetic. float: F32, F16, BF16 of both kinds. */
 #ifndef LLD_MATMUL_AVX2_H
 #define LLD_MATMUL_AVX2_H
 

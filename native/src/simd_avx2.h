@@ -9,10 +9,12 @@
 #include <string.h>
 
 #define LLD_AVX2 __attribute__((target("avx2,fma,f16c")))
-#define LLD_AVX2_INLINE static inline __attribute__((always_inline, unused, target("avx2,fma,f16c")))
+#define LLD_AVX2_INLINE                                                                            \
+    static inline __attribute__((always_inline, unused, target("avx2,fma,f16c")))
 
-/* The vector is in a register here, and sums before and after are not regrouped across this point. GCC
- * would turn a chain of integer additions into a tree, compute all its leaves first and spill them. */
+/* The vector is in a register here, and sums before and after are not regrouped across this point.
+ * GCC would turn a chain of integer additions into a tree, compute all its leaves first and spill
+ * them. */
 #define LLD_AVX2_PIN(vector) __asm__("" : "+x"(vector))
 
 enum { LLD_AVX2_ROWS = 8 }; /* weight rows of one group: one float lane each */
@@ -22,10 +24,7 @@ LLD_AVX2_INLINE __m256i lld_load256(const void *p)
     return _mm256_loadu_si256((const __m256i *)p);
 }
 
-LLD_AVX2_INLINE __m128i lld_load128(const void *p)
-{
-    return _mm_loadu_si128((const __m128i *)p);
-}
+LLD_AVX2_INLINE __m128i lld_load128(const void *p) { return _mm_loadu_si128((const __m128i *)p); }
 
 /* Two 16-byte pieces of memory as the low and the high half of one vector. */
 LLD_AVX2_INLINE __m256i lld_load2x128(const void *low, const void *high)
@@ -79,8 +78,7 @@ LLD_AVX2_INLINE __m256 lld_gather_f16(const uint8_t *const rows[LLD_AVX2_ROWS], 
 /* The first `count` lanes from memory (all eight when count >= 8), the others zero. */
 LLD_AVX2_INLINE __m256 lld_load_lanes(const float *p, size_t count)
 {
-    if (count >= LLD_AVX2_ROWS)
-        return _mm256_loadu_ps(p);
+    if (count >= LLD_AVX2_ROWS) return _mm256_loadu_ps(p);
     float all[LLD_AVX2_ROWS] = {0};
     memcpy(all, p, count * sizeof *p);
     return _mm256_loadu_ps(all);
@@ -166,8 +164,7 @@ LLD_AVX2_INLINE void lld_transpose8x8(__m256i v[8])
 LLD_AVX2_INLINE void lld_load_transposed16(__m256i v[4], const uint8_t *const rows[LLD_AVX2_ROWS],
                                            size_t offset)
 {
-    for (int i = 0; i < 4; i++)
-        v[i] = lld_load2x128(rows[i] + offset, rows[i + 4] + offset);
+    for (int i = 0; i < 4; i++) v[i] = lld_load2x128(rows[i] + offset, rows[i + 4] + offset);
     lld_transpose4x4(v);
 }
 

@@ -1,39 +1,35 @@
-/* gemm_avx2.c - weights times several activation rows with AVX2, for every block format.
- * Eight weight rows are unpacked once into a panel in scratch, transposed so that one vector holds four
- * consecutive elements of eight rows; then four activation rows (columns) at a time run over it: each
- * panel vector is loaded once and multiplied with four broadcast activation words. Lane = weight row in
- * every accumulator, so the float chain of an output does not depend on its neighbours.
+/* matmul_avx2_gemm.c - weights times several activation rows with AVX2, for every block format.
+ * Eight weight rows are unpacked once into a panel in scratch, transposed so that one vector holds
+ * four consecutive elements of eight rows; then four activation rows (columns) at a time run over
+ * it: each panel vector is loaded once and multiplied with four broadcast activation words. Lane =
+ * weight row in every accumulator, so the float chain of an output does not depend on its
+ * neighbours.
  *
- * Why this order: per panel vector five loads feed four vpmaddubsw and four vpaddw; the 16-bit sums of a
- * sub-block fit (formats_avx2.h), so widening and scaling cost one vpmaddwd a sub-block and not one a
- * product. 8x4 keeps its sums, the panel vector and a temporary in 16 registers; 16x3 was slower.
- * Signed 8-bit quants would need a vpsignb and a vpmaddwd a product. Instead the panel holds q + 128 cut
- * into nibbles, 16*high + low - 128: two vpmaddubsw and two vpaddw, 4-bit sums that fit.
+ * Why this order: per panel vector five loads feed four vpmaddubsw and four vpaddw; the 16-bit sums
+ * of a sub-block fit (matmul_avx2_formats.h), so widening and scaling cost one vpmaddwd a sub-block
+ * and not one a product. 8x4 keeps its sums, the panel vector and a temporary in 16 registers; 8x3,
+ * 8x5 and 8x6 were no faster. Signed 8-bit quants would need a vpsignb and a vpmaddwd a product.
+ * Instead the panel holds q + 128 cut into nibbles, 16*high + low - 128: two vpmaddubsw and two
+ * vpaddw, 4-bit sums that fit.
  *
- * Owns no format and no arithmetic rules: formats_avx2.h, kernels.h. */
+ * Owns no format and no arithmetic rules: matmul_avx2_formats.h, kernels.h. */
 #ifdef __x86_64__
 
 #include <assert.h>
 
-#include "formats_avx2.h"
+#include "matmul_avx2_formats.h"
 #include "matmul_avx2.h"
 
 enum {
-    COLUMNS = 4,      /* of one tile */
+    COLUMNS = 4,       /* of one tile */
     SPLIT_OFFSET = 128 /* of signed quants as unsigned bytes */
 };
 
 /* Formats whose panels hold every four elements as two vectors: high nibbles, low nibbles. */
-LLD_AVX2_INLINE bool is_split(unsigned fit)
-{
-    return fit == LLD_FIT_SIGNED;
-}
+LLD_AVX2_INLINE bool is_split(unsigned fit) { return fit == LLD_FIT_SIGNED; }
 
 /* Panels that share one pass over the columns: 16 rows, or as many as scratch holds. */
-LLD_AVX2_INLINE size_t panels_of_pass(unsigned fit)
-{
-    return is_split(fit) ? 1 : 2;
-}
+LLD_AVX2_INLINE size_t panels_of_pass(unsigned fit) { return is_split(fit) ? 1 : 2; }
 
 /* n vectors of signed quants to 2n vectors of nibbles, in place. */
 LLD_AVX2_INLINE void split_quants(__m256i *q, size_t n)
@@ -46,10 +42,11 @@ LLD_AVX2_INLINE void split_quants(__m256i *q, size_t n)
     }
 }
 
-/* ---- the integer cell -------------------------------------------------------------------------- */
+/* ---- the integer cell -------------------------------------------------------------------- */
 
-/* isum[c] += multiplier * (sum of `count` panel vectors times the activation words y[c][0..4*count)),
- * where at most `fit` products are added in 16 bits. multiplier: int16 pairs, by row. */
+/* isum[c] += multiplier * (sum of `count` panel vectors times the activation words
+ * y[c][0..4*count)), where at most `fit` products are added in 16 bits. multiplier: int16 pairs, by
+ * row. */
 LLD_AVX2_INLINE void multiply_tile(__m256i isum[COLUMNS], unsigned fit, unsigned count,
                                    const __m256i *q, const int8_t *const y[COLUMNS], size_t at,
                                    __m256i multiplier)
@@ -62,7 +59,8 @@ LLD_AVX2_INLINE void multiply_tile(__m256i isum[COLUMNS], unsigned fit, unsigned
             const __m256i weights = q[first + i];
 #pragma GCC unroll 8
             for (int c = 0; c < COLUMNS; c++) {
-                __m256i products = _mm256_maddubs_epi16(weights, lld_broadcast32(y[c] + at + 4 * (first + i)));
+                __m256i products =
+                    _mm256_maddubs_epi16(weights, lld_broadcast32(y[c] + at + 4 * (first + i)));
                 pairs[c] = i == 0 ? products : _mm256_add_epi16(pairs[c], products);
                 LLD_AVX2_PIN(pairs[c]);
             }
@@ -77,7 +75,8 @@ LLD_AVX2_INLINE void multiply_tile(__m256i isum[COLUMNS], unsigned fit, unsigned
 
 /* The same for 8 split vectors of elements (16 in the panel). */
 LLD_AVX2_INLINE void multiply_split_tile(__m256i isum[COLUMNS], const __m256i *q,
-                                         const int8_t *const y[COLUMNS], size_t at, __m256i multiplier)
+                                         const int8_t *const y[COLUMNS], size_t at,
+                                         __m256i multiplier)
 {
     const __m256i multiplier16 = _mm256_slli_epi16(multiplier, 4);
     __m256i high[COLUMNS], low[COLUMNS];
@@ -103,7 +102,8 @@ LLD_AVX2_INLINE void multiply_split_tile(__m256i isum[COLUMNS], const __m256i *q
     }
 }
 
-/* Where the tile's columns lie. Beyond the last activation row it is repeated; nobody stores those. */
+/* Where the tile's columns lie. Beyond the last activation row it is repeated; nobody stores those.
+ */
 typedef struct columns {
     const int8_t *y[COLUMNS];
     size_t row[COLUMNS];
@@ -112,7 +112,8 @@ typedef struct columns {
 
 LLD_AVX2_INLINE columns take_columns(const lld_acts *x, size_t first)
 {
-    columns cols = {.first = first, .count = x->n_rows - first < COLUMNS ? x->n_rows - first : COLUMNS};
+    columns cols = {.first = first,
+                    .count = x->n_rows - first < COLUMNS ? x->n_rows - first : COLUMNS};
     for (size_t c = 0; c < COLUMNS; c++) {
         cols.row[c] = first + (c < cols.count ? c : cols.count - 1);
         cols.y[c] = x->y + cols.row[c] * x->y_stride;
@@ -125,12 +126,12 @@ LLD_AVX2_INLINE void store_tile(float *out, size_t out_stride, const columns *co
 {
 #pragma GCC unroll 8
     for (size_t c = 0; c < COLUMNS; c++) /* unrolled, so that acc stays in registers */
-        if (c < cols->count)
-            lld_store_lanes(out + (cols->first + c) * out_stride, acc[c], n_rows);
+        if (c < cols->count) lld_store_lanes(out + (cols->first + c) * out_stride, acc[c], n_rows);
 }
 
-/* While a pass's first columns are multiplied, the weights of the next pass are fetched: with few columns
- * the kernel is bound by memory, and the pack alone would not keep it busy. next: NULL after them. */
+/* While a pass's first columns are multiplied, the weights of the next pass are fetched: with few
+ * columns the kernel is bound by memory, and the pack alone would not keep it busy. next: NULL
+ * after them. */
 LLD_AVX2_INLINE void prefetch_weights(const uint8_t *next, size_t at, size_t bytes)
 {
     if (next != NULL)
@@ -138,7 +139,7 @@ LLD_AVX2_INLINE void prefetch_weights(const uint8_t *next, size_t at, size_t byt
             _mm_prefetch((const char *)((uintptr_t)next + LLD_AVX2_ROWS * at + line), _MM_HINT_T1);
 }
 
-/* ---- blocks of 32 ------------------------------------------------------------------------------ */
+/* ---- blocks of 32 ------------------------------------------------------------------------ */
 
 typedef struct panel32 { /* one block of eight rows */
     __m256 d, m;
@@ -150,8 +151,8 @@ LLD_AVX2_INLINE size_t panel32_bytes(const lld_format32 *f)
     return sizeof(panel32) + (is_split(f->fit) ? 16 : 8) * sizeof(__m256i);
 }
 
-LLD_AVX2_INLINE void pack32(const lld_format32 *f, uint8_t *panels, const uint8_t *const rows[LLD_AVX2_ROWS],
-                            size_t n_blocks)
+LLD_AVX2_INLINE void pack32(const lld_format32 *f, uint8_t *panels,
+                            const uint8_t *const rows[LLD_AVX2_ROWS], size_t n_blocks)
 {
     for (size_t b = 0; b < n_blocks; b++, panels += panel32_bytes(f)) {
         panel32 *panel = (panel32 *)panels;
@@ -159,15 +160,12 @@ LLD_AVX2_INLINE void pack32(const lld_format32 *f, uint8_t *panels, const uint8_
         if (f->unpack8 != NULL) {
             f->unpack8(panel->q, rows, at);
         } else {
-            for (int r = 0; r < LLD_AVX2_ROWS; r++)
-                panel->q[r] = f->unpack(rows[r] + at);
+            for (int r = 0; r < LLD_AVX2_ROWS; r++) panel->q[r] = f->unpack(rows[r] + at);
             lld_transpose8x8(panel->q);
         }
-        if (is_split(f->fit))
-            split_quants(panel->q, 8);
+        if (is_split(f->fit)) split_quants(panel->q, 8);
         panel->d = lld_gather_f16(rows, at);
-        if (f->has_m)
-            panel->m = lld_gather_f16(rows, at + 2);
+        if (f->has_m) panel->m = lld_gather_f16(rows, at + 2);
     }
 }
 
@@ -191,8 +189,7 @@ LLD_AVX2_INLINE void tile32(const lld_format32 *f, __m256 acc[COLUMNS], const ui
         __m256i isum[COLUMNS];
         prefetch_weights(next, b * f->bytes, f->bytes);
 #pragma GCC unroll 8
-        for (int c = 0; c < COLUMNS; c++)
-            isum[c] = _mm256_setzero_si256();
+        for (int c = 0; c < COLUMNS; c++) isum[c] = _mm256_setzero_si256();
         if (is_split(f->fit))
             multiply_split_tile(isum, panel->q, cols->y, b * LLD_QK, ones);
         else
@@ -205,8 +202,7 @@ LLD_AVX2_INLINE void tile32(const lld_format32 *f, __m256 acc[COLUMNS], const ui
             }
             __m256 scale = _mm256_mul_ps(panel->d, _mm256_set1_ps(d[c][b]));
             acc[c] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(isum[c]), acc[c]);
-            if (f->has_m)
-                acc[c] = _mm256_fmadd_ps(panel->m, _mm256_set1_ps(s[c][b]), acc[c]);
+            if (f->has_m) acc[c] = _mm256_fmadd_ps(panel->m, _mm256_set1_ps(s[c][b]), acc[c]);
         }
     }
 }
@@ -237,13 +233,13 @@ LLD_AVX2_INLINE void gemm32(const lld_format32 *f, float *out, size_t out_stride
     }
 }
 
-/* ---- blocks of 256 ----------------------------------------------------------------------------- */
+/* ---- blocks of 256 ----------------------------------------------------------------------- */
 
 typedef struct panel256 { /* one block of eight rows */
-    __m256i scale[16]; /* int16 pairs (s, s): 8 scales of 32 elements or 16 of 16 */
-    __m256i side[8];   /* int16 pairs for the sums of sixteens 2i and 2i+1 */
+    __m256i scale[16];    /* int16 pairs (s, s): 8 scales of 32 elements or 16 of 16 */
+    __m256i side[8];      /* int16 pairs for the sums of sixteens 2i and 2i+1 */
     __m256 d, dmin;
-    __m256i q[];       /* (64), or split (128) */
+    __m256i q[]; /* (64), or split (128) */
 } panel256;
 
 LLD_AVX2_INLINE size_t panel256_bytes(const lld_format256 *f)
@@ -251,8 +247,10 @@ LLD_AVX2_INLINE size_t panel256_bytes(const lld_format256 *f)
     return sizeof(panel256) + (is_split(f->fit) ? 128 : 64) * sizeof(__m256i);
 }
 
-/* pairs[i] lane r = (scale of sixteen 2i, scale of sixteen 2i+1) of row r -> one multiplier a scale. */
-LLD_AVX2_INLINE void spread_scales(const lld_format256 *f, __m256i scale[16], const __m256i pairs[8])
+/* pairs[i] lane r = (scale of sixteen 2i, scale of sixteen 2i+1) of row r -> one multiplier a
+ * scale. */
+LLD_AVX2_INLINE void spread_scales(const lld_format256 *f, __m256i scale[16],
+                                   const __m256i pairs[8])
 {
     for (int i = 0; i < 8; i++) {
         if (f->sub == 32) {
@@ -281,8 +279,7 @@ LLD_AVX2_INLINE void pack_scales(const lld_format256 *f, panel256 *panel,
     spread_scales(f, panel->scale, scale);
     memcpy(panel->side, side, sizeof side);
     panel->d = lld_gather_f16(rows, at + f->d_at);
-    if (f->side == LLD_SIDE_MIN)
-        panel->dmin = lld_gather_f16(rows, at + f->dmin_at);
+    if (f->side == LLD_SIDE_MIN) panel->dmin = lld_gather_f16(rows, at + f->dmin_at);
 }
 
 LLD_AVX2_INLINE void pack256(const lld_format256 *f, uint8_t *panels,
@@ -296,15 +293,12 @@ LLD_AVX2_INLINE void pack256(const lld_format256 *f, uint8_t *panels,
         for (unsigned j = 0; j < 8; j++) {
             __m256i *q = panel->q + (is_split(f->fit) ? 16 : 8) * j;
             if (f->unpack8 != NULL) {
-                if (j % 2 == 0)
-                    f->unpack8(q, rows, at, j / 2);
+                if (j % 2 == 0) f->unpack8(q, rows, at, j / 2);
                 continue;
             }
-            for (int r = 0; r < LLD_AVX2_ROWS; r++)
-                q[r] = f->unpack(rows[r] + at, j);
+            for (int r = 0; r < LLD_AVX2_ROWS; r++) q[r] = f->unpack(rows[r] + at, j);
             lld_transpose8x8(q);
-            if (is_split(f->fit))
-                split_quants(q, 8);
+            if (is_split(f->fit)) split_quants(q, 8);
         }
     }
 }
@@ -323,15 +317,17 @@ LLD_AVX2_INLINE void multiply_sides(__m256i isum[COLUMNS], const __m256i side[8]
 }
 
 /* The scaled integer sums of one block of 256. */
-LLD_AVX2_INLINE void sum_tile256(const lld_format256 *f, __m256i isum[COLUMNS], const panel256 *panel,
-                                 const int8_t *const y[COLUMNS], size_t at)
+LLD_AVX2_INLINE void sum_tile256(const lld_format256 *f, __m256i isum[COLUMNS],
+                                 const panel256 *panel, const int8_t *const y[COLUMNS], size_t at)
 {
     const unsigned count = f->sub / 4; /* panel vectors of one scale */
     for (unsigned j = 0; j < LLD_QK_K / f->sub; j++)
         if (is_split(f->fit))
-            multiply_split_tile(isum, panel->q + 2 * count * j, y, at + f->sub * j, panel->scale[j]);
+            multiply_split_tile(isum, panel->q + 2 * count * j, y, at + f->sub * j,
+                                panel->scale[j]);
         else
-            multiply_tile(isum, f->fit, count, panel->q + count * j, y, at + f->sub * j, panel->scale[j]);
+            multiply_tile(isum, f->fit, count, panel->q + count * j, y, at + f->sub * j,
+                          panel->scale[j]);
 }
 
 LLD_AVX2_INLINE void tile256(const lld_format256 *f, __m256 acc[COLUMNS], const uint8_t *panels,
@@ -349,26 +345,26 @@ LLD_AVX2_INLINE void tile256(const lld_format256 *f, __m256 acc[COLUMNS], const 
         const panel256 *panel = (const panel256 *)panels;
         __m256i isum[COLUMNS], msum[COLUMNS];
         prefetch_weights(next, b * f->bytes, f->bytes);
-        for (int c = 0; c < COLUMNS; c++)
-            isum[c] = msum[c] = _mm256_setzero_si256();
+        for (int c = 0; c < COLUMNS; c++) isum[c] = msum[c] = _mm256_setzero_si256();
         if (f->side == LLD_SIDE_OFFSET || is_split(f->fit))
             multiply_sides(isum, panel->side, sum16, b * (LLD_QK_K / 16));
         sum_tile256(f, isum, panel, cols->y, b * LLD_QK_K);
-        if (f->side == LLD_SIDE_MIN)
-            multiply_sides(msum, panel->side, sum16, b * (LLD_QK_K / 16));
+        if (f->side == LLD_SIDE_MIN) multiply_sides(msum, panel->side, sum16, b * (LLD_QK_K / 16));
 #pragma GCC unroll 8
         for (int c = 0; c < COLUMNS; c++) {
             const __m256 dx = _mm256_set1_ps(d[c][b]);
-            acc[c] = _mm256_fmadd_ps(_mm256_mul_ps(panel->d, dx), _mm256_cvtepi32_ps(isum[c]), acc[c]);
+            acc[c] =
+                _mm256_fmadd_ps(_mm256_mul_ps(panel->d, dx), _mm256_cvtepi32_ps(isum[c]), acc[c]);
             if (f->side == LLD_SIDE_MIN)
-                acc[c] = _mm256_fnmadd_ps(_mm256_mul_ps(panel->dmin, dx), _mm256_cvtepi32_ps(msum[c]),
-                                          acc[c]);
+                acc[c] = _mm256_fnmadd_ps(_mm256_mul_ps(panel->dmin, dx),
+                                          _mm256_cvtepi32_ps(msum[c]), acc[c]);
         }
     }
 }
 
-LLD_AVX2_INLINE void gemm256(const lld_format256 *f, float *out, size_t out_stride, const uint8_t *w,
-                             size_t row_bytes, size_t n_rows, const lld_acts *x, uint8_t *panels)
+LLD_AVX2_INLINE void gemm256(const lld_format256 *f, float *out, size_t out_stride,
+                             const uint8_t *w, size_t row_bytes, size_t n_rows, const lld_acts *x,
+                             uint8_t *panels)
 {
     const size_t n_blocks = x->n_cols / LLD_QK_K, panel_bytes = n_blocks * panel256_bytes(f);
     const size_t pass_rows = panels_of_pass(f->fit) * LLD_AVX2_ROWS;
@@ -393,12 +389,12 @@ LLD_AVX2_INLINE void gemm256(const lld_format256 *f, float *out, size_t out_stri
     }
 }
 
-#define LLD_GEMM(template, format)                                                                    \
-    LLD_AVX2 void lld_gemm_avx2_##format(float *out, size_t out_stride, const uint8_t *w,             \
-                                         size_t row_bytes, size_t n_rows, const lld_acts *x,          \
-                                         void *scratch)                                               \
-    {                                                                                                 \
-        template(&lld_avx2_##format, out, out_stride, w, row_bytes, n_rows, x, scratch);              \
+#define LLD_GEMM(template, format)                                                                 \
+    LLD_AVX2 void lld_gemm_avx2_##format(float *out, size_t out_stride, const uint8_t *w,          \
+                                         size_t row_bytes, size_t n_rows, const lld_acts *x,       \
+                                         void *scratch)                                            \
+    {                                                                                              \
+        template(&lld_avx2_##format, out, out_stride, w, row_bytes, n_rows, x, scratch);           \
     }
 
 LLD_GEMM(gemm32, q4_0)

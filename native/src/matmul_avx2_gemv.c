@@ -1,24 +1,37 @@
-/* gemv_avx2.c - weights times one activation row with AVX2, for every block format.
- * Eight weight rows advance together, straight from the GGUF layout: each gives a vector of integer
- * partial sums, a tree of additions turns the eight vectors into one with a row in each lane, and that
- * vector takes the float steps of kernels.h. Owns no arithmetic rules and no format: kernels.h,
- * formats_avx2.h. */
+/* matmul_avx2_gemv.c - weights times one activation row with AVX2, for every block format. Eight
+ * weight rows advance together, straight from the GGUF layout: each gives a vector of integer
+ * partial sums, a tree of additions turns the eight vectors into one with a row in each lane, and
+ * that vector takes the float steps of kernels.h. Owns no arithmetic rules and no format:
+ * kernels.h, matmul_avx2_formats.h. */
 #ifdef __x86_64__
 
 #include <assert.h>
 
-#include "formats_avx2.h"
+#include "matmul_avx2_formats.h"
 #include "matmul_avx2.h"
 
-/* Decode reads every weight once, so the next eight rows are fetched while these are multiplied: they
- * follow in memory, and fetching them as one stream crosses the page ends where hardware prefetch stops. */
-LLD_AVX2_INLINE void prefetch_next_rows(const uint8_t *w, size_t at, size_t bytes)
+/* Decode reads every weight once, and eight short streams defeat the hardware prefetcher. So while
+ * a group of eight rows is multiplied, as many bytes of the next groups, which follow in memory,
+ * are fetched as one stream: one group ahead, more where that would be too near. Twice as fast from
+ * DRAM. */
+enum { PREFETCH_BYTES = 6144 };
+
+LLD_AVX2_INLINE uintptr_t prefetch_start(const uint8_t *w, size_t first, size_t row_bytes)
 {
-    for (size_t line = 0; line < bytes; line += 64) /* an address beyond the tensor only has no effect */
-        _mm_prefetch((const char *)((uintptr_t)w + at + line), _MM_HINT_T0);
+    size_t ahead =
+        LLD_AVX2_ROWS * row_bytes > PREFETCH_BYTES ? LLD_AVX2_ROWS * row_bytes : PREFETCH_BYTES;
+    return (uintptr_t)w + first * row_bytes +
+           ahead; /* an address behind the tensor has no effect */
 }
 
-/* The 16-bit pair sums of quants and activations. A single result never overflows (formats_avx2.h). */
+LLD_AVX2_INLINE void prefetch(uintptr_t address, size_t bytes)
+{
+    for (size_t line = 0; line < bytes; line += 64)
+        _mm_prefetch((const char *)(address + line), _MM_HINT_T0);
+}
+
+/* The 16-bit pair sums of quants and activations. A single result never overflows
+ * (matmul_avx2_formats.h). */
 LLD_AVX2_INLINE __m256i multiply_pairs(unsigned fit, __m256i q, __m256i y)
 {
     if (fit == LLD_FIT_SIGNED)
@@ -33,16 +46,18 @@ LLD_AVX2_INLINE void gemv32(const lld_format32 *f, float *out, const uint8_t *w,
     const __m256i ones = _mm256_set1_epi16(1);
     assert(x->n_rows == 1 && x->n_cols % LLD_QK == 0 && row_bytes >= n_blocks * f->bytes);
     for (size_t first = 0; first < n_rows; first += LLD_AVX2_ROWS) {
-        const uint8_t *rows[LLD_AVX2_ROWS], *next = w + (first + LLD_AVX2_ROWS) * row_bytes;
+        const uint8_t *rows[LLD_AVX2_ROWS];
+        const uintptr_t ahead = prefetch_start(w, first, row_bytes);
         __m256 acc = _mm256_setzero_ps();
         lld_row_pointers(rows, w, row_bytes, first, n_rows);
         for (size_t b = 0; b < n_blocks; b++) {
             const size_t at = b * f->bytes;
             __m256i y = lld_load256(x->y + b * LLD_QK), sums[LLD_AVX2_ROWS];
-            prefetch_next_rows(next, LLD_AVX2_ROWS * at, LLD_AVX2_ROWS * f->bytes);
+            prefetch(ahead + LLD_AVX2_ROWS * at, LLD_AVX2_ROWS * f->bytes);
 #pragma GCC unroll 8
             for (int r = 0; r < LLD_AVX2_ROWS; r++)
-                sums[r] = _mm256_madd_epi16(multiply_pairs(f->fit, f->unpack(rows[r] + at), y), ones);
+                sums[r] =
+                    _mm256_madd_epi16(multiply_pairs(f->fit, f->unpack(rows[r] + at), y), ones);
             __m256i isum = lld_sum_each8(sums);
             if (f->offset != 0)
                 isum = _mm256_sub_epi32(isum, _mm256_set1_epi32(f->offset * x->sum[b]));
@@ -55,19 +70,22 @@ LLD_AVX2_INLINE void gemv32(const lld_format32 *f, float *out, const uint8_t *w,
     }
 }
 
-/* One row's block of 256 times y: (256), as eight partial sums of isum. The scale of a 16-bit pair sum
- * depends on its half of the vector: even sixteens lie in the low half, odd ones in the high half. */
+/* One row's block of 256 times y: (256), as eight partial sums of isum. The scale of a 16-bit pair
+ * sum depends on its half of the vector: even sixteens lie in the low half, odd ones in the high
+ * half. */
 LLD_AVX2_INLINE __m256i dot256(const lld_format256 *f, const uint8_t *block, __m256i scale,
                                const int8_t *y)
 {
-    const __m256i evens_first = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,
-                                                 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    const __m256i evens_first =
+        _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12,
+                         13, 2, 3, 6, 7, 10, 11, 14, 15);
     __m256i by_half = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(scale, evens_first), 0xd8);
     __m256i isum = _mm256_setzero_si256();
 #pragma GCC unroll 8
     for (unsigned j = 0; j < 8; j++) {
         __m256i pairs = multiply_pairs(f->fit, f->unpack(block, j), lld_load256(y + 32 * j));
-        __m256i scale_j = _mm256_shuffle_epi8(by_half, _mm256_set1_epi16((short)(0x0100 + 0x0202 * j)));
+        __m256i scale_j =
+            _mm256_shuffle_epi8(by_half, _mm256_set1_epi16((short)(0x0100 + 0x0202 * j)));
         isum = _mm256_add_epi32(isum, _mm256_madd_epi16(pairs, scale_j));
     }
     return isum;
@@ -79,7 +97,8 @@ LLD_AVX2_INLINE void gemv256(const lld_format256 *f, float *out, const uint8_t *
     const size_t n_blocks = x->n_cols / LLD_QK_K;
     assert(x->n_rows == 1 && x->n_cols % LLD_QK_K == 0 && row_bytes >= n_blocks * f->bytes);
     for (size_t first = 0; first < n_rows; first += LLD_AVX2_ROWS) {
-        const uint8_t *rows[LLD_AVX2_ROWS], *next = w + (first + LLD_AVX2_ROWS) * row_bytes;
+        const uint8_t *rows[LLD_AVX2_ROWS];
+        const uintptr_t ahead = prefetch_start(w, first, row_bytes);
         __m256 acc = _mm256_setzero_ps();
         lld_row_pointers(rows, w, row_bytes, first, n_rows);
         for (size_t b = 0; b < n_blocks; b++) {
@@ -88,30 +107,30 @@ LLD_AVX2_INLINE void gemv256(const lld_format256 *f, float *out, const uint8_t *
             __m256i isums[LLD_AVX2_ROWS], msums[LLD_AVX2_ROWS];
             for (size_t r = 0; r < LLD_AVX2_ROWS; r++) {
                 __m256i scale, side;
-                prefetch_next_rows(next, LLD_AVX2_ROWS * at + r * f->bytes, f->bytes);
+                prefetch(ahead + LLD_AVX2_ROWS * at + r * f->bytes, f->bytes);
                 f->scales(rows[r] + at, &scale, &side);
                 isums[r] = dot256(f, rows[r] + at, scale, x->y + b * LLD_QK_K);
                 msums[r] = _mm256_madd_epi16(side, sum16);
-                if (f->side == LLD_SIDE_OFFSET)
-                    isums[r] = _mm256_add_epi32(isums[r], msums[r]);
+                if (f->side == LLD_SIDE_OFFSET) isums[r] = _mm256_add_epi32(isums[r], msums[r]);
             }
             const __m256 dx = _mm256_set1_ps(x->d[b]);
             __m256 isum = _mm256_cvtepi32_ps(lld_sum_each8(isums));
             acc = _mm256_fmadd_ps(_mm256_mul_ps(lld_gather_f16(rows, at + f->d_at), dx), isum, acc);
             if (f->side == LLD_SIDE_MIN) {
                 __m256 msum = _mm256_cvtepi32_ps(lld_sum_each8(msums));
-                acc = _mm256_fnmadd_ps(_mm256_mul_ps(lld_gather_f16(rows, at + f->dmin_at), dx), msum, acc);
+                acc = _mm256_fnmadd_ps(_mm256_mul_ps(lld_gather_f16(rows, at + f->dmin_at), dx),
+                                       msum, acc);
             }
         }
         lld_store_lanes(out + first, acc, n_rows - first);
     }
 }
 
-#define LLD_GEMV(template, format)                                                                    \
-    LLD_AVX2 void lld_gemv_avx2_##format(float *out, const uint8_t *w, size_t row_bytes,              \
-                                         size_t n_rows, const lld_acts *x)                            \
-    {                                                                                                 \
-        template(&lld_avx2_##format, out, w, row_bytes, n_rows, x);                                   \
+#define LLD_GEMV(template, format)                                                                 \
+    LLD_AVX2 void lld_gemv_avx2_##format(float *out, const uint8_t *w, size_t row_bytes,           \
+                                         size_t n_rows, const lld_acts *x)                         \
+    {                                                                                              \
+        template(&lld_avx2_##format, out, w, row_bytes, n_rows, x);                                \
     }
 
 LLD_GEMV(gemv32, q4_0)

@@ -1,8 +1,9 @@
-/* attention_avx2.c - the AVX2 kernels over one KV block: store, scores, softmax numerators, values.
- * Scores: lane = token (keys are stored transposed), so a score is one chain over the head's elements.
- * Values: lane = element, one chain over the tokens. Up to three queries share the loads and the
- * widening of a key or value: 3 queries x 4 vectors of sums, 3 broadcasts, 1 operand in 16 registers.
- * The two element types differ only in how eight of them become floats, and in their scales. */
+/* attn_avx2.c - the AVX2 kernels over one KV block: store, scores, softmax numerators, values.
+ * Scores: lane = token (keys are stored transposed), so a score is one chain over the head's
+ * elements. Values: lane = element, one chain over the tokens. Up to three queries share the loads
+ * and the widening of a key or value: 3 queries x 4 vectors of sums, 3 broadcasts, 1 operand in 16
+ * registers. The two element types differ only in how eight of them become floats, and in their
+ * scales. */
 #ifdef __x86_64__
 
 #include <assert.h>
@@ -12,20 +13,20 @@
 #include "simd_avx2.h"
 #include "vecmath.h"
 
-enum { MAX_QUERIES = 3, TOKEN_VECTORS = LLD_KV_BLOCK / 8, GROUP = 32 /* elements of one q8_0 scale */ };
+enum {
+    MAX_QUERIES = 3,
+    TOKEN_VECTORS = LLD_KV_BLOCK / 8,
+    GROUP = 32 /* elements of one q8_0 scale */
+};
 
 /* Queries of the next tile: three, or two and two of four, so that no tile of one follows. */
-static size_t tile_queries(size_t left)
-{
-    return left >= 5 || left == 3 ? 3 : left >= 2 ? 2 : 1;
-}
+static size_t tile_queries(size_t left) { return left >= 5 || left == 3 ? 3 : left >= 2 ? 2 : 1; }
 
 /* Element `i` and the seven behind it; bytes: 2 for f16, 1 for int8. */
 LLD_AVX2_INLINE __m256 load_elements(const void *base, size_t i, size_t bytes)
 {
     const uint8_t *p = (const uint8_t *)base + i * bytes;
-    if (bytes == sizeof(uint16_t))
-        return _mm256_cvtph_ps(lld_load128(p));
+    if (bytes == sizeof(uint16_t)) return _mm256_cvtph_ps(lld_load128(p));
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 }
 
@@ -42,7 +43,7 @@ LLD_AVX2_INLINE __m256 broadcast_f16(uint16_t half)
     return _mm256_cvtph_ps(_mm_set1_epi16((short)half));
 }
 
-/* ---- store ------------------------------------------------------------------------------------- */
+/* ---- store ------------------------------------------------------------------------------- */
 
 /* n <= 8 values as f16, clamped to its range; a NaN stays one. */
 LLD_AVX2_INLINE __m128i clamp_to_f16(const float *x, size_t n)
@@ -61,8 +62,7 @@ LLD_AVX2 static void kv_store_f16(uint16_t *k_block, uint16_t *v_block, size_t s
         _mm_storeu_si128((__m128i *)keys, clamp_to_f16(k + d, n));
         _mm_storeu_si128((__m128i *)values, clamp_to_f16(v + d, n));
         memcpy(v_block + slot * head_dim + d, values, n * sizeof *values);
-        for (size_t i = 0; i < n; i++)
-            k_block[(d + i) * LLD_KV_BLOCK + slot] = keys[i];
+        for (size_t i = 0; i < n; i++) k_block[(d + i) * LLD_KV_BLOCK + slot] = keys[i];
     }
 }
 
@@ -71,19 +71,19 @@ LLD_AVX2_INLINE float quantize_group(int8_t y[GROUP], const float *x, size_t n)
 {
     float inverse, scale = lld_q8_scale(lld_max_magnitude(x, n), &inverse);
     memset(y, 0, GROUP);
-    if (inverse == 0.0f)
-        return scale;
+    if (inverse == 0.0f) return scale;
     for (size_t i = 0; i < n; i += 8) {
         __m256 v = _mm256_mul_ps(lld_load_lanes(x + i, n - i), _mm256_set1_ps(inverse));
         __m256i words = _mm256_cvtps_epi32(v);
-        __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        __m128i halves =
+            _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
         _mm_storel_epi64((__m128i *)(y + i), _mm_packs_epi16(halves, halves));
     }
     return scale;
 }
 
-LLD_AVX2 static void kv_store_q8(int8_t *k_block, uint16_t *kd, int8_t *v_block, uint16_t *vd, size_t slot,
-                                 const float *k, const float *v, size_t head_dim)
+LLD_AVX2 static void kv_store_q8(int8_t *k_block, uint16_t *kd, int8_t *v_block, uint16_t *vd,
+                                 size_t slot, const float *k, const float *v, size_t head_dim)
 {
     assert(slot < LLD_KV_BLOCK);
     const size_t n_groups = (head_dim + GROUP - 1) / GROUP;
@@ -91,24 +91,23 @@ LLD_AVX2 static void kv_store_q8(int8_t *k_block, uint16_t *kd, int8_t *v_block,
         const size_t first = g * GROUP, n = head_dim - first < GROUP ? head_dim - first : GROUP;
         int8_t y[GROUP];
         kd[g * LLD_KV_BLOCK + slot] = lld_f32_to_f16(quantize_group(y, k + first, n));
-        for (size_t i = 0; i < n; i++)
-            k_block[(first + i) * LLD_KV_BLOCK + slot] = y[i];
+        for (size_t i = 0; i < n; i++) k_block[(first + i) * LLD_KV_BLOCK + slot] = y[i];
         vd[slot * n_groups + g] = lld_f32_to_f16(quantize_group(y, v + first, n));
         memcpy(v_block + slot * head_dim + first, y, n);
     }
 }
 
-/* ---- scores ------------------------------------------------------------------------------------ */
+/* ---- scores ------------------------------------------------------------------------------ */
 
 /* sums[i][j] = chain of fma(q[i][d], k[d][8j..8j+7]) over d in [first, end), from 0. */
-LLD_AVX2_INLINE void score_tile(__m256 sums[MAX_QUERIES][TOKEN_VECTORS], const float *q, size_t q_stride,
-                                size_t n_q, const void *k_block, size_t bytes, size_t first, size_t end)
+LLD_AVX2_INLINE void score_tile(__m256 sums[MAX_QUERIES][TOKEN_VECTORS], const float *q,
+                                size_t q_stride, size_t n_q, const void *k_block, size_t bytes,
+                                size_t first, size_t end)
 {
 #pragma GCC unroll 4
     for (size_t i = 0; i < n_q; i++)
 #pragma GCC unroll 4
-        for (size_t j = 0; j < TOKEN_VECTORS; j++)
-            sums[i][j] = _mm256_setzero_ps();
+        for (size_t j = 0; j < TOKEN_VECTORS; j++) sums[i][j] = _mm256_setzero_ps();
     for (size_t d = first; d < end; d++) {
 #pragma GCC unroll 4
         for (size_t j = 0; j < TOKEN_VECTORS; j++) {
@@ -121,8 +120,9 @@ LLD_AVX2_INLINE void score_tile(__m256 sums[MAX_QUERIES][TOKEN_VECTORS], const f
 }
 
 /* n_q: 1 to 3, a constant after inlining. kd: NULL for f16. */
-LLD_AVX2_INLINE void scores_of_tile(float *scores, size_t score_stride, const float *q, size_t q_stride,
-                                    size_t n_q, const void *k_block, const uint16_t *kd, size_t head_dim)
+LLD_AVX2_INLINE void scores_of_tile(float *scores, size_t score_stride, const float *q,
+                                    size_t q_stride, size_t n_q, const void *k_block,
+                                    const uint16_t *kd, size_t head_dim)
 {
     const size_t group = kd == NULL ? head_dim : GROUP, bytes = kd == NULL ? sizeof(uint16_t) : 1;
     for (size_t first = 0; first < head_dim; first += group) {
@@ -147,8 +147,9 @@ LLD_AVX2_INLINE void scores_of_tile(float *scores, size_t score_stride, const fl
     }
 }
 
-LLD_AVX2_INLINE void attn_scores(float *scores, size_t score_stride, const float *q, size_t q_stride,
-                                 size_t n_q, const void *k_block, const uint16_t *kd, size_t head_dim)
+LLD_AVX2_INLINE void attn_scores(float *scores, size_t score_stride, const float *q,
+                                 size_t q_stride, size_t n_q, const void *k_block,
+                                 const uint16_t *kd, size_t head_dim)
 {
     for (size_t n; n_q > 0; n_q -= n, scores += n * score_stride, q += n * q_stride) {
         n = tile_queries(n_q);
@@ -161,35 +162,34 @@ LLD_AVX2_INLINE void attn_scores(float *scores, size_t score_stride, const float
     }
 }
 
-LLD_AVX2 static void attn_scores_f16(float *scores, size_t score_stride, const float *q, size_t q_stride,
-                                     size_t n_q, const uint16_t *k_block, size_t head_dim)
+LLD_AVX2 static void attn_scores_f16(float *scores, size_t score_stride, const float *q,
+                                     size_t q_stride, size_t n_q, const uint16_t *k_block,
+                                     size_t head_dim)
 {
     attn_scores(scores, score_stride, q, q_stride, n_q, k_block, NULL, head_dim);
 }
 
-LLD_AVX2 static void attn_scores_q8(float *scores, size_t score_stride, const float *q, size_t q_stride,
-                                    size_t n_q, const int8_t *k_block, const uint16_t *kd, size_t head_dim)
+LLD_AVX2 static void attn_scores_q8(float *scores, size_t score_stride, const float *q,
+                                    size_t q_stride, size_t n_q, const int8_t *k_block,
+                                    const uint16_t *kd, size_t head_dim)
 {
     assert(kd != NULL);
     attn_scores(scores, score_stride, q, q_stride, n_q, k_block, kd, head_dim);
 }
 
-/* ---- softmax ----------------------------------------------------------------------------------- */
+/* ---- softmax ----------------------------------------------------------------------------- */
 
 /* The maximum of scores: (n). */
 LLD_AVX2_INLINE float max_score(const float *scores, size_t n)
 {
     __m256 max = _mm256_set1_ps(scores[0]);
     size_t j = 0;
-    for (; j + 8 <= n; j += 8)
-        max = _mm256_max_ps(_mm256_loadu_ps(scores + j), max);
+    for (; j + 8 <= n; j += 8) max = _mm256_max_ps(_mm256_loadu_ps(scores + j), max);
     float lane[8], result;
     _mm256_storeu_ps(lane, max);
     result = lane[0];
-    for (int i = 1; i < 8; i++)
-        result = lane[i] > result ? lane[i] : result;
-    for (; j < n; j++)
-        result = scores[j] > result ? scores[j] : result;
+    for (int i = 1; i < 8; i++) result = lane[i] > result ? lane[i] : result;
+    for (; j < n; j++) result = scores[j] > result ? scores[j] : result;
     return result;
 }
 
@@ -206,7 +206,8 @@ LLD_AVX2 static float attn_softmax(float *scores, size_t n, float *sum)
             p = lld_expf_lanes(_mm256_sub_ps(_mm256_loadu_ps(scores + j), top));
         } else if (j < n) {
             float part[8] = {0};
-            _mm256_storeu_ps(part, lld_expf_lanes(_mm256_sub_ps(lld_load_lanes(scores + j, n - j), top)));
+            _mm256_storeu_ps(part,
+                             lld_expf_lanes(_mm256_sub_ps(lld_load_lanes(scores + j, n - j), top)));
             p = lld_load_lanes(part, n - j);
         }
         _mm256_storeu_ps(scores + j, p);
@@ -216,7 +217,7 @@ LLD_AVX2 static float attn_softmax(float *scores, size_t n, float *sum)
     return max;
 }
 
-/* ---- values ------------------------------------------------------------------------------------ */
+/* ---- values ------------------------------------------------------------------------------ */
 
 typedef struct values { /* one call's operands */
     float *acc;
@@ -226,10 +227,10 @@ typedef struct values { /* one call's operands */
     size_t acc_stride, p_stride, head_dim, n_tokens, n_groups;
 } values;
 
-/* Elements [d, d + 8*n_vectors) of n_q queries; with count < 8, n_vectors is 1 and only `count` exist.
- * A tile lies in one group of 32. */
-LLD_AVX2_INLINE void values_of_tile(const values *a, size_t query, size_t n_q, size_t d, size_t n_vectors,
-                                    size_t count)
+/* Elements [d, d + 8*n_vectors) of n_q queries; with count < 8, n_vectors is 1 and only `count`
+ * exist. A tile lies in one group of 32. */
+LLD_AVX2_INLINE void values_of_tile(const values *a, size_t query, size_t n_q, size_t d,
+                                    size_t n_vectors, size_t count)
 {
     const size_t bytes = a->vd == NULL ? sizeof(uint16_t) : 1;
     __m256 acc[MAX_QUERIES][4];
@@ -249,10 +250,10 @@ LLD_AVX2_INLINE void values_of_tile(const values *a, size_t query, size_t n_q, s
 #pragma GCC unroll 4
         for (size_t j = 0; j < n_vectors; j++) {
             const size_t at = t * a->head_dim + d + 8 * j;
-            __m256 v = count < 8 ? load_part(a->v, at, bytes, count) : load_elements(a->v, at, bytes);
+            __m256 v =
+                count < 8 ? load_part(a->v, at, bytes, count) : load_elements(a->v, at, bytes);
 #pragma GCC unroll 4
-            for (size_t i = 0; i < n_q; i++)
-                acc[i][j] = _mm256_fmadd_ps(p[i], v, acc[i][j]);
+            for (size_t i = 0; i < n_q; i++) acc[i][j] = _mm256_fmadd_ps(p[i], v, acc[i][j]);
         }
     }
 #pragma GCC unroll 4
@@ -265,12 +266,9 @@ LLD_AVX2_INLINE void values_of_tile(const values *a, size_t query, size_t n_q, s
 LLD_AVX2_INLINE void values_of_queries(const values *a, size_t query, size_t n_q)
 {
     size_t d = 0;
-    for (; d + 32 <= a->head_dim; d += 32)
-        values_of_tile(a, query, n_q, d, 4, 8);
-    for (; d + 8 <= a->head_dim; d += 8)
-        values_of_tile(a, query, n_q, d, 1, 8);
-    if (d < a->head_dim)
-        values_of_tile(a, query, n_q, d, 1, a->head_dim - d);
+    for (; d + 32 <= a->head_dim; d += 32) values_of_tile(a, query, n_q, d, 4, 8);
+    for (; d + 8 <= a->head_dim; d += 8) values_of_tile(a, query, n_q, d, 1, 8);
+    if (d < a->head_dim) values_of_tile(a, query, n_q, d, 1, a->head_dim - d);
 }
 
 LLD_AVX2_INLINE void attn_values(const values *a, size_t n_q)
@@ -287,19 +285,31 @@ LLD_AVX2_INLINE void attn_values(const values *a, size_t n_q)
 }
 
 LLD_AVX2 static void attn_values_f16(float *acc, size_t acc_stride, const float *p, size_t p_stride,
-                                     size_t n_q, const uint16_t *v_block, size_t head_dim, size_t n_tokens)
+                                     size_t n_q, const uint16_t *v_block, size_t head_dim,
+                                     size_t n_tokens)
 {
-    const values a = {.acc = acc, .acc_stride = acc_stride, .p = p, .p_stride = p_stride,
-                      .v = v_block, .head_dim = head_dim, .n_tokens = n_tokens};
+    const values a = {.acc = acc,
+                      .acc_stride = acc_stride,
+                      .p = p,
+                      .p_stride = p_stride,
+                      .v = v_block,
+                      .head_dim = head_dim,
+                      .n_tokens = n_tokens};
     attn_values(&a, n_q);
 }
 
 LLD_AVX2 static void attn_values_q8(float *acc, size_t acc_stride, const float *p, size_t p_stride,
-                                    size_t n_q, const int8_t *v_block, const uint16_t *vd, size_t head_dim,
-                                    size_t n_tokens)
+                                    size_t n_q, const int8_t *v_block, const uint16_t *vd,
+                                    size_t head_dim, size_t n_tokens)
 {
-    const values a = {.acc = acc, .acc_stride = acc_stride, .p = p, .p_stride = p_stride, .v = v_block,
-                      .vd = vd, .head_dim = head_dim, .n_tokens = n_tokens,
+    const values a = {.acc = acc,
+                      .acc_stride = acc_stride,
+                      .p = p,
+                      .p_stride = p_stride,
+                      .v = v_block,
+                      .vd = vd,
+                      .head_dim = head_dim,
+                      .n_tokens = n_tokens,
                       .n_groups = (head_dim + GROUP - 1) / GROUP};
     assert(vd != NULL);
     attn_values(&a, n_q);
