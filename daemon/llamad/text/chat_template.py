@@ -17,7 +17,7 @@ from llamad.text.sentencepiece import SentencePieceTokenizer
 from llamad.text.template_sandbox import (
     MAX_OUTPUT_CHARACTERS,
     TemplateSandbox,
-    refuse_wide_fields,
+    pay_format,
 )
 from llamad.text.tokenizer import Tokenizer, check_unicode
 from llamad.text.vocabulary import Metadata
@@ -185,5 +185,5 @@ def _refuse(message: object) -> Never:
 
 
 def _strftime_now(pattern: str) -> str:
-    refuse_wide_fields(pattern)
+    pay_format(pattern)
     return datetime.now().strftime(pattern)

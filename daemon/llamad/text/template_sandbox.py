@@ -20,7 +20,7 @@ from jinja2 import Template, nodes, pass_context, pass_environment
 from jinja2.environment import Environment
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, LoopControlExtension
-from jinja2.filters import make_attrgetter
+from jinja2.filters import do_indent, make_attrgetter
 from jinja2.parser import Parser
 from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -34,12 +34,17 @@ _CHARACTERS_PER_STEP = 16
 _CALL_STEPS = 4  # what a call or a container costs by itself
 _MAX_ARGUMENT = 100_000  # integers given to functions and filters: widths, counts
 _MAX_INTEGER_BITS = 256
-_WIDE_FIELD = re.compile(r"[0-9]{4}|\*|\{[^{}]*\{")  # a width of four digits, or a computed one
+_MAX_FIELD = 999  # characters of padding in a formatted field
+_WIDE_FIELD = re.compile(
+    r"%(?:\([^)]*\))?[-+ #_^.0-9]*?(?:[0-9]{4}|\*)"  # of % and strftime
+    r"|\{[^{}]*:[^{}]*?(?:[0-9]{4}|\{)"  # of str.format; a nested field computes the width
+)
 
 _LOOP_FILTER = "llamad_loop"
 _LITERAL_FILTER = "llamad_literal"
 _CONCATENATE_FILTER = "llamad_concatenate"
-_REMOVED_FILTERS = ("format", "pprint", "random")
+_REMOVED_FILTERS = ("format", "pprint", "random", "urlize", "wordwrap", "xmlattr")
+_REMOVED_METHODS = ("expandtabs", "maketrans", "translate")  # can make any size of any argument
 
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 
@@ -95,10 +100,11 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _pay_text(value: Any) -> None:
-    _pay(len(value) if isinstance(value, str | bytes) else 0)
-    for item in _items(value):
-        _pay_text(item)
+def _pay_text(value: Any) -> int:
+    """Pay for all text inside a value; return its length."""
+    length = len(value) if isinstance(value, str | bytes) else 0
+    _pay(length)
+    return length + sum(_pay_text(item) for item in _items(value))
 
 
 def _items(value: Any) -> Iterable[Any]:
@@ -114,10 +120,15 @@ def _check_arguments(values: Iterable[Any]) -> None:
             raise TemplateLimitError(f"passes an integer beyond {_MAX_ARGUMENT}")
 
 
-def refuse_wide_fields(pattern: str) -> None:
-    """Raise TemplateLimitError when a format string asks for padding by the thousand."""
+def pay_format(pattern: str, *arguments: Any) -> None:
+    """Pay for a format string as if each of its fields held all arguments.
+
+    Raises TemplateLimitError when a field is padded beyond _MAX_FIELD.
+    """
     if _WIDE_FIELD.search(pattern):
-        raise TemplateLimitError("formats a field of 1000 or more characters")
+        raise TemplateLimitError(f"pads a field to more than {_MAX_FIELD} characters")
+    n_fields = pattern.count("%") + pattern.count("{")
+    _pay(n_fields * (_MAX_FIELD + _pay_text(arguments)))
 
 
 def _pay_method(text: str, name: str, arguments: tuple[Any, ...]) -> None:
@@ -125,11 +136,11 @@ def _pay_method(text: str, name: str, arguments: tuple[Any, ...]) -> None:
     match name, arguments:
         case "replace", (old, new, *_):
             _pay(text.count(str(old)) * len(str(new)))
-        case "join", (list() | tuple() as parts,):
+        case "join", (parts,):
             _pay(len(text) * len(parts))
             _pay_text(parts)
         case (("format" | "format_map"), _):
-            refuse_wide_fields(text)
+            pay_format(text, *arguments)
 
 
 def _loop(iterable: Iterable[Any], body_characters: int) -> Iterator[Any]:
@@ -158,6 +169,12 @@ def _replace(s: Any, old: str, new: str, count: int = -1) -> str:
     text = _text(s)
     _pay_method(text, "replace", (old, new))
     return text.replace(old, new, count)
+
+
+def _indent(s: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    text = _text(s)
+    _pay((text.count("\n") + 1) * (width if isinstance(width, int) else len(width)))
+    return do_indent(text, width, first, blank)
 
 
 def _to_json(
@@ -246,7 +263,13 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         )
         self.globals.pop("lipsum")
         self.globals.update(functions)
-        own = {"join": _join, "replace": _replace, "string": _text, "tojson": _to_json}
+        own = {
+            "indent": _indent,
+            "join": _join,
+            "replace": _replace,
+            "string": _text,
+            "tojson": _to_json,
+        }
         self.filters = {
             name: _metered(own.get(name, function))
             for name, function in self.filters.items()
@@ -267,6 +290,10 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             Template.from_code(self, code, self.make_globals(None)), len(source)
         )
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Whether a template may have an attribute."""
+        return attr not in _REMOVED_METHODS and super().is_safe_attribute(obj, attr, value)
+
     def unsafe_undefined(self, obj: Any, attribute: str) -> Never:
         """Refuse an attribute that leads out of the sandbox; jinja alone would print nothing."""
         raise SecurityError(f"attribute {attribute!r} of a {type(obj).__name__} is not accessible")
@@ -281,8 +308,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             if abs(left) > 1 and abs(right) * left.bit_length() > _MAX_INTEGER_BITS:
                 raise TemplateLimitError(f"computes an integer beyond {_MAX_INTEGER_BITS} bits")
         elif operator == "%" and isinstance(left, str):
-            refuse_wide_fields(left)
-            _pay_text(right)
+            pay_format(left, right)
         result = super().call_binop(context, operator, left, right)
         if isinstance(result, int) and result.bit_length() > _MAX_INTEGER_BITS:
             raise TemplateLimitError(f"computes an integer beyond {_MAX_INTEGER_BITS} bits")
@@ -299,7 +325,9 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             _pay(_budget.get().source_characters)
         receiver = getattr(getattr(function, "__wrapped__", function), "__self__", None)
         if isinstance(receiver, str):
-            _pay_method(receiver, function.__name__, args)
+            if function.__name__ == "join":
+                args = tuple(list(argument) for argument in args)
+            _pay_method(receiver, function.__name__, (*args, *kwargs.values()))
         return _paid(super().call(context, function, *args, **kwargs))
 
 

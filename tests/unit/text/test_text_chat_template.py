@@ -133,6 +133,10 @@ def test_bos_comes_once_whether_the_template_writes_it_or_not() -> None:
         ("{% generation %}a{% endgeneration %}", "a"),
         ("{{ messages[0].content.replace('h', 'b') | replace('i', 'ye') }}", "bye"),
         ("{{ strftime_now('%Y') | length }}", "4"),
+        ("{{ strftime_now('from 26 Jul 2024 on') }}", "from 26 Jul 2024 on"),
+        ("{{ 'since 2023: {:>3}{}'.format(1, 'x') }}", "since 2023:   1x"),
+        ("{{ 'a\nb' | indent(2) }}", "a\n  b"),
+        ("{{ ', '.join(messages | map(attribute='role')) }}", "user"),
         ("{{ none }}{{ 1 + 0.5 }}{{ missing }}{{ [1, 'a'] }}", "None1.5[1, 'a']"),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ from unit.text.vocabularies import bpe_metadata
 
 TOKENIZER = tokenizer_from_metadata(bpe_metadata())
 STEPS = "computes too much: more than .* steps"
-WIDE = "formats a field of 1000 or more characters"
+WIDE = "pads a field to more than 999 characters"
 ARGUMENT = "passes an integer beyond 100000"
 INTEGER = "computes an integer beyond 256 bits"
 UNSAFE = "SecurityError"
@@ -60,6 +60,16 @@ HARMFUL = {
     "{{ '%*d' % (1000000000, 1) }}": WIDE,
     "{{ '{:1000000000}'.format(1) }}": WIDE,
     "{{ '{:{}}'.format(1, 99999) }}": WIDE,
+    "{{ '%(a)1000d' % {'a': 1} }}": WIDE,
+    "{{ '%999d' * 99999 % ((1,) * 99999) }}": STEPS,
+    "{{ ('{0}' * 9999).format('a' * 100000) }}": STEPS,
+    "{{ ('{a}' * 9999).format(a='a' * 100000) }}": STEPS,
+    "{{ ('%(a)s' * 9999) % {'a': 'a' * 100000} }}": STEPS,
+    "{{ ('a' * 100000).join('b' * 100000) }}": STEPS,
+    "{{ ('a' * 100000).join(range(99999) | map('string')) }}": STEPS,
+    "{{ ('a\n' * 100000) | indent(99999) }}": STEPS,
+    "{{ ('\t' * 100000).expandtabs(99999) }}": UNSAFE,
+    "{{ 'a'.translate({97: 'a' * 100000}) }}": UNSAFE,
     "{{ strftime_now('%1000000000Y') }}": WIDE,
     "{{ ''.__class__.__mro__[1].__subclasses__() }}": UNSAFE,
     "{{ messages.__class__ }}": UNSAFE,
