@@ -96,6 +96,22 @@ const char *lld_type_name(uint32_t type);
  * of such a row. src is aligned to 2 bytes. dst: (n) float32. */
 int lld_dequantize(uint32_t type, const void *src, size_t src_bytes, size_t n, float *dst);
 
+/* Quantize n_rows rows of n_cols weights to `type`, in dst: n_rows rows of lld_type_row_bytes. src:
+ * (n_rows, n_cols) float32. importance: (n_cols) weights >= 0 of the squared errors of each column,
+ * or NULL; formats without a search (F32 F16 BF16 Q8_0) ignore it. dst is aligned to 2 bytes. The
+ * bytes are the same for every n_threads (1..64) and machine. LLD_ERR_NUMERIC names the row and column
+ * of the first weight that is NaN, infinite or beyond the type's range; dst is then undefined. */
+int lld_quantize(uint32_t type, const float *src, size_t n_rows, size_t n_cols,
+                 const float *importance, void *dst, uint32_t n_threads);
+
+/* The same from rows of any supported type, as they lie in a GGUF file. */
+int lld_requantize(uint32_t src_type, const void *src, uint32_t type, size_t n_rows, size_t n_cols,
+                   const float *importance, void *dst, uint32_t n_threads);
+
+/* Bytes of a row of n_cols weights; 0 for a type that is not supported or n_cols that is no multiple of
+ * its block. */
+size_t lld_type_bytes(uint32_t type, size_t n_cols);
+
 /* ---- model ----------------------------------------------------------------------------------- */
 
 typedef struct lld_model lld_model; /* a mapped model: immutable hyperparameters and weights */

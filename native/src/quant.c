@@ -70,6 +70,13 @@ size_t lld_type_row_bytes(uint32_t type, size_t n)
     return n / types[type].block * types[type].block_bytes;
 }
 
+size_t lld_type_bytes(uint32_t type, size_t n_cols)
+{
+    if (!lld_type_supported(type) || n_cols % types[type].block != 0)
+        return 0;
+    return lld_type_row_bytes(type, n_cols);
+}
+
 /* ---- half precision (IEEE 754 binary16) ------------------------------------------------------ */
 
 float lld_f16_to_f32(uint16_t h)
