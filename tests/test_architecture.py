@@ -1,0 +1,248 @@
+"""The import graph, the layers of the C headers, and the size of files, as ARCHITECTURE.md says.
+
+The tables below are the rules; a new package or C file has to be given its place in them.
+"""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE_ROOTS = ("daemon", "clients", "protos")
+MAX_LINES = 500
+OUR_PACKAGES = ("llamad", "llamad_client", "llamactl", "llamad_api")
+
+LEAVES = ("llamad.errors", "llamad.logs", "llamad.metrics", "llamad.systemd")
+
+# Who may import whom; the longest prefix of a module's name is its row. Everybody may import its
+# own package, and the name `llamad` itself (its version).
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "llamad_api": (),
+    "llamad_client": ("llamad_api",),
+    "llamactl": ("llamad_client", "llamad_api"),
+    "llamad.errors": (),
+    "llamad.logs": (),
+    "llamad.metrics": (),
+    "llamad.systemd": (),
+    "llamad.config": ("llamad.errors",),
+    "llamad.engine.bindings": ("llamad.errors",),
+    "llamad.engine.worker": ("llamad.engine.bindings", *LEAVES),
+    "llamad.engine": ("llamad.text", *LEAVES),
+    # load_tokenizer() reads the vocabulary of a file; the rest of the package knows no files
+    "llamad.text": ("llamad.engine.bindings",),
+    "llamad.text.": ("llamad.errors",),
+    "llamad.models": ("llamad.engine.bindings", "llamad.text", "llamad.config", *LEAVES),
+    "llamad.jobs": ("llamad.engine.worker", "llamad.models", "llamad.text", *LEAVES),
+    "llamad.rpc": ("llamad.jobs", "llamad.models", "llamad_api", *LEAVES),
+    "llamad.tools": ("llamad.engine", "llamad.text", "llamad.models", "llamad.config", *LEAVES),
+    "llamad.daemon": ("llamad",),
+    "llamad.__main__": ("llamad",),
+}
+
+# Libraries that belong to one part of the program.
+LIBRARY_OWNERS: dict[str, tuple[str, ...]] = {
+    "grpc": ("llamad.rpc", "llamad_client", "llamad_api"),
+    "google": ("llamad.rpc", "llamad_client", "llamactl", "llamad_api"),
+    "llamad._engine": ("llamad.engine.bindings",),
+    "sentencepiece": ("llamad.text",),
+    "regex": ("llamad.text",),
+    "jinja2": ("llamad.text",),
+    "sdnotify": ("llamad.systemd",),
+    "numpy": ("llamad.engine.model", "llamad.tools"),
+}
+
+# The engine, bottom to top; a file may include headers of its own layer and of those below.
+C_LAYERS: tuple[tuple[str, ...], ...] = (
+    ("llamad_engine", "status", "cpu", "mapping", "vecmath", "gguf_name"),
+    ("gguf", "gguf_read", "quant", "quantize*", "threads", "unpack", "simd_*"),
+    ("kernels", "kernels_*", "matmul_*", "attn_*"),
+    ("config", "file", "acts", "rope", "model", "kv_cache", "attention", "residency"),
+    ("forward", "sampler", "candidates"),
+    ("engine",),
+)
+
+LONG_FOR_A_REASON: dict[str, str] = {}  # path -> reason
+
+
+def tracked_files() -> list[Path]:
+    """Return the files of the project, relative to its root."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    paths = [Path(name) for name in listed.stdout.split("\0") if name]
+    return [path for path in paths if (ROOT / path).is_file()]
+
+
+# ---- Python -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """One imported module: by whom, and where."""
+
+    importer: str
+    imported: str
+    place: str
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name of a file below a source root; a package's is its own."""
+    parts = path.relative_to(*path.parts[:1]).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def python_modules() -> dict[str, Path]:
+    """Return our modules by name, generated ones included."""
+    return {
+        module_name(path): path
+        for path in tracked_files()
+        if path.suffix == ".py" and path.parts[0] in SOURCE_ROOTS and len(path.parts) > 2
+    }
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    """Return every import statement's modules, those inside functions too."""
+    return tuple(_read_imports(python_modules()))
+
+
+def _read_imports(modules: dict[str, Path]) -> Iterator[Import]:
+    for importer, path in modules.items():
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            place = f"{path}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield Import(importer, alias.name, place)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{place}: relative import"
+                for alias in node.names:
+                    full = f"{node.module}.{alias.name}"
+                    yield Import(importer, full if full in modules else str(node.module), place)
+
+
+def is_within(module: str, package: str) -> bool:
+    """Say whether a module is the package or lies in it. "a." means in it only."""
+    return module == package or module.startswith(package.rstrip(".") + ".")
+
+
+def row_of(module: str) -> str:
+    """Return the row of MAY_IMPORT that a module falls under."""
+    rows = [row for row in MAY_IMPORT if is_within(module, row)]
+    assert rows, f"{module} has no row in MAY_IMPORT"
+    return max(rows, key=len)
+
+
+def test_modules_import_only_what_their_row_allows() -> None:
+    wrong = []
+    for item in imports():
+        if not any(is_within(item.imported, package) for package in OUR_PACKAGES):
+            continue
+        if item.imported == "llamad" and is_within(item.importer, "llamad"):
+            continue  # its version
+        if item.imported == "llamad._engine":
+            continue  # in LIBRARY_OWNERS
+        row = row_of(item.importer)
+        allowed = (row.rstrip("."), *MAY_IMPORT[row])
+        if not any(is_within(item.imported, package) for package in allowed):
+            wrong.append(f"{item.place}: {item.importer} imports {item.imported}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("library", LIBRARY_OWNERS)
+def test_a_library_is_imported_only_by_its_owners(library: str) -> None:
+    owners = LIBRARY_OWNERS[library]
+    wrong = [
+        f"{item.place}: {item.importer} imports {item.imported}"
+        for item in imports()
+        if is_within(item.imported, library)
+        and not any(is_within(item.importer, owner) for owner in owners)
+    ]
+    assert wrong == []
+
+
+def test_the_tables_name_modules_that_exist_or_are_planned() -> None:
+    planned = {"llamad.metrics"}
+    modules = python_modules()
+    rows = {row.rstrip(".") for row in MAY_IMPORT} - planned
+    assert rows - set(modules) == set()
+
+
+# ---- C ----------------------------------------------------------------------------------------
+
+
+def c_layer(stem: str) -> int:
+    """Return the layer of a C file by its name without suffix."""
+    found = [n for n, names in enumerate(C_LAYERS) if any(fnmatch(stem, name) for name in names)]
+    assert len(found) == 1, f"{stem} must be in one layer of C_LAYERS, is in {len(found)}"
+    return found[0]
+
+
+def test_c_files_include_no_header_of_a_higher_layer() -> None:
+    wrong = []
+    for path in sorted((ROOT / "native" / "src").glob("*.[ch]")):
+        text = path.read_text(encoding="utf-8")
+        for header in re.findall(r'^\s*#\s*include "([^"]+)"', text, re.MULTILINE):
+            if c_layer(Path(header).stem) > c_layer(path.stem):
+                wrong.append(f"{path.name} includes {header}")
+    assert wrong == []
+
+
+def test_the_library_prints_and_exits_nowhere() -> None:
+    calls = re.compile(r"\b(?:printf|fprintf|puts|putchar|perror|exit|_exit|abort)\s*\(")
+    wrong = [
+        f"{path.name}: {line.strip()}"
+        for path in sorted((ROOT / "native" / "src").glob("*.[ch]"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if calls.search(re.sub(r"/\*.*?\*/|//.*|\"[^\"]*\"", "", line))
+    ]
+    assert wrong == []
+
+
+# ---- all files --------------------------------------------------------------------------------
+
+
+def written_by_hand(path: Path) -> bool:
+    return path.suffix in {".py", ".c", ".h", ".proto", ".pyi"} and "_pb2" not in path.name
+
+
+def test_no_file_is_long_without_a_reason() -> None:
+    lengths = {
+        str(path): len((ROOT / path).read_text(encoding="utf-8").splitlines())
+        for path in tracked_files()
+        if written_by_hand(path)
+    }
+    too_long = {path for path, lines in lengths.items() if lines > MAX_LINES}
+    assert too_long == set(LONG_FOR_A_REASON)
+
+
+def test_every_source_file_says_what_it_owns() -> None:
+    silent = []
+    for path in tracked_files():
+        if not written_by_hand(path) or path.suffix not in {".py", ".c", ".h"}:
+            continue
+        text = (ROOT / path).read_text(encoding="utf-8")
+        if path.suffix == ".py":
+            says = not text.strip() or ast.get_docstring(ast.parse(text)) is not None
+        else:
+            says = text.startswith("/*")
+        silent += [] if says else [str(path)]
+    assert silent == []
+
+
+def test_no_file_names_a_developers_machine() -> None:
+    # Absolute paths of a home or a checkout; built from parts, so that this file has none.
+    homes = "|".join(("work", "root", "home/[a-z]+", "tmp/w"))
+    pattern = re.compile(rf"(?<![\w.~$}}-])/(?:{homes})/".encode())
+    named = [str(p) for p in tracked_files() if pattern.search((ROOT / p).read_bytes())]
+    assert named == []
