@@ -14,10 +14,10 @@ from jinja2 import TemplateSyntaxError
 from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.text.content_guard import ContentGuard, choose_marker
 from llamad.text.sentencepiece import SentencePieceTokenizer
+from llamad.text.template_budget import pay_format
 from llamad.text.template_sandbox import (
     MAX_OUTPUT_CHARACTERS,
     TemplateSandbox,
-    pay_format,
 )
 from llamad.text.tokenizer import Tokenizer, check_unicode
 from llamad.text.vocabulary import Metadata

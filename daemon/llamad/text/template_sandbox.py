@@ -1,19 +1,14 @@
 """A place to run a template that nobody has reviewed: it came with a model file.
 
 Jinja's immutable sandbox keeps a template away from Python. This one also bounds what it costs:
-every loop turn, call, filter, operator and output pays steps, more for long text and, where a
-small operation can make a huge value, before the value is made. So neither nested loops nor
-doubled strings hold up the service or fill its memory. Knows nothing of chats: that is
-``chat_template.py``.
+every loop turn, call, filter, operator, literal and output pays (``template_budget.py``), so
+neither nested loops nor doubled strings hold up the service or fill its memory. Knows nothing of
+chats: that is ``chat_template.py``.
 """
 
 import json
-import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
 from functools import wraps
-from itertools import chain
 from typing import Any, Never, cast
 
 from jinja2 import Template, nodes, pass_context, pass_environment
@@ -26,19 +21,22 @@ from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
+from llamad.text.template_budget import (
+    TemplateLimitError,
+    budget,
+    check_arguments,
+    paid,
+    pay,
+    pay_call,
+    pay_format,
+    pay_method,
+    source_characters,
+    text_of,
+)
+
 MAX_OUTPUT_CHARACTERS = 4 << 20
 
-_MAX_STEPS = 1 << 21  # of one rendering
-_MAX_CPU_SECONDS = 5.0  # of one rendering: what the steps do not see, such as slices of long text
-_CHARACTERS_PER_STEP = 16
-_CALL_STEPS = 4  # what a call or a container costs by itself
-_MAX_ARGUMENT = 100_000  # integers given to functions and filters: widths, counts
 _MAX_INTEGER_BITS = 256
-_MAX_FIELD = 999  # characters of padding in a formatted field
-_WIDE_FIELD = re.compile(
-    r"%(?:\([^)]*\))?[-+ #_^.0-9]*?(?:[0-9]{4}|\*)"  # of % and strftime
-    r"|\{[^{}]*:[^{}]*?(?:[0-9]{4}|\{)"  # of str.format; a nested field computes the width
-)
 
 _LOOP_FILTER = "llamad_loop"
 _LITERAL_FILTER = "llamad_literal"
@@ -46,112 +44,16 @@ _CONCATENATE_FILTER = "llamad_concatenate"
 _REMOVED_FILTERS = ("format", "pprint", "random", "urlize", "wordwrap", "xmlattr")
 _REMOVED_METHODS = ("expandtabs", "maketrans", "translate")  # can make any size of any argument
 
-_CONTAINERS = (list, tuple, dict, set, frozenset)
-
-
-class TemplateLimitError(Exception):
-    """A template used more than it may."""
-
-
-class _Budget:
-    """The steps one rendering has left."""
-
-    def __init__(self, source_characters: int) -> None:
-        self.source_characters = source_characters
-        self._steps_left = _MAX_STEPS
-        self._payments = 0
-        self._cpu_deadline = time.thread_time() + _MAX_CPU_SECONDS
-
-    def pay(self, characters: int) -> None:
-        self._steps_left -= 1 + characters // _CHARACTERS_PER_STEP
-        if self._steps_left < 0:
-            raise TemplateLimitError(f"computes too much: more than {_MAX_STEPS} steps")
-        self._payments += 1  # reading the clock costs as much as a hundred payments
-        if self._payments % 256 == 0 and time.thread_time() > self._cpu_deadline:
-            raise TemplateLimitError(f"computes too long: more than {_MAX_CPU_SECONDS} s")
-
-
-_budget: ContextVar[_Budget] = ContextVar("llamad_template_budget")
-
-
-def _pay(characters: int = 0) -> None:
-    _budget.get().pay(characters)
-
-
-def _paid(value: Any) -> Any:
-    """Return ``value``, its length paid, and that of every container inside it.
-
-    A few list literals can nest one list in itself a billion times over; it must not come to be.
-    """
-    if isinstance(value, str | bytes):
-        _pay(len(value))
-        return value
-    if isinstance(value, _CONTAINERS):
-        _pay((_CALL_STEPS + len(value)) * _CHARACTERS_PER_STEP)
-    for item in _items(value):
-        if isinstance(item, _CONTAINERS):
-            _paid(item)
-    return value
-
-
-def _text(value: Any) -> str:
-    """Return str(value), all text inside it paid before it is made."""
-    _pay_text(value)
-    return str(value)
-
-
-def _pay_text(value: Any) -> int:
-    """Pay for all text inside a value; return its length."""
-    length = len(value) if isinstance(value, str | bytes) else 0
-    _pay(length)
-    return length + sum(_pay_text(item) for item in _items(value))
-
-
-def _items(value: Any) -> Iterable[Any]:
-    """Return what is inside a container, nothing for any other value."""
-    if isinstance(value, dict):
-        return chain(value.keys(), value.values())
-    return value if isinstance(value, _CONTAINERS) else ()
-
-
-def _check_arguments(values: Iterable[Any]) -> None:
-    for value in values:
-        if isinstance(value, int) and abs(value) > _MAX_ARGUMENT:
-            raise TemplateLimitError(f"passes an integer beyond {_MAX_ARGUMENT}")
-
-
-def pay_format(pattern: str, *arguments: Any) -> None:
-    """Pay for a format string as if each of its fields held all arguments.
-
-    Raises TemplateLimitError when a field is padded beyond _MAX_FIELD.
-    """
-    if _WIDE_FIELD.search(pattern):
-        raise TemplateLimitError(f"pads a field to more than {_MAX_FIELD} characters")
-    n_fields = pattern.count("%") + pattern.count("{")
-    _pay(n_fields * (_MAX_FIELD + _pay_text(arguments)))
-
-
-def _pay_method(text: str, name: str, arguments: tuple[Any, ...]) -> None:
-    """Pay for the methods of a string that can make a huge one of small arguments."""
-    match name, arguments:
-        case "replace", (old, new, *_):
-            _pay(text.count(str(old)) * len(str(new)))
-        case "join", (parts,):
-            _pay(len(text) * len(parts))
-            _pay_text(parts)
-        case (("format" | "format_map"), _):
-            pay_format(text, *arguments)
-
 
 def _loop(iterable: Iterable[Any], body_characters: int) -> Iterator[Any]:
     """Yield the elements of a loop; each pays for the constant text of the loop's body."""
     for element in iterable:
-        _pay(body_characters)
+        pay(body_characters)
         yield element
 
 
 def _concatenate(values: list[Any]) -> str:
-    return "".join([_text(value) for value in values])
+    return "".join([text_of(value) for value in values])
 
 
 @pass_environment
@@ -160,20 +62,20 @@ def _join(
 ) -> str:
     if attribute is not None:
         value = map(make_attrgetter(environment, attribute), value)
-    parts = [_text(part) for part in value]
-    _pay(len(d) * len(parts))
+    parts = [text_of(part) for part in value]
+    pay(len(d) * len(parts))
     return d.join(parts)
 
 
 def _replace(s: Any, old: str, new: str, count: int = -1) -> str:
-    text = _text(s)
-    _pay_method(text, "replace", (old, new))
+    text = text_of(s)
+    pay_method(text, "replace", (old, new))
     return text.replace(old, new, count)
 
 
 def _indent(s: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    text = _text(s)
-    _pay((text.count("\n") + 1) * (width if isinstance(width, int) else len(width)))
+    text = text_of(s)
+    pay((text.count("\n") + 1) * (width if isinstance(width, int) else len(width)))
     return do_indent(text, width, first, blank)
 
 
@@ -188,15 +90,15 @@ def _to_json(
     encoder = json.JSONEncoder(
         indent=indent, ensure_ascii=ensure_ascii, separators=separators, sort_keys=sort_keys
     )
-    return "".join([_paid(part) for part in encoder.iterencode(value)])
+    return "".join([paid(part) for part in encoder.iterencode(value)])
 
 
 def _metered(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)  # also copies what jinja notes on a filter: whether it takes the context
     def metered(*args: Any, **kwargs: Any) -> Any:
-        _check_arguments(args)
-        _check_arguments(kwargs.values())
-        return _paid(function(*args, **kwargs))
+        check_arguments(args)
+        check_arguments(kwargs.values())
+        return paid(function(*args, **kwargs))
 
     return metered
 
@@ -204,7 +106,7 @@ def _metered(function: Callable[..., Any]) -> Callable[..., Any]:
 @pass_context
 def _output(context: Context, value: Any) -> Any:
     """Pay for a value of the output; with the context, so that jinja computes none ahead."""
-    return _paid(value) if isinstance(value, str) else _text(value)
+    return paid(value) if isinstance(value, str) else text_of(value)
 
 
 class _GenerationExtension(Extension):
@@ -267,7 +169,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             "indent": _indent,
             "join": _join,
             "replace": _replace,
-            "string": _text,
+            "string": text_of,
             "tojson": _to_json,
         }
         self.filters = {
@@ -276,7 +178,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             if name not in _REMOVED_FILTERS
         }
         self.filters[_LOOP_FILTER] = _loop
-        self.filters[_LITERAL_FILTER] = _paid
+        self.filters[_LITERAL_FILTER] = paid
         self.filters[_CONCATENATE_FILTER] = _concatenate
 
     def load(self, source: str) -> "SandboxedTemplate":
@@ -303,7 +205,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         if operator == "*":
             for value, count in ((left, right), (right, left)):
                 if isinstance(value, str | bytes | list | tuple) and isinstance(count, int):
-                    _pay(len(value) * max(count, 0))
+                    pay(len(value) * max(count, 0))
         elif operator == "**" and isinstance(left, int) and isinstance(right, int):
             if abs(left) > 1 and abs(right) * left.bit_length() > _MAX_INTEGER_BITS:
                 raise TemplateLimitError(f"computes an integer beyond {_MAX_INTEGER_BITS} bits")
@@ -312,23 +214,23 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         result = super().call_binop(context, operator, left, right)
         if isinstance(result, int) and result.bit_length() > _MAX_INTEGER_BITS:
             raise TemplateLimitError(f"computes an integer beyond {_MAX_INTEGER_BITS} bits")
-        return _paid(result)
+        return paid(result)
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function, a macro, a method or the loop."""
-        _pay(_CALL_STEPS * _CHARACTERS_PER_STEP)
-        _check_arguments(args)
-        _check_arguments(kwargs.values())
+        pay_call()
+        check_arguments(args)
+        check_arguments(kwargs.values())
         if isinstance(function, LoopContext) and args:
-            args = (_loop(args[0], _budget.get().source_characters), *args[1:])
+            args = (_loop(args[0], source_characters()), *args[1:])
         elif isinstance(function, Macro):
-            _pay(_budget.get().source_characters)
+            pay(source_characters())
         receiver = getattr(getattr(function, "__wrapped__", function), "__self__", None)
         if isinstance(receiver, str):
             if function.__name__ == "join":
                 args = tuple(list(argument) for argument in args)
-            _pay_method(receiver, function.__name__, (*args, *kwargs.values()))
-        return _paid(super().call(context, function, *args, **kwargs))
+            pay_method(receiver, function.__name__, (*args, *kwargs.values()))
+        return paid(super().call(context, function, *args, **kwargs))
 
 
 class SandboxedTemplate:
@@ -340,14 +242,11 @@ class SandboxedTemplate:
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """Return the output. Raises TemplateLimitError, or whatever the template's code raises."""
-        token = _budget.set(_Budget(self._source_characters))
-        try:
-            parts, size = [], 0
+        parts, size = [], 0
+        with budget(self._source_characters):
             for part in self._template.generate(variables):
                 size += len(part)
                 if size > MAX_OUTPUT_CHARACTERS:
                     raise TemplateLimitError(f"gives more than {MAX_OUTPUT_CHARACTERS} characters")
                 parts.append(part)
-            return "".join(parts)
-        finally:
-            _budget.reset(token)
+        return "".join(parts)

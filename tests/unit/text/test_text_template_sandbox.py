@@ -1,9 +1,11 @@
 """Templates that mean harm: each ends with an error that names the limit, and soon."""
 
+import math
+
 import pytest
 
 from llamad.errors import ErrorKind, LlamadError
-from llamad.text import ChatTemplate, template_sandbox, tokenizer_from_metadata
+from llamad.text import ChatTemplate, template_budget, tokenizer_from_metadata
 from unit.text.vocabularies import bpe_metadata
 
 TOKENIZER = tokenizer_from_metadata(bpe_metadata())
@@ -12,6 +14,12 @@ WIDE = "pads a field to more than 999 characters"
 ARGUMENT = "passes an integer beyond 100000"
 INTEGER = "computes an integer beyond 256 bits"
 UNSAFE = "SecurityError"
+
+
+@pytest.fixture(autouse=True)
+def _no_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the steps decide alone: a slow machine must not change an outcome."""
+    monkeypatch.setattr(template_budget, "_MAX_CPU_SECONDS", math.inf)
 
 
 def grown(start: str, step: str) -> str:
@@ -96,7 +104,7 @@ def test_a_harmful_template_ends_with_an_error(source: str) -> None:
 
 
 def test_what_costs_no_steps_still_costs_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_sandbox, "_MAX_CPU_SECONDS", -1.0)
+    monkeypatch.setattr(template_budget, "_MAX_CPU_SECONDS", -1.0)
     template = ChatTemplate("{% for i in range(999) %}{% endfor %}", TOKENIZER)
     with pytest.raises(LlamadError, match=r"computes too long: more than -1\.0 s"):
         template.render([{"role": "user", "content": "hi"}])
