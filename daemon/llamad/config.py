@@ -182,6 +182,8 @@ class ModelConfig:
     batch: int = _key(256, Integer(1, 4096))  # most rows of one step
     memory_budget: int | None = _key(None, BytesOrAuto(1 << 20, 1 << 50))  # bytes; None is auto
     lock: bool = _key(True, Boolean())
+    huge_pages: str = _key("auto", Choice(("auto", "on", "off")))
+    speculation: bool = _key(True, Boolean())  # of requests that do not say
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,6 +230,7 @@ def _limits(config: Config) -> Limits:
         history=config.queue.history,
         stream_buffer_bytes=config.limits.stream_buffer_bytes,
         deadline_seconds=config.limits.default_deadline_seconds,
+        speculation=config.model.speculation,
     )
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from llamad.engine.worker import Chunk, EngineWorker, Sampled, StepPlan
+from llamad.engine.worker import Chunk, EngineWorker, StepPlan
 from llamad.errors import ErrorKind, LlamadError
 from unit.jobs.fakes import Bench, FakeSampler, asynchronous, saying
 
@@ -34,10 +34,10 @@ class _FixedSampler:
 
     def accept(self, token: int) -> None: ...
 
-    def sample(self, engine: object, k: int) -> tuple[int, float]:
+    def sample(self, engine: object, k: int) -> int:
         if self.error is not None:
             raise self.error
-        return k, -0.5
+        return k
 
 
 @asynchronous
@@ -61,7 +61,7 @@ async def test_rows_are_consecutive_and_only_last_rows_want_logits() -> None:
         (7, 1, 0, 0),
         (8, 1, 1, 1),
     ]
-    assert result == (Sampled(0, -0.5), None, Sampled(1, -0.5))
+    assert result == ((0,), (), (1,))
 
 
 @asynchronous
@@ -69,7 +69,7 @@ async def test_a_sampler_that_fails_concerns_only_its_chunk() -> None:
     error = LlamadError(ErrorKind.CORRUPT, "MODEL_NOT_FINITE", "NaN")
     worker = EngineWorker(_RecordingEngine())
     plan = StepPlan((Chunk(0, (1,), 0, _FixedSampler(error)), Chunk(1, (1,), 0, _FixedSampler())))
-    assert await worker.step(plan) == (error, Sampled(1, -0.5))
+    assert await worker.step(plan) == (error, (1,))
     worker.close()
 
 
@@ -85,7 +85,7 @@ async def test_a_cancelled_step_leaves_sequences_and_samplers_as_they_were() -> 
     assert error.value.kind is ErrorKind.CANCELLED
     assert (bench.engine.sequences[0], sampler.n_draws) == ([], 0)
     bench.worker.cancel_clear()
-    assert await bench.worker.step(plan) == (Sampled(ord("a"), -1.0),)
+    assert await bench.worker.step(plan) == ((ord("a"),),)
     await bench.worker.release(0)
     assert bench.engine.sequences[0] == []
     bench.worker.close()

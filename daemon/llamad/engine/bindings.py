@@ -468,9 +468,9 @@ class Sampler(_Handle):
         """Put one token of the prompt into the penalty window."""
         lib.lld_sampler_accept(self._pointer, token)
 
-    def sample(self, engine: Engine, k: int) -> tuple[int, float]:
-        """Draw the next token from kept row k; return it and its natural log-probability."""
-        token, logprob = ffi.new("int32_t *"), ffi.new("float *")
+    def sample(self, engine: Engine, k: int) -> int:
+        """Draw the next token from kept row k."""
+        token = ffi.new("int32_t *")
         row = lib.lld_engine_logits(engine._pointer, k)
-        _check(lib.lld_sampler_sample(self._pointer, row, token, logprob))
-        return token[0], logprob[0]
+        _check(lib.lld_sampler_sample(self._pointer, row, token, ffi.NULL))
+        return cast(int, token[0])

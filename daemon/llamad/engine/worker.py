@@ -45,21 +45,24 @@ class StepSampler(Protocol):
     def accept(self, token: int) -> None:
         """Put one token of the prompt into the penalty window."""
 
-    def sample(self, engine: Any, k: int) -> tuple[int, float]:
-        """Draw from kept row k of the last forward; return the token and its log-probability."""
+    def sample(self, engine: Any, k: int) -> int:
+        """Draw the next token from kept row k of the last forward."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Consecutive tokens of one sequence, from ``position`` on.
 
-    With a sampler, the next token is drawn from the last row; without, no logits are kept.
+    With a sampler, the next token is drawn from the last row; without, no logits are kept. The
+    last ``n_drafts`` tokens are guesses: a token is drawn from the row before each, and the first
+    that differs from its guess ends the chunk; the rows behind it leave the sequence again.
     """
 
     sequence: int
     tokens: tuple[int, ...]
     position: int
     sampler: StepSampler | None = None
+    n_drafts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +72,12 @@ class StepPlan:
     chunks: tuple[Chunk, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """The token drawn for one chunk and its natural log-probability."""
+# What a step gives for one chunk: the tokens drawn, one more than the guesses that were right; a
+# LlamadError when its sampler refused its logits (the other chunks are not concerned).
+Drawn = tuple[int, ...] | LlamadError
 
-    token: int
-    logprob: float
-
-
-# One entry for each chunk of the plan, in its order: None for a chunk without a sampler, a
-# LlamadError for a chunk whose sampler refused its logits (the others are not concerned).
-StepResult = tuple[Sampled | LlamadError | None, ...]
+# One entry for each chunk of the plan, in its order; () for a chunk without a sampler.
+StepResult = tuple[Drawn, ...]
 
 
 class EngineWorker:
@@ -134,21 +132,32 @@ class EngineWorker:
             tokens.extend(chunk.tokens)
             sequences.extend([chunk.sequence] * n)
             positions.extend(range(chunk.position, chunk.position + n))
-            wants_logits.extend(bytes(n - 1))
-            wants_logits.append(chunk.sampler is not None)
+            kept = 0 if chunk.sampler is None else 1 + chunk.n_drafts
+            wants_logits.extend(bytes(n - kept) + b"\1" * kept)
         self._engine.forward(tokens, sequences, positions, bytes(wants_logits))
         return self._sample(plan)
 
     def _sample(self, plan: StepPlan) -> StepResult:
-        results: list[Sampled | LlamadError | None] = []
+        results: list[Drawn] = []
         k = 0
         for chunk in plan.chunks:
             if chunk.sampler is None:
-                results.append(None)
+                results.append(())
                 continue
             try:
-                results.append(Sampled(*chunk.sampler.sample(self._engine, k)))
+                results.append(self._draw(chunk, chunk.sampler, k))
             except LlamadError as error:
                 results.append(error)
-            k += 1
+            k += 1 + chunk.n_drafts
         return tuple(results)
+
+    def _draw(self, chunk: Chunk, sampler: StepSampler, k: int) -> tuple[int, ...]:
+        """Draw from the chunk's kept rows, k and on, as long as the guesses are right."""
+        n_sure = len(chunk.tokens) - chunk.n_drafts
+        drawn = [sampler.sample(self._engine, k)]
+        for i, guess in enumerate(chunk.tokens[n_sure:], start=1):
+            if drawn[-1] != guess:
+                self._engine.truncate(chunk.sequence, chunk.position + n_sure + i - 1)
+                break
+            drawn.append(sampler.sample(self._engine, k + i))
+        return tuple(drawn)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from llamad.engine.worker import StepSampler
 from llamad.jobs.job import Job
+from llamad.jobs.prompt_lookup import PromptLookup
 from llamad.jobs.runtime import Detokenizer, ModelRuntime
 from llamad.jobs.slots import Slot
 from llamad.text.stop_strings import StopStrings
@@ -40,12 +41,14 @@ class Running:
     text: CompletionText
     n_cached: int = 0  # tokens of the sequence that the KV cache holds
     last_token: int | None = None  # drawn, not yet in the KV cache; None in prefill
+    lookup: PromptLookup | None = None  # guesses the next tokens, where the request allows it
     progress_at: float = 0.0  # when the last PrefillProgress was sent, monotonic seconds
 
 
-def start(job: Job, slot: Slot, model: ModelRuntime) -> Running:
+def start(job: Job, slot: Slot, model: ModelRuntime, *, speculation: bool) -> Running:
     """Give a job its sampler, with the end of the prompt in the penalty window, and its text.
 
+    ``speculation``: the service's default, for a request that does not say.
     Raises the LlamadError of a sampler that refuses its parameters.
     """
     sampling = job.request.sampling
@@ -66,4 +69,12 @@ def start(job: Job, slot: Slot, model: ModelRuntime) -> Running:
     window = n_prompt if sampling.repeat_last_n < 0 else min(n_prompt, sampling.repeat_last_n)
     for token in job.prompt_tokens[n_prompt - window :]:
         sampler.accept(token)
-    return Running(job, slot, sampler, CompletionText(model.new_detokenizer(), job.request.stop))
+    if job.request.speculation is not None:
+        speculation = job.request.speculation
+    return Running(
+        job,
+        slot,
+        sampler,
+        CompletionText(model.new_detokenizer(), job.request.stop),
+        lookup=PromptLookup(job.prompt_tokens) if speculation else None,
+    )

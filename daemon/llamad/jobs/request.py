@@ -55,4 +55,5 @@ class GenerationRequest:
     sampling: Sampling = field(default_factory=Sampling)
     priority: Priority = Priority.NORMAL
     deadline_seconds: float | None = None  # from submission
+    speculation: bool | None = None  # guess tokens from the sequence's n-grams; None: as configured
     request_id: str = ""

@@ -68,6 +68,10 @@ class ModelRuntime(Protocol):
         """Sequence slots, 0..n_sequences-1."""
 
     @property
+    def guess_rows(self) -> int:
+        """Rows of logits one step may keep beyond one for each sequence."""
+
+    @property
     def kv_block_tokens(self) -> int:
         """Tokens of one KV block."""
 

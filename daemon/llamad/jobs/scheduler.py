@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from llamad.engine.worker import Chunk, EngineWorker, Sampled, StepPlan, StepResult
+from llamad.engine.worker import Chunk, Drawn, EngineWorker, StepPlan, StepResult
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.batch import compose
 from llamad.jobs.clock import Clock, LoopClock
@@ -54,6 +54,7 @@ class Limits:
     history: int = 100  # ended jobs that are remembered
     stream_buffer_bytes: int = 1 << 20  # unread text of one client
     deadline_seconds: float = 0.0  # of a request that names none; 0 is none
+    speculation: bool = False  # of a request that does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +326,7 @@ class Scheduler:
             self._running,
             n_batch=self._model.n_batch,
             prefill_chunk=self._limits.prefill_chunk,
+            guess_rows=self._model.guess_rows,
         )
         if not step:
             return False
@@ -361,7 +363,7 @@ class Scheduler:
             if slot is None:
                 return
             try:
-                entry = start(job, slot, self._model)
+                entry = start(job, slot, self._model, speculation=self._limits.speculation)
             except Exception as error:
                 self._slots.give_back(slot)
                 self._end(job, JobState.FAILED, error=_for_client(error, "starting a job"))
@@ -385,20 +387,24 @@ class Scheduler:
 
     # ---- reading a step's result ------------------------------------------------------------
 
-    def _read(self, entry: Running, chunk: Chunk, drawn: Sampled | LlamadError | None) -> None:
+    def _read(self, entry: Running, chunk: Chunk, drawn: Drawn) -> None:
         job = entry.job
         if job.state.ended:
             return
-        entry.n_cached += len(chunk.tokens)
-        if job.state is JobState.PREFILL:
-            self._read_prompt_rows(entry, len(chunk.tokens))
         if isinstance(drawn, LlamadError):
             self._end(job, JobState.FAILED, error=drawn)
-        elif drawn is not None:
-            try:
-                self._read_token(entry, drawn.token)
-            except Exception as error:
-                self._end(job, JobState.FAILED, error=_for_client(error, "reading a token"))
+            return
+        entry.n_cached += len(chunk.tokens) - chunk.n_drafts + max(0, len(drawn) - 1)
+        if job.state is JobState.PREFILL:
+            self._read_prompt_rows(entry, len(chunk.tokens))
+        if entry.lookup is not None and chunk.n_drafts:
+            entry.lookup.judge(chunk.n_drafts, len(drawn) - 1)
+        try:
+            for token in drawn:
+                if not job.state.ended:
+                    self._read_token(entry, token)
+        except Exception as error:
+            self._end(job, JobState.FAILED, error=_for_client(error, "reading a token"))
 
     def _read_prompt_rows(self, entry: Running, n_rows: int) -> None:
         """Count prompt rows; tell of progress in a prompt that takes more than one step."""
@@ -420,6 +426,8 @@ class Scheduler:
             job.first_token_at = job.last_token_at
             job.move(JobState.DECODE)
         entry.last_token = token
+        if entry.lookup is not None:
+            entry.lookup.append(token)
         job.completion_tokens += 1
         self._generated_tokens += 1
         text, stop_string, reason = "", None, None

@@ -33,6 +33,8 @@ from llamad.text.tokenizer import Tokenizer
 logger = logging.getLogger(__name__)
 
 MAX_THREADS = 64
+GUESS_ROWS = 8  # of logits, for guessed tokens; over all sequences
+HUGE_PAGES_ROOM = 1.3  # times the file that must be available before weights are copied
 
 
 @dataclass(slots=True)
@@ -74,6 +76,11 @@ class LoadedModel:
     def n_sequences(self) -> int:
         """Sequence slots."""
         return self.engine.n_sequences
+
+    @property
+    def guess_rows(self) -> int:
+        """Rows of logits one step may keep beyond one for each sequence."""
+        return self.engine.n_logits - self.engine.n_sequences
 
     @property
     def kv_block_tokens(self) -> int:
@@ -211,7 +218,10 @@ def _make_resident(
     tell: Callable[[str], None],
 ) -> int:
     """Read the file in when all of it fits, lock what may be locked; return the locked bytes."""
-    if plan.model_fits:
+    if plan.model_fits and _wants_huge_pages(config, file.file_bytes):
+        tell(f"copying {file.name}, {file.file_bytes} bytes, into huge pages")
+        model.use_huge_pages(stop)
+    elif plan.model_fits:
         tell(f"reading {file.name}, {file.file_bytes} bytes")
         model.populate(stop)
     else:
@@ -237,6 +247,16 @@ def _make_resident(
     return locked_bytes
 
 
+def _wants_huge_pages(config: ModelConfig, file_bytes: int) -> bool:
+    """Whether to copy the weights; auto: with plenty of memory, and never on a small board."""
+    if config.huge_pages != "auto":
+        return config.huge_pages == "on"
+    machine = Machine()
+    available = machine.available_bytes()
+    roomy = available is None or available > HUGE_PAGES_ROOM * file_bytes
+    return roomy and not machine.is_board()
+
+
 def _create_engine(config: ModelConfig, model: EngineModel, n_ctx: int, plan: MemoryPlan) -> Engine:
     return Engine(
         model,
@@ -245,6 +265,6 @@ def _create_engine(config: ModelConfig, model: EngineModel, n_ctx: int, plan: Me
         n_sequences=config.n_sequences,
         n_kv_tokens=plan.kv_tokens,
         n_batch=config.batch,
-        n_logits=config.n_sequences,
+        n_logits=min(config.batch, config.n_sequences + GUESS_ROWS),
         kv_type=config.kv_type,
     )

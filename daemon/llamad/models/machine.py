@@ -27,6 +27,10 @@ class Machine:
                 cpus = min(cpus, max(1, math.ceil(quota)))
         return cpus
 
+    def is_board(self) -> bool:
+        """Whether this is a board that a device tree describes, such as a Raspberry Pi."""
+        return (self.proc / "device-tree" / "model").exists()
+
     def available_bytes(self) -> int | None:
         """Return the bytes that can be allocated without swapping; None when nobody knows.
 

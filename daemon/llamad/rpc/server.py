@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
@@ -85,7 +86,7 @@ class RpcServer:
     def _bind(self) -> None:
         before = os.umask(0o177)
         try:
-            bound = self._server.add_insecure_port(f"unix:{self.path}")
+            bound = self._server.add_insecure_port("unix:" + quote(os.fsencode(self.path)))
         except RuntimeError:
             bound = 0
         finally:

@@ -34,6 +34,10 @@ def make_room(path: Path) -> None:
             raise _error(
                 "SOCKET_PATH_INVALID", f"socket {path}: no directory {path.parent}"
             ) from None
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise _error(
+                "SOCKET_UNUSABLE", f"socket {path}: may not be created in {path.parent}"
+            ) from None
         return
     except OSError as error:
         raise _error("SOCKET_UNUSABLE", f"socket {path}: {error.strerror}") from error

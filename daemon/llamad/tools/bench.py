@@ -178,7 +178,7 @@ class _Session:
             part = tokens[at : at + engine.n_batch]
             wants = [0] * (len(part) - 1) + [int(at + len(part) == n_tokens)]
             engine.forward(part, [sequence] * len(part), range(at, at + len(part)), wants)
-        self._last[sequence], _ = self._sampler.sample(engine, 0)
+        self._last[sequence] = self._sampler.sample(engine, 0)
         return time.perf_counter() - start
 
     def decode(self, sequences: list[int], n_steps: int) -> float:
@@ -190,7 +190,7 @@ class _Session:
             tokens = [self._last[s] for s in sequences]
             engine.forward(tokens, sequences, positions, [1] * len(sequences))
             for k, s in enumerate(sequences):
-                self._last[s], _ = self._sampler.sample(engine, k)
+                self._last[s] = self._sampler.sample(engine, k)
         return time.perf_counter() - start
 
 

@@ -129,13 +129,13 @@ class FakeSampler:
     def accept(self, token: int) -> None:
         self.accepted.append(token)
 
-    def sample(self, engine: FakeEngine, k: int) -> tuple[int, float]:
+    def sample(self, engine: FakeEngine, k: int) -> int:
         history = engine.row(k)
         if engine.refused(history):
             raise LlamadError(ErrorKind.CORRUPT, "MODEL_NOT_FINITE", "logits are not finite")
         token = engine.rule(history, self.seed, self.n_draws)
         self.n_draws += 1
-        return token, -1.0
+        return token
 
 
 class FakeTokenizer:
@@ -173,6 +173,7 @@ class FakeModel:
         n_ctx: int = 512,
         n_batch: int = 64,
         n_sequences: int = 4,
+        guess_rows: int = 8,
         kv_blocks_total: int = 64,
         kv_block_tokens: int = 32,
     ) -> None:
@@ -181,6 +182,7 @@ class FakeModel:
         self.n_ctx = n_ctx
         self.n_batch = n_batch
         self.n_sequences = n_sequences
+        self.guess_rows = guess_rows
         self.kv_blocks_total = kv_blocks_total
         self.kv_block_tokens = kv_block_tokens
         self.load_seconds = 1.5

@@ -139,7 +139,7 @@ def _running(sequence: int, n_prompt: int, n_cached: int, last_token: int | None
 async def test_a_step_has_the_decode_rows_first_and_logits_only_where_a_token_is_drawn() -> None:
     decoding = _running(1, 5, 7, last_token=42)
     reading = _running(0, 20, 8, last_token=None)
-    step = compose([reading, decoding], n_batch=100, prefill_chunk=6)
+    step = compose([reading, decoding], n_batch=100, prefill_chunk=6, guess_rows=8)
     rows = [(c.sequence, c.tokens, c.position, c.sampler is not None) for _, c in step]
     assert rows == [(1, (42,), 7, True), (0, (8, 9, 10, 11, 12, 13), 8, False)]
 
@@ -147,7 +147,7 @@ async def test_a_step_has_the_decode_rows_first_and_logits_only_where_a_token_is
 @asynchronous
 async def test_the_last_prompt_row_wants_logits() -> None:
     reading = _running(0, 20, 8, last_token=None)
-    ((_, chunk),) = compose([reading], n_batch=100, prefill_chunk=1)
+    ((_, chunk),) = compose([reading], n_batch=100, prefill_chunk=1, guess_rows=8)
     assert (len(chunk.tokens), chunk.sampler) == (12, reading.sampler)
 
 
@@ -155,6 +155,6 @@ async def test_the_last_prompt_row_wants_logits() -> None:
 async def test_a_step_never_exceeds_the_batch() -> None:
     decoding = [_running(i, 2, 3, last_token=1) for i in range(3)]
     reading = [_running(3 + i, 50, 0, last_token=None) for i in range(3)]
-    step = compose([*reading, *decoding], n_batch=10, prefill_chunk=128)
+    step = compose([*reading, *decoding], n_batch=10, prefill_chunk=128, guess_rows=8)
     assert [len(chunk.tokens) for _, chunk in step] == [1, 1, 1, 7]
-    assert compose([], n_batch=10, prefill_chunk=128) == []
+    assert compose([], n_batch=10, prefill_chunk=128, guess_rows=8) == []
