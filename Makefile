@@ -33,7 +33,7 @@ $(VENV)/.installed: $(VENV)/.packages pyproject.toml setup.py
 	@touch $@
 
 $(VENV)/.engine: $(VENV)/.installed $(ENGINE_SOURCES)
-	$(PY) setup.py --quiet build_ext --inplace
+	$(PY) -W ignore setup.py --quiet build_ext --inplace
 	$(PY) -c 'from llamad.engine.bindings import kernel_set; print("engine built, kernels:", kernel_set())'
 	@touch $@
 
