@@ -30,10 +30,10 @@ class Codec(FakeTokenizer):
 class Service:
     """A running server, its socket, its state and the bench behind it."""
 
-    def __init__(self, folder: Path, bench: Bench, rules: Rules, *, loaded: bool) -> None:
+    def __init__(self, path: Path, bench: Bench, rules: Rules, *, loaded: bool) -> None:
         self.bench = bench
-        self.path = folder / "llamad.sock"
-        self.models = folder / "models"
+        self.path = path
+        self.models = path.with_name("models")
         self.models.mkdir()
         self.state = ServiceState()
         self.server = RpcServer(
@@ -103,12 +103,13 @@ async def serving(
     limits: Limits | None = None,
     rules: Rules | None = None,
     loaded: bool = True,
+    name: str = "llamad.sock",
     **sizes: int,
 ) -> AsyncIterator[Service]:
-    """Run a service; sizes are those of FakeModel."""
+    """Run a service with a socket of this name; sizes are those of FakeModel."""
     bench = Bench(limits, **sizes)
     with tempfile.TemporaryDirectory() as folder:
-        service = Service(Path(folder), bench, rules or Rules(), loaded=loaded)
+        service = Service(Path(folder) / name, bench, rules or Rules(), loaded=loaded)
         async with bench.running():
             await service.server.start()
             try:

@@ -25,7 +25,7 @@ from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
 
 MAX_MESSAGE_BYTES = 16 << 20  # so that a prompt beyond its limit is refused by name, not by gRPC
 MAX_CONCURRENT_CALLS = 512
-MAX_STREAMS_PER_CONNECTION = 128
+MAX_STREAMS_PER_CONNECTION = 1024  # beyond it streams are reset, which says less than a status
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
