@@ -21,7 +21,8 @@
 #include "matmul_avx2.h"
 
 enum {
-    COLUMNS = 4,       /* of one tile */
+    COLUMNS = 4,       /* of one tile; its arrays have this size */
+    FEW_COLUMNS = 2,   /* of a tile where no more are left: half the work */
     SPLIT_OFFSET = 128 /* of signed quants as unsigned bytes */
 };
 
@@ -47,9 +48,9 @@ LLD_AVX2_INLINE void split_quants(__m256i *q, size_t n)
 /* isum[c] += multiplier * (sum of `count` panel vectors times the activation words
  * y[c][0..4*count)), where at most `fit` products are added in 16 bits. multiplier: int16 pairs, by
  * row. */
-LLD_AVX2_INLINE void multiply_tile(__m256i isum[COLUMNS], unsigned fit, unsigned count,
-                                   const __m256i *q, const int8_t *const y[COLUMNS], size_t at,
-                                   __m256i multiplier)
+LLD_AVX2_INLINE void multiply_tile(__m256i isum[COLUMNS], size_t n_cols, unsigned fit,
+                                   unsigned count, const __m256i *q, const int8_t *const y[COLUMNS],
+                                   size_t at, __m256i multiplier)
 {
 #pragma GCC unroll 8
     for (unsigned first = 0; first < count; first += fit) {
@@ -58,7 +59,7 @@ LLD_AVX2_INLINE void multiply_tile(__m256i isum[COLUMNS], unsigned fit, unsigned
         for (unsigned i = 0; i < fit; i++) {
             const __m256i weights = q[first + i];
 #pragma GCC unroll 8
-            for (int c = 0; c < COLUMNS; c++) {
+            for (size_t c = 0; c < n_cols; c++) {
                 __m256i products =
                     _mm256_maddubs_epi16(weights, lld_broadcast32(y[c] + at + 4 * (first + i)));
                 pairs[c] = i == 0 ? products : _mm256_add_epi16(pairs[c], products);
@@ -66,7 +67,7 @@ LLD_AVX2_INLINE void multiply_tile(__m256i isum[COLUMNS], unsigned fit, unsigned
             }
         }
 #pragma GCC unroll 8
-        for (int c = 0; c < COLUMNS; c++) {
+        for (size_t c = 0; c < n_cols; c++) {
             isum[c] = _mm256_add_epi32(isum[c], _mm256_madd_epi16(pairs[c], multiplier));
             LLD_AVX2_PIN(isum[c]);
         }
@@ -74,7 +75,7 @@ LLD_AVX2_INLINE void multiply_tile(__m256i isum[COLUMNS], unsigned fit, unsigned
 }
 
 /* The same for 8 split vectors of elements (16 in the panel). */
-LLD_AVX2_INLINE void multiply_split_tile(__m256i isum[COLUMNS], const __m256i *q,
+LLD_AVX2_INLINE void multiply_split_tile(__m256i isum[COLUMNS], size_t n_cols, const __m256i *q,
                                          const int8_t *const y[COLUMNS], size_t at,
                                          __m256i multiplier)
 {
@@ -83,7 +84,7 @@ LLD_AVX2_INLINE void multiply_split_tile(__m256i isum[COLUMNS], const __m256i *q
 #pragma GCC unroll 8
     for (unsigned i = 0; i < LLD_FIT_4_BITS; i++) {
 #pragma GCC unroll 8
-        for (int c = 0; c < COLUMNS; c++) {
+        for (size_t c = 0; c < n_cols; c++) {
             __m256i acts = lld_broadcast32(y[c] + at + 4 * i);
             __m256i products = _mm256_maddubs_epi16(q[2 * i], acts);
             high[c] = i == 0 ? products : _mm256_add_epi16(high[c], products);
@@ -94,7 +95,7 @@ LLD_AVX2_INLINE void multiply_split_tile(__m256i isum[COLUMNS], const __m256i *q
         }
     }
 #pragma GCC unroll 8
-    for (int c = 0; c < COLUMNS; c++) {
+    for (size_t c = 0; c < n_cols; c++) {
         __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(high[c], multiplier16),
                                        _mm256_madd_epi16(low[c], multiplier));
         isum[c] = _mm256_add_epi32(isum[c], sum);
@@ -102,7 +103,7 @@ LLD_AVX2_INLINE void multiply_split_tile(__m256i isum[COLUMNS], const __m256i *q
     }
 }
 
-/* Where the tile's columns lie. Beyond the last activation row it is repeated; nobody stores those.
+/* Where a tile's columns lie. Beyond the last activation row it is repeated; nobody stores those.
  */
 typedef struct columns {
     const int8_t *y[COLUMNS];
@@ -121,22 +122,22 @@ LLD_AVX2_INLINE columns take_columns(const lld_acts *x, size_t first)
     return cols;
 }
 
-LLD_AVX2_INLINE void store_tile(float *out, size_t out_stride, const columns *cols,
+LLD_AVX2_INLINE void store_tile(float *out, size_t out_stride, size_t n_cols, const columns *cols,
                                 const __m256 acc[COLUMNS], size_t n_rows)
 {
 #pragma GCC unroll 8
-    for (size_t c = 0; c < COLUMNS; c++) /* unrolled, so that acc stays in registers */
+    for (size_t c = 0; c < n_cols; c++) /* unrolled, so that acc stays in registers */
         if (c < cols->count) lld_store_lanes(out + (cols->first + c) * out_stride, acc[c], n_rows);
 }
 
 /* While a pass's first columns are multiplied, the weights of the next pass are fetched: with few
  * columns the kernel is bound by memory, and the pack alone would not keep it busy. next: NULL
  * after them. */
-LLD_AVX2_INLINE void prefetch_weights(const uint8_t *next, size_t at, size_t bytes)
+LLD_AVX2_INLINE void prefetch_weights(uintptr_t next, size_t at, size_t bytes)
 {
-    if (next != NULL)
+    if (next != 0)
         for (size_t line = 0; line < LLD_AVX2_ROWS * bytes; line += 64)
-            _mm_prefetch((const char *)((uintptr_t)next + LLD_AVX2_ROWS * at + line), _MM_HINT_T1);
+            _mm_prefetch((const char *)(next + LLD_AVX2_ROWS * at + line), _MM_HINT_T1);
 }
 
 /* ---- blocks of 32 ------------------------------------------------------------------------ */
@@ -169,8 +170,9 @@ LLD_AVX2_INLINE void pack32(const lld_format32 *f, uint8_t *panels,
     }
 }
 
-LLD_AVX2_INLINE void tile32(const lld_format32 *f, __m256 acc[COLUMNS], const uint8_t *panels,
-                            const lld_acts *x, const columns *cols, const uint8_t *next)
+LLD_AVX2_INLINE void tile32(const lld_format32 *f, __m256 acc[COLUMNS], size_t n_cols,
+                            const uint8_t *panels, const lld_acts *x, const columns *cols,
+                            const uint8_t *next)
 {
     const size_t n_blocks = x->n_cols / LLD_QK;
     const int offset = is_split(f->fit) ? SPLIT_OFFSET : f->offset;
@@ -178,7 +180,7 @@ LLD_AVX2_INLINE void tile32(const lld_format32 *f, __m256 acc[COLUMNS], const ui
     const __m256i minus_offset = _mm256_set1_epi32(-offset & 0xffff); /* low half of the pair */
     const float *d[COLUMNS], *s[COLUMNS];
     const int32_t *sum[COLUMNS];
-    for (int c = 0; c < COLUMNS; c++) {
+    for (size_t c = 0; c < n_cols; c++) {
         d[c] = x->d + cols->row[c] * n_blocks;
         s[c] = x->s + cols->row[c] * n_blocks;
         sum[c] = x->sum + cols->row[c] * n_blocks;
@@ -189,13 +191,13 @@ LLD_AVX2_INLINE void tile32(const lld_format32 *f, __m256 acc[COLUMNS], const ui
         __m256i isum[COLUMNS];
         prefetch_weights(next, b * f->bytes, f->bytes);
 #pragma GCC unroll 8
-        for (int c = 0; c < COLUMNS; c++) isum[c] = _mm256_setzero_si256();
+        for (size_t c = 0; c < n_cols; c++) isum[c] = _mm256_setzero_si256();
         if (is_split(f->fit))
-            multiply_split_tile(isum, panel->q, cols->y, b * LLD_QK, ones);
+            multiply_split_tile(isum, n_cols, panel->q, cols->y, b * LLD_QK, ones);
         else
-            multiply_tile(isum, f->fit, 8, panel->q, cols->y, b * LLD_QK, ones);
+            multiply_tile(isum, n_cols, f->fit, 8, panel->q, cols->y, b * LLD_QK, ones);
 #pragma GCC unroll 8
-        for (int c = 0; c < COLUMNS; c++) {
+        for (size_t c = 0; c < n_cols; c++) {
             if (offset != 0) { /* |sum| <= 32 * 127: its low 16 bits hold it */
                 __m256i block_sum = lld_broadcast32(sum[c] + b);
                 isum[c] = _mm256_add_epi32(isum[c], _mm256_madd_epi16(block_sum, minus_offset));
@@ -203,32 +205,6 @@ LLD_AVX2_INLINE void tile32(const lld_format32 *f, __m256 acc[COLUMNS], const ui
             __m256 scale = _mm256_mul_ps(panel->d, _mm256_set1_ps(d[c][b]));
             acc[c] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(isum[c]), acc[c]);
             if (f->has_m) acc[c] = _mm256_fmadd_ps(panel->m, _mm256_set1_ps(s[c][b]), acc[c]);
-        }
-    }
-}
-
-LLD_AVX2_INLINE void gemm32(const lld_format32 *f, float *out, size_t out_stride, const uint8_t *w,
-                            size_t row_bytes, size_t n_rows, const lld_acts *x, uint8_t *panels)
-{
-    const size_t n_blocks = x->n_cols / LLD_QK, panel_bytes = n_blocks * panel32_bytes(f);
-    const size_t pass_rows = panels_of_pass(f->fit) * LLD_AVX2_ROWS;
-    assert(x->n_cols % LLD_QK == 0 && row_bytes >= n_blocks * f->bytes);
-    assert(panels_of_pass(f->fit) * panel_bytes <= lld_kernels_scratch_bytes(x->n_cols));
-    for (size_t row = 0; row < n_rows; row += pass_rows) {
-        const size_t end = n_rows - row < pass_rows ? n_rows : row + pass_rows;
-        for (size_t r = row; r < end; r += LLD_AVX2_ROWS) {
-            const uint8_t *rows[LLD_AVX2_ROWS];
-            lld_row_pointers(rows, w, row_bytes, r, n_rows);
-            pack32(f, panels + (r - row) / LLD_AVX2_ROWS * panel_bytes, rows, n_blocks);
-        }
-        for (size_t c = 0; c < x->n_rows; c += COLUMNS) {
-            const columns cols = take_columns(x, c);
-            for (size_t r = row; r < end; r += LLD_AVX2_ROWS) {
-                const uint8_t *next = c == 0 ? w + (r + pass_rows) * row_bytes : NULL;
-                __m256 acc[COLUMNS];
-                tile32(f, acc, panels + (r - row) / LLD_AVX2_ROWS * panel_bytes, x, &cols, next);
-                store_tile(out + r, out_stride, &cols, acc, n_rows - r);
-            }
         }
     }
 }
@@ -304,39 +280,40 @@ LLD_AVX2_INLINE void pack256(const lld_format256 *f, uint8_t *panels,
 }
 
 /* isum += side values times the sums of 16 activations. */
-LLD_AVX2_INLINE void multiply_sides(__m256i isum[COLUMNS], const __m256i side[8],
+LLD_AVX2_INLINE void multiply_sides(__m256i isum[COLUMNS], size_t n_cols, const __m256i side[8],
                                     const int16_t *const sum16[COLUMNS], size_t at)
 {
 #pragma GCC unroll 8
     for (size_t i = 0; i < 8; i++)
 #pragma GCC unroll 8
-        for (int c = 0; c < COLUMNS; c++) {
+        for (size_t c = 0; c < n_cols; c++) {
             __m256i sums = lld_broadcast32(sum16[c] + at + 2 * i);
             isum[c] = _mm256_add_epi32(isum[c], _mm256_madd_epi16(side[i], sums));
         }
 }
 
 /* The scaled integer sums of one block of 256. */
-LLD_AVX2_INLINE void sum_tile256(const lld_format256 *f, __m256i isum[COLUMNS],
+LLD_AVX2_INLINE void sum_tile256(const lld_format256 *f, __m256i isum[COLUMNS], size_t n_cols,
                                  const panel256 *panel, const int8_t *const y[COLUMNS], size_t at)
 {
     const unsigned count = f->sub / 4; /* panel vectors of one scale */
     for (unsigned j = 0; j < LLD_QK_K / f->sub; j++)
         if (is_split(f->fit))
-            multiply_split_tile(isum, panel->q + 2 * count * j, y, at + f->sub * j,
+            multiply_split_tile(isum, n_cols, panel->q + 2 * count * j, y, at + f->sub * j,
                                 panel->scale[j]);
         else
-            multiply_tile(isum, f->fit, count, panel->q + count * j, y, at + f->sub * j,
+            multiply_tile(isum, n_cols, f->fit, count, panel->q + count * j, y, at + f->sub * j,
                           panel->scale[j]);
 }
 
-LLD_AVX2_INLINE void tile256(const lld_format256 *f, __m256 acc[COLUMNS], const uint8_t *panels,
-                             const lld_acts *x, const columns *cols, const uint8_t *next)
+LLD_AVX2_INLINE void tile256(const lld_format256 *f, __m256 acc[COLUMNS], size_t n_cols,
+                             const uint8_t *panels, const lld_acts *x, const columns *cols,
+                             const uint8_t *next)
 {
     const size_t n_blocks = x->n_cols / LLD_QK_K;
     const float *d[COLUMNS];
     const int16_t *sum16[COLUMNS];
-    for (int c = 0; c < COLUMNS; c++) {
+    for (size_t c = 0; c < n_cols; c++) {
         d[c] = x->d + cols->row[c] * n_blocks;
         sum16[c] = x->sum16 + cols->row[c] * n_blocks * (LLD_QK_K / 16);
         acc[c] = _mm256_setzero_ps();
@@ -345,13 +322,14 @@ LLD_AVX2_INLINE void tile256(const lld_format256 *f, __m256 acc[COLUMNS], const 
         const panel256 *panel = (const panel256 *)panels;
         __m256i isum[COLUMNS], msum[COLUMNS];
         prefetch_weights(next, b * f->bytes, f->bytes);
-        for (int c = 0; c < COLUMNS; c++) isum[c] = msum[c] = _mm256_setzero_si256();
+        for (size_t c = 0; c < n_cols; c++) isum[c] = msum[c] = _mm256_setzero_si256();
         if (f->side == LLD_SIDE_OFFSET || is_split(f->fit))
-            multiply_sides(isum, panel->side, sum16, b * (LLD_QK_K / 16));
-        sum_tile256(f, isum, panel, cols->y, b * LLD_QK_K);
-        if (f->side == LLD_SIDE_MIN) multiply_sides(msum, panel->side, sum16, b * (LLD_QK_K / 16));
+            multiply_sides(isum, n_cols, panel->side, sum16, b * (LLD_QK_K / 16));
+        sum_tile256(f, isum, n_cols, panel, cols->y, b * LLD_QK_K);
+        if (f->side == LLD_SIDE_MIN)
+            multiply_sides(msum, n_cols, panel->side, sum16, b * (LLD_QK_K / 16));
 #pragma GCC unroll 8
-        for (int c = 0; c < COLUMNS; c++) {
+        for (size_t c = 0; c < n_cols; c++) {
             const __m256 dx = _mm256_set1_ps(d[c][b]);
             acc[c] =
                 _mm256_fmadd_ps(_mm256_mul_ps(panel->d, dx), _mm256_cvtepi32_ps(isum[c]), acc[c]);
@@ -362,53 +340,103 @@ LLD_AVX2_INLINE void tile256(const lld_format256 *f, __m256 acc[COLUMNS], const 
     }
 }
 
-LLD_AVX2_INLINE void gemm256(const lld_format256 *f, float *out, size_t out_stride,
-                             const uint8_t *w, size_t row_bytes, size_t n_rows, const lld_acts *x,
-                             uint8_t *panels)
+/* ---- the walk over rows and columns --------------------------------------------------------- */
+
+/* A format of either size; the other pointer is NULL. Known after inlining. */
+typedef struct format {
+    const lld_format32 *of32;
+    const lld_format256 *of256;
+} format;
+
+typedef struct operands {
+    float *out;
+    size_t out_stride;
+    const uint8_t *w;
+    size_t row_bytes, n_rows;
+    const lld_acts *x;
+    uint8_t *panels;
+    size_t n_blocks, panel_bytes, pass_rows;
+} operands;
+
+LLD_AVX2_INLINE void pack_rows(format f, const operands *o, size_t row, size_t end)
 {
-    const size_t n_blocks = x->n_cols / LLD_QK_K, panel_bytes = n_blocks * panel256_bytes(f);
-    const size_t pass_rows = panels_of_pass(f->fit) * LLD_AVX2_ROWS;
-    assert(x->n_cols % LLD_QK_K == 0 && row_bytes >= n_blocks * f->bytes);
-    assert(panels_of_pass(f->fit) * panel_bytes <= lld_kernels_scratch_bytes(x->n_cols));
-    for (size_t row = 0; row < n_rows; row += pass_rows) {
-        const size_t end = n_rows - row < pass_rows ? n_rows : row + pass_rows;
-        for (size_t r = row; r < end; r += LLD_AVX2_ROWS) {
-            const uint8_t *rows[LLD_AVX2_ROWS];
-            lld_row_pointers(rows, w, row_bytes, r, n_rows);
-            pack256(f, panels + (r - row) / LLD_AVX2_ROWS * panel_bytes, rows, n_blocks);
-        }
-        for (size_t c = 0; c < x->n_rows; c += COLUMNS) {
-            const columns cols = take_columns(x, c);
-            for (size_t r = row; r < end; r += LLD_AVX2_ROWS) {
-                const uint8_t *next = c == 0 ? w + (r + pass_rows) * row_bytes : NULL;
-                __m256 acc[COLUMNS];
-                tile256(f, acc, panels + (r - row) / LLD_AVX2_ROWS * panel_bytes, x, &cols, next);
-                store_tile(out + r, out_stride, &cols, acc, n_rows - r);
-            }
+    uint8_t *panels = o->panels;
+    for (size_t r = row; r < end; r += LLD_AVX2_ROWS, panels += o->panel_bytes) {
+        const uint8_t *rows[LLD_AVX2_ROWS];
+        lld_row_pointers(rows, o->w, o->row_bytes, r, o->n_rows);
+        if (f.of32 != NULL)
+            pack32(f.of32, panels, rows, o->n_blocks);
+        else
+            pack256(f.of256, panels, rows, o->n_blocks);
+    }
+}
+
+/* Rows [row, end) from their panels times n_cols columns (a constant after inlining). */
+LLD_AVX2_INLINE void multiply_rows(format f, const operands *o, size_t row, size_t end,
+                                   size_t n_cols, const columns *cols)
+{
+    const uint8_t *panels = o->panels;
+    for (size_t r = row; r < end; r += LLD_AVX2_ROWS, panels += o->panel_bytes) {
+        const size_t ahead = (r + o->pass_rows) * o->row_bytes;
+        const uintptr_t next = cols->first == 0 ? (uintptr_t)o->w + ahead : 0;
+        __m256 acc[COLUMNS];
+        if (f.of32 != NULL)
+            tile32(f.of32, acc, n_cols, panels, o->x, cols, next);
+        else
+            tile256(f.of256, acc, n_cols, panels, o->x, cols, next);
+        store_tile(o->out + r, o->out_stride, n_cols, cols, acc, o->n_rows - r);
+    }
+}
+
+LLD_AVX2_INLINE void gemm(format f, operands o)
+{
+    const size_t block = f.of32 != NULL ? LLD_QK : LLD_QK_K;
+    const unsigned fit = f.of32 != NULL ? f.of32->fit : f.of256->fit;
+    o.n_blocks = o.x->n_cols / block;
+    o.panel_bytes = o.n_blocks * (f.of32 != NULL ? panel32_bytes(f.of32) : panel256_bytes(f.of256));
+    o.pass_rows = panels_of_pass(fit) * LLD_AVX2_ROWS;
+    assert(o.x->n_cols % block == 0);
+    assert(panels_of_pass(fit) * o.panel_bytes <= lld_kernels_scratch_bytes(o.x->n_cols));
+    for (size_t row = 0; row < o.n_rows; row += o.pass_rows) {
+        const size_t end = o.n_rows - row < o.pass_rows ? o.n_rows : row + o.pass_rows;
+        pack_rows(f, &o, row, end);
+        columns cols;
+        for (size_t c = 0; c < o.x->n_rows; c += cols.count) {
+            cols = take_columns(o.x, c);
+            if (cols.count > FEW_COLUMNS)
+                multiply_rows(f, &o, row, end, COLUMNS, &cols);
+            else
+                multiply_rows(f, &o, row, end, FEW_COLUMNS, &cols);
         }
     }
 }
 
-#define LLD_GEMM(template, format)                                                                 \
-    LLD_AVX2 void lld_gemm_avx2_##format(float *out, size_t out_stride, const uint8_t *w,          \
-                                         size_t row_bytes, size_t n_rows, const lld_acts *x,       \
-                                         void *scratch)                                            \
+#define LLD_GEMM(size, name)                                                                       \
+    LLD_AVX2 void lld_gemm_avx2_##name(float *out, size_t out_stride, const uint8_t *w,            \
+                                       size_t row_bytes, size_t n_rows, const lld_acts *x,         \
+                                       void *scratch)                                              \
     {                                                                                              \
-        template(&lld_avx2_##format, out, out_stride, w, row_bytes, n_rows, x, scratch);           \
+        gemm((format){.of##size = &lld_avx2_##name}, (operands){.out = out,                        \
+                                                                .out_stride = out_stride,          \
+                                                                .w = w,                            \
+                                                                .row_bytes = row_bytes,            \
+                                                                .n_rows = n_rows,                  \
+                                                                .x = x,                            \
+                                                                .panels = scratch});               \
     }
 
-LLD_GEMM(gemm32, q4_0)
-LLD_GEMM(gemm32, q4_1)
-LLD_GEMM(gemm32, q5_0)
-LLD_GEMM(gemm32, q5_1)
-LLD_GEMM(gemm32, q8_0)
-LLD_GEMM(gemm32, iq4_nl)
-LLD_GEMM(gemm256, q2_k)
-LLD_GEMM(gemm256, q3_k)
-LLD_GEMM(gemm256, q4_k)
-LLD_GEMM(gemm256, q5_k)
-LLD_GEMM(gemm256, q6_k)
-LLD_GEMM(gemm256, iq4_xs)
+LLD_GEMM(32, q4_0)
+LLD_GEMM(32, q4_1)
+LLD_GEMM(32, q5_0)
+LLD_GEMM(32, q5_1)
+LLD_GEMM(32, q8_0)
+LLD_GEMM(32, iq4_nl)
+LLD_GEMM(256, q2_k)
+LLD_GEMM(256, q3_k)
+LLD_GEMM(256, q4_k)
+LLD_GEMM(256, q5_k)
+LLD_GEMM(256, q6_k)
+LLD_GEMM(256, iq4_xs)
 
 #else
 typedef int lld_gemm_avx2_not_on_this_architecture; /* a translation unit may not be empty */
