@@ -1,3 +1,3 @@
-"""llamad: the service that keeps a language model resident, and the tools that work on model files."""
+"""llamad: the service that keeps a language model resident, and the tools for model files."""
 
 __version__ = "0.1.0"

@@ -1,8 +1,8 @@
-"""Every error that may reach a user: what kind it is, a stable reason, and a line that names the thing.
+"""Every error that may reach a user: its kind, a stable reason, and a line that names the thing.
 
 A leaf module. Messages are lower case, name the thing and the limit: ``prompt has 5120 tokens,
-context holds 4096``. ``rpc/status.py`` turns a kind into a gRPC status; the command line turns any of
-these into exit code 1 and one line on stderr.
+context holds 4096``. ``rpc/status.py`` turns a kind into a gRPC status; the command line turns any
+of these into exit code 1 and one line on stderr.
 """
 
 import enum

@@ -58,7 +58,7 @@ def running_service(**arguments: Any) -> Iterator[RunningService]:
     """Run a service; the arguments are those of ``serving``."""
     started = threading.Event()
     box: list[RunningService] = []
-    stops: list[Callable[[], None]] = []
+    stops: list[Callable[[], object]] = []
 
     async def live() -> None:
         stop = asyncio.Event()

@@ -3,6 +3,7 @@
 import io
 import itertools
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -54,7 +55,7 @@ def shown(
     """Play EVENTS with a clock that moves at every look; return stdout and stderr."""
     stdout = io.StringIO()
     clock = itertools.count(0.0, seconds_per_look)
-    monkeypatch.setattr(answer.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(sys, "stdout", stdout)
     monkeypatch.setattr(sys, "stderr", stderr)
     answer.show(PlayedCompletion(*EVENTS), as_json=False, stats=False)  # type: ignore[arg-type]

@@ -70,12 +70,12 @@ class Service:
     @asynccontextmanager
     async def stub(self) -> AsyncIterator[Any]:
         async with self.channel() as channel:
-            yield llamad_pb2_grpc.LlamadStub(channel)
+            yield llamad_pb2_grpc.LlamadStub(channel)  # type: ignore[no-untyped-call]
 
     @asynccontextmanager
     async def admin(self) -> AsyncIterator[Any]:
         async with self.channel() as channel:
-            yield admin_pb2_grpc.AdminStub(channel)
+            yield admin_pb2_grpc.AdminStub(channel)  # type: ignore[no-untyped-call]
 
 
 def facts(bench: Bench) -> ModelFacts:

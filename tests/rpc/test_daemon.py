@@ -21,6 +21,7 @@ import pytest
 
 from llamad import daemon
 from llamad.config import Config, load_config
+from llamad.engine import bindings
 from llamad.errors import ErrorKind, LlamadError
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_api.v1 import llamad_pb2_grpc
@@ -68,7 +69,7 @@ class Life:
         monkeypatch.setenv("NOTIFY_SOCKET", str(folder / "notify"))
         monkeypatch.delenv("WATCHDOG_USEC", raising=False)
         monkeypatch.setattr(daemon, "load", self._load)
-        monkeypatch.setattr(daemon.bindings, "StopFlag", lambda: self.told_to_stop)
+        monkeypatch.setattr(bindings, "StopFlag", lambda: self.told_to_stop)
 
     def _load(self, config: object, stop: object, progress: Callable[[str], None]) -> Any:
         progress("reading fake.gguf")
@@ -106,7 +107,7 @@ class Life:
     @asynccontextmanager
     async def stub(self) -> AsyncIterator[Any]:
         async with grpc.aio.insecure_channel(f"unix:{self.socket}") as channel:
-            yield llamad_pb2_grpc.LlamadStub(channel)
+            yield llamad_pb2_grpc.LlamadStub(channel)  # type: ignore[no-untyped-call]
 
     async def heard(self, words: str) -> str:
         """Wait for a notification that contains words; return it."""

@@ -180,7 +180,7 @@ async def test_an_authority_of_any_kind_is_accepted() -> None:
             options = [("grpc.default_authority", authority)]
             target = f"unix:{service.path}"
             async with grpc.aio.insecure_channel(target, options=options) as channel:
-                stub = llamad_pb2_grpc.LlamadStub(channel)
+                stub = llamad_pb2_grpc.LlamadStub(channel)  # type: ignore[no-untyped-call]
                 assert (await stub.GetVersion(pb.GetVersionRequest())).api_version == "v1"
 
 

@@ -1,6 +1,8 @@
 """Health and reflection as any client of the published protocols sees them, byte by byte."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -61,14 +63,14 @@ async def test_watch_of_an_unknown_service_says_so_and_stays_open() -> None:
         call.cancel()
 
 
-async def ask(service: str, channel: grpc.aio.Channel, **question: object) -> object:
+async def ask(service: str, channel: Any, **question: Any) -> Any:
     method = channel.stream_stream(
         f"/{service}/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
 
-    async def requests():
+    async def requests() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
         yield reflection_pb2.ServerReflectionRequest(host="h", **question)
 
     [answer] = [answer async for answer in method(requests())]
@@ -118,6 +120,7 @@ async def test_the_published_health_file_has_the_names_and_numbers_of_the_protoc
     check = pool.FindMethodByName("grpc.health.v1.Health.Check")
     assert check.input_type.full_name == "grpc.health.v1.HealthCheckRequest"
     status = check.output_type.fields_by_name["status"]
+    assert status.enum_type is not None
     assert (status.number, status.enum_type.full_name) == (
         1,
         "grpc.health.v1.HealthCheckResponse.ServingStatus",
@@ -137,7 +140,7 @@ async def test_the_published_health_file_has_the_names_and_numbers_of_the_protoc
 )
 @asynchronous
 async def test_reflection_answers_a_bad_question_with_an_error_and_goes_on(
-    question: dict[str, object], code: int
+    question: dict[str, Any], code: int
 ) -> None:
     async with serving() as service, service.channel() as channel:
         answer = await ask(REFLECTION[0], channel, **question)
