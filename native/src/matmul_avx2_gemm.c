@@ -131,7 +131,7 @@ LLD_AVX2_INLINE void store_tile(float *out, size_t out_stride, size_t n_cols, co
 }
 
 /* While a pass's first columns are multiplied, the weights of the next pass are fetched: with few
- * columns the kernel is bound by memory, and the pack alone would not keep it busy. next: NULL
+ * columns the kernel is bound by memory, and the pack alone would not keep it busy. next: 0
  * after them. */
 LLD_AVX2_INLINE void prefetch_weights(uintptr_t next, size_t at, size_t bytes)
 {
@@ -172,7 +172,7 @@ LLD_AVX2_INLINE void pack32(const lld_format32 *f, uint8_t *panels,
 
 LLD_AVX2_INLINE void tile32(const lld_format32 *f, __m256 acc[COLUMNS], size_t n_cols,
                             const uint8_t *panels, const lld_acts *x, const columns *cols,
-                            const uint8_t *next)
+                            uintptr_t next)
 {
     const size_t n_blocks = x->n_cols / LLD_QK;
     const int offset = is_split(f->fit) ? SPLIT_OFFSET : f->offset;
@@ -308,7 +308,7 @@ LLD_AVX2_INLINE void sum_tile256(const lld_format256 *f, __m256i isum[COLUMNS], 
 
 LLD_AVX2_INLINE void tile256(const lld_format256 *f, __m256 acc[COLUMNS], size_t n_cols,
                              const uint8_t *panels, const lld_acts *x, const columns *cols,
-                             const uint8_t *next)
+                             uintptr_t next)
 {
     const size_t n_blocks = x->n_cols / LLD_QK_K;
     const float *d[COLUMNS];
