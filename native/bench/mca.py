@@ -4,8 +4,8 @@ Owns the extraction of loops from the cross-compiled objects (`make mca`); measu
 is LLVM's cortex-a72 (its A57 model). The A76 is neoverse-n1, which has a model of its own only from
 LLVM 19 on; older versions use the A57's, and the column says which CPU was modelled.
 
-A loop is taken from its object code, by its backward branch. A loop inside it is modelled on its own and
-counted as often as it runs.
+A loop is taken from its object code, by its backward branch. A loop inside it is modelled on its
+own and counted as often as it runs.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
+    """One line of the disassembly; target is where a branch goes."""
+
     address: int
     text: str
     target: int | None
@@ -47,42 +49,63 @@ def _kernels() -> list[Kernel]:
     for name in ("q4_0", "q4_1", "q5_0", "q8_0"):
         for width, columns in (("one", 1), ("four", 4)):
             kernels.append(
-                Kernel(f"{name} {width}", "matmul_neon_blocks", f"{name}_{width}", "cortex-a72",
-                       4 * (64 if columns == 1 else 32 * columns))
+                Kernel(
+                    f"{name} {width}",
+                    "matmul_neon_blocks",
+                    f"{name}_{width}",
+                    "cortex-a72",
+                    4 * (64 if columns == 1 else 32 * columns),
+                )
             )
     for name in ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k"):
         for width, columns in (("one", 1), ("four", 4)):
             kernels.append(
-                Kernel(f"{name} {width}", "matmul_neon_k", f"{name}_{width}", "cortex-a72",
-                       4 * 256 * columns, 2)
+                Kernel(
+                    f"{name} {width}",
+                    "matmul_neon_k",
+                    f"{name}_{width}",
+                    "cortex-a72",
+                    4 * 256 * columns,
+                    2,
+                )
             )
     for name in ("q4_0", "q8_0"):
         kernels.append(
             Kernel(f"{name} one", "matmul_dotprod", f"{name}_one", "neoverse-n1", 4 * 32)
         )
         kernels.append(
-            Kernel(f"{name} panel", "matmul_dotprod_panel", f"dot_{name}", "neoverse-n1", 8 * 32 * 4)
+            Kernel(
+                f"{name} panel", "matmul_dotprod_panel", f"dot_{name}", "neoverse-n1", 8 * 32 * 4
+            )
         )
     for name, sub_blocks in (("q3_k", 16), ("q4_k", 8), ("q6_k", 16)):
         kernels.append(
             Kernel(f"{name} one", "matmul_dotprod", f"{name}_one", "neoverse-n1", 4 * 256, 2)
         )
         kernels.append(
-            Kernel(f"{name} panel", "matmul_dotprod_panel", f"dot_{name}", "neoverse-n1",
-                   8 * 256 * 4, sub_blocks)
+            Kernel(
+                f"{name} panel",
+                "matmul_dotprod_panel",
+                f"dot_{name}",
+                "neoverse-n1",
+                8 * 256 * 4,
+                sub_blocks,
+            )
         )
     return kernels
 
 
 def disassemble(objdump: str, path: Path, function: str) -> list[Instruction]:
-    """Return the instructions of one function of an object file, or of its equal it was folded into.
+    """Return the instructions of one function of an object file, or of the equal it became.
 
     Raises:
         LookupError: the object has no such function.
     """
     text = subprocess.run(
         [objdump, "-d", "--no-show-raw-insn", f"--disassemble={function}", str(path)],
-        check=True, capture_output=True, text=True,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     found: list[Instruction] = []
     for line in text.splitlines():
@@ -93,8 +116,11 @@ def disassemble(objdump: str, path: Path, function: str) -> list[Instruction]:
         target = TARGET.search(operands)
         is_branch = mnemonic.split(".")[0] in BRANCHES
         found.append(
-            Instruction(address, f"{mnemonic} {operands}",
-                        int(target[1], 16) if target and is_branch else None)
+            Instruction(
+                address,
+                f"{mnemonic} {operands}",
+                int(target[1], 16) if target and is_branch else None,
+            )
         )
     if not found:
         raise LookupError(f"{path}: no function {function}")
@@ -106,7 +132,7 @@ def disassemble(objdump: str, path: Path, function: str) -> list[Instruction]:
 def loops(code: list[Instruction], nested: bool) -> tuple[list[Instruction], list[Instruction]]:
     """Return the instructions of the outer loop alone, and those of the loop inside it, if nested.
 
-    The loop that counts is the narrowest with nearly all of the function's multiplications; a nested
+    The loop that counts is the narrowest with most of the function's multiplications; a nested
     kernel's outer loop is the narrowest around that one.
 
     Raises:
@@ -139,7 +165,10 @@ def cycles(mca: str, cpu: str, body: list[Instruction]) -> float:
         return 0.0
     report = subprocess.run(
         [mca, "-mtriple=aarch64", f"-mcpu={cpu}", "-mattr=+dotprod,+fullfp16", "-iterations=200"],
-        check=True, capture_output=True, text=True, input="\n".join(lines) + "\n",
+        check=True,
+        capture_output=True,
+        text=True,
+        input="\n".join(lines) + "\n",
     ).stdout
     match = re.search(r"Total Cycles:\s+(\d+)", report)
     assert match is not None, report
@@ -147,6 +176,7 @@ def cycles(mca: str, cpu: str, body: list[Instruction]) -> float:
 
 
 def main() -> None:
+    """Print the table of all kernels."""
     parser = argparse.ArgumentParser(description="modelled cycles of the aarch64 inner loops")
     parser.add_argument("objects", type=Path, help="directory of the cross-compiled src/*.o")
     parser.add_argument("--objdump", default="aarch64-linux-gnu-objdump")

@@ -1,6 +1,6 @@
 /* attn_neon.c - NEON (armv8.0) kernels over one KV block: store, scores, softmax, values.
  * Block layouts and chains as in kernels.h. A lane is a token in scores and a dimension in values;
- * up to four queries share each conversion of keys and values to float32. */
+ * one, two or four queries share each conversion of keys and values to float32. */
 #include "matmul_neon.h"
 #include "simd_neon.h"
 
@@ -79,8 +79,7 @@ static void kv_store_q8(int8_t *k_block, uint16_t *kd, int8_t *v_block, uint16_t
         size_t first = g * LLD_QK, n = head_dim - first < LLD_QK ? head_dim - first : LLD_QK;
         int8_t y[LLD_QK];
         kd[g * LLD_KV_BLOCK + slot] = quantize_group(k + first, n, y);
-        for (size_t d = 0; d < n; d++)
-            k_block[(first + d) * LLD_KV_BLOCK + slot] = y[d];
+        for (size_t d = 0; d < n; d++) k_block[(first + d) * LLD_KV_BLOCK + slot] = y[d];
         vd[slot * n_groups + g] = quantize_group(v + first, n, y);
         memcpy(v_block + slot * head_dim + first, y, n);
     }
@@ -99,8 +98,7 @@ LLD_INLINE void score_dims(bool q8, int n_q, float32x4_t acc[4][4], const float 
             load_f16((const uint16_t *)k + d * LLD_KV_BLOCK, key);
         for (int i = 0; i < n_q; i++) {
             float32x4_t factor = vld1q_dup_f32(q + i * q_stride + d);
-            for (int t = 0; t < 4; t++)
-                acc[i][t] = vfmaq_f32(acc[i][t], factor, key[t]);
+            for (int t = 0; t < 4; t++) acc[i][t] = vfmaq_f32(acc[i][t], factor, key[t]);
         }
     }
 }
@@ -110,26 +108,23 @@ LLD_INLINE void scores_f16_cell(int n_q, float *scores, size_t score_stride, con
 {
     float32x4_t acc[4][4];
     for (int i = 0; i < n_q; i++)
-        for (int t = 0; t < 4; t++)
-            acc[i][t] = vdupq_n_f32(0.0f);
+        for (int t = 0; t < 4; t++) acc[i][t] = vdupq_n_f32(0.0f);
     score_dims(false, n_q, acc, q, q_stride, k, head_dim);
     for (int i = 0; i < n_q; i++)
-        for (int t = 0; t < 4; t++)
-            vst1q_f32(scores + i * score_stride + 4 * t, acc[i][t]);
+        for (int t = 0; t < 4; t++) vst1q_f32(scores + i * score_stride + 4 * t, acc[i][t]);
 }
 
 LLD_INLINE void scores_q8_cell(int n_q, float *scores, size_t score_stride, const float *q,
-                               size_t q_stride, const int8_t *k, const uint16_t *kd, size_t head_dim)
+                               size_t q_stride, const int8_t *k, const uint16_t *kd,
+                               size_t head_dim)
 {
     for (int i = 0; i < n_q; i++)
-        for (int t = 0; t < 4; t++)
-            vst1q_f32(scores + i * score_stride + 4 * t, vdupq_n_f32(0.0f));
+        for (int t = 0; t < 4; t++) vst1q_f32(scores + i * score_stride + 4 * t, vdupq_n_f32(0.0f));
     for (size_t first = 0; first < head_dim; first += LLD_QK) {
         size_t n = head_dim - first < LLD_QK ? head_dim - first : LLD_QK;
         float32x4_t acc[4][4], scale[4];
         for (int i = 0; i < n_q; i++)
-            for (int t = 0; t < 4; t++)
-                acc[i][t] = vdupq_n_f32(0.0f);
+            for (int t = 0; t < 4; t++) acc[i][t] = vdupq_n_f32(0.0f);
         score_dims(true, n_q, acc, q + first, q_stride, k + first * LLD_KV_BLOCK, n);
         load_f16(kd + first / LLD_QK * LLD_KV_BLOCK, scale);
         for (int i = 0; i < n_q; i++)
@@ -146,11 +141,14 @@ static void attn_scores_f16(float *scores, size_t score_stride, const float *q, 
     for (size_t j = 0; j < LLD_KV_BLOCK; j += LANES) {
         size_t i = 0;
         for (; i + 4 <= n_q; i += 4)
-            scores_f16_cell(4, scores + i * score_stride + j, score_stride, q + i * q_stride, q_stride,
-                            k_block + j, head_dim);
-        for (; i < n_q; i++)
-            scores_f16_cell(1, scores + i * score_stride + j, score_stride, q + i * q_stride, q_stride,
-                            k_block + j, head_dim);
+            scores_f16_cell(4, scores + i * score_stride + j, score_stride, q + i * q_stride,
+                            q_stride, k_block + j, head_dim);
+        for (; i + 2 <= n_q; i += 2)
+            scores_f16_cell(2, scores + i * score_stride + j, score_stride, q + i * q_stride,
+                            q_stride, k_block + j, head_dim);
+        if (i < n_q)
+            scores_f16_cell(1, scores + i * score_stride + j, score_stride, q + i * q_stride,
+                            q_stride, k_block + j, head_dim);
     }
 }
 
@@ -160,11 +158,14 @@ static void attn_scores_q8(float *scores, size_t score_stride, const float *q, s
     for (size_t j = 0; j < LLD_KV_BLOCK; j += LANES) {
         size_t i = 0;
         for (; i + 4 <= n_q; i += 4)
-            scores_q8_cell(4, scores + i * score_stride + j, score_stride, q + i * q_stride, q_stride,
-                           k_block + j, kd + j, head_dim);
-        for (; i < n_q; i++)
-            scores_q8_cell(1, scores + i * score_stride + j, score_stride, q + i * q_stride, q_stride,
-                           k_block + j, kd + j, head_dim);
+            scores_q8_cell(4, scores + i * score_stride + j, score_stride, q + i * q_stride,
+                           q_stride, k_block + j, kd + j, head_dim);
+        for (; i + 2 <= n_q; i += 2)
+            scores_q8_cell(2, scores + i * score_stride + j, score_stride, q + i * q_stride,
+                           q_stride, k_block + j, kd + j, head_dim);
+        if (i < n_q)
+            scores_q8_cell(1, scores + i * score_stride + j, score_stride, q + i * q_stride,
+                           q_stride, k_block + j, kd + j, head_dim);
     }
 }
 
@@ -174,12 +175,10 @@ static float max_score(const float *scores, size_t n)
     size_t j = 0;
     if (n >= 4) {
         float32x4_t best = vld1q_f32(scores);
-        for (j = 4; j + 4 <= n; j += 4)
-            best = vmaxq_f32(best, vld1q_f32(scores + j));
+        for (j = 4; j + 4 <= n; j += 4) best = vmaxq_f32(best, vld1q_f32(scores + j));
         max = vmaxvq_f32(best);
     }
-    for (; j < n; j++)
-        max = scores[j] > max ? scores[j] : max;
+    for (; j < n; j++) max = scores[j] > max ? scores[j] : max;
     return max;
 }
 
@@ -202,21 +201,19 @@ static float attn_softmax(float *scores, size_t n, float *sum)
         scores[j] = lld_expf(scores[j] - max);
         lanes[j % 8] += scores[j];
     }
-    for (; j % LLD_KV_BLOCK; j++)
-        scores[j] = 0.0f;
+    for (; j % LLD_KV_BLOCK; j++) scores[j] = 0.0f;
     *sum = lld_reduce8(lanes);
     return max;
 }
 
 /* 16 dimensions of n_q outputs over all tokens. vd: this group's scale of token 0, NULL for f16. */
-LLD_INLINE void values_cell(bool q8, int n_q, float *acc, size_t acc_stride, const float *p, size_t p_stride,
-                            const void *v, size_t head_dim, const uint16_t *vd, size_t n_groups,
-                            size_t n_tokens)
+LLD_INLINE void values_cell(bool q8, int n_q, float *acc, size_t acc_stride, const float *p,
+                            size_t p_stride, const void *v, size_t head_dim, const uint16_t *vd,
+                            size_t n_groups, size_t n_tokens)
 {
     float32x4_t sum[4][4];
     for (int i = 0; i < n_q; i++)
-        for (int t = 0; t < 4; t++)
-            sum[i][t] = vld1q_f32(acc + i * acc_stride + 4 * t);
+        for (int t = 0; t < 4; t++) sum[i][t] = vld1q_f32(acc + i * acc_stride + 4 * t);
     for (size_t j = 0; j < n_tokens; j++) {
         float32x4_t value[4];
         float scale = q8 ? from_f16(vd[j * n_groups]) : 1.0f;
@@ -226,17 +223,15 @@ LLD_INLINE void values_cell(bool q8, int n_q, float *acc, size_t acc_stride, con
             load_f16((const uint16_t *)v + j * head_dim, value);
         for (int i = 0; i < n_q; i++) {
             float factor = q8 ? p[i * p_stride + j] * scale : p[i * p_stride + j];
-            for (int t = 0; t < 4; t++)
-                sum[i][t] = vfmaq_n_f32(sum[i][t], value[t], factor);
+            for (int t = 0; t < 4; t++) sum[i][t] = vfmaq_n_f32(sum[i][t], value[t], factor);
         }
     }
     for (int i = 0; i < n_q; i++)
-        for (int t = 0; t < 4; t++)
-            vst1q_f32(acc + i * acc_stride + 4 * t, sum[i][t]);
+        for (int t = 0; t < 4; t++) vst1q_f32(acc + i * acc_stride + 4 * t, sum[i][t]);
 }
 
-static void attn_values_f16(float *acc, size_t acc_stride, const float *p, size_t p_stride, size_t n_q,
-                            const uint16_t *v_block, size_t head_dim, size_t n_tokens)
+static void attn_values_f16(float *acc, size_t acc_stride, const float *p, size_t p_stride,
+                            size_t n_q, const uint16_t *v_block, size_t head_dim, size_t n_tokens)
 {
     size_t d = 0;
     for (; d + LANES <= head_dim; d += LANES) {
@@ -244,7 +239,10 @@ static void attn_values_f16(float *acc, size_t acc_stride, const float *p, size_
         for (; i + 4 <= n_q; i += 4)
             values_cell(false, 4, acc + i * acc_stride + d, acc_stride, p + i * p_stride, p_stride,
                         v_block + d, head_dim, NULL, 0, n_tokens);
-        for (; i < n_q; i++)
+        for (; i + 2 <= n_q; i += 2)
+            values_cell(false, 2, acc + i * acc_stride + d, acc_stride, p + i * p_stride, p_stride,
+                        v_block + d, head_dim, NULL, 0, n_tokens);
+        if (i < n_q)
             values_cell(false, 1, acc + i * acc_stride + d, acc_stride, p + i * p_stride, p_stride,
                         v_block + d, head_dim, NULL, 0, n_tokens);
     }
@@ -252,12 +250,14 @@ static void attn_values_f16(float *acc, size_t acc_stride, const float *p, size_
         for (size_t tail = d; tail < head_dim; tail++) {
             float *at = acc + i * acc_stride + tail;
             for (size_t j = 0; j < n_tokens; j++)
-                *at = __builtin_fmaf(p[i * p_stride + j], from_f16(v_block[j * head_dim + tail]), *at);
+                *at = __builtin_fmaf(p[i * p_stride + j], from_f16(v_block[j * head_dim + tail]),
+                                     *at);
         }
 }
 
-static void attn_values_q8(float *acc, size_t acc_stride, const float *p, size_t p_stride, size_t n_q,
-                           const int8_t *v_block, const uint16_t *vd, size_t head_dim, size_t n_tokens)
+static void attn_values_q8(float *acc, size_t acc_stride, const float *p, size_t p_stride,
+                           size_t n_q, const int8_t *v_block, const uint16_t *vd, size_t head_dim,
+                           size_t n_tokens)
 {
     size_t n_groups = (head_dim + LLD_QK - 1) / LLD_QK, d = 0;
     for (; d + LANES <= head_dim; d += LANES) {
@@ -266,7 +266,10 @@ static void attn_values_q8(float *acc, size_t acc_stride, const float *p, size_t
         for (; i + 4 <= n_q; i += 4)
             values_cell(true, 4, acc + i * acc_stride + d, acc_stride, p + i * p_stride, p_stride,
                         v_block + d, head_dim, scale, n_groups, n_tokens);
-        for (; i < n_q; i++)
+        for (; i + 2 <= n_q; i += 2)
+            values_cell(true, 2, acc + i * acc_stride + d, acc_stride, p + i * p_stride, p_stride,
+                        v_block + d, head_dim, scale, n_groups, n_tokens);
+        if (i < n_q)
             values_cell(true, 1, acc + i * acc_stride + d, acc_stride, p + i * p_stride, p_stride,
                         v_block + d, head_dim, scale, n_groups, n_tokens);
     }

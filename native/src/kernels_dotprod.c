@@ -1,5 +1,5 @@
-/* kernels_dotprod.c - the NEON + dotprod (armv8.2) entries of the dispatch table: the integer matmuls. The
- * rest is NEON's. Owns no numbers. */
+/* kernels_dotprod.c - the NEON + dotprod (armv8.2) entries of the dispatch table: the integer
+ * matmuls. The rest is NEON's. Owns no numbers. */
 #include "kernels.h"
 
 #if defined(__aarch64__)

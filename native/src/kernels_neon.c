@@ -1,6 +1,6 @@
-/* kernels_neon.c - the NEON (armv8.0) dispatch table, and its kernels on vectors: activation quantization,
- * norm, activation function, rotation. Chains as in kernels.h, tails in the scalar code of vecmath.h.
- * Matmuls: matmul_neon_*.c; attention: attn_neon.c. */
+/* kernels_neon.c - the NEON (armv8.0) dispatch table, and its kernels on vectors: activation
+ * quantization, norm, activation function, rotation. Chains as in kernels.h, tails in the scalar
+ * code of vecmath.h. Matmuls: matmul_neon_*.c; attention: attn_neon.c. */
 #include "kernels.h"
 
 #if defined(__aarch64__)
@@ -30,8 +30,7 @@ static void quantize_q8k(const float *x, size_t n, lld_acts *acts, size_t row)
         int8_t *y = acts->y + row * acts->y_stride + b * LLD_QK_K;
         int16_t *sum16 = acts->sum16 + (first + b) * (LLD_QK_K / 16);
         acts->d[first + b] = lld_neon_quantize(x + b * LLD_QK_K, LLD_QK_K, y);
-        for (int j = 0; j < LLD_QK_K / 16; j++)
-            sum16[j] = vaddlvq_s8(vld1q_s8(y + 16 * j));
+        for (int j = 0; j < LLD_QK_K / 16; j++) sum16[j] = vaddlvq_s8(vld1q_s8(y + 16 * j));
     }
 }
 
@@ -47,8 +46,7 @@ static float sum_of_squares(const float *x, size_t n)
     }
     vst1q_f32(lanes, low);
     vst1q_f32(lanes + 4, high);
-    for (; k < n; k++)
-        lanes[k % 8] = __builtin_fmaf(x[k], x[k], lanes[k % 8]);
+    for (; k < n; k++) lanes[k % 8] = __builtin_fmaf(x[k], x[k], lanes[k % 8]);
     return lld_reduce8(lanes);
 }
 
@@ -58,8 +56,7 @@ static void rmsnorm(float *out, const float *x, const float *w, size_t n, float 
     size_t k = 0;
     for (; k + 4 <= n; k += 4)
         vst1q_f32(out + k, vmulq_f32(vmulq_n_f32(vld1q_f32(x + k), r), vld1q_f32(w + k)));
-    for (; k < n; k++)
-        out[k] = (x[k] * r) * w[k];
+    for (; k < n; k++) out[k] = (x[k] * r) * w[k];
 }
 
 static void silu_mul(float *gate, const float *up, size_t n)
@@ -70,17 +67,14 @@ static void silu_mul(float *gate, const float *up, size_t n)
         float32x4_t divisor = vaddq_f32(vdupq_n_f32(1.0f), lld_neon_expf(vnegq_f32(g)));
         vst1q_f32(gate + k, vmulq_f32(vdivq_f32(g, divisor), vld1q_f32(up + k)));
     }
-    for (; k < n; k++)
-        gate[k] = gate[k] / (1.0f + lld_expf(-gate[k])) * up[k];
+    for (; k < n; k++) gate[k] = gate[k] / (1.0f + lld_expf(-gate[k])) * up[k];
 }
 
 static void add(float *x, const float *y, size_t n)
 {
     size_t k = 0;
-    for (; k + 4 <= n; k += 4)
-        vst1q_f32(x + k, vaddq_f32(vld1q_f32(x + k), vld1q_f32(y + k)));
-    for (; k < n; k++)
-        x[k] = x[k] + y[k];
+    for (; k + 4 <= n; k += 4) vst1q_f32(x + k, vaddq_f32(vld1q_f32(x + k), vld1q_f32(y + k)));
+    for (; k < n; k++) x[k] = x[k] + y[k];
 }
 
 /* Rotate the pairs (a, b) by cs = (cos, sin). */
@@ -106,8 +100,7 @@ static void rope_norm(float *x, const float *cos_sin, size_t n_rot)
         rotate_4(&pair.val[0], &pair.val[1], vld2q_f32(cos_sin + 2 * i));
         vst2q_f32(x + 2 * i, pair);
     }
-    for (; i < n_rot / 2; i++)
-        rotate_1(x + 2 * i, x + 2 * i + 1, cos_sin + 2 * i);
+    for (; i < n_rot / 2; i++) rotate_1(x + 2 * i, x + 2 * i + 1, cos_sin + 2 * i);
 }
 
 static void rope_neox(float *x, const float *cos_sin, size_t n_rot)
@@ -119,8 +112,7 @@ static void rope_neox(float *x, const float *cos_sin, size_t n_rot)
         vst1q_f32(x + i, a);
         vst1q_f32(x + half + i, b);
     }
-    for (; i < half; i++)
-        rotate_1(x + i, x + half + i, cos_sin + 2 * i);
+    for (; i < half; i++) rotate_1(x + i, x + half + i, cos_sin + 2 * i);
 }
 
 void lld_kernels_init_neon(lld_kernels *table)

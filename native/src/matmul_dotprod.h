@@ -16,8 +16,8 @@
 enum { LLD_PANEL_MIN_COLUMNS = 4 };
 
 /* out as in lld_matmul_fn, from panels of eight rows packed into scratch. */
-void lld_dotprod_panels(uint32_t type, float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,
-                        size_t n_rows, const lld_acts *x, void *scratch);
+void lld_dotprod_panels(uint32_t type, float *out, size_t out_stride, const uint8_t *w,
+                        size_t row_bytes, size_t n_rows, const lld_acts *x, void *scratch);
 
 /* Fill the table's entries of the quantized formats. */
 void lld_dotprod_init_matmul(lld_kernels *table);

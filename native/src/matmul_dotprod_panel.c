@@ -1,10 +1,10 @@
-/* matmul_dotprod_panel.c - dotprod (armv8.2) matmuls for many columns. Eight rows are unpacked once into
- * a panel of int8 in scratch (L1 or L2), then multiplied with four columns at a time.
+/* matmul_dotprod_panel.c - dotprod (armv8.2) matmuls for many columns. Eight rows are unpacked once
+ * into a panel of int8 in scratch (L1 or L2), then multiplied with four columns at a time.
  *
  * Panel: (K/4, 8, 4) int8, so that one 16-byte load holds four elements of four rows and SDOT by
- * element multiplies them with four elements of one column: the int32 results have lane = row. The
- * 16 accumulators (integer and float, 8 rows x 4 columns) and the operands fit the registers.
- * Behind it in scratch lie the float scales, and the integer scales of superblocks. */
+ * element multiplies them with four elements of one column: the int32 results have lane = row.
+ * The 16 accumulators (integer and float, 8 rows x 4 columns) and the operands fit the
+ * registers. Behind it in scratch lie the float scales, and the integer scales of superblocks. */
 #include "matmul_dotprod.h"
 
 #if defined(__aarch64__)
@@ -12,11 +12,11 @@
 enum { PANEL_ROWS = 8, PANEL_COLUMNS = 4 };
 
 typedef struct panel {
-    int8_t *q;          /* (K/4, 8, 4) */
-    float *d, *m;       /* (K/32, 8) or (K/256, 8); m: the additive scale, or dmin */
-    int16_t *scale;     /* superblocks: (K/16, 8) or (K/32, 8) */
-    int16_t (*min)[4];  /* superblocks: (2 row groups, K/256 * 16, 4) */
-    size_t n_rows;      /* rows to store, 1..8 */
+    int8_t *q;         /* (K/4, 8, 4) */
+    float *d, *m;      /* (K/32, 8) or (K/256, 8); m: the additive scale, or dmin */
+    int16_t *scale;    /* superblocks: (K/16, 8) or (K/32, 8) */
+    int16_t (*min)[4]; /* superblocks: (2 row groups, K/256 * 16, 4) */
+    size_t n_rows;     /* rows to store, 1..8 */
 } panel;
 
 static panel panel_in(void *scratch, size_t k)
@@ -39,8 +39,7 @@ LLD_INLINE int16_t (*panel_mins(const panel *p, size_t group, size_t b, size_t k
 LLD_INLINE void pack_16(int8_t *q, const int8x16_t rows[4][2], int i)
 {
     int32x4_t r[4];
-    for (int n = 0; n < 4; n++)
-        r[n] = vreinterpretq_s32_s8(rows[n][i]);
+    for (int n = 0; n < 4; n++) r[n] = vreinterpretq_s32_s8(rows[n][i]);
     int64x2_t even0 = vreinterpretq_s64_s32(vtrn1q_s32(r[0], r[1]));
     int64x2_t even1 = vreinterpretq_s64_s32(vtrn1q_s32(r[2], r[3]));
     int64x2_t odd0 = vreinterpretq_s64_s32(vtrn2q_s32(r[0], r[1]));
@@ -52,13 +51,13 @@ LLD_INLINE void pack_16(int8_t *q, const int8x16_t rows[4][2], int i)
 }
 
 /* One row group to rows first .. first+3 of the panel, 32-element blocks. */
-LLD_INLINE void pack_blocks(int type, const panel *p, size_t first, const lld_row_group *w, size_t k)
+LLD_INLINE void pack_blocks(int type, const panel *p, size_t first, const lld_row_group *w,
+                            size_t k)
 {
     size_t step = lld_block_bytes(type);
     for (size_t b = 0; b < k / LLD_QK; b++) {
         int8x16_t q[4][2];
-        for (int r = 0; r < 4; r++)
-            lld_unpack_block(type, w->row[r] + b * step, q[r]);
+        for (int r = 0; r < 4; r++) lld_unpack_block(type, w->row[r] + b * step, q[r]);
         for (int i = 0; i < 2; i++)
             pack_16(p->q + (b * LLD_QK + 16 * i) * PANEL_ROWS + 4 * first, q, i);
         vst1q_f32(p->d + b * PANEL_ROWS + first, lld_row_halves(w, b * step));
@@ -88,13 +87,11 @@ LLD_INLINE void pack_k(int type, const panel *p, size_t first, const lld_row_gro
 #pragma GCC unroll 4
             for (int g = 0; g < 4; g++) {
                 int8x16_t weights[4][2];
-                for (int r = 0; r < 4; r++)
-                    lld_unpack_k(type, w.row[r], half, g, weights[r]);
+                for (int r = 0; r < 4; r++) lld_unpack_k(type, w.row[r], half, g, weights[r]);
                 for (int i = 0; i < 2; i++)
                     pack_16(q + (128 * half + 32 * g + 16 * i) * PANEL_ROWS, weights, i);
             }
-        for (int r = 0; r < 4; r++)
-            w.row[r] += lld_k_block_bytes(type);
+        for (int r = 0; r < 4; r++) w.row[r] += lld_k_block_bytes(type);
     }
 }
 
@@ -118,19 +115,20 @@ typedef struct tile_f32 {
     } while (0)
 
 /* sum += 16 elements of eight rows times those of four columns, from y[c] + k on. */
-LLD_DOTPROD LLD_INLINE void dot_16(tile_i32 *sum, const int8_t *q, const int8_t *const y[PANEL_COLUMNS], size_t k)
+LLD_DOTPROD LLD_INLINE void dot_16(tile_i32 *sum, const int8_t *q,
+                                   const int8_t *const y[PANEL_COLUMNS], size_t k)
 {
     int8x16_t part[PANEL_COLUMNS];
 #pragma GCC unroll 4
-    for (int c = 0; c < PANEL_COLUMNS; c++)
-        part[c] = vld1q_s8(y[c] + k);
+    for (int c = 0; c < PANEL_COLUMNS; c++) part[c] = vld1q_s8(y[c] + k);
     DOT_LANE(0);
     DOT_LANE(1);
     DOT_LANE(2);
     DOT_LANE(3);
 }
 
-/* One cell: eight rows, up to four columns from `col` on. The last column is repeated, not stored. */
+/* One cell: eight rows, up to four columns from `col` on. The last column is repeated, not
+ * stored. */
 typedef struct panel_cell {
     const panel *p;
     const lld_acts *x;
@@ -142,8 +140,7 @@ LLD_INLINE tile_f32 zero_tile(void)
 {
     tile_f32 tile;
 #pragma GCC unroll 4
-    for (int c = 0; c < PANEL_COLUMNS; c++)
-        tile.v[c][0] = tile.v[c][1] = vdupq_n_f32(0.0f);
+    for (int c = 0; c < PANEL_COLUMNS; c++) tile.v[c][0] = tile.v[c][1] = vdupq_n_f32(0.0f);
     return tile;
 }
 
@@ -175,17 +172,17 @@ LLD_DOTPROD LLD_INLINE tile_f32 dot_blocks(int type, panel_cell cell)
                 size_t i = cell.column[c] * n_blocks + b;
                 float32x4_t scale = vmulq_n_f32(d, d_y[i]);
                 acc.v[c][h] = vfmaq_f32(acc.v[c][h], scale, vcvtq_f32_s32(sum.v[c][h]));
-                if (lld_block_has_min(type))
-                    acc.v[c][h] = vfmaq_n_f32(acc.v[c][h], m, s_y[i]);
+                if (lld_block_has_min(type)) acc.v[c][h] = vfmaq_n_f32(acc.v[c][h], m, s_y[i]);
             }
         }
     }
     return acc;
 }
 
-/* total += scale * products of sub-block j (counted from the row's start), eight rows x four columns. */
-LLD_DOTPROD LLD_INLINE void dot_sub_block(int type, const panel *p, const panel_cell *cell, size_t j,
-                                          tile_i32 *total)
+/* total += scale * products of sub-block j (counted from the row's start), eight rows x four
+ * columns. */
+LLD_DOTPROD LLD_INLINE void dot_sub_block(int type, const panel *p, const panel_cell *cell,
+                                          size_t j, tile_i32 *total)
 {
     size_t size = lld_k_is_16(type) ? 16 : 32;
     int16x8_t scale = vld1q_s16(p->scale + j * PANEL_ROWS);
@@ -216,8 +213,7 @@ LLD_DOTPROD LLD_INLINE tile_f32 dot_k(int type, panel_cell cell)
     for (size_t b = 0; b < n_blocks; b++) {
         tile_i32 total;
 #pragma GCC unroll 4
-        for (int c = 0; c < PANEL_COLUMNS; c++)
-            total.v[c][0] = total.v[c][1] = vdupq_n_s32(0);
+        for (int c = 0; c < PANEL_COLUMNS; c++) total.v[c][0] = total.v[c][1] = vdupq_n_s32(0);
         for (size_t j = b * n_sub; j < (b + 1) * n_sub; j++)
             dot_sub_block(type, &p, &cell, j, &total);
 #pragma GCC unroll 2
@@ -229,9 +225,9 @@ LLD_DOTPROD LLD_INLINE tile_f32 dot_k(int type, panel_cell cell)
                 size_t i = cell.column[c] * n_blocks + b;
                 float32x4_t scale = vmulq_n_f32(d, x->d[i]);
                 acc.v[c][h] = vfmaq_f32(acc.v[c][h], scale, vcvtq_f32_s32(total.v[c][h]));
-                if (!lld_k_has_min(type))
-                    continue;
-                int32x4_t mins = lld_k_dot_sums(type, panel_mins(&p, h, b, x->n_cols), x->sum16 + i * 16);
+                if (!lld_k_has_min(type)) continue;
+                int32x4_t mins =
+                    lld_k_dot_sums(type, panel_mins(&p, h, b, x->n_cols), x->sum16 + i * 16);
                 scale = vmulq_n_f32(dmin, x->d[i]);
                 acc.v[c][h] = vfmsq_f32(acc.v[c][h], scale, vcvtq_f32_s32(mins));
             }
@@ -250,10 +246,7 @@ typedef struct panel_format {
     {                                                                                              \
         pack_body(type, p, first, w, k);                                                           \
     }                                                                                              \
-    LLD_DOTPROD static tile_f32 dot_##name(panel_cell cell)                                        \
-    {                                                                                              \
-        return dot_body(type, cell);                                                               \
-    }
+    LLD_DOTPROD static tile_f32 dot_##name(panel_cell cell) { return dot_body(type, cell); }
 
 PANEL_FORMAT(q4_0, pack_blocks, dot_blocks, LLD_Q4_0)
 PANEL_FORMAT(q4_1, pack_blocks, dot_blocks, LLD_Q4_1)
@@ -277,8 +270,8 @@ static const panel_format formats[LLD_TYPE_COUNT] = {
     [LLD_Q6_K] = {pack_q6_k, dot_q6_k}, [LLD_IQ4_XS] = {pack_iq4_xs, dot_iq4_xs},
 };
 
-static void multiply_columns(const panel_format *format, const panel *p, const lld_acts *x, size_t col,
-                             float *out, size_t out_stride)
+static void multiply_columns(const panel_format *format, const panel *p, const lld_acts *x,
+                             size_t col, float *out, size_t out_stride)
 {
     size_t n = x->n_rows - col < PANEL_COLUMNS ? x->n_rows - col : PANEL_COLUMNS;
     panel_cell cell = {.p = p, .x = x};
@@ -290,13 +283,12 @@ static void multiply_columns(const panel_format *format, const panel *p, const l
     for (size_t c = 0; c < n; c++) {
         float *at = out + (col + c) * out_stride;
         lld_store_rows(at, sums.v[c][0], p->n_rows < 4 ? p->n_rows : 4);
-        if (p->n_rows > 4)
-            lld_store_rows(at + 4, sums.v[c][1], p->n_rows - 4);
+        if (p->n_rows > 4) lld_store_rows(at + 4, sums.v[c][1], p->n_rows - 4);
     }
 }
 
-void lld_dotprod_panels(uint32_t type, float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,
-                        size_t n_rows, const lld_acts *x, void *scratch)
+void lld_dotprod_panels(uint32_t type, float *out, size_t out_stride, const uint8_t *w,
+                        size_t row_bytes, size_t n_rows, const lld_acts *x, void *scratch)
 {
     const panel_format *format = &formats[type];
     panel p = panel_in(scratch, x->n_cols);

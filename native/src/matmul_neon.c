@@ -1,4 +1,5 @@
-/* matmul_neon.c - the walk over rows and columns that all NEON matmuls share. Does no arithmetic. */
+/* matmul_neon.c - the walk over rows and columns that all NEON matmuls share. Does no
+ * arithmetic. */
 #include "matmul_neon.h"
 
 #if defined(__aarch64__)
@@ -15,7 +16,8 @@ static size_t tile_columns(const lld_acts *x)
 }
 
 static void row_group_times_tile(const lld_cells *cells, float *out, size_t out_stride,
-                                 const lld_row_group *group, const lld_acts *x, size_t col, size_t end)
+                                 const lld_row_group *group, const lld_acts *x, size_t col,
+                                 size_t end)
 {
     while (col < end) {
         size_t left = end - col, width = left >= 3 && cells->four ? 4 : left >= 2 ? 2 : 1;

@@ -23,15 +23,17 @@ typedef struct lld_row_group {
     size_t n; /* rows to store, 1..4 */
 } lld_row_group;
 
-/* out[(col + c)*out_stride + r], r < w->n, c < n_cols <= the cell's width. out: the group's row 0, column 0. */
-typedef void (*lld_cell_fn)(float *out, size_t out_stride, const lld_row_group *w, const lld_acts *x,
-                            size_t col, size_t n_cols);
+/* out[(col + c)*out_stride + r], r < w->n, c < n_cols <= the cell's width. out: the group's row
+ * 0, column 0. */
+typedef void (*lld_cell_fn)(float *out, size_t out_stride, const lld_row_group *w,
+                            const lld_acts *x, size_t col, size_t n_cols);
 
 typedef struct lld_cells {
     lld_cell_fn one, two, four; /* by width; four may be NULL where it does not pay */
 } lld_cells;
 
-LLD_INLINE lld_row_group lld_row_group_at(const uint8_t *w, size_t row_bytes, size_t row, size_t n_rows)
+LLD_INLINE lld_row_group lld_row_group_at(const uint8_t *w, size_t row_bytes, size_t row,
+                                          size_t n_rows)
 {
     lld_row_group group = {.n = n_rows - row < 4 ? n_rows - row : 4};
     for (size_t r = 0; r < 4; r++)
@@ -53,28 +55,27 @@ LLD_INLINE void lld_store_rows(float *out, float32x4_t values, size_t n)
     }
     float lanes[4];
     vst1q_f32(lanes, values);
-    for (size_t r = 0; r < n; r++)
-        out[r] = lanes[r];
+    for (size_t r = 0; r < n; r++) out[r] = lanes[r];
 }
 
 /* A hint only: the address may lie beyond the tensor, hence no pointer arithmetic. */
 LLD_INLINE void lld_prefetch_rows(const lld_row_group *w, size_t offset)
 {
     for (int r = 0; r < 4; r++)
-        __builtin_prefetch((const void *)((uintptr_t)w->row[r] + offset + LLD_PREFETCH_BYTES), 0, 0);
+        __builtin_prefetch((const void *)((uintptr_t)w->row[r] + offset + LLD_PREFETCH_BYTES), 0,
+                           0);
 }
 
-/* The compiler must not hoist loads above this point: it would spill what it has no registers for. */
-LLD_INLINE void lld_keep_loads_below(void)
-{
-    __asm__ volatile("" ::: "memory");
-}
+/* The compiler must not hoist loads above this point: it would spill what it has no registers
+ * for. */
+LLD_INLINE void lld_keep_loads_below(void) { __asm__ volatile("" ::: "memory"); }
 
 /* Walk rows and columns in cells, columns in tiles that stay in L2. */
 void lld_neon_matmul(const lld_cells *cells, float *out, size_t out_stride, const uint8_t *w,
                      size_t row_bytes, size_t n_rows, const lld_acts *x);
 
-/* Fill the entries of a table: formats of 32-element blocks, of 256-element blocks, plain floats. */
+/* Fill the entries of a table: formats of 32-element blocks, of 256-element blocks, plain
+ * floats. */
 void lld_neon_init_blocks(lld_kernels *table);
 void lld_neon_init_k(lld_kernels *table);
 void lld_neon_init_floats(lld_kernels *table);
@@ -82,8 +83,8 @@ void lld_neon_init_attn(lld_kernels *table);
 
 /* The matmul function of a format, from its cells. */
 #define LLD_NEON_MATMUL(name, ...)                                                                 \
-    static void name##_matmul(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,  \
-                              size_t n_rows, const lld_acts *x, void *scratch)                    \
+    static void name##_matmul(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,   \
+                              size_t n_rows, const lld_acts *x, void *scratch)                     \
     {                                                                                              \
         (void)scratch;                                                                             \
         static const lld_cells cells = {__VA_ARGS__};                                              \
@@ -92,7 +93,7 @@ void lld_neon_init_attn(lld_kernels *table);
 
 /* One cell of `width` columns, its body the inline function `body(type, width, ...)`. */
 #define LLD_NEON_CELL(name, body, type, width)                                                     \
-    static void name(float *out, size_t out_stride, const lld_row_group *w, const lld_acts *x,    \
+    static void name(float *out, size_t out_stride, const lld_row_group *w, const lld_acts *x,     \
                      size_t col, size_t n_cols)                                                    \
     {                                                                                              \
         body(type, width, out, out_stride, w, x, col, n_cols);                                     \

@@ -1,11 +1,13 @@
-/* matmul_neon_blocks.c - NEON (armv8.0) matmuls of the formats with 32-element blocks: Q4_0 Q4_1 Q5_0
- * Q5_1 Q8_0 IQ4_NL. Owns the integer dot product inside a block and the float chain over blocks.
+/* matmul_neon_blocks.c - NEON (armv8.0) matmuls of the formats with 32-element blocks: Q4_0 Q4_1
+ * Q5_0 Q5_1 Q8_0 IQ4_NL. Owns the integer dot product inside a block and the float chain over
+ * blocks.
  *
- * Four rows share each load of activations. A row's 32 products are summed in 16 bits (SMULL, SMLAL:
- * one pipe on the A72, two products a lane and instruction), and the four rows are reduced together
- * by pairwise adds on the other pipe, so that the int32 sums, the scales and the outputs all have
- * lane = row. Bounds, with |y| <= 127: a lane of four products of 4 or 5 bits holds at most
- * 4*16*127 = 8128, after two pairwise adds 32512 < 32768; a lane of two 8-bit products 2*128*127. */
+ * Four rows share each load of activations. A row's 32 products are summed in 16 bits (SMULL,
+ * SMLAL: one pipe on the A72, two products a lane and instruction), and the four rows are
+ * reduced together by pairwise adds on the other pipe, so that the int32 sums, the scales and
+ * the outputs all have lane = row. Bounds, with |y| <= 127: a lane of four products of 4 or 5
+ * bits holds at most 4*16*127 = 8128, after two pairwise adds 32512 < 32768; a lane of two 8-bit
+ * products 2*128*127. */
 #include "matmul_neon.h"
 #include "matmul_neon_unpack.h"
 
@@ -61,25 +63,22 @@ LLD_INLINE void block_step(int type, int width, const lld_row_group *w, const co
 {
     size_t at = b * lld_block_bytes(type);
     int8x16_t q[4][2];
-    for (int r = 0; r < 4; r++)
-        lld_unpack_block(type, w->row[r] + at, q[r]);
+    for (int r = 0; r < 4; r++) lld_unpack_block(type, w->row[r] + at, q[r]);
     float32x4_t scale = lld_row_halves(w, at), min = scale;
-    if (lld_block_has_min(type))
-        min = lld_row_halves(w, at + offsetof(lld_block_q4_1, m));
+    if (lld_block_has_min(type)) min = lld_row_halves(w, at + offsetof(lld_block_q4_1, m));
 #pragma GCC unroll 4
     for (int c = 0; c < width; c++) {
-        if (c == 2)
-            lld_keep_loads_below();
+        if (c == 2) lld_keep_loads_below();
         int32_t start = lld_block_offset(type) ? lld_block_offset(type) * x[c].sum[b] : 0;
         int32x4_t sum = dot_rows(type, q, x[c].y + b * LLD_QK, start);
         acc[c] = vfmaq_f32(acc[c], vmulq_n_f32(scale, x[c].d[b]), vcvtq_f32_s32(sum));
-        if (lld_block_has_min(type))
-            acc[c] = vfmaq_n_f32(acc[c], min, x[c].s[b]);
+        if (lld_block_has_min(type)) acc[c] = vfmaq_n_f32(acc[c], min, x[c].s[b]);
     }
 }
 
-LLD_INLINE void blocks_cell(int type, int width, float *out, size_t out_stride, const lld_row_group *group,
-                            const lld_acts *acts, size_t col, size_t n_cols)
+LLD_INLINE void blocks_cell(int type, int width, float *out, size_t out_stride,
+                            const lld_row_group *group, const lld_acts *acts, size_t col,
+                            size_t n_cols)
 {
     const lld_row_group w = *group;
     size_t n_blocks = acts->n_cols / LLD_QK;
@@ -91,16 +90,13 @@ LLD_INLINE void blocks_cell(int type, int width, float *out, size_t out_stride, 
         acc[c] = vdupq_n_f32(0.0f);
     }
     for (size_t b = 0; b < n_blocks; b += width == 1 ? 2 : 1) {
-        if (width == 1)
-            lld_prefetch_rows(&w, b * lld_block_bytes(type));
+        if (width == 1) lld_prefetch_rows(&w, b * lld_block_bytes(type));
         block_step(type, width, &w, x, b, acc);
-        if (width == 1 && b + 1 < n_blocks)
-            block_step(type, width, &w, x, b + 1, acc);
+        if (width == 1 && b + 1 < n_blocks) block_step(type, width, &w, x, b + 1, acc);
     }
 #pragma GCC unroll 4
     for (int c = 0; c < width; c++)
-        if ((size_t)c < n_cols)
-            lld_store_rows(out + (col + c) * out_stride, acc[c], w.n);
+        if ((size_t)c < n_cols) lld_store_rows(out + (col + c) * out_stride, acc[c], w.n);
 }
 
 #define BLOCK_FORMAT(name, type)                                                                   \

@@ -1,13 +1,10 @@
-/* matmul_neon_float.c - NEON matmuls of unquantized weights: F32, F16, BF16. Owns the eight-lane chain:
- * lane k % 8 accumulates element k, as two vectors a row and column, then lld_reduce8. */
+/* matmul_neon_float.c - NEON matmuls of unquantized weights: F32, F16, BF16. Owns the eight-lane
+ * chain: lane k % 8 accumulates element k, as two vectors a row and column, then lld_reduce8. */
 #include "matmul_neon.h"
 
 #if defined(__aarch64__)
 
-LLD_INLINE size_t element_bytes(int type)
-{
-    return type == LLD_F32 ? 4 : 2;
-}
+LLD_INLINE size_t element_bytes(int type) { return type == LLD_F32 ? 4 : 2; }
 
 /* Elements k .. k+7 of a row. */
 LLD_INLINE void load_8(int type, const uint8_t *row, size_t k, float32x4_t w[2])
@@ -37,23 +34,25 @@ LLD_INLINE float load_1(int type, const uint8_t *row, size_t k)
     }
     uint16_t half;
     memcpy(&half, row + k * 2, sizeof half);
-    return type == LLD_F16 ? vgetq_lane_f32(vcvt_f32_f16(vcreate_f16(half)), 0)
-                           : vgetq_lane_f32(vreinterpretq_f32_u32(vdupq_n_u32((uint32_t)half << 16)), 0);
+    return type == LLD_F16
+               ? vgetq_lane_f32(vcvt_f32_f16(vcreate_f16(half)), 0)
+               : vgetq_lane_f32(vreinterpretq_f32_u32(vdupq_n_u32((uint32_t)half << 16)), 0);
 }
 
 /* The K % 8 last elements, then the sum of the lanes. */
-LLD_INLINE float finish(int type, const float32x4_t acc[2], const uint8_t *row, const float *x, size_t k, size_t n)
+LLD_INLINE float finish(int type, const float32x4_t acc[2], const uint8_t *row, const float *x,
+                        size_t k, size_t n)
 {
     float lanes[8];
     vst1q_f32(lanes, acc[0]);
     vst1q_f32(lanes + 4, acc[1]);
-    for (; k < n; k++)
-        lanes[k % 8] = __builtin_fmaf(load_1(type, row, k), x[k], lanes[k % 8]);
+    for (; k < n; k++) lanes[k % 8] = __builtin_fmaf(load_1(type, row, k), x[k], lanes[k % 8]);
     return lld_reduce8(lanes);
 }
 
-LLD_INLINE void float_cell(int type, int width, float *out, size_t out_stride, const lld_row_group *group,
-                           const lld_acts *acts, size_t col, size_t n_cols)
+LLD_INLINE void float_cell(int type, int width, float *out, size_t out_stride,
+                           const lld_row_group *group, const lld_acts *acts, size_t col,
+                           size_t n_cols)
 {
     size_t n = acts->n_cols, k = 0;
     lld_row_group w = *group;
@@ -61,12 +60,10 @@ LLD_INLINE void float_cell(int type, int width, float *out, size_t out_stride, c
     float32x4_t acc[2][4][2];
     for (int c = 0; c < width; c++) {
         x[c] = acts->f32 + lld_cell_column(col, n_cols, c) * n;
-        for (int r = 0; r < 4; r++)
-            acc[c][r][0] = acc[c][r][1] = vdupq_n_f32(0.0f);
+        for (int r = 0; r < 4; r++) acc[c][r][0] = acc[c][r][1] = vdupq_n_f32(0.0f);
     }
     for (; k + 8 <= n; k += 8) {
-        if (width == 1 && k % 16 == 0)
-            lld_prefetch_rows(&w, k * element_bytes(type));
+        if (width == 1 && k % 16 == 0) lld_prefetch_rows(&w, k * element_bytes(type));
         for (int r = 0; r < 4; r++) {
             float32x4_t weights[2];
             load_8(type, w.row[r], k, weights);

@@ -1,11 +1,11 @@
-/* matmul_neon_k.c - NEON (armv8.0) matmuls of the formats with 256-element blocks: Q2_K Q3_K Q4_K Q5_K
- * Q6_K IQ4_XS. Owns the integer sum over a superblock and the float chain over superblocks.
+/* matmul_neon_k.c - NEON (armv8.0) matmuls of the formats with 256-element blocks: Q2_K Q3_K Q4_K
+ * Q5_K Q6_K IQ4_XS. Owns the integer sum over a superblock and the float chain over superblocks.
  *
- * As in matmul_neon_blocks.c four rows are reduced together by pairwise adds in 16 bits, which leaves
- * two lanes a row; these are multiplied by the rows' sub-block scales on the way to 32 bits, so there
- * is one float step per 256. Bounds, with |y| <= 127: lanes of four products of 4 or 5 bits, or of
- * two of 6 bits, hold at most 8128, after two pairwise adds 32512 < 32768. Mins and offsets enter
- * through the activations' block sums. */
+ * As in matmul_neon_blocks.c four rows are reduced together by pairwise adds in 16 bits, which
+ * leaves two lanes a row; these are multiplied by the rows' sub-block scales on the way to 32
+ * bits, so there is one float step per 256. Bounds, with |y| <= 127: lanes of four products of 4
+ * or 5 bits, or of two of 6 bits, hold at most 8128, after two pairwise adds 32512 < 32768. Mins
+ * and offsets enter through the activations' block sums. */
 #include "matmul_neon.h"
 #include "matmul_neon_unpack.h"
 #include "matmul_neon_unpack_k.h"
@@ -53,14 +53,16 @@ LLD_INLINE row_sums dot_16(row_sums acc, int8x16_t w[4][2], const int8_t *y, int
         int8x16_t part = vld1q_s8(y + 16 * i);
         int16x8_t sum[4];
         for (int r = 0; r < 4; r++)
-            sum[r] = vmlal_high_s8(vmull_s8(vget_low_s8(w[r][i]), vget_low_s8(part)), w[r][i], part);
+            sum[r] =
+                vmlal_high_s8(vmull_s8(vget_low_s8(w[r][i]), vget_low_s8(part)), w[r][i], part);
         acc = add_scaled(acc, reduce_rows(sum), scale[i]);
     }
     return acc;
 }
 
 /* The same for one sub-block of 8-bit weights. */
-LLD_INLINE row_sums dot_wide(row_sums acc, int8x16_t w[4][2], const int8_t *y, const int16_t scale[4])
+LLD_INLINE row_sums dot_wide(row_sums acc, int8x16_t w[4][2], const int8_t *y,
+                             const int16_t scale[4])
 {
     int32x4_t sum[4];
     for (int r = 0; r < 4; r++) {
@@ -79,29 +81,27 @@ LLD_INLINE row_sums dot_wide(row_sums acc, int8x16_t w[4][2], const int8_t *y, c
     return acc;
 }
 
-/* A bound on the compiler's reordering: these sums are complete before anything after is loaded. Two
- * columns in flight keep the pipes busy; with more it runs out of registers and spills. */
+/* A bound on the compiler's reordering: these sums are complete before anything after is loaded.
+ * Two columns in flight keep the pipes busy; with more it runs out of registers and spills. */
 LLD_INLINE void finish_columns(row_sums *a, row_sums *b)
 {
     __asm__ volatile("" : "+w"(a->low), "+w"(a->high), "+w"(b->low), "+w"(b->high) : : "memory");
 }
 
-/* The integer sums of one superblock: sum[c] = scaled products of w (at the superblock) and y[c]. */
+/* The integer sums of one superblock: sum[c] = scaled products of w (at the superblock) and
+ * y[c]. */
 LLD_INLINE void superblock_sums(int type, int width, const lld_row_group *w, lld_k_scales *k,
                                 const int8_t *const y[4], row_sums sum[4])
 {
 #pragma GCC unroll 4
-    for (int c = 0; c < width; c++)
-        sum[c].low = sum[c].high = vdupq_n_s32(0);
+    for (int c = 0; c < width; c++) sum[c].low = sum[c].high = vdupq_n_s32(0);
     for (int half = 0; half < 2; half++) {
 #pragma GCC unroll 4
         for (int g = 0; g < 4; g++) {
             int8x16_t q[4][2];
             int j = 4 * half + g;
-            for (int r = 0; r < 4; r++)
-                lld_unpack_k(type, w->row[r], half, g, q[r]);
-            if (width == 1 && g % 2 == 0)
-                lld_prefetch_rows(w, 32 * j);
+            for (int r = 0; r < 4; r++) lld_unpack_k(type, w->row[r], half, g, q[r]);
+            if (width == 1 && g % 2 == 0) lld_prefetch_rows(w, 32 * j);
 #pragma GCC unroll 4
             for (int c = 0; c < width; c++) {
                 if (lld_k_is_wide(type))
@@ -110,15 +110,14 @@ LLD_INLINE void superblock_sums(int type, int width, const lld_row_group *w, lld
                     sum[c] = dot_16(sum[c], q, y[c] + 32 * j, k->scale + 2 * j);
                 else
                     sum[c] = dot_32(sum[c], q, y[c] + 32 * j, k->scale[j]);
-                if (c % 2)
-                    finish_columns(&sum[c - 1], &sum[c]);
+                if (c % 2) finish_columns(&sum[c - 1], &sum[c]);
             }
         }
     }
 }
 
-LLD_INLINE void k_cell(int type, int width, float *out, size_t out_stride, const lld_row_group *group,
-                       const lld_acts *x, size_t col, size_t n_cols)
+LLD_INLINE void k_cell(int type, int width, float *out, size_t out_stride,
+                       const lld_row_group *group, const lld_acts *x, size_t col, size_t n_cols)
 {
     size_t n_blocks = x->n_cols / LLD_QK_K, step = lld_k_block_bytes(type);
     lld_row_group w = *group;
@@ -142,13 +141,11 @@ LLD_INLINE void k_cell(int type, int width, float *out, size_t out_stride, const
             acc[c] = lld_k_float_step(type, acc[c], rows, &w, &k, x, column[c] * n_blocks + b);
             y[c] += LLD_QK_K;
         }
-        for (int r = 0; r < 4; r++)
-            w.row[r] += step;
+        for (int r = 0; r < 4; r++) w.row[r] += step;
     }
 #pragma GCC unroll 4
     for (int c = 0; c < width; c++)
-        if ((size_t)c < n_cols)
-            lld_store_rows(out + (col + c) * out_stride, acc[c], w.n);
+        if ((size_t)c < n_cols) lld_store_rows(out + (col + c) * out_stride, acc[c], w.n);
 }
 
 #define K_FORMAT(name, type)                                                                       \

@@ -12,13 +12,20 @@
 LLD_INLINE size_t lld_block_bytes(int type)
 {
     switch (type) {
-    case LLD_Q4_0: return sizeof(lld_block_q4_0);
-    case LLD_Q4_1: return sizeof(lld_block_q4_1);
-    case LLD_Q5_0: return sizeof(lld_block_q5_0);
-    case LLD_Q5_1: return sizeof(lld_block_q5_1);
-    case LLD_Q8_0: return sizeof(lld_block_q8_0);
-    case LLD_IQ4_NL: return sizeof(lld_block_iq4_nl);
-    default: __builtin_unreachable();
+    case LLD_Q4_0:
+        return sizeof(lld_block_q4_0);
+    case LLD_Q4_1:
+        return sizeof(lld_block_q4_1);
+    case LLD_Q5_0:
+        return sizeof(lld_block_q5_0);
+    case LLD_Q5_1:
+        return sizeof(lld_block_q5_1);
+    case LLD_Q8_0:
+        return sizeof(lld_block_q8_0);
+    case LLD_IQ4_NL:
+        return sizeof(lld_block_iq4_nl);
+    default:
+        __builtin_unreachable();
     }
 }
 
@@ -28,17 +35,11 @@ LLD_INLINE int32_t lld_block_offset(int type)
     return type == LLD_Q4_0 ? -8 : type == LLD_Q5_1 ? 16 : 0;
 }
 
-LLD_INLINE bool lld_block_has_min(int type)
-{
-    return type == LLD_Q4_1 || type == LLD_Q5_1;
-}
+LLD_INLINE bool lld_block_has_min(int type) { return type == LLD_Q4_1 || type == LLD_Q5_1; }
 
 /* Weights of 8 bits: a sum of four products does not fit 16 bits. The others reach at most
  * 4*15*127 = 7620 (unsigned nibbles) or 4*16*127 = 8128 (signed five bits). */
-LLD_INLINE bool lld_block_is_wide(int type)
-{
-    return type == LLD_Q8_0 || type == LLD_IQ4_NL;
-}
+LLD_INLINE bool lld_block_is_wide(int type) { return type == LLD_Q8_0 || type == LLD_IQ4_NL; }
 
 LLD_INLINE void lld_unpack_nibbles(const uint8_t *qs, uint8x16_t q[2])
 {
@@ -68,13 +69,19 @@ LLD_INLINE void lld_unpack_block(int type, const uint8_t *block, int8x16_t w[2])
 {
     uint8x16_t q[2];
     switch (type) {
-    case LLD_Q4_0: lld_unpack_nibbles(block + offsetof(lld_block_q4_0, qs), q); break;
-    case LLD_Q4_1: lld_unpack_nibbles(block + offsetof(lld_block_q4_1, qs), q); break;
+    case LLD_Q4_0:
+        lld_unpack_nibbles(block + offsetof(lld_block_q4_0, qs), q);
+        break;
+    case LLD_Q4_1:
+        lld_unpack_nibbles(block + offsetof(lld_block_q4_1, qs), q);
+        break;
     case LLD_Q5_0:
-        lld_unpack_five_bits(block + offsetof(lld_block_q5_0, qh), block + offsetof(lld_block_q5_0, qs), q);
+        lld_unpack_five_bits(block + offsetof(lld_block_q5_0, qh),
+                             block + offsetof(lld_block_q5_0, qs), q);
         break;
     case LLD_Q5_1:
-        lld_unpack_five_bits(block + offsetof(lld_block_q5_1, qh), block + offsetof(lld_block_q5_1, qs), q);
+        lld_unpack_five_bits(block + offsetof(lld_block_q5_1, qh),
+                             block + offsetof(lld_block_q5_1, qs), q);
         break;
     case LLD_Q8_0:
         q[0] = vld1q_u8(block + offsetof(lld_block_q8_0, qs));
@@ -87,20 +94,21 @@ LLD_INLINE void lld_unpack_block(int type, const uint8_t *block, int8x16_t w[2])
         q[1] = vqtbl1q_u8(table, q[1]);
         break;
     }
-    default: __builtin_unreachable();
+    default:
+        __builtin_unreachable();
     }
     w[0] = vreinterpretq_s8_u8(q[0]);
     w[1] = vreinterpretq_s8_u8(q[1]);
 }
 
-/* The f16 field at `offset` of four rows, lane = row. Gathered in general registers, whose pipes are
- * idle here: a lane load would cost a vector slot each. */
+/* The f16 field at `offset` of four rows, lane = row. Gathered in general registers, whose pipes
+ * are idle here: a lane load would cost a vector slot each. */
 LLD_INLINE float32x4_t lld_row_halves(const lld_row_group *w, size_t offset)
 {
     uint16_t half[4];
-    for (int r = 0; r < 4; r++)
-        memcpy(&half[r], w->row[r] + offset, sizeof half[r]);
-    uint64_t bits = half[0] | (uint64_t)half[1] << 16 | (uint64_t)half[2] << 32 | (uint64_t)half[3] << 48;
+    for (int r = 0; r < 4; r++) memcpy(&half[r], w->row[r] + offset, sizeof half[r]);
+    uint64_t bits =
+        half[0] | (uint64_t)half[1] << 16 | (uint64_t)half[2] << 32 | (uint64_t)half[3] << 48;
     return vcvt_f32_f16(vcreate_f16(bits));
 }
 

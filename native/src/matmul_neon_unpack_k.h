@@ -18,13 +18,20 @@ typedef struct lld_k_scales {
 LLD_INLINE size_t lld_k_block_bytes(int type)
 {
     switch (type) {
-    case LLD_Q2_K: return sizeof(lld_block_q2_k);
-    case LLD_Q3_K: return sizeof(lld_block_q3_k);
-    case LLD_Q4_K: return sizeof(lld_block_q4_k);
-    case LLD_Q5_K: return sizeof(lld_block_q5_k);
-    case LLD_Q6_K: return sizeof(lld_block_q6_k);
-    case LLD_IQ4_XS: return sizeof(lld_block_iq4_xs);
-    default: __builtin_unreachable();
+    case LLD_Q2_K:
+        return sizeof(lld_block_q2_k);
+    case LLD_Q3_K:
+        return sizeof(lld_block_q3_k);
+    case LLD_Q4_K:
+        return sizeof(lld_block_q4_k);
+    case LLD_Q5_K:
+        return sizeof(lld_block_q5_k);
+    case LLD_Q6_K:
+        return sizeof(lld_block_q6_k);
+    case LLD_IQ4_XS:
+        return sizeof(lld_block_iq4_xs);
+    default:
+        __builtin_unreachable();
     }
 }
 
@@ -40,24 +47,22 @@ LLD_INLINE bool lld_k_has_min(int type)
 
 /* Weights of 8 bits; the others reach at most 2*32*127 in a lane of two products (Q6_K) or
  * 4*16*127 in one of four. */
-LLD_INLINE bool lld_k_is_wide(int type)
-{
-    return type == LLD_IQ4_XS;
-}
+LLD_INLINE bool lld_k_is_wide(int type) { return type == LLD_IQ4_XS; }
 
 /* weight = unpacked + offset, as in lld_block_offset. */
-LLD_INLINE int32_t lld_k_offset(int type)
-{
-    return type == LLD_Q5_K ? 16 : 0;
-}
+LLD_INLINE int32_t lld_k_offset(int type) { return type == LLD_Q5_K ? 16 : 0; }
 
 LLD_INLINE size_t lld_k_d_offset(int type)
 {
     switch (type) {
-    case LLD_Q2_K: return offsetof(lld_block_q2_k, d);
-    case LLD_Q3_K: return offsetof(lld_block_q3_k, d);
-    case LLD_Q6_K: return offsetof(lld_block_q6_k, d);
-    default: return 0;
+    case LLD_Q2_K:
+        return offsetof(lld_block_q2_k, d);
+    case LLD_Q3_K:
+        return offsetof(lld_block_q3_k, d);
+    case LLD_Q6_K:
+        return offsetof(lld_block_q6_k, d);
+    default:
+        return 0;
     }
 }
 
@@ -67,8 +72,7 @@ LLD_INLINE size_t lld_k_d_offset(int type)
 LLD_INLINE void lld_unpack_q2(const uint8_t *block, int half, int g, uint8x16_t q[2])
 {
     const uint8_t *qs = block + offsetof(lld_block_q2_k, qs) + 32 * half;
-    for (int i = 0; i < 2; i++)
-        q[i] = vandq_u8(vld1q_u8(qs + 16 * i) >> (2 * g), vdupq_n_u8(3));
+    for (int i = 0; i < 2; i++) q[i] = vandq_u8(vld1q_u8(qs + 16 * i) >> (2 * g), vdupq_n_u8(3));
 }
 
 LLD_INLINE void lld_unpack_q3(const uint8_t *block, int half, int g, uint8x16_t q[2])
@@ -118,11 +122,21 @@ LLD_INLINE void lld_unpack_k(int type, const uint8_t *block, int half, int g, in
 {
     uint8x16_t q[2];
     switch (type) {
-    case LLD_Q2_K: lld_unpack_q2(block, half, g, q); break;
-    case LLD_Q3_K: lld_unpack_q3(block, half, g, q); break;
-    case LLD_Q4_K: lld_unpack_q4(block + offsetof(lld_block_q4_k, qs), half, g, q); break;
-    case LLD_Q5_K: lld_unpack_q5(block, half, g, q); break;
-    case LLD_Q6_K: lld_unpack_q6(block, half, g, q); break;
+    case LLD_Q2_K:
+        lld_unpack_q2(block, half, g, q);
+        break;
+    case LLD_Q3_K:
+        lld_unpack_q3(block, half, g, q);
+        break;
+    case LLD_Q4_K:
+        lld_unpack_q4(block + offsetof(lld_block_q4_k, qs), half, g, q);
+        break;
+    case LLD_Q5_K:
+        lld_unpack_q5(block, half, g, q);
+        break;
+    case LLD_Q6_K:
+        lld_unpack_q6(block, half, g, q);
+        break;
     case LLD_IQ4_XS: {
         /* 16 bytes a sub-block: low nibbles first, then high ones. */
         uint8x16_t table = vreinterpretq_u8_s8(vld1q_s8(lld_iq4_values));
@@ -131,7 +145,8 @@ LLD_INLINE void lld_unpack_k(int type, const uint8_t *block, int half, int g, in
         q[1] = vqtbl1q_u8(table, q[1]);
         break;
     }
-    default: __builtin_unreachable();
+    default:
+        __builtin_unreachable();
     }
     w[0] = vreinterpretq_s8_u8(q[0]);
     w[1] = vreinterpretq_s8_u8(q[1]);
@@ -141,8 +156,7 @@ LLD_INLINE void lld_unpack_k(int type, const uint8_t *block, int half, int g, in
 LLD_INLINE void lld_row_words(const lld_row_group *w, size_t offset, uint32x4_t words[4])
 {
     uint32x4_t r[4];
-    for (int i = 0; i < 4; i++)
-        r[i] = vreinterpretq_u32_u8(vld1q_u8(w->row[i] + offset));
+    for (int i = 0; i < 4; i++) r[i] = vreinterpretq_u32_u8(vld1q_u8(w->row[i] + offset));
     uint64x2_t even0 = vreinterpretq_u64_u32(vtrn1q_u32(r[0], r[1]));
     uint64x2_t even1 = vreinterpretq_u64_u32(vtrn1q_u32(r[2], r[3]));
     uint64x2_t odd0 = vreinterpretq_u64_u32(vtrn2q_u32(r[0], r[1]));
@@ -157,7 +171,8 @@ LLD_INLINE void lld_row_words(const lld_row_group *w, size_t offset, uint32x4_t 
 LLD_INLINE void lld_store_scales(int16_t out[4][4], uint32x4_t words, int8x16_t bias)
 {
     static const uint8_t transposed[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
-    int8x16_t bytes = vreinterpretq_s8_u8(vqtbl1q_u8(vreinterpretq_u8_u32(words), vld1q_u8(transposed)));
+    int8x16_t bytes =
+        vreinterpretq_s8_u8(vqtbl1q_u8(vreinterpretq_u8_u32(words), vld1q_u8(transposed)));
     bytes = vsubq_s8(bytes, bias);
     vst1q_s16(out[0], vmovl_s8(vget_low_s8(bytes)));
     vst1q_s16(out[2], vmovl_high_s8(bytes));
@@ -171,14 +186,16 @@ LLD_INLINE void lld_scales_q4(const uint32x4_t words[4], lld_k_scales *out)
     int8x16_t none = vdupq_n_s8(0);
     lld_store_scales(out->scale, vandq_u32(words[1], low6), none);
     lld_store_scales(out->min, vandq_u32(words[2], low6), none);
-    uint32x4_t scale = vorrq_u32(vandq_u32(words[3], low4), vandq_u32(vshrq_n_u32(words[1], 2), top2));
+    uint32x4_t scale =
+        vorrq_u32(vandq_u32(words[3], low4), vandq_u32(vshrq_n_u32(words[1], 2), top2));
     uint32x4_t min = vorrq_u32(vandq_u32(vshrq_n_u32(words[3], 4), low4),
                                vandq_u32(vshrq_n_u32(words[2], 2), top2));
     lld_store_scales(out->scale + 4, scale, none);
     lld_store_scales(out->min + 4, min, none);
 }
 
-/* Q3_K: sixteen 6-bit scales minus 32 in 12 bytes; words 1..3 when read from 4 bytes before them. */
+/* Q3_K: sixteen 6-bit scales minus 32 in 12 bytes; words 1..3 when read from 4 bytes before
+ * them. */
 LLD_INLINE void lld_scales_q3(const uint32x4_t words[4], lld_k_scales *out)
 {
     uint32x4_t low4 = vdupq_n_u32(0x0f0f0f0f), top2 = vdupq_n_u32(0x30303030);
@@ -187,8 +204,8 @@ LLD_INLINE void lld_scales_q3(const uint32x4_t words[4], lld_k_scales *out)
     uint32x4_t s0 = vorrq_u32(vandq_u32(words[1], low4), vandq_u32(vshlq_n_u32(high, 4), top2));
     uint32x4_t s1 = vorrq_u32(vandq_u32(words[2], low4), vandq_u32(vshlq_n_u32(high, 2), top2));
     uint32x4_t s2 = vorrq_u32(vandq_u32(vshrq_n_u32(words[1], 4), low4), vandq_u32(high, top2));
-    uint32x4_t s3 = vorrq_u32(vandq_u32(vshrq_n_u32(words[2], 4), low4),
-                              vandq_u32(vshrq_n_u32(high, 2), top2));
+    uint32x4_t s3 =
+        vorrq_u32(vandq_u32(vshrq_n_u32(words[2], 4), low4), vandq_u32(vshrq_n_u32(high, 2), top2));
     lld_store_scales(out->scale, s0, bias);
     lld_store_scales(out->scale + 4, s1, bias);
     lld_store_scales(out->scale + 8, s2, bias);
@@ -202,7 +219,8 @@ LLD_INLINE void lld_scales_iq4(const lld_row_group *w, lld_k_scales *out)
         lld_block_iq4_xs head;
         memcpy(&head, w->row[r], offsetof(lld_block_iq4_xs, qs));
         for (int j = 0; j < 8; j++) {
-            int low = head.scales_l[j / 2] >> (4 * (j % 2)) & 15, high = head.scales_h >> (2 * j) & 3;
+            int low = head.scales_l[j / 2] >> (4 * (j % 2)) & 15,
+                high = head.scales_h >> (2 * j) & 3;
             out->scale[j][r] = (int16_t)((low | high << 4) - 32);
         }
     }
@@ -226,8 +244,7 @@ LLD_INLINE void lld_k_scales_at(int type, const lld_row_group *w, lld_k_scales *
         break;
     case LLD_Q6_K:
         lld_row_words(w, offsetof(lld_block_q6_k, scales), words);
-        for (int i = 0; i < 4; i++)
-            lld_store_scales(out->scale + 4 * i, words[i], none);
+        for (int i = 0; i < 4; i++) lld_store_scales(out->scale + 4 * i, words[i], none);
         break;
     case LLD_Q2_K:
         lld_row_words(w, offsetof(lld_block_q2_k, scales), words);
@@ -236,7 +253,9 @@ LLD_INLINE void lld_k_scales_at(int type, const lld_row_group *w, lld_k_scales *
             lld_store_scales(out->min + 4 * i, vandq_u32(vshrq_n_u32(words[i], 4), low4), none);
         }
         break;
-    default: lld_scales_iq4(w, out); break;
+    default:
+        lld_scales_iq4(w, out);
+        break;
     }
 }
 
@@ -259,14 +278,14 @@ LLD_INLINE int32x4_t lld_k_dot_sums(int type, const int16_t (*rows)[4], const in
 {
     int16x8_t low = vld1q_s16(sum16), high = vld1q_s16(sum16 + 8);
     int32x4_t acc = vdupq_n_s32(0);
-    if (!lld_k_is_16(type))
-        return lld_dot_8_sums(acc, rows, vpaddq_s16(low, high));
+    if (!lld_k_is_16(type)) return lld_dot_8_sums(acc, rows, vpaddq_s16(low, high));
     return lld_dot_8_sums(lld_dot_8_sums(acc, rows, low), rows + 8, high);
 }
 
 /* The float steps of one superblock (that w points to) and one column; i: its index in x->d. */
-LLD_INLINE float32x4_t lld_k_float_step(int type, float32x4_t acc, int32x4_t sum, const lld_row_group *w,
-                                        const lld_k_scales *k, const lld_acts *x, size_t i)
+LLD_INLINE float32x4_t lld_k_float_step(int type, float32x4_t acc, int32x4_t sum,
+                                        const lld_row_group *w, const lld_k_scales *k,
+                                        const lld_acts *x, size_t i)
 {
     const int16_t *sum16 = x->sum16 + i * 16;
     float32x4_t d = lld_row_halves(w, lld_k_d_offset(type));

@@ -47,7 +47,8 @@ LLD_INLINE int8x16_t lld_neon_round_16(const float *x, float inverse)
     int16x4_t part[4];
     for (int i = 0; i < 4; i++)
         part[i] = vmovn_s32(vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4 * i), inverse)));
-    return vcombine_s8(vmovn_s16(vcombine_s16(part[0], part[1])), vmovn_s16(vcombine_s16(part[2], part[3])));
+    return vcombine_s8(vmovn_s16(vcombine_s16(part[0], part[1])),
+                       vmovn_s16(vcombine_s16(part[2], part[3])));
 }
 
 /* Quantize x: (n), n a multiple of 16, to y as kernels.h says, and return the scale. */
