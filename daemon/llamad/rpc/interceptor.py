@@ -94,9 +94,17 @@ async def _end(error: Exception, method: str, context: Context) -> None:
     if isinstance(error, grpc.aio.BaseError):  # the call is already over, nobody hears more
         raise error
     end = failure(error, request_id.get())
-    line = fields("call failed", method=method, request=request_id.get(), code=end.code.name)
-    if end.code is grpc.StatusCode.INTERNAL:
-        log.error("%s error=%s", line, type(error).__name__, exc_info=error)
-    else:
-        log.info("%s %s", line, fields("reason=" + end.metadata[0][1], message=end.message))
+    internal = end.code is grpc.StatusCode.INTERNAL
+    log.log(
+        logging.ERROR if internal else logging.INFO,
+        fields(
+            "call failed",
+            method=method,
+            request=request_id.get(),
+            code=end.code.name,
+            reason=end.reason,
+            message=str(error) if internal else end.message,
+        ),
+        exc_info=error if internal else None,
+    )
     await context.abort(end.code, end.message, end.metadata)

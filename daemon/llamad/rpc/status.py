@@ -32,9 +32,10 @@ _MAX_DETAIL_BYTES = 1024  # trailing metadata is limited to 8 KiB by gRPC's defa
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a failed call ends: status code, message and trailing metadata."""
+    """How a failed call ends: status code, reason, message and trailing metadata."""
 
     code: grpc.StatusCode
+    reason: str
     message: str
     metadata: tuple[tuple[str, str], ...]
 
@@ -44,9 +45,11 @@ def failure(error: BaseException, request_id: str) -> Failure:
     if not isinstance(error, LlamadError) or error.kind is ErrorKind.INTERNAL:
         message = f"internal error, see the service's journal for request {request_id}"
         reason = error.reason if isinstance(error, LlamadError) else "INTERNAL"
-        return Failure(grpc.StatusCode.INTERNAL, message, _metadata(reason, request_id, None))
+        metadata = _metadata(reason, request_id, None)
+        return Failure(grpc.StatusCode.INTERNAL, reason, message, metadata)
     return Failure(
         STATUS_CODES[error.kind],
+        error.reason,
         _shorten(error.message),
         _metadata(error.reason, request_id, error.retry_after_seconds),
     )
