@@ -31,11 +31,12 @@ typedef enum lld_status {
     LLD_ERR_MEMORY = 5,      /* memory could not be allocated or locked */
     LLD_ERR_CANCELLED = 6,   /* lld_engine_cancel was called; the KV cache is as before the step */
     LLD_ERR_KV_FULL = 7,     /* no free KV block; the KV cache is as before the step */
-    LLD_ERR_FAULT = 8,       /* the mapped file lost pages (shrunk, replaced, I/O error): the model is dead */
+    LLD_ERR_FAULT = 8,       /* the mapped file lost pages (cut, I/O error): the model is dead */
     LLD_ERR_NUMERIC = 9      /* logits are NaN or infinite: broken weights */
 } lld_status;
 
-/* One line for the last failure on this thread: names the thing, the fault and the limit. Never NULL. */
+/* One line for the last failure on this thread: names the thing, the fault and the limit. Never
+ * NULL. */
 const char *lld_error_message(void);
 
 const char *lld_version(void);
@@ -51,31 +52,41 @@ const char *lld_cpu_kernel_set(const char *cpu);
 
 typedef struct lld_file lld_file; /* an open, mapped and parsed GGUF file */
 
-typedef enum lld_gguf_type { /* GGUF specification, "gguf_metadata_value_type" */
-    LLD_GGUF_UINT8 = 0, LLD_GGUF_INT8 = 1, LLD_GGUF_UINT16 = 2, LLD_GGUF_INT16 = 3,
-    LLD_GGUF_UINT32 = 4, LLD_GGUF_INT32 = 5, LLD_GGUF_FLOAT32 = 6, LLD_GGUF_BOOL = 7,
-    LLD_GGUF_STRING = 8, LLD_GGUF_ARRAY = 9, LLD_GGUF_UINT64 = 10, LLD_GGUF_INT64 = 11,
+/* GGUF specification, "gguf_metadata_value_type". */
+typedef enum lld_gguf_type {
+    LLD_GGUF_UINT8 = 0,
+    LLD_GGUF_INT8 = 1,
+    LLD_GGUF_UINT16 = 2,
+    LLD_GGUF_INT16 = 3,
+    LLD_GGUF_UINT32 = 4,
+    LLD_GGUF_INT32 = 5,
+    LLD_GGUF_FLOAT32 = 6,
+    LLD_GGUF_BOOL = 7,
+    LLD_GGUF_STRING = 8,
+    LLD_GGUF_ARRAY = 9,
+    LLD_GGUF_UINT64 = 10,
+    LLD_GGUF_INT64 = 11,
     LLD_GGUF_FLOAT64 = 12
 } lld_gguf_type;
 
-typedef struct lld_kv {   /* one metadata entry; the pointers point into the mapped file */
-    const char *key;      /* UTF-8, not terminated */
-    size_t key_length;    /* bytes */
-    uint32_t type;        /* lld_gguf_type */
-    uint32_t element_type;/* of an array; else equal to type */
-    uint64_t count;       /* elements of an array; else 1 */
-    const uint8_t *data;  /* little-endian values; a string is its bytes; an array of strings is
-                             (uint64 length, bytes) repeated, each checked to lie inside the file */
+typedef struct lld_kv {    /* one metadata entry; the pointers point into the mapped file */
+    const char *key;       /* UTF-8, not terminated */
+    size_t key_length;     /* bytes */
+    uint32_t type;         /* lld_gguf_type */
+    uint32_t element_type; /* of an array; else equal to type */
+    uint64_t count;        /* elements of an array; else 1 */
+    const uint8_t *data;   /* little-endian values; a string is its bytes; an array of strings is
+                              (uint64 length, bytes) repeated, each inside the file */
     size_t data_bytes;
 } lld_kv;
 
 typedef struct lld_tensor { /* one tensor; checked to lie inside the file */
     const char *name;       /* UTF-8, not terminated */
     size_t name_length;
-    uint32_t type;          /* GGML type id */
-    uint32_t n_dims;        /* 1..4 */
-    uint64_t dims[4];       /* dims[0] = row length (the fastest dimension); unused ones are 1 */
-    uint64_t file_offset;   /* bytes from the start of the file */
+    uint32_t type;        /* GGML type id */
+    uint32_t n_dims;      /* 1..4 */
+    uint64_t dims[4];     /* dims[0] = row length (the fastest dimension); unused ones are 1 */
+    uint64_t file_offset; /* bytes from the start of the file */
     uint64_t bytes;
     const uint8_t *data;
 } lld_tensor;
@@ -92,15 +103,16 @@ int lld_file_tensor(const lld_file *file, size_t index, lld_tensor *out);
 /* "Q4_0" and so on for a GGML type id; NULL when this engine does not know it. */
 const char *lld_type_name(uint32_t type);
 
-/* Dequantize one row of n elements. n must be a multiple of the type's block, and src_bytes the size
- * of such a row. src is aligned to 2 bytes. dst: (n) float32. */
+/* Dequantize one row of n elements. n must be a multiple of the type's block, and src_bytes the
+ * size of such a row. src is aligned to 2 bytes. dst: (n) float32. */
 int lld_dequantize(uint32_t type, const void *src, size_t src_bytes, size_t n, float *dst);
 
 /* Quantize n_rows rows of n_cols weights to `type`, in dst: n_rows rows of lld_type_row_bytes. src:
  * (n_rows, n_cols) float32. importance: (n_cols) weights >= 0 of the squared errors of each column,
  * or NULL; formats without a search (F32 F16 BF16 Q8_0) ignore it. dst is aligned to 2 bytes. The
- * bytes are the same for every n_threads (1..64) and machine. LLD_ERR_NUMERIC names the row and column
- * of the first weight that is NaN, infinite or beyond the type's range; dst is then undefined. */
+ * bytes are the same for every n_threads (1..64) and machine. LLD_ERR_NUMERIC names the row and
+ * column of the first weight that is NaN, infinite or beyond the type's range; dst is then
+ * undefined. */
 int lld_quantize(uint32_t type, const float *src, size_t n_rows, size_t n_cols,
                  const float *importance, void *dst, uint32_t n_threads);
 
@@ -108,8 +120,8 @@ int lld_quantize(uint32_t type, const float *src, size_t n_rows, size_t n_cols,
 int lld_requantize(uint32_t src_type, const void *src, uint32_t type, size_t n_rows, size_t n_cols,
                    const float *importance, void *dst, uint32_t n_threads);
 
-/* Bytes of a row of n_cols weights; 0 for a type that is not supported or n_cols that is no multiple of
- * its block. */
+/* Bytes of a row of n_cols weights; 0 for a type that is not supported or n_cols that is no
+ * multiple of its block. */
 size_t lld_type_bytes(uint32_t type, size_t n_cols);
 
 /* ---- model ----------------------------------------------------------------------------------- */
@@ -119,8 +131,8 @@ typedef struct lld_model lld_model; /* a mapped model: immutable hyperparameters
 typedef struct lld_model_info {
     char architecture[32];
     uint32_t n_layers, dim, hidden_dim, n_heads, n_kv_heads, head_dim, vocab_size, n_ctx_train;
-    uint64_t file_bytes;   /* size of the file */
-    uint64_t weight_bytes; /* bytes of all tensors used by forward */
+    uint64_t file_bytes;     /* size of the file */
+    uint64_t weight_bytes;   /* bytes of all tensors used by forward */
     uint64_t streamed_bytes; /* bytes of weights read for one decoded token */
     uint64_t kv_bytes_per_token_f16, kv_bytes_per_token_q8_0;
 } lld_model_info;
@@ -134,8 +146,9 @@ void lld_model_get_info(const lld_model *model, lld_model_info *out);
  * engine's. *stop (may be NULL) is polled: nonzero ends the work early with LLD_ERR_CANCELLED. */
 int lld_model_populate(lld_model *model, const volatile int32_t *stop);
 
-/* Copy the weights into anonymous memory with transparent huge pages, in place of the mapped file: the
- * memory is no longer reclaimable, but reads faster (1.1x to 1.35x on x86-64). Before any engine runs. */
+/* Copy the weights into anonymous memory with transparent huge pages, in place of the mapped file:
+ * the memory is no longer reclaimable, but reads faster (1.1x to 1.35x on x86-64). Before any
+ * engine runs. */
 int lld_model_use_huge_pages(lld_model *model, const volatile int32_t *stop);
 
 /* mlock weights in file order, up to max_bytes; *locked_bytes says how much was locked. Fewer bytes
@@ -149,14 +162,15 @@ typedef struct lld_engine lld_engine; /* threads, scratch and KV cache over one 
 typedef enum lld_kv_type { LLD_KV_F16 = 0, LLD_KV_Q8_0 = 1 } lld_kv_type;
 
 typedef struct lld_engine_params {
-    uint32_t n_threads;    /* 1..64, the calling thread included */
-    uint32_t n_ctx;        /* most tokens in one sequence, 1..2^20 */
-    uint32_t n_sequences;  /* sequence slots 0..n_sequences-1, 1..256 */
-    uint32_t n_kv_tokens;  /* KV cache capacity over all sequences, rounded up to blocks; 0 = n_ctx * n_sequences */
-    uint32_t n_batch;      /* most rows in one forward, 1..4096 */
-    uint32_t n_logits;     /* most rows of logits kept from one forward, 1..n_batch */
-    uint32_t kv_type;      /* lld_kv_type */
-    const char *cpu;       /* as for lld_cpu_kernel_set */
+    uint32_t n_threads;   /* 1..64, the calling thread included */
+    uint32_t n_ctx;       /* most tokens in one sequence, 1..2^20 */
+    uint32_t n_sequences; /* sequence slots 0..n_sequences-1, 1..256 */
+    uint32_t n_kv_tokens; /* KV cache capacity over all sequences, rounded up to blocks; 0 = n_ctx *
+                             n_sequences */
+    uint32_t n_batch;     /* most rows in one forward, 1..4096 */
+    uint32_t n_logits;    /* most rows of logits kept from one forward, 1..n_batch */
+    uint32_t kv_type;     /* lld_kv_type */
+    const char *cpu;      /* as for lld_cpu_kernel_set */
 } lld_engine_params;
 
 typedef struct lld_engine_info {
@@ -171,9 +185,10 @@ void lld_engine_destroy(lld_engine *engine);
 void lld_engine_get_info(const lld_engine *engine, lld_engine_info *out);
 
 /* Run n_rows rows (token, sequence, position) through the model. Rows of one sequence must be
- * consecutive in the arrays, in position order, and continue that sequence: the first position is the
- * sequence's length. Row i's logits are kept when wants_logits[i] != 0: the k-th kept row is row k of
- * lld_engine_logits(), valid until the next forward. On any error no sequence has changed. */
+ * consecutive in the arrays, in position order, and continue that sequence: the first position is
+ * the sequence's length. Row i's logits are kept when wants_logits[i] != 0: the k-th kept row is
+ * row k of lld_engine_logits(), valid until the next forward. On any error no sequence has changed.
+ */
 int lld_engine_forward(lld_engine *engine, const int32_t *tokens, const uint32_t *sequences,
                        const uint32_t *positions, const uint8_t *wants_logits, size_t n_rows);
 
@@ -181,7 +196,8 @@ int lld_engine_forward(lld_engine *engine, const int32_t *tokens, const uint32_t
 const float *lld_engine_logits(const lld_engine *engine, size_t k);
 
 /* The cancel flag, read between layers. Any thread may set it. lld_engine_forward returns
- * LLD_ERR_CANCELLED while it is set, and never clears it: the caller does, before it composes a step. */
+ * LLD_ERR_CANCELLED while it is set, and never clears it: the caller does, before it composes a
+ * step. */
 void lld_engine_cancel(lld_engine *engine);
 void lld_engine_cancel_clear(lld_engine *engine);
 
@@ -193,18 +209,19 @@ uint32_t lld_sequence_length(const lld_engine *engine, uint32_t sequence);
 
 /* ---- sampler --------------------------------------------------------------------------------- */
 
-typedef struct lld_sampler lld_sampler; /* parameters, random state and penalty window of one sequence */
+typedef struct lld_sampler
+    lld_sampler; /* parameters, random state and penalty window of one sequence */
 
 typedef struct lld_sampling {
-    float temperature;        /* 0 = greedy; >= 0 */
-    int32_t top_k;            /* 0 = off */
-    float top_p;              /* (0, 1], 1 = off */
-    float min_p;              /* [0, 1), 0 = off */
-    float typical_p;          /* (0, 1], 1 = off */
-    float repeat_penalty;     /* > 0, 1 = off */
-    int32_t repeat_last_n;    /* window of the three penalties in tokens: 0 = off, -1 = all */
-    float presence_penalty;   /* [-2, 2], 0 = off */
-    float frequency_penalty;  /* [-2, 2], 0 = off */
+    float temperature;       /* 0 = greedy; >= 0 */
+    int32_t top_k;           /* 0 = off */
+    float top_p;             /* (0, 1], 1 = off */
+    float min_p;             /* [0, 1), 0 = off */
+    float typical_p;         /* (0, 1], 1 = off */
+    float repeat_penalty;    /* > 0, 1 = off */
+    int32_t repeat_last_n;   /* window of the three penalties in tokens: 0 = off, -1 = all */
+    float presence_penalty;  /* [-2, 2], 0 = off */
+    float frequency_penalty; /* [-2, 2], 0 = off */
     uint64_t seed;
 } lld_sampling;
 
@@ -216,9 +233,9 @@ void lld_sampler_destroy(lld_sampler *sampler);
 /* Put one token of the prompt into the penalty window (sampled tokens enter it by themselves). */
 void lld_sampler_accept(lld_sampler *sampler, int32_t token);
 
-/* Draw the next token from logits: (vocab_size) float32, left unchanged. Draw i of a seed is the same
- * whatever else runs. *logprob (may be NULL) is the natural log-probability of the token under the
- * unmodified logits. LLD_ERR_NUMERIC when no logit is finite or one is NaN. */
+/* Draw the next token from logits: (vocab_size) float32, left unchanged. Draw i of a seed is the
+ * same whatever else runs. *logprob (may be NULL) is the natural log-probability of the token under
+ * the unmodified logits. LLD_ERR_NUMERIC when no logit is finite or one is NaN. */
 int lld_sampler_sample(lld_sampler *sampler, const float *logits, int32_t *token, float *logprob);
 
 /* Natural log-probability of token under logits (vocab_size) float32, computed in double. */

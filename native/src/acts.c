@@ -1,10 +1,7 @@
 /* acts.c - see acts.h. */
 #include "acts.h"
 
-static size_t align64(size_t n)
-{
-    return (n + 63) & ~(size_t)63;
-}
+static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
 void *lld_arena_take(lld_arena *arena, size_t n, size_t element_bytes)
 {

@@ -8,10 +8,7 @@
 
 enum { TILE_QUERIES = 32, BLOCKS_PER_CHUNK = LLD_ATTENTION_CHUNK / LLD_KV_BLOCK };
 
-static uint32_t max_queries(const lld_attention *a)
-{
-    return a->tile_rows * a->group;
-}
+static uint32_t max_queries(const lld_attention *a) { return a->tile_rows * a->group; }
 
 void lld_attention_take(lld_arena *arena, lld_attention *a, uint32_t n_batch, uint32_t n_ctx)
 {
@@ -21,8 +18,9 @@ void lld_attention_take(lld_arena *arena, lld_attention *a, uint32_t n_batch, ui
     a->max_tiles = n_batch + LLD_ATTENTION_SPLIT_ROWS * a->max_chunks;
     a->q_scale = (float)(1.0 / sqrt((double)a->head_dim));
     a->tiles = lld_arena_take(arena, a->max_tiles, sizeof *a->tiles);
-    a->partials = lld_arena_take(arena, (size_t)LLD_ATTENTION_SPLIT_ROWS * a->n_heads * a->max_chunks,
-                                 (a->head_dim + 2) * sizeof(float));
+    a->partials =
+        lld_arena_take(arena, (size_t)LLD_ATTENTION_SPLIT_ROWS * a->n_heads * a->max_chunks,
+                       (a->head_dim + 2) * sizeof(float));
 }
 
 void lld_attention_scratch_take(lld_arena *arena, const lld_attention *a, lld_attention_scratch *s)
@@ -47,8 +45,11 @@ static void plan_run(lld_attention *a, const lld_run *run, uint32_t index, bool 
 {
     uint32_t step = split ? 1 : a->tile_rows;
     for (uint32_t r = 0; r < run->n_rows; r += step) {
-        lld_attention_tile tile = {.run = index, .first_row = run->first_row + r, .position = run->position + r,
-                                   .n_rows = run->n_rows - r < step ? run->n_rows - r : step, .split = split};
+        lld_attention_tile tile = {.run = index,
+                                   .first_row = run->first_row + r,
+                                   .position = run->position + r,
+                                   .n_rows = run->n_rows - r < step ? run->n_rows - r : step,
+                                   .split = split};
         uint32_t n_chunks = chunks_for(tile.position + tile.n_rows);
         for (uint32_t c = 0; c < (split ? n_chunks : 1); c++) {
             tile.chunk_begin = c;
@@ -61,16 +62,16 @@ static void plan_run(lld_attention *a, const lld_run *run, uint32_t index, bool 
 void lld_attention_plan(lld_attention *a, const lld_run *runs, size_t n_runs, size_t n_rows)
 {
     a->n_tiles = 0;
-    for (size_t i = 0; i < n_runs; i++) plan_run(a, &runs[i], (uint32_t)i, n_rows <= LLD_ATTENTION_SPLIT_ROWS);
+    for (size_t i = 0; i < n_runs; i++)
+        plan_run(a, &runs[i], (uint32_t)i, n_rows <= LLD_ATTENTION_SPLIT_ROWS);
 }
 
-bool lld_attention_is_split(const lld_attention *a)
-{
-    return a->n_tiles > 0 && a->tiles[0].split;
-}
+bool lld_attention_is_split(const lld_attention *a) { return a->n_tiles > 0 && a->tiles[0].split; }
 
-/* Fold the next chunk's (m, l, o) into the total, in position order. A chunk of no visible key has l = 0. */
-static void merge_chunk(float *total_m, float *total_l, float *total_o, float m, float l, const float *o, uint32_t n)
+/* Fold the next chunk's (m, l, o) into the total, in position order. A chunk of no visible key has
+ * l = 0. */
+static void merge_chunk(float *total_m, float *total_l, float *total_o, float m, float l,
+                        const float *o, uint32_t n)
 {
     if (l == 0.0f) return;
     if (*total_l == 0.0f) {
@@ -91,29 +92,35 @@ static void write_out(float *out, const float *total_o, float total_l, uint32_t 
     for (uint32_t d = 0; d < n; d++) out[d] = total_o[d] / total_l;
 }
 
-static void pack_queries(const lld_attention *a, const lld_attention_tile *t, uint32_t kv_head, const float *q, float *packed)
+static void pack_queries(const lld_attention *a, const lld_attention_tile *t, uint32_t kv_head,
+                         const float *q, float *packed)
 {
     size_t per_head = a->head_dim;
     for (uint32_t r = 0; r < t->n_rows; r++) {
-        const float *row = q + ((size_t)(t->first_row + r) * a->n_heads + (size_t)kv_head * a->group) * per_head;
+        const float *row =
+            q + ((size_t)(t->first_row + r) * a->n_heads + (size_t)kv_head * a->group) * per_head;
         float *to = packed + (size_t)r * a->group * per_head;
         for (size_t i = 0; i < a->group * per_head; i++) to[i] = row[i] * a->q_scale;
     }
 }
 
 /* Scores of every query against the first n_visible tokens of a chunk become softmax numerators. */
-static void chunk_scores(const lld_attention *a, const lld_attention_tile *t, const uint32_t *blocks, uint32_t layer,
-                         uint32_t kv_head, uint32_t chunk, uint32_t n_visible, lld_attention_scratch *s)
+static void chunk_scores(const lld_attention *a, const lld_attention_tile *t,
+                         const uint32_t *blocks, uint32_t layer, uint32_t kv_head, uint32_t chunk,
+                         uint32_t n_visible, lld_attention_scratch *s)
 {
     const lld_kernels *k = a->kernels;
-    uint32_t n_q = t->n_rows * a->group, padded = (n_visible + LLD_KV_BLOCK - 1) / LLD_KV_BLOCK * LLD_KV_BLOCK;
+    uint32_t n_q = t->n_rows * a->group,
+             padded = (n_visible + LLD_KV_BLOCK - 1) / LLD_KV_BLOCK * LLD_KV_BLOCK;
     for (uint32_t b = 0; b < padded / LLD_KV_BLOCK; b++) {
         lld_kv_head head = lld_kv_head_at(a->cache, blocks[b], layer, kv_head);
         float *scores = s->scores + b * LLD_KV_BLOCK;
         if (a->cache->type == LLD_KV_F16)
-            k->attn_scores_f16(scores, LLD_ATTENTION_CHUNK, s->q, a->head_dim, n_q, head.k, a->head_dim);
+            k->attn_scores_f16(scores, LLD_ATTENTION_CHUNK, s->q, a->head_dim, n_q, head.k,
+                               a->head_dim);
         else
-            k->attn_scores_q8(scores, LLD_ATTENTION_CHUNK, s->q, a->head_dim, n_q, head.k, head.kd, a->head_dim);
+            k->attn_scores_q8(scores, LLD_ATTENTION_CHUNK, s->q, a->head_dim, n_q, head.k, head.kd,
+                              a->head_dim);
     }
     for (uint32_t i = 0; i < n_q; i++) {
         float *scores = s->scores + (size_t)i * LLD_ATTENTION_CHUNK;
@@ -127,8 +134,9 @@ static void chunk_scores(const lld_attention *a, const lld_attention_tile *t, co
     }
 }
 
-static void chunk_values(const lld_attention *a, const lld_attention_tile *t, const uint32_t *blocks, uint32_t layer,
-                         uint32_t kv_head, uint32_t n_visible, lld_attention_scratch *s)
+static void chunk_values(const lld_attention *a, const lld_attention_tile *t,
+                         const uint32_t *blocks, uint32_t layer, uint32_t kv_head,
+                         uint32_t n_visible, lld_attention_scratch *s)
 {
     const lld_kernels *k = a->kernels;
     uint32_t n_q = t->n_rows * a->group;
@@ -138,22 +146,26 @@ static void chunk_values(const lld_attention *a, const lld_attention_tile *t, co
         uint32_t left = n_visible - b * LLD_KV_BLOCK, n = left < LLD_KV_BLOCK ? left : LLD_KV_BLOCK;
         const float *p = s->scores + b * LLD_KV_BLOCK;
         if (a->cache->type == LLD_KV_F16)
-            k->attn_values_f16(s->o, a->head_dim, p, LLD_ATTENTION_CHUNK, n_q, head.v, a->head_dim, n);
+            k->attn_values_f16(s->o, a->head_dim, p, LLD_ATTENTION_CHUNK, n_q, head.v, a->head_dim,
+                               n);
         else
-            k->attn_values_q8(s->o, a->head_dim, p, LLD_ATTENTION_CHUNK, n_q, head.v, head.vd, a->head_dim, n);
+            k->attn_values_q8(s->o, a->head_dim, p, LLD_ATTENTION_CHUNK, n_q, head.v, head.vd,
+                              a->head_dim, n);
     }
 }
 
 static float *partial_at(const lld_attention *a, uint32_t row, uint32_t head, uint32_t chunk)
 {
-    return a->partials + (((size_t)row * a->n_heads + head) * a->max_chunks + chunk) * (a->head_dim + 2);
+    return a->partials +
+           (((size_t)row * a->n_heads + head) * a->max_chunks + chunk) * (a->head_dim + 2);
 }
 
-void lld_attention_run(const lld_attention *a, size_t unit, const lld_run *runs, uint32_t layer, const float *q,
-                       float *out, lld_attention_scratch *s)
+void lld_attention_run(const lld_attention *a, size_t unit, const lld_run *runs, uint32_t layer,
+                       const float *q, float *out, lld_attention_scratch *s)
 {
     const lld_attention_tile *t = &a->tiles[unit / a->n_kv_heads];
-    uint32_t kv_head = (uint32_t)(unit % a->n_kv_heads), n_q = t->n_rows * a->group, hd = a->head_dim;
+    uint32_t kv_head = (uint32_t)(unit % a->n_kv_heads), n_q = t->n_rows * a->group,
+             hd = a->head_dim;
     const uint32_t *blocks = a->cache->sequences[runs[t->run].sequence].blocks;
     uint32_t n_tokens = t->position + t->n_rows; /* that the tile's last row sees */
 
@@ -166,8 +178,8 @@ void lld_attention_run(const lld_attention *a, size_t unit, const lld_run *runs,
         chunk_scores(a, t, chunk_blocks, layer, kv_head, chunk, n_visible, s);
         chunk_values(a, t, chunk_blocks, layer, kv_head, n_visible, s);
         for (uint32_t i = 0; i < n_q; i++)
-            merge_chunk(&s->total_m[i], &s->total_l[i], s->total_o + (size_t)i * hd, s->m[i], s->l[i],
-                        s->o + (size_t)i * hd, hd);
+            merge_chunk(&s->total_m[i], &s->total_l[i], s->total_o + (size_t)i * hd, s->m[i],
+                        s->l[i], s->o + (size_t)i * hd, hd);
     }
     for (uint32_t i = 0; i < n_q; i++) {
         uint32_t row = t->first_row + i / a->group, head = kv_head * a->group + i % a->group;

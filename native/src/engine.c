@@ -1,4 +1,5 @@
-/* engine.c - the public engine: threads, scratch and KV cache over one model, and the checks of a batch. */
+/* engine.c - the public engine: threads, scratch and KV cache over one model, and the checks of a
+ * batch. */
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -22,14 +23,13 @@ struct lld_engine {
     atomic_int cancel;
 };
 
-enum {
-    MAX_THREADS = 64, MAX_CTX = 1 << 20, MAX_SEQUENCES = 256, MAX_BATCH = 4096
-};
+enum { MAX_THREADS = 64, MAX_CTX = 1 << 20, MAX_SEQUENCES = 256, MAX_BATCH = 4096 };
 
 static int check_range(const char *name, uint64_t value, uint64_t low, uint64_t high)
 {
     if (value >= low && value <= high) return LLD_OK;
-    return lld_fail(LLD_ERR_INVALID, "%s is %" PRIu64 ", must be %" PRIu64 " to %" PRIu64, name, value, low, high);
+    return lld_fail(LLD_ERR_INVALID, "%s is %" PRIu64 ", must be %" PRIu64 " to %" PRIu64, name,
+                    value, low, high);
 }
 
 static int check_params(const lld_engine_params *p)
@@ -40,7 +40,8 @@ static int check_params(const lld_engine_params *p)
     if (status == LLD_OK) status = check_range("n_batch", p->n_batch, 1, MAX_BATCH);
     if (status == LLD_OK) status = check_range("n_logits", p->n_logits, 1, p->n_batch);
     if (status == LLD_OK) status = check_range("kv_type", p->kv_type, LLD_KV_F16, LLD_KV_Q8_0);
-    if (status == LLD_OK) status = check_range("n_kv_tokens", p->n_kv_tokens, 0, (uint64_t)MAX_CTX * MAX_SEQUENCES);
+    if (status == LLD_OK)
+        status = check_range("n_kv_tokens", p->n_kv_tokens, 0, (uint64_t)MAX_CTX * MAX_SEQUENCES);
     return status;
 }
 
@@ -49,9 +50,11 @@ static int create_scratch(lld_engine *e)
     lld_arena arena = {0};
     lld_forward_take(&arena, &e->forward, e->n_ctx);
     e->scratch_bytes = arena.used;
-    void *memory = mmap(NULL, e->scratch_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory =
+        mmap(NULL, e->scratch_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
-        return lld_fail(LLD_ERR_MEMORY, "engine: no memory for %zu bytes of scratch", e->scratch_bytes);
+        return lld_fail(LLD_ERR_MEMORY, "engine: no memory for %zu bytes of scratch",
+                        e->scratch_bytes);
     e->scratch = memory;
     arena = (lld_arena){.base = memory};
     lld_forward_take(&arena, &e->forward, e->n_ctx);
@@ -66,13 +69,18 @@ static int build(lld_engine *e, const lld_engine_params *p)
     if (status != LLD_OK) return status;
     e->kernels = lld_kernels_get(cpu_flags);
     uint64_t kv_tokens = p->n_kv_tokens != 0 ? p->n_kv_tokens : (uint64_t)p->n_ctx * p->n_sequences;
-    status = lld_kv_cache_create(&e->model->config, (lld_kv_type)p->kv_type, (uint32_t)kv_tokens, p->n_ctx,
-                                 p->n_sequences, &e->cache);
+    status = lld_kv_cache_create(&e->model->config, (lld_kv_type)p->kv_type, (uint32_t)kv_tokens,
+                                 p->n_ctx, p->n_sequences, &e->cache);
     if (status != LLD_OK) return status;
     status = lld_pool_create(p->n_threads, &e->pool);
     if (status != LLD_OK) return status;
-    e->forward = (lld_forward){.model = e->model, .kernels = e->kernels, .pool = e->pool, .cache = &e->cache,
-                               .n_batch = p->n_batch, .n_logits = p->n_logits, .n_threads = p->n_threads,
+    e->forward = (lld_forward){.model = e->model,
+                               .kernels = e->kernels,
+                               .pool = e->pool,
+                               .cache = &e->cache,
+                               .n_batch = p->n_batch,
+                               .n_logits = p->n_logits,
+                               .n_threads = p->n_threads,
                                .cancel = &e->cancel};
     return create_scratch(e);
 }
@@ -118,16 +126,18 @@ void lld_engine_get_info(const lld_engine *engine, lld_engine_info *out)
 
 /* ---- a batch --------------------------------------------------------------------------------- */
 
-static int check_row(const lld_engine *e, size_t i, int32_t token, uint32_t sequence, uint32_t position)
+static int check_row(const lld_engine *e, size_t i, int32_t token, uint32_t sequence,
+                     uint32_t position)
 {
     if (token < 0 || (uint32_t)token >= e->model->vocab_size)
-        return lld_fail(LLD_ERR_INVALID, "row %zu: token %" PRId32 ", must be 0 to %" PRIu32, i, token,
-                        e->model->vocab_size - 1);
+        return lld_fail(LLD_ERR_INVALID, "row %zu: token %" PRId32 ", must be 0 to %" PRIu32, i,
+                        token, e->model->vocab_size - 1);
     if (sequence >= e->cache.n_sequences)
-        return lld_fail(LLD_ERR_INVALID, "row %zu: sequence %" PRIu32 ", must be below %" PRIu32, i, sequence,
-                        e->cache.n_sequences);
+        return lld_fail(LLD_ERR_INVALID, "row %zu: sequence %" PRIu32 ", must be below %" PRIu32, i,
+                        sequence, e->cache.n_sequences);
     if (position >= e->n_ctx)
-        return lld_fail(LLD_ERR_INVALID, "row %zu: position %" PRIu32 ", context holds %" PRIu32, i, position, e->n_ctx);
+        return lld_fail(LLD_ERR_INVALID, "row %zu: position %" PRIu32 ", context holds %" PRIu32, i,
+                        position, e->n_ctx);
     return LLD_OK;
 }
 
@@ -137,16 +147,21 @@ static int begin_run(lld_engine *e, size_t i, uint32_t sequence, uint32_t positi
     lld_forward *f = &e->forward;
     for (size_t r = 0; r < f->n_runs; r++)
         if (f->runs[r].sequence == sequence)
-            return lld_fail(LLD_ERR_INVALID, "row %zu: the rows of sequence %" PRIu32 " are not consecutive", i, sequence);
+            return lld_fail(LLD_ERR_INVALID,
+                            "row %zu: the rows of sequence %" PRIu32 " are not consecutive", i,
+                            sequence);
     if (position != e->cache.sequences[sequence].length)
-        return lld_fail(LLD_ERR_INVALID, "row %zu: position %" PRIu32 ", sequence %" PRIu32 " has %" PRIu32 " tokens", i,
-                        position, sequence, e->cache.sequences[sequence].length);
-    f->runs[f->n_runs++] = (lld_run){.sequence = sequence, .first_row = (uint32_t)i, .position = position};
+        return lld_fail(LLD_ERR_INVALID,
+                        "row %zu: position %" PRIu32 ", sequence %" PRIu32 " has %" PRIu32
+                        " tokens",
+                        i, position, sequence, e->cache.sequences[sequence].length);
+    f->runs[f->n_runs++] =
+        (lld_run){.sequence = sequence, .first_row = (uint32_t)i, .position = position};
     return LLD_OK;
 }
 
-static int compose(lld_engine *e, const int32_t *tokens, const uint32_t *sequences, const uint32_t *positions,
-                   const uint8_t *wants_logits, size_t n_rows)
+static int compose(lld_engine *e, const int32_t *tokens, const uint32_t *sequences,
+                   const uint32_t *positions, const uint8_t *wants_logits, size_t n_rows)
 {
     lld_forward *f = &e->forward;
     f->n_rows = n_rows;
@@ -158,14 +173,16 @@ static int compose(lld_engine *e, const int32_t *tokens, const uint32_t *sequenc
         if (status == LLD_OK && (i == 0 || sequences[i] != sequences[i - 1]))
             status = begin_run(e, i, sequences[i], positions[i]);
         else if (status == LLD_OK && positions[i] != positions[i - 1] + 1)
-            status = lld_fail(LLD_ERR_INVALID, "row %zu: position %" PRIu32 " does not follow %" PRIu32, i, positions[i],
-                              positions[i - 1]);
+            status =
+                lld_fail(LLD_ERR_INVALID, "row %zu: position %" PRIu32 " does not follow %" PRIu32,
+                         i, positions[i], positions[i - 1]);
         if (status != LLD_OK) return status;
         f->runs[f->n_runs - 1].n_rows++;
         f->row_slot[i] = sequences[i];
         if (wants_logits[i] == 0) continue;
         if (f->n_kept == f->n_logits)
-            return lld_fail(LLD_ERR_INVALID, "row %zu: more than %" PRIu32 " rows want logits", i, f->n_logits);
+            return lld_fail(LLD_ERR_INVALID, "row %zu: more than %" PRIu32 " rows want logits", i,
+                            f->n_logits);
         f->kept[f->n_kept++] = (uint32_t)i;
     }
     return LLD_OK;
@@ -194,7 +211,8 @@ int lld_engine_forward(lld_engine *engine, const int32_t *tokens, const uint32_t
     lld_forward *f = &engine->forward;
     engine->n_kept = 0;
     int status = check_range("n_rows", n_rows, 1, engine->n_batch);
-    if (status == LLD_OK) status = compose(engine, tokens, sequences, positions, wants_logits, n_rows);
+    if (status == LLD_OK)
+        status = compose(engine, tokens, sequences, positions, wants_logits, n_rows);
     if (status != LLD_OK) return status;
     status = reserve_runs(engine);
     if (status == LLD_OK) status = lld_forward_run(f);
@@ -203,7 +221,8 @@ int lld_engine_forward(lld_engine *engine, const int32_t *tokens, const uint32_t
         release_reserved(engine);
         return status;
     }
-    for (size_t r = 0; r < f->n_runs; r++) lld_kv_commit(&engine->cache, f->runs[r].sequence, f->runs[r].n_rows);
+    for (size_t r = 0; r < f->n_runs; r++)
+        lld_kv_commit(&engine->cache, f->runs[r].sequence, f->runs[r].n_rows);
     engine->n_kept = f->n_kept;
     return LLD_OK;
 }
@@ -213,22 +232,18 @@ const float *lld_engine_logits(const lld_engine *engine, size_t k)
     return k < engine->n_kept ? engine->forward.logits + k * engine->model->vocab_size : NULL;
 }
 
-void lld_engine_cancel(lld_engine *engine)
-{
-    atomic_store(&engine->cancel, 1);
-}
+void lld_engine_cancel(lld_engine *engine) { atomic_store(&engine->cancel, 1); }
 
-void lld_engine_cancel_clear(lld_engine *engine)
-{
-    atomic_store(&engine->cancel, 0);
-}
+void lld_engine_cancel_clear(lld_engine *engine) { atomic_store(&engine->cancel, 0); }
 
 /* ---- sequences ------------------------------------------------------------------------------- */
 
-static int check_sequence(const lld_engine *e, const char *name, uint32_t sequence, uint32_t n_tokens)
+static int check_sequence(const lld_engine *e, const char *name, uint32_t sequence,
+                          uint32_t n_tokens)
 {
     int status = check_range(name, sequence, 0, e->cache.n_sequences - 1);
-    if (status == LLD_OK) status = check_range("n_tokens", n_tokens, 0, e->cache.sequences[sequence].length);
+    if (status == LLD_OK)
+        status = check_range("n_tokens", n_tokens, 0, e->cache.sequences[sequence].length);
     return status;
 }
 

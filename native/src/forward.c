@@ -7,28 +7,24 @@
 #include "status.h"
 
 enum {
-    TILE_COLS = 128,          /* rows of the batch that one unit of a matrix product takes */
-    CHUNK_BYTES = 32 << 10,   /* of weights that one unit reads, about */
-    CHUNK_ROWS_STEP = 16, CHUNK_ROWS_MAX = 256
+    TILE_COLS = 128,        /* rows of the batch that one unit of a matrix product takes */
+    CHUNK_BYTES = 32 << 10, /* of weights that one unit reads, about */
+    CHUNK_ROWS_STEP = 16,
+    CHUNK_ROWS_MAX = 256
 };
 
-/* One matrix product of a phase: out[row] = matrix * x[row] (+ bias), added to `residual` if there is one. */
+/* One matrix product of a phase: out[row] = matrix * x[row] (+ bias), added to `residual` if there
+ * is one. */
 typedef struct {
     const lld_matrix *matrix;
-    const float *bias;   /* (n_rows) or NULL */
-    float *out;          /* (batch, n_rows) */
-    float *residual;     /* (batch, n_rows) or NULL */
+    const float *bias; /* (n_rows) or NULL */
+    float *out;        /* (batch, n_rows) */
+    float *residual;   /* (batch, n_rows) or NULL */
 } product;
 
-static size_t min_size(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
+static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
 
-static size_t max_size(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
+static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
@@ -38,14 +34,16 @@ static lld_act_kinds kinds_of(const lld_model *m, lld_act_kinds *down)
     *down = 0;
     for (uint32_t i = 0; i < m->config.n_layers; i++) {
         const lld_layer *l = &m->layers[i];
-        kinds |= LLD_ACT_BIT(l->wq.act) | LLD_ACT_BIT(l->wk.act) | LLD_ACT_BIT(l->wv.act) | LLD_ACT_BIT(l->wo.act);
+        kinds |= LLD_ACT_BIT(l->wq.act) | LLD_ACT_BIT(l->wk.act) | LLD_ACT_BIT(l->wv.act) |
+                 LLD_ACT_BIT(l->wo.act);
         kinds |= LLD_ACT_BIT(l->w_gate.act) | LLD_ACT_BIT(l->w_up.act);
         *down |= LLD_ACT_BIT(l->w_down.act);
     }
     return kinds;
 }
 
-static void take_thread(lld_arena *arena, const lld_forward *f, lld_act_kinds kinds, lld_thread_scratch *t)
+static void take_thread(lld_arena *arena, const lld_forward *f, lld_act_kinds kinds,
+                        lld_thread_scratch *t)
 {
     size_t tile = min_size(TILE_COLS, f->n_batch);
     t->matmul = lld_arena_take(arena, lld_kernels_scratch_bytes(f->max_cols), 1);
@@ -59,7 +57,8 @@ static void take_thread(lld_arena *arena, const lld_forward *f, lld_act_kinds ki
 void lld_forward_take(lld_arena *arena, lld_forward *f, uint32_t n_ctx)
 {
     const lld_config *c = &f->model->config;
-    size_t rows = f->n_batch, n_q = (size_t)c->n_heads * c->head_dim, n_kv = (size_t)c->n_kv_heads * c->head_dim;
+    size_t rows = f->n_batch, n_q = (size_t)c->n_heads * c->head_dim,
+           n_kv = (size_t)c->n_kv_heads * c->head_dim;
     lld_act_kinds down, kinds = kinds_of(f->model, &down);
     size_t input_cols = max_size(c->dim, n_q);
 
@@ -78,7 +77,8 @@ void lld_forward_take(lld_arena *arena, lld_forward *f, uint32_t n_ctx)
     f->attended = lld_arena_take(arena, rows * n_q, sizeof(float));
     f->work = lld_arena_take(arena, rows * c->dim, sizeof(float));
     f->hidden = NULL;
-    if ((down & LLD_ACT_BIT(LLD_ACT_F32)) != 0) f->hidden = lld_arena_take(arena, rows * c->hidden_dim, sizeof(float));
+    if ((down & LLD_ACT_BIT(LLD_ACT_F32)) != 0)
+        f->hidden = lld_arena_take(arena, rows * c->hidden_dim, sizeof(float));
     f->cos_sin = lld_arena_take(arena, rows * c->n_rot, sizeof(float));
     f->logits = lld_arena_take(arena, (size_t)f->n_logits * f->model->vocab_size, sizeof(float));
     f->frequencies = lld_arena_take(arena, c->n_rot / 2, sizeof(double));
@@ -97,7 +97,8 @@ void lld_forward_take(lld_arena *arena, lld_forward *f, uint32_t n_ctx)
 
 void lld_forward_prepare(lld_forward *f)
 {
-    f->rope_magnitude = lld_rope_frequencies(&f->model->config, f->model->rope_factors, f->frequencies);
+    f->rope_magnitude =
+        lld_rope_frequencies(&f->model->config, f->model->rope_factors, f->frequencies);
 }
 
 /* ---- inputs of matrix products --------------------------------------------------------------- */
@@ -127,15 +128,17 @@ static void make_attended_row(lld_forward *f, size_t row, const float *weight, f
         memcpy(values, f->attended + row * n, n * sizeof *values);
 }
 
-static void quantize_row(const lld_forward *f, lld_act_kinds kinds, lld_acts forms[LLD_ACT_COUNT], size_t row,
-                         const float *values, size_t n_cols)
+static void quantize_row(const lld_forward *f, lld_act_kinds kinds, lld_acts forms[LLD_ACT_COUNT],
+                         size_t row, const float *values, size_t n_cols)
 {
     for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++)
-        if ((kinds & LLD_ACT_BIT(kind)) != 0) lld_acts_quantize(f->kernels, kind, &forms[kind], row, 0, values, n_cols);
+        if ((kinds & LLD_ACT_BIT(kind)) != 0)
+            lld_acts_quantize(f->kernels, kind, &forms[kind], row, 0, values, n_cols);
 }
 
 /* Give forms the shape (n_rows, n_cols) within the room they were taken with. */
-static void shape_forms(lld_acts forms[LLD_ACT_COUNT], size_t n_rows, size_t n_cols, const float *f32)
+static void shape_forms(lld_acts forms[LLD_ACT_COUNT], size_t n_rows, size_t n_cols,
+                        const float *f32)
 {
     for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++) {
         forms[kind].n_rows = n_rows;
@@ -144,10 +147,12 @@ static void shape_forms(lld_acts forms[LLD_ACT_COUNT], size_t n_rows, size_t n_c
     }
 }
 
-/* The rows that the next products multiply, in every form they need. One row: each thread its own, no
- * barrier. More: threads share the rows, then meet. `store`: (n_rows, n_cols) float32 for the shared rows. */
-static const lld_acts *make_input(lld_forward *f, unsigned thread, make_row_fn make_row, const float *weight,
-                                  size_t n_rows, size_t n_cols, lld_act_kinds kinds, float *store)
+/* The rows that the next products multiply, in every form they need. One row: each thread its own,
+ * no barrier. More: threads share the rows, then meet. `store`: (n_rows, n_cols) float32 for the
+ * shared rows. */
+static const lld_acts *make_input(lld_forward *f, unsigned thread, make_row_fn make_row,
+                                  const float *weight, size_t n_rows, size_t n_cols,
+                                  lld_act_kinds kinds, float *store)
 {
     if (n_rows == 1) {
         lld_thread_scratch *t = &f->threads[thread];
@@ -172,41 +177,44 @@ static const lld_acts *make_input(lld_forward *f, unsigned thread, make_row_fn m
 static size_t chunk_rows(const lld_forward *f, const lld_matrix *m)
 {
     size_t by_bytes = CHUNK_BYTES / m->row_bytes, by_threads = m->n_rows / (4 * f->n_threads);
-    size_t rows = min_size(min_size(by_bytes, by_threads), CHUNK_ROWS_MAX) / CHUNK_ROWS_STEP * CHUNK_ROWS_STEP;
+    size_t rows = min_size(min_size(by_bytes, by_threads), CHUNK_ROWS_MAX) / CHUNK_ROWS_STEP *
+                  CHUNK_ROWS_STEP;
     return rows == 0 ? CHUNK_ROWS_STEP : rows;
 }
 
-static size_t divide_up(size_t n, size_t by)
-{
-    return (n + by - 1) / by;
-}
+static size_t divide_up(size_t n, size_t by) { return (n + by - 1) / by; }
 
-static void product_unit(lld_forward *f, unsigned thread, const product *p, const lld_acts *x, size_t first_row,
-                         size_t n_rows, size_t first_col)
+static void product_unit(lld_forward *f, unsigned thread, const product *p, const lld_acts *x,
+                         size_t first_row, size_t n_rows, size_t first_col)
 {
     const lld_matrix *m = p->matrix;
     lld_acts tile = lld_acts_rows(x, first_col, min_size(TILE_COLS, x->n_rows - first_col));
     float *out = p->out + first_col * m->n_rows + first_row;
-    f->kernels->matmul[m->type](out, m->n_rows, m->data + first_row * m->row_bytes, m->row_bytes, n_rows, &tile,
-                                f->threads[thread].matmul);
+    f->kernels->matmul[m->type](out, m->n_rows, m->data + first_row * m->row_bytes, m->row_bytes,
+                                n_rows, &tile, f->threads[thread].matmul);
     for (size_t c = 0; c < tile.n_rows; c++) {
         if (p->bias != NULL) f->kernels->add(out + c * m->n_rows, p->bias + first_row, n_rows);
         if (p->residual != NULL)
-            f->kernels->add(p->residual + (first_col + c) * m->n_rows + first_row, out + c * m->n_rows, n_rows);
+            f->kernels->add(p->residual + (first_col + c) * m->n_rows + first_row,
+                            out + c * m->n_rows, n_rows);
     }
 }
 
-/* Compute the products of one phase over the input `forms`; threads take (chunk of rows, tile of columns) units. */
-static void run_products(lld_forward *f, unsigned thread, const product *products, size_t n_products,
-                         const lld_acts *forms)
+/* Compute the products of one phase over the input `forms`; threads take (chunk of rows, tile of
+ * columns) units. */
+static void run_products(lld_forward *f, unsigned thread, const product *products,
+                         size_t n_products, const lld_acts *forms)
 {
-    size_t n_tiles = divide_up(forms[0].n_rows, TILE_COLS), unit = lld_pool_next(f->pool), first_unit = 0;
+    size_t n_tiles = divide_up(forms[0].n_rows, TILE_COLS), unit = lld_pool_next(f->pool),
+           first_unit = 0;
     for (size_t i = 0; i < n_products; i++) {
         const lld_matrix *m = products[i].matrix;
         size_t rows = chunk_rows(f, m), n_units = divide_up(m->n_rows, rows) * n_tiles;
         for (; unit < first_unit + n_units; unit = lld_pool_next(f->pool)) {
-            size_t first_row = (unit - first_unit) / n_tiles * rows, first_col = (unit - first_unit) % n_tiles * TILE_COLS;
-            product_unit(f, thread, &products[i], &forms[m->act], first_row, min_size(rows, m->n_rows - first_row), first_col);
+            size_t first_row = (unit - first_unit) / n_tiles * rows,
+                   first_col = (unit - first_unit) % n_tiles * TILE_COLS;
+            product_unit(f, thread, &products[i], &forms[m->act], first_row,
+                         min_size(rows, m->n_rows - first_row), first_col);
         }
         first_unit += n_units;
     }
@@ -219,8 +227,10 @@ static void embed_phase(lld_forward *f)
     const lld_config *c = &f->model->config;
     const lld_matrix *e = &f->model->embedding;
     for (size_t row; (row = lld_pool_next(f->pool)) < f->n_rows;) {
-        lld_dequantize_row(e->type, e->data + (size_t)f->tokens[row] * e->row_bytes, f->x + row * c->dim, c->dim);
-        lld_rope_table(f->frequencies, c->n_rot, f->rope_magnitude, f->positions[row], f->cos_sin + row * c->n_rot);
+        lld_dequantize_row(e->type, e->data + (size_t)f->tokens[row] * e->row_bytes,
+                           f->x + row * c->dim, c->dim);
+        lld_rope_table(f->frequencies, c->n_rot, f->rope_magnitude, f->positions[row],
+                       f->cos_sin + row * c->n_rot);
     }
     lld_pool_barrier(f->pool);
 }
@@ -231,13 +241,15 @@ static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l)
                                 {.matrix = &l->wk, .bias = l->bk, .out = f->k},
                                 {.matrix = &l->wv, .bias = l->bv, .out = f->v}};
     lld_act_kinds kinds = LLD_ACT_BIT(l->wq.act) | LLD_ACT_BIT(l->wk.act) | LLD_ACT_BIT(l->wv.act);
-    const lld_acts *input = make_input(f, thread, make_normed_row, l->attn_norm, f->n_rows, f->model->config.dim, kinds, f->work);
+    const lld_acts *input = make_input(f, thread, make_normed_row, l->attn_norm, f->n_rows,
+                                       f->model->config.dim, kinds, f->work);
     run_products(f, thread, products, 3, input);
     lld_pool_barrier(f->pool);
 }
 
 /* Normalize (where the architecture does) and rotate the n heads at x: (n, head_dim). */
-static void rotate_heads(const lld_forward *f, float *x, uint32_t n, const float *norm, const float *cos_sin)
+static void rotate_heads(const lld_forward *f, float *x, uint32_t n, const float *norm,
+                         const float *cos_sin)
 {
     const lld_config *c = &f->model->config;
     for (uint32_t h = 0; h < n; h++) {
@@ -266,7 +278,8 @@ static void rope_store_phase(lld_forward *f, const lld_layer *l, uint32_t layer)
             if (f->cache->type == LLD_KV_F16)
                 f->kernels->kv_store_f16(head.k, head.v, slot, k + h * hd, v + h * hd, hd);
             else
-                f->kernels->kv_store_q8(head.k, head.kd, head.v, head.vd, slot, k + h * hd, v + h * hd, hd);
+                f->kernels->kv_store_q8(head.k, head.kd, head.v, head.vd, slot, k + h * hd,
+                                        v + h * hd, hd);
         }
     }
     lld_pool_barrier(f->pool);
@@ -276,23 +289,27 @@ static void attention_phase(lld_forward *f, unsigned thread, uint32_t layer)
 {
     size_t n_units = lld_attention_units(&f->attention);
     for (size_t unit; (unit = lld_pool_next(f->pool)) < n_units;)
-        lld_attention_run(&f->attention, unit, f->runs, layer, f->q, f->attended, &f->threads[thread].attention);
+        lld_attention_run(&f->attention, unit, f->runs, layer, f->q, f->attended,
+                          &f->threads[thread].attention);
     lld_pool_barrier(f->pool);
 }
 
 static void attention_output_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     const lld_config *c = &f->model->config;
-    const product products[] = {{.matrix = &l->wo, .bias = l->bo, .out = f->work, .residual = f->x}};
-    const lld_acts *input = make_input(f, thread, make_attended_row, NULL, f->n_rows, (size_t)c->n_heads * c->head_dim,
-                                       LLD_ACT_BIT(l->wo.act), f->q);
+    const product products[] = {
+        {.matrix = &l->wo, .bias = l->bo, .out = f->work, .residual = f->x}};
+    const lld_acts *input =
+        make_input(f, thread, make_attended_row, NULL, f->n_rows, (size_t)c->n_heads * c->head_dim,
+                   LLD_ACT_BIT(l->wo.act), f->q);
     run_products(f, thread, products, 1, input);
     lld_pool_barrier(f->pool);
 }
 
-/* Rows [first, first + n) of gate and up, for a tile of the batch: silu(gate) * up, quantized for down. */
-static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, const lld_acts *input, size_t first,
-                        size_t n, size_t first_col)
+/* Rows [first, first + n) of gate and up, for a tile of the batch: silu(gate) * up, quantized for
+ * down. */
+static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, const lld_acts *input,
+                        size_t first, size_t n, size_t first_col)
 {
     lld_thread_scratch *t = &f->threads[thread];
     size_t n_cols = min_size(TILE_COLS, f->n_rows - first_col);
@@ -301,7 +318,8 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
     for (int i = 0; i < 2; i++) {
         const lld_matrix *m = matrices[i];
         lld_acts tile = lld_acts_rows(&input[m->act], first_col, n_cols);
-        f->kernels->matmul[m->type](outs[i], n, m->data + first * m->row_bytes, m->row_bytes, n, &tile, t->matmul);
+        f->kernels->matmul[m->type](outs[i], n, m->data + first * m->row_bytes, m->row_bytes, n,
+                                    &tile, t->matmul);
     }
     lld_act_kind act = l->w_down.act;
     for (size_t c = 0; c < n_cols; c++) {
@@ -310,19 +328,23 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
         if (act == LLD_ACT_F32)
             memcpy(f->hidden + (first_col + c) * l->w_down.n_cols + first, gate, n * sizeof *gate);
         else
-            lld_acts_quantize(f->kernels, act, &f->hidden_forms[act], first_col + c, first, gate, n);
+            lld_acts_quantize(f->kernels, act, &f->hidden_forms[act], first_col + c, first, gate,
+                              n);
     }
 }
 
 static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     const lld_config *c = &f->model->config;
-    size_t n_chunks = divide_up(c->hidden_dim, f->hidden_chunk), n_tiles = divide_up(f->n_rows, TILE_COLS);
-    const lld_acts *input = make_input(f, thread, make_normed_row, l->ffn_norm, f->n_rows, c->dim,
-                                       LLD_ACT_BIT(l->w_gate.act) | LLD_ACT_BIT(l->w_up.act), f->work);
+    size_t n_chunks = divide_up(c->hidden_dim, f->hidden_chunk),
+           n_tiles = divide_up(f->n_rows, TILE_COLS);
+    const lld_acts *input =
+        make_input(f, thread, make_normed_row, l->ffn_norm, f->n_rows, c->dim,
+                   LLD_ACT_BIT(l->w_gate.act) | LLD_ACT_BIT(l->w_up.act), f->work);
     for (size_t unit; (unit = lld_pool_next(f->pool)) < n_chunks * n_tiles;) {
         size_t first = unit / n_tiles * f->hidden_chunk;
-        hidden_unit(f, thread, l, input, first, min_size(f->hidden_chunk, c->hidden_dim - first), unit % n_tiles * TILE_COLS);
+        hidden_unit(f, thread, l, input, first, min_size(f->hidden_chunk, c->hidden_dim - first),
+                    unit % n_tiles * TILE_COLS);
     }
     lld_pool_barrier(f->pool);
 }
@@ -342,8 +364,8 @@ static void logits_phase(lld_forward *f, unsigned thread)
 {
     const lld_model *m = f->model;
     const product products[] = {{.matrix = &m->output, .out = f->logits}};
-    const lld_acts *input = make_input(f, thread, make_kept_row, m->output_norm, f->n_kept, m->config.dim,
-                                       LLD_ACT_BIT(m->output.act), f->work);
+    const lld_acts *input = make_input(f, thread, make_kept_row, m->output_norm, f->n_kept,
+                                       m->config.dim, LLD_ACT_BIT(m->output.act), f->work);
     run_products(f, thread, products, 1, input);
 }
 

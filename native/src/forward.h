@@ -1,9 +1,12 @@
 /* forward.h - one pass of a batch of (token, sequence, position) rows through the model.
  *
- * Four things stay apart: the immutable model, its kernels, the KV cache, and the scratch here, all of
- * it taken at create. A layer is six phases with one barrier each:
- *   norm + quantize + QKV | RoPE + store | attention | Wo + residual | norm + gate + up + act | down + residual
- * A batch of one row needs no further barrier: every thread normalizes and quantizes the row for itself.
+ * Four things stay apart: the immutable model, its kernels, the KV cache, and the scratch here, all
+ * of it taken at create. A layer is six phases with one barrier each:
+ *   1. norm, quantize, QKV          4. Wo, residual
+ *   2. RoPE, store in the cache     5. norm, gate and up, SiLU, quantize
+ *   3. attention                    6. down, residual
+ * A batch of one row needs no further barrier: every thread normalizes and quantizes the row for
+ * itself.
  */
 #ifndef LLD_FORWARD_H
 #define LLD_FORWARD_H
@@ -16,11 +19,11 @@
 
 /* What one thread alone writes. */
 typedef struct lld_thread_scratch {
-    void *matmul;                    /* lld_kernels_scratch_bytes of the longest row */
-    float *row;                      /* (max_cols) a normalized row, when each thread makes its own */
-    lld_acts forms[LLD_ACT_COUNT];   /* (1, max_cols) of that row */
-    lld_acts shared_forms[LLD_ACT_COUNT]; /* view of the batch's rows, in the shape of this phase's input */
-    float *gate, *up;                /* (tile_cols, hidden_chunk) */
+    void *matmul;                  /* lld_kernels_scratch_bytes of the longest row */
+    float *row;                    /* (max_cols) a normalized row, when each thread makes its own */
+    lld_acts forms[LLD_ACT_COUNT]; /* (1, max_cols) of that row */
+    lld_acts shared_forms[LLD_ACT_COUNT]; /* this phase's input: a view of the batch's rows */
+    float *gate, *up;                     /* (tile_cols, hidden_chunk) */
     lld_attention_scratch attention;
 } lld_thread_scratch;
 
@@ -30,20 +33,20 @@ typedef struct lld_forward {
     lld_pool *pool;
     lld_kv_cache *cache;
     uint32_t n_batch, n_logits, n_threads;
-    uint32_t max_cols;       /* longest matrix row */
-    uint32_t hidden_chunk;   /* rows of gate and up that one unit makes */
+    uint32_t max_cols;     /* longest matrix row */
+    uint32_t hidden_chunk; /* rows of gate and up that one unit makes */
     atomic_int *cancel;
 
     /* scratch; the first dimension is the batch's row */
-    float *x;                /* (n_batch, dim) residual stream */
-    float *q;                /* (n_batch, n_heads * head_dim) */
-    float *k, *v;            /* (n_batch, n_kv_heads * head_dim) */
-    float *attended;         /* (n_batch, n_heads * head_dim) */
-    float *work;             /* (n_batch, dim) a matrix product, or normalized rows */
-    float *hidden;           /* (n_batch, hidden_dim), only where a down matrix takes float32 */
-    float *cos_sin;          /* (n_batch, n_rot) */
-    float *logits;           /* (n_logits, vocab_size) */
-    double *frequencies;     /* (n_rot / 2) radians a token */
+    float *x;            /* (n_batch, dim) residual stream */
+    float *q;            /* (n_batch, n_heads * head_dim) */
+    float *k, *v;        /* (n_batch, n_kv_heads * head_dim) */
+    float *attended;     /* (n_batch, n_heads * head_dim) */
+    float *work;         /* (n_batch, dim) a matrix product, or normalized rows */
+    float *hidden;       /* (n_batch, hidden_dim), only where a down matrix takes float32 */
+    float *cos_sin;      /* (n_batch, n_rot) */
+    float *logits;       /* (n_logits, vocab_size) */
+    double *frequencies; /* (n_rot / 2) radians a token */
     float rope_magnitude;
     lld_acts forms[LLD_ACT_COUNT];        /* (n_batch, max(dim, n_heads * head_dim)) */
     lld_acts hidden_forms[LLD_ACT_COUNT]; /* (n_batch, hidden_dim) */
@@ -52,16 +55,16 @@ typedef struct lld_forward {
 
     /* this batch */
     size_t n_rows, n_runs, n_kept;
-    const int32_t *tokens;   /* (n_rows) */
+    const int32_t *tokens; /* (n_rows) */
     const uint32_t *positions;
-    uint32_t *kept;          /* (n_kept) rows whose logits are kept */
-    uint32_t *row_slot;      /* (n_rows) sequence of each row */
-    lld_run *runs;           /* (n_runs) */
-    int stop;                /* cancelled: written by thread 0 before a layer's last barrier */
+    uint32_t *kept;     /* (n_kept) rows whose logits are kept */
+    uint32_t *row_slot; /* (n_rows) sequence of each row */
+    lld_run *runs;      /* (n_runs) */
+    int stop;           /* cancelled: written by thread 0 before a layer's last barrier */
 } lld_forward;
 
-/* Lay the scratch out in the arena (see acts.h: called once to count, once to place). model, kernels, cache,
- * n_batch, n_logits and n_threads are set before. */
+/* Lay the scratch out in the arena (see acts.h: called once to count, once to place). model,
+ * kernels, cache, n_batch, n_logits and n_threads are set before. */
 void lld_forward_take(lld_arena *arena, lld_forward *forward, uint32_t n_ctx);
 /* Fill what does not depend on the batch. */
 void lld_forward_prepare(lld_forward *forward);

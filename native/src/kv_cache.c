@@ -9,10 +9,7 @@
 
 #include "status.h"
 
-static size_t align64(size_t n)
-{
-    return (n + 63) & ~(size_t)63;
-}
+static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
 static uint32_t blocks_for(uint64_t n_tokens)
 {
@@ -33,28 +30,35 @@ static void set_layout(lld_kv_cache *c, const lld_config *config)
     c->block_bytes = c->layer_bytes * config->n_layers;
 }
 
-int lld_kv_cache_create(const lld_config *config, lld_kv_type type, uint32_t n_tokens, uint32_t n_ctx,
-                        uint32_t n_sequences, lld_kv_cache *cache)
+int lld_kv_cache_create(const lld_config *config, lld_kv_type type, uint32_t n_tokens,
+                        uint32_t n_ctx, uint32_t n_sequences, lld_kv_cache *cache)
 {
-    lld_kv_cache c = {.type = type, .n_kv_heads = config->n_kv_heads, .head_dim = config->head_dim,
-                      .n_blocks = blocks_for(n_tokens), .max_blocks = blocks_for(n_ctx), .n_sequences = n_sequences};
+    lld_kv_cache c = {.type = type,
+                      .n_kv_heads = config->n_kv_heads,
+                      .head_dim = config->head_dim,
+                      .n_blocks = blocks_for(n_tokens),
+                      .max_blocks = blocks_for(n_ctx),
+                      .n_sequences = n_sequences};
     set_layout(&c, config);
     size_t bytes;
     if (__builtin_mul_overflow((size_t)c.n_blocks, c.block_bytes, &bytes))
-        return lld_fail(LLD_ERR_MEMORY, "KV cache: %" PRIu32 " tokens are more than can be addressed", n_tokens);
+        return lld_fail(LLD_ERR_MEMORY,
+                        "KV cache: %" PRIu32 " tokens are more than can be addressed", n_tokens);
     void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     c.memory = memory == MAP_FAILED ? NULL : memory;
     c.free_ids = calloc(c.n_blocks, sizeof *c.free_ids);
     c.references = calloc(c.n_blocks, sizeof *c.references);
     c.sequences = calloc(n_sequences, sizeof *c.sequences);
-    bool complete = c.memory != NULL && c.free_ids != NULL && c.references != NULL && c.sequences != NULL;
+    bool complete =
+        c.memory != NULL && c.free_ids != NULL && c.references != NULL && c.sequences != NULL;
     for (uint32_t i = 0; complete && i < n_sequences; i++) {
         c.sequences[i].blocks = calloc(c.max_blocks, sizeof(uint32_t));
         complete = c.sequences[i].blocks != NULL;
     }
     if (!complete) {
         lld_kv_cache_destroy(&c);
-        return lld_fail(LLD_ERR_MEMORY, "KV cache: no memory for %zu bytes (%" PRIu32 " tokens)", bytes, n_tokens);
+        return lld_fail(LLD_ERR_MEMORY, "KV cache: no memory for %zu bytes (%" PRIu32 " tokens)",
+                        bytes, n_tokens);
     }
     for (uint32_t i = 0; i < c.n_blocks; i++) c.free_ids[i] = c.n_blocks - 1 - i;
     c.n_free = c.n_blocks;
@@ -65,7 +69,8 @@ int lld_kv_cache_create(const lld_config *config, lld_kv_type type, uint32_t n_t
 void lld_kv_cache_destroy(lld_kv_cache *cache)
 {
     if (cache->memory != NULL) munmap(cache->memory, cache->n_blocks * cache->block_bytes);
-    for (uint32_t i = 0; cache->sequences != NULL && i < cache->n_sequences; i++) free(cache->sequences[i].blocks);
+    for (uint32_t i = 0; cache->sequences != NULL && i < cache->n_sequences; i++)
+        free(cache->sequences[i].blocks);
     free(cache->sequences);
     free(cache->references);
     free(cache->free_ids);
@@ -91,15 +96,19 @@ int lld_kv_reserve(lld_kv_cache *c, uint32_t sequence, uint32_t n_new)
     lld_sequence *s = &c->sequences[sequence];
     uint32_t needed = blocks_for((uint64_t)s->length + n_new);
     uint32_t tail = s->length / LLD_KV_BLOCK; /* the block that grows, if it is partly filled */
-    bool copy_tail = s->length % LLD_KV_BLOCK != 0 && n_new > 0 && c->references[s->blocks[tail]] > 1;
+    bool copy_tail =
+        s->length % LLD_KV_BLOCK != 0 && n_new > 0 && c->references[s->blocks[tail]] > 1;
     uint32_t n_taken = needed - s->n_blocks + copy_tail;
     assert(needed <= c->max_blocks && needed >= s->n_blocks);
     if (n_taken > c->n_free)
-        return lld_fail(LLD_ERR_KV_FULL, "KV cache is full: %" PRIu32 " blocks of %d tokens needed, %" PRIu32 " of %" PRIu32 " are free",
+        return lld_fail(LLD_ERR_KV_FULL,
+                        "KV cache is full: %" PRIu32 " blocks of %d tokens needed, %" PRIu32
+                        " of %" PRIu32 " are free",
                         n_taken, LLD_KV_BLOCK, c->n_free, c->n_blocks);
     if (copy_tail) {
         uint32_t id = take_block(c), shared = s->blocks[tail];
-        memcpy(c->memory + id * c->block_bytes, c->memory + shared * c->block_bytes, c->block_bytes);
+        memcpy(c->memory + id * c->block_bytes, c->memory + shared * c->block_bytes,
+               c->block_bytes);
         drop_block(c, shared);
         s->blocks[tail] = id;
     }
@@ -137,7 +146,8 @@ void lld_kv_share(lld_kv_cache *c, uint32_t dst, uint32_t src, uint32_t n_tokens
 
 lld_kv_head lld_kv_head_at(const lld_kv_cache *c, uint32_t block, uint32_t layer, uint32_t kv_head)
 {
-    uint8_t *k = c->memory + block * c->block_bytes + layer * c->layer_bytes + kv_head * c->head_bytes;
+    uint8_t *k =
+        c->memory + block * c->block_bytes + layer * c->layer_bytes + kv_head * c->head_bytes;
     uint8_t *v = k + c->k_bytes;
     lld_kv_head head = {.k = k, .v = v};
     if (c->type == LLD_KV_Q8_0) {

@@ -1,4 +1,5 @@
-/* model.c - bind the tensors of a file to the shapes in model.h; every check of a tensor is here. */
+/* model.c - bind the tensors of a file to the shapes in model.h; every check of a tensor is here.
+ */
 #include "model.h"
 
 #include <inttypes.h>
@@ -15,7 +16,7 @@ enum { NAME_BYTES = 64, MAX_VOCAB = 1 << 22 };
 typedef struct {
     lld_model *model;
     const lld_gguf *gguf;
-    int layer;  /* -1: a tensor of the whole model */
+    int layer; /* -1: a tensor of the whole model */
     int status;
 } binder;
 
@@ -37,24 +38,31 @@ static const lld_tensor *find(binder *b, const char *suffix, lld_need need, char
     return tensor;
 }
 
-static bool check_shape(binder *b, const lld_tensor *t, const char *name, uint64_t n_cols, uint64_t n_rows)
+static bool check_shape(binder *b, const lld_tensor *t, const char *name, uint64_t n_cols,
+                        uint64_t n_rows)
 {
-    if (t->dims[0] == n_cols && t->dims[1] == n_rows && t->dims[2] == 1 && t->dims[3] == 1) return true;
+    if (t->dims[0] == n_cols && t->dims[1] == n_rows && t->dims[2] == 1 && t->dims[3] == 1)
+        return true;
     b->status = lld_fail(LLD_ERR_CORRUPT,
-                         "tensor '%s' has shape (%" PRIu64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64 "), must be (%" PRIu64 ", %" PRIu64 ")",
+                         "tensor '%s' has shape (%" PRIu64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64
+                         "), must be (%" PRIu64 ", %" PRIu64 ")",
                          name, t->dims[0], t->dims[1], t->dims[2], t->dims[3], n_cols, n_rows);
     return false;
 }
 
-static lld_matrix bind_matrix(binder *b, const char *suffix, lld_need need, uint64_t n_rows, uint64_t n_cols)
+static lld_matrix bind_matrix(binder *b, const char *suffix, lld_need need, uint64_t n_rows,
+                              uint64_t n_cols)
 {
     char name[NAME_BYTES];
     const lld_tensor *t = find(b, suffix, need, name);
     if (t == NULL || !check_shape(b, t, name, n_cols, n_rows)) return (lld_matrix){0};
     b->model->weight_bytes += t->bytes;
     b->model->streamed_bytes += t->bytes;
-    return (lld_matrix){.data = t->data, .n_rows = n_rows, .n_cols = n_cols,
-                        .row_bytes = lld_type_row_bytes(t->type, n_cols), .type = t->type,
+    return (lld_matrix){.data = t->data,
+                        .n_rows = n_rows,
+                        .n_cols = n_cols,
+                        .row_bytes = lld_type_row_bytes(t->type, n_cols),
+                        .type = t->type,
                         .act = lld_type_act_kind(t->type)};
 }
 
@@ -68,8 +76,9 @@ static const float *bind_vector(binder *b, const char *suffix, lld_need need, ui
     b->model->streamed_bytes += t->bytes;
     if (t->type == LLD_F32) return (const float *)(const void *)t->data;
     if (t->type != LLD_F16 && t->type != LLD_BF16) {
-        b->status = lld_fail(LLD_ERR_UNSUPPORTED, "tensor '%s' has type %s, must be F32, F16 or BF16", name,
-                             lld_type_name(t->type));
+        b->status =
+            lld_fail(LLD_ERR_UNSUPPORTED, "tensor '%s' has type %s, must be F32, F16 or BF16", name,
+                     lld_type_name(t->type));
         return NULL;
     }
     float *copy = b->model->converted + b->model->converted_used;
@@ -108,14 +117,15 @@ static void read_vocab_size(binder *b)
     const lld_tensor *t = find(b, "token_embd.weight", LLD_REQUIRED, name);
     if (t == NULL) return;
     if (t->dims[1] < 1 || t->dims[1] > MAX_VOCAB) {
-        b->status = lld_fail(LLD_ERR_CORRUPT, "tensor '%s' has %" PRIu64 " rows, must be 1 to %d", name,
-                             t->dims[1], (int)MAX_VOCAB);
+        b->status = lld_fail(LLD_ERR_CORRUPT, "tensor '%s' has %" PRIu64 " rows, must be 1 to %d",
+                             name, t->dims[1], (int)MAX_VOCAB);
         return;
     }
     const lld_kv *tokens = lld_gguf_find(b->gguf, "tokenizer.ggml.tokens");
     if (tokens != NULL && tokens->type == LLD_GGUF_ARRAY && tokens->count != t->dims[1]) {
         b->status = lld_fail(LLD_ERR_CORRUPT,
-                             "metadata key 'tokenizer.ggml.tokens' has %" PRIu64 " tokens, tensor '%s' has %" PRIu64 " rows",
+                             "metadata key 'tokenizer.ggml.tokens' has %" PRIu64
+                             " tokens, tensor '%s' has %" PRIu64 " rows",
                              tokens->count, name, t->dims[1]);
         return;
     }
@@ -127,7 +137,9 @@ static void check_rope_factors(binder *b)
     const float *factors = b->model->rope_factors;
     for (uint32_t i = 0; factors != NULL && i < b->model->config.n_rot / 2; i++) {
         if (isfinite(factors[i]) && factors[i] > 0.0f) continue;
-        b->status = lld_fail(LLD_ERR_CORRUPT, "tensor 'rope_freqs.weight': element %" PRIu32 " is %g, must be finite and > 0",
+        b->status = lld_fail(LLD_ERR_CORRUPT,
+                             "tensor 'rope_freqs.weight': element %" PRIu32
+                             " is %g, must be finite and > 0",
                              i, (double)factors[i]);
         return;
     }
@@ -166,7 +178,8 @@ static int allocate_converted(lld_model *m, const lld_gguf *gguf)
     }
     if (n == 0) return LLD_OK;
     m->converted = malloc(n * sizeof *m->converted);
-    if (m->converted == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory for %" PRIu64 " converted weights", n);
+    if (m->converted == NULL)
+        return lld_fail(LLD_ERR_MEMORY, "no memory for %" PRIu64 " converted weights", n);
     return LLD_OK;
 }
 
@@ -209,10 +222,7 @@ void lld_model_close(lld_model *model)
     free(model);
 }
 
-const lld_file *lld_model_file(const lld_model *model)
-{
-    return model->file;
-}
+const lld_file *lld_model_file(const lld_model *model) { return model->file; }
 
 void lld_model_get_info(const lld_model *model, lld_model_info *out)
 {

@@ -15,43 +15,43 @@
 #include "kernels.h"
 
 typedef struct lld_matrix {
-    const uint8_t *data;     /* n_rows * row_bytes */
+    const uint8_t *data; /* n_rows * row_bytes */
     size_t n_rows, n_cols, row_bytes;
-    uint32_t type;           /* enum lld_type */
-    lld_act_kind act;        /* the form of activations it is multiplied with */
+    uint32_t type;    /* enum lld_type */
+    lld_act_kind act; /* the form of activations it is multiplied with */
 } lld_matrix;
 
 typedef struct lld_layer {
-    const float *attn_norm;  /* (dim) */
-    lld_matrix wq;           /* (n_heads * head_dim, dim) */
-    lld_matrix wk;           /* (n_kv_heads * head_dim, dim) */
-    lld_matrix wv;           /* (n_kv_heads * head_dim, dim) */
-    const float *bq;         /* (n_heads * head_dim) or NULL */
-    const float *bk;         /* (n_kv_heads * head_dim) or NULL */
-    const float *bv;         /* (n_kv_heads * head_dim) or NULL */
-    const float *q_norm;     /* (head_dim) or NULL */
-    const float *k_norm;     /* (head_dim) or NULL */
-    lld_matrix wo;           /* (dim, n_heads * head_dim) */
-    const float *bo;         /* (dim) or NULL */
-    const float *ffn_norm;   /* (dim) */
-    lld_matrix w_gate;       /* (hidden_dim, dim) */
-    lld_matrix w_up;         /* (hidden_dim, dim) */
-    lld_matrix w_down;       /* (dim, hidden_dim) */
+    const float *attn_norm; /* (dim) */
+    lld_matrix wq;          /* (n_heads * head_dim, dim) */
+    lld_matrix wk;          /* (n_kv_heads * head_dim, dim) */
+    lld_matrix wv;          /* (n_kv_heads * head_dim, dim) */
+    const float *bq;        /* (n_heads * head_dim) or NULL */
+    const float *bk;        /* (n_kv_heads * head_dim) or NULL */
+    const float *bv;        /* (n_kv_heads * head_dim) or NULL */
+    const float *q_norm;    /* (head_dim) or NULL */
+    const float *k_norm;    /* (head_dim) or NULL */
+    lld_matrix wo;          /* (dim, n_heads * head_dim) */
+    const float *bo;        /* (dim) or NULL */
+    const float *ffn_norm;  /* (dim) */
+    lld_matrix w_gate;      /* (hidden_dim, dim) */
+    lld_matrix w_up;        /* (hidden_dim, dim) */
+    lld_matrix w_down;      /* (dim, hidden_dim) */
 } lld_layer;
 
 struct lld_model {
     lld_file *file;
     lld_config config;
     uint32_t vocab_size;
-    lld_matrix embedding;     /* (vocab_size, dim) */
-    lld_matrix output;        /* (vocab_size, dim); the embedding where the file has no output.weight */
-    const float *output_norm; /* (dim) */
-    const float *rope_factors;/* (n_rot / 2) divisors of the RoPE frequencies, or NULL */
-    lld_layer *layers;        /* (n_layers) */
-    float *converted;         /* vectors that were not float32 in the file */
-    size_t converted_used;    /* floats */
-    uint64_t weight_bytes;    /* of all tensors above */
-    uint64_t streamed_bytes;  /* of those, read for each decoded token */
+    lld_matrix embedding; /* (vocab_size, dim) */
+    lld_matrix output;    /* (vocab_size, dim); the embedding where the file has no output.weight */
+    const float *output_norm;  /* (dim) */
+    const float *rope_factors; /* (n_rot / 2) divisors of the RoPE frequencies, or NULL */
+    lld_layer *layers;         /* (n_layers) */
+    float *converted;          /* vectors that were not float32 in the file */
+    size_t converted_used;     /* floats */
+    uint64_t weight_bytes;     /* of all tensors above */
+    uint64_t streamed_bytes;   /* of those, read for each decoded token */
 };
 
 #endif

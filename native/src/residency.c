@@ -1,6 +1,6 @@
-/* residency.c - which pages hold the mapped weights: lld_model_populate, lld_model_use_huge_pages, lld_model_lock.
- * Works in file order, which is layer order in every converter's output, in pieces so that a stop
- * request is seen soon. Plans nothing: the caller knows the budget. */
+/* residency.c - which pages hold the mapped weights: lld_model_populate, lld_model_use_huge_pages,
+ * lld_model_lock. Works in file order, which is layer order in every converter's output, in pieces
+ * so that a stop request is seen soon. Plans nothing: the caller knows the budget. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
@@ -33,19 +33,23 @@ int lld_model_populate(lld_model *model, const volatile int32_t *stop)
         if (stop != NULL && *stop != 0) return lld_fail(LLD_ERR_CANCELLED, "loading was stopped");
         if (left > 2 * (size_t)PIECE_BYTES) /* read the next piece while this one is mapped */
             madvise(map->bytes + at + PIECE_BYTES, PIECE_BYTES, MADV_WILLNEED);
-        if (madvise(map->bytes + at, piece, MADV_POPULATE_READ) != 0) touch_pages(map->bytes + at, piece, page);
+        if (madvise(map->bytes + at, piece, MADV_POPULATE_READ) != 0)
+            touch_pages(map->bytes + at, piece, page);
         int status = lld_file_name_fault(model->file, LLD_OK);
         if (status != LLD_OK) return status;
     }
     return LLD_OK;
 }
 
-/* Copy one piece into anonymous memory and move that over the file's pages, so that every pointer stays. */
+/* Copy one piece into anonymous memory and move that over the file's pages, so that every pointer
+ * stays. */
 static int replace_piece(uint8_t *bytes, size_t size)
 {
-    uint8_t *room = mmap(NULL, size + LLD_HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (room == MAP_FAILED) return lld_fail(LLD_ERR_MEMORY, "no memory for %zu bytes of weights in huge pages", size);
-    size_t before = (size_t)-(uintptr_t)room % LLD_HUGE_PAGE_BYTES;
+    uint8_t *room = mmap(NULL, size + LLD_HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (room == MAP_FAILED)
+        return lld_fail(LLD_ERR_MEMORY, "no memory for %zu bytes of weights in huge pages", size);
+    size_t before = (size_t) - (uintptr_t)room % LLD_HUGE_PAGE_BYTES;
     uint8_t *copy = room + before;
     madvise(copy, size, MADV_HUGEPAGE); /* a kernel without huge pages keeps small ones */
     memcpy(copy, bytes, size);
@@ -54,7 +58,9 @@ static int replace_piece(uint8_t *bytes, size_t size)
     int error = errno;
     if (before > 0) munmap(room, before);
     munmap(moved ? copy + size : copy, LLD_HUGE_PAGE_BYTES - before + (moved ? 0 : size));
-    if (!moved) return lld_fail(LLD_ERR_MEMORY, "cannot move %zu bytes of weights: %s", size, strerror(error));
+    if (!moved)
+        return lld_fail(LLD_ERR_MEMORY, "cannot move %zu bytes of weights: %s", size,
+                        strerror(error));
     return LLD_OK;
 }
 
@@ -79,11 +85,12 @@ int lld_model_lock(lld_model *model, uint64_t max_bytes, uint64_t *locked_bytes)
     uint64_t locked = 0;
     lld_fail(LLD_OK, "all of %" PRIu64 " bytes are locked", limit);
     while (locked < limit) {
-        size_t piece = limit - locked < PIECE_BYTES ? (size_t)(limit - locked) : (size_t)PIECE_BYTES;
+        size_t piece =
+            limit - locked < PIECE_BYTES ? (size_t)(limit - locked) : (size_t)PIECE_BYTES;
         if (mlock(map->bytes + locked, piece) != 0) {
             int error = errno;
-            lld_fail(LLD_OK, "%s: locked %" PRIu64 " of %" PRIu64 " bytes: %s (RLIMIT_MEMLOCK)", model->file->path,
-                     locked, limit, strerror(error));
+            lld_fail(LLD_OK, "%s: locked %" PRIu64 " of %" PRIu64 " bytes: %s (RLIMIT_MEMLOCK)",
+                     model->file->path, locked, limit, strerror(error));
             break;
         }
         locked += piece;

@@ -5,10 +5,12 @@
 
 static const double TWO_PI = 6.283185307179586476925;
 
-/* The pair index at which a head of n_rot dims makes `rotations` turns over n_ctx tokens (YaRN, eq. 17 solved for the dim). */
+/* The pair index at which a head of n_rot dims makes `rotations` turns over n_ctx tokens (YaRN, eq.
+ * 17 solved for the dim). */
 static double yarn_pair(const lld_config *c, double rotations)
 {
-    return c->n_rot * log(c->scaling_original_ctx / (rotations * TWO_PI)) / (2.0 * log(c->rope_base));
+    return c->n_rot * log(c->scaling_original_ctx / (rotations * TWO_PI)) /
+           (2.0 * log(c->rope_base));
 }
 
 /* 1 where a pair turns often enough to be left alone, 0 where it is fully interpolated. */
@@ -42,7 +44,9 @@ float lld_rope_frequencies(const lld_config *c, const float *factors, double *fr
         if (c->scaling == LLD_SCALING_LINEAR) {
             f /= c->scaling_factor;
         } else if (c->scaling == LLD_SCALING_LLAMA3) {
-            f = factors != NULL ? f : llama3_frequency(c, f); /* the factors are this scaling, precomputed */
+            f = factors != NULL
+                    ? f
+                    : llama3_frequency(c, f); /* the factors are this scaling, precomputed */
         } else if (c->scaling == LLD_SCALING_YARN) {
             double keep = yarn_extrapolation(c, i);
             f = f * keep + f / c->scaling_factor * (1.0 - keep);
@@ -54,7 +58,8 @@ float lld_rope_frequencies(const lld_config *c, const float *factors, double *fr
     return (float)magnitude;
 }
 
-void lld_rope_table(const double *frequencies, uint32_t n_rot, float magnitude, uint32_t position, float *cos_sin)
+void lld_rope_table(const double *frequencies, uint32_t n_rot, float magnitude, uint32_t position,
+                    float *cos_sin)
 {
     for (uint32_t i = 0; i < n_rot / 2; i++) {
         double angle = frequencies[i] * position;

@@ -27,19 +27,19 @@ typedef struct {
 
 struct lld_pool {
     unsigned n_threads;
-    bool stopping;         /* written before the start event moves */
-    lld_pool_fn fn;        /* likewise */
+    bool stopping;  /* written before the start event moves */
+    lld_pool_fn fn; /* likewise */
     void *argument;
-    event start;           /* moves once for each lld_pool_run */
-    event phase;           /* moves at each barrier */
+    event start; /* moves once for each lld_pool_run */
+    event phase; /* moves at each barrier */
     _Alignas(CACHE_LINE) atomic_uint arrived;
     _Alignas(CACHE_LINE) atomic_size_t next;
-    unsigned n_workers;    /* started, of n_threads - 1 */
+    unsigned n_workers; /* started, of n_threads - 1 */
     struct worker {
         lld_pool *pool;
         unsigned thread;
         pthread_t handle;
-    } workers[];           /* (n_threads - 1) */
+    } workers[]; /* (n_threads - 1) */
 };
 
 static inline void cpu_relax(void)
@@ -122,10 +122,7 @@ void lld_pool_run(lld_pool *pool, lld_pool_fn fn, void *argument)
     lld_pool_barrier(pool);
 }
 
-unsigned lld_pool_n_threads(const lld_pool *pool)
-{
-    return pool->n_threads;
-}
+unsigned lld_pool_n_threads(const lld_pool *pool) { return pool->n_threads; }
 
 void lld_pool_destroy(lld_pool *pool)
 {

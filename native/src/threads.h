@@ -1,8 +1,9 @@
 /* threads.h - the engine's thread pool: one function on every thread, barriers, and a work counter.
  *
  * A phase is the time between two barriers. Within it threads take units of work from one atomic
- * counter until it is used up, so a core that another process keeps busy takes fewer. The last thread
- * to arrive at a barrier resets the counter. Waiting spins for SPIN_NANOSECONDS, then sleeps on a futex.
+ * counter until it is used up, so a core that another process keeps busy takes fewer. The last
+ * thread to arrive at a barrier resets the counter. Waiting spins for SPIN_NANOSECONDS, then sleeps
+ * on a futex.
  */
 #ifndef LLD_THREADS_H
 #define LLD_THREADS_H
@@ -18,7 +19,8 @@ unsigned lld_pool_n_threads(const lld_pool *pool);
 
 typedef void (*lld_pool_fn)(void *argument, unsigned thread);
 
-/* Run fn(argument, thread) on every thread; returns when all have returned. One caller at a time. */
+/* Run fn(argument, thread) on every thread; returns when all have returned. One caller at a time.
+ */
 void lld_pool_run(lld_pool *pool, lld_pool_fn fn, void *argument);
 
 /* Inside fn: wait for all threads, and start the next phase with a fresh counter. */

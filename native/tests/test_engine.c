@@ -1,5 +1,6 @@
-/* test_engine.c - the whole engine on a tiny model: the same bits alone and in company, in any chunking,
- * with any number of threads, after sharing, cancelling and failing; and the checks of a batch. */
+/* test_engine.c - the whole engine on a tiny model: the same bits alone and in company, in any
+ * chunking, with any number of threads, after sharing, cancelling and failing; and the checks of a
+ * batch. */
 #include <math.h>
 #include <pthread.h>
 #include <unistd.h>
@@ -23,10 +24,17 @@ static lld_model *open_model(bool quantized)
     return model;
 }
 
-static lld_engine *create(lld_model *model, uint32_t n_threads, uint32_t n_kv_tokens, lld_kv_type kv_type)
+static lld_engine *create(lld_model *model, uint32_t n_threads, uint32_t n_kv_tokens,
+                          lld_kv_type kv_type)
 {
-    lld_engine_params p = {.n_threads = n_threads, .n_ctx = 512, .n_sequences = 5, .n_kv_tokens = n_kv_tokens,
-                           .n_batch = 320, .n_logits = N_KEPT, .kv_type = kv_type, .cpu = NULL};
+    lld_engine_params p = {.n_threads = n_threads,
+                           .n_ctx = 512,
+                           .n_sequences = 5,
+                           .n_kv_tokens = n_kv_tokens,
+                           .n_batch = 320,
+                           .n_logits = N_KEPT,
+                           .kv_type = kv_type,
+                           .cpu = NULL};
     lld_engine *engine = NULL;
     int status = lld_engine_create(model, &p, &engine);
     CHECK(status == LLD_OK, "%s", lld_error_message());
@@ -39,8 +47,10 @@ static int32_t token_at(uint32_t sequence, uint32_t position)
     return (int32_t)((position * 7 + sequence * 13 + position * position % 11) % TINY_VOCAB);
 }
 
-/* Feed positions [from, to) of a sequence in pieces; keep the last row's logits of the last piece. */
-static int feed(lld_engine *e, uint32_t slot, uint32_t text, uint32_t from, uint32_t to, uint32_t piece)
+/* Feed positions [from, to) of a sequence in pieces; keep the last row's logits of the last piece.
+ */
+static int feed(lld_engine *e, uint32_t slot, uint32_t text, uint32_t from, uint32_t to,
+                uint32_t piece)
 {
     int32_t tokens[512];
     uint32_t slots[512], positions[512];
@@ -78,8 +88,8 @@ static void chunking_and_threads_change_no_bit(lld_model *model, lld_kv_type kv)
             if (threads[t] != 2 && pieces[p] == 1) continue;
             lld_engine *e = create(model, threads[t], 0, kv);
             CHECK(feed(e, 2, 0, 0, N_TOKENS, pieces[p]) == LLD_OK, "%s", lld_error_message());
-            CHECK(memcmp(lld_engine_logits(e, 0), expected, sizeof expected) == 0, "threads %u piece %u kv %d",
-                  threads[t], pieces[p], (int)kv);
+            CHECK(memcmp(lld_engine_logits(e, 0), expected, sizeof expected) == 0,
+                  "threads %u piece %u kv %d", threads[t], pieces[p], (int)kv);
             lld_engine_destroy(e);
         }
 }
@@ -91,21 +101,25 @@ static void company_changes_no_bit(lld_model *model, lld_kv_type kv)
     int32_t tokens[5];
     uint32_t slots[5], positions[5];
     uint8_t wants[5] = {1, 1, 1, 1, 1};
-    for (uint32_t s = 0; s < 5; s++) CHECK(feed(e, s, s, 0, N_TOKENS - 1 - s, 50) == LLD_OK, "%s", lld_error_message());
+    for (uint32_t s = 0; s < 5; s++)
+        CHECK(feed(e, s, s, 0, N_TOKENS - 1 - s, 50) == LLD_OK, "%s", lld_error_message());
     for (uint32_t s = 0; s < 5; s++) {
         slots[s] = s;
         positions[s] = N_TOKENS - 1 - s;
         tokens[s] = token_at(s, positions[s]);
     }
-    CHECK(lld_engine_forward(e, tokens, slots, positions, wants, 5) == LLD_OK, "%s", lld_error_message());
+    CHECK(lld_engine_forward(e, tokens, slots, positions, wants, 5) == LLD_OK, "%s",
+          lld_error_message());
     float together[5][TINY_VOCAB];
-    for (uint32_t s = 0; s < 5; s++) memcpy(together[s], lld_engine_logits(e, s), sizeof together[s]);
+    for (uint32_t s = 0; s < 5; s++)
+        memcpy(together[s], lld_engine_logits(e, s), sizeof together[s]);
     CHECK(lld_engine_logits(e, 5) == NULL, "a sixth row was kept");
     lld_engine_destroy(e);
     for (uint32_t s = 0; s < 5; s++) {
         lld_engine *alone = create(model, 1, 0, kv);
         CHECK(feed(alone, 0, s, 0, N_TOKENS - s, N_TOKENS) == LLD_OK, "%s", lld_error_message());
-        CHECK(memcmp(lld_engine_logits(alone, 0), together[s], sizeof together[s]) == 0, "sequence %u kv %d", s, (int)kv);
+        CHECK(memcmp(lld_engine_logits(alone, 0), together[s], sizeof together[s]) == 0,
+              "sequence %u kv %d", s, (int)kv);
         lld_engine_destroy(alone);
     }
 }
@@ -117,7 +131,8 @@ static uint32_t blocks_free(const lld_engine *e)
     return info.kv_blocks_free;
 }
 
-/* A shared prefix that ends inside a block: both continuations are right, and every block comes back. */
+/* A shared prefix that ends inside a block: both continuations are right, and every block comes
+ * back. */
 static void a_shared_prefix_equals_a_recomputed_one(lld_model *model, lld_kv_type kv)
 {
     float expected[TINY_VOCAB];
@@ -129,12 +144,15 @@ static void a_shared_prefix_equals_a_recomputed_one(lld_model *model, lld_kv_typ
     CHECK(all - blocks_free(e) == 7, "sharing took %u blocks", all - blocks_free(e));
     CHECK(feed(e, 1, 3, 150, 190, 40) == LLD_OK, "another continuation: %s", lld_error_message());
     CHECK(feed(e, 0, 0, 200, N_TOKENS, 100) == LLD_OK, "%s", lld_error_message());
-    CHECK(memcmp(lld_engine_logits(e, 0), expected, sizeof expected) == 0, "the owner's bits changed, kv %d", (int)kv);
+    CHECK(memcmp(lld_engine_logits(e, 0), expected, sizeof expected) == 0,
+          "the owner's bits changed, kv %d", (int)kv);
     CHECK(lld_sequence_truncate(e, 1, 150) == LLD_OK, "%s", lld_error_message());
     CHECK(feed(e, 1, 0, 150, N_TOKENS, 50) == LLD_OK, "%s", lld_error_message());
-    CHECK(memcmp(lld_engine_logits(e, 0), expected, sizeof expected) == 0, "the sharer's bits differ, kv %d", (int)kv);
+    CHECK(memcmp(lld_engine_logits(e, 0), expected, sizeof expected) == 0,
+          "the sharer's bits differ, kv %d", (int)kv);
     CHECK(lld_sequence_share(e, 1, 0, 10) == LLD_ERR_INVALID, "shared into a sequence in use");
-    CHECK(lld_sequence_truncate(e, 0, 0) == LLD_OK && lld_sequence_truncate(e, 1, 0) == LLD_OK, "%s", lld_error_message());
+    CHECK(lld_sequence_truncate(e, 0, 0) == LLD_OK && lld_sequence_truncate(e, 1, 0) == LLD_OK,
+          "%s", lld_error_message());
     CHECK(blocks_free(e) == all, "%u of %u blocks came back", blocks_free(e), all);
     lld_engine_destroy(e);
 }
@@ -148,10 +166,12 @@ static void a_cancelled_step_changes_nothing(lld_model *model)
     uint32_t free_before = blocks_free(e);
     lld_engine_cancel(e);
     CHECK(feed(e, 0, 0, 100, N_TOKENS, 200) == LLD_ERR_CANCELLED, "not cancelled");
-    CHECK(lld_sequence_length(e, 0) == 100 && blocks_free(e) == free_before, "the cancelled step left something");
+    CHECK(lld_sequence_length(e, 0) == 100 && blocks_free(e) == free_before,
+          "the cancelled step left something");
     lld_engine_cancel_clear(e);
     CHECK(feed(e, 0, 0, 100, N_TOKENS, 200) == LLD_OK, "%s", lld_error_message());
-    CHECK(memcmp(lld_engine_logits(e, 0), expected, sizeof expected) == 0, "bits differ after a cancelled step");
+    CHECK(memcmp(lld_engine_logits(e, 0), expected, sizeof expected) == 0,
+          "bits differ after a cancelled step");
     lld_engine_destroy(e);
 }
 
@@ -206,19 +226,25 @@ static void a_bad_batch_is_refused(lld_model *model)
     CHECK(one_row(e, 1, 0, 1) == LLD_ERR_INVALID, "position ahead of the sequence");
     CHECK(one_row(e, 1, 0, 512) == LLD_ERR_INVALID, "position beyond the context");
     int32_t tokens[12] = {1, 2, 3};
-    uint32_t split[3] = {0, 1, 0}, same[12] = {0}, gap[3] = {0, 1, 3}, line[12] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+    uint32_t split[3] = {0, 1, 0}, same[12] = {0}, gap[3] = {0, 1, 3},
+             line[12] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
     uint32_t starts[3] = {0, 0, 1};
     uint8_t wants[12] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-    CHECK(lld_engine_forward(e, tokens, split, starts, wants, 3) == LLD_ERR_INVALID, "rows of a sequence apart");
-    CHECK(lld_engine_forward(e, tokens, same, gap, wants, 3) == LLD_ERR_INVALID, "a gap in the positions");
-    CHECK(lld_engine_forward(e, tokens, same, line, wants, 12) == LLD_ERR_INVALID, "more logits than n_logits");
+    CHECK(lld_engine_forward(e, tokens, split, starts, wants, 3) == LLD_ERR_INVALID,
+          "rows of a sequence apart");
+    CHECK(lld_engine_forward(e, tokens, same, gap, wants, 3) == LLD_ERR_INVALID,
+          "a gap in the positions");
+    CHECK(lld_engine_forward(e, tokens, same, line, wants, 12) == LLD_ERR_INVALID,
+          "more logits than n_logits");
     CHECK(lld_engine_forward(e, tokens, same, line, wants, 0) == LLD_ERR_INVALID, "an empty batch");
-    CHECK(lld_engine_forward(e, tokens, same, line, wants, 321) == LLD_ERR_INVALID, "more rows than n_batch");
+    CHECK(lld_engine_forward(e, tokens, same, line, wants, 321) == LLD_ERR_INVALID,
+          "more rows than n_batch");
     CHECK(lld_engine_logits(e, 0) == NULL, "a refused batch left logits");
     CHECK(one_row(e, 1, 0, 0) == LLD_OK, "%s", lld_error_message());
     lld_engine_destroy(e);
 
-    lld_engine_params bad = {.n_threads = 0, .n_ctx = 1, .n_sequences = 1, .n_batch = 1, .n_logits = 1};
+    lld_engine_params bad = {
+        .n_threads = 0, .n_ctx = 1, .n_sequences = 1, .n_batch = 1, .n_logits = 1};
     CHECK(lld_engine_create(model, &bad, &e) == LLD_ERR_INVALID, "no threads");
     bad.n_threads = 1;
     bad.n_logits = 2;

@@ -40,7 +40,8 @@ static void every_unit_is_done_once(unsigned n_threads)
         lld_pool_run(w.pool, run_phases, &w);
         for (int p = 0; p < PHASES; p++)
             for (int u = 0; u < UNITS; u++)
-                CHECK(w.done[p][u] == 1, "threads %u run %d phase %d unit %d: %d", n_threads, run, p, u, w.done[p][u]);
+                CHECK(w.done[p][u] == 1, "threads %u run %d phase %d unit %d: %d", n_threads, run,
+                      p, u, w.done[p][u]);
         CHECK(w.sum == (long)run * PHASES, "threads %u run %d: sum %ld", n_threads, run, w.sum);
         CHECK(atomic_load(&w.started) == run * (int)n_threads, "threads %u run %d", n_threads, run);
     }

@@ -1,5 +1,5 @@
-/* tiny_model.h - writes a small seeded LLaMA model as a GGUF file, for C tests that need a whole engine.
- * Weights are Q8_0 or F32 with small random values; there is no vocabulary. */
+/* tiny_model.h - writes a small seeded LLaMA model as a GGUF file, for C tests that need a whole
+ * engine. Weights are Q8_0 or F32 with small random values; there is no vocabulary. */
 #ifndef TINY_MODEL_H
 #define TINY_MODEL_H
 
@@ -11,7 +11,15 @@
 #include "check.h"
 #include "quant.h"
 
-enum { TINY_DIM = 64, TINY_HIDDEN = 96, TINY_HEADS = 4, TINY_KV_HEADS = 2, TINY_LAYERS = 2, TINY_VOCAB = 50, TINY_CTX = 1024 };
+enum {
+    TINY_DIM = 64,
+    TINY_HIDDEN = 96,
+    TINY_HEADS = 4,
+    TINY_KV_HEADS = 2,
+    TINY_LAYERS = 2,
+    TINY_VOCAB = 50,
+    TINY_CTX = 1024
+};
 
 typedef struct {
     FILE *file;
@@ -76,9 +84,14 @@ static size_t tiny_tensors(tiny_tensor *t)
     t[n++] = (tiny_tensor){"output_norm.weight", TINY_DIM, 1, true};
     for (int l = 0; l < TINY_LAYERS; l++) {
         const tiny_tensor layer[] = {
-            {"attn_norm", TINY_DIM, 1, true}, {"attn_q", TINY_DIM, TINY_DIM, false}, {"attn_k", TINY_DIM, kv, false},
-            {"attn_v", TINY_DIM, kv, false}, {"attn_output", TINY_DIM, TINY_DIM, false}, {"ffn_norm", TINY_DIM, 1, true},
-            {"ffn_gate", TINY_DIM, TINY_HIDDEN, false}, {"ffn_up", TINY_DIM, TINY_HIDDEN, false},
+            {"attn_norm", TINY_DIM, 1, true},
+            {"attn_q", TINY_DIM, TINY_DIM, false},
+            {"attn_k", TINY_DIM, kv, false},
+            {"attn_v", TINY_DIM, kv, false},
+            {"attn_output", TINY_DIM, TINY_DIM, false},
+            {"ffn_norm", TINY_DIM, 1, true},
+            {"ffn_gate", TINY_DIM, TINY_HIDDEN, false},
+            {"ffn_up", TINY_DIM, TINY_HIDDEN, false},
             {"ffn_down", TINY_HIDDEN, TINY_DIM, false},
         };
         for (size_t i = 0; i < sizeof layer / sizeof *layer; i++, n++) {
