@@ -7,7 +7,7 @@
 #include <assert.h>
 #include <math.h>
 
-#include "matmul_avx2.h"
+#include "kernels_avx2.h"
 #include "simd_avx2.h"
 #include "vecmath.h"
 

@@ -1,6 +1,7 @@
 /* matmul_avx2.c - chooses between the AVX2 matmuls: gemv for one activation row, gemm for more. */
 #ifdef __x86_64__
 
+#include "kernels_avx2.h"
 #include "matmul_avx2.h"
 
 #define LLD_MATMUL(format)                                                                         \

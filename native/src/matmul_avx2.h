@@ -21,7 +21,4 @@ lld_gemm_avx2 lld_gemm_avx2_q4_0, lld_gemm_avx2_q4_1, lld_gemm_avx2_q5_0, lld_ge
 
 lld_gemm_avx2 lld_matmul_avx2_f32, lld_matmul_avx2_f16, lld_matmul_avx2_bf16;
 
-void lld_kernels_init_avx2_matmul(lld_kernels *table);
-void lld_kernels_init_avx2_attention(lld_kernels *table);
-
 #endif
