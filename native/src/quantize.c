@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu.h"
 #include "status.h"
 #include "threads.h"
 
@@ -15,6 +16,7 @@ enum { MAX_THREADS = 64 };
 /* Everything the threads share. Each takes the next row until none is left. */
 typedef struct {
     lld_pool *pool;
+    const lld_search *search;
     uint32_t src_type, type;
     const uint8_t *src;
     uint8_t *dst;
@@ -45,15 +47,14 @@ static size_t find_beyond(const float *x, size_t n, float largest)
         memcpy(&bits, &x[i], sizeof bits);
         beyond |= (bits & 0x7FFFFFFFu) > limit;
     }
-    if (!beyond)
-        return n;
+    if (!beyond) return n;
     size_t i = 0;
-    while (fabsf(x[i]) <= largest)
-        i++;
+    while (fabsf(x[i]) <= largest) i++;
     return i;
 }
 
-static void quantize_row(uint32_t type, const float *x, const float *importance, void *dst, size_t n)
+static void quantize_row(const lld_search *search, uint32_t type, const float *x,
+                         const float *importance, void *dst, size_t n)
 {
     uint16_t *halves = dst;
     switch (type) {
@@ -61,8 +62,7 @@ static void quantize_row(uint32_t type, const float *x, const float *importance,
         memcpy(dst, x, n * sizeof *x);
         break;
     case LLD_F16:
-        for (size_t i = 0; i < n; i++)
-            halves[i] = lld_f32_to_f16(x[i]);
+        for (size_t i = 0; i < n; i++) halves[i] = lld_f32_to_f16(x[i]);
         break;
     case LLD_BF16:
         for (size_t i = 0; i < n; i++) { /* the upper half, to nearest even */
@@ -73,9 +73,9 @@ static void quantize_row(uint32_t type, const float *x, const float *importance,
         break;
     default:
         if (lld_type_block(type) == LLD_QK)
-            lld_quantize_row_32(type, x, importance, dst, n);
+            lld_quantize_row_32(search, type, x, importance, dst, n);
         else
-            lld_quantize_row_k(type, x, importance, dst, n);
+            lld_quantize_row_k(search, type, x, importance, dst, n);
     }
 }
 
@@ -88,8 +88,8 @@ static void work_on_rows(void *argument, unsigned thread)
         lld_dequantize_row(work->src_type, work->src + row * work->src_row_bytes, x, work->n_cols);
         const size_t column = find_beyond(x, work->n_cols, largest_of(work->type));
         if (column == work->n_cols)
-            quantize_row(work->type, x, work->importance, work->dst + row * work->dst_row_bytes,
-                         work->n_cols);
+            quantize_row(work->search, work->type, x, work->importance,
+                         work->dst + row * work->dst_row_bytes, work->n_cols);
         else if (refusal->row == SIZE_MAX)
             *refusal = (struct refusal){row, column, x[column]};
     }
@@ -98,11 +98,9 @@ static void work_on_rows(void *argument, unsigned thread)
 void lld_quantize_weights(const float *importance, float *w, size_t n)
 {
     double sum = 0.0;
-    for (size_t i = 0; importance != NULL && i < n; i++)
-        sum += (double)importance[i];
+    for (size_t i = 0; importance != NULL && i < n; i++) sum += (double)importance[i];
     const double mean = sum / (double)n;
-    for (size_t i = 0; i < n; i++)
-        w[i] = mean > 0.0 ? (float)((double)importance[i] / mean) : 1.0f;
+    for (size_t i = 0; i < n; i++) w[i] = mean > 0.0 ? (float)((double)importance[i] / mean) : 1.0f;
 }
 
 /* ---- the call -------------------------------------------------------------------------------- */
@@ -130,10 +128,8 @@ static int report_refusal(const row_work *work, unsigned n_threads)
 {
     const struct refusal *first = &work->refusals[0];
     for (unsigned t = 1; t < n_threads; t++)
-        if (work->refusals[t].row < first->row)
-            first = &work->refusals[t];
-    if (first->row == SIZE_MAX)
-        return LLD_OK;
+        if (work->refusals[t].row < first->row) first = &work->refusals[t];
+    if (first->row == SIZE_MAX) return LLD_OK;
     return lld_fail(LLD_ERR_NUMERIC, "row %zu column %zu is %g, %s holds at most %g", first->row,
                     first->column, (double)first->value, lld_type_name(work->type),
                     (double)largest_of(work->type));
@@ -143,30 +139,32 @@ int lld_requantize(uint32_t src_type, const void *src, uint32_t type, size_t n_r
                    const float *importance, void *dst, uint32_t n_threads)
 {
     int status = check_type(src_type, n_cols);
-    if (status == LLD_OK)
-        status = check_type(type, n_cols);
-    if (status == LLD_OK)
-        status = check_importance(importance, n_cols);
-    if (status != LLD_OK)
-        return status;
+    if (status == LLD_OK) status = check_type(type, n_cols);
+    if (status == LLD_OK) status = check_importance(importance, n_cols);
+    uint32_t cpu_flags = 0;
+    if (status == LLD_OK) status = lld_cpu_select(NULL, &cpu_flags);
+    if (status != LLD_OK) return status;
     if (n_threads < 1 || n_threads > MAX_THREADS)
         return lld_fail(LLD_ERR_INVALID, "%u threads, 1 to %d are possible", (unsigned)n_threads,
                         MAX_THREADS);
-    if (n_rows == 0 || n_cols == 0)
-        return LLD_OK;
-    if (n_threads > n_rows)
-        n_threads = (uint32_t)n_rows;
+    if (n_rows == 0 || n_cols == 0) return LLD_OK;
+    if (n_threads > n_rows) n_threads = (uint32_t)n_rows;
     if (n_cols > SIZE_MAX / sizeof(float) / n_threads)
         return lld_fail(LLD_ERR_INVALID, "row of %zu elements is too long", n_cols);
 
     row_work work = {
-        .src_type = src_type, .type = type, .src = src, .dst = dst, .n_rows = n_rows,
-        .n_cols = n_cols, .importance = importance,
+        .search = lld_search_select(cpu_flags),
+        .src_type = src_type,
+        .type = type,
+        .src = src,
+        .dst = dst,
+        .n_rows = n_rows,
+        .n_cols = n_cols,
+        .importance = importance,
         .src_row_bytes = lld_type_row_bytes(src_type, n_cols),
         .dst_row_bytes = lld_type_row_bytes(type, n_cols),
     };
-    for (unsigned t = 0; t < n_threads; t++)
-        work.refusals[t].row = SIZE_MAX;
+    for (unsigned t = 0; t < n_threads; t++) work.refusals[t].row = SIZE_MAX;
     work.rows = malloc(n_threads * n_cols * sizeof *work.rows);
     if (work.rows == NULL)
         return lld_fail(LLD_ERR_MEMORY, "no memory for %u rows of %zu elements",

@@ -14,8 +14,8 @@
 
 /* What a block is quantized with: x ~ d*(q - zero) + m. */
 typedef struct {
-    uint16_t d, m;      /* float16 */
-    uint8_t q[LLD_QK];  /* 0 .. the format's highest level; for Q8_0 two's complement */
+    uint16_t d, m;     /* float16 */
+    uint8_t q[LLD_QK]; /* 0 .. the format's highest level; for Q8_0 two's complement */
 } levels_32;
 
 typedef struct {
@@ -47,10 +47,7 @@ static range_32 range_of(const float x[LLD_QK])
 }
 
 /* 1/d, or 0 when d is a float16 zero, and then all levels are that of 0. */
-static float inverse_of(float d)
-{
-    return (lld_f32_to_f16(d) & 0x7FFF) == 0 ? 0.0f : 1.0f / d;
-}
+static float inverse_of(float d) { return (lld_f32_to_f16(d) & 0x7FFF) == 0 ? 0.0f : 1.0f / d; }
 
 /* Levels of (x - base) / d above `zero`, halves up. The level of the extreme weight may round past
  * the highest. */
@@ -86,49 +83,48 @@ static void eight_bits(const float x[LLD_QK], levels_32 *out)
 {
     const float d = fabsf(range_of(x).extreme) / 127.0f, inverse = inverse_of(d);
     out->d = lld_f32_to_f16(d);
-    for (int i = 0; i < LLD_QK; i++)
-        out->q[i] = (uint8_t)(int8_t)lld_round_small(x[i] * inverse);
+    for (int i = 0; i < LLD_QK; i++) out->q[i] = (uint8_t)(int8_t)lld_round_small(x[i] * inverse);
 }
 
 /* ---- levels by search ------------------------------------------------------------------------ */
 
-static void symmetric_by_search(const float x[LLD_QK], const float w[LLD_QK], int highest,
-                                levels_32 *out)
+static void symmetric_by_search(const lld_search *search, const float x[LLD_QK],
+                                const float w[LLD_QK], int highest, levels_32 *out)
 {
     const int zero = (highest + 1) / 2;
     const lld_levels levels = {(float)-zero, (float)(highest - zero), NULL};
     int8_t q[LLD_QK];
-    out->d = lld_f32_to_f16(lld_search_scale(x, w, LLD_QK, &levels));
-    lld_search_levels(x, LLD_QK, &levels, (lld_fit){lld_f16_to_f32(out->d), 0.0f}, q);
-    for (int i = 0; i < LLD_QK; i++)
-        out->q[i] = (uint8_t)(q[i] + zero);
+    out->d = lld_f32_to_f16(search->scale(x, w, LLD_QK, &levels));
+    search->levels(x, LLD_QK, &levels, (lld_fit){lld_f16_to_f32(out->d), 0.0f}, q);
+    for (int i = 0; i < LLD_QK; i++) out->q[i] = (uint8_t)(q[i] + zero);
 }
 
-static void affine_by_search(const float x[LLD_QK], const float w[LLD_QK], int highest,
-                             levels_32 *out)
+static void affine_by_search(const lld_search *search, const float x[LLD_QK], const float w[LLD_QK],
+                             int highest, levels_32 *out)
 {
     const lld_levels levels = {0.0f, (float)highest, NULL};
-    const lld_fit fit = lld_search_affine(x, w, LLD_QK, &levels, true);
+    const lld_fit fit = search->affine(x, w, LLD_QK, &levels, true);
     out->d = lld_f32_to_f16(fit.scale);
     out->m = lld_f32_to_f16(fit.offset);
     int8_t q[LLD_QK];
-    lld_search_levels(x, LLD_QK, &levels,
-                      (lld_fit){lld_f16_to_f32(out->d), lld_f16_to_f32(out->m)}, q);
+    search->levels(x, LLD_QK, &levels, (lld_fit){lld_f16_to_f32(out->d), lld_f16_to_f32(out->m)},
+                   q);
     memcpy(out->q, q, sizeof out->q);
 }
 
-static void table_by_search(const float x[LLD_QK], const float w[LLD_QK], levels_32 *out)
+static void table_by_search(const lld_search *search, const float x[LLD_QK], const float w[LLD_QK],
+                            levels_32 *out)
 {
     const lld_levels levels = {lld_iq4_values[0], lld_iq4_values[15], lld_iq4_values};
     int8_t q[LLD_QK];
-    out->d = lld_f32_to_f16(lld_search_scale(x, w, LLD_QK, &levels));
-    lld_search_levels(x, LLD_QK, &levels, (lld_fit){lld_f16_to_f32(out->d), 0.0f}, q);
-    for (int i = 0; i < LLD_QK; i++)
-        out->q[i] = lld_iq4_index(q[i]);
+    out->d = lld_f32_to_f16(search->scale(x, w, LLD_QK, &levels));
+    search->levels(x, LLD_QK, &levels, (lld_fit){lld_f16_to_f32(out->d), 0.0f}, q);
+    for (int i = 0; i < LLD_QK; i++) out->q[i] = lld_iq4_index(q[i]);
 }
 
 /* w: NULL for the levels that the extremes give. */
-static void find_levels(uint32_t type, const float x[LLD_QK], const float *w, levels_32 *out)
+static void find_levels(const lld_search *search, uint32_t type, const float x[LLD_QK],
+                        const float *w, levels_32 *out)
 {
     const int highest = type == LLD_Q4_0 || type == LLD_Q4_1 ? 15 : 31;
     switch (type) {
@@ -136,20 +132,20 @@ static void find_levels(uint32_t type, const float x[LLD_QK], const float *w, le
         eight_bits(x, out);
         break;
     case LLD_IQ4_NL:
-        table_by_search(x, w, out);
+        table_by_search(search, x, w, out);
         break;
     case LLD_Q4_0:
     case LLD_Q5_0:
         if (w == NULL)
             symmetric_by_range(x, highest, out);
         else
-            symmetric_by_search(x, w, highest, out);
+            symmetric_by_search(search, x, w, highest, out);
         break;
     default:
         if (w == NULL)
             affine_by_range(x, highest, out);
         else
-            affine_by_search(x, w, highest, out);
+            affine_by_search(search, x, w, highest, out);
     }
 }
 
@@ -157,15 +153,13 @@ static void find_levels(uint32_t type, const float x[LLD_QK], const float *w, le
 
 static void pack_nibbles(const uint8_t q[LLD_QK], uint8_t qs[16])
 {
-    for (int i = 0; i < 16; i++)
-        qs[i] = (uint8_t)((q[i] & 15) | (q[i + 16] << 4));
+    for (int i = 0; i < 16; i++) qs[i] = (uint8_t)((q[i] & 15) | (q[i + 16] << 4));
 }
 
 static void pack_fifth_bits(const uint8_t q[LLD_QK], uint8_t qh[4])
 {
     uint32_t bits = 0;
-    for (int i = 0; i < LLD_QK; i++)
-        bits |= (uint32_t)(q[i] >> 4) << i;
+    for (int i = 0; i < LLD_QK; i++) bits |= (uint32_t)(q[i] >> 4) << i;
     memcpy(qh, &bits, sizeof bits);
 }
 
@@ -210,7 +204,8 @@ static void pack(uint32_t type, const levels_32 *levels, void *block)
 
 _Static_assert(sizeof(lld_block_q4_0) == sizeof(lld_block_iq4_nl), "packed by the same code");
 
-void lld_quantize_row_32(uint32_t type, const float *x, const float *importance, void *dst, size_t n)
+void lld_quantize_row_32(const lld_search *search, uint32_t type, const float *x,
+                         const float *importance, void *dst, size_t n)
 {
     assert(lld_type_block(type) == LLD_QK && n % LLD_QK == 0);
     const size_t block_bytes = lld_type_block_bytes(type);
@@ -220,7 +215,7 @@ void lld_quantize_row_32(uint32_t type, const float *x, const float *importance,
         levels_32 levels;
         if (searched)
             lld_quantize_weights(importance == NULL ? NULL : importance + b * LLD_QK, w, LLD_QK);
-        find_levels(type, x + b * LLD_QK, searched ? w : NULL, &levels);
+        find_levels(search, type, x + b * LLD_QK, searched ? w : NULL, &levels);
         pack(type, &levels, (uint8_t *)dst + b * block_bytes);
     }
 }

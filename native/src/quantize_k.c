@@ -1,7 +1,7 @@
 /* quantize_k.c - the formats with blocks of 256 weights: Q2_K to Q6_K and IQ4_XS.
  *
  * One procedure for all: each group of 16 or 32 weights gets its own best scale (and min); the
- * block's float16 d and dmin follow from the largest; then, a few times, each group chooses among
+ * block's float16 d and dmin follow from the largest; then, ROUNDS times, each group chooses among
  * the integer scales and mins near its best by the error they really make, and d and dmin are fitted
  * anew to all groups by least squares. The best round is kept. Packing is the inverse of unpack.h. */
 #include "quantize.h"
@@ -13,13 +13,13 @@
 #include "quantize_search.h"
 #include "unpack.h"
 
-enum { ROUNDS = 3, MAX_GROUPS = LLD_QK_K / 16 };
+enum { ROUNDS = 2, MAX_GROUPS = LLD_QK_K / 16 };
 
 typedef struct {
-    size_t group;              /* weights that share a scale */
+    size_t group; /* weights that share a scale */
     lld_levels levels;
-    int scale_lo, scale_hi;    /* the integers that a group's scale may be */
-    int min_hi;                /* likewise its min, from 0; 0: the format has none */
+    int scale_lo, scale_hi; /* the integers that a group's scale may be */
+    int min_hi;             /* likewise its min, from 0; 0: the format has none */
     void (*pack)(const lld_unpacked_k *u, void *block);
 } format;
 
@@ -67,8 +67,7 @@ static void pack_q2_k(const lld_unpacked_k *u, void *block)
     lld_block_q2_k *b = block;
     b->d = lld_f32_to_f16(u->d);
     b->dmin = lld_f32_to_f16(u->dmin);
-    for (int j = 0; j < 16; j++)
-        b->scales[j] = (uint8_t)(u->scale[j] | u->min[j] << 4);
+    for (int j = 0; j < 16; j++) b->scales[j] = (uint8_t)(u->scale[j] | u->min[j] << 4);
     pack_2_bits(u->q, 0, b->qs);
 }
 
@@ -146,12 +145,18 @@ static const format *format_of(uint32_t type)
     static const format q6_k = {16, {-32, 31, NULL}, -128, 127, 0, pack_q6_k};
     static const format iq4_xs = {32, {-127, 113, lld_iq4_values}, -32, 31, 0, pack_iq4_xs};
     switch (type) {
-    case LLD_Q2_K: return &q2_k;
-    case LLD_Q3_K: return &q3_k;
-    case LLD_Q4_K: return &q4_k;
-    case LLD_Q5_K: return &q5_k;
-    case LLD_Q6_K: return &q6_k;
-    default: return &iq4_xs;
+    case LLD_Q2_K:
+        return &q2_k;
+    case LLD_Q3_K:
+        return &q3_k;
+    case LLD_Q4_K:
+        return &q4_k;
+    case LLD_Q5_K:
+        return &q5_k;
+    case LLD_Q6_K:
+        return &q6_k;
+    default:
+        return &iq4_xs;
     }
 }
 
@@ -217,23 +222,18 @@ static super_scales refit(const normal_equations *s, super_scales old)
     } else {
         return old;
     }
-    if (!(fabs(d) < 65504.0 && dmin >= 0.0 && dmin < 65504.0))
-        return old;
+    if (!(fabs(d) < 65504.0 && dmin >= 0.0 && dmin < 65504.0)) return old;
     return to_half(d, dmin);
 }
 
 /* ---- one block ------------------------------------------------------------------------------- */
 
-static int clamp(int value, int lo, int hi)
-{
-    return value < lo ? lo : value > hi ? hi : value;
-}
+static int clamp(int value, int lo, int hi) { return value < lo ? lo : value > hi ? hi : value; }
 
 /* The integer at or below value / unit, in lo .. hi; 0 for a unit of 0. */
 static int floor_ratio(float value, float unit, int lo, int hi)
 {
-    if (unit == 0.0f)
-        return 0;
+    if (unit == 0.0f) return 0;
     const float ratio = floorf(value / unit);
     return ratio <= (float)lo ? lo : ratio >= (float)hi ? hi : (int)ratio;
 }
@@ -241,14 +241,13 @@ static int floor_ratio(float value, float unit, int lo, int hi)
 /* The integer scales and mins that lane c stands for: with mins 4 by 4 around the group's best, else
  * 8 around it and 8 around its negative. */
 static void propose(const format *f, lld_fit fit, super_scales super, int scales[LLD_SEARCH_LANES],
-                    int mins[LLD_SEARCH_LANES], lld_scale_candidates *candidates)
+                    int mins[LLD_SEARCH_LANES], lld_fit_candidates *candidates)
 {
     const int scale = floor_ratio(fit.scale, super.d, f->scale_lo, f->scale_hi);
     const int min = f->min_hi == 0 ? 0 : floor_ratio(-fit.offset, super.dmin, 0, f->min_hi);
     for (int c = 0; c < LLD_SEARCH_LANES; c++) {
         int near = f->min_hi == 0 ? scale + c / 2 - 3 : scale + c % 4 - 1;
-        if (f->min_hi == 0 && c % 2 == 1)
-            near = -near;
+        if (f->min_hi == 0 && c % 2 == 1) near = -near;
         scales[c] = clamp(near, f->scale_lo, f->scale_hi);
         mins[c] = clamp(min + c / 4 - 1, 0, f->min_hi);
         candidates->scale[c] = super.d * (float)scales[c];
@@ -257,8 +256,9 @@ static void propose(const format *f, lld_fit fit, super_scales super, int scales
 }
 
 /* Quantize every group with given d and dmin; return the error and the sums for their next fit. */
-static double quantize_groups(const format *f, const float *x, const float *w, const lld_fit *fits,
-                              super_scales super, lld_unpacked_k *u, normal_equations *sums)
+static double quantize_groups(const lld_search *search, const format *f, const float *x,
+                              const float *w, const lld_fit *fits, super_scales super,
+                              lld_unpacked_k *u, normal_equations *sums)
 {
     double total = 0.0;
     *sums = (normal_equations){0};
@@ -268,12 +268,12 @@ static double quantize_groups(const format *f, const float *x, const float *w, c
         const float *xg = x + g * f->group, *wg = w + g * f->group;
         int8_t *q = u->q + g * f->group;
         int scales[LLD_SEARCH_LANES], mins[LLD_SEARCH_LANES];
-        lld_scale_candidates candidates;
+        lld_fit_candidates candidates;
         float error;
         propose(f, fits[g], super, scales, mins, &candidates);
-        const size_t c = lld_search_choose(xg, wg, f->group, &f->levels, &candidates, &error);
+        const size_t c = search->choose(xg, wg, f->group, &f->levels, &candidates, &error);
         const lld_fit chosen = {candidates.scale[c], candidates.offset[c]};
-        lld_search_levels(xg, f->group, &f->levels, chosen, q);
+        search->levels(xg, f->group, &f->levels, chosen, q);
         add_group(sums, xg, wg, f->group, scales[c], mins[c], q);
         total += (double)error;
         for (size_t j = g * f->group / 16; j < (g + 1) * f->group / 16; j++) {
@@ -284,34 +284,34 @@ static double quantize_groups(const format *f, const float *x, const float *w, c
     return total;
 }
 
-static void quantize_block(const format *f, const float *x, const float *w, lld_unpacked_k *best)
+static void quantize_block(const lld_search *search, const format *f, const float *x,
+                           const float *w, lld_unpacked_k *best)
 {
     lld_fit fits[MAX_GROUPS];
     const size_t n_groups = LLD_QK_K / f->group;
     for (size_t g = 0; g < n_groups; g++) {
         const float *xg = x + g * f->group, *wg = w + g * f->group;
-        fits[g] = f->min_hi == 0
-                      ? (lld_fit){lld_search_scale(xg, wg, f->group, &f->levels), 0.0f}
-                      : lld_search_affine(xg, wg, f->group, &f->levels, false);
+        fits[g] = f->min_hi == 0 ? (lld_fit){search->scale(xg, wg, f->group, &f->levels), 0.0f}
+                                 : search->affine(xg, wg, f->group, &f->levels, false);
     }
     super_scales super = first_scales(f, fits, n_groups);
     double least = INFINITY;
     for (int round = 0; round < ROUNDS; round++) {
         lld_unpacked_k u;
         normal_equations sums;
-        const double error = quantize_groups(f, x, w, fits, super, &u, &sums);
+        const double error = quantize_groups(search, f, x, w, fits, super, &u, &sums);
         if (error < least) {
             least = error;
             *best = u;
         }
         const super_scales next = refit(&sums, super);
-        if (next.d == super.d && next.dmin == super.dmin)
-            break;
+        if (next.d == super.d && next.dmin == super.dmin) break;
         super = next;
     }
 }
 
-void lld_quantize_row_k(uint32_t type, const float *x, const float *importance, void *dst, size_t n)
+void lld_quantize_row_k(const lld_search *search, uint32_t type, const float *x,
+                        const float *importance, void *dst, size_t n)
 {
     assert(lld_type_block(type) == LLD_QK_K && n % LLD_QK_K == 0);
     const format *f = format_of(type);
@@ -319,7 +319,7 @@ void lld_quantize_row_k(uint32_t type, const float *x, const float *importance, 
         float w[LLD_QK_K];
         lld_unpacked_k u;
         lld_quantize_weights(importance == NULL ? NULL : importance + b * LLD_QK_K, w, LLD_QK_K);
-        quantize_block(f, x + b * LLD_QK_K, w, &u);
+        quantize_block(search, f, x + b * LLD_QK_K, w, &u);
         f->pack(&u, (uint8_t *)dst + b * lld_type_block_bytes(type));
     }
 }

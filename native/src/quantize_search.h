@@ -3,8 +3,8 @@
  * A group of n = 16 or 32 weights x with importance w is to become x ~ scale*q + offset, q one of a
  * format's levels, with the least sum of w*(x - scale*q - offset)^2. The searches try
  * LLD_SEARCH_LANES candidates side by side, one a SIMD lane, so that plain C vectorizes without
- * reordering a sum: every machine computes the same bytes. Knows no block layout: quantize_k.c and
- * quantize_32.c do. */
+ * reordering a sum: every set of functions below, and every machine, computes the same bytes.
+ * Knows no block layout: quantize_k.c and quantize_32.c do. */
 #ifndef LLD_QUANTIZE_SEARCH_H
 #define LLD_QUANTIZE_SEARCH_H
 
@@ -24,29 +24,35 @@ typedef struct lld_fit {
     float scale, offset;
 } lld_fit;
 
-/* Candidates for lld_search_choose. A scale of 0 makes every q the level nearest 0. */
-typedef struct lld_scale_candidates {
+/* Fits to choose among. A scale of 0 makes every q the level nearest 0. */
+typedef struct lld_fit_candidates {
     float scale[LLD_SEARCH_LANES], offset[LLD_SEARCH_LANES];
-} lld_scale_candidates;
+} lld_fit_candidates;
+
+/* The searches as compiled for one instruction set. */
+typedef struct lld_search {
+    /* Scale of either sign, no offset. 0 when all x are too small for a float16 scale. */
+    float (*scale)(const float *x, const float *w, size_t n, const lld_levels *levels);
+
+    /* Scale >= 0 and offset, for integer levels from 0. any_offset: else it is at most 0. */
+    lld_fit (*affine)(const float *x, const float *w, size_t n, const lld_levels *levels,
+                      bool any_offset);
+
+    /* The lane with the least error, the first of equals; *error: its weighted squared error. */
+    size_t (*choose)(const float *x, const float *w, size_t n, const lld_levels *levels,
+                     const lld_fit_candidates *candidates, float *error);
+
+    /* q: (n) the nearest level of each weight under a fit. */
+    void (*levels)(const float *x, size_t n, const lld_levels *levels, lld_fit fit, int8_t *q);
+} lld_search;
+
+extern const lld_search lld_search_generic;
+extern const lld_search lld_search_avx2; /* x86-64 only */
+
+/* The fastest set among those of lld_cpu_select's flags. */
+const lld_search *lld_search_select(uint32_t cpu_flags);
 
 /* Round |x| < 2^22 to the nearest integer, ties to even: adding 1.5 * 2^23 leaves no fraction bits. */
-static inline float lld_round_small(float x)
-{
-    return (x + 0x1.8p23f) - 0x1.8p23f;
-}
-
-/* Scale of either sign, no offset. 0 when all x are 0 or too small for a float16 scale. */
-float lld_search_scale(const float *x, const float *w, size_t n, const lld_levels *levels);
-
-/* Scale >= 0 and offset, for levels from 0. any_offset: else the offset is at most 0. */
-lld_fit lld_search_affine(const float *x, const float *w, size_t n, const lld_levels *levels,
-                          bool any_offset);
-
-/* The lane with the least error, the first of equals; *error: its weighted squared error. */
-size_t lld_search_choose(const float *x, const float *w, size_t n, const lld_levels *levels,
-                         const lld_scale_candidates *candidates, float *error);
-
-/* q: (n) the nearest level of each weight under a fit. */
-void lld_search_levels(const float *x, size_t n, const lld_levels *levels, lld_fit fit, int8_t *q);
+static inline float lld_round_small(float x) { return (x + 0x1.8p23f) - 0x1.8p23f; }
 
 #endif
