@@ -23,6 +23,7 @@ class Options(TypedDict, total=False):
     stop: Sequence[str]
     priority: Priority
     deadline_seconds: float
+    speculation: bool
     temperature: float
     top_k: int
     top_p: float

@@ -49,6 +49,9 @@ def _parser(command: str) -> argparse.ArgumentParser:
     return parser
 
 
+HUGE_PAGES = ("auto", "on", "off")
+
+
 def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "serve",
@@ -65,6 +68,12 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--ctx-size", dest="model.ctx_size", type=int, metavar="N", help="tokens of one sequence"
     )
     parser.add_argument("--kv-type", dest="model.kv_type", choices=("f16", "q8_0"))
+    parser.add_argument(
+        "--huge-pages",
+        dest="model.huge_pages",
+        choices=HUGE_PAGES,
+        help="copy the weights into huge pages; auto: with plenty of memory, not on a small board",
+    )
     parser.add_argument(
         "--memory-budget",
         dest="model.memory_budget",

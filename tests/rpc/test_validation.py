@@ -104,6 +104,7 @@ def test_an_absent_field_takes_the_configured_default_and_zero_does_not() -> Non
     rules = convert.Rules(sampling=Sampling(temperature=0.5, top_k=7))
     absent = convert.generation_request(generate(), rules, "r").sampling
     assert (absent.temperature, absent.top_k, absent.seed) == (0.5, 7, None)
+    assert convert.generation_request(generate(), rules, "r").speculation is None
     zero = convert.generation_request(sampling(temperature=0, top_k=0, seed=0), rules, "r").sampling
     assert (zero.temperature, zero.top_k, zero.seed) == (0, 0, 0)
 
@@ -118,6 +119,7 @@ def test_every_field_arrives() -> None:
             stop=["a", "b"],
             priority=pb.PRIORITY_BATCH,
             deadline_seconds=2.5,
+            speculation=False,
             sampling=pb.Sampling(seed=2**64 - 1, logit_bias={3: -100}),
         ),
     )
@@ -125,6 +127,7 @@ def test_every_field_arrives() -> None:
     assert (request.prompt, request.parse_special, request.model) == ("p", True, "m")
     assert (request.max_tokens, request.stop) == (9, ("a", "b"))
     assert (request.priority, request.deadline_seconds) == (Priority.BATCH, 2.5)
+    assert request.speculation is False
     assert (request.sampling.seed, dict(request.sampling.logit_bias)) == (2**64 - 1, {3: -100.0})
     assert request.request_id == "r"
 

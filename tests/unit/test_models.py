@@ -7,7 +7,7 @@ import pytest
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.models.machine import Machine
-from llamad.models.memory_plan import MARGIN_BYTES, MIB, plan_memory
+from llamad.models.memory_plan import MARGIN_BYTES, MIB, plan_huge_pages, plan_memory
 from llamad.models.registry import ModelRegistry
 
 
@@ -243,3 +243,29 @@ def test_a_kv_cache_that_does_not_fit_at_all_is_an_error_with_its_numbers(kv_tok
 def test_a_budget_below_the_margin_is_an_error() -> None:
     with pytest.raises(LlamadError, match="leaves 0 MiB"):
         _plan(MIB)
+
+
+@pytest.mark.parametrize(
+    ("choice", "available_bytes", "is_board", "expected"),
+    [
+        ("auto", 2 * GIB, False, True),
+        ("auto", None, False, True),
+        ("auto", GIB + GIB // 4, False, False),
+        ("auto", 8 * GIB, True, False),
+        ("on", GIB // 2, True, True),
+        ("off", 8 * GIB, False, False),
+    ],
+)
+def test_huge_pages_are_for_machines_with_memory_to_spare(
+    choice: str, available_bytes: int | None, is_board: bool, expected: bool
+) -> None:
+    assert expected == plan_huge_pages(
+        choice, file_bytes=GIB, available_bytes=available_bytes, is_board=is_board
+    )
+
+
+def test_a_device_tree_makes_a_board(tmp_path: Path) -> None:
+    assert not Machine(proc=tmp_path).is_board()
+    (tmp_path / "device-tree").mkdir()
+    (tmp_path / "device-tree" / "model").write_text("Raspberry Pi 5 Model B Rev 1.0")
+    assert Machine(proc=tmp_path).is_board()

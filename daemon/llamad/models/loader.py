@@ -23,7 +23,7 @@ from llamad.engine.bindings import (
 from llamad.errors import ErrorKind, LlamadError
 from llamad.logs import fields
 from llamad.models.machine import Machine
-from llamad.models.memory_plan import MemoryPlan, plan_memory
+from llamad.models.memory_plan import MemoryPlan, plan_huge_pages, plan_memory
 from llamad.models.registry import ModelFile, ModelRegistry
 from llamad.text import tokenizer_from_metadata
 from llamad.text.chat_template import ChatTemplate
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 MAX_THREADS = 64
 GUESS_ROWS = 8  # of logits, for guessed tokens; over all sequences
-HUGE_PAGES_ROOM = 1.3  # times the file that must be available before weights are copied
 
 
 @dataclass(slots=True)
@@ -218,7 +217,14 @@ def _make_resident(
     tell: Callable[[str], None],
 ) -> int:
     """Read the file in when all of it fits, lock what may be locked; return the locked bytes."""
-    if plan.model_fits and _wants_huge_pages(config, file.file_bytes):
+    machine = Machine()
+    huge_pages = plan_huge_pages(
+        config.huge_pages,
+        file_bytes=file.file_bytes,
+        available_bytes=machine.available_bytes(),
+        is_board=machine.is_board(),
+    )
+    if plan.model_fits and huge_pages:
         tell(f"copying {file.name}, {file.file_bytes} bytes, into huge pages")
         model.use_huge_pages(stop)
     elif plan.model_fits:
@@ -245,16 +251,6 @@ def _make_resident(
             )
         )
     return locked_bytes
-
-
-def _wants_huge_pages(config: ModelConfig, file_bytes: int) -> bool:
-    """Whether to copy the weights; auto: with plenty of memory, and never on a small board."""
-    if config.huge_pages != "auto":
-        return config.huge_pages == "on"
-    machine = Machine()
-    available = machine.available_bytes()
-    roomy = available is None or available > HUGE_PAGES_ROOM * file_bytes
-    return roomy and not machine.is_board()
 
 
 def _create_engine(config: ModelConfig, model: EngineModel, n_ctx: int, plan: MemoryPlan) -> Engine:

@@ -10,6 +10,7 @@ from llamad.errors import ErrorKind, LlamadError
 
 MARGIN_BYTES = 64 << 20  # Python, scratch, stacks and the connections of clients
 KV_BLOCK_TOKENS = 32
+HUGE_PAGES_ROOM = 1.3  # times the file that must be available before its weights are copied
 MIB = 1 << 20
 
 
@@ -56,3 +57,17 @@ def plan_memory(
         )
     left = room - kv_bytes
     return MemoryPlan(wanted, kv_bytes, model_bytes <= left, min(model_bytes, left))
+
+
+def plan_huge_pages(
+    choice: str, *, file_bytes: int, available_bytes: int | None, is_board: bool
+) -> bool:
+    """Whether to copy the weights into huge pages, by ``choice``: auto, on or off.
+
+    auto: with plenty of memory, and never on a small board, which needs its page cache.
+    """
+    if choice != "auto":
+        return choice == "on"
+    return not is_board and (
+        available_bytes is None or available_bytes > HUGE_PAGES_ROOM * file_bytes
+    )

@@ -120,6 +120,7 @@ def _with_options(
         sampling=_sampling(options.sampling, rules.sampling),
         priority=_PRIORITIES[options.priority],
         deadline_seconds=deadline,
+        speculation=options.speculation if options.HasField("speculation") else None,
     )
 
 

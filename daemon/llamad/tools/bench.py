@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from llamad.engine.bindings import KV_TYPES, Engine, EngineModel, Sampler
+from llamad.models.machine import Machine
+from llamad.models.memory_plan import plan_huge_pages
 
 WARM_UP_PROMPT, WARM_UP_DECODE = 32, 4  # tokens
 BATCH_PROMPT = 16  # tokens of each sequence's prompt with -b
@@ -52,7 +54,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--kv-type", choices=sorted(KV_TYPES), default="f16")
     parser.add_argument(
-        "--huge-pages", action="store_true", help="copy the weights into huge pages first"
+        "--huge-pages",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="copy the weights into huge pages first (auto: as the service would)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
@@ -92,7 +97,7 @@ def measure(
     n_sequences: int,
     kv_type: str,
     *,
-    huge_pages: bool = False,
+    huge_pages: str = "auto",
 ) -> BenchResult:
     """Load the model and time one prefill of n_prompt tokens and n_decode decode steps.
 
@@ -101,7 +106,14 @@ def measure(
     """
     start = time.perf_counter()
     with EngineModel(path) as model:
-        if huge_pages:
+        machine = Machine()
+        use_huge_pages = plan_huge_pages(
+            huge_pages,
+            file_bytes=model.info.file_bytes,
+            available_bytes=machine.available_bytes(),
+            is_board=machine.is_board(),
+        )
+        if use_huge_pages:
             model.use_huge_pages()
         else:
             model.populate()
@@ -138,7 +150,7 @@ def measure(
                 decode_tokens=n_decode,
                 cpu=engine.info.kernel_set,
                 kv_type=kv_type,
-                huge_pages=huge_pages,
+                huge_pages=use_huge_pages,
                 peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 bytes_read_per_token=round((_read_bytes() - read_before) / generated, 1),
             )
