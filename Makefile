@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 DEMO_MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 PROTO_VENV := build/proto-venv
 PYTHON_FOLDERS := daemon clients protos tests packaging native setup.py
+C_FILES := $(wildcard native/*/*.[ch])
 ENGINE_SOURCES := $(wildcard native/src/*.[ch] native/include/*.h) native/ffi_build.py
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -70,15 +71,19 @@ bench: $(VENV)/.engine $(DEMO_MODEL) ## speed of the kernels and of the demo mod
 	$(MAKE) -C native bench
 	$(VENV)/bin/llamad bench $(DEMO_MODEL)
 
-lint: $(VENV)/.installed $(PROTO_VENV)/.installed ## ruff, mypy --strict, generated code
+lint: $(VENV)/.installed $(PROTO_VENV)/.installed ## ruff, mypy --strict, clang-format, generated code
+	packaging/dev-packages lint
 	$(VENV)/bin/ruff check $(PYTHON_FOLDERS)
 	$(VENV)/bin/ruff format --check $(PYTHON_FOLDERS)
 	$(VENV)/bin/mypy $(PYTHON_FOLDERS)
+	clang-format --dry-run --Werror $(C_FILES)
 	$(PROTO_VENV)/bin/python protos/generate.py --check
 
-fmt: $(VENV)/.installed ## format the Python code
+fmt: $(VENV)/.installed ## format Python and C
+	packaging/dev-packages lint
 	$(VENV)/bin/ruff check --fix $(PYTHON_FOLDERS)
 	$(VENV)/bin/ruff format $(PYTHON_FOLDERS)
+	clang-format -i $(C_FILES)
 
 # ---- generated code -----------------------------------------------------------------------------
 

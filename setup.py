@@ -13,7 +13,9 @@ class EngineDistribution(Distribution):
     def run_commands(self) -> None:
         """Run the commands, or stop when cffi did not register the engine."""
         if not self.ext_modules:
-            raise SystemExit("setup.py: cffi is missing, so the engine would be: install cffi>=1.15")
+            raise SystemExit(
+                "setup.py: cffi is missing, so the engine would be: install cffi>=1.15"
+            )
         super().run_commands()
 
 

@@ -51,8 +51,7 @@ static void attn_scores_f16(float *scores, size_t score_stride, const float *q, 
                             size_t n_q, const uint16_t *k_block, size_t head_dim)
 {
     for (size_t i = 0; i < n_q; i++)
-        for (size_t j = 0; j < LLD_KV_BLOCK; j++)
-            scores[i * score_stride + j] = 0.0f;
+        for (size_t j = 0; j < LLD_KV_BLOCK; j++) scores[i * score_stride + j] = 0.0f;
     for (size_t d = 0; d < head_dim; d++) {
         float k[LLD_KV_BLOCK];
         for (size_t j = 0; j < LLD_KV_BLOCK; j++)
@@ -70,8 +69,7 @@ static void attn_scores_q8(float *scores, size_t score_stride, const float *q, s
 {
     for (size_t i = 0; i < n_q; i++) {
         float *acc = scores + i * score_stride;
-        for (size_t j = 0; j < LLD_KV_BLOCK; j++)
-            acc[j] = 0.0f;
+        for (size_t j = 0; j < LLD_KV_BLOCK; j++) acc[j] = 0.0f;
         for (size_t first = 0; first < head_dim; first += LLD_QK) {
             size_t end = head_dim - first < LLD_QK ? head_dim : first + LLD_QK;
             const uint16_t *scales = kd + first / LLD_QK * LLD_KV_BLOCK;
@@ -91,8 +89,7 @@ static float attn_softmax(float *scores, size_t n, float *sum)
 {
     assert(n >= 1);
     float max = scores[0], lane[8] = {0};
-    for (size_t j = 1; j < n; j++)
-        max = scores[j] > max ? scores[j] : max;
+    for (size_t j = 1; j < n; j++) max = scores[j] > max ? scores[j] : max;
     const size_t padded = (n + 31) / 32 * 32;
     for (size_t j = 0; j < padded; j++) {
         scores[j] = j < n ? lld_expf(scores[j] - max) : 0.0f;

@@ -29,12 +29,9 @@ uint32_t lld_cpu_detect(void)
     enum { XCR0_SSE_AVX = 0x6 };
     const uint32_t leaf1_needed = bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C;
     uint32_t a, b, c, d;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & leaf1_needed) != leaf1_needed)
-        return 0;
-    if ((read_xcr0() & XCR0_SSE_AVX) != XCR0_SSE_AVX)
-        return 0;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2))
-        return 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & leaf1_needed) != leaf1_needed) return 0;
+    if ((read_xcr0() & XCR0_SSE_AVX) != XCR0_SSE_AVX) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return 0;
     return LLD_CPU_AVX2;
 }
 
@@ -45,17 +42,13 @@ uint32_t lld_cpu_detect(void)
     /* Linux, Documentation/arch/arm64/elf_hwcaps.rst */
     enum { ARM64_HWCAP_ASIMD = 1 << 1, ARM64_HWCAP_ASIMDDP = 1 << 20 };
     unsigned long hwcap = getauxval(AT_HWCAP);
-    if (!(hwcap & ARM64_HWCAP_ASIMD))
-        return 0;
+    if (!(hwcap & ARM64_HWCAP_ASIMD)) return 0;
     return LLD_CPU_NEON | (hwcap & ARM64_HWCAP_ASIMDDP ? LLD_CPU_DOTPROD : 0);
 }
 
 #else
 
-uint32_t lld_cpu_detect(void)
-{
-    return 0;
-}
+uint32_t lld_cpu_detect(void) { return 0; }
 
 #endif
 
@@ -91,8 +84,7 @@ int lld_cpu_select(const char *cpu, uint32_t *flags)
                             "cpu \"%.*s\" is unknown: generic, avx2, neon or dotprod",
                             (int)(length < 64 ? length : 64), rest);
         allowed |= cpu_words[i].flags;
-        if (rest[length] == '\0')
-            break;
+        if (rest[length] == '\0') break;
         rest += length + 1;
     }
     *flags = detected & allowed;

@@ -6,9 +6,9 @@
 #include <stdint.h>
 
 enum lld_cpu_flag {
-    LLD_CPU_AVX2 = 1u << 0,    /* x86-64: AVX2 + FMA + F16C, enabled by the OS (XGETBV) */
-    LLD_CPU_NEON = 1u << 1,    /* aarch64: armv8.0 ASIMD */
-    LLD_CPU_DOTPROD = 1u << 2  /* aarch64: armv8.2 dot product (HWCAP_ASIMDDP) */
+    LLD_CPU_AVX2 = 1u << 0,   /* x86-64: AVX2 + FMA + F16C, enabled by the OS (XGETBV) */
+    LLD_CPU_NEON = 1u << 1,   /* aarch64: armv8.0 ASIMD */
+    LLD_CPU_DOTPROD = 1u << 2 /* aarch64: armv8.2 dot product (HWCAP_ASIMDDP) */
 };
 
 /* Flags of this machine (getauxval on aarch64, CPUID on x86-64). */

@@ -17,15 +17,12 @@ static void build_table(lld_kernels *table, uint32_t flags)
 {
     lld_kernels_init_generic(table);
 #if defined(__x86_64__)
-    if (!(flags & LLD_CPU_AVX2))
-        return;
+    if (!(flags & LLD_CPU_AVX2)) return;
     lld_kernels_init_avx2(table);
 #elif defined(__aarch64__)
-    if (!(flags & LLD_CPU_NEON))
-        return;
+    if (!(flags & LLD_CPU_NEON)) return;
     lld_kernels_init_neon(table);
-    if (!(flags & LLD_CPU_DOTPROD))
-        return;
+    if (!(flags & LLD_CPU_DOTPROD)) return;
     lld_kernels_init_dotprod(table);
 #else
     (void)flags;
@@ -34,8 +31,7 @@ static void build_table(lld_kernels *table, uint32_t flags)
 
 static void build_tables(void)
 {
-    for (uint32_t flags = 0; flags < N_FLAG_WORDS; flags++)
-        build_table(&tables[flags], flags);
+    for (uint32_t flags = 0; flags < N_FLAG_WORDS; flags++) build_table(&tables[flags], flags);
 }
 
 const lld_kernels *lld_kernels_get(uint32_t cpu_flags)

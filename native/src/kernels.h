@@ -41,13 +41,13 @@ typedef enum lld_act_kind { LLD_ACT_F32, LLD_ACT_Q8, LLD_ACT_Q8K, LLD_ACT_COUNT 
  * are 64-byte aligned when y_stride is a multiple of 64; kernels may not rely on more than 4. */
 typedef struct lld_acts {
     size_t n_rows, n_cols;
-    const float *f32;    /* F32: (n_rows, n_cols) */
-    int8_t *y;           /* Q8, Q8K: (n_rows, y_stride) */
-    size_t y_stride;     /* bytes, >= n_cols */
-    float *d;            /* Q8: (n_rows, n_cols/32); Q8K: (n_rows, n_cols/256) */
-    int32_t *sum;        /* Q8: (n_rows, n_cols/32), sum of the block's y */
-    float *s;            /* Q8: (n_rows, n_cols/32), d * (float)sum */
-    int16_t *sum16;      /* Q8K: (n_rows, n_cols/16), sum of 16 y */
+    const float *f32; /* F32: (n_rows, n_cols) */
+    int8_t *y;        /* Q8, Q8K: (n_rows, y_stride) */
+    size_t y_stride;  /* bytes, >= n_cols */
+    float *d;         /* Q8: (n_rows, n_cols/32); Q8K: (n_rows, n_cols/256) */
+    int32_t *sum;     /* Q8: (n_rows, n_cols/32), sum of the block's y */
+    float *s;         /* Q8: (n_rows, n_cols/32), d * (float)sum */
+    int16_t *sum16;   /* Q8K: (n_rows, n_cols/16), sum of 16 y */
 } lld_acts;
 
 lld_act_kind lld_type_act_kind(uint32_t type);
@@ -117,8 +117,7 @@ typedef struct lld_kernels {
     /* acc[i*acc_stride + d] = fma(p[i*p_stride + j], v[j][d], acc) for j = 0..n_tokens-1 in order;
      * q8_0: the factor is p * vd[j][d/32] rounded once, times (float)v. */
     void (*attn_values_f16)(float *acc, size_t acc_stride, const float *p, size_t p_stride,
-                            size_t n_q, const uint16_t *v_block, size_t head_dim,
-                            size_t n_tokens);
+                            size_t n_q, const uint16_t *v_block, size_t head_dim, size_t n_tokens);
     void (*attn_values_q8)(float *acc, size_t acc_stride, const float *p, size_t p_stride,
                            size_t n_q, const int8_t *v_block, const uint16_t *vd, size_t head_dim,
                            size_t n_tokens);

@@ -15,8 +15,7 @@ static float quantize_block(const float *x, size_t n, int8_t *y)
     if (inverse == 0.0f)
         memset(y, 0, n);
     else
-        for (size_t i = 0; i < n; i++)
-            y[i] = lld_q8_round(x[i] * inverse);
+        for (size_t i = 0; i < n; i++) y[i] = lld_q8_round(x[i] * inverse);
     return scale;
 }
 
@@ -28,8 +27,7 @@ static void quantize_q8(const float *x, size_t n, lld_acts *acts, size_t row)
         int8_t *y = acts->y + row * acts->y_stride + b * LLD_QK;
         float d = quantize_block(x + b * LLD_QK, LLD_QK, y);
         int32_t sum = 0;
-        for (int i = 0; i < LLD_QK; i++)
-            sum += y[i];
+        for (int i = 0; i < LLD_QK; i++) sum += y[i];
         acts->d[first + b] = d;
         acts->sum[first + b] = sum;
         acts->s[first + b] = d * (float)sum;
@@ -46,8 +44,7 @@ static void quantize_q8k(const float *x, size_t n, lld_acts *acts, size_t row)
         acts->d[first + b] = quantize_block(x + b * LLD_QK_K, LLD_QK_K, y);
         for (int j = 0; j < LLD_QK_K / 16; j++) {
             int sum = 0; /* |sum| <= 16 * 127 */
-            for (int i = 16 * j; i < 16 * j + 16; i++)
-                sum += y[i];
+            for (int i = 16 * j; i < 16 * j + 16; i++) sum += y[i];
             sum16[j] = (int16_t)sum;
         }
     }
@@ -56,23 +53,19 @@ static void quantize_q8k(const float *x, size_t n, lld_acts *acts, size_t row)
 static void rmsnorm(float *out, const float *x, const float *w, size_t n, float eps)
 {
     float lane[8] = {0};
-    for (size_t k = 0; k < n; k++)
-        lane[k % 8] = __builtin_fmaf(x[k], x[k], lane[k % 8]);
+    for (size_t k = 0; k < n; k++) lane[k % 8] = __builtin_fmaf(x[k], x[k], lane[k % 8]);
     const float r = 1.0f / sqrtf(lld_reduce8(lane) / (float)n + eps);
-    for (size_t k = 0; k < n; k++)
-        out[k] = (x[k] * r) * w[k];
+    for (size_t k = 0; k < n; k++) out[k] = (x[k] * r) * w[k];
 }
 
 static void silu_mul(float *gate, const float *up, size_t n)
 {
-    for (size_t k = 0; k < n; k++)
-        gate[k] = gate[k] / (1.0f + lld_expf(-gate[k])) * up[k];
+    for (size_t k = 0; k < n; k++) gate[k] = gate[k] / (1.0f + lld_expf(-gate[k])) * up[k];
 }
 
 static void add(float *x, const float *y, size_t n)
 {
-    for (size_t k = 0; k < n; k++)
-        x[k] = x[k] + y[k];
+    for (size_t k = 0; k < n; k++) x[k] = x[k] + y[k];
 }
 
 static void rotate(float *a, float *b, const float cos_sin[2])
@@ -84,14 +77,12 @@ static void rotate(float *a, float *b, const float cos_sin[2])
 
 static void rope_norm(float *x, const float *cos_sin, size_t n_rot)
 {
-    for (size_t i = 0; i < n_rot / 2; i++)
-        rotate(&x[2 * i], &x[2 * i + 1], &cos_sin[2 * i]);
+    for (size_t i = 0; i < n_rot / 2; i++) rotate(&x[2 * i], &x[2 * i + 1], &cos_sin[2 * i]);
 }
 
 static void rope_neox(float *x, const float *cos_sin, size_t n_rot)
 {
-    for (size_t i = 0; i < n_rot / 2; i++)
-        rotate(&x[i], &x[i + n_rot / 2], &cos_sin[2 * i]);
+    for (size_t i = 0; i < n_rot / 2; i++) rotate(&x[i], &x[i + n_rot / 2], &cos_sin[2 * i]);
 }
 
 void lld_kernels_init_generic(lld_kernels *table)

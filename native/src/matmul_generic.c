@@ -10,8 +10,7 @@
 
 static void clear_outputs(float *out, size_t out_stride, size_t n)
 {
-    for (size_t c = 0; c < n; c++)
-        out[c * out_stride] = 0.0f;
+    for (size_t c = 0; c < n; c++) out[c * out_stride] = 0.0f;
 }
 
 /* ---- blocks of 32 against Q8 ----------------------------------------------------------------- */
@@ -19,8 +18,7 @@ static void clear_outputs(float *out, size_t out_stride, size_t n)
 static int32_t dot_32(const int8_t q[32], const int8_t y[32])
 {
     int32_t sum = 0; /* |sum| <= 32 * 128 * 127 */
-    for (int i = 0; i < 32; i++)
-        sum += q[i] * y[i];
+    for (int i = 0; i < 32; i++) sum += q[i] * y[i];
     return sum;
 }
 
@@ -41,8 +39,7 @@ LLD_INLINE void matmul_q8(unpack_fn unpack, bool has_min, size_t block_bytes, fl
                 float *acc = &out[c * out_stride + r];
                 int32_t isum = dot_32(u.q, x->y + c * x->y_stride + b * LLD_QK);
                 *acc = __builtin_fmaf(u.d * x->d[c * n_blocks + b], (float)isum, *acc);
-                if (has_min)
-                    *acc = __builtin_fmaf(u.m, x->s[c * n_blocks + b], *acc);
+                if (has_min) *acc = __builtin_fmaf(u.m, x->s[c * n_blocks + b], *acc);
             }
         }
     }
@@ -55,8 +52,7 @@ static int32_t dot_256(const lld_unpacked_k *u, const int8_t y[256])
     int32_t sum = 0; /* |sum| <= 256 * 128 * 32 * 127 (Q6_K) < 2^28 */
     for (int j = 0; j < LLD_QK_K / 16; j++) {
         int32_t part = 0;
-        for (int i = 16 * j; i < 16 * j + 16; i++)
-            part += u->q[i] * y[i];
+        for (int i = 16 * j; i < 16 * j + 16; i++) part += u->q[i] * y[i];
         sum += u->scale[j] * part;
     }
     return sum;
@@ -65,8 +61,7 @@ static int32_t dot_256(const lld_unpacked_k *u, const int8_t y[256])
 static int32_t dot_mins(const lld_unpacked_k *u, const int16_t sum16[16])
 {
     int32_t sum = 0; /* |sum| <= 16 * 63 * 16 * 127 */
-    for (int j = 0; j < LLD_QK_K / 16; j++)
-        sum += u->min[j] * sum16[j];
+    for (int j = 0; j < LLD_QK_K / 16; j++) sum += u->min[j] * sum16[j];
     return sum;
 }
 
@@ -97,14 +92,13 @@ LLD_INLINE void matmul_q8k(unpack_k_fn unpack, bool has_min, size_t block_bytes,
     }
 }
 
-#define DEFINE_MATMUL(format, kind, has_min)                                                  \
-    static void matmul_##format(float *out, size_t out_stride, const uint8_t *w,              \
-                                size_t row_bytes, size_t n_rows, const lld_acts *x,           \
-                                void *scratch)                                                \
-    {                                                                                         \
-        (void)scratch;                                                                        \
-        matmul_##kind(lld_unpack_##format, has_min, sizeof(lld_block_##format), out,          \
-                      out_stride, w, row_bytes, n_rows, x);                                   \
+#define DEFINE_MATMUL(format, kind, has_min)                                                       \
+    static void matmul_##format(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes, \
+                                size_t n_rows, const lld_acts *x, void *scratch)                   \
+    {                                                                                              \
+        (void)scratch;                                                                             \
+        matmul_##kind(lld_unpack_##format, has_min, sizeof(lld_block_##format), out, out_stride,   \
+                      w, row_bytes, n_rows, x);                                                    \
     }
 
 DEFINE_MATMUL(q4_0, q8, false)
@@ -127,10 +121,8 @@ static float dot_f32(const float *w, const float *x, size_t n)
     float lane[8] = {0};
     size_t k = 0;
     for (; k + 8 <= n; k += 8)
-        for (size_t i = 0; i < 8; i++)
-            lane[i] = __builtin_fmaf(w[k + i], x[k + i], lane[i]);
-    for (size_t i = 0; k + i < n; i++)
-        lane[i] = __builtin_fmaf(w[k + i], x[k + i], lane[i]);
+        for (size_t i = 0; i < 8; i++) lane[i] = __builtin_fmaf(w[k + i], x[k + i], lane[i]);
+    for (size_t i = 0; k + i < n; i++) lane[i] = __builtin_fmaf(w[k + i], x[k + i], lane[i]);
     return lld_reduce8(lane);
 }
 

@@ -44,20 +44,11 @@ _Static_assert(sizeof(lld_block_q6_k) == 210 && sizeof(lld_block_iq4_xs) == 136,
 const int8_t lld_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                    1,    13,   25,  38,  53,  69,  89,  113};
 
-bool lld_type_supported(uint32_t type)
-{
-    return type < LLD_TYPE_COUNT && types[type].name != NULL;
-}
+bool lld_type_supported(uint32_t type) { return type < LLD_TYPE_COUNT && types[type].name != NULL; }
 
-const char *lld_type_name(uint32_t type)
-{
-    return type < LLD_TYPE_COUNT ? types[type].name : NULL;
-}
+const char *lld_type_name(uint32_t type) { return type < LLD_TYPE_COUNT ? types[type].name : NULL; }
 
-size_t lld_type_block(uint32_t type)
-{
-    return type < LLD_TYPE_COUNT ? types[type].block : 0;
-}
+size_t lld_type_block(uint32_t type) { return type < LLD_TYPE_COUNT ? types[type].block : 0; }
 
 size_t lld_type_block_bytes(uint32_t type)
 {
@@ -72,8 +63,7 @@ size_t lld_type_row_bytes(uint32_t type, size_t n)
 
 size_t lld_type_bytes(uint32_t type, size_t n_cols)
 {
-    if (!lld_type_supported(type) || n_cols % types[type].block != 0)
-        return 0;
+    if (!lld_type_supported(type) || n_cols % types[type].block != 0) return 0;
     return lld_type_row_bytes(type, n_cols);
 }
 
@@ -160,15 +150,15 @@ static void expand_k(const lld_unpacked_k *u, bool has_min, float *dst)
     }
 }
 
-#define DEFINE_DEQUANTIZE(format, unpacked, expand_block, has_min)                       \
-    static void dequantize_##format(const void *src, float *dst, size_t n)               \
-    {                                                                                    \
-        unpacked u;                                                                      \
-        const lld_block_##format *blocks = src;                                          \
-        for (size_t i = 0; i < n / sizeof u.q; i++) {                                    \
-            lld_unpack_##format(&blocks[i], &u);                                         \
-            expand_block(&u, has_min, dst + i * sizeof u.q);                             \
-        }                                                                                \
+#define DEFINE_DEQUANTIZE(format, unpacked, expand_block, has_min)                                 \
+    static void dequantize_##format(const void *src, float *dst, size_t n)                         \
+    {                                                                                              \
+        unpacked u;                                                                                \
+        const lld_block_##format *blocks = src;                                                    \
+        for (size_t i = 0; i < n / sizeof u.q; i++) {                                              \
+            lld_unpack_##format(&blocks[i], &u);                                                   \
+            expand_block(&u, has_min, dst + i * sizeof u.q);                                       \
+        }                                                                                          \
     }
 
 DEFINE_DEQUANTIZE(q4_0, lld_unpacked, expand, false)
@@ -192,8 +182,7 @@ static void dequantize_f32(const void *src, float *dst, size_t n)
 static void dequantize_f16(const void *src, float *dst, size_t n)
 {
     const uint16_t *halves = src;
-    for (size_t i = 0; i < n; i++)
-        dst[i] = lld_f16_to_f32(halves[i]);
+    for (size_t i = 0; i < n; i++) dst[i] = lld_f16_to_f32(halves[i]);
 }
 
 static void dequantize_bf16(const void *src, float *dst, size_t n)
@@ -206,10 +195,12 @@ static void dequantize_bf16(const void *src, float *dst, size_t n)
 }
 
 static void (*const dequantizers[LLD_TYPE_COUNT])(const void *src, float *dst, size_t n) = {
-    [LLD_F32] = dequantize_f32,       [LLD_F16] = dequantize_f16,   [LLD_BF16] = dequantize_bf16,
-    [LLD_Q4_0] = dequantize_q4_0,     [LLD_Q4_1] = dequantize_q4_1, [LLD_Q5_0] = dequantize_q5_0,
-    [LLD_Q5_1] = dequantize_q5_1,     [LLD_Q8_0] = dequantize_q8_0, [LLD_Q2_K] = dequantize_q2_k,
-    [LLD_Q3_K] = dequantize_q3_k,     [LLD_Q4_K] = dequantize_q4_k, [LLD_Q5_K] = dequantize_q5_k,
+    [LLD_F32] = dequantize_f32,       [LLD_F16] = dequantize_f16,
+    [LLD_BF16] = dequantize_bf16,     [LLD_Q4_0] = dequantize_q4_0,
+    [LLD_Q4_1] = dequantize_q4_1,     [LLD_Q5_0] = dequantize_q5_0,
+    [LLD_Q5_1] = dequantize_q5_1,     [LLD_Q8_0] = dequantize_q8_0,
+    [LLD_Q2_K] = dequantize_q2_k,     [LLD_Q3_K] = dequantize_q3_k,
+    [LLD_Q4_K] = dequantize_q4_k,     [LLD_Q5_K] = dequantize_q5_k,
     [LLD_Q6_K] = dequantize_q6_k,     [LLD_IQ4_NL] = dequantize_iq4_nl,
     [LLD_IQ4_XS] = dequantize_iq4_xs,
 };

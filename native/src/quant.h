@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Tables, one format a line. */
+/* clang-format off */
 enum lld_type { /* GGML type ids as they stand in files; holes are removed or unsupported types */
     LLD_F32 = 0, LLD_F16 = 1, LLD_Q4_0 = 2, LLD_Q4_1 = 3, LLD_Q5_0 = 6, LLD_Q5_1 = 7, LLD_Q8_0 = 8,
     LLD_Q2_K = 10, LLD_Q3_K = 11, LLD_Q4_K = 12, LLD_Q5_K = 13, LLD_Q6_K = 14,
@@ -30,6 +32,7 @@ typedef struct { uint16_t d, dmin; uint8_t scales[12], qh[32], qs[128]; } lld_bl
 typedef struct { uint8_t ql[128]; uint8_t qh[64]; int8_t scales[16]; uint16_t d; } lld_block_q6_k;
 typedef struct { uint16_t d; uint8_t qs[16]; } lld_block_iq4_nl;             /* x = d*table[q] */
 typedef struct { uint16_t d, scales_h; uint8_t scales_l[4], qs[128]; } lld_block_iq4_xs;
+/* clang-format on */
 
 extern const int8_t lld_iq4_values[16]; /* the non-linear 4-bit table of IQ4_NL and IQ4_XS */
 
@@ -40,8 +43,8 @@ bool lld_type_supported(uint32_t type);
 /* Bytes of a row of n elements (n a multiple of the block). */
 size_t lld_type_row_bytes(uint32_t type, size_t n);
 
-float lld_f16_to_f32(uint16_t h);    /* exact, subnormals, inf and NaN included */
-uint16_t lld_f32_to_f16(float f);    /* round to nearest even; overflow to infinity */
+float lld_f16_to_f32(uint16_t h); /* exact, subnormals, inf and NaN included */
+uint16_t lld_f32_to_f16(float f); /* round to nearest even; overflow to infinity */
 
 /* src: n/block blocks -> dst: (n) float32, bit for bit what the `gguf` package computes. src is
  * aligned to 2 bytes, as every block in a GGUF file is. */

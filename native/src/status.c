@@ -16,8 +16,7 @@ static size_t whole_characters(const char *text, size_t length)
     size_t start = length;
     while (start > 0 && length - start < 4 && ((unsigned char)text[start - 1] & 0xC0) == 0x80)
         start--;
-    if (start == 0)
-        return length;
+    if (start == 0) return length;
     unsigned char lead = (unsigned char)text[start - 1];
     size_t wanted = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1;
     return length - start + 1 < wanted ? start - 1 : length;
@@ -31,8 +30,7 @@ int lld_fail(int status, const char *format, ...)
     int wanted = vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     size_t length = wanted < 0 ? 0 : strlen(text);
-    if (wanted >= (int)sizeof text)
-        length = whole_characters(text, length);
+    if (wanted >= (int)sizeof text) length = whole_characters(text, length);
     for (size_t i = 0; i < length; i++) {
         unsigned char c = (unsigned char)text[i];
         message[i] = c < 0x20 || c == 0x7F ? '?' : text[i];
@@ -41,12 +39,6 @@ int lld_fail(int status, const char *format, ...)
     return status;
 }
 
-const char *lld_error_message(void)
-{
-    return message;
-}
+const char *lld_error_message(void) { return message; }
 
-const char *lld_version(void)
-{
-    return LLD_BUILD;
-}
+const char *lld_version(void) { return LLD_BUILD; }

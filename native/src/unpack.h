@@ -80,8 +80,7 @@ LLD_UNPACK void lld_unpack_q8_0(const void *block, lld_unpacked *out)
     const lld_block_q8_0 *b = block;
     out->d = lld_f16_to_f32(b->d);
     out->m = 0.0f;
-    for (int i = 0; i < 32; i++)
-        out->q[i] = b->qs[i];
+    for (int i = 0; i < 32; i++) out->q[i] = b->qs[i];
 }
 
 LLD_UNPACK void lld_unpack_iq4_nl(const void *block, lld_unpacked *out)
@@ -125,8 +124,7 @@ LLD_UNPACK void lld_unpack_q3_k(const void *block, lld_unpacked_k *out)
     out->d = lld_f16_to_f32(b->d);
     out->dmin = 0.0f;
     lld_q3_scales(b->scales, out->scale);
-    for (int i = 0; i < 16; i++)
-        out->min[i] = 0;
+    for (int i = 0; i < 16; i++) out->min[i] = 0;
     lld_unpack_2_bits(b->qs, out->q);
     for (int j = 0; j < 8; j++)
         for (int i = 0; i < 32; i++)

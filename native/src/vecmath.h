@@ -66,20 +66,15 @@ LLD_INLINE uint32_t lld_max_magnitude(const float *x, size_t n)
 LLD_INLINE float lld_q8_scale(uint32_t magnitude, float *inverse)
 {
     *inverse = 0.0f;
-    if (magnitude >= 0x7F800000u)
-        return __builtin_nanf("");
+    if (magnitude >= 0x7F800000u) return __builtin_nanf("");
     float amax;
     memcpy(&amax, &magnitude, sizeof amax);
-    if (amax < 1e-30f)
-        return 0.0f;
+    if (amax < 1e-30f) return 0.0f;
     *inverse = 127.0f / amax;
     return amax / 127.0f;
 }
 
 /* Round to nearest even by the 1.5*2^23 trick; |x| <= 127.5. */
-LLD_INLINE int8_t lld_q8_round(float x)
-{
-    return (int8_t)(x + 12582912.0f - 12582912.0f);
-}
+LLD_INLINE int8_t lld_q8_round(float x) { return (int8_t)(x + 12582912.0f - 12582912.0f); }
 
 #endif

@@ -7,15 +7,15 @@
 
 static long check_passed, check_failed;
 
-#define CHECK(condition, ...)                                                                   \
-    do {                                                                                        \
-        if (condition) {                                                                        \
-            check_passed++;                                                                     \
-        } else if (check_failed++ < 20) {                                                       \
-            fprintf(stderr, "%s:%d: CHECK(%s) failed: ", __FILE__, __LINE__, #condition);       \
-            fprintf(stderr, __VA_ARGS__);                                                       \
-            fprintf(stderr, "\n");                                                              \
-        }                                                                                       \
+#define CHECK(condition, ...)                                                                      \
+    do {                                                                                           \
+        if (condition) {                                                                           \
+            check_passed++;                                                                        \
+        } else if (check_failed++ < 20) {                                                          \
+            fprintf(stderr, "%s:%d: CHECK(%s) failed: ", __FILE__, __LINE__, #condition);          \
+            fprintf(stderr, __VA_ARGS__);                                                          \
+            fprintf(stderr, "\n");                                                                 \
+        }                                                                                          \
     } while (0)
 
 static inline int check_result(void)

@@ -32,7 +32,8 @@ static int32_t largest(const float *logits, size_t n)
 }
 
 /* Append tokens to sequence 0 and return the greedy choice after the last of them. */
-static int step(lld_engine *engine, const int32_t *tokens, size_t n, size_t vocab_size, int32_t *next)
+static int step(lld_engine *engine, const int32_t *tokens, size_t n, size_t vocab_size,
+                int32_t *next)
 {
     uint32_t sequences[N_PROMPT] = {0}, positions[N_PROMPT];
     uint8_t wants[N_PROMPT] = {0};
@@ -64,8 +65,12 @@ int main(int argc, char **argv)
         return 2;
     }
     lld_engine_params params = {
-        .n_threads = 2, .n_ctx = N_PROMPT + MAX_TOKENS, .n_sequences = 1, .n_batch = N_PROMPT,
-        .n_logits = 1, .kv_type = strcmp(argv[3], "q8_0") == 0 ? LLD_KV_Q8_0 : LLD_KV_F16,
+        .n_threads = 2,
+        .n_ctx = N_PROMPT + MAX_TOKENS,
+        .n_sequences = 1,
+        .n_batch = N_PROMPT,
+        .n_logits = 1,
+        .kv_type = strcmp(argv[3], "q8_0") == 0 ? LLD_KV_Q8_0 : LLD_KV_F16,
         .cpu = argc > 4 ? argv[4] : NULL,
     };
     lld_model *model = NULL;

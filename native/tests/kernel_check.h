@@ -27,8 +27,7 @@ static inline size_t machine_tables(const lld_kernels *tables[MAX_TABLES])
     tables[n++] = lld_kernels_get(0);
     for (size_t i = 0; i < MAX_TABLES - 1; i++) {
         const lld_kernels *table = lld_kernels_get(words[i] & detected);
-        if (table != tables[0] && table != tables[n - 1])
-            tables[n++] = table;
+        if (table != tables[0] && table != tables[n - 1]) tables[n++] = table;
     }
     return n;
 }
@@ -43,8 +42,8 @@ static inline guarded guarded_create(size_t size)
 {
     const size_t page = 65536; /* the largest page of the supported machines */
     size = (size + page - 1) / page * page;
-    uint8_t *bytes = mmap(NULL, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                          -1, 0);
+    uint8_t *bytes =
+        mmap(NULL, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (bytes == MAP_FAILED || mprotect(bytes + size, page, PROT_NONE) != 0) {
         perror("guarded_create");
         exit(2);
@@ -71,16 +70,14 @@ static inline bool same_float(float a, float b)
 static inline size_t first_difference(const float *a, const float *b, size_t n)
 {
     size_t i = 0;
-    while (i < n && same_float(a[i], b[i]))
-        i++;
+    while (i < n && same_float(a[i], b[i])) i++;
     return i;
 }
 
 static inline size_t first_difference_f16(const uint16_t *a, const uint16_t *b, size_t n)
 {
     size_t i = 0;
-    while (i < n && same_float(lld_f16_to_f32(a[i]), lld_f16_to_f32(b[i])))
-        i++;
+    while (i < n && same_float(lld_f16_to_f32(a[i]), lld_f16_to_f32(b[i]))) i++;
     return i;
 }
 
@@ -92,16 +89,15 @@ static inline float random_unit(uint64_t *state)
 
 static inline void random_vector(float *x, size_t n, float scale, uint64_t *state)
 {
-    for (size_t i = 0; i < n; i++)
-        x[i] = random_unit(state) * scale;
+    for (size_t i = 0; i < n; i++) x[i] = random_unit(state) * scale;
 }
 
 /* Values at the edges of float32: zeros of both signs, subnormal, tiny, huge, and ordinary ones. */
 static inline void edge_vector(float *x, size_t n, uint64_t *state)
 {
-    const float edges[] = {0.0f,   -0.0f,  0x1p-149f, -0x1p-130f, 1e-31f,  1e-30f,
-                           -3e-20f, 88.5f, -87.4f,    -1000.0f,   6.5e4f,  -7e4f,
-                           1e18f,  -2e19f, 3.4e38f,   0.5f,       -0.49999997f};
+    const float edges[] = {0.0f,    -0.0f,  0x1p-149f, -0x1p-130f, 1e-31f,      1e-30f,
+                           -3e-20f, 88.5f,  -87.4f,    -1000.0f,   6.5e4f,      -7e4f,
+                           1e18f,   -2e19f, 3.4e38f,   0.5f,       -0.49999997f};
     const size_t n_edges = sizeof edges / sizeof edges[0];
     for (size_t i = 0; i < n; i++) {
         size_t pick = check_random(state) % (2 * n_edges);
@@ -111,8 +107,7 @@ static inline void edge_vector(float *x, size_t n, uint64_t *state)
 
 static inline void fill_canary(float *x, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        x[i] = -12345.678f;
+    for (size_t i = 0; i < n; i++) x[i] = -12345.678f;
 }
 
 #endif

@@ -45,8 +45,8 @@ static void test_mask_comes_from_the_environment_unless_given(void)
 
 static void test_unknown_words_are_named(void)
 {
-    static const char *const wrong[] = {"sse9", "avx2,", ",", "avx2 ", "AVX2", "generic,,neon",
-                                        "avx", "avx22"};
+    static const char *const wrong[] = {"sse9", "avx2,",         ",",   "avx2 ",
+                                        "AVX2", "generic,,neon", "avx", "avx22"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         uint32_t flags;
         CHECK(lld_cpu_select(wrong[i], &flags) == LLD_ERR_INVALID, "\"%s\" passed", wrong[i]);

@@ -24,7 +24,8 @@ typedef struct kv_block {
 static kv_block block_f16(size_t head_dim)
 {
     const size_t bytes = head_dim * LLD_KV_BLOCK * sizeof(uint16_t);
-    return (kv_block){.head_dim = head_dim, .k16 = guarded_tail(k_buffer, bytes),
+    return (kv_block){.head_dim = head_dim,
+                      .k16 = guarded_tail(k_buffer, bytes),
                       .v16 = guarded_tail(v_buffer, bytes)};
 }
 
@@ -32,8 +33,10 @@ static kv_block block_q8(size_t head_dim)
 {
     const size_t n_groups = (head_dim + 31) / 32;
     const size_t bytes = head_dim * LLD_KV_BLOCK, d_bytes = n_groups * LLD_KV_BLOCK * 2;
-    return (kv_block){.head_dim = head_dim, .n_groups = n_groups,
-                      .k8 = guarded_tail(k_buffer, bytes), .v8 = guarded_tail(v_buffer, bytes),
+    return (kv_block){.head_dim = head_dim,
+                      .n_groups = n_groups,
+                      .k8 = guarded_tail(k_buffer, bytes),
+                      .v8 = guarded_tail(v_buffer, bytes),
                       .kd = guarded_tail(kd_buffer, d_bytes),
                       .vd = guarded_tail(vd_buffer, d_bytes)};
 }
@@ -60,16 +63,14 @@ static void fill_block(const kv_block *b, float scale, uint64_t *seed)
 static double key_value(const kv_block *b, size_t token, size_t d)
 {
     size_t i = d * LLD_KV_BLOCK + token;
-    if (b->k16 != NULL)
-        return (double)lld_f16_to_f32(b->k16[i]);
+    if (b->k16 != NULL) return (double)lld_f16_to_f32(b->k16[i]);
     return (double)lld_f16_to_f32(b->kd[d / 32 * LLD_KV_BLOCK + token]) * b->k8[i];
 }
 
 static double value_value(const kv_block *b, size_t token, size_t d)
 {
     size_t i = token * b->head_dim + d;
-    if (b->v16 != NULL)
-        return (double)lld_f16_to_f32(b->v16[i]);
+    if (b->v16 != NULL) return (double)lld_f16_to_f32(b->v16[i]);
     return (double)lld_f16_to_f32(b->vd[token * b->n_groups + d / 32]) * b->v8[i];
 }
 
@@ -240,8 +241,7 @@ static void test_scores_of_every_head_size(void)
         for (int type = 0; type < 2; type++) {
             const kv_block b = type == 0 ? block_f16(head_dims[h]) : block_q8(head_dims[h]);
             fill_block(&b, 4.0f, &seed);
-            for (size_t n_q = 1; n_q <= MAX_QUERIES; n_q++)
-                check_scores(&b, n_q, &seed);
+            for (size_t n_q = 1; n_q <= MAX_QUERIES; n_q++) check_scores(&b, n_q, &seed);
         }
 }
 
@@ -282,14 +282,15 @@ static void check_values_against_double(const kv_block *b, const weighting *w, c
 static void check_values(const kv_block *b, size_t n_q, size_t n_tokens, uint64_t *seed)
 {
     static float start[MAX_QUERIES * (MAX_DIM + 3)], wanted[MAX_QUERIES * (MAX_DIM + 3)];
-    weighting w = {.n_q = n_q, .n_tokens = n_tokens, .acc_stride = b->head_dim + n_tokens % 4,
+    weighting w = {.n_q = n_q,
+                   .n_tokens = n_tokens,
+                   .acc_stride = b->head_dim + n_tokens % 4,
                    .p_stride = n_tokens + n_q % 3};
     const size_t n_p = (n_q - 1) * w.p_stride + n_tokens;
     const size_t n_acc = (n_q - 1) * w.acc_stride + b->head_dim;
     float *p = guarded_tail(p_buffer, n_p * sizeof(float));
     float *acc = guarded_tail(out_buffer, n_acc * sizeof(float));
-    for (size_t i = 0; i < n_p; i++)
-        p[i] = fabsf(random_unit(seed));
+    for (size_t i = 0; i < n_p; i++) p[i] = fabsf(random_unit(seed));
     w.p = p;
     random_vector(start, n_acc, 1.0f, seed);
     memcpy(wanted, start, n_acc * sizeof(float));
@@ -375,8 +376,7 @@ static void test_softmax_against_double(void)
         /* lld_expf's 3e-7, and half the last place of a difference below 32, in the exponent */
         CHECK(fabs((double)out[j] - wanted) <= (3e-7 + 0x1p-20) * wanted, "p[%zu]", j);
     }
-    for (size_t j = 50; j < 64; j++)
-        CHECK(out[j] == 0.0f, "padding %zu is %g", j, (double)out[j]);
+    for (size_t j = 50; j < 64; j++) CHECK(out[j] == 0.0f, "padding %zu is %g", j, (double)out[j]);
     CHECK(fabs((double)sum - total) <= 2e-6 * total, "sum %g, wanted %g", (double)sum, total);
 }
 

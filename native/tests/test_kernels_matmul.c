@@ -10,20 +10,17 @@ static guarded weights, y_buffer, d_buffer, sum_buffer, s_buffer, sum16_buffer, 
 
 typedef struct format {
     uint32_t type;
-    int d_offset, m_offset;        /* of the f16 scale fields in a block, bytes; -1: none */
-    float largest_min;             /* factor on m in an element's offset */
+    int d_offset, m_offset;             /* of the f16 scale fields in a block, bytes; -1: none */
+    float largest_min;                  /* factor on m in an element's offset */
     size_t scales_offset, scales_bytes; /* of the packed sub-block scales */
 } format;
 
 static const format formats[] = {
-    {LLD_F32, -1, -1, 0, 0, 0},     {LLD_F16, -1, -1, 0, 0, 0},
-    {LLD_BF16, -1, -1, 0, 0, 0},    {LLD_Q4_0, 0, -1, 0, 0, 0},
-    {LLD_Q4_1, 0, 2, 1, 0, 0},      {LLD_Q5_0, 0, -1, 0, 0, 0},
-    {LLD_Q5_1, 0, 2, 1, 0, 0},      {LLD_Q8_0, 0, -1, 0, 0, 0},
-    {LLD_IQ4_NL, 0, -1, 0, 0, 0},   {LLD_Q2_K, 80, 82, 15, 0, 16},
-    {LLD_Q3_K, 108, -1, 0, 96, 12}, {LLD_Q4_K, 0, 2, 63, 4, 12},
-    {LLD_Q5_K, 0, 2, 63, 4, 12},    {LLD_Q6_K, 208, -1, 0, 192, 16},
-    {LLD_IQ4_XS, 0, -1, 0, 2, 6},
+    {LLD_F32, -1, -1, 0, 0, 0},    {LLD_F16, -1, -1, 0, 0, 0},      {LLD_BF16, -1, -1, 0, 0, 0},
+    {LLD_Q4_0, 0, -1, 0, 0, 0},    {LLD_Q4_1, 0, 2, 1, 0, 0},       {LLD_Q5_0, 0, -1, 0, 0, 0},
+    {LLD_Q5_1, 0, 2, 1, 0, 0},     {LLD_Q8_0, 0, -1, 0, 0, 0},      {LLD_IQ4_NL, 0, -1, 0, 0, 0},
+    {LLD_Q2_K, 80, 82, 15, 0, 16}, {LLD_Q3_K, 108, -1, 0, 96, 12},  {LLD_Q4_K, 0, 2, 63, 4, 12},
+    {LLD_Q5_K, 0, 2, 63, 4, 12},   {LLD_Q6_K, 208, -1, 0, 192, 16}, {LLD_IQ4_XS, 0, -1, 0, 2, 6},
 };
 
 enum { N_FORMATS = sizeof formats / sizeof formats[0] };
@@ -66,8 +63,7 @@ static operands operands_place(const format *f, size_t k, size_t y_stride)
 static void put_f16(uint8_t *block, int offset, float value)
 {
     uint16_t half = lld_f32_to_f16(value);
-    if (offset >= 0)
-        memcpy(block + offset, &half, sizeof half);
+    if (offset >= 0) memcpy(block + offset, &half, sizeof half);
 }
 
 static float *activations_f32(const operands *o)
@@ -83,8 +79,7 @@ static void fill_random(operands *o, uint64_t seed)
     const size_t n_blocks = MAX_ROWS * o->k / block;
     for (size_t b = 0; b < n_blocks; b++) {
         uint8_t *bytes = o->w + b * block_bytes;
-        for (size_t i = 0; i < block_bytes; i++)
-            bytes[i] = (uint8_t)check_random(&seed);
+        for (size_t i = 0; i < block_bytes; i++) bytes[i] = (uint8_t)check_random(&seed);
         float w = random_unit(&seed);
         uint32_t bits;
         memcpy(&bits, &w, sizeof bits);
@@ -142,8 +137,7 @@ static void fill_extreme(operands *o, uint8_t payload, uint8_t scales, float d, 
         for (size_t i = 0; i < o->k; i++)
             o->x.y[c * o->x.y_stride + i] = (sign_mask >> (i % 8)) & 1 ? -127 : 127;
     size_t n_blocks = MAX_COLS * (o->k / lld_type_block(o->format->type));
-    for (size_t b = 0; b < n_blocks; b++)
-        o->x.d[b] = 0.5f + (float)b;
+    for (size_t b = 0; b < n_blocks; b++) o->x.d[b] = 0.5f + (float)b;
     sum_activations(o);
 }
 
@@ -159,8 +153,7 @@ static void check_part(const lld_kernels *table, const operands *o, const float 
     const size_t n_out = (n_cols - 1) * out_stride + n_rows;
     lld_acts x = o->x;
     x.n_rows = n_cols;
-    if (x.f32 != NULL)
-        x.f32 += first_col * o->k;
+    if (x.f32 != NULL) x.f32 += first_col * o->k;
     if (x.y != NULL) {
         x.y += first_col * x.y_stride;
         x.d += first_col * n_blocks;
@@ -169,8 +162,7 @@ static void check_part(const lld_kernels *table, const operands *o, const float 
         x.sum += first_col * n_blocks;
         x.s += first_col * n_blocks;
     }
-    if (x.sum16 != NULL)
-        x.sum16 += first_col * n_blocks * 16;
+    if (x.sum16 != NULL) x.sum16 += first_col * n_blocks * 16;
     float *out = guarded_tail(out_buffer, n_out * sizeof(float));
     void *scratch = guarded_tail(scratch_buffer, lld_kernels_scratch_bytes(o->k));
     fill_canary(out, n_out);
@@ -233,15 +225,13 @@ static const double ROUNDOFF = 0x1p-24;
 
 static size_t chain_steps(lld_act_kind kind, size_t k)
 {
-    if (kind == LLD_ACT_F32)
-        return k / 8 + 4;
+    if (kind == LLD_ACT_F32) return k / 8 + 4;
     return 2 * (k / (kind == LLD_ACT_Q8 ? LLD_QK : LLD_QK_K));
 }
 
 static double activation(const operands *o, size_t c, size_t i)
 {
-    if (o->x.f32 != NULL)
-        return (double)o->x.f32[c * o->k + i];
+    if (o->x.f32 != NULL) return (double)o->x.f32[c * o->k + i];
     const size_t block = lld_type_block(o->format->type);
     return (double)o->x.d[c * (o->k / block) + i / block] * o->x.y[c * o->x.y_stride + i];
 }
@@ -249,12 +239,13 @@ static double activation(const operands *o, size_t c, size_t i)
 /* |offset| of the elements in element i's block, at most. */
 static double offset_bound(const operands *o, size_t r, size_t i)
 {
-    if (o->format->m_offset < 0)
-        return 0.0;
+    if (o->format->m_offset < 0) return 0.0;
     const size_t b = i / lld_type_block(o->format->type);
     uint16_t m;
-    memcpy(&m, o->w + r * o->row_bytes + b * lld_type_block_bytes(o->format->type) +
-                   (size_t)o->format->m_offset, sizeof m);
+    memcpy(&m,
+           o->w + r * o->row_bytes + b * lld_type_block_bytes(o->format->type) +
+               (size_t)o->format->m_offset,
+           sizeof m);
     return fabs((double)lld_f16_to_f32(m)) * (double)o->format->largest_min;
 }
 

@@ -9,8 +9,8 @@ static guarded x_buffer, y_buffer, out_buffer;
 static const lld_kernels *tables[MAX_TABLES];
 static size_t n_tables;
 
-static const size_t lengths[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10,  11,  12,  13, 15, 16, 17,
-                                 23, 24, 25, 31, 32, 33, 40, 47, 64, 65,  100, 576, 577, 896};
+static const size_t lengths[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12,  13,  15,  16,
+                                 17, 23, 24, 25, 31, 32, 33, 40, 47, 64, 65, 100, 576, 577, 896};
 
 enum { N_LENGTHS = sizeof lengths / sizeof lengths[0] };
 
@@ -27,8 +27,14 @@ typedef struct quantized {
 static lld_acts quantized_acts(quantized *q, size_t n)
 {
     memset(q, 0x5A, sizeof *q);
-    return (lld_acts){.n_rows = 1, .n_cols = n, .y = q->y, .y_stride = n, .d = q->d,
-                      .sum = q->sum, .s = q->s, .sum16 = q->sum16};
+    return (lld_acts){.n_rows = 1,
+                      .n_cols = n,
+                      .y = q->y,
+                      .y_stride = n,
+                      .d = q->d,
+                      .sum = q->sum,
+                      .s = q->s,
+                      .sum16 = q->sum16};
 }
 
 static bool same_quantized(const quantized *a, const quantized *b)
@@ -49,8 +55,7 @@ static void check_quantized(const float *x, size_t n)
         tables[t]->quantize_q8(x, n, &acts, 0);
         CHECK(same_quantized(&wanted, &got), "%s quantize_q8 n=%zu", tables[t]->name, n);
     }
-    if (n % LLD_QK_K != 0)
-        return;
+    if (n % LLD_QK_K != 0) return;
     acts = quantized_acts(&wanted, n);
     tables[0]->quantize_q8k(x, n, &acts, 0);
     for (size_t t = 1; t < n_tables; t++) {
@@ -90,8 +95,7 @@ static void test_quantization_is_the_same_everywhere(void)
         float *x = guarded_tail(x_buffer, n * sizeof(float));
         random_vector(x, n, 5.0f, &seed);
         check_quantized(x, n);
-        if (n == 256)
-            check_quantized_part(x);
+        if (n == 256) check_quantized_part(x);
         edge_vector(x, n, &seed);
         check_quantized(x, n);
         for (size_t i = 0; i < n; i++) /* multiples of one half, so that many values are ties */
@@ -139,8 +143,7 @@ static void test_quantization_keeps_values_within_half_a_step(void)
         double d = (double)q.d[i / 256], error = fabs((double)x[i] - d * q.y[i]);
         CHECK(error <= HALF_STEP * d, "q8k element %zu: error %g", i, error);
         int sum = 0;
-        for (size_t j = i / 16 * 16; j < i / 16 * 16 + 16; j++)
-            sum += q.y[j];
+        for (size_t j = i / 16 * 16; j < i / 16 * 16 + 16; j++) sum += q.y[j];
         CHECK(sum == q.sum16[i / 16], "q8k group %zu: sum", i / 16);
     }
 }
@@ -157,8 +160,7 @@ static void test_quantization_of_blocks_without_a_scale(void)
         lld_acts acts = quantized_acts(&q, 32);
         tables[0]->quantize_q8(x, 32, &acts, 0);
         CHECK(same_float(q.d[0], isfinite(specials[i]) ? 0.0f : NAN), "scale %g", (double)q.d[0]);
-        for (size_t j = 0; j < 32; j++)
-            CHECK(q.y[j] == 0, "element %zu is %d", j, q.y[j]);
+        for (size_t j = 0; j < 32; j++) CHECK(q.y[j] == 0, "element %zu is %d", j, q.y[j]);
     }
 }
 
@@ -175,7 +177,11 @@ static void test_rounding_is_to_even(void)
 /* ---- vectors --------------------------------------------------------------------------------- */
 
 typedef enum vector_kernel {
-    RMSNORM, RMSNORM_IN_PLACE, SILU_MUL, ADD, N_VECTOR_KERNELS
+    RMSNORM,
+    RMSNORM_IN_PLACE,
+    SILU_MUL,
+    ADD,
+    N_VECTOR_KERNELS
 } vector_kernel;
 
 static const char *const vector_kernel_names[] = {"rmsnorm", "rmsnorm in place", "silu_mul", "add"};
@@ -183,8 +189,7 @@ static const char *const vector_kernel_names[] = {"rmsnorm", "rmsnorm in place",
 static void run_vector(const lld_kernels *table, vector_kernel kernel, const float *x,
                        const float *y, size_t n, float *out)
 {
-    if (kernel != RMSNORM)
-        memcpy(out, x, n * sizeof *out);
+    if (kernel != RMSNORM) memcpy(out, x, n * sizeof *out);
     if (kernel == RMSNORM)
         table->rmsnorm(out, x, y, n, 1e-5f);
     else if (kernel == RMSNORM_IN_PLACE)
@@ -235,10 +240,7 @@ static void test_vector_kernels_are_the_same_everywhere(void)
 }
 
 /* rmsnorm: a chain of n/8 fused additions of positive terms, then about ten roundings more. */
-static double rmsnorm_bound(size_t n)
-{
-    return ((double)n / 8 + 10) * 0x1p-24;
-}
+static double rmsnorm_bound(size_t n) { return ((double)n / 8 + 10) * 0x1p-24; }
 
 /* SiLU: lld_expf is within 3e-7 (vecmath.h), and its error enters 1 + exp at most in full; three
  * roundings follow. */
@@ -253,8 +255,7 @@ static void test_norm_and_silu_against_double(void)
         random_vector(x, n, 20.0f, &seed);
         random_vector(y, n, 1.0f, &seed);
         double squares = 0.0;
-        for (size_t i = 0; i < n; i++)
-            squares += (double)x[i] * (double)x[i];
+        for (size_t i = 0; i < n; i++) squares += (double)x[i] * (double)x[i];
         double r = 1.0 / sqrt(squares / (double)n + 1e-5);
         run_vector(tables[0], RMSNORM, x, y, n, out);
         for (size_t i = 0; i < n; i++) {

@@ -76,18 +76,14 @@ static void test_float_to_half_rounds_to_nearest_even(void)
         uint32_t bits = (uint32_t)check_random(&seed);
         float f;
         memcpy(&f, &bits, sizeof f);
-        if (!isnan(f))
-            check_rounding(f);
+        if (!isnan(f)) check_rounding(f);
     }
     CHECK(lld_f32_to_f16(INFINITY) == 0x7C00 && lld_f32_to_f16(-INFINITY) == 0xFC00, "infinities");
 }
 
 /* ---- formats --------------------------------------------------------------------------------- */
 
-static int bits(const uint8_t *bytes, int shift, int mask)
-{
-    return (*bytes >> shift) & mask;
-}
+static int bits(const uint8_t *bytes, int shift, int mask) { return (*bytes >> shift) & mask; }
 
 static float half_at(const uint8_t *bytes)
 {
@@ -180,8 +176,7 @@ static float element(uint32_t type, const uint8_t *row, size_t k)
     case 256:
         return element_256(type, b, (int)(k % block));
     default:
-        if (type == LLD_F16)
-            return half_at(b);
+        if (type == LLD_F16) return half_at(b);
         memcpy(&f, type == LLD_F32 ? b : (const uint8_t[4]){0, 0, b[0], b[1]}, sizeof f);
         return f;
     }
@@ -194,8 +189,7 @@ static void test_every_format_dequantizes_as_specified(void)
     static float got[N];
     uint64_t seed = 2;
     for (uint32_t type = 0; type < LLD_TYPE_COUNT; type++) {
-        if (!lld_type_supported(type))
-            continue;
+        if (!lld_type_supported(type)) continue;
         const uint8_t *bytes = (const uint8_t *)row;
         for (int repeat = 0; repeat < 20; repeat++) {
             for (size_t i = 0; i < sizeof row / sizeof row[0]; i++)
@@ -215,14 +209,12 @@ static void test_packed_scales_unpack(void)
     for (int repeat = 0; repeat < 100; repeat++) {
         uint8_t packed[12], scales[8], mins[8];
         int8_t signed_scales[16];
-        for (int i = 0; i < 12; i++)
-            packed[i] = (uint8_t)check_random(&seed);
+        for (int i = 0; i < 12; i++) packed[i] = (uint8_t)check_random(&seed);
         lld_k4_scales(packed, scales, mins);
         for (int j = 0; j < 8; j++)
             CHECK(scales[j] == k4_scale(packed, j) && mins[j] == k4_min(packed, j), "number %d", j);
         lld_q3_scales(packed, signed_scales);
-        for (int j = 0; j < 16; j++)
-            CHECK(signed_scales[j] == q3_scale(packed, j), "number %d", j);
+        for (int j = 0; j < 16; j++) CHECK(signed_scales[j] == q3_scale(packed, j), "number %d", j);
     }
 }
 
@@ -250,8 +242,7 @@ static void test_types_know_their_sizes(void)
         CHECK(lld_type_row_bytes(type, 3 * 256) == 3 * 256 / known[i].block * known[i].bytes,
               "%s row", known[i].name);
     }
-    for (uint32_t type = 0; type < 100; type++)
-        n_supported += lld_type_supported(type);
+    for (uint32_t type = 0; type < 100; type++) n_supported += lld_type_supported(type);
     CHECK(n_supported == n_known, "%zu types supported", n_supported);
 }
 
