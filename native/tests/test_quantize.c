@@ -192,8 +192,8 @@ static void test_constant_rows_stay_near_constant(void)
             /* A level is put on the constant itself, so what remains is the rounding of d and dmin to
              * float16: 2^-11 of each, or 2^-25 below 2^-14, times a scale and a level up to 2^12. */
             const float error = fabsf(y[0] - constants[c]);
-            CHECK(error <= fabsf(constants[c]) * 0x1p-10f + 0x1p-13f, "%s of %g is %g", lld_type_name(quantized[t].type),
-                  (double)constants[c], (double)y[0]);
+            CHECK(error <= fabsf(constants[c]) * 0x1p-10f + 0x1p-13f, "%s of %g is %g",
+                  lld_type_name(quantized[t].type), (double)constants[c], (double)y[0]);
             for (int i = 1; i < COLS; i++)
                 CHECK(y[i] == y[0], "%s element %d", lld_type_name(quantized[t].type), i);
         }
