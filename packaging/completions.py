@@ -1,0 +1,214 @@
+"""Write the shell completions of ``llamactl`` from its parser.
+
+    python packaging/completions.py [--check]
+
+Owns packaging/completions: one file each for bash, zsh and fish, generated and committed, so that
+building a package needs no gRPC. ``--check`` only compares and exits with 1 when a file is old.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "packaging" / "completions"
+NOTE = "# Generated from the parser of llamactl by packaging/completions.py; do not edit."
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One option: its spellings, what it takes and what it says about itself."""
+
+    names: tuple[str, ...]
+    text: str
+    metavar: str  # empty: takes no value
+    choices: tuple[str, ...]
+    repeats: bool
+
+    @property
+    def is_path(self) -> bool:
+        """Whether its value is a file."""
+        return self.metavar == "PATH"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of the program."""
+
+    name: str
+    text: str
+    flags: tuple[Flag, ...]
+
+
+def read_commands(parser: argparse.ArgumentParser) -> tuple[tuple[Flag, ...], tuple[Command, ...]]:
+    """Return the flags before the command, and the commands."""
+    subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    texts = {action.dest: action.help or "" for action in subparsers._choices_actions}
+    commands = (Command(n, texts[n], tuple(_flags(p))) for n, p in subparsers.choices.items())
+    return tuple(_flags(parser)), tuple(commands)
+
+
+def _flags(parser: argparse.ArgumentParser) -> Iterator[Flag]:
+    for action in parser._actions:
+        if action.option_strings:
+            takes_value = action.nargs != 0
+            yield Flag(
+                names=tuple(action.option_strings),
+                text=action.help or "",
+                metavar=str(action.metavar or action.dest.upper()) if takes_value else "",
+                choices=tuple(map(str, action.choices or ())),
+                repeats=isinstance(action, argparse._AppendAction),
+            )
+
+
+def bash(flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
+    """Return the completion for bash; it needs nothing of the package bash-completion."""
+    with_value = {n for f in flags if f.metavar for n in f.names}
+    cases = []
+    for command in commands:
+        cases.append(f"        {command.name}) flags='{_words(command.flags)}' ;;")
+    every = {f.names: f for c in commands for f in (*flags, *c.flags)}.values()
+    values = [f"        {'|'.join(f.names)}) {_bash_value(f)} ;;" for f in every if f.metavar]
+    return "\n".join(
+        [
+            NOTE,
+            "_llamactl() {",
+            "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}",
+            "    local command= flags i",
+            "    COMPREPLY=()",
+            "    for ((i = 1; i < COMP_CWORD; i++)); do",
+            "        case ${COMP_WORDS[i]} in",
+            f"        {'|'.join(sorted(with_value))}) ((i++)) ;;",
+            "        -*) ;;",
+            "        *) command=${COMP_WORDS[i]}; break ;;",
+            "        esac",
+            "    done",
+            "    case $before in",
+            *values,
+            "    esac",
+            "    case $command in",
+            f"        '') flags='{_words(flags)} {' '.join(c.name for c in commands)}' ;;",
+            *cases,
+            "        *) return ;;",
+            "    esac",
+            '    mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$word")',
+            "}",
+            "complete -F _llamactl llamactl",
+            "",
+        ]
+    )
+
+
+def _words(flags: tuple[Flag, ...]) -> str:
+    return " ".join(name for flag in flags for name in flag.names)
+
+
+def _bash_value(flag: Flag) -> str:
+    if flag.is_path:
+        return 'mapfile -t COMPREPLY < <(compgen -f -- "$word"); return'
+    if flag.choices:
+        words = " ".join(flag.choices)
+        return f"mapfile -t COMPREPLY < <(compgen -W '{words}' -- \"$word\"); return"
+    return "return"
+
+
+def zsh(flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
+    """Return the completion for zsh, a file for $fpath."""
+    lines = ["#compdef llamactl", NOTE, "_llamactl() {", "    local -a commands"]
+    lines += ["    local context state state_descr line", "    typeset -A opt_args"]
+    lines += ["    commands=("]
+    lines += [f"        {_quote(f'{c.name}:{c.text}')}" for c in commands]
+    lines += ["    )", "    _arguments -C \\"]
+    lines += [f"        {spec} \\" for flag in flags for spec in _zsh_specs(flag)]
+    lines += ["        '1:command:->command' \\", "        '*::argument:->argument'"]
+    lines += ["    case $state in", "    command) _describe command commands ;;"]
+    lines += ["    argument)", "        case $line[1] in"]
+    for command in commands:
+        lines.append(f"        {command.name})")
+        lines.append("            _arguments \\")
+        specs = [spec for flag in command.flags for spec in _zsh_specs(flag)]
+        lines += [f"                {spec} \\" for spec in specs]
+        lines += ["                '*:: :_default'", "            ;;"]
+    lines += ["        esac", "        ;;", "    esac", "}", '_llamactl "$@"', ""]
+    return "\n".join(lines)
+
+
+def _zsh_specs(flag: Flag) -> Iterator[str]:
+    text = flag.text.replace("[", "\\[").replace("]", "\\]").replace(":", "\\:")
+    if not flag.metavar:
+        value = ""
+    elif flag.is_path:
+        value = f":{flag.metavar}:_files"
+    else:
+        value = f":{flag.metavar}:({' '.join(flag.choices)})"
+    repeats = "*" if flag.repeats else ""
+    for name in flag.names:
+        yield _quote(f"{repeats}{name}[{text}]{value}")
+
+
+def fish(flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
+    """Return the completion for fish."""
+    lines = [NOTE, "complete -c llamactl -f"]
+    lines += [_fish_flag(flag, "__fish_use_subcommand") for flag in flags]
+    for c in commands:
+        where = "-n __fish_use_subcommand"
+        lines.append(f"complete -c llamactl {where} -a {c.name} -d {_quote(c.text)}")
+    for c in commands:
+        lines += [_fish_flag(flag, f"__fish_seen_subcommand_from {c.name}") for flag in c.flags]
+    return "\n".join([*lines, ""])
+
+
+def _fish_flag(flag: Flag, condition: str) -> str:
+    words = [f"complete -c llamactl -n {_quote(condition)}"]
+    for name in flag.names:
+        words.append(f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}")
+    if flag.is_path:
+        words.append("-r -F")
+    elif flag.choices:
+        words.append(f"-x -a {_quote(' '.join(flag.choices))}")
+    elif flag.metavar:
+        words.append("-x")
+    if flag.text:
+        words.append(f"-d {_quote(flag.text)}")
+    return " ".join(words)
+
+
+def _quote(text: str) -> str:
+    """Return text as one single-quoted word of any of the shells."""
+    if "'" in text:
+        text = text.replace("'", "’")  # they disagree on how to escape an apostrophe
+    return f"'{text}'"
+
+
+WRITERS: dict[str, Callable[[tuple[Flag, ...], tuple[Command, ...]], str]] = {
+    "llamactl": bash,
+    "_llamactl": zsh,
+    "llamactl.fish": fish,
+}
+
+
+def main() -> int:
+    """Run the command line; return the exit code."""
+    from llamactl.__main__ import _parser
+
+    check = sys.argv[1:] == ["--check"]
+    if sys.argv[1:] and not check:
+        print("usage: completions.py [--check]", file=sys.stderr)
+        return 2
+    flags, commands = read_commands(_parser())
+    old = []
+    for name, write in WRITERS.items():
+        path, text = FOLDER / name, write(flags, commands)
+        if check and (not path.exists() or path.read_text(encoding="utf-8") != text):
+            old.append(path.relative_to(ROOT))
+        elif not check:
+            path.write_text(text, encoding="utf-8")
+    for path in old:
+        print(f"{path} is old: run packaging/completions.py", file=sys.stderr)
+    return 1 if old else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
