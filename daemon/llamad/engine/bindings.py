@@ -5,7 +5,7 @@ A thread rule: one handle is used by one thread at a time (the engine thread), e
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fsencode
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Any, Self, cast
 from llamad._engine import ffi, lib
 from llamad.errors import ErrorKind, LlamadError
 
+Buffer = bytes | bytearray | memoryview
 MetadataValue = bool | int | float | str | list["MetadataValue"]
 
 _SCALARS: dict[int, str] = {
@@ -96,6 +97,38 @@ def dequantize(type_name: str, data: bytes, n: int) -> "memoryview[float]":
     return memoryview(ffi.buffer(row)).cast("f")
 
 
+def row_bytes(type_name: str, n_cols: int) -> int:
+    """Return the bytes of n_cols weights; 0 when those are no multiple of the type's block."""
+    return cast(int, lib.lld_type_bytes(TENSOR_TYPES[type_name], n_cols))
+
+
+def requantize(
+    source_type: str,
+    source: Buffer,
+    type_name: str,
+    target: Buffer,
+    n_cols: int,
+    *,
+    importance: Buffer | None = None,
+    n_threads: int = 1,
+) -> None:
+    """Convert rows of n_cols weights from one type to another; float32 is type F32.
+
+    source: whole rows, as they lie in a GGUF file; target: room for as many rows, writable.
+    importance: (n_cols) float32 >= 0, the weights of the columns' squared errors. Raises
+    EngineError, which for a weight that is NaN, infinite or too large names its row and column.
+    """
+    from_id, to_id = TENSOR_TYPES[source_type], TENSOR_TYPES[type_name]
+    n_rows, rest = divmod(memoryview(source).nbytes, row_bytes(source_type, n_cols) or 1)
+    if rest or n_rows * row_bytes(type_name, n_cols) != memoryview(target).nbytes:
+        raise ValueError(f"{n_rows} rows of {n_cols} {source_type} do not fit as {type_name}")
+    if importance is not None and memoryview(importance).nbytes != 4 * n_cols:
+        raise ValueError(f"the importance of {n_cols} columns has the wrong size")
+    weights = ffi.NULL if importance is None else ffi.from_buffer("float[]", importance)
+    data, out = ffi.from_buffer(source), ffi.from_buffer(target, require_writable=True)
+    _check(lib.lld_requantize(from_id, data, to_id, n_rows, n_cols, weights, out, n_threads))
+
+
 def _cpu_argument(cpu: str | None) -> Any:
     return ffi.NULL if cpu is None else ffi.new("char[]", cpu.encode())
 
@@ -109,6 +142,17 @@ class TensorInfo:
     shape: tuple[int, ...]
     n_bytes: int
     file_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawEntry:
+    """One metadata entry as it lies in the file, for a copy that changes no byte."""
+
+    key: str  # bad UTF-8 is surrogate-escaped
+    type_id: int
+    element_type_id: int  # of an array
+    count: int  # elements of an array
+    data: bytes  # the value without its type, a string or an array without its length
 
 
 class _Handle:
@@ -162,6 +206,19 @@ class GgufFile(_Handle):
         """Return every metadata entry, in file order; bad UTF-8 is surrogate-escaped."""
         return _read_metadata(self._pointer)
 
+    def raw_metadata(self) -> list[RawEntry]:
+        """Return every metadata entry, in file order, undecoded."""
+        return [
+            RawEntry(
+                _text(entry.key, entry.key_length),
+                entry.type,
+                entry.element_type,
+                entry.count,
+                _data(entry),
+            )
+            for entry in _entries(self._pointer)
+        ]
+
     def tensors(self) -> list[TensorInfo]:
         """Return the tensor table, in file order."""
         tensor = ffi.new("lld_tensor *")
@@ -193,17 +250,23 @@ def _text(pointer: Any, length: int) -> str:
     return bytes(ffi.buffer(pointer, length)).decode("utf-8", "surrogateescape")
 
 
-def _read_metadata(file: Any) -> dict[str, MetadataValue]:
+def _entries(file: Any) -> Iterator[Any]:
     entry = ffi.new("lld_kv *")
-    result: dict[str, MetadataValue] = {}
     for i in range(lib.lld_file_n_kv(file)):
         _check(lib.lld_file_kv(file, i, entry))
-        result[_text(entry.key, entry.key_length)] = _value(entry)
-    return result
+        yield entry
+
+
+def _read_metadata(file: Any) -> dict[str, MetadataValue]:
+    return {_text(entry.key, entry.key_length): _value(entry) for entry in _entries(file)}
+
+
+def _data(entry: Any) -> bytes:
+    return bytes(ffi.buffer(entry.data, entry.data_bytes)) if entry.data_bytes else b""
 
 
 def _value(entry: Any) -> MetadataValue:
-    data = bytes(ffi.buffer(entry.data, entry.data_bytes)) if entry.data_bytes else b""
+    data = _data(entry)
     if entry.type == lib.LLD_GGUF_STRING:
         return data.decode("utf-8", "surrogateescape")
     if entry.type != lib.LLD_GGUF_ARRAY:

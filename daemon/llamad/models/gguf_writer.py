@@ -1,0 +1,315 @@
+"""Write a GGUF v3 file as a stream: metadata, then the tensor table, then the data in pieces.
+
+The file grows under a temporary name beside its place and takes its own name, in one step, only
+when it is complete, verified and on disk; whatever ends the writing earlier leaves no file under
+that name. Holds one piece at a time. Knows the container (ggml, docs/gguf.md), not what it means:
+which entries a model needs and how tensors are quantized is the caller's business.
+"""
+
+import contextlib
+import enum
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from llamad.engine.bindings import TENSOR_TYPES, Buffer, GgufFile, RawEntry, row_bytes
+from llamad.errors import ErrorKind, LlamadError
+
+VERSION = 3
+DEFAULT_ALIGNMENT = 32  # bytes; another one stands in the entry general.alignment
+ALIGNMENT_KEY = "general.alignment"
+
+Scalar = bool | int | float | str
+
+
+class ValueType(enum.IntEnum):
+    """The types of metadata values (GGUF specification, "gguf_metadata_value_type")."""
+
+    UINT8 = 0
+    INT8 = 1
+    UINT16 = 2
+    INT16 = 3
+    UINT32 = 4
+    INT32 = 5
+    FLOAT32 = 6
+    BOOL = 7
+    STRING = 8
+    ARRAY = 9
+    UINT64 = 10
+    INT64 = 11
+    FLOAT64 = 12
+
+
+_CODES = {
+    ValueType.UINT8: "B",
+    ValueType.INT8: "b",
+    ValueType.UINT16: "H",
+    ValueType.INT16: "h",
+    ValueType.UINT32: "I",
+    ValueType.INT32: "i",
+    ValueType.FLOAT32: "f",
+    ValueType.BOOL: "?",
+    ValueType.UINT64: "Q",
+    ValueType.INT64: "q",
+    ValueType.FLOAT64: "d",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSlot:
+    """A declared tensor: shape with the row length first, offset from the start of the data."""
+
+    name: str
+    type_name: str
+    shape: tuple[int, ...]
+    n_bytes: int
+    offset: int
+
+
+class GgufWriter:
+    """A file being written: ``add_*``, then ``begin``, then ``write`` in order, then ``finish``.
+
+    A context manager: leaving it before ``finish`` removes what was written. inputs: files that the
+    new one is made from, and must not replace. Errors are LlamadError and name the path.
+    """
+
+    def __init__(self, path: Path, *, inputs: Iterable[Path] = ()) -> None:
+        self.path = path.resolve()
+        self._refuse_place(inputs)
+        self.temporary_path = self.path.with_name(f".{self.path.name}.part")
+        self._entries: dict[str, bytes] = {}
+        self._tensors: dict[str, TensorSlot] = {}
+        self._alignment = DEFAULT_ALIGNMENT
+        self._data_bytes = 0  # of the declared tensors, padding included
+        self._fd: int | None = None
+        self._order: Sequence[TensorSlot] = ()  # of the declared tensors, once writing has begun
+        self._current = 0  # index of the tensor being written
+        self._written = 0  # bytes of it
+
+    # ---- declaring ----------------------------------------------------------------------------
+
+    def add(self, key: str, value: Scalar, value_type: ValueType) -> None:
+        """Declare a scalar entry; surrogate escapes become the bytes they stand for again."""
+        if key == ALIGNMENT_KEY and isinstance(value, int):
+            self._set_alignment(value)
+        self._add(key, struct.pack("<I", value_type) + _encode(value, value_type))
+
+    def add_array(self, key: str, values: Iterable[Scalar], element_type: ValueType) -> None:
+        """Declare an array of scalars or strings."""
+        items = [_encode(value, element_type) for value in values]
+        head = struct.pack("<IIQ", ValueType.ARRAY, element_type, len(items))
+        self._add(key, head + b"".join(items))
+
+    def add_raw(self, entry: RawEntry) -> None:
+        """Declare an entry as another file holds it, byte for byte."""
+        head = struct.pack("<I", entry.type_id)
+        if entry.type_id == ValueType.ARRAY:
+            head += struct.pack("<IQ", entry.element_type_id, entry.count)
+        elif entry.type_id == ValueType.STRING:
+            head += struct.pack("<Q", len(entry.data))
+        elif entry.key == ALIGNMENT_KEY:
+            self._set_alignment(int.from_bytes(entry.data, "little"))
+        self._add(entry.key, head + entry.data)
+
+    def add_tensor(self, name: str, type_name: str, shape: Sequence[int]) -> TensorSlot:
+        """Declare the next tensor; shape: the row length first."""
+        self._require_declaring()
+        if name in self._tensors:
+            raise ValueError(f"tensor {name} is declared twice")
+        n_rows = 1
+        for n in shape[1:]:
+            n_rows *= n
+        n_bytes = row_bytes(type_name, shape[0]) * n_rows
+        if n_bytes == 0:
+            raise ValueError(f"tensor {name} of shape {tuple(shape)} cannot be {type_name}")
+        slot = TensorSlot(name, type_name, tuple(shape), n_bytes, self._data_bytes)
+        self._tensors[name] = slot
+        self._data_bytes += n_bytes + -n_bytes % self._alignment
+        return slot
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the finished file, as declared so far."""
+        return len(self._header()) + self._data_bytes
+
+    # ---- writing ------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Write the header. Raises LlamadError when the disk has too little room for the file."""
+        self._require_declaring()
+        header = self._header()
+        self._order = tuple(self._tensors.values())
+        with self._disk_errors():
+            self._fd = _open_exclusively(self.temporary_path)
+            self._check_room(len(header) + self._data_bytes)
+            self._write_all(header)
+
+    def write(self, data: Buffer) -> None:
+        """Write the next bytes of the tensor data; they may not run past the current tensor."""
+        tensor = self._order[self._current]
+        data = memoryview(data).cast("B")
+        if data.nbytes > tensor.n_bytes - self._written:
+            raise ValueError(f"tensor {tensor.name} has {tensor.n_bytes} bytes, more are written")
+        with self._disk_errors():
+            self._write_all(data)
+            self._written += data.nbytes
+            if self._written == tensor.n_bytes:
+                self._write_all(bytes(-tensor.n_bytes % self._alignment))
+                self._current += 1
+                self._written = 0
+
+    def finish(self) -> None:
+        """Verify the file, bring it to disk and give it its name."""
+        if self._fd is None or self._current != len(self._order):
+            raise ValueError(f"{self._current} of {len(self._tensors)} tensors are written")
+        with self._disk_errors():
+            os.fsync(self._fd)
+            self._verify()
+            self.temporary_path.replace(self.path)
+            self._close()
+            _sync_directory(self.path.parent)
+
+    def abort(self) -> None:
+        """Remove what was written; nothing after ``finish``."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                self.temporary_path.unlink()
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+    # ---- inside -------------------------------------------------------------------------------
+
+    def _refuse_place(self, inputs: Iterable[Path]) -> None:
+        try:
+            mode = self.path.stat().st_mode
+        except FileNotFoundError:
+            if self.path.parent.is_dir():
+                return
+            raise _error(f"{self.path}: its directory does not exist") from None
+        except OSError as error:
+            raise _error(f"{self.path}: {error.strerror}") from error
+        if not stat.S_ISREG(mode):
+            raise _error(f"{self.path} exists and is no regular file")
+        if any(self.path.samefile(path) for path in inputs if path.exists()):
+            raise _error(f"{self.path} is the input: choose another name for the output")
+
+    def _require_declaring(self) -> None:
+        if self._order or self._fd is not None:
+            raise ValueError(f"{self.path}: writing has begun")
+
+    def _set_alignment(self, alignment: int) -> None:
+        if self._tensors:
+            raise ValueError("the alignment is declared before the first tensor")
+        if alignment < 8 or alignment % 8:
+            raise _error(f"{self.path}: alignment of {alignment} bytes is no multiple of 8")
+        self._alignment = alignment
+
+    def _add(self, key: str, typed_value: bytes) -> None:
+        self._require_declaring()
+        self._entries[key] = _string(key) + typed_value
+
+    def _header(self) -> bytes:
+        head = [struct.pack("<4sIQQ", b"GGUF", VERSION, len(self._tensors), len(self._entries))]
+        head += self._entries.values()
+        for slot in self._tensors.values():
+            numbers = (len(slot.shape), *slot.shape, TENSOR_TYPES[slot.type_name], slot.offset)
+            head.append(_string(slot.name) + struct.pack(f"<I{len(slot.shape)}QIQ", *numbers))
+        joined = b"".join(head)
+        return joined + bytes(-len(joined) % self._alignment)
+
+    def _check_room(self, needed: int) -> None:
+        available = os.statvfs(self.path.parent)
+        free = available.f_bavail * available.f_frsize
+        if needed > free:
+            raise _error(
+                f"{self.path} needs {needed / 1e6:.1f} MB, "
+                f"{self.path.parent} has {free / 1e6:.1f} MB available",
+                ErrorKind.EXHAUSTED,
+                "DISK_FULL",
+            )
+
+    def _write_all(self, data: Buffer) -> None:
+        assert self._fd is not None
+        view = memoryview(data)
+        while view.nbytes:
+            view = view[os.write(self._fd, view) :]
+
+    def _verify(self) -> None:
+        """Read the file back with the engine's parser and compare its table with the declared."""
+        with GgufFile(self.temporary_path) as file:
+            found = [(t.name, t.type_name, t.shape, t.n_bytes) for t in file.tensors()]
+            n_entries = len(file.raw_metadata())
+        declared = [(t.name, t.type_name, t.shape, t.n_bytes) for t in self._order]
+        if found != declared or n_entries != len(self._entries):
+            raise _error(
+                f"{self.path}: the file reads back otherwise than written",
+                ErrorKind.INTERNAL,
+                "OUTPUT_UNVERIFIED",
+            )
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _error(f"{self.path}: {error.strerror}") from error
+
+
+def _error(
+    message: str, kind: ErrorKind = ErrorKind.INVALID, reason: str = "OUTPUT_UNWRITABLE"
+) -> LlamadError:
+    return LlamadError(kind, reason, message)
+
+
+def _open_exclusively(path: Path) -> int:
+    """Open an empty file; what an earlier, killed writer left under the name is overwritten."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+    except BlockingIOError:
+        os.close(fd)
+        raise _error(f"{path} is being written by another process") from None
+    return fd
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _string(text: str) -> bytes:
+    raw = text.encode("utf-8", "surrogateescape")
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def _encode(value: Scalar, value_type: ValueType) -> bytes:
+    if isinstance(value, str):
+        if value_type != ValueType.STRING:
+            raise ValueError(f"{value!r} is no {value_type.name}")
+        return _string(value)
+    return struct.pack("<" + _CODES[value_type], value)
