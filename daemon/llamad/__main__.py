@@ -16,7 +16,8 @@ from pathlib import Path
 from llamad import __version__
 from llamad.errors import LlamadError
 
-TOOLS = ("inspect", "quantize", "perplexity", "bench")  # modules of llamad.tools: add_parser(subparsers)
+# Modules of llamad.tools: add_parser(subparsers).
+TOOLS = ("inspect", "quantize", "perplexity", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ many tokens. Does not measure.
 
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,14 +39,14 @@ def read_imatrix(path: Path) -> Mapping[str, memoryview]:
     return result
 
 
-def _floats(data: BinaryIO, tensor: TensorInfo) -> array[float]:
+def _floats(data: BinaryIO, tensor: TensorInfo) -> Sequence[float]:
     if tensor.type_name != "F32":
         raise _invalid(f"tensor {tensor.name} is {tensor.type_name}, expected F32")
     data.seek(tensor.file_offset)
     return array("f", data.read(tensor.n_bytes))
 
 
-def _means(path: Path, name: str, sums: array[float], counts: array[float]) -> memoryview:
+def _means(path: Path, name: str, sums: Sequence[float], counts: Sequence[float]) -> memoryview:
     if len(counts) != 1:
         raise _invalid(f"{path}: {name} has {len(counts)} experts, only dense models are supported")
     if not all(math.isfinite(value) and value >= 0 for value in (*sums, counts[0])):

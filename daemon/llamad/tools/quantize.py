@@ -181,7 +181,8 @@ def _warn(source: Path, plans: Sequence[Plan]) -> None:
     lossy = {
         plan.source.type_name
         for plan in plans
-        if plan.type_name != plan.source.type_name and plan.source.type_name not in PLAIN_TYPES
+        if not PLAIN_TYPES & {plan.type_name, plan.source.type_name}
+        and plan.type_name != plan.source.type_name
     }
     if lossy:
         print(
