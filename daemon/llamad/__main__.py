@@ -17,7 +17,7 @@ from llamad import __version__
 from llamad.errors import LlamadError
 
 # Modules of llamad.tools: add_parser(subparsers).
-TOOLS = ("inspect", "quantize", "perplexity", "bench")
+TOOLS = ("inspect", "convert", "quantize", "perplexity", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

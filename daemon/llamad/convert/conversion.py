@@ -1,0 +1,170 @@
+"""Stream a checkpoint into a GGUF file of one type or mix, a few megabytes at a time.
+
+Owns which reader opens a source and how rows travel from it to the writer. The file appears under
+its name only when all of it is written; an interrupted conversion begins anew.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from llamad.convert.huggingface_folder import open_huggingface_folder
+from llamad.convert.legacy_file import is_legacy, open_legacy_file
+from llamad.convert.llama_folder import open_llama_folder
+from llamad.convert.source import Checkpoint, SourceTensor, corrupt, unsupported
+from llamad.engine.bindings import EngineError, requantize, row_bytes
+from llamad.errors import LlamadError
+from llamad.models.gguf_writer import GgufWriter, Scalar, ValueType
+from llamad.models.quant_mix import MIXES, Mix, MixedModel, is_quantizable, tensor_type
+from llamad.text import tokenizer_from_metadata
+
+PIECE_WEIGHTS = 1 << 21  # of one reading: 4 MB of f16
+_GGUF_MAGIC = b"GGUF"
+
+Report = Callable[[int, str], None]
+"""Gets weights' bytes of the source as they are done, and the name of the tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What was written: bytes of weights read and of the file."""
+
+    n_tensors: int
+    source_bytes: int
+    file_bytes: int
+
+
+def open_checkpoint(source: Path, *, keep_types: bool) -> Checkpoint:
+    """Open a folder or file of any kind that can be converted.
+
+    keep_types: the tensors shall keep their types. Raises LlamadError that names the fault.
+    """
+    if source.is_dir():
+        return _open_folder(source)
+    if not source.is_file():
+        raise corrupt(source, "no such file or folder")
+    if source.suffix in (".pth", ".safetensors"):
+        return _open_folder(source.parent)
+    if is_legacy(source):
+        return open_legacy_file(source, keep_types=keep_types)
+    with source.open("rb") as file:
+        if file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC:
+            raise unsupported(source, "is a GGUF file already: llamad quantize changes its type")
+    raise unsupported(source, "is no checkpoint that can be converted")
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    if (folder / "params.json").is_file() or any(folder.glob("consolidated.*.pth")):
+        return open_llama_folder(folder)
+    if (folder / "config.json").is_file():
+        return open_huggingface_folder(folder)
+    raise unsupported(folder, "has neither params.json (LLaMA) nor config.json (Hugging Face)")
+
+
+def source_bytes(checkpoint: Checkpoint) -> int:
+    """Return the bytes of all weights, as the source holds them."""
+    return sum(_row_bytes(tensor) * tensor.n_rows for tensor in checkpoint.tensors)
+
+
+def convert(
+    checkpoint: Checkpoint, writer: GgufWriter, mix: Mix | None, n_threads: int, report: Report
+) -> Conversion:
+    """Write a checkpoint through ``writer``; mix: None keeps the matrices' types.
+
+    Raises LlamadError for a tokenizer that llamad cannot use, weights that are not finite, a disk
+    that is full; the writer then removes what was written.
+    """
+    tokenizer_from_metadata(checkpoint.metadata)
+    types = dict(_types(checkpoint, mix))
+    for key, value in checkpoint.metadata.items():
+        _add(writer, key, value)
+    _add(writer, "general.file_type", _file_type(checkpoint, types, mix))
+    for tensor in checkpoint.tensors:
+        writer.add_tensor(tensor.name, types[tensor.name], tensor.shape[::-1])
+    file_bytes = writer.file_bytes
+    writer.begin()
+    for tensor in checkpoint.tensors:
+        _write_tensor(writer, tensor, types[tensor.name], n_threads, report)
+    writer.finish()
+    return Conversion(len(checkpoint.tensors), source_bytes(checkpoint), file_bytes)
+
+
+def _row_bytes(tensor: SourceTensor) -> int:
+    return row_bytes(tensor.type_name, tensor.n_cols)
+
+
+def _types(checkpoint: Checkpoint, mix: Mix | None) -> Iterator[tuple[str, str]]:
+    """Yield name and type of every tensor of the file; vectors are F32, as llama.cpp wants them."""
+    metadata = checkpoint.metadata
+    arch = metadata["general.architecture"]
+    model = MixedModel(
+        n_layers=metadata[f"{arch}.block_count"],
+        gqa=metadata[f"{arch}.attention.head_count"] // metadata[f"{arch}.attention.head_count_kv"],
+        tied_output=all(tensor.name != "output.weight" for tensor in checkpoint.tensors),
+    )
+    for tensor in checkpoint.tensors:
+        shape = tensor.shape[::-1]
+        if not is_quantizable(tensor.name, shape):
+            yield tensor.name, "F32"
+        elif mix is None:
+            yield tensor.name, tensor.type_name
+        else:
+            yield tensor.name, tensor_type(mix, tensor.name, shape, model)
+
+
+def _file_type(checkpoint: Checkpoint, types: dict[str, str], mix: Mix | None) -> int:
+    """Return llama.cpp's number of the mix; without one, of the type most weights have."""
+    if mix is not None:
+        return mix.file_type
+    weights: Counter[str] = Counter()
+    for tensor in checkpoint.tensors:
+        weights[types[tensor.name]] += math.prod(tensor.shape)
+    base = weights.most_common(1)[0][0]
+    return next(known.file_type for known in MIXES.values() if known.base == base)
+
+
+def _add(writer: GgufWriter, key: str, value: Scalar | list[Scalar]) -> None:
+    if isinstance(value, list):
+        kind = ValueType.INT32 if isinstance(value[0], int) else _value_type(value[0])
+        writer.add_array(key, value, kind)
+    else:
+        writer.add(key, value, _value_type(value))
+
+
+def _value_type(value: Scalar) -> ValueType:
+    match value:
+        case bool():
+            return ValueType.BOOL
+        case int():
+            return ValueType.UINT32
+        case float():
+            return ValueType.FLOAT32
+        case _:
+            return ValueType.STRING
+
+
+def _write_tensor(
+    writer: GgufWriter, tensor: SourceTensor, type_name: str, n_threads: int, report: Report
+) -> None:
+    rows_a_piece = max(PIECE_WEIGHTS // tensor.n_cols, 1)
+    target_bytes = row_bytes(type_name, tensor.n_cols)
+    for start in range(0, tensor.n_rows, rows_a_piece):
+        stop = min(start + rows_a_piece, tensor.n_rows)
+        rows = np.ascontiguousarray(tensor.read_rows(start, stop)).data.cast("B")
+        if tensor.type_name == type_name:
+            writer.write(rows)
+        else:
+            target = bytearray((stop - start) * target_bytes)
+            try:
+                requantize(
+                    tensor.type_name, rows, type_name, target, tensor.n_cols, n_threads=n_threads
+                )
+            except EngineError as error:
+                place = f"{tensor.name}, from row {start}"
+                raise LlamadError(error.kind, error.reason, f"{place}: {error.message}") from error
+            writer.write(target)
+        report(rows.nbytes, tensor.name)

@@ -1,0 +1,246 @@
+"""A LLaMA checkpoint as Meta distributed it: consolidated.NN.pth, params.json, tokenizer.model.
+
+Shard NN holds the NN-th part of every matrix of a model-parallel run (fairscale: column-parallel
+layers are cut by rows of the matrix, row-parallel ones and the embedding by columns) and a whole
+copy of each norm. Rows of wq and wk already lie as GGUF's llama rotates them, in adjacent pairs.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from llamad.convert.hyperparameters import Hyperparameters
+from llamad.convert.pth_file import PthFile
+from llamad.convert.sentencepiece_file import (
+    SentencePieceVocabulary,
+    is_sentencepiece,
+    read_vocabulary,
+)
+from llamad.convert.source import (
+    Checkpoint,
+    SourceTensor,
+    corrupt,
+    join_columns,
+    join_rows,
+    read_json,
+    unsupported,
+)
+
+_SHARD = re.compile(r"consolidated\.(\d\d)\.pth")
+_IGNORED = re.compile(r"rope\.freqs|layers\.\d+\.attention\.inner_attention\.rope\.freqs")
+_LAYER = re.compile(r"layers\.(\d+)\.(.+)")
+
+# name: (GGUF name, dimension along which shards are joined; None: every shard has a copy)
+_OUTER: Mapping[str, tuple[str, int | None]] = {
+    "tok_embeddings.weight": ("token_embd.weight", 1),
+    "norm.weight": ("output_norm.weight", None),
+    "output.weight": ("output.weight", 0),
+}
+_INNER: Mapping[str, tuple[str, int | None]] = {
+    "attention.wq.weight": ("attn_q.weight", 0),
+    "attention.wk.weight": ("attn_k.weight", 0),
+    "attention.wv.weight": ("attn_v.weight", 0),
+    "attention.wo.weight": ("attn_output.weight", 1),
+    "feed_forward.w1.weight": ("ffn_gate.weight", 0),
+    "feed_forward.w2.weight": ("ffn_down.weight", 1),
+    "feed_forward.w3.weight": ("ffn_up.weight", 0),
+    "attention_norm.weight": ("attn_norm.weight", None),
+    "ffn_norm.weight": ("ffn_norm.weight", None),
+}
+
+
+def gguf_name(name: str) -> tuple[str, int | None] | None:
+    """Return the GGUF name of a tensor of Meta's and how its shards join; None: not a weight.
+
+    Raises KeyError for a name that LLaMA models do not have.
+    """
+    if _IGNORED.fullmatch(name):
+        return None
+    match = _LAYER.fullmatch(name)
+    if match is None:
+        return _OUTER[name]
+    inner, dimension = _INNER[match[2]]
+    return f"blk.{int(match[1])}.{inner}", dimension
+
+
+def join_parts(name: str, parts: Sequence[SourceTensor], dimension: int | None) -> SourceTensor:
+    """Return one tensor of the parts of all shards; raises ValueError for parts that do not fit."""
+    first = parts[0].renamed(name)
+    if any((part.shape, part.type_name) != (first.shape, first.type_name) for part in parts[1:]):
+        raise ValueError("shards differ in its shape or type")
+    if dimension is None:
+        rows = first.read_rows(0, 1)
+        if any(bytes(part.read_rows(0, 1)) != bytes(rows) for part in parts[1:]):
+            raise ValueError("shards differ in its weights")
+        return first
+    if len(parts) == 1:
+        return first
+    if len(first.shape) != 2:
+        raise ValueError(f"has shape {first.shape}, must be a matrix")
+    return (join_rows if dimension == 0 else join_columns)([first, *parts[1:]])
+
+
+def open_llama_folder(folder: Path) -> Checkpoint:
+    """Read everything but the weights. Raises LlamadError that names the file and the fault."""
+    params_path = folder / "params.json"
+    params = read_json(params_path)
+    files = ExitStack()
+    try:
+        shards = []
+        for path in _shard_paths(folder):
+            shards.append(PthFile(path))
+            files.callback(shards[-1].close)
+        dim = _number(params_path, params, "dim", int)
+        _check_shard_count(folder, shards, dim)
+        tensors = _join(shards, dim)
+        vocabulary = _vocabulary(folder)
+        numbers = _hyperparameters(params_path, params, {t.name: t for t in tensors})
+        _check_vocabulary(folder, numbers, params, vocabulary)
+        metadata = {**numbers.metadata(), **vocabulary.metadata()}
+        return Checkpoint(metadata, numbers.arrange(folder, tensors), files)
+    except BaseException:
+        files.close()
+        raise
+
+
+def _shard_paths(folder: Path) -> list[Path]:
+    numbers = sorted(int(m[1]) for p in folder.iterdir() if (m := _SHARD.fullmatch(p.name)))
+    for number in range(numbers[-1] + 1 if numbers else 1):
+        if number not in numbers:
+            raise corrupt(folder, f"shard consolidated.{number:02}.pth is missing")
+    return [folder / f"consolidated.{number:02}.pth" for number in numbers]
+
+
+def _check_shard_count(folder: Path, shards: Sequence[PthFile], dim: int) -> None:
+    """Compare how many shards there are with what the rows of one say."""
+    name = "layers.0.attention.wq.weight"
+    if name not in shards[0]:
+        raise corrupt(shards[0].path, f"tensor {name} is missing")
+    needed, rest = divmod(dim, shards[0].tensor(name).n_rows)
+    if rest or needed < len(shards):
+        raise corrupt(folder, f"{len(shards)} shards make more rows of {name} than dim {dim}")
+    if needed > len(shards):
+        raise corrupt(
+            folder,
+            f"has {len(shards)} of {needed} shards: consolidated.{len(shards):02}.pth is missing",
+        )
+
+
+def _join(shards: Sequence[PthFile], dim: int) -> list[SourceTensor]:
+    """Return the tensors of all shards under their GGUF names."""
+    first = shards[0]
+    for shard in shards[1:]:
+        if differing := set(first.names()) ^ set(shard.names()):
+            raise corrupt(
+                shard.path,
+                f"is a shard of another model than {first.path.name}: only one of them has "
+                f"{min(differing)}",
+            )
+    result = []
+    for name in first.names():
+        try:
+            target = gguf_name(name)
+        except KeyError:
+            raise unsupported(first.path, f"tensor {name} is none of a LLaMA model") from None
+        if target is None:
+            continue
+        parts = [shard.tensor(name) for shard in shards]
+        dimension = target[1]
+        if name == "tok_embeddings.weight" and parts[0].n_cols == dim:
+            dimension = 0  # Llama 3 cuts the embedding by tokens
+        try:
+            result.append(join_parts(target[0], parts, dimension))
+        except ValueError as error:
+            raise corrupt(
+                first.path.parent,
+                f"{name}: {error}: a shard of another model is among the {len(shards)}",
+            ) from None
+    return result
+
+
+def _number(
+    path: Path,
+    params: Mapping[str, Any],
+    key: str,
+    kind: type[int] | type[float],
+    default: float | None = None,
+) -> Any:
+    value: Any = params.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, kind | int) or not value > 0:
+        raise corrupt(path, f"{key} is {value!r}, must be a positive {kind.__name__}")
+    return kind(value)
+
+
+def _hyperparameters(
+    path: Path, params: Mapping[str, Any], tensors: Mapping[str, SourceTensor]
+) -> Hyperparameters:
+    """Return the numbers of params.json, those that it leaves open from the tensors' shapes."""
+    dim, n_heads = _number(path, params, "dim", int), _number(path, params, "n_heads", int)
+    if dim % n_heads:
+        raise corrupt(path, f"dim {dim} is no multiple of n_heads {n_heads}")
+    if params.get("use_scaled_rope"):
+        raise unsupported(path, "use_scaled_rope: convert the Hugging Face folder of this model")
+    norm_eps = _number(path, params, "norm_eps", float)
+    theta = _number(path, params, "rope_theta", float, 10000.0)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    missing = {"token_embd.weight", "blk.0.ffn_gate.weight"} - shapes.keys()
+    if missing:
+        raise corrupt(path.parent, f"tensor {min(missing)} is missing")
+    return Hyperparameters(
+        architecture="llama",
+        name=path.parent.resolve().name,
+        n_layers=_number(path, params, "n_layers", int),
+        dim=dim,
+        hidden_dim=shapes["blk.0.ffn_gate.weight"][0],
+        n_heads=n_heads,
+        n_kv_heads=_number(path, params, "n_kv_heads", int, n_heads),
+        head_dim=dim // n_heads,
+        vocab_size=shapes["token_embd.weight"][0],
+        n_ctx_train=_context(params, dim, norm_eps, theta),
+        norm_eps=norm_eps,
+        rope_theta=theta,
+    )
+
+
+def _context(params: Mapping[str, Any], dim: int, norm_eps: float, theta: float) -> int:
+    """Return the context the model was trained on, which params.json does not say.
+
+    Code Llama raised the base of RoPE (arXiv:2308.12950, section 2.2); Llama 2 has epsilon 1e-5,
+    which of LLaMA 1 only 65B has too, the one of that width without grouped heads.
+    """
+    if theta == 1e6:
+        return 16384
+    is_llama_1_65b = dim == 8192 and "n_kv_heads" not in params
+    return 4096 if norm_eps == 1e-5 and not is_llama_1_65b else 2048
+
+
+def _vocabulary(folder: Path) -> SentencePieceVocabulary:
+    """Return tokenizer.model of the folder or, as the 2023 download had it, of the one above."""
+    for path in (folder / "tokenizer.model", folder.resolve().parent / "tokenizer.model"):
+        if path.is_file():
+            if not is_sentencepiece(path):
+                raise unsupported(
+                    path,
+                    "is no sentencepiece model (Llama 3 has another kind): "
+                    "convert the Hugging Face folder of this model",
+                )
+            return read_vocabulary(path)
+    raise corrupt(folder, "tokenizer.model is missing")
+
+
+def _check_vocabulary(
+    folder: Path,
+    numbers: Hyperparameters,
+    params: Mapping[str, Any],
+    vocabulary: SentencePieceVocabulary,
+) -> None:
+    n_pieces = len(vocabulary.pieces)
+    declared = params.get("vocab_size", -1)  # -1: as many as the tokenizer has
+    if numbers.vocab_size != n_pieces or declared not in (-1, n_pieces):
+        raise corrupt(
+            folder,
+            f"tokenizer.model has {n_pieces} tokens, the embedding {numbers.vocab_size}, "
+            f"params.json says {declared}: a shard is missing or the tokenizer is another model's",
+        )

@@ -1,0 +1,124 @@
+"""Safetensors: one file, or several with an index.
+
+Format: huggingface/safetensors, README, "Format": eight bytes of header length, a JSON header, the
+weights. Every offset of the header is checked before a weight is read.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llamad.convert.source import (
+    Rows,
+    SourceFile,
+    SourceTensor,
+    corrupt,
+    read_json,
+    unsupported,
+)
+
+MAX_HEADER_BYTES = 100_000_000  # the limit of the format
+_TYPES = {"F32": 4, "F16": 2, "BF16": 2}
+_INDEX = "model.safetensors.index.json"
+
+
+def open_folder(folder: Path, files: ExitStack) -> dict[str, SourceTensor]:
+    """Return the tensors of a folder by name; ``files`` gets what must be closed.
+
+    Raises LlamadError for a file that is missing or broken, or an index that does not match.
+    """
+    index = folder / _INDEX
+    if index.is_file():
+        return _open_sharded(index, files)
+    paths = sorted(folder.glob("*.safetensors"))
+    if len(paths) != 1:
+        raise corrupt(folder, f"has {len(paths)} .safetensors files and no {_INDEX}")
+    return _open_file(paths[0], files)
+
+
+def _open_sharded(index: Path, files: ExitStack) -> dict[str, SourceTensor]:
+    where = read_json(index).get("weight_map")
+    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+        raise corrupt(index, "has no weight_map of file names")
+    result: dict[str, SourceTensor] = {}
+    for name in sorted(set(where.values())):
+        path = index.parent / name
+        if Path(name).name != name:
+            raise corrupt(index, f"names a file in another folder: {name}")
+        if not path.is_file():
+            raise corrupt(index, f"shard {name} is missing")
+        for tensor_name, tensor in _open_file(path, files).items():
+            if where.get(tensor_name) != name:
+                raise corrupt(path, f"holds {tensor_name}, which {_INDEX} does not place there")
+            result[tensor_name] = tensor
+    if missing := where.keys() - result.keys():
+        raise corrupt(index.parent / where[min(missing)], f"tensor {min(missing)} is missing")
+    return result
+
+
+def _open_file(path: Path, files: ExitStack) -> dict[str, SourceTensor]:
+    file = SourceFile(path)
+    files.callback(file.close)
+    header_bytes = int.from_bytes(file.read(0, 8), "little")
+    if header_bytes > min(MAX_HEADER_BYTES, file.n_bytes - 8):
+        raise corrupt(path, f"has a header of {header_bytes} bytes in a file of {file.n_bytes}")
+    try:
+        header = json.loads(file.read(8, header_bytes))
+    except (ValueError, RecursionError) as error:
+        raise corrupt(path, f"its header is no JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise corrupt(path, "its header is no JSON object")
+    header.pop("__metadata__", None)
+    return dict(_tensors(file, header, 8 + header_bytes))
+
+
+def _tensors(
+    file: SourceFile, header: Mapping[str, Any], data_start: int
+) -> Iterator[tuple[str, SourceTensor]]:
+    """Yield every tensor; together they fill the file without gap or overlap."""
+    end = 0
+    for name, entry in sorted(header.items(), key=lambda item: _offsets(file.path, *item)):
+        start, stop = _offsets(file.path, name, entry)
+        if start != end:
+            raise corrupt(file.path, f"{name} begins at {start}, the one before ends at {end}")
+        end = stop
+        yield name, _tensor(file, name, entry, data_start + start, stop - start)
+    if data_start + end != file.n_bytes:
+        raise corrupt(
+            file.path, f"has {file.n_bytes} bytes, its header needs {data_start + end}: cut short?"
+        )
+
+
+def _offsets(path: Path, name: str, entry: Any) -> tuple[int, int]:
+    match entry:
+        case {"data_offsets": [int(start), int(stop)]} if 0 <= start <= stop:
+            return start, stop
+    raise corrupt(path, f"{name} has no data_offsets of two ascending numbers")
+
+
+def _tensor(
+    file: SourceFile, name: str, entry: Mapping[str, Any], offset: int, n_bytes: int
+) -> SourceTensor:
+    type_name, shape = entry.get("dtype"), entry.get("shape")
+    if not isinstance(shape, list) or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise corrupt(file.path, f"{name} has shape {shape!r}")
+    if type_name not in _TYPES or len(shape) not in (1, 2):
+        raise unsupported(
+            file.path,
+            f"{name} is {type_name} of shape {shape}: only vectors and matrices of "
+            f"{', '.join(_TYPES)} are read",
+        )
+    row_bytes = shape[-1] * _TYPES[type_name]
+    if math.prod(shape) * _TYPES[type_name] != n_bytes:
+        raise corrupt(file.path, f"{name} {type_name} of shape {shape} has {n_bytes} bytes")
+
+    def read_rows(start: int, stop: int) -> Rows:
+        data = file.read(offset + start * row_bytes, (stop - start) * row_bytes)
+        return np.frombuffer(data, np.uint8).reshape(stop - start, row_bytes)
+
+    return SourceTensor(name, tuple(shape), type_name, read_rows)

@@ -1,0 +1,73 @@
+"""``llamad convert SRC OUT [--type TYPE]``: a checkpoint into a GGUF file, in one pass.
+
+SRC is a LLaMA folder as Meta distributed it (consolidated.NN.pth, params.json, tokenizer.model), a
+Hugging Face folder with safetensors (llama, mistral, qwen2, qwen3), or a file of llama.cpp from
+before GGUF. Needs little memory: weights are read, quantized and written piece by piece.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from llamad.convert import checklist
+from llamad.convert.conversion import convert, open_checkpoint, source_bytes
+from llamad.errors import invalid
+from llamad.models.gguf_writer import GgufWriter
+from llamad.models.machine import Machine
+from llamad.models.quant_mix import MIXES, Mix, find_mix
+from llamad.tools.progress import UNIT, Progress
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command and its options."""
+    parser = subparsers.add_parser(
+        "convert", help="turn a checkpoint into a GGUF file", description=__doc__
+    )
+    parser.add_argument("source", metavar="SRC", type=Path, help="folder or file")
+    parser.add_argument("out", metavar="OUT", type=Path, help="GGUF file to write")
+    parser.add_argument(
+        "--type", help=f"{', '.join(MIXES)} (default: the types of the source)", dest="mix"
+    )
+    parser.add_argument("--threads", type=int, help="default: one for each core")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert; return 0 when the file stands under its name."""
+    mix = _mix(arguments.mix)
+    source: Path = arguments.source
+    inputs = list(source.iterdir()) if source.is_dir() else [source]
+    with GgufWriter(arguments.out, inputs=inputs) as writer:  # refuses a bad OUT before long work
+        _verify_download(source if source.is_dir() else source.parent)
+        started = time.monotonic()
+        with (
+            open_checkpoint(source, keep_types=mix is None) as checkpoint,
+            Progress(source_bytes(checkpoint)) as progress,
+        ):
+            n_threads = arguments.threads or Machine().cpus()
+            result = convert(checkpoint, writer, mix, n_threads, progress.advance)
+    seconds = max(time.monotonic() - started, 1e-9)
+    print(
+        f"{arguments.out}: {result.n_tensors} tensors, {result.file_bytes / UNIT:.1f} MB from "
+        f"{result.source_bytes / UNIT:.1f} MB in {seconds:.1f} s, "
+        f"{result.source_bytes / UNIT / seconds:.0f} MB/s"
+    )
+    return 0
+
+
+def _mix(name: str | None) -> Mix | None:
+    if name is None:
+        return None
+    mix = find_mix(name)
+    if mix is None:
+        raise invalid("type", f"{name!r} is not one of {', '.join(MIXES)}")
+    return mix
+
+
+def _verify_download(folder: Path) -> None:
+    """Check a LLaMA folder against its checklist.chk, if it has one."""
+    listed = folder / "checklist.chk"
+    if listed.is_file():
+        total = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+        with Progress(total) as progress:
+            checklist.verify(listed, lambda name, n: progress.advance(n, f"checking {name}"))
