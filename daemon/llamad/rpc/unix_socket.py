@@ -90,9 +90,13 @@ def group_id(name: str) -> int:
 
 
 def open_to_group(path: Path, gid: int, mode: int) -> None:
-    """Give the bound socket its group and mode, in this order, so that it is never open wider."""
+    """Give the bound socket its group and mode, in this order, so that it is never open wider.
+
+    Without a group of its own nothing asks for chown(2), which the unit's sandbox refuses.
+    """
     try:
-        os.chown(path, -1, gid)
+        if gid != -1:
+            os.chown(path, -1, gid)
         path.chmod(mode)
     except OSError as error:
         raise _error(
