@@ -1,4 +1,4 @@
-"""Quantization through the bindings: the legacy blocks of the ``gguf`` package, buffers of all kinds.
+"""Quantization through the bindings: the legacy blocks of ``gguf``, and buffers of all kinds.
 
 The C tests bound every type's error; here the independent implementation is the measure.
 """
