@@ -1,0 +1,344 @@
+"""Meta's checkpoints: types, shards, names and numbers; and the checkpoints that are refused."""
+
+import hashlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convert.converting import convert, data_bytes, read_tensors, refused
+from llamad.engine.bindings import read_metadata
+from pth_file import encode, llama_weights, sentencepiece_model, write_llama_folder
+from tiny_gguf import vocabulary
+
+VOCAB, DIM, HIDDEN, LAYERS = 300, 64, 96, 2
+PARAMS: dict[str, Any] = {
+    "dim": DIM,
+    "multiple_of": 32,
+    "n_heads": 4,
+    "n_layers": LAYERS,
+    "norm_eps": 1e-6,
+    "vocab_size": -1,
+}
+WEIGHTS = llama_weights(VOCAB, DIM, HIDDEN, LAYERS, kv_dim=DIM)
+TOKENIZER = sentencepiece_model(list(zip(*vocabulary(VOCAB), strict=True)))
+NAMES = {
+    "tok_embeddings.weight": "token_embd.weight",
+    "norm.weight": "output_norm.weight",
+    "output.weight": "output.weight",
+    "layers.1.attention.wq.weight": "blk.1.attn_q.weight",
+    "layers.1.attention.wk.weight": "blk.1.attn_k.weight",
+    "layers.1.attention.wv.weight": "blk.1.attn_v.weight",
+    "layers.1.attention.wo.weight": "blk.1.attn_output.weight",
+    "layers.1.feed_forward.w1.weight": "blk.1.ffn_gate.weight",
+    "layers.1.feed_forward.w2.weight": "blk.1.ffn_down.weight",
+    "layers.1.feed_forward.w3.weight": "blk.1.ffn_up.weight",
+    "layers.1.attention_norm.weight": "blk.1.attn_norm.weight",
+    "layers.1.ffn_norm.weight": "blk.1.ffn_norm.weight",
+}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "model.gguf"
+
+
+def write(
+    tmp_path: Path,
+    *,
+    n_shards: int = 1,
+    type_name: str = "F16",
+    params: dict[str, Any] | None = None,
+    name: str = "llama",
+) -> Path:
+    return write_llama_folder(
+        tmp_path / name,
+        WEIGHTS,
+        PARAMS | (params or {}),
+        TOKENIZER,
+        n_shards=n_shards,
+        type_name=type_name,
+    )
+
+
+@pytest.mark.parametrize("type_name", ["F32", "F16", "BF16"])
+def test_weights_keep_their_bits_and_their_type(tmp_path: Path, out: Path, type_name: str) -> None:
+    path = convert(write(tmp_path, type_name=type_name), out)
+    stored = data_bytes(path)
+    assert len(stored) == 3 + 9 * LAYERS
+    for theirs, ours in NAMES.items():
+        expected = encode(WEIGHTS[theirs], type_name)
+        if WEIGHTS[theirs].ndim == 1:  # vectors are float32 in every file
+            kind, values = read_tensors(path)[ours]
+            assert kind == "F32"
+            assert encode(values, type_name) == expected
+        else:
+            assert stored[ours] == expected
+
+
+@pytest.mark.parametrize("n_shards", [2, 4])
+@pytest.mark.parametrize("type_name", [None, "Q4_0", "Q3_K_M"])
+def test_shards_give_the_bits_of_the_whole(
+    tmp_path: Path, out: Path, n_shards: int, type_name: str | None
+) -> None:
+    whole = convert(write(tmp_path), out, type_name)
+    sharded = write(tmp_path, n_shards=n_shards, name="sharded")
+    joined = convert(sharded, out.with_name("joined.gguf"), type_name)
+    assert data_bytes(joined) == data_bytes(whole)
+
+
+def test_an_embedding_cut_by_tokens_is_recognized(
+    tmp_path: Path, out: Path, monkeypatch: Any
+) -> None:
+    whole = convert(write(tmp_path), out)
+    monkeypatch.setattr(
+        "pth_file.COLUMN_PARALLEL", ("wq", "wk", "wv", "w1", "w3", "output", "tok_embeddings")
+    )
+    sharded = write(tmp_path, n_shards=2, name="sharded")
+    joined = convert(sharded, out.with_name("joined.gguf"))
+    assert data_bytes(joined) == data_bytes(whole)
+
+
+def test_metadata_is_that_of_a_llama_model(tmp_path: Path, out: Path) -> None:
+    metadata = read_metadata(convert(write(tmp_path), out, "q4_0"))
+    assert metadata["general.architecture"] == "llama"
+    assert metadata["general.name"] == "llama"
+    assert metadata["general.file_type"] == 2
+    assert metadata["llama.block_count"] == LAYERS
+    assert metadata["llama.feed_forward_length"] == HIDDEN
+    assert metadata["llama.attention.head_count_kv"] == 4
+    assert metadata["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-6)
+    assert metadata["llama.rope.freq_base"] == 10000.0
+    assert metadata["llama.vocab_size"] == VOCAB
+    pieces, scores, types = vocabulary(VOCAB)
+    assert metadata["tokenizer.ggml.tokens"] == pieces
+    assert metadata["tokenizer.ggml.scores"] == scores
+    assert metadata["tokenizer.ggml.token_type"] == types
+
+
+@pytest.mark.parametrize(
+    ("params", "context"),
+    [
+        ({}, 2048),  # LLaMA
+        ({"norm_eps": 1e-5}, 4096),  # Llama 2
+        ({"norm_eps": 1e-5, "rope_theta": 1000000}, 16384),  # Code Llama
+    ],
+)
+def test_the_context_follows_from_the_generation(
+    tmp_path: Path, out: Path, params: dict[str, Any], context: int
+) -> None:
+    metadata = read_metadata(convert(write(tmp_path, params=params), out))
+    assert metadata["llama.context_length"] == context
+
+
+def test_a_weight_that_is_no_number_is_named(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    name = "layers.1.feed_forward.w1.weight"
+    broken = WEIGHTS[name].copy()
+    broken[7, 3] = math.nan
+    monkeypatch.setitem(WEIGHTS, name, broken)
+    message = refused(capsys, write(tmp_path), out, "Q4_0")
+    assert "blk.1.ffn_gate.weight" in message
+
+
+# ---- what is missing or does not belong together -----------------------------------------------
+
+
+def checklist_of(folder: Path) -> str:
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".pth", ".json"))
+    return "".join(f"{hashlib.md5(p.read_bytes()).hexdigest()}  {p.name}\n" for p in files)
+
+
+def test_a_checklist_is_verified(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path)
+    (folder / "checklist.chk").write_text(checklist_of(folder))
+    convert(folder, out)
+    (folder / "params.json").write_text(json.dumps(PARAMS | {"rope_theta": 5000.0}))
+    message = refused(capsys, folder, out.with_name("other.gguf"))
+    assert "params.json" in message
+    assert "MD5" in message
+
+
+def test_a_listed_file_that_is_missing_is_named(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path, n_shards=2)
+    (folder / "checklist.chk").write_text(checklist_of(folder))
+    (folder / "consolidated.01.pth").unlink()
+    assert "consolidated.01.pth is missing" in refused(capsys, folder, out)
+
+
+@pytest.mark.parametrize("missing", [0, 1, 3])
+def test_a_missing_shard_is_named(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], missing: int
+) -> None:
+    folder = write(tmp_path, n_shards=4)
+    (folder / f"consolidated.{missing:02}.pth").unlink()
+    assert f"consolidated.{missing:02}.pth is missing" in refused(capsys, folder, out)
+
+
+def test_a_shard_of_another_model_is_refused(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path, n_shards=2)
+    other = llama_weights(VOCAB, DIM, HIDDEN, LAYERS, kv_dim=DIM, seed=2)
+    stranger = write_llama_folder(tmp_path / "other", other, PARAMS, TOKENIZER, n_shards=2)
+    (stranger / "consolidated.01.pth").replace(folder / "consolidated.01.pth")
+    assert "another model" in refused(capsys, folder, out)
+
+
+def test_a_shard_with_other_layers_is_refused(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path, n_shards=2)
+    deeper = llama_weights(VOCAB, DIM, HIDDEN, LAYERS + 1, kv_dim=DIM)
+    stranger = write_llama_folder(tmp_path / "other", deeper, PARAMS, TOKENIZER, n_shards=2)
+    (stranger / "consolidated.01.pth").replace(folder / "consolidated.01.pth")
+    message = refused(capsys, folder, out)
+    assert "consolidated.01.pth" in message
+    assert "another model" in message
+
+
+@pytest.mark.parametrize(
+    ("params", "word"),
+    [
+        ({"dim": 60}, "wq"),
+        ({"n_layers": 3}, "blk.2."),
+        ({"n_layers": 1}, "blk.1."),
+        ({"n_heads": 0}, "n_heads"),
+        ({"norm_eps": "small"}, "norm_eps"),
+        ({"vocab_size": 32000}, "32000"),
+        ({"use_scaled_rope": True}, "use_scaled_rope"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_named(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], params: Any, word: str
+) -> None:
+    assert word in refused(capsys, write(tmp_path, params=params), out)
+
+
+def test_a_tokenizer_of_another_size_is_refused(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path)
+    other = sentencepiece_model(list(zip(*vocabulary(VOCAB + 20), strict=True)))
+    (folder / "tokenizer.model").write_bytes(other)
+    message = refused(capsys, folder, out)
+    assert "320 tokens" in message
+    assert "300" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [(b"IQ== 0\nIg== 1\n", "Llama 3"), (TOKENIZER[:-20], "broken"), (b"", "sentencepiece")],
+)
+def test_a_tokenizer_that_is_none_is_refused(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], content: bytes, word: str
+) -> None:
+    folder = write(tmp_path)
+    (folder / "tokenizer.model").write_bytes(content)
+    message = refused(capsys, folder, out)
+    assert "tokenizer.model" in message
+    assert word in message
+
+
+@pytest.mark.parametrize("name", ["params.json", "tokenizer.model", "consolidated.00.pth"])
+def test_a_missing_file_is_named(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    folder = write(tmp_path)
+    (folder / name).unlink()
+    assert name in refused(capsys, folder, out)
+
+
+# ---- the output --------------------------------------------------------------------------------
+
+
+def test_the_output_may_not_be_an_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path)
+    shard = folder / "consolidated.00.pth"
+    content = shard.read_bytes()
+    link = tmp_path / "link.gguf"
+    os.link(shard, link)
+    for target in (shard, link):
+        assert "is the input" in refused(capsys, folder, target)
+    assert shard.read_bytes() == content
+
+
+def test_a_full_disk_leaves_no_file(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    folder = write(tmp_path)
+    real, calls = os.write, []
+
+    def full_after_a_while(fd: int, data: bytes) -> int:
+        calls.append(fd)
+        if len(calls) > 9:
+            raise OSError(28, "No space left on device")
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", full_after_a_while)
+    assert "No space left" in refused(capsys, folder, out)
+    assert len(calls) > 9
+
+
+def test_an_interrupt_leaves_no_file(tmp_path: Path, out: Path, monkeypatch: Any) -> None:
+    folder = write(tmp_path)
+    written = []
+
+    def interrupted(writer: Any, data: Any) -> None:
+        written.append(writer.temporary_path.exists())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llamad.models.gguf_writer.GgufWriter.write", interrupted)
+    from llamad.__main__ import main
+
+    assert main(["convert", str(folder), str(out)]) == 130
+    assert written == [True]
+    assert list(out.parent.iterdir()) == []
+
+
+def test_an_unknown_type_is_refused_by_name(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "'Q9_9'" in refused(capsys, write(tmp_path), out, "Q9_9")
+
+
+def test_a_source_that_is_no_checkpoint_is_refused(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("these are no weights\n")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF\x03\0\0\0")
+    assert "config.json" in refused(capsys, tmp_path / "empty", out)
+    assert "no checkpoint" in refused(capsys, tmp_path / "notes.txt", out)
+    assert "llamad quantize" in refused(capsys, tmp_path / "model.gguf", out)
+    assert "no such file" in refused(capsys, tmp_path / "absent", out)
+
+
+def test_memory_does_not_grow_with_the_model(tmp_path: Path, out: Path, monkeypatch: Any) -> None:
+    pieces = []
+    from llamad.convert.source import SourceFile
+
+    read = SourceFile.read
+
+    def counting(self: SourceFile, offset: int, n_bytes: int) -> bytes:
+        pieces.append(n_bytes)
+        return read(self, offset, n_bytes)
+
+    monkeypatch.setattr(SourceFile, "read", counting)
+    monkeypatch.setattr("llamad.convert.conversion.PIECE_WEIGHTS", 1024)
+    path = convert(write(tmp_path), out)
+    assert max(pieces) <= 2 * 1024
+    monkeypatch.undo()
+    whole = convert(write(tmp_path), out.with_name("whole.gguf"))
+    assert data_bytes(path) == data_bytes(whole)
+    assert np.isfinite(read_tensors(path)["token_embd.weight"][1]).all()
