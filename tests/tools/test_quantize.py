@@ -13,8 +13,9 @@ import pytest
 from llamad.__main__ import main
 from llamad.engine import Model
 from llamad.engine.bindings import GgufFile
+from llamad.engine.gguf_value import ValueType
 from llamad.errors import LlamadError
-from llamad.models.gguf_writer import GgufWriter, ValueType
+from llamad.models.gguf_writer import GgufWriter
 from llamad.models.quant_mix import MIXES
 from llamad.tools import quantize as tool
 from tiny_gguf import TinyModelPath, TinySpec

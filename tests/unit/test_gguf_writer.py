@@ -10,9 +10,10 @@ import gguf
 import numpy as np
 import pytest
 
-from llamad.engine.bindings import GgufFile, RawEntry
+from llamad.engine.bindings import GgufFile
+from llamad.engine.gguf_value import RawEntry, ValueType
 from llamad.errors import ErrorKind, LlamadError
-from llamad.models.gguf_writer import GgufWriter, ValueType
+from llamad.models.gguf_writer import GgufWriter
 
 SCALARS: list[tuple[ValueType, bool | int | float | str]] = [
     (ValueType.UINT8, 255),

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llamad.engine.gguf_value import ValueType
 from llamad.errors import LlamadError
-from llamad.models.gguf_writer import GgufWriter, ValueType
+from llamad.models.gguf_writer import GgufWriter
 from llamad.models.imatrix import read_imatrix
 
 

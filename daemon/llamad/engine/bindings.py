@@ -4,7 +4,6 @@ A thread rule: one handle is used by one thread at a time (the engine thread), e
 ``Engine.cancel``, which any thread may call. cffi releases the GIL around every call.
 """
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fsencode
@@ -12,24 +11,10 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from llamad._engine import ffi, lib
+from llamad.engine.gguf_value import MetadataValue, RawEntry
 from llamad.errors import ErrorKind, LlamadError
 
 Buffer = bytes | bytearray | memoryview
-MetadataValue = bool | int | float | str | list["MetadataValue"]
-
-_SCALARS: dict[int, str] = {
-    lib.LLD_GGUF_UINT8: "B",
-    lib.LLD_GGUF_INT8: "b",
-    lib.LLD_GGUF_UINT16: "H",
-    lib.LLD_GGUF_INT16: "h",
-    lib.LLD_GGUF_UINT32: "I",
-    lib.LLD_GGUF_INT32: "i",
-    lib.LLD_GGUF_FLOAT32: "f",
-    lib.LLD_GGUF_BOOL: "?",
-    lib.LLD_GGUF_UINT64: "Q",
-    lib.LLD_GGUF_INT64: "q",
-    lib.LLD_GGUF_FLOAT64: "d",
-}
 
 _STATUS: dict[int, tuple[ErrorKind, str]] = {
     lib.LLD_ERR_IO: (ErrorKind.STATE, "MODEL_UNREADABLE"),
@@ -144,17 +129,6 @@ class TensorInfo:
     file_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class RawEntry:
-    """One metadata entry as it lies in the file, for a copy that changes no byte."""
-
-    key: str  # bad UTF-8 is surrogate-escaped
-    type_id: int
-    element_type_id: int  # of an array
-    count: int  # elements of an array
-    data: bytes  # the value without its type, a string or an array without its length
-
-
 class _Handle:
     """A C object with an owner: closed once, and usable in a with statement."""
 
@@ -208,16 +182,7 @@ class GgufFile(_Handle):
 
     def raw_metadata(self) -> list[RawEntry]:
         """Return every metadata entry, in file order, undecoded."""
-        return [
-            RawEntry(
-                _text(entry.key, entry.key_length),
-                entry.type,
-                entry.element_type,
-                entry.count,
-                _data(entry),
-            )
-            for entry in _entries(self._pointer)
-        ]
+        return list(_entries(self._pointer))
 
     def tensors(self) -> list[TensorInfo]:
         """Return the tensor table, in file order."""
@@ -250,40 +215,21 @@ def _text(pointer: Any, length: int) -> str:
     return bytes(ffi.buffer(pointer, length)).decode("utf-8", "surrogateescape")
 
 
-def _entries(file: Any) -> Iterator[Any]:
+def _entries(file: Any) -> Iterator[RawEntry]:
     entry = ffi.new("lld_kv *")
     for i in range(lib.lld_file_n_kv(file)):
         _check(lib.lld_file_kv(file, i, entry))
-        yield entry
+        yield RawEntry(
+            key=_text(entry.key, entry.key_length),
+            type_id=entry.type,
+            element_type_id=entry.element_type,
+            count=entry.count,
+            data=bytes(ffi.buffer(entry.data, entry.data_bytes)) if entry.data_bytes else b"",
+        )
 
 
 def _read_metadata(file: Any) -> dict[str, MetadataValue]:
-    return {_text(entry.key, entry.key_length): _value(entry) for entry in _entries(file)}
-
-
-def _data(entry: Any) -> bytes:
-    return bytes(ffi.buffer(entry.data, entry.data_bytes)) if entry.data_bytes else b""
-
-
-def _value(entry: Any) -> MetadataValue:
-    data = _data(entry)
-    if entry.type == lib.LLD_GGUF_STRING:
-        return data.decode("utf-8", "surrogateescape")
-    if entry.type != lib.LLD_GGUF_ARRAY:
-        return cast(MetadataValue, struct.unpack("<" + _SCALARS[entry.type], data)[0])
-    if entry.element_type == lib.LLD_GGUF_STRING:
-        return _strings(data, entry.count)
-    return list(struct.unpack(f"<{entry.count}{_SCALARS[entry.element_type]}", data))
-
-
-def _strings(data: bytes, count: int) -> list[MetadataValue]:
-    result: list[MetadataValue] = []
-    offset = 0
-    for _ in range(count):
-        end = offset + 8 + int.from_bytes(data[offset : offset + 8], "little")
-        result.append(data[offset + 8 : end].decode("utf-8", "surrogateescape"))
-        offset = end
-    return result
+    return {entry.key: entry.decode() for entry in _entries(file)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ which entries a model needs and how tensors are quantized is the caller's busine
 """
 
 import contextlib
-import enum
 import fcntl
 import os
 import stat
@@ -18,47 +17,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from llamad.engine.bindings import TENSOR_TYPES, Buffer, GgufFile, RawEntry, row_bytes
+from llamad.engine.bindings import TENSOR_TYPES, Buffer, GgufFile, row_bytes
+from llamad.engine.gguf_value import RawEntry, encode_scalar, encode_string
+from llamad.engine.gguf_value import Scalar as Scalar
+from llamad.engine.gguf_value import ValueType as ValueType
 from llamad.errors import ErrorKind, LlamadError
 
 VERSION = 3
 DEFAULT_ALIGNMENT = 32  # bytes; another one stands in the entry general.alignment
 ALIGNMENT_KEY = "general.alignment"
-
-Scalar = bool | int | float | str
-
-
-class ValueType(enum.IntEnum):
-    """The types of metadata values (GGUF specification, "gguf_metadata_value_type")."""
-
-    UINT8 = 0
-    INT8 = 1
-    UINT16 = 2
-    INT16 = 3
-    UINT32 = 4
-    INT32 = 5
-    FLOAT32 = 6
-    BOOL = 7
-    STRING = 8
-    ARRAY = 9
-    UINT64 = 10
-    INT64 = 11
-    FLOAT64 = 12
-
-
-_CODES = {
-    ValueType.UINT8: "B",
-    ValueType.INT8: "b",
-    ValueType.UINT16: "H",
-    ValueType.INT16: "h",
-    ValueType.UINT32: "I",
-    ValueType.INT32: "i",
-    ValueType.FLOAT32: "f",
-    ValueType.BOOL: "?",
-    ValueType.UINT64: "Q",
-    ValueType.INT64: "q",
-    ValueType.FLOAT64: "d",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +65,19 @@ class GgufWriter:
         """Declare a scalar entry; surrogate escapes become the bytes they stand for again."""
         if key == ALIGNMENT_KEY and isinstance(value, int):
             self._set_alignment(value)
-        self._add(key, struct.pack("<I", value_type) + _encode(value, value_type))
+        self._add(key, struct.pack("<I", value_type) + encode_scalar(value, value_type))
 
     def add_array(self, key: str, values: Iterable[Scalar], element_type: ValueType) -> None:
         """Declare an array of scalars or strings."""
-        items = [_encode(value, element_type) for value in values]
+        items = [encode_scalar(value, element_type) for value in values]
         head = struct.pack("<IIQ", ValueType.ARRAY, element_type, len(items))
         self._add(key, head + b"".join(items))
 
     def add_raw(self, entry: RawEntry) -> None:
         """Declare an entry as another file holds it, byte for byte."""
-        head = struct.pack("<I", entry.type_id)
-        if entry.type_id == ValueType.ARRAY:
-            head += struct.pack("<IQ", entry.element_type_id, entry.count)
-        elif entry.type_id == ValueType.STRING:
-            head += struct.pack("<Q", len(entry.data))
-        elif entry.key == ALIGNMENT_KEY:
+        if entry.key == ALIGNMENT_KEY:
             self._set_alignment(int.from_bytes(entry.data, "little"))
-        self._add(entry.key, head + entry.data)
+        self._add(entry.key, entry.encode())
 
     def add_tensor(self, name: str, type_name: str, shape: Sequence[int]) -> TensorSlot:
         """Declare the next tensor; shape: the row length first."""
@@ -222,14 +184,14 @@ class GgufWriter:
 
     def _add(self, key: str, typed_value: bytes) -> None:
         self._require_declaring()
-        self._entries[key] = _string(key) + typed_value
+        self._entries[key] = encode_string(key) + typed_value
 
     def _header(self) -> bytes:
         head = [struct.pack("<4sIQQ", b"GGUF", VERSION, len(self._tensors), len(self._entries))]
         head += self._entries.values()
         for slot in self._tensors.values():
             numbers = (len(slot.shape), *slot.shape, TENSOR_TYPES[slot.type_name], slot.offset)
-            head.append(_string(slot.name) + struct.pack(f"<I{len(slot.shape)}QIQ", *numbers))
+            head.append(encode_string(slot.name) + struct.pack(f"<I{len(slot.shape)}QIQ", *numbers))
         joined = b"".join(head)
         return joined + bytes(-len(joined) % self._alignment)
 
@@ -300,16 +262,3 @@ def _sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _string(text: str) -> bytes:
-    raw = text.encode("utf-8", "surrogateescape")
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def _encode(value: Scalar, value_type: ValueType) -> bytes:
-    if isinstance(value, str):
-        if value_type != ValueType.STRING:
-            raise ValueError(f"{value!r} is no {value_type.name}")
-        return _string(value)
-    return struct.pack("<" + _CODES[value_type], value)

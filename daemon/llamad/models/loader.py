@@ -15,11 +15,11 @@ from llamad.engine.bindings import (
     Engine,
     EngineInfo,
     EngineModel,
-    MetadataValue,
     ModelInfo,
     Sampler,
     StopFlag,
 )
+from llamad.engine.gguf_value import MetadataValue
 from llamad.errors import ErrorKind, LlamadError
 from llamad.logs import fields
 from llamad.models.machine import Machine

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llamad.engine.bindings import GgufFile, MetadataValue, TensorInfo
+from llamad.engine.bindings import GgufFile, TensorInfo
+from llamad.engine.gguf_value import MetadataValue
 
 HEAD = 8  # elements of an array that are shown
 TEXT_COLUMNS = 72  # characters of a value in the text output

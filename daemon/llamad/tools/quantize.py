@@ -17,14 +17,13 @@ from llamad.engine.bindings import (
     TENSOR_TYPES,
     EngineError,
     GgufFile,
-    MetadataValue,
-    RawEntry,
     TensorInfo,
     requantize,
     row_bytes,
 )
+from llamad.engine.gguf_value import MetadataValue, RawEntry, ValueType
 from llamad.errors import ErrorKind, LlamadError
-from llamad.models.gguf_writer import GgufWriter, ValueType
+from llamad.models.gguf_writer import GgufWriter
 from llamad.models.imatrix import read_imatrix
 from llamad.models.quant_mix import (
     MIXES,

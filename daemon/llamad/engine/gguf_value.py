@@ -1,0 +1,103 @@
+"""Metadata values of GGUF: their types, and Python values to their bytes and back.
+
+The layout is that of ggml's docs/gguf.md, "gguf_metadata_value_type": little-endian scalars; a
+string is a uint64 length and its bytes. Text that is no UTF-8 is surrogate-escaped, so that it
+comes back as the same bytes. Opens no file: ``bindings`` reads one, ``models.gguf_writer`` writes
+one.
+"""
+
+import enum
+import struct
+from dataclasses import dataclass
+from typing import cast
+
+Scalar = bool | int | float | str
+MetadataValue = Scalar | list["MetadataValue"]
+
+
+class ValueType(enum.IntEnum):
+    """The types of metadata values."""
+
+    UINT8 = 0
+    INT8 = 1
+    UINT16 = 2
+    INT16 = 3
+    UINT32 = 4
+    INT32 = 5
+    FLOAT32 = 6
+    BOOL = 7
+    STRING = 8
+    ARRAY = 9
+    UINT64 = 10
+    INT64 = 11
+    FLOAT64 = 12
+
+
+_CODES: dict[int, str] = {
+    ValueType.UINT8: "B",
+    ValueType.INT8: "b",
+    ValueType.UINT16: "H",
+    ValueType.INT16: "h",
+    ValueType.UINT32: "I",
+    ValueType.INT32: "i",
+    ValueType.FLOAT32: "f",
+    ValueType.BOOL: "?",
+    ValueType.UINT64: "Q",
+    ValueType.INT64: "q",
+    ValueType.FLOAT64: "d",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RawEntry:
+    """One metadata entry as it lies in a file: what a copy needs to change no byte of it."""
+
+    key: str
+    type_id: int  # ValueType
+    element_type_id: int  # of an array, else equal to type_id
+    count: int  # elements of an array, else 1
+    data: bytes  # the value without its type, and without the length of a string or an array
+
+    def decode(self) -> MetadataValue:
+        """Return the value in Python's types."""
+        if self.type_id == ValueType.STRING:
+            return self.data.decode("utf-8", "surrogateescape")
+        if self.type_id != ValueType.ARRAY:
+            return cast(Scalar, struct.unpack("<" + _CODES[self.type_id], self.data)[0])
+        if self.element_type_id == ValueType.STRING:
+            return _decode_strings(self.data, self.count)
+        return list(struct.unpack(f"<{self.count}{_CODES[self.element_type_id]}", self.data))
+
+    def encode(self) -> bytes:
+        """Return type, lengths and value as they follow the key in a file."""
+        head = struct.pack("<I", self.type_id)
+        if self.type_id == ValueType.ARRAY:
+            head += struct.pack("<IQ", self.element_type_id, self.count)
+        elif self.type_id == ValueType.STRING:
+            head += struct.pack("<Q", len(self.data))
+        return head + self.data
+
+
+def encode_string(text: str) -> bytes:
+    """Return a string's length and bytes."""
+    raw = text.encode("utf-8", "surrogateescape")
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def encode_scalar(value: Scalar, value_type: ValueType) -> bytes:
+    """Return a scalar's bytes. Raises ValueError for text that is to be a number."""
+    if isinstance(value, str):
+        if value_type != ValueType.STRING:
+            raise ValueError(f"{value!r} is no {value_type.name}")
+        return encode_string(value)
+    return struct.pack("<" + _CODES[value_type], value)
+
+
+def _decode_strings(data: bytes, count: int) -> list[MetadataValue]:
+    result: list[MetadataValue] = []
+    offset = 0
+    for _ in range(count):
+        end = offset + 8 + int.from_bytes(data[offset : offset + 8], "little")
+        result.append(data[offset + 8 : end].decode("utf-8", "surrogateescape"))
+        offset = end
+    return result
