@@ -97,8 +97,11 @@ proto: $(PROTO_VENV)/.installed ## make the Python code of protos/ again
 
 # ---- packages -----------------------------------------------------------------------------------
 
-deb e2e: ## the Debian package and its tests: not there yet
-	@echo "make $@: the Debian package does not exist yet (see CHANGELOG.md)" >&2; exit 1
+deb: ## the Debian packages of HEAD into dist/, DEB_ARCH=amd64 or arm64
+	packaging/build-deb $(DEB_ARCH)
+
+e2e: deb $(DEMO_MODEL) ## install, use, upgrade and purge them on a real systemd, as root
+	$(PY) tests/e2e/packages.py --model $(DEMO_MODEL) $(E2E_MACHINES)
 
 clean: ## remove what was built; keeps the virtual environment and the model
 	$(MAKE) -C native clean
