@@ -101,7 +101,7 @@ deb: ## the Debian packages of HEAD into dist/, DEB_ARCH=amd64 or arm64
 	packaging/build-deb $(DEB_ARCH)
 
 e2e: deb $(DEMO_MODEL) ## install, use, upgrade and purge them on a real systemd, as root
-	$(PY) tests/e2e/packages.py --model $(DEMO_MODEL) $(E2E_MACHINES)
+	PYTHONPATH=tests $(PY) -m e2e.packages --model $(DEMO_MODEL) $(E2E_MACHINES)
 
 clean: ## remove what was built; keeps the virtual environment and the model
 	$(MAKE) -C native clean

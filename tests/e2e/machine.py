@@ -113,6 +113,7 @@ class Machine:
                     "--private-network",
                     "--register=no",
                     "--keep-unit",
+                    "--timezone=off",
                     "--console=pipe",
                     "--system-call-filter=@memlock",
                 ],

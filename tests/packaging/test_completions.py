@@ -1,0 +1,57 @@
+"""The shell completions are those of the parser, and each shell takes its file."""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clients.running import environment
+from llamactl.__main__ import _parser
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "packaging" / "completions"
+SHELLS = {"llamactl": "bash", "_llamactl": "zsh", "llamactl.fish": "fish"}
+
+
+def _complete(*words: str) -> list[str]:
+    """Return what bash offers for the last word."""
+    line = " ".join(f"'{word}'" for word in words)
+    script = (
+        f"source '{FOLDER}/llamactl'; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1};"
+        " _llamactl; printf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_the_committed_files_are_what_the_parser_says() -> None:
+    command = [sys.executable, str(ROOT / "packaging" / "completions.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_bash_offers_every_command_and_every_flag_of_it() -> None:
+    parser = _parser()
+    subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    assert set(subparsers.choices) <= set(_complete("llamactl", ""))
+    for name, command in subparsers.choices.items():
+        flags = {flag for action in command._actions for flag in action.option_strings}
+        assert set(_complete("llamactl", name, "-")) == flags, name
+
+
+def test_bash_offers_the_choices_of_a_flag_and_sees_the_command_behind_global_flags() -> None:
+    assert _complete("llamactl", "ask", "--priority", "b") == ["batch"]
+    assert _complete("llamactl", "--socket", "jobs", "cancel", "--js") == ["--json"]
+    assert _complete("llamactl", "sta") == ["status"]
+
+
+@pytest.mark.parametrize("name", SHELLS)
+def test_each_shell_takes_its_file(name: str) -> None:
+    shell = SHELLS[name]
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    done = subprocess.run([shell, "-n", str(FOLDER / name)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
