@@ -62,3 +62,14 @@ void lld_acts_quantize(const lld_kernels *kernels, lld_act_kind kind, lld_acts *
         kernels->quantize_q8k(values, n, &part, row);
     }
 }
+
+void lld_acts_rest(lld_act_kind kind, const lld_acts *form, size_t row, size_t first_col,
+                   const float *values, size_t n, float *rest)
+{
+    size_t block = kind == LLD_ACT_Q8K ? LLD_QK_K : LLD_QK;
+    const int8_t *y = form->y + row * form->y_stride + first_col;
+    const float *d = form->d + row * (form->n_cols / block) + first_col / block;
+    for (size_t b = 0; b < n / block; b++)
+        for (size_t i = b * block; i < (b + 1) * block; i++)
+            rest[i] = values[i] - d[b] * (float)y[i];
+}

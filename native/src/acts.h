@@ -35,4 +35,8 @@ lld_acts lld_acts_rows(const lld_acts *x, size_t first, size_t n_rows);
 void lld_acts_quantize(const lld_kernels *kernels, lld_act_kind kind, lld_acts *form, size_t row,
                        size_t first_col, const float *values, size_t n);
 
+/* What a quantized form has lost of the same columns: rest: (n) float32, values - d * y. */
+void lld_acts_rest(lld_act_kind kind, const lld_acts *form, size_t row, size_t first_col,
+                   const float *values, size_t n, float *rest);
+
 #endif

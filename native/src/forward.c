@@ -45,10 +45,12 @@ static lld_act_kinds kinds_of(const lld_model *m, lld_act_kinds *down)
 static void take_thread(lld_arena *arena, const lld_forward *f, lld_act_kinds kinds,
                         lld_thread_scratch *t)
 {
-    size_t tile = min_size(TILE_COLS, f->n_batch);
+    size_t tile = max_size(2, min_size(TILE_COLS, f->n_batch));
     t->matmul = lld_arena_take(arena, lld_kernels_scratch_bytes(f->max_cols), 1);
     t->row = lld_arena_take(arena, f->max_cols, sizeof *t->row);
-    lld_acts_take(arena, kinds, 1, f->max_cols, t->forms);
+    lld_acts_take(arena, kinds, 2, f->max_cols, t->forms);
+    t->rest = lld_arena_take(arena, f->max_cols, sizeof *t->rest);
+    t->correction = lld_arena_take(arena, tile * CHUNK_ROWS_MAX, sizeof *t->correction);
     t->gate = lld_arena_take(arena, tile * f->hidden_chunk, sizeof *t->gate);
     t->up = lld_arena_take(arena, tile * f->hidden_chunk, sizeof *t->up);
     lld_attention_scratch_take(arena, &f->attention, &t->attention);
@@ -85,8 +87,10 @@ void lld_forward_take(lld_arena *arena, lld_forward *f, uint32_t n_ctx)
     f->kept = lld_arena_take(arena, f->n_logits, sizeof *f->kept);
     f->row_slot = lld_arena_take(arena, rows, sizeof *f->row_slot);
     f->runs = lld_arena_take(arena, rows, sizeof *f->runs);
-    lld_acts_take(arena, kinds, rows, input_cols, f->forms);
-    lld_acts_take(arena, down, rows, c->hidden_dim, f->hidden_forms);
+    lld_acts_take(arena, kinds, rows, input_cols, f->input.forms);
+    lld_acts_take(arena, kinds, rows, input_cols, f->input.fine);
+    lld_acts_take(arena, down, rows, c->hidden_dim, f->hidden_input.forms);
+    lld_acts_take(arena, down, rows, c->hidden_dim, f->hidden_input.fine);
     lld_attention_take(arena, &f->attention, f->n_batch, n_ctx);
     f->threads = lld_arena_take(arena, f->n_threads, sizeof *f->threads);
     for (uint32_t i = 0; i < f->n_threads; i++) {
@@ -128,48 +132,70 @@ static void make_attended_row(lld_forward *f, size_t row, const float *weight, f
         memcpy(values, f->attended + row * n, n * sizeof *values);
 }
 
-static void quantize_row(const lld_forward *f, lld_act_kinds kinds, lld_acts forms[LLD_ACT_COUNT],
-                         size_t row, const float *values, size_t n_cols)
+/* Quantize columns [first_col, first_col + n) of a row; in two levels if `fine`. */
+static void quantize_columns(const lld_forward *f, unsigned thread, lld_act_kind kind,
+                             lld_input *input, size_t row, size_t first_col, const float *values,
+                             size_t n, bool fine)
 {
-    for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++)
-        if ((kinds & LLD_ACT_BIT(kind)) != 0)
-            lld_acts_quantize(f->kernels, kind, &forms[kind], row, 0, values, n_cols);
+    float *rest = f->threads[thread].rest;
+    lld_acts_quantize(f->kernels, kind, &input->forms[kind], row, first_col, values, n);
+    if (!fine || kind == LLD_ACT_F32) return;
+    lld_acts_rest(kind, &input->forms[kind], row, first_col, values, n, rest);
+    lld_acts_quantize(f->kernels, kind, &input->fine[kind], row, first_col, rest, n);
 }
 
-/* Give forms the shape (n_rows, n_cols) within the room they were taken with. */
-static void shape_forms(lld_acts forms[LLD_ACT_COUNT], size_t n_rows, size_t n_cols,
-                        const float *f32)
+/* Give an input the shape (n_rows, n_cols) within the room it was taken with. */
+static void shape_input(lld_input *input, size_t n_rows, size_t n_cols, const float *f32)
 {
     for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++) {
-        forms[kind].n_rows = n_rows;
-        forms[kind].n_cols = n_cols;
-        forms[kind].f32 = f32;
+        lld_acts *const levels[] = {&input->forms[kind], &input->fine[kind]};
+        for (int i = 0; i < 2; i++) {
+            levels[i]->n_rows = n_rows;
+            levels[i]->n_cols = n_cols;
+            levels[i]->f32 = f32;
+        }
     }
 }
 
-/* The rows that the next products multiply, in every form they need. One row: each thread its own,
- * no barrier. More: threads share the rows, then meet. `store`: (n_rows, n_cols) float32 for the
- * shared rows. */
-static const lld_acts *make_input(lld_forward *f, unsigned thread, make_row_fn make_row,
-                                  const float *weight, size_t n_rows, size_t n_cols,
-                                  lld_act_kinds kinds, float *store)
+/* What a phase multiplies: how a row is made, and what the products need of it. */
+typedef struct {
+    make_row_fn make_row;
+    const float *weight; /* of the norm, or NULL */
+    size_t n_rows, n_cols;
+    lld_act_kinds kinds;
+    bool fine;    /* every row in two levels; else only those at position 0 */
+    float *store; /* (n_rows, n_cols) float32, for rows that threads share */
+} source;
+
+static void make_input_row(lld_forward *f, unsigned thread, const source *s, lld_input *input,
+                           size_t row, float *values)
 {
-    if (n_rows == 1) {
-        lld_thread_scratch *t = &f->threads[thread];
-        shape_forms(t->forms, 1, n_cols, t->row);
-        make_row(f, 0, weight, t->row);
-        quantize_row(f, kinds, t->forms, 0, t->row, n_cols);
-        return t->forms;
+    s->make_row(f, row, s->weight, values);
+    for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++)
+        if ((s->kinds & LLD_ACT_BIT(kind)) != 0)
+            quantize_columns(f, thread, kind, input, row, 0, values, s->n_cols,
+                             s->fine || f->positions[row] == 0);
+}
+
+/* One row: each thread its own, no barrier. More: threads share the rows, then meet. */
+static const lld_input *make_input(lld_forward *f, unsigned thread, const source *s)
+{
+    lld_thread_scratch *t = &f->threads[thread];
+    if (s->n_rows == 1) {
+        memcpy(t->input.forms, t->forms, sizeof t->forms);
+        shape_input(&t->input, 1, s->n_cols, t->row);
+        for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++)
+            t->input.fine[kind] = lld_acts_rows(&t->input.forms[kind], 1, 1);
+        t->input.pair = true;
+        make_input_row(f, thread, s, &t->input, 0, t->row);
+        return &t->input;
     }
-    lld_acts *forms = f->threads[thread].shared_forms;
-    memcpy(forms, f->forms, sizeof f->forms);
-    shape_forms(forms, n_rows, n_cols, store);
-    for (size_t row; (row = lld_pool_next(f->pool)) < n_rows;) {
-        make_row(f, row, weight, store + row * n_cols);
-        quantize_row(f, kinds, forms, row, store + row * n_cols, n_cols);
-    }
+    t->input = f->input;
+    shape_input(&t->input, s->n_rows, s->n_cols, s->store);
+    for (size_t row; (row = lld_pool_next(f->pool)) < s->n_rows;)
+        make_input_row(f, thread, s, &t->input, row, s->store + row * s->n_cols);
     lld_pool_barrier(f->pool);
-    return forms;
+    return &t->input;
 }
 
 /* ---- matrix products ------------------------------------------------------------------------- */
@@ -184,15 +210,62 @@ static size_t chunk_rows(const lld_forward *f, const lld_matrix *m)
 
 static size_t divide_up(size_t n, size_t by) { return (n + by - 1) / by; }
 
-static void product_unit(lld_forward *f, unsigned thread, const product *p, const lld_acts *x,
+static void multiply(lld_forward *f, unsigned thread, const lld_matrix *m, size_t first_row,
+                     size_t n_rows, const lld_acts *x, float *out, size_t out_stride)
+{
+    f->kernels->matmul[m->type](out, out_stride, m->data + first_row * m->row_bytes, m->row_bytes,
+                                n_rows, x, f->threads[thread].matmul);
+}
+
+/* Add the product of n rows of the second level to out: (n, out_stride). */
+static void add_fine_product(lld_forward *f, unsigned thread, const lld_matrix *m, size_t first_row,
+                             size_t n_rows, const lld_acts *fine, float *out, size_t out_stride)
+{
+    float *correction = f->threads[thread].correction;
+    multiply(f, thread, m, first_row, n_rows, fine, correction, n_rows);
+    for (size_t c = 0; c < fine->n_rows; c++)
+        f->kernels->add(out + c * out_stride, correction + c * n_rows, n_rows);
+}
+
+/* out[c][r] = row first_row + r of m times row first_col + c of the input, r < n_rows, c < n_cols,
+ * in two levels where there are two. out: (n_cols, out_stride). */
+static void multiply_tile(lld_forward *f, unsigned thread, const lld_matrix *m, size_t first_row,
+                          size_t n_rows, const lld_input *input, size_t first_col, size_t n_cols,
+                          float *out, size_t out_stride)
+{
+    const lld_acts *forms = &input->forms[m->act], *fine = &input->fine[m->act];
+    if (input->pair && m->act != LLD_ACT_F32 && (m->fine || f->positions[0] == 0)) {
+        float *both = f->threads[thread].correction; /* the weights are read once for both levels */
+        lld_acts levels = lld_acts_rows(forms, 0, 2);
+        multiply(f, thread, m, first_row, n_rows, &levels, both, n_rows);
+        for (size_t r = 0; r < n_rows; r++) out[r] = both[r] + both[n_rows + r];
+        return;
+    }
+    lld_acts rows = lld_acts_rows(forms, first_col, n_cols);
+    multiply(f, thread, m, first_row, n_rows, &rows, out, out_stride);
+    if (m->act == LLD_ACT_F32) return;
+    if (m->fine) {
+        lld_acts all = lld_acts_rows(fine, first_col, n_cols);
+        add_fine_product(f, thread, m, first_row, n_rows, &all, out, out_stride);
+        return;
+    }
+    for (size_t i = 0; i < f->n_runs; i++) {
+        size_t row = f->runs[i].first_row;
+        if (f->runs[i].position != 0 || row < first_col || row >= first_col + n_cols) continue;
+        lld_acts first = lld_acts_rows(fine, row, 1);
+        add_fine_product(f, thread, m, first_row, n_rows, &first,
+                         out + (row - first_col) * out_stride, out_stride);
+    }
+}
+
+static void product_unit(lld_forward *f, unsigned thread, const product *p, const lld_input *input,
                          size_t first_row, size_t n_rows, size_t first_col)
 {
     const lld_matrix *m = p->matrix;
-    lld_acts tile = lld_acts_rows(x, first_col, min_size(TILE_COLS, x->n_rows - first_col));
+    size_t n_cols = min_size(TILE_COLS, input->forms[0].n_rows - first_col);
     float *out = p->out + first_col * m->n_rows + first_row;
-    f->kernels->matmul[m->type](out, m->n_rows, m->data + first_row * m->row_bytes, m->row_bytes,
-                                n_rows, &tile, f->threads[thread].matmul);
-    for (size_t c = 0; c < tile.n_rows; c++) {
+    multiply_tile(f, thread, m, first_row, n_rows, input, first_col, n_cols, out, m->n_rows);
+    for (size_t c = 0; c < n_cols; c++) {
         if (p->bias != NULL) f->kernels->add(out + c * m->n_rows, p->bias + first_row, n_rows);
         if (p->residual != NULL)
             f->kernels->add(p->residual + (first_col + c) * m->n_rows + first_row,
@@ -200,12 +273,12 @@ static void product_unit(lld_forward *f, unsigned thread, const product *p, cons
     }
 }
 
-/* Compute the products of one phase over the input `forms`; threads take (chunk of rows, tile of
- * columns) units. */
+/* Compute the products of one phase; threads take units: a chunk of a matrix's rows by a tile of the
+ * input's rows. */
 static void run_products(lld_forward *f, unsigned thread, const product *products,
-                         size_t n_products, const lld_acts *forms)
+                         size_t n_products, const lld_input *input)
 {
-    size_t n_tiles = divide_up(forms[0].n_rows, TILE_COLS), unit = lld_pool_next(f->pool),
+    size_t n_tiles = divide_up(input->forms[0].n_rows, TILE_COLS), unit = lld_pool_next(f->pool),
            first_unit = 0;
     for (size_t i = 0; i < n_products; i++) {
         const lld_matrix *m = products[i].matrix;
@@ -213,7 +286,7 @@ static void run_products(lld_forward *f, unsigned thread, const product *product
         for (; unit < first_unit + n_units; unit = lld_pool_next(f->pool)) {
             size_t first_row = (unit - first_unit) / n_tiles * rows,
                    first_col = (unit - first_unit) % n_tiles * TILE_COLS;
-            product_unit(f, thread, &products[i], &forms[m->act], first_row,
+            product_unit(f, thread, &products[i], input, first_row,
                          min_size(rows, m->n_rows - first_row), first_col);
         }
         first_unit += n_units;
@@ -240,10 +313,15 @@ static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l)
     const product products[] = {{.matrix = &l->wq, .bias = l->bq, .out = f->q},
                                 {.matrix = &l->wk, .bias = l->bk, .out = f->k},
                                 {.matrix = &l->wv, .bias = l->bv, .out = f->v}};
-    lld_act_kinds kinds = LLD_ACT_BIT(l->wq.act) | LLD_ACT_BIT(l->wk.act) | LLD_ACT_BIT(l->wv.act);
-    const lld_acts *input = make_input(f, thread, make_normed_row, l->attn_norm, f->n_rows,
-                                       f->model->config.dim, kinds, f->work);
-    run_products(f, thread, products, 3, input);
+    const source s = {.make_row = make_normed_row,
+                      .weight = l->attn_norm,
+                      .n_rows = f->n_rows,
+                      .n_cols = f->model->config.dim,
+                      .kinds =
+                          LLD_ACT_BIT(l->wq.act) | LLD_ACT_BIT(l->wk.act) | LLD_ACT_BIT(l->wv.act),
+                      .fine = l->wv.fine,
+                      .store = f->work};
+    run_products(f, thread, products, 3, make_input(f, thread, &s));
     lld_pool_barrier(f->pool);
 }
 
@@ -299,37 +377,33 @@ static void attention_output_phase(lld_forward *f, unsigned thread, const lld_la
     const lld_config *c = &f->model->config;
     const product products[] = {
         {.matrix = &l->wo, .bias = l->bo, .out = f->work, .residual = f->x}};
-    const lld_acts *input =
-        make_input(f, thread, make_attended_row, NULL, f->n_rows, (size_t)c->n_heads * c->head_dim,
-                   LLD_ACT_BIT(l->wo.act), f->q);
-    run_products(f, thread, products, 1, input);
+    const source s = {.make_row = make_attended_row,
+                      .n_rows = f->n_rows,
+                      .n_cols = (size_t)c->n_heads * c->head_dim,
+                      .kinds = LLD_ACT_BIT(l->wo.act),
+                      .store = f->q};
+    run_products(f, thread, products, 1, make_input(f, thread, &s));
     lld_pool_barrier(f->pool);
 }
 
 /* Rows [first, first + n) of gate and up, for a tile of the batch: silu(gate) * up, quantized for
  * down. */
-static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, const lld_acts *input,
+static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, const lld_input *input,
                         size_t first, size_t n, size_t first_col)
 {
     lld_thread_scratch *t = &f->threads[thread];
     size_t n_cols = min_size(TILE_COLS, f->n_rows - first_col);
-    const lld_matrix *matrices[] = {&l->w_gate, &l->w_up};
-    float *outs[] = {t->gate, t->up};
-    for (int i = 0; i < 2; i++) {
-        const lld_matrix *m = matrices[i];
-        lld_acts tile = lld_acts_rows(&input[m->act], first_col, n_cols);
-        f->kernels->matmul[m->type](outs[i], n, m->data + first * m->row_bytes, m->row_bytes, n,
-                                    &tile, t->matmul);
-    }
-    lld_act_kind act = l->w_down.act;
+    multiply_tile(f, thread, &l->w_gate, first, n, input, first_col, n_cols, t->gate, n);
+    multiply_tile(f, thread, &l->w_up, first, n, input, first_col, n_cols, t->up, n);
     for (size_t c = 0; c < n_cols; c++) {
+        size_t row = first_col + c;
         float *gate = t->gate + c * n;
         f->kernels->silu_mul(gate, t->up + c * n, n);
-        if (act == LLD_ACT_F32)
-            memcpy(f->hidden + (first_col + c) * l->w_down.n_cols + first, gate, n * sizeof *gate);
+        if (l->w_down.act == LLD_ACT_F32)
+            memcpy(f->hidden + row * l->w_down.n_cols + first, gate, n * sizeof *gate);
         else
-            lld_acts_quantize(f->kernels, act, &f->hidden_forms[act], first_col + c, first, gate,
-                              n);
+            quantize_columns(f, thread, l->w_down.act, &f->hidden_input, row, first, gate, n,
+                             f->positions[row] == 0);
     }
 }
 
@@ -338,9 +412,13 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
     const lld_config *c = &f->model->config;
     size_t n_chunks = divide_up(c->hidden_dim, f->hidden_chunk),
            n_tiles = divide_up(f->n_rows, TILE_COLS);
-    const lld_acts *input =
-        make_input(f, thread, make_normed_row, l->ffn_norm, f->n_rows, c->dim,
-                   LLD_ACT_BIT(l->w_gate.act) | LLD_ACT_BIT(l->w_up.act), f->work);
+    const source s = {.make_row = make_normed_row,
+                      .weight = l->ffn_norm,
+                      .n_rows = f->n_rows,
+                      .n_cols = c->dim,
+                      .kinds = LLD_ACT_BIT(l->w_gate.act) | LLD_ACT_BIT(l->w_up.act),
+                      .store = f->work};
+    const lld_input *input = make_input(f, thread, &s);
     for (size_t unit; (unit = lld_pool_next(f->pool)) < n_chunks * n_tiles;) {
         size_t first = unit / n_tiles * f->hidden_chunk;
         hidden_unit(f, thread, l, input, first, min_size(f->hidden_chunk, c->hidden_dim - first),
@@ -352,9 +430,9 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 static void down_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     const product products[] = {{.matrix = &l->w_down, .out = f->work, .residual = f->x}};
-    lld_acts input[LLD_ACT_COUNT];
-    memcpy(input, f->hidden_forms, sizeof input);
-    shape_forms(input, f->n_rows, l->w_down.n_cols, f->hidden);
+    lld_input *input = &f->threads[thread].input;
+    *input = f->hidden_input;
+    shape_input(input, f->n_rows, l->w_down.n_cols, f->hidden);
     run_products(f, thread, products, 1, input);
     if (thread == 0) f->stop = atomic_load_explicit(f->cancel, memory_order_relaxed);
     lld_pool_barrier(f->pool);
@@ -364,9 +442,14 @@ static void logits_phase(lld_forward *f, unsigned thread)
 {
     const lld_model *m = f->model;
     const product products[] = {{.matrix = &m->output, .out = f->logits}};
-    const lld_acts *input = make_input(f, thread, make_kept_row, m->output_norm, f->n_kept,
-                                       m->config.dim, LLD_ACT_BIT(m->output.act), f->work);
-    run_products(f, thread, products, 1, input);
+    const source s = {.make_row = make_kept_row,
+                      .weight = m->output_norm,
+                      .n_rows = f->n_kept,
+                      .n_cols = m->config.dim,
+                      .kinds = LLD_ACT_BIT(m->output.act),
+                      .fine = m->output.fine,
+                      .store = f->work};
+    run_products(f, thread, products, 1, make_input(f, thread, &s));
 }
 
 static void forward_thread(void *argument, unsigned thread)

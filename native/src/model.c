@@ -97,6 +97,7 @@ static void bind_layer(binder *b, lld_layer *layer)
     layer->wq = bind_matrix(b, "attn_q.weight", LLD_REQUIRED, n_q, c->dim);
     layer->wk = bind_matrix(b, "attn_k.weight", LLD_REQUIRED, n_kv, c->dim);
     layer->wv = bind_matrix(b, "attn_v.weight", LLD_REQUIRED, n_kv, c->dim);
+    layer->wv.fine = true;
     layer->bq = bind_vector(b, "attn_q.bias", a->qkv_bias, n_q);
     layer->bk = bind_vector(b, "attn_k.bias", a->qkv_bias, n_kv);
     layer->bv = bind_vector(b, "attn_v.bias", a->qkv_bias, n_kv);
@@ -159,6 +160,7 @@ static void bind_model(binder *b)
         m->output = m->embedding;
     else /* one row of the embedding is read for a token, not the matrix */
         m->streamed_bytes -= m->vocab_size * m->embedding.row_bytes - m->embedding.row_bytes;
+    m->output.fine = true;
     m->rope_factors = bind_vector(b, "rope_freqs.weight", LLD_OPTIONAL, c->n_rot / 2);
     if (b->status == LLD_OK) check_rope_factors(b);
     for (uint32_t i = 0; i < c->n_layers && b->status == LLD_OK; i++) {

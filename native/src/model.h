@@ -7,6 +7,7 @@
 #ifndef LLD_MODEL_H
 #define LLD_MODEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +20,7 @@ typedef struct lld_matrix {
     size_t n_rows, n_cols, row_bytes;
     uint32_t type;    /* enum lld_type */
     lld_act_kind act; /* the form of activations it is multiplied with */
+    bool fine;        /* its activations are quantized in two levels, see forward.h */
 } lld_matrix;
 
 typedef struct lld_layer {

@@ -2,7 +2,7 @@
 
 Each comparison is made twice. Long: 40 tokens (more than one KV block), fed whole, in chunks of 7
 and token by token, within a bound that allows for a rounding that fell to the other side. Short:
-several sequences of 6 tokens, of which most meet no such rounding and must agree to float32 noise.
+several sequences of 6 tokens, of which most meet few such roundings and must agree much closer.
 """
 
 from pathlib import Path
@@ -22,6 +22,11 @@ from tiny_gguf import FORMATS, TinyModelPath, TinySpec
 # engine and float32 oracle alike show 2e-7 typically, and 1e-5 where half of the sequences meet a
 # rounding of a key or value.
 FLOAT_NOISE = 5e-5
+
+# Where activations have a second level, its steps (1/127^2 of a block's largest value) are so fine
+# that float noise alone moves a few of them, and those move, now and then, a step of a first level
+# further on. Engine and float32 oracle alike show medians up to 5.6e-3 over the formats.
+SECOND_LEVEL_NOISE = 0.015
 
 # An activation that lies within float noise of the middle of two int8 values may be rounded to the
 # other one: one step of 1/127 of its block's largest value, carried on by later layers and tokens.
@@ -44,15 +49,17 @@ def row_errors(actual: Logits, expected: Array) -> Array:
     return errors
 
 
-def assert_equals_oracle(path: Path, kv_type: str, step_bound: float) -> None:
+def assert_equals_oracle(path: Path, kv_type: str, *, quantized: bool) -> None:
     """Compare the engine with the oracle on one model, as the module says."""
+    step_bound = INT8_STEP if quantized or kv_type == "q8_0" else F16_STEP
+    typical = SECOND_LEVEL_NOISE if quantized else FLOAT_NOISE
     oracle = load(path)
     with (
         EngineModel(path) as model,
         Engine(model, n_threads=2, n_ctx=64, n_batch=64, n_logits=64, kv_type=kv_type) as engine,
     ):
         _assert_long(engine, oracle, kv_type, step_bound)
-        _assert_short(engine, oracle, kv_type)
+        _assert_short(engine, oracle, kv_type, typical)
 
 
 def _assert_long(engine: Engine, oracle: ReferenceModel, kv_type: str, bound: float) -> None:
@@ -65,7 +72,7 @@ def _assert_long(engine: Engine, oracle: ReferenceModel, kv_type: str, bound: fl
         assert worst <= bound, f"chunks of {chunk}: error {worst:.2e}, bound {bound:.0e}"
 
 
-def _assert_short(engine: Engine, oracle: ReferenceModel, kv_type: str) -> None:
+def _assert_short(engine: Engine, oracle: ReferenceModel, kv_type: str, bound: float) -> None:
     errors = []
     for seed in range(N_SHORT):
         tokens = random_tokens(100 + seed, SHORT)
@@ -73,11 +80,7 @@ def _assert_short(engine: Engine, oracle: ReferenceModel, kv_type: str) -> None:
         errors.append(row_errors(feed(engine, tokens, chunk=SHORT), expected).max())
         engine.truncate(0, 0)
     typical = float(np.median(errors))
-    assert typical <= FLOAT_NOISE, f"typical error {typical:.2e}, bound {FLOAT_NOISE:.0e}"
-
-
-def step_bound(weight_type: str, kv_type: str) -> float:
-    return F16_STEP if weight_type in UNQUANTIZED and kv_type == "f16" else INT8_STEP
+    assert typical <= bound, f"typical error {typical:.2e}, bound {bound:.0e}"
 
 
 HEAD_LAYOUTS = {"MHA": (4, 4), "GQA": (4, 2), "MQA": (4, 1), "GQA of 3": (6, 2)}
@@ -97,7 +100,7 @@ def test_architecture_and_head_layout(
         n_kv_heads=n_kv_heads,
         n_layers=3,
     )
-    assert_equals_oracle(tiny_model_path(spec), kv_type, step_bound("F32", kv_type))
+    assert_equals_oracle(tiny_model_path(spec), kv_type, quantized=False)
 
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
@@ -109,7 +112,7 @@ def test_block_format(tiny_model_path: TinyModelPath, weight_type: str, kv_type:
         dim=256 if rows_of_256 else 96,
         hidden_dim=512 if rows_of_256 else 160,
     )
-    assert_equals_oracle(tiny_model_path(spec), kv_type, step_bound(weight_type, kv_type))
+    assert_equals_oracle(tiny_model_path(spec), kv_type, quantized=weight_type not in UNQUANTIZED)
 
 
 VARIANTS = {
@@ -153,8 +156,8 @@ VARIANTS = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variant_of_a_family(tiny_model_path: TinyModelPath, name: str) -> None:
     spec = VARIANTS[name]
-    bound = step_bound(spec.weight_type, "f16")
-    assert_equals_oracle(tiny_model_path(spec), "f16", bound)
+    quantized = spec.weight_type not in UNQUANTIZED
+    assert_equals_oracle(tiny_model_path(spec), "f16", quantized=quantized)
 
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
@@ -168,6 +171,6 @@ def test_attention_over_many_blocks(tiny_model_path: TinyModelPath, kv_type: str
         Engine(model, n_threads=2, n_ctx=640, n_batch=128, n_logits=128, kv_type=kv_type) as engine,
     ):
         errors = row_errors(feed(engine, tokens, chunk=128), expected)
-    assert errors.max() <= step_bound("F32", kv_type)
+    assert errors.max() <= (INT8_STEP if kv_type == "q8_0" else F16_STEP)
     if kv_type == "f16":
         assert np.median(errors) <= FLOAT_NOISE

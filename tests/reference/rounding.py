@@ -1,8 +1,9 @@
 """The roundings the engine makes on purpose, so that a comparison can be tight.
 
-The engine multiplies quantized weights with activations quantized to int8 in blocks (kernels.h) and
-keeps keys and values as f16 or q8_0. With these modelled, what remains between the oracle and the
-engine is float32 arithmetic; without them (``EXACT``) the oracle is the model of the papers.
+The engine multiplies quantized weights with activations quantized to int8 in blocks (kernels.h), in
+two levels where forward.h says so, and keeps keys and values as f16 or q8_0. With these modelled,
+what remains between the oracle and the engine is float32 arithmetic; without them (``EXACT``) the
+oracle is the model of the papers.
 """
 
 from dataclasses import dataclass
@@ -44,11 +45,21 @@ def _int8_blocks(x: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return np.rint(values * inverse.astype(np.float32)), scale.astype(np.float32)
 
 
-def round_activations(x: Array, weight_type: str) -> Array:
-    """Return rows (n_tokens, n) as a weight of this type meets them."""
+def round_activations(x: Array, weight_type: str, *, fine: bool) -> Array:
+    """Return rows (n_tokens, n), from position 0 on, as a weight of this type meets them.
+
+    ``fine``: every row in two levels, what the first has lost quantized again; else the first row.
+    """
     block = 32 if weight_type in _BLOCK_32 else 256 if weight_type in _BLOCK_256 else None
     if block is None:
         return x
+    rounded = _one_level(x, block)
+    n_fine = x.shape[0] if fine else 1
+    rounded[:n_fine] += _one_level(x[:n_fine] - rounded[:n_fine], block)
+    return rounded
+
+
+def _one_level(x: Array, block: int) -> Array:
     y, scale = _int8_blocks(x.reshape(x.shape[0], -1, block))
     return (y.astype(x.dtype) * scale).reshape(x.shape)
 

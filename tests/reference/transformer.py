@@ -53,7 +53,8 @@ class _Pass:
         """x: (n_tokens, columns) -> (n_tokens, rows), with the layer's bias where there is one."""
         weight = self.model.weight(name + ".weight")
         if self.rounding.activations:
-            x = round_activations(x, weight.type_name)
+            fine = name.endswith("attn_v") or "blk." not in name
+            x = round_activations(x, weight.type_name, fine=fine)
         y: Array = x @ weight.values.astype(self.dtype).T
         bias = self.model.find(name + ".bias")
         return y if bias is None else y + bias.values.astype(self.dtype)
