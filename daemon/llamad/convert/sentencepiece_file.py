@@ -170,4 +170,4 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 def _signed(value: int) -> int:
     """Return an int32 that protobuf wrote as ten bytes when it was negative."""
-    return value - (1 << 64) if value >> 63 else value
+    return value - (1 << 64) if value >= 1 << 63 else value

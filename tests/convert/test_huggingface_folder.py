@@ -1,0 +1,246 @@
+"""Hugging Face folders: the same logits as the oracle, and what is refused."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import reference
+from convert.converting import convert, data_bytes, read_tensors, refused
+from convert.huggingface_folder import (
+    Weights,
+    config_of,
+    pack,
+    safetensors,
+    their_name,
+    write_folder,
+    write_json,
+)
+from engine.feeding import feed, random_tokens
+from llamad.engine.bindings import Engine, EngineModel, read_metadata
+from pth_file import encode
+from tiny_gguf import TinyModelPath, TinySpec
+
+# Engine and oracle compute in float32 and float64, keys and values rounded to f16 in both: the
+# bound of tests/engine/test_forward.py for unquantized weights. Wrong rows show 0.1 to 1.
+LOGITS_BOUND = 5e-4
+
+SPEC = TinySpec(architecture="qwen2", qkv_bias=False)  # rotates halves, as Hugging Face does
+SPECS = {
+    "llama": SPEC,
+    "mistral": replace(SPEC, head_dim=24, rope_freq_base=1e6),
+    "llama with biases": replace(SPEC, qkv_bias=True, output_bias=True),
+    "llama tied": replace(SPEC, tied_output=True),
+    "qwen2": replace(SPEC, qkv_bias=True),
+    "qwen3": TinySpec(architecture="qwen3", head_dim=32),
+}
+LLAMA3_SCALING = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "model.gguf"
+
+
+def their_weights(oracle: reference.ReferenceModel) -> Weights:
+    return {
+        their_name(name): np.asarray(weight.values, np.float32)
+        for name, weight in oracle.weights.items()
+    }
+
+
+def write(tmp_path: Path, tiny_model_path: TinyModelPath, **changes: Any) -> Path:
+    """Write the folder of a llama; changes: of config.json."""
+    weights = their_weights(reference.load(tiny_model_path(SPEC)))
+    config = config_of(SPEC, "llama") | changes
+    return write_folder(tmp_path / "llama", weights, config)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_converted_model_has_the_oracles_logits(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath, name: str
+) -> None:
+    spec = SPECS[name]
+    oracle = reference.load(tiny_model_path(spec))
+    config = config_of(spec, name.split(" ")[0])
+    if spec.output_bias:
+        config["attention_bias"] = True
+    folder = write_folder(tmp_path / "theirs", their_weights(oracle), config)
+    path = convert(folder, out)
+    tokens = random_tokens(1, 24)
+    expected = reference.forward(oracle, tokens, reference.engine_rounding("f16"))
+    with EngineModel(path) as model, Engine(model, n_threads=1, n_ctx=32, n_logits=32) as engine:
+        actual = feed(engine, tokens, chunk=24)
+    error = np.sqrt(np.mean((actual - expected) ** 2, axis=-1)) / expected.std()
+    assert error.max() <= LOGITS_BOUND
+
+
+@pytest.mark.parametrize("type_name", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("n_shards", [0, 3])
+def test_weights_keep_their_bits_in_one_file_or_many(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath, type_name: str, n_shards: int
+) -> None:
+    oracle = reference.load(tiny_model_path(SPECS["qwen2"]))
+    weights = their_weights(oracle)
+    config = config_of(SPECS["qwen2"], "qwen2")
+    folder = write_folder(
+        tmp_path / "theirs", weights, config, n_shards=n_shards, type_name=type_name
+    )
+    stored = data_bytes(convert(folder, out))
+    for name, weight in oracle.weights.items():
+        if weight.values.ndim == 2:
+            assert stored[name] == encode(np.asarray(weight.values, np.float32), type_name)
+
+
+def test_queries_and_keys_are_interleaved_for_llama(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath
+) -> None:
+    before = reference.load(tiny_model_path(SPEC)).weight("blk.1.attn_k.weight").values
+    path = convert(write(tmp_path, tiny_model_path), out)
+    after = read_tensors(path)["blk.1.attn_k.weight"][1]
+    half = SPEC.resolved_head_dim // 2
+    for head in range(SPEC.n_kv_heads):
+        for pair in range(half):
+            first = head * 2 * half
+            assert (after[first + 2 * pair] == before[first + pair]).all()
+            assert (after[first + 2 * pair + 1] == before[first + pair + half]).all()
+
+
+def test_llama3_scaling_becomes_a_tensor(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath
+) -> None:
+    folder = write(tmp_path, tiny_model_path, rope_scaling=LLAMA3_SCALING)
+    factors = read_tensors(convert(folder, out))["rope_freqs.weight"][1]
+    head_dim = SPEC.resolved_head_dim
+    wavelengths = [2 * math.pi * 10000.0 ** (2 * i / head_dim) for i in range(head_dim // 2)]
+    for factor, wavelength in zip(factors, wavelengths, strict=True):
+        if wavelength < 64 / 4.0:
+            assert factor == 1.0
+        elif wavelength > 64 / 1.0:
+            assert factor == 8.0
+        else:
+            assert 1.0 < factor < 8.0
+    assert len(set(factors.tolist())) > 2
+
+
+def test_transformers_5_keeps_rope_in_one_object(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath
+) -> None:
+    rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 5000.0}
+    metadata = read_metadata(convert(write(tmp_path, tiny_model_path, rope_parameters=rope), out))
+    assert metadata["llama.rope.freq_base"] == 5000.0
+    assert metadata["llama.rope.scaling.type"] == "linear"
+    assert metadata["llama.rope.scaling.factor"] == 2.0
+
+
+def test_a_sliding_window_limits_the_context(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath
+) -> None:
+    changes = {"model_type": "mistral", "sliding_window": 96}
+    metadata = read_metadata(convert(write(tmp_path, tiny_model_path, **changes), out))
+    assert metadata["general.architecture"] == "llama"
+    assert metadata["llama.context_length"] == 96
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"model_type": "gpt_neox"}, "'gpt_neox'"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "'yarn'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "'dynamic'"),
+        ({"rope_scaling": "twice"}, "rope_scaling"),
+        ({"rope_scaling": {"type": "linear"}}, "factor"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"mlp_bias": True}, "mlp_bias"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"hidden_size": None}, "hidden_size"),
+        ({"rms_norm_eps": "small"}, "rms_norm_eps"),
+        ({"num_hidden_layers": 3}, "blk.2."),
+        ({"num_hidden_layers": 1}, "blk.1."),
+        ({"intermediate_size": 128}, "ffn_gate"),
+        ({"vocab_size": 310}, "300 tokens"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused_by_name(
+    tmp_path: Path,
+    out: Path,
+    tiny_model_path: TinyModelPath,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    word: str,
+) -> None:
+    assert word in refused(capsys, write(tmp_path, tiny_model_path, **changes), out)
+
+
+def test_a_tensor_of_another_family_is_refused_by_name(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path, tiny_model_path)
+    weights = dict(their_weights(reference.load(tiny_model_path(SPEC))))
+    weights["model.layers.0.mlp.router.weight"] = np.zeros((2, 2), np.float32)
+    (folder / "model.safetensors").write_bytes(safetensors(weights))
+    assert "mlp.router" in refused(capsys, folder, out)
+
+
+# ---- safetensors -------------------------------------------------------------------------------
+
+ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "8"),
+        (b"\xff" * 16, "header"),
+        ((16).to_bytes(8, "little") + b"not json at all!", "JSON"),
+        (pack([], b""), "object"),
+        (pack({"a": ENTRY}, b"1234567"), "cut short"),
+        (pack({"a": ENTRY}, b"123456789"), "has"),
+        (pack({"a": ENTRY | {"data_offsets": [4, 12]}}, b"123456789012"), "begins at 4"),
+        (pack({"a": ENTRY | {"data_offsets": [8, 0]}}, b"12345678"), "data_offsets"),
+        (pack({"a": ENTRY, "b": ENTRY}, b"12345678"), "begins at 0"),
+        (pack({"a": ENTRY | {"shape": [3]}}, b"12345678"), "bytes"),
+        (pack({"a": ENTRY | {"shape": [-1, -2]}}, b"12345678"), "shape"),
+        (pack({"a": ENTRY | {"dtype": "F8_E4M3"}}, b"12345678"), "F8_E4M3"),
+        (pack({"a": 3}, b""), "data_offsets"),
+    ],
+)
+def test_a_broken_safetensors_file_is_refused(
+    tmp_path: Path,
+    out: Path,
+    tiny_model_path: TinyModelPath,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+    word: str,
+) -> None:
+    folder = write(tmp_path, tiny_model_path)
+    (folder / "model.safetensors").write_bytes(content)
+    message = refused(capsys, folder, out)
+    assert "model.safetensors" in message
+    assert word in message
+
+
+def test_a_missing_shard_is_named(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = their_weights(reference.load(tiny_model_path(SPEC)))
+    folder = write_folder(tmp_path / "s", weights, config_of(SPEC, "llama"), n_shards=3)
+    shard = folder / "model-00002-of-00003.safetensors"
+    content = shard.read_bytes()
+    shard.unlink()
+    assert shard.name in refused(capsys, folder, out)
+    shard.write_bytes((folder / "model-00001-of-00003.safetensors").read_bytes())
+    assert shard.name in refused(capsys, folder, out)
+    shard.write_bytes(content)
+    write_json(folder / "model.safetensors.index.json", {"weight_map": {"a": "../b"}})
+    assert "another folder" in refused(capsys, folder, out)
