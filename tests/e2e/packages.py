@@ -20,6 +20,7 @@ from e2e.machine import Machine, until
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 QUESTION = "What is the capital of France?"
+STORY = "Write a long story about a lighthouse keeper and her cat."
 PACKAGES = ("llamad", "llamactl", "python3-llamad-client")
 MEMBER, OUTSIDER = "alice", "bob"
 STATE = Path("/var/lib/llamad/models")
@@ -41,10 +42,10 @@ class Run:
     def install(self) -> None:
         """Apt resolves the dependencies from its cache; users appear; nothing is broken."""
         for deb in self._debs:
-            self._machine.put(deb, f"/root/debs/{deb.name}")
+            self._machine.put(deb, f"/srv/debs/{deb.name}")
         if self._emulated:  # qemu-user has no network namespaces for a unit
             self._drop_in("emulated", "PrivateNetwork=no")
-        self._apt("install", *(f"/root/debs/{deb.name}" for deb in self._debs))
+        self._apt("install", *(f"/srv/debs/{deb.name}" for deb in self._debs))
         for name in PACKAGES:
             assert self._query("${db:Status-Abbrev}", name) == "ii ", name
         self._machine.run("useradd", "--groups=llamad", MEMBER)
@@ -115,19 +116,22 @@ class Run:
         self._ask()
 
     def upgrade(self) -> None:
-        """An upgrade lets the running request end, and the new version answers."""
+        """An upgrade lets the running request end first, and the new version answers."""
         version = self._query("${Version}", "llamad")
         with tempfile.TemporaryDirectory() as folder:
             for deb in self._debs:
                 newer = _with_version(deb, version, f"{version}+e2e", Path(folder))
-                self._machine.put(newer, f"/root/newer/{newer.name}")
-        tokens = ("--temperature", "0", "--max-tokens", "60")
-        asking = self._machine.start("llamactl", "ask", *tokens, "Tell a story.", user=MEMBER)
+                self._machine.put(newer, f"/srv/newer/{newer.name}")
+        tokens = ("--temperature", "0", "--max-tokens", "250")
+        asking = self._machine.start("llamactl", "ask", *tokens, STORY, user=MEMBER)
         until(lambda: '"jobs_running": 1' in self._status_json(), "the request runs")
-        self._apt("install", *(f"/root/newer/{d.name}" for d in self._debs))
+        self._apt("install", *(f"/srv/newer/{d.name}" for d in self._debs))
         text, _ = asking.communicate(timeout=ASK_SECONDS)
         assert asking.returncode == 0, text
-        assert len(text.split()) > 10, text
+        assert len(text.split()) > 100, text
+        journal = self._machine.run("journalctl", "--unit=llamad", "--no-pager").stdout
+        asked_to_stop = journal.rindex("signal name=SIGTERM")
+        assert journal.index("request finished", asked_to_stop), journal
         assert self._query("${Version}", "llamad") == f"{version}+e2e"
         self._until_active()
         self._ask()
