@@ -169,6 +169,11 @@ def test_a_sliding_window_limits_the_context(
         ({"num_hidden_layers": 1}, "blk.1."),
         ({"intermediate_size": 128}, "ffn_gate"),
         ({"vocab_size": 310}, "300 tokens"),
+        ({"num_attention_heads": 3}, "3 heads"),
+        ({"head_dim": 15}, "pairs"),
+        ({"max_position_embeddings": 1 << 40}, "context_length"),
+        ({"rope_theta": 1e300}, "freq_base"),
+        ({"_name_or_path": "\ud800"}, "general.name"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused_by_name(

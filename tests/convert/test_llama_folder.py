@@ -217,6 +217,8 @@ def test_a_shard_with_other_layers_is_refused(
         ({"norm_eps": "small"}, "norm_eps"),
         ({"vocab_size": 32000}, "32000"),
         ({"use_scaled_rope": True}, "use_scaled_rope"),
+        ({"n_kv_heads": 3}, "4 heads"),
+        ({"norm_eps": 1e300}, "epsilon"),
     ],
 )
 def test_parameters_that_do_not_fit_are_named(

@@ -5,6 +5,7 @@ its name only when all of it is written; an interrupted conversion begins anew.
 """
 
 import math
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from llamad.convert.legacy_file import is_legacy, open_legacy_file
 from llamad.convert.llama_folder import open_llama_folder
 from llamad.convert.source import Checkpoint, SourceTensor, corrupt, unsupported
 from llamad.engine.bindings import EngineError, requantize, row_bytes
-from llamad.errors import LlamadError
+from llamad.errors import ErrorKind, LlamadError
 from llamad.models.gguf_writer import GgufWriter, Scalar, ValueType
 from llamad.models.quant_mix import MIXES, Mix, MixedModel, is_quantizable, tensor_type
 from llamad.text import tokenizer_from_metadata
@@ -82,7 +83,7 @@ def convert(
     types = dict(_types(checkpoint, mix))
     for key, value in checkpoint.metadata.items():
         _add(writer, key, value)
-    _add(writer, "general.file_type", _file_type(checkpoint, types, mix))
+    writer.add("general.file_type", _file_type(checkpoint, types, mix), ValueType.UINT32)
     for tensor in checkpoint.tensors:
         writer.add_tensor(tensor.name, types[tensor.name], tensor.shape[::-1])
     file_bytes = writer.file_bytes
@@ -128,11 +129,16 @@ def _file_type(checkpoint: Checkpoint, types: dict[str, str], mix: Mix | None) -
 
 
 def _add(writer: GgufWriter, key: str, value: Scalar | list[Scalar]) -> None:
-    if isinstance(value, list):
-        kind = ValueType.INT32 if isinstance(value[0], int) else _value_type(value[0])
-        writer.add_array(key, value, kind)
-    else:
-        writer.add(key, value, _value_type(value))
+    try:
+        if isinstance(value, list):
+            kind = ValueType.INT32 if isinstance(value[0], int) else _value_type(value[0])
+            writer.add_array(key, value, kind)
+        else:
+            writer.add(key, value, _value_type(value))
+    except (struct.error, OverflowError, UnicodeEncodeError) as error:
+        raise LlamadError(
+            ErrorKind.CORRUPT, "CHECKPOINT_CORRUPT", f"{key} cannot be written: {error}"
+        ) from None
 
 
 def _value_type(value: Scalar) -> ValueType:

@@ -25,6 +25,7 @@ class HuggingFaceConfig:
         self.model_type = self._model_type()
         self.rope_theta, self._scaling = self._rope()
         self.hyperparameters = self._hyperparameters()
+        self.hyperparameters.check(path)
 
     def extra_tensors(self) -> list[SourceTensor]:
         """Return the tensors that follow from the numbers: rope_freqs.weight of Llama 3.1."""

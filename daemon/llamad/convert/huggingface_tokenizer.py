@@ -150,7 +150,7 @@ def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """Return the default chat template: a file of its own in newer folders."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text("utf-8")
+        return path.read_text("utf-8", "replace")
     match settings.get("chat_template"):
         case str(template):
             return template

@@ -35,6 +35,13 @@ class Hyperparameters:
     output_bias: bool = False  # of attn_output
     qk_norm: bool = False
 
+    def check(self, path: Path) -> None:
+        """Raise LlamadError CHECKPOINT_CORRUPT for heads that no attention can have."""
+        if self.head_dim < 2 or self.head_dim % 2:
+            raise corrupt(path, f"heads have {self.head_dim} dimensions, must have pairs")
+        if self.n_heads % self.n_kv_heads:
+            raise corrupt(path, f"{self.n_heads} heads cannot share {self.n_kv_heads} of keys")
+
     def metadata(self) -> Metadata:
         """Return the metadata without the tokenizer's and the file type."""
         arch = self.architecture

@@ -103,6 +103,7 @@ def open_legacy_file(path: Path, *, keep_types: bool) -> Checkpoint:
         parts = [tensors, *_further_parts(path, header, tensors, files, keep_types)]
         joined = list(_join(path, parts))
         numbers = _hyperparameters(path, header, joined)
+        numbers.check(path)
         if numbers.vocab_size != len(vocabulary.pieces):
             raise corrupt(
                 path,

@@ -97,6 +97,7 @@ def open_llama_folder(folder: Path) -> Checkpoint:
         tensors = _join(shards, dim)
         vocabulary = _vocabulary(folder)
         numbers = _hyperparameters(params_path, params, {t.name: t for t in tensors})
+        numbers.check(params_path)
         _check_vocabulary(folder, numbers, params, vocabulary)
         metadata = {**numbers.metadata(), **vocabulary.metadata()}
         return Checkpoint(metadata, numbers.arrange(folder, tensors), files)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llamad.convert import checklist
 from llamad.convert.conversion import convert, open_checkpoint, source_bytes
-from llamad.errors import invalid
+from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.models.gguf_writer import GgufWriter
 from llamad.models.machine import Machine
 from llamad.models.quant_mix import MIXES, Mix, find_mix
@@ -28,12 +28,22 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--type", help=f"{', '.join(MIXES)} (default: the types of the source)", dest="mix"
     )
-    parser.add_argument("--threads", type=int, help="default: one for each core")
+    parser.add_argument(
+        "--threads", metavar="N", type=int, choices=range(1, 65), help="default: one for each core"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert; return 0 when the file stands under its name."""
+    try:
+        return _run(arguments)
+    except OSError as error:  # of listing and opening; reading and writing have their own messages
+        message = f"{error.filename}: {error.strerror}"
+        raise LlamadError(ErrorKind.INVALID, "SOURCE_UNREADABLE", message) from error
+
+
+def _run(arguments: argparse.Namespace) -> int:
     mix = _mix(arguments.mix)
     source: Path = arguments.source
     inputs = list(source.iterdir()) if source.is_dir() else [source]
