@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from convert.converting import convert, data_bytes, read_tensors, refused
+from llamad.__main__ import main
 from llamad.engine.bindings import read_metadata
+from llamad.models.gguf_writer import GgufWriter
 from pth_file import encode, llama_weights, sentencepiece_model, write_llama_folder
 from tiny_gguf import vocabulary
 
@@ -301,8 +303,6 @@ def test_an_interrupt_leaves_no_file(tmp_path: Path, out: Path, monkeypatch: Any
         raise KeyboardInterrupt
 
     monkeypatch.setattr("llamad.models.gguf_writer.GgufWriter.write", interrupted)
-    from llamad.__main__ import main
-
     assert main(["convert", str(folder), str(out)]) == 130
     assert written == [True]
     assert list(out.parent.iterdir()) == []
@@ -344,3 +344,81 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path, out: Path, monkeypa
     whole = convert(write(tmp_path), out.with_name("whole.gguf"))
     assert data_bytes(path) == data_bytes(whole)
     assert np.isfinite(read_tensors(path)["token_embd.weight"][1]).all()
+
+
+# ---- interruptions -----------------------------------------------------------------------------
+
+
+class Interrupted:
+    """Counts the pieces a writer gets, and interrupts at one of them."""
+
+    def __init__(self, monkeypatch: Any, at: int | None) -> None:
+        self.n_pieces = 0
+        real = GgufWriter.write
+
+        def write_piece(writer: GgufWriter, data: Any) -> None:
+            if self.n_pieces == at:
+                raise KeyboardInterrupt
+            self.n_pieces += 1
+            real(writer, data)
+
+        monkeypatch.setattr(GgufWriter, "write", write_piece)
+
+
+def interrupt(folder: Path, out: Path, at: int) -> None:
+    """Convert until the piece ``at``; the journal knows every tensor before it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llamad.models.gguf_writer.JOURNAL_BYTES", 0)
+        Interrupted(patch, at)
+        assert main(["convert", str(folder), str(out)]) == 130
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("at", [1, 7, 20])
+def test_an_interrupted_conversion_goes_on_where_it_was(
+    tmp_path: Path, out: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str], at: int
+) -> None:
+    folder = write(tmp_path)
+    whole = convert(folder, tmp_path / "whole.gguf").read_bytes()
+    interrupt(folder, out, at)
+    assert "the same command" in capsys.readouterr().err
+    counted = Interrupted(monkeypatch, None)
+    assert convert(folder, out).read_bytes() == whole
+    assert counted.n_pieces == 3 + 9 * LAYERS - at
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize("change", ["source", "type", "journal", "data"])
+def test_a_conversion_of_something_else_begins_anew(
+    tmp_path: Path, out: Path, monkeypatch: Any, change: str
+) -> None:
+    folder, type_name = write(tmp_path), None
+    interrupt(folder, out, 7)
+    part = out.with_name(f".{out.name}.part")
+    journal = part.with_name(part.name + ".journal")
+    match change:
+        case "source":
+            os.utime(folder / "consolidated.00.pth", ns=(1, 1))
+        case "type":
+            type_name = "F32"
+        case "journal":
+            journal.write_bytes(journal.read_bytes()[:-3])
+        case "data":
+            os.truncate(part, part.stat().st_size // 2)
+    counted = Interrupted(monkeypatch, None)
+    path = convert(folder, out, type_name)
+    assert counted.n_pieces == 3 + 9 * LAYERS
+    whole = convert(folder, tmp_path / "whole.gguf", type_name)
+    assert path.read_bytes() == whole.read_bytes()
+    assert [found.name for found in out.parent.iterdir()] == [out.name]
+
+
+def test_an_error_leaves_nothing_to_go_on_from(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("llamad.models.gguf_writer.JOURNAL_BYTES", 0)
+    folder = write(tmp_path)
+    content = bytearray((folder / "consolidated.00.pth").read_bytes())
+    content[-3000] ^= 1
+    (folder / "consolidated.00.pth").write_bytes(content)
+    refused(capsys, folder, out)

@@ -1,18 +1,21 @@
 """Stream a checkpoint into a GGUF file of one type or mix, a few megabytes at a time.
 
 Owns which reader opens a source and how rows travel from it to the writer. The file appears under
-its name only when all of it is written; an interrupted conversion begins anew.
+its name only when all of it is written; an interrupted conversion goes on where it was.
 """
 
+import hashlib
 import math
+import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from llamad import __version__
 from llamad.convert.huggingface_folder import open_huggingface_folder
 from llamad.convert.legacy_file import is_legacy, open_legacy_file
 from llamad.convert.llama_folder import open_llama_folder
@@ -25,18 +28,23 @@ from llamad.text import tokenizer_from_metadata
 
 PIECE_WEIGHTS = 1 << 21  # of one reading: 4 MB of f16
 _GGUF_MAGIC = b"GGUF"
+_SUFFIXES = (".pth", ".safetensors", ".json", ".model", ".chk", ".jinja")  # of files of a folder
 
 Report = Callable[[int, str], None]
 """Gets weights' bytes of the source as they are done, and the name of the tensor."""
 
 
 @dataclass(frozen=True, slots=True)
-class Conversion:
-    """What was written: bytes of weights read and of the file."""
+class Planned:
+    """A tensor that is to be written, and its type in the file."""
 
-    n_tensors: int
-    source_bytes: int
-    file_bytes: int
+    source: SourceTensor
+    type_name: str
+
+    @property
+    def source_bytes(self) -> int:
+        """Bytes of its weights, as the source holds them."""
+        return row_bytes(self.source.type_name, self.source.n_cols) * self.source.n_rows
 
 
 def open_checkpoint(source: Path, *, keep_types: bool) -> Checkpoint:
@@ -66,18 +74,29 @@ def _open_folder(folder: Path) -> Checkpoint:
     raise unsupported(folder, "has neither params.json (LLaMA) nor config.json (Hugging Face)")
 
 
-def source_bytes(checkpoint: Checkpoint) -> int:
-    """Return the bytes of all weights, as the source holds them."""
-    return sum(_row_bytes(tensor) * tensor.n_rows for tensor in checkpoint.tensors)
+def source_files(source: Path) -> list[Path]:
+    """Return the files that a conversion of ``source`` may read."""
+    folder = source if source.is_dir() else source.parent
+    if source.is_file() and source.suffix not in (".pth", ".safetensors"):
+        parts = re.compile(re.escape(source.name) + r"(\.\d+)?")
+        return sorted(path for path in folder.iterdir() if parts.fullmatch(path.name))
+    return sorted(path for path in folder.glob("*") if path.suffix in _SUFFIXES)
 
 
-def convert(
-    checkpoint: Checkpoint, writer: GgufWriter, mix: Mix | None, n_threads: int, report: Report
-) -> Conversion:
-    """Write a checkpoint through ``writer``; mix: None keeps the matrices' types.
+def identity(inputs: Sequence[Path], mix: Mix | None) -> str:
+    """Return what an interrupted conversion is resumed by: the same files into the same type."""
+    parts = [__version__, mix.name if mix else ""]
+    for path in inputs:
+        status = path.stat()
+        parts.append(f"{path.resolve()}:{status.st_size}:{status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
-    Raises LlamadError for a tokenizer that llamad cannot use, weights that are not finite, a disk
-    that is full; the writer then removes what was written.
+
+def begin(checkpoint: Checkpoint, writer: GgufWriter, mix: Mix | None) -> list[Planned]:
+    """Write the header; return what is left to write, all of it but after an interruption.
+
+    mix: None keeps the matrices' types. Raises LlamadError for a tokenizer that llamad cannot use,
+    or a disk that has too little room.
     """
     tokenizer_from_metadata(checkpoint.metadata)
     types = dict(_types(checkpoint, mix))
@@ -86,16 +105,20 @@ def convert(
     writer.add("general.file_type", _file_type(checkpoint, types, mix), ValueType.UINT32)
     for tensor in checkpoint.tensors:
         writer.add_tensor(tensor.name, types[tensor.name], tensor.shape[::-1])
-    file_bytes = writer.file_bytes
     writer.begin()
-    for tensor in checkpoint.tensors:
-        _write_tensor(writer, tensor, types[tensor.name], n_threads, report)
+    left = checkpoint.tensors[writer.n_complete :]
+    return [Planned(tensor, types[tensor.name]) for tensor in left]
+
+
+def write(writer: GgufWriter, planned: Sequence[Planned], n_threads: int, report: Report) -> None:
+    """Stream the weights and finish the file.
+
+    Raises LlamadError for weights that cannot be read or are no numbers, and for a full disk; the
+    writer then removes what was written.
+    """
+    for tensor in planned:
+        _write_tensor(writer, tensor.source, tensor.type_name, n_threads, report)
     writer.finish()
-    return Conversion(len(checkpoint.tensors), source_bytes(checkpoint), file_bytes)
-
-
-def _row_bytes(tensor: SourceTensor) -> int:
-    return row_bytes(tensor.type_name, tensor.n_cols)
 
 
 def _types(checkpoint: Checkpoint, mix: Mix | None) -> Iterator[tuple[str, str]]:

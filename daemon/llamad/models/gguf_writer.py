@@ -22,10 +22,12 @@ from llamad.engine.gguf_value import RawEntry, encode_scalar, encode_string
 from llamad.engine.gguf_value import Scalar as Scalar
 from llamad.engine.gguf_value import ValueType as ValueType
 from llamad.errors import ErrorKind, LlamadError
+from llamad.models.write_journal import WriteJournal
 
 VERSION = 3
 DEFAULT_ALIGNMENT = 32  # bytes; another one stands in the entry general.alignment
 ALIGNMENT_KEY = "general.alignment"
+JOURNAL_BYTES = 64 << 20  # of data between two entries of the journal, each a wait for the disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,14 @@ class GgufWriter:
     """A file being written: ``add_*``, then ``begin``, then ``write`` in order, then ``finish``.
 
     A context manager: leaving it before ``finish`` removes what was written. inputs: files that the
-    new one is made from, and must not replace. Errors are LlamadError and name the path.
+    new one is made from, and must not replace. identity: what is written, from which sources; with
+    it an interrupt (not an error) leaves the temporary file, and a later writer of the same
+    identity and header goes on from there. Errors are LlamadError and name the path.
     """
 
-    def __init__(self, path: Path, *, inputs: Iterable[Path] = ()) -> None:
+    def __init__(
+        self, path: Path, *, inputs: Iterable[Path] = (), identity: str | None = None
+    ) -> None:
         self.path = path.resolve()
         self._refuse_place(inputs)
         self.temporary_path = self.path.with_name(f".{self.path.name}.part")
@@ -58,6 +64,9 @@ class GgufWriter:
         self._order: Sequence[TensorSlot] = ()  # of the declared tensors, once writing has begun
         self._current = 0  # index of the tensor being written
         self._written = 0  # bytes of it
+        self._journal = WriteJournal(self.temporary_path, identity or "")
+        self._keeps_journal = identity is not None
+        self._recorded = 0  # tensors that the journal knows
 
     # ---- declaring ----------------------------------------------------------------------------
 
@@ -100,6 +109,16 @@ class GgufWriter:
         """The size of the finished file, as declared so far."""
         return len(self._header()) + self._data_bytes
 
+    @property
+    def n_complete(self) -> int:
+        """How many leading tensors are written; after ``begin`` those of an earlier attempt."""
+        return self._current
+
+    @property
+    def can_be_resumed(self) -> bool:
+        """Whether an interrupt now would leave something to go on from."""
+        return self._recorded > 0 and self._fd is not None
+
     # ---- writing ------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -109,8 +128,12 @@ class GgufWriter:
         self._order = tuple(self._tensors.values())
         with self._disk_errors():
             self._fd = _open_exclusively(self.temporary_path)
-            self._check_room(len(header) + self._data_bytes)
-            self._write_all(header)
+            kept = self._resume(header)
+            os.ftruncate(self._fd, kept)
+            self._check_room(len(header) + self._data_bytes - kept)
+            os.lseek(self._fd, kept, os.SEEK_SET)
+            if not kept:
+                self._write_all(header)
 
     def write(self, data: Buffer) -> None:
         """Write the next bytes of the tensor data; they may not run past the current tensor."""
@@ -125,6 +148,7 @@ class GgufWriter:
                 self._write_all(bytes(-tensor.n_bytes % self._alignment))
                 self._current += 1
                 self._written = 0
+                self._record()
 
     def finish(self) -> None:
         """Verify the file, bring it to disk and give it its name."""
@@ -134,6 +158,7 @@ class GgufWriter:
             os.fsync(self._fd)
             self._verify()
             self.temporary_path.replace(self.path)
+            self._journal.remove()
             self._close()
             _sync_directory(self.path.parent)
 
@@ -142,6 +167,7 @@ class GgufWriter:
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 self.temporary_path.unlink()
+            self._journal.remove()
             self._close()
 
     def __enter__(self) -> Self:
@@ -153,6 +179,8 @@ class GgufWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self.can_be_resumed and isinstance(error, KeyboardInterrupt):
+            self._close()
         self.abort()
 
     # ---- inside -------------------------------------------------------------------------------
@@ -194,6 +222,31 @@ class GgufWriter:
             head.append(encode_string(slot.name) + struct.pack(f"<I{len(slot.shape)}QIQ", *numbers))
         joined = b"".join(head)
         return joined + bytes(-len(joined) % self._alignment)
+
+    def _resume(self, header: bytes) -> int:
+        """Return the bytes of the temporary file that are as this writer would write them."""
+        assert self._fd is not None
+        n = self._journal.completed() if self._keeps_journal else 0
+        self._journal.remove()
+        if not 0 < n <= len(self._order):
+            return 0
+        last = self._order[n - 1]
+        kept = len(header) + last.offset + last.n_bytes + -last.n_bytes % self._alignment
+        if os.fstat(self._fd).st_size < kept or os.pread(self._fd, len(header), 0) != header:
+            return 0
+        self._current = self._recorded = n
+        self._journal.record(n)
+        return kept
+
+    def _record(self) -> None:
+        """Let the journal know what is complete, now and then."""
+        assert self._fd is not None
+        known = self._order[self._recorded].offset if self._recorded < len(self._order) else 0
+        last = self._order[self._current - 1]
+        if self._keeps_journal and last.offset + last.n_bytes - known >= JOURNAL_BYTES:
+            os.fsync(self._fd)
+            self._journal.record(self._current)
+            self._recorded = self._current
 
     def _check_room(self, needed: int) -> None:
         available = os.statvfs(self.path.parent)
@@ -245,11 +298,10 @@ def _error(
 
 
 def _open_exclusively(path: Path) -> int:
-    """Open an empty file; what an earlier, killed writer left under the name is overwritten."""
+    """Open a file for one writer, empty or as an earlier, killed writer left it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(fd, 0)
     except BlockingIOError:
         os.close(fd)
         raise _error(f"{path} is being written by another process") from None

@@ -2,15 +2,24 @@
 
 SRC is a LLaMA folder as Meta distributed it (consolidated.NN.pth, params.json, tokenizer.model), a
 Hugging Face folder with safetensors (llama, mistral, qwen2, qwen3), or a file of llama.cpp from
-before GGUF. Needs little memory: weights are read, quantized and written piece by piece.
+before GGUF. Needs little memory: weights are read, quantized and written piece by piece. After an
+interruption the same command goes on where it was.
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
 from llamad.convert import checklist
-from llamad.convert.conversion import convert, open_checkpoint, source_bytes
+from llamad.convert.conversion import (
+    Planned,
+    begin,
+    identity,
+    open_checkpoint,
+    source_files,
+    write,
+)
 from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.models.gguf_writer import GgufWriter
 from llamad.models.machine import Machine
@@ -46,23 +55,39 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     mix = _mix(arguments.mix)
     source: Path = arguments.source
-    inputs = list(source.iterdir()) if source.is_dir() else [source]
-    with GgufWriter(arguments.out, inputs=inputs) as writer:  # refuses a bad OUT before long work
+    inputs = source_files(source)
+    with GgufWriter(arguments.out, inputs=inputs, identity=identity(inputs, mix)) as writer:
         _verify_download(source if source.is_dir() else source.parent)
         started = time.monotonic()
-        with (
-            open_checkpoint(source, keep_types=mix is None) as checkpoint,
-            Progress(source_bytes(checkpoint)) as progress,
-        ):
-            n_threads = arguments.threads or Machine().cpus()
-            result = convert(checkpoint, writer, mix, n_threads, progress.advance)
-    seconds = max(time.monotonic() - started, 1e-9)
-    print(
-        f"{arguments.out}: {result.n_tensors} tensors, {result.file_bytes / UNIT:.1f} MB from "
-        f"{result.source_bytes / UNIT:.1f} MB in {seconds:.1f} s, "
-        f"{result.source_bytes / UNIT / seconds:.0f} MB/s"
-    )
+        with open_checkpoint(source, keep_types=mix is None) as checkpoint:
+            planned = begin(checkpoint, writer, mix)
+            _write(arguments, writer, planned)
+        seconds = max(time.monotonic() - started, 1e-9)
+        megabytes = sum(tensor.source_bytes for tensor in planned) / UNIT
+        print(
+            f"{arguments.out}: {writer.n_complete} tensors, {writer.file_bytes / UNIT:.1f} MB; "
+            f"{megabytes:.1f} MB read in {seconds:.1f} s, {megabytes / seconds:.0f} MB/s"
+        )
     return 0
+
+
+def _write(arguments: argparse.Namespace, writer: GgufWriter, planned: list[Planned]) -> None:
+    """Stream the weights; say so when they are not all, or when the rest can follow later."""
+    if writer.n_complete:
+        n_tensors = writer.n_complete + len(planned)
+        print(
+            f"llamad: {arguments.out}: {writer.n_complete} of {n_tensors} tensors are there "
+            "from an interrupted conversion",
+            file=sys.stderr,
+        )
+    n_threads = arguments.threads or Machine().cpus()
+    try:
+        with Progress(sum(tensor.source_bytes for tensor in planned)) as progress:
+            write(writer, planned, n_threads, progress.advance)
+    except KeyboardInterrupt:
+        if writer.can_be_resumed:
+            print("llamad: interrupted: the same command goes on from here", file=sys.stderr)
+        raise
 
 
 def _mix(name: str | None) -> Mix | None:
