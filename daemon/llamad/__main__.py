@@ -6,6 +6,7 @@ tool is imported only when it may be the one asked for, so that the service does
 
 import argparse
 import contextlib
+import functools
 import importlib
 import os
 import signal
@@ -99,9 +100,10 @@ def _serve(options: argparse.Namespace) -> int:
     if path is None and config.DEFAULT_PATH.exists():
         path = config.DEFAULT_PATH
     overrides = {k: v for k, v in vars(options).items() if "." in k and v is not None}
-    settings = config.load_config(path, overrides)
+    read = functools.partial(config.load_config, path, overrides)
+    settings = read()
     logs.configure(settings.log.level)
-    daemon.serve(settings, model_required="model.path" in overrides)
+    daemon.serve(settings, model_required="model.path" in overrides, read_again=read)
     return 0
 
 

@@ -2,7 +2,8 @@
 
 Owns the order of these and the wiring of everything else. The socket is bound first, so that
 clients hear "still loading" instead of nothing. A signal asks for a stop: running jobs get the
-drain time, everything waiting is refused. A second signal ends the drain.
+drain time, everything waiting is refused. A second signal ends the drain. SIGHUP reads the
+configuration again and takes from it what needs no restart.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import dataclasses
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from llamad import __version__, systemd
@@ -42,21 +43,24 @@ class Daemon:
     It is also the scheduler's Observer.
     """
 
-    def __init__(self, config: Config, *, model_required: bool) -> None:
-        """Wire the service; ``model_required`` ends the run when the model cannot be loaded."""
+    def __init__(
+        self, config: Config, *, model_required: bool, read_again: Callable[[], Config]
+    ) -> None:
+        """Wire the service; ``model_required`` ends the run when the model cannot be loaded.
+
+        ``read_again`` returns the configuration as it is now, or raises INVALID_CONFIG.
+        """
         self._config = config
+        self._read_again = read_again
         self._model_required = model_required
         self._notifier = systemd.Notifier()
         self._state = ServiceState()
-        rules = Rules(
-            sampling=Sampling(**dataclasses.asdict(config.sampling)),
-            max_prompt_bytes=config.limits.max_prompt_bytes,
-        )
+        self._service = LlamadService(self._state, _rules(config), bindings.engine_version())
         self._server = RpcServer(
             Path(config.service.socket),
             mode=config.service.socket_mode,
             group=config.service.socket_group,
-            llamad=LlamadService(self._state, rules, bindings.engine_version()),
+            llamad=self._service,
             admin=AdminService(self._state, ModelRegistry(Path(config.model.directory))),
         )
         self._stop = asyncio.Event()  # a signal came
@@ -184,6 +188,40 @@ class Daemon:
         self._server.health.set_serving(False)
         self._notifier.status(f"the model failed: {error.message}")
 
+    # ---- reloading -------------------------------------------------------------------------------
+
+    def _on_reload(self) -> None:
+        """Take the log level, the sampling defaults and the limits of the file as it is now.
+
+        No job notices. Every other section waits for a restart; a wrong file changes nothing.
+        """
+        announced = self._state.phase not in (Phase.LOADING, Phase.STOPPING)
+        if announced:
+            self._notifier.reloading()
+        try:
+            self._take(self._read_again())
+        except LlamadError as error:
+            log.error(
+                fields("configuration not reloaded", reason=error.reason, message=error.message)
+            )
+        if announced:
+            self._notifier.ready(self._state.detail)
+
+    def _take(self, fresh: Config) -> None:
+        self._config = dataclasses.replace(
+            self._config, sampling=fresh.sampling, limits=fresh.limits, log=fresh.log
+        )
+        logging.getLogger().setLevel(fresh.log.level.upper())
+        self._service.change_rules(_rules(fresh))
+        if self._state.serving is not None:
+            self._state.serving.scheduler.change_limits(_limits(self._config))
+        waiting = [
+            section.name
+            for section in dataclasses.fields(Config)
+            if getattr(fresh, section.name) != getattr(self._config, section.name)
+        ]
+        log.info(fields("configuration reloaded", needs_restart=",".join(waiting) or None))
+
     # ---- stopping --------------------------------------------------------------------------------
 
     async def _drain(self, scheduler: Scheduler) -> None:
@@ -200,15 +238,16 @@ class Daemon:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Handle SIGTERM and SIGINT while the service lives."""
+        """Handle SIGTERM, SIGINT and SIGHUP while the service lives."""
         loop = asyncio.get_running_loop()
         signals = (signal.SIGTERM, signal.SIGINT)
         for number in signals:
             loop.add_signal_handler(number, self._on_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         try:
             yield
         finally:
-            for number in signals:
+            for number in (*signals, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
     def _on_signal(self, number: signal.Signals) -> None:
@@ -221,6 +260,13 @@ class Daemon:
         self._state.stopping()
         self._server.health.set_serving(False)
         self._notifier.stopping(self._state.detail)
+
+
+def _rules(config: Config) -> Rules:
+    return Rules(
+        sampling=Sampling(**dataclasses.asdict(config.sampling)),
+        max_prompt_bytes=config.limits.max_prompt_bytes,
+    )
 
 
 def _limits(config: Config) -> Limits:
@@ -253,11 +299,11 @@ def _facts(model: LoadedModel) -> ModelFacts:
     )
 
 
-def serve(config: Config, *, model_required: bool) -> None:
+def serve(config: Config, *, model_required: bool, read_again: Callable[[], Config]) -> None:
     """Run the service until a signal. Raises the LlamadError that kept it from serving."""
 
     async def run() -> None:
-        await Daemon(config, model_required=model_required).run()
+        await Daemon(config, model_required=model_required, read_again=read_again).run()
 
     try:
         asyncio.run(run())

@@ -28,6 +28,10 @@ class Notifier:
         """Say that the service is going down."""
         self._notify("STOPPING=1", status)
 
+    def reloading(self) -> None:
+        """Say that the configuration is being read again; ``ready`` ends it."""
+        self._notify("RELOADING=1")
+
     def watchdog(self) -> None:
         """Say that the service is alive."""
         self._notify("WATCHDOG=1")

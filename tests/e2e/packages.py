@@ -96,6 +96,22 @@ class Run:
         assert re.search(r"state: +ready", status), status
         assert self._model.stem in status, status
 
+    def reload(self) -> None:
+        """A reload takes limits without a restart, and refuses a file with a mistake."""
+        file = self._machine.root / "etc/llamad/llamad.toml"
+        shipped, pid = file.read_text(), self._property("MainPID")
+        file.write_text("[limits]\nmax_prompt_bytes = 8\n")
+        self._machine.run("systemctl", "reload", "llamad")
+        until(lambda: self._llamactl("ask", QUESTION, check=False).returncode == 4, "the limit")
+        file.write_text("[limits]\nmax_prompt_bytes = -8\n")
+        self._machine.run("systemctl", "reload", "llamad")
+        until(lambda: "configuration not reloaded" in self._journal(), "the refusal")
+        file.write_text(shipped)
+        self._machine.run("systemctl", "reload", "llamad")
+        until(lambda: self._journal().count("configuration reloaded") == 2, "the second reload")
+        self._ask()
+        assert self._property("MainPID") == pid
+
     def survive_kill(self) -> None:
         """Systemd starts the service again, and it answers."""
         self._machine.run("systemctl", "kill", "--signal=SIGKILL", "llamad")
@@ -111,8 +127,7 @@ class Run:
         self._machine.run("systemctl", "kill", "--signal=SIGSTOP", "llamad")
         until(lambda: self._property("NRestarts") == "1", "a restart by the watchdog")
         self._until_active()
-        journal = self._machine.run("journalctl", "--unit=llamad", "--no-pager").stdout
-        assert "Watchdog timeout" in journal, journal
+        assert "Watchdog timeout" in self._journal(), self._journal()
         self._ask()
 
     def upgrade(self) -> None:
@@ -129,7 +144,7 @@ class Run:
         text, _ = asking.communicate(timeout=ASK_SECONDS)
         assert asking.returncode == 0, text
         assert len(text.split()) > 100, text
-        journal = self._machine.run("journalctl", "--unit=llamad", "--no-pager").stdout
+        journal = self._journal()
         asked_to_stop = journal.rindex("signal name=SIGTERM")
         assert journal.index("request finished", asked_to_stop), journal
         assert self._query("${Version}", "llamad") == f"{version}+e2e"
@@ -176,6 +191,9 @@ class Run:
         command = ("systemctl", "show", "llamad", f"--property={name}", "--value")
         return self._machine.run(*command).stdout.strip()
 
+    def _journal(self) -> str:
+        return self._machine.run("journalctl", "--unit=llamad", "--no-pager").stdout
+
     def _until_active(self) -> None:
         def active() -> bool:
             state = self._property("ActiveState")
@@ -199,8 +217,9 @@ class Run:
         return self._llamactl("--json", "status").stdout
 
     def _ask(self) -> None:
-        """Ask as an ordinary user of the group; the demo model knows the answer."""
-        text = self._llamactl("ask", "--temperature", "0", "--max-tokens", "24", QUESTION).stdout
+        """Ask as an ordinary user of the group; the demo model knows how to go on."""
+        greedy = ("--raw", "--temperature", "0", "--max-tokens", "4")
+        text = self._llamactl("ask", *greedy, "The capital of France is").stdout
         assert "Paris" in text, text
 
 
@@ -210,6 +229,7 @@ STEPS: tuple[Callable[[Run], None], ...] = (
     Run.check_the_unit,
     Run.keep_others_out,
     Run.answer,
+    Run.reload,
     Run.survive_kill,
     Run.survive_being_stuck,
     Run.upgrade,
@@ -217,6 +237,8 @@ STEPS: tuple[Callable[[Run], None], ...] = (
     Run.remove,
     Run.purge,
 )
+# They need a machine that computes tokens and installs packages at an ordinary speed.
+NOT_EMULATED = (Run.survive_being_stuck, Run.upgrade)
 
 
 def _with_version(deb: Path, old: str, new: str, folder: Path) -> Path:
@@ -247,9 +269,11 @@ def test_machine(name: str, debs: Path, model: Path) -> None:
         ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True
     ).stdout.strip()
     packages = _packages(debs, architecture)
+    emulated = architecture != host
+    steps = [step for step in STEPS if not (emulated and step in NOT_EMULATED)]
     with Machine(suite, architecture) as machine:
-        run = Run(machine, packages, model, emulated=architecture != host)
-        for step in STEPS:
+        run = Run(machine, packages, model, emulated=emulated)
+        for step in steps:
             began = time.monotonic()
             try:
                 step(run)
@@ -270,7 +294,7 @@ def main() -> int:
     options = parser.parse_args()
     for name in options.machines:
         test_machine(name, options.debs, options.model)
-    print(f"e2e: {len(options.machines)} machine(s), {len(STEPS)} steps each: passed")
+    print(f"e2e: passed on {', '.join(options.machines)}")
     return 0
 
 

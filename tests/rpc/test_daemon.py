@@ -4,6 +4,7 @@ The model is a fake, so that a load or a step can be held for as long as a test 
 """
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -95,7 +96,12 @@ class Life:
     async def running(
         self, *, model_required: bool = False, **keys: object
     ) -> AsyncIterator["asyncio.Task[None]"]:
-        service = daemon.Daemon(self.config(**keys), model_required=model_required)
+        self.keys = keys
+        service = daemon.Daemon(
+            self.config(**keys),
+            model_required=model_required,
+            read_again=lambda: self.config(**self.keys),
+        )
         task = asyncio.create_task(service.run())
         try:
             yield task
@@ -244,6 +250,50 @@ def test_a_job_that_does_not_end_is_ended_by_the_deadline_or_a_second_signal(
             await task
             with pytest.raises(grpc.aio.AioRpcError):
                 await call.read()
+
+    body(monkeypatch)
+
+
+def test_a_reload_takes_limits_and_log_level_and_names_what_needs_a_restart(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)  # put back after the test, whatever the reload sets
+
+    @living
+    async def body(life: Life) -> None:
+        life.may_load.set()
+        async with life.running() as task, life.stub() as stub:
+            await life.heard("READY=1")
+            life.keys = {"limits__max_prompt_bytes": 4, "log__level": "info", "model__threads": 3}
+            send(signal.SIGHUP)
+            await life.heard("RELOADING=1")
+            await life.heard("READY=1")
+            assert "configuration reloaded needs_restart=model" in caplog.messages
+            code, *_ = await error_of_call(stub.Generate(pb.GenerateRequest(prompt="Hello")))
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+            send(signal.SIGTERM)
+            await task
+
+    body(monkeypatch)
+
+
+def test_a_reload_of_a_wrong_file_changes_nothing_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @living
+    async def body(life: Life) -> None:
+        life.may_load.set()
+        async with life.running() as task, life.stub() as stub:
+            serving = await life.heard("READY=1")
+            life.keys = {"limits__max_prompt_bytes": -1}
+            send(signal.SIGHUP)
+            await life.heard("RELOADING=1")
+            assert await life.heard("READY=1") == serving
+            assert "configuration not reloaded reason=INVALID_CONFIG" in caplog.text
+            response = await stub.GetStatus(pb.GetStatusRequest())
+            assert response.state == Status.STATE_READY
+            send(signal.SIGTERM)
+            await task
 
     body(monkeypatch)
 

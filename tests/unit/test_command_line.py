@@ -18,7 +18,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return what ``serve`` was called with, instead of a running service."""
     calls: dict[str, Any] = {}
 
-    def serve(settings: Config, *, model_required: bool) -> None:
+    def serve(settings: Config, *, model_required: bool, read_again: object) -> None:
         calls.update(config=settings, model_required=model_required)
 
     monkeypatch.setattr(daemon, "serve", serve)
@@ -99,7 +99,7 @@ def test_a_bad_setting_is_1_with_one_line(
 def test_how_serve_ends_is_the_exit_code(
     served: dict[str, Any], monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
 ) -> None:
-    def serve(settings: Config, *, model_required: bool) -> None:
+    def serve(settings: Config, *, model_required: bool, read_again: object) -> None:
         raise error
 
     monkeypatch.setattr(daemon, "serve", serve)

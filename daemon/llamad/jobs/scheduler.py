@@ -119,6 +119,10 @@ class Scheduler:
         self._prompt_tokens = 0
         self._generated_tokens = 0
 
+    def change_limits(self, limits: Limits) -> None:
+        """Bound the requests from now on; the sizes of the queue and of the history stay."""
+        self._limits = limits
+
     @property
     def failure(self) -> LlamadError | None:
         """Why the model is dead (its file was lost); None while it lives."""

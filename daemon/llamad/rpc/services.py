@@ -43,6 +43,10 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         self._rules = rules
         self._engine_version = engine_version
 
+    def change_rules(self, rules: convert.Rules) -> None:
+        """Set the defaults and bounds of the requests that come from now on."""
+        self._rules = rules
+
     # Generate and Chat return the generator that holds the job, so that closing it frees the job.
 
     def Generate(
