@@ -23,7 +23,7 @@ struct lld_engine {
     atomic_int cancel;
 };
 
-enum { MAX_THREADS = 64, MAX_CTX = 1 << 20, MAX_SEQUENCES = 256, MAX_BATCH = 4096 };
+enum { MAX_CTX = 1 << 20, MAX_SEQUENCES = 256, MAX_BATCH = 4096 };
 
 static int check_range(const char *name, uint64_t value, uint64_t low, uint64_t high)
 {
@@ -34,7 +34,7 @@ static int check_range(const char *name, uint64_t value, uint64_t low, uint64_t 
 
 static int check_params(const lld_engine_params *p)
 {
-    int status = check_range("n_threads", p->n_threads, 1, MAX_THREADS);
+    int status = check_range("n_threads", p->n_threads, 1, LLD_MAX_THREADS);
     if (status == LLD_OK) status = check_range("n_ctx", p->n_ctx, 1, MAX_CTX);
     if (status == LLD_OK) status = check_range("n_sequences", p->n_sequences, 1, MAX_SEQUENCES);
     if (status == LLD_OK) status = check_range("n_batch", p->n_batch, 1, MAX_BATCH);

@@ -10,6 +10,8 @@
 
 #include <stddef.h>
 
+enum { LLD_MAX_THREADS = 64 };
+
 typedef struct lld_pool lld_pool;
 
 /* Start n_threads - 1 workers; the thread that calls lld_pool_run is thread 0. */

@@ -294,6 +294,12 @@ class EngineModel(_Handle):
         """Copy the weights into huge pages, in place of the mapped file; before any engine runs."""
         _check(lib.lld_model_use_huge_pages(self._pointer, _stop_pointer(stop)))
 
+    def read_bandwidth(self, n_threads: int) -> float:
+        """Measure how fast the weights can be read from memory, in bytes per second."""
+        result = ffi.new("double *")
+        _check(lib.lld_model_read_bandwidth(self._pointer, n_threads, result))
+        return cast(float, result[0])
+
     def lock(self, max_bytes: int) -> int:
         """Lock up to max_bytes of the weights in memory; return the bytes that are locked."""
         locked = ffi.new("uint64_t *")

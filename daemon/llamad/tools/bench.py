@@ -24,7 +24,11 @@ MAX_BATCH = 512  # rows of one prefill step
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """Speeds in tokens per second over all sequences; sizes in bytes."""
+    """Speeds in tokens per second over all sequences; sizes in bytes.
+
+    ``decode_share_of_bandwidth``: bytes of weights that the decode steps read per second, as a share
+    of what the same threads read when they do nothing else: 1 is the limit of one sequence.
+    """
 
     model: str
     prefill_tokens_per_second: float
@@ -40,6 +44,8 @@ class BenchResult:
     huge_pages: bool
     peak_rss_bytes: int
     bytes_read_per_token: float
+    read_bandwidth_bytes_per_second: float
+    decode_share_of_bandwidth: float
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -137,7 +143,10 @@ def measure(
                     session.prefill(sequence, BATCH_PROMPT)
             read_before = _read_bytes()
             decode_seconds = session.decode(list(range(n_sequences)), n_decode)
+            read_bytes = _read_bytes() - read_before
             generated = n_decode * n_sequences
+            bandwidth = model.read_bandwidth(n_threads)
+            streamed = model.info.streamed_bytes * n_decode / decode_seconds
             return BenchResult(
                 model=Path(path).name,
                 prefill_tokens_per_second=round(n_prompt / prefill_seconds, 2),
@@ -152,7 +161,9 @@ def measure(
                 kv_type=kv_type,
                 huge_pages=use_huge_pages,
                 peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                bytes_read_per_token=round((_read_bytes() - read_before) / generated, 1),
+                bytes_read_per_token=round(read_bytes / generated, 1),
+                read_bandwidth_bytes_per_second=round(bandwidth),
+                decode_share_of_bandwidth=round(streamed / bandwidth, 3),
             )
 
 
