@@ -146,6 +146,18 @@ def test_the_tightest_cgroup_above_the_process_counts(tmp_path: Path) -> None:
     assert machine.available_bytes() == 4000
 
 
+def test_the_limit_above_which_a_cgroup_is_slowed_down_counts_too(tmp_path: Path) -> None:
+    machine = _machine(tmp_path, "0::/a/b\n")
+    _files(
+        tmp_path / "cgroup" / "a" / "b",
+        memory__max="9000",
+        memory__high="3000",
+        memory__current="1000",
+    )
+    _files(tmp_path / "cgroup" / "a", memory__max="max", memory__high="max", memory__current="5")
+    assert machine.available_bytes() == 2000
+
+
 def test_a_v1_limit_counts(tmp_path: Path) -> None:
     machine = _machine(tmp_path, "5:cpu,cpuacct:/x\n4:memory:/job\n")
     _files(

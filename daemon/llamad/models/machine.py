@@ -59,15 +59,20 @@ class Machine:
 
 
 def _cgroup_room(folder: Path) -> int | None:
-    """Return the bytes a memory cgroup can still take; None without a limit."""
-    v2 = (folder / "memory.max", folder / "memory.current", ("inactive_file", "active_file"))
+    """Return the bytes a memory cgroup can still take; None without a limit.
+
+    Above memory.high nothing is refused, but everything is slowed down until it is useless.
+    """
+    v2 = (("memory.max", "memory.high"), "memory.current", ("inactive_file", "active_file"))
     v1 = (
-        folder / "memory.limit_in_bytes",
-        folder / "memory.usage_in_bytes",
+        ("memory.limit_in_bytes",),
+        "memory.usage_in_bytes",
         ("total_inactive_file", "total_active_file"),
     )
-    for limit_file, usage_file, cache_keys in (v2, v1):
-        limit, usage = _number(limit_file), _number(usage_file)
+    for limit_files, usage_file, cache_keys in (v2, v1):
+        limits = [_number(folder / name) for name in limit_files]
+        limit = min((bytes_ for bytes_ in limits if bytes_ is not None), default=None)
+        usage = _number(folder / usage_file)
         if limit is not None and usage is not None:
             stat = dict(line.split(None, 1) for line in _lines(folder / "memory.stat"))
             cache = sum(int(stat.get(key, "0")) for key in cache_keys)
