@@ -2,10 +2,12 @@
 
 Owns booting, running commands inside, rebooting and the removal of everything it made. What is
 written inside is gone with the machine; the root tree below it (``tests/e2e/root``) never changes.
-There is no network inside but the loopback. Needs root.
+There is no network inside but the loopback. One machine runs at a time, since all of them get the
+same control group; a second one waits. Needs root.
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -32,6 +34,7 @@ class Machine:
         self._base = Path(made.stdout.split()[-1])
         self._folder = Path(tempfile.mkdtemp(prefix="e2e-", dir=self._base.parent))
         self.root = self._folder / "root"
+        self._lock = (self._base.parent / "e2e.lock").open("w")
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
 
@@ -40,6 +43,7 @@ class Machine:
         for name in ("root", "upper", "work"):
             (self._folder / name).mkdir()
         layers = f"lowerdir={self._base},upperdir={self._folder}/upper,workdir={self._folder}/work"
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             _call("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
             self._boot()
@@ -152,6 +156,7 @@ class Machine:
             _call("umount", "--lazy", str(self.root))
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self._folder)
+        self._lock.close()
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
