@@ -21,7 +21,7 @@
 
 enum { MAX_COLS = 128, HEAD_DIM = 64, QUERIES = 32 };
 
-static const size_t column_counts[] = {1, 4, 16, 128};
+static const size_t column_counts[] = {1, 2, 4, 16, 128};
 
 typedef struct options {
     const char *cpu;

@@ -1,31 +1,37 @@
-/* matmul_avx2.c - chooses between the AVX2 matmuls: gemv for one activation row, gemm for more. */
+/* matmul_avx2.c - chooses between the AVX2 matmuls: gemv for one or two activation rows,
+ * gemm for more. */
 #ifdef __x86_64__
 
 #include "kernels_avx2.h"
 #include "matmul_avx2.h"
 
-#define LLD_MATMUL(format)                                                                         \
+/* `two` computes two activation rows: gemm where unpacking takes longer than multiplying twice. */
+#define LLD_MATMUL(format, two)                                                                    \
     static void matmul_##format(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes, \
                                 size_t n_rows, const lld_acts *x, void *scratch)                   \
     {                                                                                              \
         if (x->n_rows == 1)                                                                        \
             lld_gemv_avx2_##format(out, w, row_bytes, n_rows, x);                                  \
+        else if (x->n_rows == 2)                                                                   \
+            two(format);                                                                           \
         else                                                                                       \
             lld_gemm_avx2_##format(out, out_stride, w, row_bytes, n_rows, x, scratch);             \
     }
+#define BY_GEMV2(format) lld_gemv2_avx2_##format(out, out_stride, w, row_bytes, n_rows, x)
+#define BY_GEMM(format)  lld_gemm_avx2_##format(out, out_stride, w, row_bytes, n_rows, x, scratch)
 
-LLD_MATMUL(q4_0)
-LLD_MATMUL(q4_1)
-LLD_MATMUL(q5_0)
-LLD_MATMUL(q5_1)
-LLD_MATMUL(q8_0)
-LLD_MATMUL(iq4_nl)
-LLD_MATMUL(q2_k)
-LLD_MATMUL(q3_k)
-LLD_MATMUL(q4_k)
-LLD_MATMUL(q5_k)
-LLD_MATMUL(q6_k)
-LLD_MATMUL(iq4_xs)
+LLD_MATMUL(q4_0, BY_GEMM)
+LLD_MATMUL(q4_1, BY_GEMM)
+LLD_MATMUL(q5_0, BY_GEMM)
+LLD_MATMUL(q5_1, BY_GEMM)
+LLD_MATMUL(q8_0, BY_GEMV2)
+LLD_MATMUL(iq4_nl, BY_GEMV2)
+LLD_MATMUL(q2_k, BY_GEMV2)
+LLD_MATMUL(q3_k, BY_GEMV2)
+LLD_MATMUL(q4_k, BY_GEMM)
+LLD_MATMUL(q5_k, BY_GEMV2)
+LLD_MATMUL(q6_k, BY_GEMV2)
+LLD_MATMUL(iq4_xs, BY_GEMV2)
 
 void lld_kernels_init_avx2_matmul(lld_kernels *table)
 {

@@ -1,8 +1,9 @@
-/* matmul_avx2_gemv.c - weights times one activation row with AVX2, for every block format. Eight
- * weight rows advance together, straight from the GGUF layout: each gives a vector of integer
+/* matmul_avx2_gemv.c - weights times one or two activation rows with AVX2, for every block format.
+ * Eight weight rows advance together, straight from the GGUF layout: each gives a vector of integer
  * partial sums, a tree of additions turns the eight vectors into one with a row in each lane, and
- * that vector takes the float steps of kernels.h. Owns no arithmetic rules and no format:
- * kernels.h, matmul_avx2_formats.h. */
+ * that vector takes the float steps of kernels.h. For two activation rows the weights are unpacked
+ * once; a panel, as for more, would not pay. Owns no arithmetic rules and no format: kernels.h,
+ * matmul_avx2_formats.h. */
 #ifdef __x86_64__
 
 #include <assert.h>
@@ -39,34 +40,47 @@ LLD_AVX2_INLINE __m256i multiply_pairs(unsigned fit, __m256i q, __m256i y)
     return _mm256_maddubs_epi16(q, y);
 }
 
-LLD_AVX2_INLINE void gemv32(const lld_format32 *f, float *out, const uint8_t *w, size_t row_bytes,
-                            size_t n_rows, const lld_acts *x)
+/* n_cols: 1 or 2, a constant where this is inlined. */
+LLD_AVX2_INLINE void gemv32(const lld_format32 *f, const size_t n_cols, float *out,
+                            size_t out_stride, const uint8_t *w, size_t row_bytes, size_t n_rows,
+                            const lld_acts *x)
 {
     const size_t n_blocks = x->n_cols / LLD_QK;
     const __m256i ones = _mm256_set1_epi16(1);
-    assert(x->n_rows == 1 && x->n_cols % LLD_QK == 0 && row_bytes >= n_blocks * f->bytes);
+    assert(x->n_rows == n_cols && x->n_cols % LLD_QK == 0 && row_bytes >= n_blocks * f->bytes);
     for (size_t first = 0; first < n_rows; first += LLD_AVX2_ROWS) {
         const uint8_t *rows[LLD_AVX2_ROWS];
         const uintptr_t ahead = prefetch_start(w, first, row_bytes);
-        __m256 acc = _mm256_setzero_ps();
+        __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
         lld_row_pointers(rows, w, row_bytes, first, n_rows);
         for (size_t b = 0; b < n_blocks; b++) {
             const size_t at = b * f->bytes;
-            __m256i y = lld_load256(x->y + b * LLD_QK), sums[LLD_AVX2_ROWS];
+            __m256i q[LLD_AVX2_ROWS];
             prefetch(ahead + LLD_AVX2_ROWS * at, LLD_AVX2_ROWS * f->bytes);
 #pragma GCC unroll 8
-            for (int r = 0; r < LLD_AVX2_ROWS; r++)
-                sums[r] =
-                    _mm256_madd_epi16(multiply_pairs(f->fit, f->unpack(rows[r] + at), y), ones);
-            __m256i isum = lld_sum_each8(sums);
-            if (f->offset != 0)
-                isum = _mm256_sub_epi32(isum, _mm256_set1_epi32(f->offset * x->sum[b]));
-            __m256 scale = _mm256_mul_ps(lld_gather_f16(rows, at), _mm256_set1_ps(x->d[b]));
-            acc = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(isum), acc);
-            if (f->has_m)
-                acc = _mm256_fmadd_ps(lld_gather_f16(rows, at + 2), _mm256_set1_ps(x->s[b]), acc);
+            for (int r = 0; r < LLD_AVX2_ROWS && n_cols > 1; r++) q[r] = f->unpack(rows[r] + at);
+#pragma GCC unroll 2
+            for (size_t c = 0; c < n_cols; c++) {
+                const size_t block = c * n_blocks + b;
+                const __m256i y = lld_load256(x->y + c * x->y_stride + b * LLD_QK);
+                __m256i sums[LLD_AVX2_ROWS];
+#pragma GCC unroll 8
+                for (int r = 0; r < LLD_AVX2_ROWS; r++)
+                    sums[r] = _mm256_madd_epi16(
+                        multiply_pairs(f->fit, n_cols > 1 ? q[r] : f->unpack(rows[r] + at), y),
+                        ones);
+                __m256i isum = lld_sum_each8(sums);
+                if (f->offset != 0)
+                    isum = _mm256_sub_epi32(isum, _mm256_set1_epi32(f->offset * x->sum[block]));
+                __m256 scale = _mm256_mul_ps(lld_gather_f16(rows, at), _mm256_set1_ps(x->d[block]));
+                acc[c] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(isum), acc[c]);
+                if (f->has_m)
+                    acc[c] = _mm256_fmadd_ps(lld_gather_f16(rows, at + 2),
+                                             _mm256_set1_ps(x->s[block]), acc[c]);
+            }
         }
-        lld_store_lanes(out + first, acc, n_rows - first);
+        for (size_t c = 0; c < n_cols; c++)
+            lld_store_lanes(out + c * out_stride + first, acc[c], n_rows - first);
     }
 }
 
@@ -91,38 +105,51 @@ LLD_AVX2_INLINE __m256i dot256(const lld_format256 *f, const uint8_t *block, __m
     return isum;
 }
 
-LLD_AVX2_INLINE void gemv256(const lld_format256 *f, float *out, const uint8_t *w, size_t row_bytes,
-                             size_t n_rows, const lld_acts *x)
+LLD_AVX2_INLINE void gemv256(const lld_format256 *f, const size_t n_cols, float *out,
+                             size_t out_stride, const uint8_t *w, size_t row_bytes, size_t n_rows,
+                             const lld_acts *x)
 {
     const size_t n_blocks = x->n_cols / LLD_QK_K;
-    assert(x->n_rows == 1 && x->n_cols % LLD_QK_K == 0 && row_bytes >= n_blocks * f->bytes);
+    assert(x->n_rows == n_cols && x->n_cols % LLD_QK_K == 0 && row_bytes >= n_blocks * f->bytes);
     for (size_t first = 0; first < n_rows; first += LLD_AVX2_ROWS) {
         const uint8_t *rows[LLD_AVX2_ROWS];
         const uintptr_t ahead = prefetch_start(w, first, row_bytes);
-        __m256 acc = _mm256_setzero_ps();
+        __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
         lld_row_pointers(rows, w, row_bytes, first, n_rows);
         for (size_t b = 0; b < n_blocks; b++) {
             const size_t at = b * f->bytes;
-            const __m256i sum16 = lld_load256(x->sum16 + b * (LLD_QK_K / 16));
-            __m256i isums[LLD_AVX2_ROWS], msums[LLD_AVX2_ROWS];
+            __m256i isums[2][LLD_AVX2_ROWS], msums[2][LLD_AVX2_ROWS];
             for (size_t r = 0; r < LLD_AVX2_ROWS; r++) {
                 __m256i scale, side;
                 prefetch(ahead + LLD_AVX2_ROWS * at + r * f->bytes, f->bytes);
                 f->scales(rows[r] + at, &scale, &side);
-                isums[r] = dot256(f, rows[r] + at, scale, x->y + b * LLD_QK_K);
-                msums[r] = _mm256_madd_epi16(side, sum16);
-                if (f->side == LLD_SIDE_OFFSET) isums[r] = _mm256_add_epi32(isums[r], msums[r]);
+#pragma GCC unroll 2
+                for (size_t c = 0; c < n_cols; c++) {
+                    const size_t block = c * n_blocks + b;
+                    const __m256i sum16 = lld_load256(x->sum16 + block * (LLD_QK_K / 16));
+                    isums[c][r] =
+                        dot256(f, rows[r] + at, scale, x->y + c * x->y_stride + b * LLD_QK_K);
+                    msums[c][r] = _mm256_madd_epi16(side, sum16);
+                    if (f->side == LLD_SIDE_OFFSET)
+                        isums[c][r] = _mm256_add_epi32(isums[c][r], msums[c][r]);
+                }
             }
-            const __m256 dx = _mm256_set1_ps(x->d[b]);
-            __m256 isum = _mm256_cvtepi32_ps(lld_sum_each8(isums));
-            acc = _mm256_fmadd_ps(_mm256_mul_ps(lld_gather_f16(rows, at + f->d_at), dx), isum, acc);
-            if (f->side == LLD_SIDE_MIN) {
-                __m256 msum = _mm256_cvtepi32_ps(lld_sum_each8(msums));
-                acc = _mm256_fnmadd_ps(_mm256_mul_ps(lld_gather_f16(rows, at + f->dmin_at), dx),
-                                       msum, acc);
+            const __m256 d = lld_gather_f16(rows, at + f->d_at);
+            const __m256 dmin = f->side == LLD_SIDE_MIN ? lld_gather_f16(rows, at + f->dmin_at)
+                                                        : _mm256_setzero_ps();
+#pragma GCC unroll 2
+            for (size_t c = 0; c < n_cols; c++) {
+                const __m256 dx = _mm256_set1_ps(x->d[c * n_blocks + b]);
+                __m256 isum = _mm256_cvtepi32_ps(lld_sum_each8(isums[c]));
+                acc[c] = _mm256_fmadd_ps(_mm256_mul_ps(d, dx), isum, acc[c]);
+                if (f->side == LLD_SIDE_MIN) {
+                    __m256 msum = _mm256_cvtepi32_ps(lld_sum_each8(msums[c]));
+                    acc[c] = _mm256_fnmadd_ps(_mm256_mul_ps(dmin, dx), msum, acc[c]);
+                }
             }
         }
-        lld_store_lanes(out + first, acc, n_rows - first);
+        for (size_t c = 0; c < n_cols; c++)
+            lld_store_lanes(out + c * out_stride + first, acc[c], n_rows - first);
     }
 }
 
@@ -130,7 +157,13 @@ LLD_AVX2_INLINE void gemv256(const lld_format256 *f, float *out, const uint8_t *
     LLD_AVX2 void lld_gemv_avx2_##format(float *out, const uint8_t *w, size_t row_bytes,           \
                                          size_t n_rows, const lld_acts *x)                         \
     {                                                                                              \
-        template(&lld_avx2_##format, out, w, row_bytes, n_rows, x);                                \
+        template(&lld_avx2_##format, 1, out, 0, w, row_bytes, n_rows, x);                          \
+    }
+#define LLD_GEMV2(template, format)                                                                \
+    LLD_AVX2 void lld_gemv2_avx2_##format(float *out, size_t out_stride, const uint8_t *w,         \
+                                          size_t row_bytes, size_t n_rows, const lld_acts *x)      \
+    {                                                                                              \
+        template(&lld_avx2_##format, 2, out, out_stride, w, row_bytes, n_rows, x);                 \
     }
 
 LLD_GEMV(gemv32, q4_0)
@@ -145,6 +178,15 @@ LLD_GEMV(gemv256, q4_k)
 LLD_GEMV(gemv256, q5_k)
 LLD_GEMV(gemv256, q6_k)
 LLD_GEMV(gemv256, iq4_xs)
+
+/* Faster than gemm for two activation rows; the other formats take gemm (matmul_avx2.c). */
+LLD_GEMV2(gemv32, q8_0)
+LLD_GEMV2(gemv32, iq4_nl)
+LLD_GEMV2(gemv256, q2_k)
+LLD_GEMV2(gemv256, q3_k)
+LLD_GEMV2(gemv256, q5_k)
+LLD_GEMV2(gemv256, q6_k)
+LLD_GEMV2(gemv256, iq4_xs)
 
 #else
 typedef int lld_gemv_avx2_not_on_this_architecture; /* a translation unit may not be empty */
