@@ -3,7 +3,7 @@
     PYTHONPATH=tests python3 -m e2e.packages [--model FILE] [--debs FOLDER] [SUITE-ARCH...]
 
 Every step is asserted, and the steps build on one another, so the first failure ends the run with
-what the journal says. Without names: bookworm-amd64. Needs root.
+what the journal says. Without names: Debian 12 and Debian 13 on amd64. Needs root.
 """
 
 import argparse
@@ -23,6 +23,7 @@ QUESTION = "What is the capital of France?"
 STORY = "Write a long story about a lighthouse keeper and her cat."
 PACKAGES = ("llamad", "llamactl", "python3-llamad-client")
 MEMBER, OUTSIDER = "alice", "bob"
+DEFAULT_MACHINES = ["bookworm-amd64", "trixie-amd64"]
 STATE = Path("/var/lib/llamad/models")
 WORST_EXPOSURE = 1.5  # of systemd-analyze security, 0 to 10
 ASK_SECONDS = 300.0
@@ -290,7 +291,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Test the packages on a real systemd.")
     parser.add_argument("--model", type=Path, default=MODEL, metavar="FILE")
     parser.add_argument("--debs", type=Path, default=ROOT / "dist", metavar="FOLDER")
-    parser.add_argument("machines", nargs="*", default=["bookworm-amd64"], metavar="SUITE-ARCH")
+    parser.add_argument("machines", nargs="*", default=DEFAULT_MACHINES, metavar="SUITE-ARCH")
     options = parser.parse_args()
     for name in options.machines:
         test_machine(name, options.debs, options.model)
