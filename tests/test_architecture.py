@@ -32,8 +32,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad.metrics": (),
     "llamad.systemd": (),
     "llamad.config": ("llamad.errors",),
-    "llamad.engine.bindings": ("llamad.errors", "llamad.engine.gguf_value"),
+    "llamad.engine.bindings": ("llamad.errors", "llamad.engine.gguf_value", "llamad.engine.info"),
     "llamad.engine.gguf_value": ("llamad.errors",),
+    "llamad.engine.info": (),
     "llamad.engine.worker": ("llamad.engine.bindings", *LEAVES),
     "llamad.engine": ("llamad.text", *LEAVES),
     # load_tokenizer() reads the vocabulary of a file; the rest of the package knows no files
@@ -84,7 +85,8 @@ C_LAYERS: tuple[tuple[str, ...], ...] = (
     ("llamad_engine", "status", "cpu", "mapping", "vecmath", "gguf_name"),
     ("gguf", "gguf_read", "quant", "quantize*", "threads", "unpack", "simd_*"),
     ("kernels", "kernels_*", "matmul_*", "attn_*"),
-    ("config", "file", "acts", "rope", "model", "kv_cache", "attention", "residency", "bandwidth"),
+    ("config", "file", "acts", "rope", "model", "kv_cache", "attention"),
+    ("residency", "bandwidth", "importance"),
     ("forward", "sampler", "candidates"),
     ("engine",),
 )

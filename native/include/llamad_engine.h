@@ -204,6 +204,38 @@ const float *lld_engine_logits(const lld_engine *engine, size_t k);
 void lld_engine_cancel(lld_engine *engine);
 void lld_engine_cancel_clear(lld_engine *engine);
 
+/* ---- importance ------------------------------------------------------------------------------ */
+
+typedef struct lld_importance lld_importance; /* sums over the inputs of every matrix of a model */
+
+/* What is multiplied: matrices that share an input share its sums. */
+typedef enum lld_importance_input {
+    LLD_IMPORTANCE_QKV = 0,         /* attn_q, attn_k, attn_v: (dim) */
+    LLD_IMPORTANCE_ATTN_OUTPUT = 1, /* attn_output: (n_heads * head_dim) */
+    LLD_IMPORTANCE_GATE_UP = 2,     /* ffn_gate, ffn_up: (dim) */
+    LLD_IMPORTANCE_DOWN = 3,        /* ffn_down: (hidden_dim) */
+    LLD_IMPORTANCE_OUTPUT = 4,      /* the output matrix: (dim); of kept rows only, layer 0 */
+    LLD_IMPORTANCE_INPUTS = 5
+} lld_importance_input;
+
+/* n_threads: at least those of the engines that collect. */
+int lld_importance_create(const lld_model *model, uint32_t n_threads, lld_importance **out);
+/* After the engine that collects into it is destroyed, or collects no more. */
+void lld_importance_destroy(lld_importance *importance);
+
+/* From the next forward on, add every row to `importance`, which no other engine collects into; NULL
+ * ends it. A forward that is cancelled has added the rows of the layers before. */
+int lld_engine_collect(lld_engine *engine, lld_importance *importance);
+
+/* Columns of an input; 0 for one that does not exist. */
+size_t lld_importance_cols(const lld_importance *importance, lld_importance_input input);
+
+/* Sums so far, while no forward runs: sums: (n_cols) sums of squares over *n_rows rows. */
+int lld_importance_read(const lld_importance *importance, uint32_t layer,
+                        lld_importance_input input, double *sums, size_t n_cols, uint64_t *n_rows);
+
+/* ---- sequences ------------------------------------------------------------------------------- */
+
 /* Sequences of the KV cache. Truncate to n_tokens (0 frees the slot's blocks). Share the first
  * n_tokens of src with the empty sequence dst without copying whole blocks. */
 int lld_sequence_truncate(lld_engine *engine, uint32_t sequence, uint32_t n_tokens);

@@ -236,6 +236,18 @@ void lld_engine_cancel(lld_engine *engine) { atomic_store(&engine->cancel, 1); }
 
 void lld_engine_cancel_clear(lld_engine *engine) { atomic_store(&engine->cancel, 0); }
 
+int lld_engine_collect(lld_engine *engine, lld_importance *importance)
+{
+    if (importance != NULL && !lld_importance_fits(importance, engine->model))
+        return lld_fail(LLD_ERR_INVALID, "the importance was created for another model");
+    if (importance != NULL && lld_importance_threads(importance) < engine->forward.n_threads)
+        return lld_fail(LLD_ERR_INVALID,
+                        "the importance has room for %" PRIu32 " threads, the engine has %" PRIu32,
+                        lld_importance_threads(importance), engine->forward.n_threads);
+    engine->forward.importance = importance;
+    return LLD_OK;
+}
+
 /* ---- sequences ------------------------------------------------------------------------------- */
 
 static int check_sequence(const lld_engine *e, const char *name, uint32_t sequence,

@@ -132,6 +132,15 @@ static void make_attended_row(lld_forward *f, size_t row, const float *weight, f
         memcpy(values, f->attended + row * n, n * sizeof *values);
 }
 
+/* Show columns of a row of an input to the collector, if there is one. */
+static void collect(const lld_forward *f, unsigned thread, const lld_layer *layer,
+                    lld_importance_input input, size_t first_col, const float *values, size_t n)
+{
+    if (f->importance != NULL)
+        lld_importance_add(f->importance, thread, (uint32_t)(layer - f->model->layers), input,
+                           first_col, values, n);
+}
+
 /* Quantize columns [first_col, first_col + n) of a row; in two levels if `fine`. */
 static void quantize_columns(const lld_forward *f, unsigned thread, lld_act_kind kind,
                              lld_input *input, size_t row, size_t first_col, const float *values,
@@ -165,12 +174,15 @@ typedef struct {
     lld_act_kinds kinds;
     bool fine;    /* every row in two levels; else only those at position 0 */
     float *store; /* (n_rows, n_cols) float32, for rows that threads share */
+    const lld_layer *layer;
+    lld_importance_input name; /* of the input, in its layer */
 } source;
 
 static void make_input_row(lld_forward *f, unsigned thread, const source *s, lld_input *input,
                            size_t row, float *values)
 {
     s->make_row(f, row, s->weight, values);
+    if (s->n_rows > 1 || thread == 0) collect(f, thread, s->layer, s->name, 0, values, s->n_cols);
     for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++)
         if ((s->kinds & LLD_ACT_BIT(kind)) != 0)
             quantize_columns(f, thread, kind, input, row, 0, values, s->n_cols,
@@ -320,7 +332,9 @@ static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l)
                       .kinds =
                           LLD_ACT_BIT(l->wq.act) | LLD_ACT_BIT(l->wk.act) | LLD_ACT_BIT(l->wv.act),
                       .fine = l->wv.fine,
-                      .store = f->work};
+                      .store = f->work,
+                      .layer = l,
+                      .name = LLD_IMPORTANCE_QKV};
     run_products(f, thread, products, 3, make_input(f, thread, &s));
     lld_pool_barrier(f->pool);
 }
@@ -381,7 +395,9 @@ static void attention_output_phase(lld_forward *f, unsigned thread, const lld_la
                       .n_rows = f->n_rows,
                       .n_cols = (size_t)c->n_heads * c->head_dim,
                       .kinds = LLD_ACT_BIT(l->wo.act),
-                      .store = f->q};
+                      .store = f->q,
+                      .layer = l,
+                      .name = LLD_IMPORTANCE_ATTN_OUTPUT};
     run_products(f, thread, products, 1, make_input(f, thread, &s));
     lld_pool_barrier(f->pool);
 }
@@ -399,6 +415,7 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
         size_t row = first_col + c;
         float *gate = t->gate + c * n;
         f->kernels->silu_mul(gate, t->up + c * n, n);
+        collect(f, thread, l, LLD_IMPORTANCE_DOWN, first, gate, n);
         if (l->w_down.act == LLD_ACT_F32)
             memcpy(f->hidden + row * l->w_down.n_cols + first, gate, n * sizeof *gate);
         else
@@ -417,7 +434,9 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
                       .n_rows = f->n_rows,
                       .n_cols = c->dim,
                       .kinds = LLD_ACT_BIT(l->w_gate.act) | LLD_ACT_BIT(l->w_up.act),
-                      .store = f->work};
+                      .store = f->work,
+                      .layer = l,
+                      .name = LLD_IMPORTANCE_GATE_UP};
     const lld_input *input = make_input(f, thread, &s);
     for (size_t unit; (unit = lld_pool_next(f->pool)) < n_chunks * n_tiles;) {
         size_t first = unit / n_tiles * f->hidden_chunk;
@@ -448,7 +467,9 @@ static void logits_phase(lld_forward *f, unsigned thread)
                       .n_cols = m->config.dim,
                       .kinds = LLD_ACT_BIT(m->output.act),
                       .fine = m->output.fine,
-                      .store = f->work};
+                      .store = f->work,
+                      .layer = m->layers,
+                      .name = LLD_IMPORTANCE_OUTPUT};
     run_products(f, thread, products, 1, make_input(f, thread, &s));
 }
 

@@ -22,6 +22,7 @@
 #include <stdatomic.h>
 
 #include "attention.h"
+#include "importance.h"
 #include "model.h"
 #include "threads.h"
 
@@ -53,6 +54,7 @@ typedef struct lld_forward {
     uint32_t max_cols;     /* longest matrix row */
     uint32_t hidden_chunk; /* rows of gate and up that one unit makes */
     atomic_int *cancel;
+    lld_importance *importance; /* collects the inputs of products; NULL: nothing does */
 
     /* scratch; the first dimension is the batch's row */
     float *x;            /* (n_batch, dim) residual stream */

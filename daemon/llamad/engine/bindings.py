@@ -5,13 +5,15 @@ A thread rule: one handle is used by one thread at a time (the engine thread), e
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike, fsencode
 from types import TracebackType
 from typing import Any, Self, cast
 
 from llamad._engine import ffi, lib
 from llamad.engine.gguf_value import MetadataValue, RawEntry
+from llamad.engine.info import EngineInfo as EngineInfo
+from llamad.engine.info import ModelInfo as ModelInfo
+from llamad.engine.info import TensorInfo as TensorInfo
 from llamad.errors import ErrorKind, LlamadError
 
 Buffer = bytes | bytearray | memoryview
@@ -118,17 +120,6 @@ def _cpu_argument(cpu: str | None) -> Any:
     return ffi.NULL if cpu is None else ffi.new("char[]", cpu.encode())
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One tensor of a GGUF file; ``shape`` is as in the file, the row length first."""
-
-    name: str
-    type_name: str
-    shape: tuple[int, ...]
-    n_bytes: int
-    file_offset: int
-
-
 class _Handle:
     """A C object with an owner: closed once, and usable in a with statement."""
 
@@ -232,26 +223,6 @@ def _read_metadata(file: Any) -> dict[str, MetadataValue]:
     return {entry.key: entry.decode() for entry in _entries(file)}
 
 
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """The hyperparameters and sizes of a model; bytes and tokens."""
-
-    architecture: str
-    n_layers: int
-    dim: int
-    hidden_dim: int
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int
-    vocab_size: int
-    n_ctx_train: int
-    file_bytes: int
-    weight_bytes: int
-    streamed_bytes: int
-    kv_bytes_per_token_f16: int
-    kv_bytes_per_token_q8_0: int
-
-
 class StopFlag:
     """A flag that ends ``EngineModel.populate`` early; any thread may set it."""
 
@@ -305,19 +276,6 @@ class EngineModel(_Handle):
         locked = ffi.new("uint64_t *")
         _check(lib.lld_model_lock(self._pointer, max_bytes, locked))
         return cast(int, locked[0])
-
-
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """What an engine allocated."""
-
-    kv_bytes: int
-    scratch_bytes: int
-    kv_block_tokens: int
-    kv_blocks_total: int
-    kv_blocks_free: int
-    n_threads: int
-    kernel_set: str
 
 
 KV_TYPES: Mapping[str, int] = {"f16": lib.LLD_KV_F16, "q8_0": lib.LLD_KV_Q8_0}
@@ -408,6 +366,11 @@ class Engine(_Handle):
             raise IndexError(f"row {k} of logits was not kept")
         return cast(float, lib.lld_log_probability(row, self.vocab_size, token))
 
+    def collect(self, importance: "Importance") -> None:
+        """Add the rows of every forward from now on to sums that no other engine adds to."""
+        _check(lib.lld_engine_collect(self._pointer, importance._pointer))
+        self._importance = importance  # outlives the engine
+
     def cancel(self) -> None:
         """Make the running or next forward fail with CANCELLED. Any thread."""
         lib.lld_engine_cancel(self._pointer)
@@ -427,6 +390,36 @@ class Engine(_Handle):
     def length(self, sequence: int) -> int:
         """Return the number of tokens in a sequence."""
         return cast(int, lib.lld_sequence_length(self._pointer, sequence))
+
+
+INPUT_MATRICES: Mapping[int, tuple[str, ...]] = {
+    lib.LLD_IMPORTANCE_QKV: ("attn_q", "attn_k", "attn_v"),
+    lib.LLD_IMPORTANCE_ATTN_OUTPUT: ("attn_output",),
+    lib.LLD_IMPORTANCE_GATE_UP: ("ffn_gate", "ffn_up"),
+    lib.LLD_IMPORTANCE_DOWN: ("ffn_down",),
+}
+"""The matrices of a layer by the input that they share."""
+
+OUTPUT_INPUT: int = lib.LLD_IMPORTANCE_OUTPUT
+"""The input of the output matrix: kept rows only, in layer 0."""
+
+
+class Importance(_Handle):
+    """Sums of the squares of what the matrices of a model are multiplied with."""
+
+    def __init__(self, model: EngineModel, n_threads: int) -> None:
+        self._pointer = None
+        self._model = model  # outlives the sums
+        out = ffi.new("lld_importance **")
+        _check(lib.lld_importance_create(model._pointer, n_threads, out))
+        super().__init__(out[0], lib.lld_importance_destroy)
+
+    def read(self, layer: int, input_id: int) -> "tuple[memoryview[float], int]":
+        """Return (n_cols) float64 sums and the rows in them; no forward may be running."""
+        n_cols = lib.lld_importance_cols(self._pointer, input_id)
+        sums, n_rows = ffi.new("double[]", n_cols), ffi.new("uint64_t *")
+        _check(lib.lld_importance_read(self._pointer, layer, input_id, sums, n_cols, n_rows))
+        return memoryview(ffi.buffer(sums)).cast("d"), n_rows[0]
 
 
 class Sampler(_Handle):
