@@ -2,22 +2,24 @@
 
 One window when the text fits the context; else windows of the context's size that do not overlap,
 each scored over its second to last token. Needs memory for a few rows of logits only, whatever the
-length of the text.
+length of the text. With --compare OTHER both models score the text, and the KL divergence says how
+far MODEL's distributions are from those of OTHER, the reference (the unquantized model, say).
 """
 
 import argparse
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from llamad.engine.bindings import KV_TYPES, Engine, EngineModel
-from llamad.errors import ErrorKind, LlamadError
+from llamad.engine.bindings import KV_TYPES, EngineModel
 from llamad.text import load_tokenizer
+from llamad.tools.divergence import Divergence, measure_divergence
+from llamad.tools.scoring import mean_of_scored, scored_rows, scoring_engine
+from llamad.tools.text_file import read_text
 
 DEFAULT_CTX_SIZE = 2048  # tokens
-ROWS_A_STEP = 32  # rows of logits in memory: 16 MB for a vocabulary of 128,000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="GGUF file")
     parser.add_argument("text", metavar="TEXT", type=Path, help="UTF-8 text file")
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="OTHER",
+        help="a GGUF file with the same vocabulary: how far MODEL is from it, the reference",
+    )
     parser.add_argument("--threads", type=int, default=2, help="compute threads (default 2)")
     parser.add_argument(
         "--ctx-size",
@@ -51,23 +59,51 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the perplexity of a text; return 0."""
-    text = _read_text(arguments.text)
+    text = read_text(arguments.text)
     tokens = load_tokenizer(arguments.model).encode(text)
     with EngineModel(arguments.model) as model:
-        result = measure(
-            model,
-            tokens,
-            n_threads=arguments.threads,
-            n_ctx=arguments.ctx_size or min(DEFAULT_CTX_SIZE, model.info.n_ctx_train),
-            kv_type=arguments.kv_type,
-        )
-    if arguments.json:
-        print(json.dumps(asdict(result)))
-    else:
-        print(f"perplexity {result.perplexity:.4f}")
-        print(f"nll per token {result.nll_per_token:.6f}")
-        print(f"tokens {result.tokens}, scored {result.scored_tokens}")
+        n_ctx = arguments.ctx_size or min(DEFAULT_CTX_SIZE, model.info.n_ctx_train)
+        result: Perplexity | Divergence
+        if arguments.compare is None:
+            result = measure(
+                model,
+                tokens,
+                n_threads=arguments.threads,
+                n_ctx=n_ctx,
+                kv_type=arguments.kv_type,
+            )
+        else:
+            with EngineModel(arguments.compare) as reference:
+                result = measure_divergence(
+                    model,
+                    reference,
+                    tokens,
+                    n_threads=arguments.threads,
+                    n_ctx=n_ctx,
+                    kv_type=arguments.kv_type,
+                )
+    print(json.dumps(asdict(result)) if arguments.json else _as_text(result))
     return 0
+
+
+def _as_text(result: Perplexity | Divergence) -> str:
+    if isinstance(result, Perplexity):
+        lines = [
+            f"perplexity {result.perplexity:.4f}",
+            f"nll per token {result.nll_per_token:.6f}",
+        ]
+    else:
+        lines = [
+            f"perplexity {result.perplexity:.4f}, reference {result.reference_perplexity:.4f}",
+            f"nll per token {result.nll_per_token:.6f},"
+            f" reference {result.reference_nll_per_token:.6f},"
+            f" difference {result.nll_difference:+.6f}",
+            f"KL divergence from the reference: mean {result.mean_kl:.6f},"
+            f" maximum {result.max_kl:.6f}",
+            f"equal top tokens {100 * result.same_top:.2f} %",
+        ]
+    lines.append(f"tokens {result.tokens}, scored {result.scored_tokens}")
+    return "\n".join(lines)
 
 
 def measure(
@@ -85,52 +121,11 @@ def measure(
     """
     n_ctx = min(n_ctx, max(len(tokens), 1))
     total, scored = 0.0, 0
-    with Engine(
-        model,
-        n_threads=n_threads,
-        n_ctx=n_ctx,
-        n_batch=min(ROWS_A_STEP, n_ctx),
-        n_logits=min(ROWS_A_STEP, n_ctx),
-        kv_type=kv_type,
-        cpu=cpu,
+    with scoring_engine(
+        model, n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type, cpu=cpu
     ) as engine:
-        for start in range(0, len(tokens), n_ctx):
-            for logprob in _window_logprobs(engine, tokens[start : start + n_ctx]):
-                total -= logprob
-                scored += 1
-    if scored == 0:
-        raise LlamadError(
-            ErrorKind.INVALID,
-            "TEXT_TOO_SHORT",
-            f"text has {len(tokens)} tokens in windows of {n_ctx}, nothing to score: "
-            "at least 2 tokens in a window are needed",
-        )
-    nll = total / scored
-    if not math.isfinite(nll):
-        raise LlamadError(
-            ErrorKind.CORRUPT, "MODEL_NOT_FINITE", f"the model's log-probabilities sum to {-total}"
-        )
+        for k, token in scored_rows([engine], tokens):
+            total -= engine.log_probability(k, token)
+            scored += 1
+    nll = mean_of_scored(total, scored)
     return Perplexity(nll, math.exp(nll), len(tokens), scored)
-
-
-def _window_logprobs(engine: Engine, window: Sequence[int]) -> Iterator[float]:
-    """Yield the natural log-probability of the second to last token of a window."""
-    engine.truncate(0, 0)
-    n_inputs = len(window) - 1  # the last token predicts nothing that is scored
-    for start in range(0, n_inputs, engine.n_batch):
-        rows = range(start, min(start + engine.n_batch, n_inputs))
-        tokens = list(window[rows.start : rows.stop])
-        engine.forward(tokens, [0] * len(rows), list(rows), [1] * len(rows))
-        for k, position in enumerate(rows):
-            yield engine.log_probability(k, window[position + 1])
-
-
-def _read_text(path: Path) -> str:
-    """Return the file's text; an error names the path and the fault."""
-    try:
-        return path.read_bytes().decode("utf-8")
-    except OSError as error:
-        message = f"{path}: {error.strerror}"
-    except UnicodeDecodeError as error:
-        message = f"{path}: byte {error.start} is not UTF-8"
-    raise LlamadError(ErrorKind.INVALID, "TEXT_UNREADABLE", message)
