@@ -6,7 +6,7 @@ cannot be read counts as no limit: a missing controller is an ordinary machine.
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +37,15 @@ class Machine:
         The least of MemAvailable and the room in each cgroup above this process, where the page
         cache that a cgroup could drop counts as room.
         """
-        rooms = [_meminfo_available(self.proc / "meminfo")]
-        rooms += [_cgroup_room(folder) for folder in self._cgroups("memory")]
-        return min((room for room in rooms if room is not None), default=None)
+        return _least([self.system_room(), self.cgroup_room()])
+
+    def system_room(self) -> int | None:
+        """Return MemAvailable of the whole machine, in bytes."""
+        return _meminfo_available(self.proc / "meminfo")
+
+    def cgroup_room(self) -> int | None:
+        """Return the bytes that the cgroups above this process leave; None without a limit."""
+        return _least([_cgroup_room(folder) for folder in self._cgroups("memory")])
 
     def _cgroups(self, controller: str) -> Iterator[Path]:
         """Yield this process's folders under a controller, innermost first, v2 and v1 alike."""
@@ -56,6 +62,10 @@ class Machine:
                 yield folder
                 folder = folder.parent
             yield root
+
+
+def _least(rooms: Iterable[int | None]) -> int | None:
+    return min((room for room in rooms if room is not None), default=None)
 
 
 def _cgroup_room(folder: Path) -> int | None:

@@ -8,9 +8,12 @@ chose the coarser Q4_0 in 2026. Mixtures of experts are not covered.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
+from llamad.engine.gguf_value import MetadataValue
+
+FILE_TYPE, QUANTIZATION_VERSION = "general.file_type", "general.quantization_version"
 PLAIN_TYPES = frozenset({"F32", "F16", "BF16"})
 K_BLOCK = 256  # weights; a row of a K type is a multiple
 BLOCK = 32  # the same for the other block types
@@ -74,6 +77,27 @@ class MixedModel:
     def shares_values_widely(self) -> bool:
         """Whether this is a 70B: eight query heads share values, so that bits there cost little."""
         return self.n_layers == 80 and self.gqa > 1
+
+
+def describe_model(
+    metadata: Mapping[str, MetadataValue], tensor_names: Container[str], *, has_importance: bool
+) -> MixedModel:
+    """Return what the rules ask, from a file's metadata and the names of its tensors."""
+    n_heads = hyperparameter(metadata, "attention.head_count", 1)
+    return MixedModel(
+        n_layers=hyperparameter(metadata, "block_count", 1),
+        gqa=n_heads // hyperparameter(metadata, "attention.head_count_kv", n_heads),
+        tied_output="output.weight" not in tensor_names,
+        has_importance=has_importance,
+    )
+
+
+def hyperparameter(metadata: Mapping[str, MetadataValue], key: str, default: int) -> int:
+    """Return a positive number of the file's architecture, the first layer's if each has one."""
+    value = metadata.get(f"{metadata.get('general.architecture', '')}.{key}")
+    if isinstance(value, list) and value:
+        value = value[0]
+    return value if isinstance(value, int) and value > 0 else default
 
 
 def find_mix(name: str) -> Mix | None:

@@ -1,8 +1,9 @@
 """``llamad quantize IN OUT TYPE``: write a model with smaller weights.
 
 TYPE is a mix of llama.cpp: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q5_1, Q5_0, Q4_K_M, Q4_K_S,
-Q4_1, Q4_0, IQ4_NL, IQ4_XS, Q3_K_L, Q3_K_M, Q3_K_S or Q2_K. Reads and writes rows in pieces: memory
-for a few megabytes of weights is enough, whatever the size of the model.
+Q4_1, Q4_0, IQ4_NL, IQ4_XS, Q3_K_L, Q3_K_M, Q3_K_S or Q2_K; or auto, what
+``llamad fit`` recommends for this machine. Reads and writes rows in pieces: memory for a few
+megabytes of weights is enough, whatever the size of the model.
 """
 
 import argparse
@@ -21,23 +22,27 @@ from llamad.engine.bindings import (
     requantize,
     row_bytes,
 )
-from llamad.engine.gguf_value import MetadataValue, RawEntry, ValueType
+from llamad.engine.gguf_value import RawEntry, ValueType
 from llamad.errors import ErrorKind, LlamadError
 from llamad.models.gguf_writer import GgufWriter
 from llamad.models.imatrix import read_imatrix
 from llamad.models.quant_mix import (
+    FILE_TYPE,
     MIXES,
     PLAIN_TYPES,
+    QUANTIZATION_VERSION,
     Mix,
     MixedModel,
+    describe_model,
     find_mix,
     is_quantizable,
     tensor_type,
 )
+from llamad.tools.fit import recommended_mix
 from llamad.tools.progress import Progress
 
+AUTO = "auto"
 PIECE_BYTES = 8 << 20  # of input, and of output, in memory at a time; at least one row
-FILE_TYPE, QUANTIZATION_VERSION = "general.file_type", "general.quantization_version"
 GGML_QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION, since 2023 that of every block format
 
 Importance = Mapping[str, memoryview]  # tensor name -> (n_cols) float32
@@ -73,7 +78,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("input", metavar="IN", type=Path, help="GGUF file")
     parser.add_argument("output", metavar="OUT", type=Path, help="GGUF file to write")
-    parser.add_argument("type", metavar="TYPE", type=_mix, help="for example Q4_K_M")
+    parser.add_argument("type", metavar="TYPE", type=_mix, help="for example Q4_K_M; or auto")
     parser.add_argument("--imatrix", metavar="FILE", type=Path, help="importance matrix, GGUF")
     parser.add_argument("--pure", action="store_true", help="one type for all matrices, no mix")
     parser.add_argument(
@@ -88,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     result = quantize(
         arguments.input,
         arguments.output,
-        arguments.type,
+        arguments.type or _recommended(arguments.input),
         importance=importance,
         pure=arguments.pure,
         n_threads=arguments.threads,
@@ -117,7 +122,9 @@ def quantize(
     with GgufFile(source) as file:
         entries, metadata, tensors = file.raw_metadata(), file.metadata(), file.tensors()
         importance = importance or {}
-        plans = _plan(tensors, mix, _describe(metadata, tensors, importance), importance, pure)
+        names = {tensor.name for tensor in tensors}
+        model = describe_model(metadata, names, has_importance=bool(importance))
+        plans = _plan(tensors, mix, model, importance, pure)
         _warn(source, plans)
         with GgufWriter(target, inputs=[source]) as writer:
             _declare(writer, entries, mix, plans)
@@ -130,26 +137,6 @@ def quantize(
 
 
 # ---- what becomes of each tensor ---------------------------------------------------------------
-
-
-def _describe(
-    metadata: Mapping[str, MetadataValue], tensors: Sequence[TensorInfo], importance: Importance
-) -> MixedModel:
-    architecture = metadata.get("general.architecture", "")
-
-    def number(key: str, default: int) -> int:
-        value = metadata.get(f"{architecture}.{key}")
-        if isinstance(value, list) and value:
-            value = value[0]  # one a layer
-        return value if isinstance(value, int) and value > 0 else default
-
-    n_heads = number("attention.head_count", 1)
-    return MixedModel(
-        n_layers=number("block_count", 1),
-        gqa=n_heads // number("attention.head_count_kv", n_heads),
-        tied_output=all(tensor.name != "output.weight" for tensor in tensors),
-        has_importance=bool(importance),
-    )
 
 
 def _plan(
@@ -269,10 +256,17 @@ def _convert(
     return memoryview(out)
 
 
-def _mix(name: str) -> Mix:
+def _recommended(source: Path) -> Mix:
+    mix, reason = recommended_mix(source)
+    print(f"llamad: auto: {mix.name}: {reason}", file=sys.stderr)
+    return mix
+
+
+def _mix(name: str) -> Mix | None:
+    """Return the mix of a name; None for auto."""
     mix = find_mix(name)
-    if mix is None:
-        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(MIXES)}")
+    if mix is None and name.lower() != AUTO:
+        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(MIXES)}, {AUTO}")
     return mix
 
 

@@ -1,0 +1,152 @@
+"""``llamad fit`` on files: its sizes are those that quantize writes and the engine reads."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llamad.__main__ import main
+from llamad.engine.bindings import Engine, EngineModel
+from llamad.errors import LlamadError
+from llamad.models.fit import fit
+from llamad.models.machine import Machine
+from llamad.models.quant_mix import MIXES
+from llamad.tools import fit as tool
+from llamad.tools.quantize import quantize
+from tiny_gguf import TinyModelPath, TinySpec
+
+WIDE = TinySpec(dim=256, hidden_dim=512, n_layers=4, n_heads=4, n_kv_heads=2, weight_type="F16")
+TIED = TinySpec(weight_type="Q8_0", tied_output=True, architecture="qwen2", head_dim=40)
+
+
+def machine(tmp_path: Path, *, available_kib: int | None, cgroup_max: str = "max") -> Machine:
+    """Write the files of a machine, with this process in a v2 cgroup."""
+    proc, cgroup = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (cgroup / "a").mkdir(parents=True)
+    if available_kib is not None:
+        (proc / "meminfo").write_text(f"MemAvailable: {available_kib} kB\n")
+    (proc / "self" / "cgroup").write_text("0::/a\n")
+    (cgroup / "a" / "memory.max").write_text(f"{cgroup_max}\n")
+    (cgroup / "a" / "memory.current").write_text("0\n")
+    return Machine(proc, cgroup)
+
+
+@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize("spec", [WIDE, TIED], ids=["wide", "tied"])
+def test_sizes_are_those_of_the_written_file(
+    tiny_model_path: TinyModelPath, tmp_path: Path, spec: TinySpec, mix: str
+) -> None:
+    source, target = tiny_model_path(spec), tmp_path / "out.gguf"
+    expected = {item.name: item for item in fit(tool.read_shape(source), 1 << 32).mixes}[mix]
+    quantize(source, target, MIXES[mix])
+    assert expected.file_bytes == target.stat().st_size
+    with EngineModel(target) as model:
+        assert expected.streamed_bytes == model.info.streamed_bytes
+
+
+@pytest.mark.parametrize("spec", [WIDE, TIED], ids=["wide", "tied"])
+def test_cache_and_scratch_are_those_of_the_engine(
+    tiny_model_path: TinyModelPath, spec: TinySpec
+) -> None:
+    path = tiny_model_path(spec)
+    shape = tool.read_shape(path)
+    with EngineModel(path) as model:
+        assert shape.kv_bytes("f16", 1) == model.info.kv_bytes_per_token_f16
+        assert shape.kv_bytes("q8_0", 1) == model.info.kv_bytes_per_token_q8_0
+        with Engine(model, n_threads=4, n_ctx=512, n_batch=256, n_logits=12) as engine:
+            allocated = engine.info.scratch_bytes
+    assert abs(shape.scratch_bytes() - allocated) < 4 << 20
+
+
+def test_json_for_another_machine(
+    tiny_model_path: TinyModelPath, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", str(tiny_model_path(WIDE)), "--memory", "4GiB", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["budget_bytes"] == (4096 - 614) << 20
+    assert report["memory"]["machine"] == 4 << 30
+    assert list(report["bandwidth_bytes_per_second"]) == ["Pi 4", "Pi 5"]
+    assert {mix["name"] for mix in report["mixes"]} == set(MIXES)
+    assert report["kv_bytes"]["512"]["f16"] == 512 * 4 * 2 * 2 * 64 * 2
+    assert report["recommendation"]["mix"] == "Q4_K_M"
+    assert report["source_types"] == []
+
+
+def test_the_table_has_a_line_for_each_mix_and_a_speed_of_this_machine(
+    tiny_model_path: TinyModelPath, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", str(tiny_model_path(WIDE))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("mix ") and line.endswith("  here")]
+    assert {line.split()[0] for line in lines if line} >= set(MIXES)
+    assert lines[-1].startswith("take Q4_K_M with a q8_0 KV cache of 512 tokens: the smallest mix")
+
+
+def test_a_quantized_source_is_mentioned(
+    tiny_model_path: TinyModelPath, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", str(tiny_model_path(TIED)), "--memory", "4GB"]) == 0
+    assert "Q8_0 inside: quantizing again loses more" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("cgroup_max", "budget", "cgroup"),
+    [("max", 3 << 30, None), (str(1 << 30), 1 << 30, 1 << 30)],
+)
+def test_the_budget_is_the_least_of_memory_and_cgroup(
+    tmp_path: Path, cgroup_max: str, budget: int, cgroup: int | None
+) -> None:
+    memory = tool.memory_here(machine(tmp_path, available_kib=3 << 20, cgroup_max=cgroup_max))
+    assert (memory.budget, memory.available, memory.cgroup) == (budget, 3 << 30, cgroup)
+
+
+def test_an_unknown_memory_asks_for_the_option(tmp_path: Path) -> None:
+    with pytest.raises(LlamadError, match="give --memory"):
+        tool.memory_here(machine(tmp_path, available_kib=None))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--memory", "much"], "'much' is no memory size"),
+        (["--memory", "500M"], "not more than the 614 MiB"),
+        (["--ctx-size", "0"], "'0' tokens: 1 to"),
+    ],
+)
+def test_wrong_usage_is_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["fit", "model.gguf", *arguments])
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_quantize_auto_takes_the_recommendation_and_says_so(
+    tiny_model_path: TinyModelPath,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source, target, named = tiny_model_path(WIDE), tmp_path / "out.gguf", tmp_path / "named.gguf"
+    roomy = machine(tmp_path, available_kib=1 << 20)
+    monkeypatch.setattr(tool, "Machine", lambda: roomy)
+    assert main(["quantize", str(source), str(target), "auto"]) == 0
+    assert capsys.readouterr().err.startswith("llamad: auto: Q4_K_M: the smallest mix that loses")
+    quantize(source, named, MIXES["Q4_K_M"])
+    assert target.read_bytes() == named.read_bytes()
+
+
+def test_quantize_auto_writes_nothing_where_nothing_fits(
+    tiny_model_path: TinyModelPath,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source, target = tiny_model_path(WIDE), tmp_path / "out.gguf"
+    small = machine(tmp_path, available_kib=32 << 10)
+    monkeypatch.setattr(tool, "Machine", lambda: small)
+    assert main(["quantize", str(source), str(target), "auto"]) == 1
+    assert "no mix of useful quality stays in memory" in capsys.readouterr().err
+    assert not target.exists()

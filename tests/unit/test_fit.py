@@ -1,0 +1,129 @@
+"""The arithmetic of ``llamad fit``: what it recommends for known machines, and why."""
+
+import math
+
+import pytest
+
+from llamad.engine.bindings import TensorInfo
+from llamad.engine.gguf_value import RawEntry, ValueType, encode_scalar
+from llamad.errors import LlamadError
+from llamad.models.fit import SYSTEM_BYTES, Fit, ModelShape, describe_shape, fit
+
+MIB, GIB = 1 << 20, 1 << 30
+
+
+def number(key: str, value: int) -> RawEntry:
+    kind = ValueType.UINT32
+    return RawEntry(key, kind, kind, 1, encode_scalar(value, kind))
+
+
+def text(key: str, value: str) -> RawEntry:
+    return RawEntry(key, ValueType.STRING, ValueType.STRING, 1, value.encode())
+
+
+def llama_7b() -> ModelShape:
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (4096, 32000)}
+    for layer in range(32):
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            shapes[f"blk.{layer}.{name}.weight"] = (4096, 4096)
+        shapes[f"blk.{layer}.ffn_gate.weight"] = shapes[f"blk.{layer}.ffn_up.weight"] = (
+            4096,
+            11008,
+        )
+        shapes[f"blk.{layer}.ffn_down.weight"] = (11008, 4096)
+        shapes[f"blk.{layer}.attn_norm.weight"] = shapes[f"blk.{layer}.ffn_norm.weight"] = (4096,)
+    shapes |= {"output_norm.weight": (4096,), "output.weight": (4096, 32000)}
+    entries = [
+        text("general.architecture", "llama"),
+        number("llama.block_count", 32),
+        number("llama.attention.head_count", 32),
+        number("llama.context_length", 2048),
+    ]
+    return describe_shape(entries, [tensor(name, shape) for name, shape in shapes.items()])
+
+
+def tensor(name: str, shape: tuple[int, ...]) -> TensorInfo:
+    type_name, size = ("F32", 4) if len(shape) == 1 else ("F16", 2)
+    return TensorInfo(name, type_name, shape, size * math.prod(shape), 0)
+
+
+def fit_machine(memory: int, context: int | None = None) -> Fit:
+    return fit(llama_7b(), memory - SYSTEM_BYTES, context=context)
+
+
+@pytest.mark.parametrize(
+    ("memory", "context", "mix"),
+    [
+        (4 * GIB, None, "Q3_K_M"),
+        (4 * GIB, 1024, "Q3_K_S"),  # the cache takes what the better mix needs
+        (4_000_000_000, None, "Q3_K_S"),
+        (8 * GIB, None, "Q4_K_M"),
+        (8_000_000_000, 2048, "Q4_K_M"),
+        (64 * GIB, None, "Q4_K_M"),  # more bits only cost speed
+    ],
+)
+def test_the_recommendation_for_llama_7b(memory: int, context: int | None, mix: str) -> None:
+    advice = fit_machine(memory, context).recommendation
+    assert advice.mix == mix
+    assert advice.context == context or 512 <= advice.context <= 2048
+
+
+def test_the_reason_names_the_loss_and_what_the_next_mix_lacks() -> None:
+    reason = fit_machine(4 * GIB).recommendation.reason
+    assert "+0.25 perplexity" in reason
+    assert "Q3_K_L lacks 1" in reason
+    assert "a model of half the size" in reason
+    assert "half the size" not in fit_machine(8 * GIB).recommendation.reason
+
+
+def test_where_nothing_fits_nothing_is_recommended() -> None:
+    advice = fit_machine(2 * GIB).recommendation
+    assert (advice.mix, advice.context) == (None, 0)
+    assert "the smallest, Q3_K_S, lacks 16" in advice.reason
+
+
+def test_one_byte_less_than_needed_is_too_little() -> None:
+    shape = llama_7b()
+    result = fit(shape, 64 * GIB)
+    sizes = {mix.name: mix.file_bytes for mix in result.mixes}
+    fixed = result.margin_bytes + result.scratch_bytes + shape.kv_bytes("q8_0", 512)
+    assert fit(shape, fixed + sizes["Q4_K_M"]).recommendation.mix == "Q4_K_M"
+    assert fit(shape, fixed + sizes["Q4_K_M"] - 1).recommendation.mix == "Q4_K_S"
+
+
+@pytest.mark.parametrize(("kv_type", "kib_a_token"), [("f16", 512), ("q8_0", 272)])
+def test_the_kv_cache_of_llama_7b(kv_type: str, kib_a_token: int) -> None:
+    result = fit_machine(4 * GIB)
+    assert {n: kv[kv_type] for n, kv in result.kv_bytes.items()} == {
+        n: kib_a_token * 1024 * n for n in (512, 1024, 2048, 4096)
+    }
+
+
+def test_published_sizes_and_speeds() -> None:
+    """Files of LLaMA-7B in GiB as llama.cpp's quantize printed them; 4.5 GB/s / bytes streamed."""
+    mixes = {mix.name: mix for mix in fit_machine(4 * GIB).mixes}
+    published = {"Q3_K_S": 2.75, "Q3_K_M": 3.07, "Q4_0": 3.56, "Q4_K_M": 3.80, "Q6_K": 5.15}
+    for name, gib in published.items():
+        assert mixes[name].file_bytes / GIB == pytest.approx(gib, rel=0.01), name
+    assert mixes["Q4_0"].tokens_per_second["Pi 4"] == pytest.approx(1.20, abs=0.02)
+    assert mixes["Q3_K_S"].tokens_per_second["Pi 5"] == pytest.approx(3.6, abs=0.1)
+    assert mixes["IQ4_XS"].perplexity_loss is None
+
+
+def test_the_resident_context_is_what_is_left_and_at_most_the_trained() -> None:
+    shape = llama_7b()
+    mixes = {mix.name: mix for mix in fit_machine(4 * GIB).mixes}
+    assert mixes["Q4_0"].resident_context == {"f16": 0, "q8_0": 0}
+    left = 4 * GIB - SYSTEM_BYTES - 64 * MIB - shape.scratch_bytes() - mixes["Q3_K_M"].file_bytes
+    assert mixes["Q3_K_M"].resident_context["f16"] == left // (512 << 10) // 32 * 32
+    assert fit_machine(64 * GIB).mixes[-1].resident_context == {"f16": 2048, "q8_0": 2048}
+
+
+def test_a_context_beyond_the_trained_is_refused() -> None:
+    with pytest.raises(LlamadError, match="more than the model's context of 2048"):
+        fit_machine(8 * GIB, 4096)
+
+
+def test_a_file_without_attention_is_refused() -> None:
+    with pytest.raises(LlamadError, match=r"no matrix blk\.0\.attn_q\.weight"):
+        describe_shape([], [tensor("token_embd.weight", (64, 300))])
