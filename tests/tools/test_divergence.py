@@ -1,6 +1,8 @@
 """``llamad perplexity --compare``: against the library's logits of both models."""
 
 import json
+import math
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from engine.feeding import random_tokens
 from llamad.__main__ import main
 from llamad.engine import Model
-from llamad.engine.bindings import EngineModel
+from llamad.engine.bindings import EngineModel, GgufFile
 from llamad.errors import LlamadError
 from llamad.tools import perplexity
 from llamad.tools.divergence import measure_divergence
@@ -93,6 +95,27 @@ def test_another_vocabulary_is_refused(
     ):
         measure_divergence(model, reference, [1, 2, 3], n_threads=1, n_ctx=40)
     assert caught.value.reason == "VOCABULARY_MISMATCH"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("broken", [0, 1], ids=["model", "reference"])
+def test_weights_that_are_no_numbers_are_an_error(
+    tiny_model_path: TinyModelPath, tmp_path: Path, broken: int
+) -> None:
+    path = tmp_path / "broken.gguf"
+    content = bytearray(tiny_model_path(PLAIN).read_bytes())
+    with GgufFile(tiny_model_path(PLAIN)) as file:
+        [norm] = [tensor for tensor in file.tensors() if tensor.name == "output_norm.weight"]
+    content[norm.file_offset : norm.file_offset + 4] = struct.pack("<f", math.nan)
+    path.write_bytes(content)
+    paths = [path, tiny_model_path(PLAIN)]
+    with (
+        EngineModel(paths[broken]) as model,
+        EngineModel(paths[1 - broken]) as reference,
+        pytest.raises(LlamadError) as caught,
+    ):
+        measure_divergence(model, reference, [1, 2, 3], n_threads=1, n_ctx=40)
+    assert caught.value.reason == "MODEL_NOT_FINITE"
 
 
 def test_nothing_to_score_is_an_error(tiny_model_path: TinyModelPath) -> None:

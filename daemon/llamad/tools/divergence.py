@@ -96,8 +96,9 @@ def _require_same_vocabulary(model: EngineModel, reference: EngineModel) -> None
 
 
 def _log_softmax(engine: Engine, k: int) -> NDArray[np.float64]:
-    """Return kept row k as natural log-probabilities, (vocab_size)."""
+    """Return kept row k as natural log-probabilities, (vocab_size); NaN where no number is."""
     logits = np.asarray(engine.logits(k), dtype=np.float64)
-    shifted = logits - logits.max()
-    result: NDArray[np.float64] = shifted - math.log(float(np.exp(shifted).sum()))
+    with np.errstate(invalid="ignore"):  # infinite logits: the sum of what is scored tells
+        shifted = logits - logits.max()
+        result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
     return result
