@@ -18,7 +18,7 @@ from llamad import __version__
 from llamad.errors import LlamadError
 
 # Modules of llamad.tools: add_parser(subparsers).
-TOOLS = ("inspect", "convert", "quantize", "fit", "perplexity", "bench")
+TOOLS = ("inspect", "convert", "quantize", "imatrix", "fit", "perplexity", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

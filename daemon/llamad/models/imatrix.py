@@ -1,20 +1,68 @@
 """Importance matrices: how much each column of a weight matrix matters, measured over a text.
 
-Reads the GGUF form that ``llama-imatrix`` writes: for a matrix NAME the float32 tensors
+Reads and writes the GGUF form of ``llama-imatrix``: for a matrix NAME the float32 tensors
 ``NAME.in_sum2`` (n_cols), the sums of the squares of each input, and ``NAME.counts`` (1), over how
 many tokens. Does not measure.
 """
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from llamad.engine.bindings import GgufFile, TensorInfo
+from llamad.engine.gguf_value import ValueType
 from llamad.errors import ErrorKind, LlamadError
+from llamad.models.gguf_writer import GgufWriter
 
 SUMS, COUNTS = ".in_sum2", ".counts"
+
+
+@dataclass(frozen=True, slots=True)
+class InputSums:
+    """What was measured of one matrix; sums: (n_cols), over n_rows rows of its input."""
+
+    matrix: str
+    sums: Sequence[float]
+    n_rows: int
+
+
+def write_imatrix(
+    path: Path,
+    matrices: Sequence[InputSums],
+    *,
+    dataset: str,
+    n_chunks: int,
+    chunk_size: int,
+    inputs: Iterable[Path] = (),
+) -> None:
+    """Write sums measured over n_chunks pieces of chunk_size tokens of a dataset.
+
+    inputs: files that must not be replaced. Raises LlamadError, which names the path or the matrix;
+    then no file is left.
+    """
+    with GgufWriter(path, inputs=inputs) as writer:
+        writer.add("general.type", "imatrix", ValueType.STRING)
+        writer.add_array("imatrix.datasets", [dataset], ValueType.STRING)
+        writer.add("imatrix.chunk_count", n_chunks, ValueType.UINT32)
+        writer.add("imatrix.chunk_size", chunk_size, ValueType.UINT32)
+        for matrix in matrices:
+            writer.add_tensor(matrix.matrix + SUMS, "F32", (len(matrix.sums),))
+            writer.add_tensor(matrix.matrix + COUNTS, "F32", (1,))
+        writer.begin()
+        for matrix in matrices:
+            sums = array("f", matrix.sums)
+            if not all(map(math.isfinite, sums)):
+                raise LlamadError(
+                    ErrorKind.CORRUPT,
+                    "MODEL_NOT_FINITE",
+                    f"the squares of the inputs of {matrix.matrix} sum to no finite number",
+                )
+            writer.write(sums.tobytes())
+            writer.write(array("f", [matrix.n_rows]).tobytes())
+        writer.finish()
 
 
 def read_imatrix(path: Path) -> Mapping[str, memoryview]:

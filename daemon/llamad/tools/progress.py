@@ -1,4 +1,7 @@
-"""A line of progress on a terminal: share done, rate, time left. Silent anywhere else."""
+"""A line of progress on a terminal: share done, rate, time left. Silent anywhere else.
+
+Work is counted in bytes and shown in MB, unless the caller names another unit.
+"""
 
 import sys
 import time
@@ -8,30 +11,33 @@ from typing import Self, TextIO
 
 REDRAW_SECONDS = 0.2
 UNIT = 1e6  # bytes of a MB
+MEGABYTES = ("MB", UNIT)  # a unit: its name, and how much of the work it is
 
 
 class Progress:
-    """Progress through total_bytes of input; a context manager that clears its line at the end."""
+    """Progress through total of work; a context manager that clears its line at the end."""
 
     def __init__(
         self,
-        total_bytes: int,
+        total: int,
         *,
+        unit: tuple[str, float] = MEGABYTES,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._visible = self._stream.isatty()
         self._clock = clock
-        self._total_bytes = total_bytes
-        self._done_bytes = 0
+        self._unit_name, self._unit = unit
+        self._total = total
+        self._done = 0
         self._started = clock()
         self._drawn = self._started
         self._width = 0
 
-    def advance(self, n_bytes: int, label: str) -> None:
-        """Count n_bytes as done; label: what is worked on."""
-        self._done_bytes += n_bytes
+    def advance(self, amount: int, label: str) -> None:
+        """Count an amount of the work as done; label: what is worked on."""
+        self._done += amount
         now = self._clock()
         if self._visible and now - self._drawn >= REDRAW_SECONDS:
             self._drawn = now
@@ -39,14 +45,18 @@ class Progress:
 
     @property
     def bytes_per_second(self) -> float:
-        """The mean rate so far."""
-        return self._done_bytes / max(self._clock() - self._started, 1e-9)
+        """The mean rate so far, of work that is counted in bytes."""
+        return self._rate()
+
+    def _rate(self) -> float:
+        return self._done / max(self._clock() - self._started, 1e-9)
 
     def _draw(self, label: str) -> None:
-        rate = self.bytes_per_second
-        left = (self._total_bytes - self._done_bytes) / rate if rate > 0 else 0.0
-        share = 100 * self._done_bytes / max(self._total_bytes, 1)
-        line = f"{share:3.0f} %  {rate / UNIT:.0f} MB/s  {_duration(left)} left  {label}"
+        rate = self._rate()
+        left = (self._total - self._done) / rate if rate > 0 else 0.0
+        share = 100 * self._done / max(self._total, 1)
+        speed = f"{rate / self._unit:.0f} {self._unit_name}/s"
+        line = f"{share:3.0f} %  {speed}  {_duration(left)} left  {label}"
         self._stream.write("\r" + line.ljust(self._width))
         self._stream.flush()
         self._width = len(line)
