@@ -148,5 +148,5 @@ def test_quantize_auto_writes_nothing_where_nothing_fits(
     small = machine(tmp_path, available_kib=32 << 10)
     monkeypatch.setattr(tool, "Machine", lambda: small)
     assert main(["quantize", str(source), str(target), "auto"]) == 1
-    assert "no mix of useful quality stays in memory" in capsys.readouterr().err
+    assert "no mix of known quality stays in memory" in capsys.readouterr().err
     assert not target.exists()

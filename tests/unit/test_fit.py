@@ -91,6 +91,16 @@ def test_one_byte_less_than_needed_is_too_little() -> None:
     assert fit(shape, fixed + sizes["Q4_K_M"] - 1).recommendation.mix == "Q4_K_S"
 
 
+def test_what_nobody_measured_is_listed_but_never_recommended() -> None:
+    shape = llama_7b()
+    result = fit(shape, 64 * GIB)
+    [q2_k] = [mix for mix in result.mixes if mix.name == "Q2_K"]
+    needed = result.margin_bytes + result.scratch_bytes + shape.kv_bytes("q8_0", 512)
+    tight = fit(shape, needed + q2_k.file_bytes)
+    assert [mix.name for mix in tight.mixes if mix.resident_context["q8_0"]] == ["Q2_K"]
+    assert (q2_k.perplexity_loss, tight.recommendation.mix) == (None, None)
+
+
 @pytest.mark.parametrize(("kv_type", "kib_a_token"), [("f16", 512), ("q8_0", 272)])
 def test_the_kv_cache_of_llama_7b(kv_type: str, kib_a_token: int) -> None:
     result = fit_machine(4 * GIB)

@@ -30,18 +30,17 @@ SYSTEM_BYTES = 614 * MIB
 
 # Added perplexity of LLaMA-7B on wikitext-2 (5.9066 in F16), as llama.cpp's quantize printed it in
 # 2023; first measured in https://github.com/ggml-org/llama.cpp/pull/1684. Other models lose
-# otherwise, small ones more; the order stays.
+# otherwise, small ones more; the order stays. Mixes without a figure are never recommended: the
+# IQ4s, and Q2_K, which was larger then (2.63 GiB, +0.6717) and loses more today.
 LOSS_SOURCE = "LLaMA-7B on wikitext-2, llama.cpp pull request 1684 and its later figures"
 F16_PERPLEXITY = 5.9066
 PERPLEXITY_LOSS: Mapping[str, float] = {
     "F32": 0.0, "F16": 0.0, "BF16": 0.0, "Q8_0": 0.0004, "Q6_K": 0.0008, "Q5_K_M": 0.0122,
     "Q5_1": 0.0349, "Q5_K_S": 0.0400, "Q4_K_M": 0.0532, "Q5_0": 0.0683, "Q4_K_S": 0.0992,
     "Q4_1": 0.1585, "Q3_K_L": 0.1764, "Q4_0": 0.2166, "Q3_K_M": 0.2496, "Q3_K_S": 0.5551,
-    "Q2_K": 0.6717,
 }  # fmt: skip
 SMALL_LOSS = 0.01 * F16_PERPLEXITY  # below it a larger file is only slower
 LARGE_LOSS = 0.02 * F16_PERPLEXITY  # from it on a smaller model is worth a thought
-NEVER_ADVISED = frozenset({"Q2_K"})  # 4 % smaller than Q3_K_S for a fifth more loss
 
 # Bytes per second that decoding can read, by board.
 BOARD_BANDWIDTH: Mapping[str, float] = {"Pi 4": 4.5e9, "Pi 5": 10.5e9}
@@ -96,7 +95,7 @@ class MixFit:
     file_bytes: int
     streamed_bytes: int  # read for one decoded token
     bits_per_weight: float
-    perplexity_loss: float | None  # of LLaMA-7B; None: nobody published it
+    perplexity_loss: float | None  # of LLaMA-7B; None: unknown
     resident_context: Mapping[str, int]  # KV type -> tokens beside the whole file, as trained
     tokens_per_second: Mapping[str, float]  # machine -> bandwidth / streamed_bytes
 
@@ -273,11 +272,7 @@ def _recommend(
 ) -> Recommendation:
     """Take the smallest mix that loses little; where none of those fits, the one losing least."""
     needed = context or min(LEAST_CONTEXT, shape.n_ctx_train)
-    losses = {
-        mix.name: mix.perplexity_loss
-        for mix in mixes
-        if mix.perplexity_loss is not None and mix.name not in NEVER_ADVISED
-    }
+    losses = {mix.name: mix.perplexity_loss for mix in mixes if mix.perplexity_loss is not None}
     known = [mix for mix in mixes if mix.name in losses]
     fitting = [mix for mix in known if mix.resident_context["q8_0"] >= needed]
     kv_bytes = shape.kv_bytes("q8_0", _padded(needed, KV_BLOCK_TOKENS))
@@ -287,7 +282,7 @@ def _recommend(
         return Recommendation(
             None,
             0,
-            f"no mix of useful quality stays in memory with {needed} tokens of context: the"
+            f"no mix of known quality stays in memory with {needed} tokens of context: the"
             f" smallest, {least.name}, lacks {lacking} MiB; take a smaller model",
         )
     good = [mix for mix in fitting if losses[mix.name] < SMALL_LOSS]
