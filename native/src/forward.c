@@ -132,15 +132,6 @@ static void make_attended_row(lld_forward *f, size_t row, const float *weight, f
         memcpy(values, f->attended + row * n, n * sizeof *values);
 }
 
-/* Show columns of a row of an input to the collector, if there is one. */
-static void collect(const lld_forward *f, unsigned thread, const lld_layer *layer,
-                    lld_importance_input input, size_t first_col, const float *values, size_t n)
-{
-    if (f->importance != NULL)
-        lld_importance_add(f->importance, thread, (uint32_t)(layer - f->model->layers), input,
-                           first_col, values, n);
-}
-
 /* Quantize columns [first_col, first_col + n) of a row; in two levels if `fine`. */
 static void quantize_columns(const lld_forward *f, unsigned thread, lld_act_kind kind,
                              lld_input *input, size_t row, size_t first_col, const float *values,
@@ -182,7 +173,9 @@ static void make_input_row(lld_forward *f, unsigned thread, const source *s, lld
                            size_t row, float *values)
 {
     s->make_row(f, row, s->weight, values);
-    if (s->n_rows > 1 || thread == 0) collect(f, thread, s->layer, s->name, 0, values, s->n_cols);
+    if (s->n_rows > 1 || thread == 0) /* each thread makes a single row, one counts it */
+        lld_importance_add(f->importance, thread, (uint32_t)(s->layer - f->model->layers), s->name,
+                           0, values, s->n_cols);
     for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++)
         if ((s->kinds & LLD_ACT_BIT(kind)) != 0)
             quantize_columns(f, thread, kind, input, row, 0, values, s->n_cols,
@@ -415,7 +408,8 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
         size_t row = first_col + c;
         float *gate = t->gate + c * n;
         f->kernels->silu_mul(gate, t->up + c * n, n);
-        collect(f, thread, l, LLD_IMPORTANCE_DOWN, first, gate, n);
+        lld_importance_add(f->importance, thread, (uint32_t)(l - f->model->layers),
+                           LLD_IMPORTANCE_DOWN, first, gate, n);
         if (l->w_down.act == LLD_ACT_F32)
             memcpy(f->hidden + row * l->w_down.n_cols + first, gate, n * sizeof *gate);
         else
