@@ -87,7 +87,7 @@ C_LAYERS: tuple[tuple[str, ...], ...] = (
     ("kernels", "kernels_*", "matmul_*", "attn_*"),
     ("config", "file", "acts", "rope", "model", "kv_cache", "attention"),
     ("residency", "bandwidth", "importance"),
-    ("forward", "sampler", "candidates"),
+    ("forward", "product", "sampler", "candidates"),
     ("engine",),
 )
 

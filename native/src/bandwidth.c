@@ -31,9 +31,9 @@ static uint64_t sum_unit(const uint8_t *bytes, size_t size)
 static void scan_thread(void *argument, unsigned thread)
 {
     scan *s = argument;
-    (void)thread;
-    for (size_t at; (at = lld_pool_next(s->pool) * UNIT_BYTES) < s->size;) {
-        size_t left = s->size - at;
+    size_t n_units = (s->size + UNIT_BYTES - 1) / UNIT_BYTES;
+    for (size_t unit; (unit = lld_pool_next(s->pool, thread, n_units)) < n_units;) {
+        size_t at = unit * UNIT_BYTES, left = s->size - at;
         atomic_fetch_add(&s->sum, sum_unit(s->bytes + at, left < UNIT_BYTES ? left : UNIT_BYTES));
     }
 }

@@ -1,30 +1,10 @@
 /* forward.c - see forward.h. Every function that takes `thread` runs on all threads at once. */
-#include "forward.h"
+#include "product.h"
 
 #include <string.h>
 
 #include "rope.h"
 #include "status.h"
-
-enum {
-    TILE_COLS = 128,        /* rows of the batch that one unit of a matrix product takes */
-    CHUNK_BYTES = 32 << 10, /* of weights that one unit reads, about */
-    CHUNK_ROWS_STEP = 16,
-    CHUNK_ROWS_MAX = 256
-};
-
-/* One matrix product of a phase: out[row] = matrix * x[row] (+ bias), added to `residual` if there
- * is one. */
-typedef struct {
-    const lld_matrix *matrix;
-    const float *bias; /* (n_rows) or NULL */
-    float *out;        /* (batch, n_rows) */
-    float *residual;   /* (batch, n_rows) or NULL */
-} product;
-
-static size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
-
-static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
@@ -45,12 +25,12 @@ static lld_act_kinds kinds_of(const lld_model *m, lld_act_kinds *down)
 static void take_thread(lld_arena *arena, const lld_forward *f, lld_act_kinds kinds,
                         lld_thread_scratch *t)
 {
-    size_t tile = max_size(2, min_size(TILE_COLS, f->n_batch));
+    size_t tile = lld_max_size(2, lld_min_size(LLD_TILE_COLS, f->n_batch));
     t->matmul = lld_arena_take(arena, lld_kernels_scratch_bytes(f->max_cols), 1);
     t->row = lld_arena_take(arena, f->max_cols, sizeof *t->row);
     lld_acts_take(arena, kinds, 2, f->max_cols, t->forms);
     t->rest = lld_arena_take(arena, f->max_cols, sizeof *t->rest);
-    t->correction = lld_arena_take(arena, tile * CHUNK_ROWS_MAX, sizeof *t->correction);
+    t->correction = lld_arena_take(arena, tile * LLD_CHUNK_ROWS_MAX, sizeof *t->correction);
     t->gate = lld_arena_take(arena, tile * f->hidden_chunk, sizeof *t->gate);
     t->up = lld_arena_take(arena, tile * f->hidden_chunk, sizeof *t->up);
     lld_attention_scratch_take(arena, &f->attention, &t->attention);
@@ -62,9 +42,9 @@ void lld_forward_take(lld_arena *arena, lld_forward *f, uint32_t n_ctx)
     size_t rows = f->n_batch, n_q = (size_t)c->n_heads * c->head_dim,
            n_kv = (size_t)c->n_kv_heads * c->head_dim;
     lld_act_kinds down, kinds = kinds_of(f->model, &down);
-    size_t input_cols = max_size(c->dim, n_q);
+    size_t input_cols = lld_max_size(c->dim, n_q);
 
-    f->max_cols = (uint32_t)max_size(input_cols, c->hidden_dim);
+    f->max_cols = (uint32_t)lld_max_size(input_cols, c->hidden_dim);
     f->hidden_chunk = (down & LLD_ACT_BIT(LLD_ACT_Q8K)) != 0 ? LLD_QK_K : 2 * LLD_QK;
     f->attention.kernels = f->kernels;
     f->attention.cache = f->cache;
@@ -105,10 +85,7 @@ void lld_forward_prepare(lld_forward *f)
         lld_rope_frequencies(&f->model->config, f->model->rope_factors, f->frequencies);
 }
 
-/* ---- inputs of matrix products --------------------------------------------------------------- */
-
-/* Makes one row of a product's input: values: (n_cols). */
-typedef void (*make_row_fn)(lld_forward *f, size_t row, const float *weight, float *values);
+/* ---- rows of products' inputs ---------------------------------------------------------------- */
 
 static void make_normed_row(lld_forward *f, size_t row, const float *weight, float *values)
 {
@@ -132,179 +109,13 @@ static void make_attended_row(lld_forward *f, size_t row, const float *weight, f
         memcpy(values, f->attended + row * n, n * sizeof *values);
 }
 
-/* Quantize columns [first_col, first_col + n) of a row; in two levels if `fine`. */
-static void quantize_columns(const lld_forward *f, unsigned thread, lld_act_kind kind,
-                             lld_input *input, size_t row, size_t first_col, const float *values,
-                             size_t n, bool fine)
-{
-    float *rest = f->threads[thread].rest;
-    lld_acts_quantize(f->kernels, kind, &input->forms[kind], row, first_col, values, n);
-    if (!fine || kind == LLD_ACT_F32) return;
-    lld_acts_rest(kind, &input->forms[kind], row, first_col, values, n, rest);
-    lld_acts_quantize(f->kernels, kind, &input->fine[kind], row, first_col, rest, n);
-}
-
-/* Give an input the shape (n_rows, n_cols) within the room it was taken with. */
-static void shape_input(lld_input *input, size_t n_rows, size_t n_cols, const float *f32)
-{
-    for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++) {
-        lld_acts *const levels[] = {&input->forms[kind], &input->fine[kind]};
-        for (int i = 0; i < 2; i++) {
-            levels[i]->n_rows = n_rows;
-            levels[i]->n_cols = n_cols;
-            levels[i]->f32 = f32;
-        }
-    }
-}
-
-/* What a phase multiplies: how a row is made, and what the products need of it. */
-typedef struct {
-    make_row_fn make_row;
-    const float *weight; /* of the norm, or NULL */
-    size_t n_rows, n_cols;
-    lld_act_kinds kinds;
-    bool fine;    /* every row in two levels; else only those at position 0 */
-    float *store; /* (n_rows, n_cols) float32, for rows that threads share */
-    const lld_layer *layer;
-    lld_importance_input name; /* of the input, in its layer */
-} source;
-
-static void make_input_row(lld_forward *f, unsigned thread, const source *s, lld_input *input,
-                           size_t row, float *values)
-{
-    s->make_row(f, row, s->weight, values);
-    if (s->n_rows > 1 || thread == 0) /* each thread makes a single row, one counts it */
-        lld_importance_add(f->importance, thread, (uint32_t)(s->layer - f->model->layers), s->name,
-                           0, values, s->n_cols);
-    for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++)
-        if ((s->kinds & LLD_ACT_BIT(kind)) != 0)
-            quantize_columns(f, thread, kind, input, row, 0, values, s->n_cols,
-                             s->fine || f->positions[row] == 0);
-}
-
-/* One row: each thread its own, no barrier. More: threads share the rows, then meet. */
-static const lld_input *make_input(lld_forward *f, unsigned thread, const source *s)
-{
-    lld_thread_scratch *t = &f->threads[thread];
-    if (s->n_rows == 1) {
-        memcpy(t->input.forms, t->forms, sizeof t->forms);
-        shape_input(&t->input, 1, s->n_cols, t->row);
-        for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++)
-            t->input.fine[kind] = lld_acts_rows(&t->input.forms[kind], 1, 1);
-        t->input.pair = true;
-        make_input_row(f, thread, s, &t->input, 0, t->row);
-        return &t->input;
-    }
-    t->input = f->input;
-    shape_input(&t->input, s->n_rows, s->n_cols, s->store);
-    for (size_t row; (row = lld_pool_next(f->pool)) < s->n_rows;)
-        make_input_row(f, thread, s, &t->input, row, s->store + row * s->n_cols);
-    lld_pool_barrier(f->pool);
-    return &t->input;
-}
-
-/* ---- matrix products ------------------------------------------------------------------------- */
-
-static size_t chunk_rows(const lld_forward *f, const lld_matrix *m)
-{
-    size_t by_bytes = CHUNK_BYTES / m->row_bytes, by_threads = m->n_rows / (4 * f->n_threads);
-    size_t rows = min_size(min_size(by_bytes, by_threads), CHUNK_ROWS_MAX) / CHUNK_ROWS_STEP *
-                  CHUNK_ROWS_STEP;
-    return rows == 0 ? CHUNK_ROWS_STEP : rows;
-}
-
-static size_t divide_up(size_t n, size_t by) { return (n + by - 1) / by; }
-
-static void multiply(lld_forward *f, unsigned thread, const lld_matrix *m, size_t first_row,
-                     size_t n_rows, const lld_acts *x, float *out, size_t out_stride)
-{
-    f->kernels->matmul[m->type](out, out_stride, m->data + first_row * m->row_bytes, m->row_bytes,
-                                n_rows, x, f->threads[thread].matmul);
-}
-
-/* Add the product of n rows of the second level to out: (n, out_stride). */
-static void add_fine_product(lld_forward *f, unsigned thread, const lld_matrix *m, size_t first_row,
-                             size_t n_rows, const lld_acts *fine, float *out, size_t out_stride)
-{
-    float *correction = f->threads[thread].correction;
-    multiply(f, thread, m, first_row, n_rows, fine, correction, n_rows);
-    for (size_t c = 0; c < fine->n_rows; c++)
-        f->kernels->add(out + c * out_stride, correction + c * n_rows, n_rows);
-}
-
-/* out[c][r] = row first_row + r of m times row first_col + c of the input, r < n_rows, c < n_cols,
- * in two levels where there are two. out: (n_cols, out_stride). */
-static void multiply_tile(lld_forward *f, unsigned thread, const lld_matrix *m, size_t first_row,
-                          size_t n_rows, const lld_input *input, size_t first_col, size_t n_cols,
-                          float *out, size_t out_stride)
-{
-    const lld_acts *forms = &input->forms[m->act], *fine = &input->fine[m->act];
-    if (input->pair && m->act != LLD_ACT_F32 && (m->fine || f->positions[0] == 0)) {
-        float *both = f->threads[thread].correction; /* the weights are read once for both levels */
-        lld_acts levels = lld_acts_rows(forms, 0, 2);
-        multiply(f, thread, m, first_row, n_rows, &levels, both, n_rows);
-        for (size_t r = 0; r < n_rows; r++) out[r] = both[r] + both[n_rows + r];
-        return;
-    }
-    lld_acts rows = lld_acts_rows(forms, first_col, n_cols);
-    multiply(f, thread, m, first_row, n_rows, &rows, out, out_stride);
-    if (m->act == LLD_ACT_F32) return;
-    if (m->fine) {
-        lld_acts all = lld_acts_rows(fine, first_col, n_cols);
-        add_fine_product(f, thread, m, first_row, n_rows, &all, out, out_stride);
-        return;
-    }
-    for (size_t i = 0; i < f->n_runs; i++) {
-        size_t row = f->runs[i].first_row;
-        if (f->runs[i].position != 0 || row < first_col || row >= first_col + n_cols) continue;
-        lld_acts first = lld_acts_rows(fine, row, 1);
-        add_fine_product(f, thread, m, first_row, n_rows, &first,
-                         out + (row - first_col) * out_stride, out_stride);
-    }
-}
-
-static void product_unit(lld_forward *f, unsigned thread, const product *p, const lld_input *input,
-                         size_t first_row, size_t n_rows, size_t first_col)
-{
-    const lld_matrix *m = p->matrix;
-    size_t n_cols = min_size(TILE_COLS, input->forms[0].n_rows - first_col);
-    float *out = p->out + first_col * m->n_rows + first_row;
-    multiply_tile(f, thread, m, first_row, n_rows, input, first_col, n_cols, out, m->n_rows);
-    for (size_t c = 0; c < n_cols; c++) {
-        if (p->bias != NULL) f->kernels->add(out + c * m->n_rows, p->bias + first_row, n_rows);
-        if (p->residual != NULL)
-            f->kernels->add(p->residual + (first_col + c) * m->n_rows + first_row,
-                            out + c * m->n_rows, n_rows);
-    }
-}
-
-/* Compute the products of one phase; threads take units: a chunk of a matrix's rows by a tile of the
- * input's rows. */
-static void run_products(lld_forward *f, unsigned thread, const product *products,
-                         size_t n_products, const lld_input *input)
-{
-    size_t n_tiles = divide_up(input->forms[0].n_rows, TILE_COLS), unit = lld_pool_next(f->pool),
-           first_unit = 0;
-    for (size_t i = 0; i < n_products; i++) {
-        const lld_matrix *m = products[i].matrix;
-        size_t rows = chunk_rows(f, m), n_units = divide_up(m->n_rows, rows) * n_tiles;
-        for (; unit < first_unit + n_units; unit = lld_pool_next(f->pool)) {
-            size_t first_row = (unit - first_unit) / n_tiles * rows,
-                   first_col = (unit - first_unit) % n_tiles * TILE_COLS;
-            product_unit(f, thread, &products[i], input, first_row,
-                         min_size(rows, m->n_rows - first_row), first_col);
-        }
-        first_unit += n_units;
-    }
-}
-
 /* ---- the phases ------------------------------------------------------------------------------ */
 
-static void embed_phase(lld_forward *f)
+static void embed_phase(lld_forward *f, unsigned thread)
 {
     const lld_config *c = &f->model->config;
     const lld_matrix *e = &f->model->embedding;
-    for (size_t row; (row = lld_pool_next(f->pool)) < f->n_rows;) {
+    for (size_t row; (row = lld_pool_next(f->pool, thread, f->n_rows)) < f->n_rows;) {
         lld_dequantize_row(e->type, e->data + (size_t)f->tokens[row] * e->row_bytes,
                            f->x + row * c->dim, c->dim);
         lld_rope_table(f->frequencies, c->n_rot, f->rope_magnitude, f->positions[row],
@@ -315,20 +126,20 @@ static void embed_phase(lld_forward *f)
 
 static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
-    const product products[] = {{.matrix = &l->wq, .bias = l->bq, .out = f->q},
-                                {.matrix = &l->wk, .bias = l->bk, .out = f->k},
-                                {.matrix = &l->wv, .bias = l->bv, .out = f->v}};
-    const source s = {.make_row = make_normed_row,
-                      .weight = l->attn_norm,
-                      .n_rows = f->n_rows,
-                      .n_cols = f->model->config.dim,
-                      .kinds =
-                          LLD_ACT_BIT(l->wq.act) | LLD_ACT_BIT(l->wk.act) | LLD_ACT_BIT(l->wv.act),
-                      .fine = l->wv.fine,
-                      .store = f->work,
-                      .layer = l,
-                      .name = LLD_IMPORTANCE_QKV};
-    run_products(f, thread, products, 3, make_input(f, thread, &s));
+    const lld_product products[] = {{.matrix = &l->wq, .bias = l->bq, .out = f->q},
+                                    {.matrix = &l->wk, .bias = l->bk, .out = f->k},
+                                    {.matrix = &l->wv, .bias = l->bv, .out = f->v}};
+    const lld_source s = {.make_row = make_normed_row,
+                          .weight = l->attn_norm,
+                          .n_rows = f->n_rows,
+                          .n_cols = f->model->config.dim,
+                          .kinds = LLD_ACT_BIT(l->wq.act) | LLD_ACT_BIT(l->wk.act) |
+                                   LLD_ACT_BIT(l->wv.act),
+                          .fine = l->wv.fine,
+                          .store = f->work,
+                          .layer = l,
+                          .name = LLD_IMPORTANCE_QKV};
+    lld_products_run(f, thread, products, 3, lld_input_make(f, thread, &s));
     lld_pool_barrier(f->pool);
 }
 
@@ -347,11 +158,11 @@ static void rotate_heads(const lld_forward *f, float *x, uint32_t n, const float
     }
 }
 
-static void rope_store_phase(lld_forward *f, const lld_layer *l, uint32_t layer)
+static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l, uint32_t layer)
 {
     const lld_config *c = &f->model->config;
     size_t hd = c->head_dim;
-    for (size_t row; (row = lld_pool_next(f->pool)) < f->n_rows;) {
+    for (size_t row; (row = lld_pool_next(f->pool, thread, f->n_rows)) < f->n_rows;) {
         const float *cos_sin = f->cos_sin + row * c->n_rot;
         float *k = f->k + row * c->n_kv_heads * hd, *v = f->v + row * c->n_kv_heads * hd;
         rotate_heads(f, f->q + row * c->n_heads * hd, c->n_heads, l->q_norm, cos_sin);
@@ -373,7 +184,7 @@ static void rope_store_phase(lld_forward *f, const lld_layer *l, uint32_t layer)
 static void attention_phase(lld_forward *f, unsigned thread, uint32_t layer)
 {
     size_t n_units = lld_attention_units(&f->attention);
-    for (size_t unit; (unit = lld_pool_next(f->pool)) < n_units;)
+    for (size_t unit; (unit = lld_pool_next(f->pool, thread, n_units)) < n_units;)
         lld_attention_run(&f->attention, unit, f->runs, layer, f->q, f->attended,
                           &f->threads[thread].attention);
     lld_pool_barrier(f->pool);
@@ -382,16 +193,16 @@ static void attention_phase(lld_forward *f, unsigned thread, uint32_t layer)
 static void attention_output_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     const lld_config *c = &f->model->config;
-    const product products[] = {
+    const lld_product products[] = {
         {.matrix = &l->wo, .bias = l->bo, .out = f->work, .residual = f->x}};
-    const source s = {.make_row = make_attended_row,
-                      .n_rows = f->n_rows,
-                      .n_cols = (size_t)c->n_heads * c->head_dim,
-                      .kinds = LLD_ACT_BIT(l->wo.act),
-                      .store = f->q,
-                      .layer = l,
-                      .name = LLD_IMPORTANCE_ATTN_OUTPUT};
-    run_products(f, thread, products, 1, make_input(f, thread, &s));
+    const lld_source s = {.make_row = make_attended_row,
+                          .n_rows = f->n_rows,
+                          .n_cols = (size_t)c->n_heads * c->head_dim,
+                          .kinds = LLD_ACT_BIT(l->wo.act),
+                          .store = f->q,
+                          .layer = l,
+                          .name = LLD_IMPORTANCE_ATTN_OUTPUT};
+    lld_products_run(f, thread, products, 1, lld_input_make(f, thread, &s));
     lld_pool_barrier(f->pool);
 }
 
@@ -401,9 +212,9 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
                         size_t first, size_t n, size_t first_col)
 {
     lld_thread_scratch *t = &f->threads[thread];
-    size_t n_cols = min_size(TILE_COLS, f->n_rows - first_col);
-    multiply_tile(f, thread, &l->w_gate, first, n, input, first_col, n_cols, t->gate, n);
-    multiply_tile(f, thread, &l->w_up, first, n, input, first_col, n_cols, t->up, n);
+    size_t n_cols = lld_min_size(LLD_TILE_COLS, f->n_rows - first_col);
+    lld_multiply_tile(f, thread, &l->w_gate, first, n, input, first_col, n_cols, t->gate, n);
+    lld_multiply_tile(f, thread, &l->w_up, first, n, input, first_col, n_cols, t->up, n);
     for (size_t c = 0; c < n_cols; c++) {
         size_t row = first_col + c;
         float *gate = t->gate + c * n;
@@ -413,40 +224,42 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
         if (l->w_down.act == LLD_ACT_F32)
             memcpy(f->hidden + row * l->w_down.n_cols + first, gate, n * sizeof *gate);
         else
-            quantize_columns(f, thread, l->w_down.act, &f->hidden_input, row, first, gate, n,
-                             f->positions[row] == 0);
+            lld_input_quantize(f, thread, l->w_down.act, &f->hidden_input, row, first, gate, n,
+                               f->positions[row] == 0);
     }
 }
 
 static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     const lld_config *c = &f->model->config;
-    size_t n_chunks = divide_up(c->hidden_dim, f->hidden_chunk),
-           n_tiles = divide_up(f->n_rows, TILE_COLS);
-    const source s = {.make_row = make_normed_row,
-                      .weight = l->ffn_norm,
-                      .n_rows = f->n_rows,
-                      .n_cols = c->dim,
-                      .kinds = LLD_ACT_BIT(l->w_gate.act) | LLD_ACT_BIT(l->w_up.act),
-                      .store = f->work,
-                      .layer = l,
-                      .name = LLD_IMPORTANCE_GATE_UP};
-    const lld_input *input = make_input(f, thread, &s);
-    for (size_t unit; (unit = lld_pool_next(f->pool)) < n_chunks * n_tiles;) {
+    size_t n_chunks = lld_divide_up(c->hidden_dim, f->hidden_chunk),
+           n_tiles = lld_divide_up(f->n_rows, LLD_TILE_COLS);
+    const lld_source s = {.make_row = make_normed_row,
+                          .weight = l->ffn_norm,
+                          .n_rows = f->n_rows,
+                          .n_cols = c->dim,
+                          .kinds = LLD_ACT_BIT(l->w_gate.act) | LLD_ACT_BIT(l->w_up.act),
+                          .store = f->work,
+                          .layer = l,
+                          .name = LLD_IMPORTANCE_GATE_UP};
+    const lld_input *input = lld_input_make(f, thread, &s);
+    for (size_t unit;
+         (unit = lld_pool_next(f->pool, thread, n_chunks * n_tiles)) < n_chunks * n_tiles;) {
         size_t first = unit / n_tiles * f->hidden_chunk;
-        hidden_unit(f, thread, l, input, first, min_size(f->hidden_chunk, c->hidden_dim - first),
-                    unit % n_tiles * TILE_COLS);
+        hidden_unit(f, thread, l, input, first,
+                    lld_min_size(f->hidden_chunk, c->hidden_dim - first),
+                    unit % n_tiles * LLD_TILE_COLS);
     }
     lld_pool_barrier(f->pool);
 }
 
 static void down_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
-    const product products[] = {{.matrix = &l->w_down, .out = f->work, .residual = f->x}};
+    const lld_product products[] = {{.matrix = &l->w_down, .out = f->work, .residual = f->x}};
     lld_input *input = &f->threads[thread].input;
     *input = f->hidden_input;
-    shape_input(input, f->n_rows, l->w_down.n_cols, f->hidden);
-    run_products(f, thread, products, 1, input);
+    lld_input_shape(input, f->n_rows, l->w_down.n_cols, f->hidden);
+    lld_products_run(f, thread, products, 1, input);
     if (thread == 0) f->stop = atomic_load_explicit(f->cancel, memory_order_relaxed);
     lld_pool_barrier(f->pool);
 }
@@ -454,27 +267,27 @@ static void down_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 static void logits_phase(lld_forward *f, unsigned thread)
 {
     const lld_model *m = f->model;
-    const product products[] = {{.matrix = &m->output, .out = f->logits}};
-    const source s = {.make_row = make_kept_row,
-                      .weight = m->output_norm,
-                      .n_rows = f->n_kept,
-                      .n_cols = m->config.dim,
-                      .kinds = LLD_ACT_BIT(m->output.act),
-                      .fine = m->output.fine,
-                      .store = f->work,
-                      .layer = m->layers,
-                      .name = LLD_IMPORTANCE_OUTPUT};
-    run_products(f, thread, products, 1, make_input(f, thread, &s));
+    const lld_product products[] = {{.matrix = &m->output, .out = f->logits}};
+    const lld_source s = {.make_row = make_kept_row,
+                          .weight = m->output_norm,
+                          .n_rows = f->n_kept,
+                          .n_cols = m->config.dim,
+                          .kinds = LLD_ACT_BIT(m->output.act),
+                          .fine = m->output.fine,
+                          .store = f->work,
+                          .layer = m->layers,
+                          .name = LLD_IMPORTANCE_OUTPUT};
+    lld_products_run(f, thread, products, 1, lld_input_make(f, thread, &s));
 }
 
 static void forward_thread(void *argument, unsigned thread)
 {
     lld_forward *f = argument;
-    embed_phase(f);
+    embed_phase(f, thread);
     for (uint32_t i = 0; i < f->model->config.n_layers && f->stop == 0; i++) {
         const lld_layer *l = &f->model->layers[i];
         qkv_phase(f, thread, l);
-        rope_store_phase(f, l, i);
+        rope_store_phase(f, thread, l, i);
         attention_phase(f, thread, i);
         attention_output_phase(f, thread, l);
         gate_up_phase(f, thread, l);

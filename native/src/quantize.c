@@ -84,7 +84,7 @@ static void work_on_rows(void *argument, unsigned thread)
     row_work *work = argument;
     float *x = work->rows + thread * work->n_cols;
     struct refusal *refusal = &work->refusals[thread];
-    for (size_t row; (row = lld_pool_next(work->pool)) < work->n_rows;) {
+    for (size_t row; (row = lld_pool_next(work->pool, thread, work->n_rows)) < work->n_rows;) {
         lld_dequantize_row(work->src_type, work->src + row * work->src_row_bytes, x, work->n_cols);
         const size_t column = find_beyond(x, work->n_cols, largest_of(work->type));
         if (column == work->n_cols)

@@ -25,6 +25,11 @@ typedef struct {
     atomic_uint sleepers;
 } event;
 
+/* How many units of one thread's share are taken. */
+typedef struct {
+    _Alignas(CACHE_LINE) atomic_size_t taken;
+} share;
+
 struct lld_pool {
     unsigned n_threads;
     bool stopping;  /* written before the start event moves */
@@ -33,8 +38,8 @@ struct lld_pool {
     event start; /* moves once for each lld_pool_run */
     event phase; /* moves at each barrier */
     _Alignas(CACHE_LINE) atomic_uint arrived;
-    _Alignas(CACHE_LINE) atomic_size_t next;
-    unsigned n_workers; /* started, of n_threads - 1 */
+    share shares[LLD_MAX_THREADS]; /* (n_threads) */
+    unsigned n_workers;            /* started, of n_threads - 1 */
     struct worker {
         lld_pool *pool;
         unsigned thread;
@@ -92,13 +97,23 @@ void lld_pool_barrier(lld_pool *pool)
         return;
     }
     atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
+    for (unsigned i = 0; i < pool->n_threads; i++)
+        atomic_store_explicit(&pool->shares[i].taken, 0, memory_order_relaxed);
     event_move(&pool->phase);
 }
 
-size_t lld_pool_next(lld_pool *pool)
+size_t lld_pool_next(lld_pool *pool, unsigned thread, size_t n_units)
 {
-    return atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
+    for (unsigned i = 0; i < pool->n_threads; i++) {
+        unsigned owner = (thread + i) % pool->n_threads;
+        size_t begin = n_units * owner / pool->n_threads;
+        size_t size = n_units * (owner + 1) / pool->n_threads - begin;
+        atomic_size_t *taken = &pool->shares[owner].taken;
+        if (atomic_load_explicit(taken, memory_order_relaxed) >= size) continue;
+        size_t unit = atomic_fetch_add_explicit(taken, 1, memory_order_relaxed);
+        if (unit < size) return begin + unit;
+    }
+    return n_units;
 }
 
 static void *worker_main(void *argument)

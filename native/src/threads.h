@@ -1,9 +1,10 @@
 /* threads.h - the engine's thread pool: one function on every thread, barriers, and a work counter.
  *
- * A phase is the time between two barriers. Within it threads take units of work from one atomic
- * counter until it is used up, so a core that another process keeps busy takes fewer. The last
- * thread to arrive at a barrier resets the counter. Waiting spins for SPIN_NANOSECONDS, then sleeps
- * on a futex.
+ * A phase is the time between two barriers. Within it each thread takes units of work from its own
+ * share, in order, so that what lies behind each other in memory is read by one thread; who has
+ * finished takes from the others' shares, so a core that another process keeps busy holds nobody
+ * up. The last thread to arrive at a barrier resets the shares. Waiting spins for
+ * SPIN_NANOSECONDS, then sleeps on a futex.
  */
 #ifndef LLD_THREADS_H
 #define LLD_THREADS_H
@@ -28,7 +29,8 @@ void lld_pool_run(lld_pool *pool, lld_pool_fn fn, void *argument);
 /* Inside fn: wait for all threads, and start the next phase with a fresh counter. */
 void lld_pool_barrier(lld_pool *pool);
 
-/* Inside fn: the next unit of this phase, counted from 0; the caller stops at its own limit. */
-size_t lld_pool_next(lld_pool *pool);
+/* Inside fn: the next unit of this phase for this thread, in [0, n_units), or n_units when there is
+ * none left. The same n_units for all calls of a phase. */
+size_t lld_pool_next(lld_pool *pool, unsigned thread, size_t n_units);
 
 #endif

@@ -20,7 +20,7 @@ static void run_phases(void *argument, unsigned thread)
     work *w = argument;
     atomic_fetch_add(&w->started, 1);
     for (int phase = 0; phase < PHASES; phase++) {
-        for (size_t unit; (unit = lld_pool_next(w->pool)) < UNITS;) {
+        for (size_t unit; (unit = lld_pool_next(w->pool, thread, UNITS)) < UNITS;) {
             w->done[phase][unit]++;
             if (phase > 0 && w->done[phase - 1][unit] != 1) w->done[phase][unit] += 100;
         }
