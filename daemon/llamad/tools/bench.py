@@ -26,8 +26,8 @@ MAX_BATCH = 512  # rows of one prefill step
 class BenchResult:
     """Speeds in tokens per second over all sequences; sizes in bytes.
 
-    ``decode_share_of_bandwidth``: bytes of weights that the decode steps read per second, as a share
-    of what the same threads read when they do nothing else: 1 is the limit of one sequence.
+    ``decode_share_of_bandwidth``: bytes of weights that the decode steps read per second, as a
+    share of what the same threads read when they do nothing else: 1 is the limit of one sequence.
     """
 
     model: str
