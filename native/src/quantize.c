@@ -90,7 +90,7 @@ static void work_on_rows(void *argument, unsigned thread)
         if (column == work->n_cols)
             quantize_row(work->search, work->type, x, work->importance,
                          work->dst + row * work->dst_row_bytes, work->n_cols);
-        else if (refusal->row == SIZE_MAX)
+        else if (row < refusal->row)
             *refusal = (struct refusal){row, column, x[column]};
     }
 }
