@@ -1,10 +1,15 @@
 """Fixtures that several test folders share: tiny models, written once a session."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from tiny_gguf import TinyModelPath, TinySpec, write_tiny_model
+
+# A shell's background job has SIGINT ignored, and the programs under test would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
