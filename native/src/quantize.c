@@ -11,8 +11,6 @@
 #include "status.h"
 #include "threads.h"
 
-enum { MAX_THREADS = 64 };
-
 /* Everything the threads share. Each takes the next row until none is left. */
 typedef struct {
     lld_pool *pool;
@@ -26,7 +24,7 @@ typedef struct {
     struct refusal {
         size_t row, column; /* SIZE_MAX: none */
         float value;
-    } refusals[MAX_THREADS]; /* the first of each thread, which takes rows in ascending order */
+    } refusals[LLD_MAX_THREADS]; /* the first row of those each thread met */
 } row_work;
 
 /* ---- rows ------------------------------------------------------------------------------------ */
@@ -144,9 +142,9 @@ int lld_requantize(uint32_t src_type, const void *src, uint32_t type, size_t n_r
     uint32_t cpu_flags = 0;
     if (status == LLD_OK) status = lld_cpu_select(NULL, &cpu_flags);
     if (status != LLD_OK) return status;
-    if (n_threads < 1 || n_threads > MAX_THREADS)
+    if (n_threads < 1 || n_threads > LLD_MAX_THREADS)
         return lld_fail(LLD_ERR_INVALID, "%u threads, 1 to %d are possible", (unsigned)n_threads,
-                        MAX_THREADS);
+                        LLD_MAX_THREADS);
     if (n_rows == 0 || n_cols == 0) return LLD_OK;
     if (n_threads > n_rows) n_threads = (uint32_t)n_rows;
     if (n_cols > SIZE_MAX / sizeof(float) / n_threads)

@@ -21,8 +21,9 @@ from llamad.convert.legacy_file import is_legacy, open_legacy_file
 from llamad.convert.llama_folder import open_llama_folder
 from llamad.convert.source import Checkpoint, SourceTensor, corrupt, unsupported
 from llamad.engine.bindings import EngineError, requantize, row_bytes
+from llamad.engine.gguf_value import Scalar, ValueType
 from llamad.errors import ErrorKind, LlamadError
-from llamad.models.gguf_writer import GgufWriter, Scalar, ValueType
+from llamad.models.gguf_writer import GgufWriter
 from llamad.models.quant_mix import MIXES, Mix, MixedModel, is_quantizable, tensor_type
 from llamad.text import tokenizer_from_metadata
 

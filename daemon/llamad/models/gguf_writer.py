@@ -18,9 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from llamad.engine.bindings import TENSOR_TYPES, Buffer, GgufFile, row_bytes
-from llamad.engine.gguf_value import RawEntry, encode_scalar, encode_string
-from llamad.engine.gguf_value import Scalar as Scalar
-from llamad.engine.gguf_value import ValueType as ValueType
+from llamad.engine.gguf_value import RawEntry, Scalar, ValueType, encode_scalar, encode_string
 from llamad.errors import ErrorKind, LlamadError
 from llamad.models.write_journal import WriteJournal
 
