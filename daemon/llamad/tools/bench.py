@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -160,7 +159,7 @@ def measure(
                 cpu=engine.info.kernel_set,
                 kv_type=kv_type,
                 huge_pages=use_huge_pages,
-                peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                peak_rss_bytes=_peak_rss_bytes(),
                 bytes_read_per_token=round(read_bytes / generated, 1),
                 read_bandwidth_bytes_per_second=round(bandwidth),
                 decode_share_of_bandwidth=round(streamed / bandwidth, 3),
@@ -215,6 +214,12 @@ class _Session:
             for k, s in enumerate(sequences):
                 self._last[s] = self._sampler.sample(engine, k)
         return time.perf_counter() - start
+
+
+def _peak_rss_bytes() -> int:
+    """Return the most memory this program held at once; ru_maxrss would count its parent's, too."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def _read_bytes() -> int:
