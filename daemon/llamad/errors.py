@@ -13,6 +13,7 @@ class ErrorKind(enum.Enum):
 
     INVALID = "invalid"  # a field is outside its range
     NOT_FOUND = "not_found"  # no such model or job
+    PERMISSION = "permission"  # this user may not do that
     STATE = "state"  # right request, wrong moment; or a model this engine does not implement
     CORRUPT = "corrupt"  # the model file is broken
     EXHAUSTED = "exhausted"  # queue or memory full: try again later

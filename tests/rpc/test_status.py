@@ -14,6 +14,7 @@ from unit.jobs.fakes import asynchronous
 ROWS = [
     (ErrorKind.INVALID, grpc.StatusCode.INVALID_ARGUMENT),
     (ErrorKind.NOT_FOUND, grpc.StatusCode.NOT_FOUND),
+    (ErrorKind.PERMISSION, grpc.StatusCode.PERMISSION_DENIED),
     (ErrorKind.STATE, grpc.StatusCode.FAILED_PRECONDITION),
     (ErrorKind.CORRUPT, grpc.StatusCode.DATA_LOSS),
     (ErrorKind.EXHAUSTED, grpc.StatusCode.RESOURCE_EXHAUSTED),

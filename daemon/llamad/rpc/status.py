@@ -18,6 +18,7 @@ REQUEST_ID_KEY = "llamad-request-id"
 STATUS_CODES: dict[ErrorKind, grpc.StatusCode] = {
     ErrorKind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     ErrorKind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    ErrorKind.PERMISSION: grpc.StatusCode.PERMISSION_DENIED,
     ErrorKind.STATE: grpc.StatusCode.FAILED_PRECONDITION,
     ErrorKind.CORRUPT: grpc.StatusCode.DATA_LOSS,
     ErrorKind.EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,

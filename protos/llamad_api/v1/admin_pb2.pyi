@@ -16,13 +16,99 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "path", "file_bytes", "loaded")
+    __slots__ = ("name", "path", "file_bytes", "loaded", "selected")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
+    SELECTED_FIELD_NUMBER: _ClassVar[int]
     name: str
     path: str
     file_bytes: int
     loaded: bool
-    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., file_bytes: _Optional[int] = ..., loaded: bool = ...) -> None: ...
+    selected: bool
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., file_bytes: _Optional[int] = ..., loaded: bool = ..., selected: bool = ...) -> None: ...
+
+class AddModelRequest(_message.Message):
+    __slots__ = ("start", "chunk")
+    class Start(_message.Message):
+        __slots__ = ("name", "file_bytes", "sha256", "source", "replace")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
+        SHA256_FIELD_NUMBER: _ClassVar[int]
+        SOURCE_FIELD_NUMBER: _ClassVar[int]
+        REPLACE_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        file_bytes: int
+        sha256: str
+        source: str
+        replace: bool
+        def __init__(self, name: _Optional[str] = ..., file_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., source: _Optional[str] = ..., replace: bool = ...) -> None: ...
+    class Chunk(_message.Message):
+        __slots__ = ("offset", "data")
+        OFFSET_FIELD_NUMBER: _ClassVar[int]
+        DATA_FIELD_NUMBER: _ClassVar[int]
+        offset: int
+        data: bytes
+        def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    START_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    start: AddModelRequest.Start
+    chunk: AddModelRequest.Chunk
+    def __init__(self, start: _Optional[_Union[AddModelRequest.Start, _Mapping]] = ..., chunk: _Optional[_Union[AddModelRequest.Chunk, _Mapping]] = ...) -> None: ...
+
+class AddModelResponse(_message.Message):
+    __slots__ = ("accepted", "done")
+    class Accepted(_message.Message):
+        __slots__ = ("offset",)
+        OFFSET_FIELD_NUMBER: _ClassVar[int]
+        offset: int
+        def __init__(self, offset: _Optional[int] = ...) -> None: ...
+    class Done(_message.Message):
+        __slots__ = ("model", "sha256", "unchanged")
+        MODEL_FIELD_NUMBER: _ClassVar[int]
+        SHA256_FIELD_NUMBER: _ClassVar[int]
+        UNCHANGED_FIELD_NUMBER: _ClassVar[int]
+        model: Model
+        sha256: str
+        unchanged: bool
+        def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., sha256: _Optional[str] = ..., unchanged: bool = ...) -> None: ...
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    accepted: AddModelResponse.Accepted
+    done: AddModelResponse.Done
+    def __init__(self, accepted: _Optional[_Union[AddModelResponse.Accepted, _Mapping]] = ..., done: _Optional[_Union[AddModelResponse.Done, _Mapping]] = ...) -> None: ...
+
+class UseModelRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class UseModelResponse(_message.Message):
+    __slots__ = ("model", "load_seconds")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    model: Model
+    load_seconds: float
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., load_seconds: _Optional[float] = ...) -> None: ...
+
+class UnloadModelRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnloadModelResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RemoveModelRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class RemoveModelResponse(_message.Message):
+    __slots__ = ("freed_bytes",)
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    freed_bytes: int
+    def __init__(self, freed_bytes: _Optional[int] = ...) -> None: ...

@@ -19,6 +19,26 @@ class AdminStub(object):
                 request_serializer=llamad__api_dot_v1_dot_admin__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=llamad__api_dot_v1_dot_admin__pb2.ListModelsResponse.FromString,
                 )
+        self.AddModel = channel.stream_stream(
+                '/llamad.v1.Admin/AddModel',
+                request_serializer=llamad__api_dot_v1_dot_admin__pb2.AddModelRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_admin__pb2.AddModelResponse.FromString,
+                )
+        self.UseModel = channel.unary_unary(
+                '/llamad.v1.Admin/UseModel',
+                request_serializer=llamad__api_dot_v1_dot_admin__pb2.UseModelRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_admin__pb2.UseModelResponse.FromString,
+                )
+        self.UnloadModel = channel.unary_unary(
+                '/llamad.v1.Admin/UnloadModel',
+                request_serializer=llamad__api_dot_v1_dot_admin__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_admin__pb2.UnloadModelResponse.FromString,
+                )
+        self.RemoveModel = channel.unary_unary(
+                '/llamad.v1.Admin/RemoveModel',
+                request_serializer=llamad__api_dot_v1_dot_admin__pb2.RemoveModelRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_admin__pb2.RemoveModelResponse.FromString,
+                )
 
 
 class AdminServicer(object):
@@ -31,6 +51,37 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddModel(self, request_iterator, context):
+        """Put a model into the model directory. The client sends `start`; the service answers `accepted`
+        with the bytes it kept of an interrupted transfer; the client sends the rest as `chunk`s and half
+        closes; the service verifies the file, gives it its name and answers `done`. What was received is
+        kept when the call breaks off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UseModel(self, request, context):
+        """Load a model of the directory now, and at every start from now on. Running jobs end first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Free the memory of the loaded model, until the next UseModel or start. Running jobs end first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveModel(self, request, context):
+        """Delete a model that is not loaded from the model directory, with what was kept of its transfers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -38,6 +89,26 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=llamad__api_dot_v1_dot_admin__pb2.ListModelsRequest.FromString,
                     response_serializer=llamad__api_dot_v1_dot_admin__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'AddModel': grpc.stream_stream_rpc_method_handler(
+                    servicer.AddModel,
+                    request_deserializer=llamad__api_dot_v1_dot_admin__pb2.AddModelRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_admin__pb2.AddModelResponse.SerializeToString,
+            ),
+            'UseModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UseModel,
+                    request_deserializer=llamad__api_dot_v1_dot_admin__pb2.UseModelRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_admin__pb2.UseModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=llamad__api_dot_v1_dot_admin__pb2.UnloadModelRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_admin__pb2.UnloadModelResponse.SerializeToString,
+            ),
+            'RemoveModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveModel,
+                    request_deserializer=llamad__api_dot_v1_dot_admin__pb2.RemoveModelRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_admin__pb2.RemoveModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -63,5 +134,73 @@ class Admin(object):
         return grpc.experimental.unary_unary(request, target, '/llamad.v1.Admin/ListModels',
             llamad__api_dot_v1_dot_admin__pb2.ListModelsRequest.SerializeToString,
             llamad__api_dot_v1_dot_admin__pb2.ListModelsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def AddModel(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(request_iterator, target, '/llamad.v1.Admin/AddModel',
+            llamad__api_dot_v1_dot_admin__pb2.AddModelRequest.SerializeToString,
+            llamad__api_dot_v1_dot_admin__pb2.AddModelResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UseModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/llamad.v1.Admin/UseModel',
+            llamad__api_dot_v1_dot_admin__pb2.UseModelRequest.SerializeToString,
+            llamad__api_dot_v1_dot_admin__pb2.UseModelResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/llamad.v1.Admin/UnloadModel',
+            llamad__api_dot_v1_dot_admin__pb2.UnloadModelRequest.SerializeToString,
+            llamad__api_dot_v1_dot_admin__pb2.UnloadModelResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def RemoveModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/llamad.v1.Admin/RemoveModel',
+            llamad__api_dot_v1_dot_admin__pb2.RemoveModelRequest.SerializeToString,
+            llamad__api_dot_v1_dot_admin__pb2.RemoveModelResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -109,7 +109,8 @@ class LlamadServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Cancel a job. A job that has already ended is no error.
+        """Cancel a job of one's own, or any as an administrator (admin.proto). A job that has already ended
+        is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
