@@ -27,9 +27,10 @@ from llamad.jobs.scheduler import Limits, Scheduler
 from llamad.logs import fields
 from llamad.models.loader import LoadedModel, load
 from llamad.models.registry import ModelRegistry
+from llamad.rpc.admin_service import AdminService
 from llamad.rpc.convert import Rules
 from llamad.rpc.server import RpcServer
-from llamad.rpc.services import AdminService, LlamadService
+from llamad.rpc.services import LlamadService
 from llamad.rpc.state import ModelFacts, Phase, ServiceState, Serving
 
 log = logging.getLogger(__name__)

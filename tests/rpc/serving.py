@@ -12,9 +12,10 @@ import grpc.aio
 from llamad.errors import LlamadError
 from llamad.jobs.scheduler import Limits
 from llamad.models.registry import ModelRegistry
+from llamad.rpc.admin_service import AdminService
 from llamad.rpc.convert import Rules
 from llamad.rpc.server import RpcServer
-from llamad.rpc.services import AdminService, LlamadService
+from llamad.rpc.services import LlamadService
 from llamad.rpc.state import ModelFacts, ServiceState, Serving
 from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
 from unit.jobs.fakes import Bench, FakeTokenizer

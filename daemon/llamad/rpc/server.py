@@ -14,12 +14,13 @@ import grpc
 import grpc.aio
 
 from llamad.errors import ErrorKind, LlamadError
+from llamad.rpc.admin_service import ADMIN_NAME, AdminService
 from llamad.rpc.health import SERVICE_NAME as HEALTH_NAME
 from llamad.rpc.health import Health
 from llamad.rpc.interceptor import CallInterceptor
 from llamad.rpc.reflection import SERVICE_NAMES as REFLECTION_NAMES
 from llamad.rpc.reflection import Reflection, published_files
-from llamad.rpc.services import ADMIN_NAME, LLAMAD_NAME, AdminService, LlamadService
+from llamad.rpc.services import LLAMAD_NAME, LlamadService
 from llamad.rpc.unix_socket import group_id, make_room, open_to_group
 from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
 

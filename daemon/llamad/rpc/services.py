@@ -1,4 +1,4 @@
-"""The methods of llamad.v1: each converts, calls the scheduler, and converts back.
+"""The methods of llamad.v1.Llamad: each converts, calls the scheduler, and converts back.
 
 Owns no state. Errors are raised, the interceptor ends the call with them; a vanished client cancels
 the coroutine, and leaving a job's stream cancels the job.
@@ -14,15 +14,13 @@ from llamad import __version__
 from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.jobs.request import GenerationRequest
 from llamad.jobs.scheduler import Scheduler
-from llamad.models.registry import ModelRegistry
 from llamad.rpc import convert
 from llamad.rpc.interceptor import request_id
 from llamad.rpc.state import Phase, ServiceState
-from llamad_api.v1 import admin_pb2, admin_pb2_grpc, llamad_pb2_grpc
 from llamad_api.v1 import llamad_pb2 as pb
+from llamad_api.v1 import llamad_pb2_grpc
 
 LLAMAD_NAME = pb.DESCRIPTOR.services_by_name["Llamad"].full_name
-ADMIN_NAME = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
 
 _STATES = {
     Phase.LOADING: pb.GetStatusResponse.STATE_LOADING,
@@ -176,35 +174,3 @@ def _add_model(response: pb.GetStatusResponse, state: ServiceState) -> None:
     response.requests_finished = counts.requests_finished
     response.generated_tokens = counts.generated_tokens
     response.prompt_tokens = counts.prompt_tokens
-
-
-class AdminService(admin_pb2_grpc.AdminServicer):
-    """The models the service knows."""
-
-    def __init__(self, state: ServiceState, registry: ModelRegistry) -> None:
-        self._state = state
-        self._registry = registry
-
-    async def ListModels(
-        self, request: admin_pb2.ListModelsRequest, context: Context
-    ) -> admin_pb2.ListModelsResponse:
-        """Return the files of the model directory, and the loaded model wherever it lies."""
-        loaded = None if self._state.serving is None else self._state.serving.model
-        files = await asyncio.to_thread(self._registry.scan)
-        models = [
-            admin_pb2.Model(
-                name=file.name,
-                path=str(file.path),
-                file_bytes=file.file_bytes,
-                loaded=loaded is not None and str(file.path) == loaded.path,
-            )
-            for file in files
-        ]
-        if loaded is not None and not any(model.loaded for model in models):
-            models.insert(
-                0,
-                admin_pb2.Model(
-                    name=loaded.name, path=loaded.path, file_bytes=loaded.file_bytes, loaded=True
-                ),
-            )
-        return admin_pb2.ListModelsResponse(models=models)
