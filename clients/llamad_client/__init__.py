@@ -22,10 +22,12 @@ from llamad_client.errors import (
     StillLoading,
 )
 from llamad_client.result import Result, Timings
+from llamad_client.upload import AddedModel
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AddedModel",
     "AsyncClient",
     "AsyncCompletion",
     "Client",

@@ -94,7 +94,8 @@ class AsyncClient:
     ) -> None:
         """Use this socket, or $LLAMAD_SOCKET, or /run/llamad/llamad.sock.
 
-        timeout_seconds: for every call but generate and chat, which have ``deadline_seconds``.
+        timeout_seconds: for every call but generate and chat, which have ``deadline_seconds``, and
+        those that load and unload models.
         """
         self.path = socket_path(socket)
         self._timeout = timeout_seconds
@@ -181,13 +182,31 @@ class AsyncClient:
         response = await self._call(self._admin.ListModels, admin_pb2.ListModelsRequest())
         return list(response.models)
 
+    async def use_model(self, name: str) -> admin_pb2.UseModelResponse:
+        """Load a model of the model directory, now and at every start; wait until it serves."""
+        message = request.model_request(admin_pb2.UseModelRequest, name)
+        used: admin_pb2.UseModelResponse = await self._call(
+            self._admin.UseModel, message, patient=True
+        )
+        return used
+
+    async def unload_model(self) -> None:
+        """Free the memory of the loaded model, once the running jobs have ended."""
+        await self._call(self._admin.UnloadModel, admin_pb2.UnloadModelRequest(), patient=True)
+
+    async def remove_model(self, name: str) -> int:
+        """Delete a model that is not loaded; return the bytes that are free again."""
+        message = request.model_request(admin_pb2.RemoveModelRequest, name)
+        return int((await self._call(self._admin.RemoveModel, message)).freed_bytes)
+
     async def health(self) -> str:
         """Return SERVING or NOT_SERVING."""
         response = await self._call(self._health, health_pb2.HealthCheckRequest())
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
-    async def _call(self, method: Any, message: Any) -> Any:
+    async def _call(self, method: Any, message: Any, *, patient: bool = False) -> Any:
+        """Call with the client's timeout, or without any."""
         try:
-            return await method(message, timeout=self._timeout)
+            return await method(message, timeout=None if patient else self._timeout)
         except grpc.RpcError as error:
             raise client_error(error, self.path) from None

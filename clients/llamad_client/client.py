@@ -15,6 +15,7 @@ from llamad_client.address import CHANNEL_OPTIONS, socket_path, target
 from llamad_client.failure import client_error
 from llamad_client.request import Options
 from llamad_client.result import Event, Result, event_of, result_of
+from llamad_client.upload import AddedModel, OpenAt, upload
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 
@@ -92,7 +93,8 @@ class Client:
     ) -> None:
         """Use this socket, or $LLAMAD_SOCKET, or /run/llamad/llamad.sock.
 
-        timeout_seconds: for every call but generate and chat, which have ``deadline_seconds``.
+        timeout_seconds: for every call but generate and chat, which have ``deadline_seconds``, and
+        those that add, load and unload models.
         """
         self.path = socket_path(socket)
         self._timeout = timeout_seconds
@@ -171,13 +173,50 @@ class Client:
         response = self._call(self._admin.ListModels, admin_pb2.ListModelsRequest())
         return list(response.models)
 
+    def add_model(
+        self,
+        name: str,
+        open_at: OpenAt,
+        *,
+        file_bytes: int | None,
+        sha256: str,
+        source: str,
+        replace: bool = False,
+    ) -> AddedModel:
+        """Put a model into the service's model directory and return it.
+
+        ``open_at`` gets the number of bytes that the service kept of an interrupted transfer of the
+        same ``source``; it returns the offset where its data begins, that one or 0, and the data in
+        pieces of any size. It is not called when nothing is missing. ``file_bytes`` None: the
+        source does not say. ``sha256`` "": not known. What ``open_at`` or its pieces raise ends the
+        call and is raised here.
+        """
+        start = request.add_model_start(name, file_bytes, sha256, source, replace)
+        return upload(self._admin.AddModel, start, open_at, self.path)
+
+    def use_model(self, name: str) -> admin_pb2.UseModelResponse:
+        """Load a model of the model directory, now and at every start; wait until it serves."""
+        message = request.model_request(admin_pb2.UseModelRequest, name)
+        used: admin_pb2.UseModelResponse = self._call(self._admin.UseModel, message, patient=True)
+        return used
+
+    def unload_model(self) -> None:
+        """Free the memory of the loaded model, once the running jobs have ended."""
+        self._call(self._admin.UnloadModel, admin_pb2.UnloadModelRequest(), patient=True)
+
+    def remove_model(self, name: str) -> int:
+        """Delete a model that is not loaded; return the bytes that are free again."""
+        message = request.model_request(admin_pb2.RemoveModelRequest, name)
+        return int(self._call(self._admin.RemoveModel, message).freed_bytes)
+
     def health(self) -> str:
         """Return SERVING or NOT_SERVING."""
         response = self._call(self._health, health_pb2.HealthCheckRequest())
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
-    def _call(self, method: Any, message: Any) -> Any:
+    def _call(self, method: Any, message: Any, *, patient: bool = False) -> Any:
+        """Call with the client's timeout, or without any."""
         try:
-            return method(message, timeout=self._timeout)
+            return method(message, timeout=None if patient else self._timeout)
         except grpc.RpcError as error:
             raise client_error(error, self.path) from None

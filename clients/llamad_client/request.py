@@ -5,8 +5,9 @@ refused here, with the same reason the service would give.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, TypeVar
 
+from llamad_api.v1 import admin_pb2
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client.errors import Refused
 
@@ -76,6 +77,29 @@ def cancel_request(job_id: str) -> pb.CancelJobRequest:
     """Return the message of a CancelJob call. Raises Refused."""
     request = pb.CancelJobRequest()
     _set(request, "id", job_id)
+    return request
+
+
+def add_model_start(
+    name: str, file_bytes: int | None, sha256: str, source: str, replace: bool
+) -> admin_pb2.AddModelRequest.Start:
+    """Return the first message of an AddModel call. Raises Refused."""
+    start = admin_pb2.AddModelRequest.Start(replace=replace)
+    _set(start, "name", name)
+    _set(start, "sha256", sha256)
+    _set(start, "source", source)
+    if file_bytes is not None:
+        _set(start, "file_bytes", file_bytes)
+    return start
+
+
+Named = TypeVar("Named", admin_pb2.UseModelRequest, admin_pb2.RemoveModelRequest)
+
+
+def model_request(kind: type[Named], name: str) -> Named:
+    """Return the message of a call that names a model. Raises Refused."""
+    request = kind()
+    _set(request, "name", name)
     return request
 
 
