@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import grpc
@@ -27,6 +28,15 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 Handler = Any  # grpc.RpcMethodHandler: grpc has no types
 Context = Any  # grpc.aio.ServicerContext
+Parse = Callable[[Any], Any]  # from the bytes of a request, or an iterator over them
+
+
+_WRAPPED = {  # by whether requests and responses stream
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -39,38 +49,41 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         handler = await continuation(details)
         if handler is None:
             return None
-        parse = handler.request_deserializer
-        serialize = handler.response_serializer
-        method: str = details.method
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                _unary(handler.unary_unary, parse, method), response_serializer=serialize
-            )
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(
-                _streaming(handler.unary_stream, parse, method), response_serializer=serialize
-            )
-        return handler
+        parse = partial(
+            _each_parsed if handler.request_streaming else _parsed, handler.request_deserializer
+        )
+        respond = _streaming if handler.response_streaming else _unary
+        wrapped = _WRAPPED[handler.request_streaming, handler.response_streaming]
+        return wrapped(
+            respond(_behavior(handler), parse, details.method),
+            response_serializer=handler.response_serializer,
+        )
 
 
-def _unary(behave: Any, parse: Any, method: str) -> Any:
-    async def call(data: bytes, context: Context) -> Any:
+def _behavior(handler: Handler) -> Any:
+    return (
+        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    )
+
+
+def _unary(behave: Any, parse: Parse, method: str) -> Any:
+    async def call(received: Any, context: Context) -> Any:
         request_id.set(secrets.token_hex(8))
         try:
-            return await behave(_parsed(parse, data), context)
+            return await behave(parse(received), context)
         except Exception as error:
             await _end(error, method, context)
 
     return call
 
 
-def _streaming(behave: Any, parse: Any, method: str) -> Any:
+def _streaming(behave: Any, parse: Parse, method: str) -> Any:
     # A coroutine that writes, not a generator: a generator suspended at its yield is not closed
     # when the call is cancelled, and the job behind it must be freed at once.
-    async def call(data: bytes, context: Context) -> None:
+    async def call(received: Any, context: Context) -> None:
         request_id.set(secrets.token_hex(8))
         try:
-            messages: AsyncIterator[Any] = behave(_parsed(parse, data), context)
+            messages: AsyncIterator[Any] = behave(parse(received), context)
             async with aclosing(messages):  # type: ignore[type-var]
                 async for message in messages:
                     await context.write(message)
@@ -78,6 +91,13 @@ def _streaming(behave: Any, parse: Any, method: str) -> Any:
             await _end(error, method, context)
 
     return call
+
+
+async def _each_parsed(
+    parse: Callable[[bytes], Any], received: AsyncIterator[bytes]
+) -> AsyncIterator[Any]:
+    async for data in received:
+        yield _parsed(parse, data)
 
 
 def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
