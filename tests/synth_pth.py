@@ -1,7 +1,8 @@
 """Write a synthetic LLaMA checkpoint of full size: 13.5 GB for 7B, with random f16 weights.
 
-For measuring ``llamad convert`` by hand, not for tests. Weights repeat a few megabytes of random
-numbers, so that writing takes as long as the disk. Holds one piece in memory at a time.
+For measuring ``llamad convert`` by hand. Rows are cut from a few megabytes of random numbers, so
+that writing takes as long as the disk. A seed is a model, in however many shards it is written.
+Holds one piece in memory at a time.
 
     python tests/synth_pth.py OUT --size 7B --shards 2
 """
@@ -12,10 +13,12 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 if __name__ == "__main__":  # the packages of the checkout, wherever it is called from
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "daemon"))
@@ -36,12 +39,13 @@ VOCAB_SIZE = 32000
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A model of the LLaMA paper (arXiv:2302.13971, table 2)."""
+    """A model of the LLaMA paper (arXiv:2302.13971, table 2), but for the last."""
 
     dim: int
     hidden_dim: int
     n_heads: int
     n_layers: int
+    n_kv_heads: int | None = None  # None: as many as heads
 
 
 SIZES = {
@@ -50,6 +54,7 @@ SIZES = {
     "13B": Size(5120, 13824, 40, 40),
     "30B": Size(6656, 17920, 52, 60),
     "65B": Size(8192, 22016, 64, 80),
+    "70B": Size(8192, 28672, 64, 80, 8),  # Llama 2 (arXiv:2307.09288)
 }
 
 
@@ -58,10 +63,11 @@ def shapes(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "tok_embeddings.weight", (VOCAB_SIZE, size.dim)
     yield "norm.weight", (size.dim,)
     yield "output.weight", (VOCAB_SIZE, size.dim)
+    kv_dim = size.dim // size.n_heads * (size.n_kv_heads or size.n_heads)
     for layer in range(size.n_layers):
         block = f"layers.{layer}."
-        for name in ("wq", "wk", "wv", "wo"):
-            yield f"{block}attention.{name}.weight", (size.dim, size.dim)
+        for name, n_rows in (("wq", size.dim), ("wk", kv_dim), ("wv", kv_dim), ("wo", size.dim)):
+            yield f"{block}attention.{name}.weight", (n_rows, size.dim)
         yield block + "feed_forward.w1.weight", (size.hidden_dim, size.dim)
         yield block + "feed_forward.w2.weight", (size.dim, size.hidden_dim)
         yield block + "feed_forward.w3.weight", (size.hidden_dim, size.dim)
@@ -69,14 +75,46 @@ def shapes(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield block + "ffn_norm.weight", (size.dim,)
 
 
-def shard_shape(name: str, shape: tuple[int, ...], n_shards: int) -> tuple[int, ...]:
-    """Return the shape of a shard's part."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one shard has of a tensor: some of its rows and columns."""
+
+    index: int  # of the tensor in the model
+    shape: tuple[int, ...]  # of the whole
+    rows: range
+    columns: range
+
+    @property
+    def part_shape(self) -> tuple[int, ...]:
+        """The shape of the part."""
+        lengths = (len(self.rows), len(self.columns))
+        return lengths[-len(self.shape) :]
+
+
+def part_of(index: int, name: str, shape: tuple[int, ...], shard: int, n_shards: int) -> Part:
+    """Return the part of a tensor that a shard holds."""
+    n_rows, n_cols = shape if len(shape) == 2 else (1, *shape)
+    rows, columns = range(n_rows), range(n_cols)
     layer = name.split(".")[-2]
     if layer in COLUMN_PARALLEL:
-        return (shape[0] // n_shards, *shape[1:])
-    if layer in ROW_PARALLEL:
-        return (shape[0], shape[1] // n_shards)
-    return shape
+        rows = rows[n_rows // n_shards * shard :][: n_rows // n_shards]
+    elif layer in ROW_PARALLEL:
+        columns = columns[n_cols // n_shards * shard :][: n_cols // n_shards]
+    return Part(index, shape, rows, columns)
+
+
+def pieces(part: Part, noise: NDArray[np.float16], seed: int) -> Iterator[bytes]:
+    """Yield the weights of a part; each row of the whole tensor is a run of the noise."""
+    if len(part.shape) == 1:
+        yield np.ones(part.shape, np.float16).tobytes()
+        return
+    n_rows, n_cols = part.shape
+    starts = np.random.default_rng((seed, part.index)).integers(len(noise) - n_cols, size=n_rows)
+    runs = sliding_window_view(noise, len(part.columns))
+    step = max(PIECE_WEIGHTS // len(part.columns), 1)
+    for first in range(part.rows.start, part.rows.stop, step):
+        last = min(first + step, part.rows.stop)
+        yield runs[starts[first:last] + part.columns.start].tobytes()
 
 
 class StoredZip:
@@ -133,27 +171,20 @@ def _local_header(name: bytes, crc: int, extra: bytes) -> bytes:
     return struct.pack("<4sHHHHHIIIHH", b"PK\x03\x04", *numbers)
 
 
-def write_shard(path: Path, size: Size, n_shards: int, seed: int) -> None:
+def write_shard(path: Path, size: Size, shard: int, n_shards: int, seed: int) -> None:
     """Write one shard of a checkpoint."""
     rng = np.random.default_rng(seed)
     noise = rng.normal(0, 0.02, 2 * PIECE_WEIGHTS).astype(np.float16)
-    ones = np.ones(size.dim, np.float16)
-
-    def pieces(n_weights: int, is_norm: bool) -> Iterator[bytes]:
-        if is_norm:
-            yield ones.tobytes()
-            return
-        for start in range(0, n_weights, PIECE_WEIGHTS):
-            first = int(rng.integers(PIECE_WEIGHTS))
-            yield noise[first : first + min(PIECE_WEIGHTS, n_weights - start)].tobytes()
-
-    parts = {name: shard_shape(name, shape, n_shards) for name, shape in shapes(size)}
-    lengths = [int(np.prod(shape)) for shape in parts.values()]
-    pickled = pickled_state({name: PthTensor("F16", shape, b"") for name, shape in parts.items()})
+    parts = {
+        name: part_of(index, name, shape, shard, n_shards)
+        for index, (name, shape) in enumerate(shapes(size))
+    }
+    pickled = pickled_state({n: PthTensor("F16", p.part_shape, b"") for n, p in parts.items()})
     archive = StoredZip(path)
     archive.add("consolidated/data.pkl", iter([pickled]), len(pickled))
-    for key, (shape, n_weights) in enumerate(zip(parts.values(), lengths, strict=True)):
-        archive.add(f"consolidated/data/{key}", pieces(n_weights, len(shape) == 1), 2 * n_weights)
+    for key, part in enumerate(parts.values()):
+        n_bytes = 2 * len(part.rows) * len(part.columns)
+        archive.add(f"consolidated/data/{key}", pieces(part, noise, seed), n_bytes)
     archive.add("consolidated/version", iter([b"3\n"]), 2)
     archive.close()
 
@@ -162,9 +193,11 @@ def write_checkpoint(folder: Path, size: Size, n_shards: int = 1, seed: int = 1)
     """Write a whole folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(n_shards):
-        write_shard(folder / f"consolidated.{index:02}.pth", size, n_shards, seed + index)
+        write_shard(folder / f"consolidated.{index:02}.pth", size, index, n_shards, seed)
     params = {"dim": size.dim, "multiple_of": 256, "n_heads": size.n_heads}
     params |= {"n_layers": size.n_layers, "vocab_size": -1}
+    if size.n_kv_heads is not None:
+        params["n_kv_heads"] = size.n_kv_heads
     (folder / "params.json").write_text(json.dumps({**params, "norm_eps": 1e-6}))
     pieces = zip(*vocabulary(VOCAB_SIZE), strict=True)
     (folder / "tokenizer.model").write_bytes(sentencepiece_model(list(pieces)))
@@ -176,10 +209,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write a synthetic LLaMA checkpoint.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--size", choices=SIZES, default="7B")
+    parser.add_argument("--layers", type=int, metavar="N", help="fewer than the size has")
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args(arguments)
-    write_checkpoint(chosen.out, SIZES[chosen.size], chosen.shards, chosen.seed)
+    size = SIZES[chosen.size]
+    size = replace(size, n_layers=chosen.layers or size.n_layers)
+    write_checkpoint(chosen.out, size, chosen.shards, chosen.seed)
 
 
 if __name__ == "__main__":
