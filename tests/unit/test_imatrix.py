@@ -1,5 +1,7 @@
 """Reading importance matrices."""
 
+import math
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,3 +56,53 @@ def test_what_is_no_importance_matrix_is_named(
 ) -> None:
     with pytest.raises(LlamadError, match=fault):
         read_imatrix(write(tmp_path / "i.gguf", tensors))
+
+
+def dat(entries: Mapping[str, tuple[int, list[float]]]) -> bytes:
+    parts = [struct.pack("<i", len(entries))]
+    for name, (n_calls, sums) in entries.items():
+        raw = name.encode()
+        parts.append(struct.pack("<i", len(raw)) + raw + struct.pack("<ii", n_calls, len(sums)))
+        parts.append(struct.pack(f"<{len(sums)}f", *sums))
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("trailer", [b"", struct.pack("<ii", 7, 5) + b"a.txt"])
+def test_the_older_form_is_read_too(tmp_path: Path, trailer: bytes) -> None:
+    path, entries = tmp_path / "imatrix.dat", {"a.weight": (4, [8.0, 2.0]), "b": (0, [3.0])}
+    path.write_bytes(dat(entries) + trailer)
+    found = {name: list(values) for name, values in read_imatrix(path).items()}
+    assert found == {"a.weight": [2.0, 0.5], "b": [3.0]}
+
+
+WHOLE = dat({"a.weight": (4, [8.0, 2.0])})
+
+
+@pytest.mark.parametrize("n_bytes", [0, 3, 6, 12, 20, len(WHOLE) - 1])
+def test_an_older_file_that_ends_early_is_refused(tmp_path: Path, n_bytes: int) -> None:
+    path = tmp_path / "imatrix.dat"
+    path.write_bytes(WHOLE[:n_bytes])
+    with pytest.raises(LlamadError, match=r"imatrix\.dat is no imatrix\.dat: "):
+        read_imatrix(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"a text, for example", "no GGUF and no imatrix.dat"),
+        (struct.pack("<i", 0), "no GGUF and no imatrix.dat"),
+        (struct.pack("<ii", 1, -5) + bytes(64), "-5 bytes at 8, 64 left"),
+        (dat({"a": (1, [math.nan])}), "negative or not finite"),
+        (dat({"a": (1, [-1.0])}), "negative or not finite"),
+    ],
+)
+def test_what_is_no_older_file_is_named(tmp_path: Path, content: bytes, fault: str) -> None:
+    path = tmp_path / "some.file"
+    path.write_bytes(content)
+    with pytest.raises(LlamadError, match=fault):
+        read_imatrix(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LlamadError, match=r"none\.gguf: No such file"):
+        read_imatrix(tmp_path / "none.gguf")

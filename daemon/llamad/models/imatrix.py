@@ -2,10 +2,14 @@
 
 Reads and writes the GGUF form of ``llama-imatrix``: for a matrix NAME the float32 tensors
 ``NAME.in_sum2`` (n_cols), the sums of the squares of each input, and ``NAME.counts`` (1), over how
-many tokens. Does not measure.
+many tokens. Reads the form before that one too, ``imatrix.dat``, little endian: int32 n_entries;
+for each int32 name length, name, int32 n_calls, int32 n_cols, float32 (n_cols) sums over the calls;
+what follows tells where they come from. Does not measure.
 """
 
 import math
+import os
+import struct
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +22,8 @@ from llamad.errors import ErrorKind, LlamadError
 from llamad.models.gguf_writer import GgufWriter
 
 SUMS, COUNTS = ".in_sum2", ".counts"
+GGUF_MAGIC = b"GGUF"
+MAX_ENTRIES = 1 << 20  # of an imatrix.dat; as many as a GGUF file may have tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,20 @@ def read_imatrix(path: Path) -> Mapping[str, memoryview]:
 
     Raises LlamadError, which names the path, for a file that holds no importance matrix.
     """
+    try:
+        with path.open("rb") as data:
+            if data.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
+                data.seek(0)
+                return _read_dat(path, data)
+    except OSError as error:
+        raise _invalid(f"{path}: {error.strerror}") from error
+    return _read_gguf(path)
+
+
+# ---- GGUF --------------------------------------------------------------------------------------
+
+
+def _read_gguf(path: Path) -> Mapping[str, memoryview]:
     with GgufFile(path) as file:
         tensors = {tensor.name: tensor for tensor in file.tensors()}
     result = {}
@@ -97,9 +117,41 @@ def _floats(data: BinaryIO, tensor: TensorInfo) -> Sequence[float]:
 def _means(path: Path, name: str, sums: Sequence[float], counts: Sequence[float]) -> memoryview:
     if len(counts) != 1:
         raise _invalid(f"{path}: {name} has {len(counts)} experts, only dense models are supported")
-    if not all(math.isfinite(value) and value >= 0 for value in (*sums, counts[0])):
+    return _divided(path, name, sums, counts[0])
+
+
+# ---- imatrix.dat -------------------------------------------------------------------------------
+
+
+def _read_dat(path: Path, data: BinaryIO) -> Mapping[str, memoryview]:
+    (n_entries,) = struct.unpack("<i", _take(path, data, 4))
+    if not 1 <= n_entries <= MAX_ENTRIES:
+        raise _invalid(f"{path} holds no importance matrix: it is no GGUF and no imatrix.dat")
+    result = {}
+    for _ in range(n_entries):
+        (length,) = struct.unpack("<i", _take(path, data, 4))
+        name = _take(path, data, length).decode("utf-8", "surrogateescape")
+        n_calls, n_cols = struct.unpack("<ii", _take(path, data, 8))
+        sums = array("f", _take(path, data, 4 * n_cols))
+        result[name] = _divided(path, name, sums, max(n_calls, 0))
+    return result
+
+
+def _take(path: Path, data: BinaryIO, n_bytes: int) -> bytes:
+    """Return the next n_bytes, which the file itself may ask for."""
+    left = os.fstat(data.fileno()).st_size - data.tell()
+    if not 1 <= n_bytes <= left:
+        raise _invalid(f"{path} is no imatrix.dat: {n_bytes} bytes at {data.tell()}, {left} left")
+    return data.read(n_bytes)
+
+
+# ---- both --------------------------------------------------------------------------------------
+
+
+def _divided(path: Path, name: str, sums: Sequence[float], count: float) -> memoryview:
+    if not all(math.isfinite(value) and value >= 0 for value in (*sums, count)):
         raise _invalid(f"{path}: {name} has a sum of squares that is negative or not finite")
-    return memoryview(array("f", (value / max(counts[0], 1.0) for value in sums)))
+    return memoryview(array("f", (value / max(count, 1.0) for value in sums)))
 
 
 def _invalid(message: str) -> LlamadError:

@@ -79,7 +79,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("input", metavar="IN", type=Path, help="GGUF file")
     parser.add_argument("output", metavar="OUT", type=Path, help="GGUF file to write")
     parser.add_argument("type", metavar="TYPE", type=_mix, help="for example Q4_K_M; or auto")
-    parser.add_argument("--imatrix", metavar="FILE", type=Path, help="importance matrix, GGUF")
+    parser.add_argument("--imatrix", metavar="FILE", type=Path, help="importance matrix")
     parser.add_argument("--pure", action="store_true", help="one type for all matrices, no mix")
     parser.add_argument(
         "--threads", metavar="N", type=_threads, default=len(os.sched_getaffinity(0))
