@@ -166,6 +166,9 @@ class ServiceConfig:
     )
     socket_mode: int = _key(0o660, Mode(0o600, 0o777))
     socket_group: str = _key("", Text("group of the socket; empty: the service's own", 32))
+    admin_group: str = _key(
+        "llamad-admin", Text("group that may manage models and others' jobs; empty: none", 32)
+    )
 
 
 @dataclass(frozen=True, slots=True)

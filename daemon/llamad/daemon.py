@@ -61,6 +61,7 @@ class Daemon:
             Path(config.service.socket),
             mode=config.service.socket_mode,
             group=config.service.socket_group,
+            admin_group=config.service.admin_group,
             llamad=self._service,
             admin=AdminService(self._state, ModelRegistry(Path(config.model.directory))),
         )

@@ -41,6 +41,7 @@ class Service:
             self.path,
             mode=0o660,
             group="",
+            admin_group="",
             llamad=LlamadService(self.state, rules, "engine 1"),
             admin=AdminService(self.state, ModelRegistry(self.models)),
         )

@@ -1,4 +1,4 @@
-"""Around every call: its request id, the parsing of its request, and its end when it fails.
+"""Around every call: who makes it and may they, its request id, its parsing, its end when it fails.
 
 Owns the mapping of exceptions to gRPC statuses (through ``status.py``) and the log line of a failed
 call. A service below simply raises LlamadError. CancelledError, which is how a vanished client, a
@@ -19,12 +19,17 @@ from google.protobuf.message import DecodeError
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.logs import fields
+from llamad.rpc.caller import Caller
+from llamad.rpc.rights import check_method
 from llamad.rpc.status import failure
 
 log = logging.getLogger(__name__)
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the call that the current task serves."""
+
+caller: ContextVar[Caller] = ContextVar("caller")
+"""Who makes the call that the current task serves."""
 
 Handler = Any  # grpc.RpcMethodHandler: grpc has no types
 Context = Any  # grpc.aio.ServicerContext
@@ -42,6 +47,11 @@ _WRAPPED = {  # by whether requests and responses stream
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Wraps the handler of every method."""
 
+    def __init__(self, caller_of: Callable[[str], Caller | None], admin_group: str) -> None:
+        """Ask ``caller_of`` who is at the other end, by the peer that gRPC tells."""
+        self._caller_of = caller_of
+        self._admin_group = admin_group
+
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Handler | None]], details: Any
     ) -> Handler | None:
@@ -52,45 +62,55 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         parse = partial(
             _each_parsed if handler.request_streaming else _parsed, handler.request_deserializer
         )
-        respond = _streaming if handler.response_streaming else _unary
+        respond = self._streaming if handler.response_streaming else self._unary
         wrapped = _WRAPPED[handler.request_streaming, handler.response_streaming]
         return wrapped(
             respond(_behavior(handler), parse, details.method),
             response_serializer=handler.response_serializer,
         )
 
+    def _unary(self, behave: Any, parse: Parse, method: str) -> Any:
+        async def call(received: Any, context: Context) -> Any:
+            request_id.set(secrets.token_hex(8))
+            try:
+                self._admit(method, context)
+                return await behave(parse(received), context)
+            except Exception as error:
+                await _end(error, method, context)
+
+        return call
+
+    def _streaming(self, behave: Any, parse: Parse, method: str) -> Any:
+        # A coroutine that writes, not a generator: a generator suspended at its yield is not closed
+        # when the call is cancelled, and the job behind it must be freed at once.
+        async def call(received: Any, context: Context) -> None:
+            request_id.set(secrets.token_hex(8))
+            try:
+                self._admit(method, context)
+                messages: AsyncIterator[Any] = behave(parse(received), context)
+                async with aclosing(messages):  # type: ignore[type-var]
+                    async for message in messages:
+                        await context.write(message)
+            except Exception as error:
+                await _end(error, method, context)
+
+        return call
+
+    def _admit(self, method: str, context: Context) -> None:
+        """Set who calls. Raises NOT_ADMIN, or UNKNOWN_CALLER for a connection that is not ours."""
+        known = self._caller_of(context.peer())
+        if known is None:
+            raise LlamadError(
+                ErrorKind.PERMISSION, "UNKNOWN_CALLER", "nobody knows who makes this call"
+            )
+        caller.set(known)
+        check_method(method, known, self._admin_group)
+
 
 def _behavior(handler: Handler) -> Any:
     return (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     )
-
-
-def _unary(behave: Any, parse: Parse, method: str) -> Any:
-    async def call(received: Any, context: Context) -> Any:
-        request_id.set(secrets.token_hex(8))
-        try:
-            return await behave(parse(received), context)
-        except Exception as error:
-            await _end(error, method, context)
-
-    return call
-
-
-def _streaming(behave: Any, parse: Parse, method: str) -> Any:
-    # A coroutine that writes, not a generator: a generator suspended at its yield is not closed
-    # when the call is cancelled, and the job behind it must be freed at once.
-    async def call(received: Any, context: Context) -> None:
-        request_id.set(secrets.token_hex(8))
-        try:
-            messages: AsyncIterator[Any] = behave(parse(received), context)
-            async with aclosing(messages):  # type: ignore[type-var]
-                async for message in messages:
-                    await context.write(message)
-        except Exception as error:
-            await _end(error, method, context)
-
-    return call
 
 
 async def _each_parsed(

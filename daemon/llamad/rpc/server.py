@@ -1,32 +1,37 @@
-"""The gRPC server on its Unix socket: options, limits, binding, stopping.
+"""The gRPC server behind its public socket: options, limits, starting, stopping.
 
-Owns the grpc.aio server and the socket file while it listens. It knows no method; services come in
-from outside. Any ``:authority`` is accepted: the socket's permissions decide who may connect.
+Owns the grpc.aio server, the front that accepts for it, and the socket file while it listens. It
+knows no method; services come in from outside. Any ``:authority`` is accepted: the socket's
+permissions decide who may connect.
 """
 
-import os
-from collections.abc import Iterable
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import grpc
 import grpc.aio
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.rpc.admin_service import ADMIN_NAME, AdminService
+from llamad.rpc.caller import Administrators, Caller, Credentials, peer_credentials
+from llamad.rpc.front import Front
 from llamad.rpc.health import SERVICE_NAME as HEALTH_NAME
 from llamad.rpc.health import Health
 from llamad.rpc.interceptor import CallInterceptor
 from llamad.rpc.reflection import SERVICE_NAMES as REFLECTION_NAMES
 from llamad.rpc.reflection import Reflection, published_files
 from llamad.rpc.services import LLAMAD_NAME, LlamadService
-from llamad.rpc.unix_socket import group_id, make_room, open_to_group
+from llamad.rpc.unix_socket import NamelessSocket, group_id, listen, make_room
 from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
 
 MAX_MESSAGE_BYTES = 16 << 20  # so that a prompt beyond its limit is refused by name, not by gRPC
 MAX_CONCURRENT_CALLS = 512
 MAX_STREAMS_PER_CONNECTION = 1024  # beyond it streams are reset, which says less than a status
+FLUSH_SECONDS = 1.0  # for clients to take the last answers, once every call has ended
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -52,54 +57,88 @@ class RpcServer:
         *,
         mode: int,
         group: str,
+        admin_group: str,
         llamad: LlamadService,
         admin: AdminService,
         health: Health | None = None,
+        credentials: Callable[[socket.socket], Credentials] = peer_credentials,
     ) -> None:
-        """Serve these services; ``health`` None makes one that starts as NOT_SERVING."""
+        """Serve these services; ``health`` None makes one that starts as NOT_SERVING.
+
+        ``credentials`` returns whose process made a connection.
+        """
         self.path = path
         self.health = health or Health([LLAMAD_NAME, ADMIN_NAME, HEALTH_NAME, *REFLECTION_NAMES])
         self._mode = mode
         self._group = group
+        self._administrators = Administrators(admin_group)
+        self._credentials = credentials
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor()],
+            interceptors=[CallInterceptor(self._caller, admin_group)],
             options=_OPTIONS,
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
         )
         llamad_pb2_grpc.add_LlamadServicer_to_server(llamad, self._server)  # type: ignore[no-untyped-call]
         admin_pb2_grpc.add_AdminServicer_to_server(admin, self._server)  # type: ignore[no-untyped-call]
         self._server.add_generic_rpc_handlers(self._standard_handlers())
+        self._private: NamelessSocket | None = None
+        self._front: Front | None = None
         self._identity: tuple[int, int] | None = None  # (device, inode) of the bound socket
 
     def _standard_handlers(self) -> Iterable[Any]:
         return (self.health.handler(), *Reflection(published_files()).handlers())
 
     async def start(self) -> None:
-        """Bind the socket and serve. Raises the LlamadError of a socket that cannot be had."""
+        """Bind the sockets and serve. Raises the LlamadError of a socket that cannot be had."""
         gid = group_id(self._group)
         make_room(self.path)
-        self._bind()
-        status = self.path.stat()
-        self._identity = (status.st_dev, status.st_ino)
-        open_to_group(self.path, gid, self._mode)
-        await self._server.start()
+        with contextlib.ExitStack() as undo:
+            self._private = undo.enter_context(contextlib.closing(self._make_private()))
+            listener = undo.enter_context(listen(self.path, gid, self._mode))
+            undo.callback(self._remove)
+            status = self.path.stat()
+            self._identity = (status.st_dev, status.st_ino)
+            await self._server.start()
+            self._front = Front(listener, self._private.address, self._identify)
+            self._front.start()
+            undo.pop_all()
 
-    def _bind(self) -> None:
-        before = os.umask(0o177)
+    def _make_private(self) -> NamelessSocket:
         try:
-            bound = self._server.add_insecure_port("unix:" + quote(os.fsencode(self.path)))
+            return NamelessSocket(self.path.parent, self._bind)
+        except OSError as error:
+            raise LlamadError(
+                ErrorKind.STATE,
+                "SOCKET_UNUSABLE",
+                f"socket {self.path}: no private socket beside it: {error.strerror}",
+            ) from error
+
+    def _bind(self, path: str) -> None:
+        try:
+            bound = self._server.add_insecure_port("unix:" + path)
         except RuntimeError:
             bound = 0
-        finally:
-            os.umask(before)
         if not bound:
-            raise LlamadError(
-                ErrorKind.STATE, "SOCKET_UNUSABLE", f"socket {self.path}: cannot be bound"
-            )
+            raise OSError(errno.EADDRNOTAVAIL, "gRPC cannot bind it")
+
+    def _identify(self, connection: socket.socket) -> Caller:
+        return self._administrators.caller(self._credentials(connection))
+
+    def _caller(self, peer: str) -> Caller | None:
+        return None if self._front is None else self._front.caller(peer)
 
     async def stop(self, grace_seconds: float) -> None:
         """Refuse new calls, give running ones the grace, end the rest, remove the socket."""
+        if self._front is not None:
+            self._front.refuse()
+        self._remove()
         await self._server.stop(grace_seconds)
+        if self._front is not None:
+            await self._front.close(FLUSH_SECONDS)
+        if self._private is not None:
+            self._private.close()
+
+    def _remove(self) -> None:
         try:
             status = self.path.lstat()
         except FileNotFoundError:

@@ -1,20 +1,23 @@
 """The Unix socket as a file: whose it is, who may use it, and when an old one may go.
 
-Owns the checks before and the permissions after binding; gRPC does the binding. A socket that
-nobody accepts on is a leftover and is removed. Anything else at its place is an error that names
-it, and stays.
+Owns the checks before binding, the binding and the permissions. A socket that nobody accepts on is
+a leftover and is removed. Anything else at its place is an error that names it, and stays.
 """
 
+import contextlib
 import grp
 import os
+import secrets
 import socket
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from llamad.errors import ErrorKind, LlamadError
 
 MAX_PATH_BYTES = 107  # sun_path of unix(7), without its terminator
 _CONNECT_SECONDS = 1.0
+_BACKLOG = 128
 
 
 def make_room(path: Path) -> None:
@@ -89,7 +92,39 @@ def group_id(name: str) -> int:
         raise _error("GROUP_NOT_FOUND", f"socket_group: there is no group {name!r}") from None
 
 
-def open_to_group(path: Path, gid: int, mode: int) -> None:
+def listen(path: Path, gid: int, mode: int) -> socket.socket:
+    """Return a socket that listens at path, whose group and mode are set before anyone connects.
+
+    Raises LlamadError SOCKET_UNUSABLE, and leaves nothing at path then.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with only_for_owner():
+            listener.bind(os.fspath(path))
+    except OSError as error:
+        listener.close()
+        raise _error("SOCKET_UNUSABLE", f"socket {path}: {error.strerror}") from error
+    try:
+        _open_to_group(path, gid, mode)
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        path.unlink(missing_ok=True)
+        raise
+    return listener
+
+
+@contextlib.contextmanager
+def only_for_owner() -> Iterator[None]:
+    """Let sockets that are bound meanwhile be for their owner alone."""
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def _open_to_group(path: Path, gid: int, mode: int) -> None:
     """Give the bound socket its group and mode, in this order, so that it is never open wider.
 
     Without a group of its own nothing asks for chown(2), which the unit's sandbox refuses.
@@ -102,6 +137,34 @@ def open_to_group(path: Path, gid: int, mode: int) -> None:
         raise _error(
             "SOCKET_UNUSABLE", f"socket {path}: cannot set group and mode: {error.strerror}"
         ) from error
+
+
+class NamelessSocket:
+    """A listening socket with no name in the file system, for this process alone.
+
+    Whoever makes it binds it to a path; then the name goes, and ``address`` leads to what was bound
+    there. So nothing is left behind, however the process ends, and nobody else finds it.
+    """
+
+    def __init__(self, folder: Path, bind: Callable[[str], None]) -> None:
+        """Let ``bind`` make a socket at the path it is given, in folder. Raises OSError."""
+        name = f".llamad-{secrets.token_hex(8)}"
+        descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+        try:
+            path = f"/proc/self/fd/{descriptor}/{name}"  # short enough, whatever the folder's is
+            with only_for_owner():
+                bind(path)
+            try:
+                self._descriptor = os.open(path, os.O_PATH)
+            finally:
+                os.unlink(name, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        self.address = f"/proc/self/fd/{self._descriptor}"
+
+    def close(self) -> None:
+        """Give up the way to the socket."""
+        os.close(self._descriptor)
 
 
 def _error(reason: str, message: str) -> LlamadError:
