@@ -1,7 +1,7 @@
 """A .pth is read without running anything, and a broken one is refused with a reason.
 
-What torch itself writes is compared where torch is installed; the files of ``pth_file.py`` are
-written by hand in the same layout.
+The files of ``pth_file.py`` are written by hand in torch's layout; ``test_torch_files.py`` has what
+torch itself writes.
 """
 
 import io
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llamad.convert.pickle_tensors import PickledTensor, read_tensors
+from llamad.convert.pickle_tensors import STORAGE_TYPES, PickledTensor, read_tensors
 from llamad.convert.pth_file import PthFile
 from llamad.errors import ErrorKind, LlamadError
 from pth_file import PthTensor, encode, pickled_state, write_pth
@@ -43,20 +43,6 @@ def test_a_tensor_is_read_in_pieces(tmp_path: Path, type_name: str) -> None:
     assert (tensor.shape, tensor.type_name) == ((6, 8), type_name)
     pieces = [tensor.read_rows(0, 1), tensor.read_rows(1, 5), tensor.read_rows(5, 6)]
     assert b"".join(piece.tobytes() for piece in pieces) == data
-
-
-def test_what_torch_writes_reads_back_identical(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch")
-    values = torch.randn(6, 8)
-    for dtype, type_name in ((torch.float16, "F16"), (torch.bfloat16, "BF16")):
-        path = tmp_path / f"{type_name}.pth"
-        torch.save({"a": values.to(dtype), "b": torch.nn.Parameter(values.to(dtype))}, path)
-        file = PthFile(path)
-        for name in ("a", "b"):
-            tensor = file.tensor(name)
-            assert tensor.type_name == type_name
-            truth = values.to(dtype).view(torch.int16).numpy().tobytes()
-            assert tensor.read_rows(0, 6).tobytes() == truth
 
 
 # ---- the pickle --------------------------------------------------------------------------------
@@ -107,11 +93,41 @@ def test_a_forbidden_global_is_named_and_not_called(
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",  # called without arguments
         b"\x80\x02r\xff\xff\xff\xff.",  # a memo entry of four thousand million
         b"\x80\x04\x96\xff\xff\xff\xff\xff\xff\xff\x7f.",  # a bytearray of eight exabytes
+        b"\x80\x05\x96" + struct.pack("<Q", 64 << 30) + b".",  # of all memory
+        b"\x80\x02})" + 64 * b"2\x86" + b"Ns.",  # a key of 2 ** 64 nested tuples
+        b"\x80\x02}()" + 64 * b"2\x86" + b"Nu.",
+        b"\x80\x02()" + 64 * b"2\x86" + b"Nd.",
+        b"\x80\x02ccollections\nOrderedDict\n]]K\x01K\x02e\x85R.",  # made of pairs
+        b"\x80\x02\x8f(K\x01\x90.",  # a set
+        b"\x80\x02ctorch\nHalfStorage\n)\x81.",  # an instance
+        b"\x80\x02\x82\x01.",  # a global by its number in copyreg
     ],
 )
 def test_a_pickle_that_is_no_state_dictionary_is_refused(pickled: bytes) -> None:
     error = refusal(lambda: read_tensors(pickled, HERE))
     assert str(HERE) in error.message
+
+
+def test_deep_nesting_is_refused() -> None:
+    pickled = b"\x80\x02" + 300_000 * b"]" + 299_999 * b"a" + b"."
+    assert "holds a list" in refusal(lambda: read_tensors(pickled, HERE)).message
+
+
+def test_what_the_globals_stand_for_cannot_be_changed() -> None:
+    """A frozen dataclass with slots takes its fields from BUILD, unless that is refused."""
+    kinds = dict(STORAGE_TYPES)
+    error = refusal(
+        lambda: read_tensors(b"\x80\x02ctorch\nHalfStorage\n(X\x02\0\0\0U8M\0\1lb.", HERE)
+    )
+    assert "attributes" in error.message
+    assert kinds == STORAGE_TYPES
+
+
+def test_a_name_in_a_message_cannot_write_to_the_terminal() -> None:
+    attack = b"\x80\x04\x8c\x06\x1b[2Jos\x94\x8c\x07sy\nstem\x94\x93."
+    message = refusal(lambda: read_tensors(attack, HERE)).message
+    assert message.isprintable()
+    assert "[2Jos" in message
 
 
 def test_attributes_of_a_state_dictionary_are_ignored() -> None:
@@ -173,6 +189,48 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.pth"
     path.write_text("version https://git-lfs.github.com/spec/v1\n")
     assert "torch.save" in refusal(lambda: PthFile(path)).message
+
+
+def test_a_directory_as_large_as_the_file_is_not_read(tmp_path: Path) -> None:
+    path = write_pth(tmp_path / "model.pth", TENSORS)
+    n_bytes = 3 << 30  # sparse
+    with path.open("r+b") as file:
+        file.truncate(n_bytes)
+        file.seek(n_bytes)
+        file.write(struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 1, 1, n_bytes, 0, 0))
+    assert "larger than" in refusal(lambda: PthFile(path)).message
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_changed_bytes_of_the_directory_give_tensors_or_a_refusal(
+    tmp_path: Path, seed: int
+) -> None:
+    path = write_pth(tmp_path / "model.pth", TENSORS)
+    content = bytearray(path.read_bytes())
+    rng = np.random.default_rng(seed)
+    for _ in range(2):
+        at = int(rng.integers(content.find(b"PK\1\2"), len(content)))
+        content[at] = int(rng.integers(256))
+    path.write_bytes(content)
+    try:
+        file = PthFile(path)
+        found = [file.tensor(name).read_rows(0, 1).nbytes for name in file.names()]
+    except LlamadError:
+        return  # any other exception fails the test
+    assert found == [16, 96]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "model.pth"
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "device":
+            path.symlink_to("/dev/zero")
+    assert "no regular file" in refusal(lambda: PthFile(path)).message
 
 
 def rewritten(path: Path, change: Callable[[str, bytes], bytes | None], method: int) -> Path:

@@ -1,22 +1,23 @@
 """The pickle inside a .pth: a table of tensors, read without running anything.
 
-The unpickler knows the few globals that rebuild a tensor and refuses every other one by name. What
-it returns describes storages; it holds no weights. It is pickle's implementation in Python: the one
-in C takes memory by the index of a memo entry, which a hostile file chooses.
+The unpickler knows the few globals that rebuild a tensor and refuses every other one by name, and
+the few operations that tensors are written with; it sets no attributes and hashes only strings.
+What it returns describes storages; it holds no weights. It is pickle's implementation in Python:
+the one in C takes memory by the index of a memo entry, which a hostile file chooses.
 """
 
 import io
 import pickle
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from llamad.convert.source import corrupt, unsupported
 from llamad.errors import LlamadError
 
-MAX_PICKLE_BYTES = 64 << 20  # LLaMA-65B's has 200 KB
+MAX_PICKLE_BYTES = 1 << 20  # LLaMA-65B's has 200 KB; a hostile one makes objects of each byte
+MAX_QUOTED = 80  # characters of a name in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,14 @@ class _RebuildParameter:
         return tensor
 
 
+@dataclass(frozen=True, slots=True)
+class _RebuildDictionary:
+    """``collections.OrderedDict``: empty, as torch makes them; the entries follow."""
+
+    def __call__(self) -> dict[str, object]:
+        return {}
+
+
 def _counts(values: object) -> tuple[int, ...]:
     if not isinstance(values, tuple) or not all(
         isinstance(value, int) and value >= 0 for value in values
@@ -92,7 +101,7 @@ def _counts(values: object) -> tuple[int, ...]:
 
 
 _GLOBALS: Mapping[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): _RebuildDictionary(),
     ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
     ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
     ("torch._utils", "_rebuild_parameter"): _RebuildParameter(),
@@ -101,7 +110,27 @@ _GLOBALS: Mapping[tuple[str, str], Any] = {
 }
 
 
+# What pickle protocols 0 to 4 write tables of tensors with. Not here: what allocates by a number of
+# the file (BYTEARRAY8), makes instances (NEWOBJ, INST, OBJ), hashes (sets) or asks copyreg (EXT).
+_OPERATIONS = (
+    "PROTO FRAME STOP MARK POP POP_MARK DUP GLOBAL STACK_GLOBAL REDUCE BUILD PERSID BINPERSID "
+    "PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET NONE NEWTRUE NEWFALSE "
+    "INT BININT BININT1 BININT2 LONG LONG1 FLOAT BINFLOAT "
+    "UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 STRING BINSTRING SHORT_BINSTRING "
+    "TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 LIST EMPTY_LIST APPEND APPENDS "
+    "DICT EMPTY_DICT SETITEM SETITEMS"
+)
+
+
 class _Unpickler(pickle._Unpickler):
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: pickle._Unpickler.dispatch[code]
+        for code in (getattr(pickle, name)[0] for name in _OPERATIONS.split())
+    }
+
     def __init__(self, data: bytes, path: Path) -> None:
         super().__init__(io.BytesIO(data))
         self._path = path
@@ -112,7 +141,8 @@ class _Unpickler(pickle._Unpickler):
         except KeyError:
             raise unsupported(
                 self._path,
-                f"its pickle asks for {module}.{name}, only tensors are read; nothing was run",
+                f"its pickle asks for {_quoted(f'{module}.{name}')}, only tensors are read; "
+                "nothing was run",
             ) from None
 
     def persistent_load(self, pid: Any) -> Storage:
@@ -120,6 +150,41 @@ class _Unpickler(pickle._Unpickler):
             case ("storage", StorageType() as kind, str(key), str(), int(n_items)) if n_items >= 0:
                 return Storage(key, kind, n_items)
         raise pickle.UnpicklingError("a persistent id is no storage")
+
+    def load_build(self) -> None:
+        """Drop attributes, such as a state dictionary's ``_metadata``."""
+        self.stack.pop()
+        if not isinstance(self.stack[-1], dict):
+            raise pickle.UnpicklingError("attributes are set of what is no state dictionary")
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set(self.stack[-1], [key, value])
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        self._set(self.stack[-1], items)
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._set(self.stack[-1], items)
+
+    def _set(self, target: object, items: list[object]) -> None:
+        """Set pairs of key and value that lie in a row. The hash of nested tuples takes forever."""
+        keys, values = items[::2], items[1::2]
+        if not isinstance(target, dict) or not all(isinstance(key, str) for key in keys):
+            raise pickle.UnpicklingError("a dictionary has a key that is no string")
+        target.update(zip(keys, values, strict=True))
+
+    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
+
+
+def _quoted(text: str) -> str:
+    return ascii(text[:MAX_QUOTED])
 
 
 def read_tensors(data: bytes, path: Path) -> dict[str, PickledTensor]:
@@ -133,10 +198,11 @@ def read_tensors(data: bytes, path: Path) -> dict[str, PickledTensor]:
     except LlamadError:
         raise
     except Exception as error:  # a broken pickle may fail in any operation
-        raise corrupt(path, f"its pickle is broken: {error}") from None
+        fault = f"{type(error).__name__}: {str(error)[:MAX_QUOTED]}"
+        raise corrupt(path, f"its pickle is broken: {fault}") from None
     if not isinstance(value, dict):
         raise corrupt(path, f"its pickle holds a {type(value).__name__}, not a state dictionary")
     for name, tensor in value.items():
-        if not isinstance(name, str) or not isinstance(tensor, PickledTensor):
-            raise unsupported(path, f"entry {name!r} of its state dictionary is no tensor")
+        if not isinstance(tensor, PickledTensor):
+            raise unsupported(path, f"entry {_quoted(name)} of its state dictionary is no tensor")
     return dict(value)

@@ -5,6 +5,7 @@ how long it is), never unpacked. Their CRC-32 is checked along the way when they
 beginning to end, as the conversion does.
 """
 
+import os
 import struct
 import zipfile
 import zlib
@@ -26,6 +27,7 @@ _OLD_TORCH = (
     b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # pickled magic number 0x1950a86a20f9469cfc6c
 )
 _FLOATS = ("F32", "F16", "BF16")
+_MAX_DIRECTORY_BYTES = 4 << 20  # of the zip; LLaMA-65B's has 80 KB
 
 
 @dataclass(slots=True)
@@ -38,6 +40,34 @@ class _Member:
     crc: int  # as the directory has it
     next_offset: int = 0  # within the member; where a sequential reader goes on
     crc_so_far: int = 0
+
+
+class _ZipReader:
+    """A file as ``zipfile`` reads its directory; a huge one would be taken into memory whole."""
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file
+        self._position = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._file.n_bytes}
+        position = start[whence] + offset
+        if position < 0:
+            raise OSError("before the beginning")  # which zipfile expects of short files
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, n_bytes: int = -1, /) -> bytes:
+        left = max(self._file.n_bytes - self._position, 0)
+        n_bytes = left if n_bytes < 0 else min(n_bytes, left)
+        if n_bytes > _MAX_DIRECTORY_BYTES:
+            raise zipfile.BadZipFile(f"its directory is larger than {_MAX_DIRECTORY_BYTES} bytes")
+        data = self._file.read(self._position, n_bytes)
+        self._position += n_bytes
+        return data
 
 
 class PthFile:
@@ -94,28 +124,30 @@ class PthFile:
     def _read_directory(self) -> tuple[dict[str, _Member], bytes]:
         """Return the storages by key and the bytes of the pickle."""
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with zipfile.ZipFile(_ZipReader(self._file)) as archive:
                 infos = {info.filename: info for info in archive.infolist()}
-                pickles = [name for name in infos if name.split("/", 1)[-1] == "data.pkl"]
-                if len(pickles) != 1:
-                    raise corrupt(self.path, f"has {len(pickles)} members data.pkl, must have one")
-                prefix = pickles[0].removesuffix("data.pkl")
-                if infos[pickles[0]].file_size > MAX_PICKLE_BYTES:
-                    raise corrupt(self.path, f"its pickle is larger than {MAX_PICKLE_BYTES} bytes")
-                if prefix + "byteorder" in infos:
-                    with archive.open(prefix + "byteorder") as member:
-                        if member.read(16) != b"little":
-                            raise unsupported(self.path, "its numbers are not little-endian")
-                pickled = archive.read(pickles[0])
-        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
             raise corrupt(self.path, f"is a broken zip, cut short perhaps: {error}") from None
+        pickles = [name for name in infos if name.split("/", 1)[-1] == "data.pkl"]
+        if len(pickles) != 1:
+            raise corrupt(self.path, f"has {len(pickles)} members data.pkl, must have one")
+        prefix = pickles[0].removesuffix("data.pkl")
+        order = infos.get(prefix + "byteorder")
+        if order is not None and self._read_whole(order, len("little")) != b"little":
+            raise unsupported(self.path, "its numbers are not little-endian")
         folder = prefix + "data/"
         members = {
             name.removeprefix(folder): self._locate(info)
             for name, info in infos.items()
             if name.startswith(folder)
         }
-        return members, pickled
+        return members, self._read_whole(infos[pickles[0]], MAX_PICKLE_BYTES)
+
+    def _read_whole(self, info: zipfile.ZipInfo, limit: int) -> bytes:
+        member = self._locate(info)
+        if member.n_bytes > limit:
+            raise corrupt(self.path, f"member {info.filename} is larger than {limit} bytes")
+        return self._read(member, 0, member.n_bytes)
 
     def _locate(self, info: zipfile.ZipInfo) -> _Member:
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:

@@ -7,8 +7,9 @@ nothing of number formats. A reader builds ``SourceTensor``s; none of them holds
 import json
 import math
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,8 @@ from llamad.errors import ErrorKind, LlamadError
 
 Rows = NDArray[np.uint8]
 """(n_rows, row_bytes)"""
+
+MAX_JSON_BYTES = 64 << 20  # a tokenizer.json of 262,144 tokens has 33 MB
 
 Metadata = dict[str, Any]
 """GGUF metadata: bool, int, float, str, or a list of one of them."""
@@ -41,11 +44,15 @@ class SourceFile:
     def __init__(self, path: Path) -> None:
         """Open ``path``; raises LlamadError CHECKPOINT_CORRUPT when it cannot be read."""
         self.path = path
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:  # not to wait for the writer of a FIFO
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise corrupt(path, error.strerror or "cannot be opened") from None
-        self.n_bytes = os.fstat(self._descriptor).st_size
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise corrupt(path, "is no regular file")
+        self.n_bytes = status.st_size
 
     def read(self, offset: int, n_bytes: int) -> bytes:
         """Return exactly n_bytes from offset; raises LlamadError CHECKPOINT_CORRUPT otherwise."""
@@ -165,10 +172,12 @@ def vector(name: str, values: Sequence[float]) -> SourceTensor:
 
 def read_json(path: Path) -> Mapping[str, Any]:
     """Return the object of a JSON file; raises LlamadError that names the path and the fault."""
+    with closing(SourceFile(path)) as file:
+        if file.n_bytes > MAX_JSON_BYTES:
+            raise corrupt(path, f"is larger than {MAX_JSON_BYTES >> 20} MiB")
+        text = file.read(0, file.n_bytes)
     try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise corrupt(path, error.strerror or "cannot be read") from None
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise corrupt(path, f"is no JSON: {error}") from None
     if not isinstance(value, dict):
