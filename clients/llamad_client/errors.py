@@ -33,7 +33,7 @@ class StillLoading(ServiceUnreachable):
 
 
 class Refused(ClientError):
-    """The service did not accept the request: a field, the model's state, or a full queue."""
+    """The service did not accept the request: a field, the model, a full queue, or the rights."""
 
 
 class Failed(ClientError):

@@ -1,6 +1,7 @@
 """``llamactl jobs``: what is queued and running."""
 
 import argparse
+import pwd
 
 from llamactl.commands import Commands
 from llamactl.output import as_dict, enum_name, print_json, print_table
@@ -26,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
             print_json(as_dict(job))
         return 0
     print_table(
-        ("ID", "STATE", "PRIORITY", "PROMPT", "COMPLETION", "AGE", "ERROR"), map(_row, jobs)
+        ("ID", "OWNER", "STATE", "PRIORITY", "PROMPT", "COMPLETION", "AGE", "ERROR"),
+        map(_row, jobs),
     )
     return 0
 
@@ -34,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _row(job: pb.Job) -> tuple[str, ...]:
     return (
         job.id,
+        _user_name(job.owner_uid) if job.HasField("owner_uid") else "-",
         enum_name(pb.JobState.DESCRIPTOR, job.state),
         enum_name(pb.Priority.DESCRIPTOR, job.priority),
         f"{job.processed_prompt_tokens}/{job.prompt_tokens}",
@@ -41,3 +44,10 @@ def _row(job: pb.Job) -> tuple[str, ...]:
         f"{job.age_seconds:.0f} s",
         job.error,
     )
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -65,6 +65,7 @@ class JobSnapshot:
     finish_reason: FinishReason | None = None
     error: str = ""
     error_reason: str = ""
+    owner_uid: int | None = None  # None: not known
 
 
 class Job:
@@ -141,6 +142,7 @@ class Job:
             finish_reason=self.finish_reason,
             error="" if self.error is None else self.error.message,
             error_reason="" if self.error is None else self.error.reason,
+            owner_uid=self.request.owner_uid,
         )
 
     def timings(self, now: float, load_seconds: float) -> Timings:

@@ -57,3 +57,4 @@ class GenerationRequest:
     deadline_seconds: float | None = None  # from submission
     speculation: bool | None = None  # guess tokens from the sequence's n-grams; None: as configured
     request_id: str = ""
+    owner_uid: int | None = None  # the user who asks; None: not known

@@ -62,7 +62,7 @@ class Rules:
 
 
 def generation_request(
-    message: pb.GenerateRequest, rules: Rules, request_id: str
+    message: pb.GenerateRequest, rules: Rules, request_id: str, owner_uid: int | None = None
 ) -> request.GenerationRequest:
     """Return the checked request of a Generate call."""
     _check_text("prompt", message.prompt, rules.max_prompt_bytes, least_bytes=1)
@@ -70,13 +70,16 @@ def generation_request(
         message.options,
         rules,
         request.GenerationRequest(
-            prompt=message.prompt, parse_special=message.parse_special, request_id=request_id
+            prompt=message.prompt,
+            parse_special=message.parse_special,
+            request_id=request_id,
+            owner_uid=owner_uid,
         ),
     )
 
 
 def chat_request(
-    message: pb.ChatRequest, rules: Rules, request_id: str
+    message: pb.ChatRequest, rules: Rules, request_id: str, owner_uid: int | None = None
 ) -> request.GenerationRequest:
     """Return the checked request of a Chat call."""
     count = len(message.messages)
@@ -97,7 +100,7 @@ def chat_request(
     return _with_options(
         message.options,
         rules,
-        request.GenerationRequest(messages=messages, request_id=request_id),
+        request.GenerationRequest(messages=messages, request_id=request_id, owner_uid=owner_uid),
     )
 
 
@@ -299,4 +302,5 @@ def job(snapshot: JobSnapshot) -> pb.Job:
         running_seconds=snapshot.running_seconds,
         finish_reason=(pb.FINISH_REASON_UNSPECIFIED if reason is None else _FINISH_REASONS[reason]),
         error=snapshot.error,
+        owner_uid=snapshot.owner_uid,
     )

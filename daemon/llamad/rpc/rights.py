@@ -4,6 +4,7 @@ Who calls and who is an administrator is known elsewhere (``caller.py``).
 """
 
 from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.job import JobSnapshot
 from llamad.rpc.caller import Caller, user_name
 
 _ADMIN = "/llamad.v1.Admin/"
@@ -32,13 +33,13 @@ def check_method(method: str, caller: Caller, admin_group: str) -> None:
     )
 
 
-def check_cancel(job_id: str, owner_uid: int | None, caller: Caller) -> None:
+def check_cancel(job: JobSnapshot, caller: Caller) -> None:
     """Refuse to cancel a job of somebody else. Raises NOT_OWNER."""
-    if caller.is_admin or caller.uid == owner_uid:
+    if caller.is_admin or caller.uid == job.owner_uid:
         return
-    owner = "another user" if owner_uid is None else f"user {user_name(owner_uid)}"
+    owner = "somebody else" if job.owner_uid is None else f"user {user_name(job.owner_uid)}"
     raise LlamadError(
         ErrorKind.PERMISSION,
         "NOT_OWNER",
-        f"job {job_id} is of {owner}; only they and administrators may cancel it",
+        f"job {job.id} belongs to {owner}; only they and administrators may cancel it",
     )

@@ -15,7 +15,8 @@ from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.jobs.request import GenerationRequest
 from llamad.jobs.scheduler import Scheduler
 from llamad.rpc import convert
-from llamad.rpc.interceptor import request_id
+from llamad.rpc.interceptor import caller, request_id
+from llamad.rpc.rights import check_cancel
 from llamad.rpc.state import Phase, ServiceState
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_api.v1 import llamad_pb2_grpc
@@ -51,12 +52,14 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Continue a prompt."""
-        checked = convert.generation_request(request, self._rules, request_id.get())
+        checked = convert.generation_request(
+            request, self._rules, request_id.get(), caller.get().uid
+        )
         return self._events(checked, pb.GenerateResponse)
 
     def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:
         """Answer a conversation."""
-        checked = convert.chat_request(request, self._rules, request_id.get())
+        checked = convert.chat_request(request, self._rules, request_id.get(), caller.get().uid)
         return self._events(checked, pb.ChatResponse)
 
     async def _events(
@@ -106,9 +109,11 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
     async def CancelJob(
         self, request: pb.CancelJobRequest, context: Context
     ) -> pb.CancelJobResponse:
-        """Cancel a job."""
+        """Cancel a job of the caller's, or any for an administrator."""
         job_id = convert.job_id(request)
-        return pb.CancelJobResponse(job=convert.job(self._scheduler_of(job_id).cancel(job_id)))
+        scheduler = self._scheduler_of(job_id)
+        check_cancel(scheduler.get(job_id), caller.get())
+        return pb.CancelJobResponse(job=convert.job(scheduler.cancel(job_id)))
 
     async def WatchJob(
         self, request: pb.WatchJobRequest, context: Context
