@@ -111,7 +111,7 @@ def test_the_output_matrix_is_q6_k_wherever_it_lies(mix: str) -> None:
 @pytest.mark.parametrize(
     ("mix", "expected"),
     [
-        ("Q2_K", "IQ4_NL"), ("Q3_K_S", "IQ4_NL"), ("Q4_K_S", "Q5_0"), ("Q5_K_S", "Q5_1"),
+        ("Q2_K", "Q4_0"), ("Q3_K_S", "Q4_0"), ("Q4_K_S", "Q5_0"), ("Q5_K_S", "Q5_1"),
         ("Q6_K", "Q8_0"), ("IQ4_XS", "IQ4_NL"), ("Q4_0", "Q4_0"), ("Q8_0", "Q8_0"),
     ],
 )  # fmt: skip

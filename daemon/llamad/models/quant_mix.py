@@ -2,9 +2,9 @@
 
 Pure functions of names and shapes. The rules are those of ``llama_tensor_get_type`` in llama.cpp's
 ``llama-quant.cpp``, so that a mix's name means the same size and quality everywhere: more bits for
-the output matrix, for attention's values and for ffn_down, which lose the most. One difference:
-Q2_K and Q3_K rows of other lengths than multiples of 256 become IQ4_NL, as they did until llama.cpp
-chose the coarser Q4_0 in 2026. Mixtures of experts are not covered.
+the output matrix, for attention's values and for ffn_down, which lose the most. Q2_K and Q3_K rows
+of other lengths than multiples of 256 become Q4_0, as in llama.cpp since 2026; before, they became
+IQ4_NL, of the same size. Mixtures of experts are not covered.
 """
 
 import re
@@ -19,8 +19,8 @@ K_BLOCK = 256  # weights; a row of a K type is a multiple
 BLOCK = 32  # the same for the other block types
 
 _FALLBACKS: Mapping[str, str] = {
-    "Q2_K": "IQ4_NL",
-    "Q3_K": "IQ4_NL",
+    "Q2_K": "Q4_0",
+    "Q3_K": "Q4_0",
     "IQ4_XS": "IQ4_NL",
     "Q4_K": "Q5_0",
     "Q5_K": "Q5_1",
