@@ -25,6 +25,7 @@ class Era:
 
     magic: str
     version: int
+    scales_first: frozenset[str] = frozenset()  # types whose rows begin with all their scales
 
     @property
     def interleaved(self) -> bool:
@@ -37,6 +38,12 @@ class Era:
         return "<e" if (self.magic, self.version) == ("ggjt", 3) else "<f"
 
 
+# The magic "ggml" had three layouts of quantized rows: of Q4_0 the scales moved into the blocks a
+# few days before those of Q4_1 did (quantize.cpp and utils.cpp, March 2023).
+FIRST_DAYS = (
+    Era("ggml", 0, frozenset({"Q4_0", "Q4_1"})),
+    Era("ggml", 0, frozenset({"Q4_1"})),
+)
 ERAS = tuple(
     Era(magic, version)
     for magic, version in (("ggml", 0), ("ggmf", 1), ("ggjt", 1), ("ggjt", 2), ("ggjt", 3))
@@ -94,13 +101,31 @@ def packed(values: Vector, type_name: str, era: Era) -> tuple[bytes, Vector]:
         return halves.tobytes(), halves.astype(np.float32)
     blocks = [packed_block(block, type_name, era) for block in values.reshape(-1, BLOCK)]
     meant = np.stack([block for _, block in blocks]).reshape(values.shape)
-    return b"".join(data for data, _ in blocks), meant
+    data = [block for block, _ in blocks]
+    if type_name in era.scales_first:
+        n_blocks = values.shape[1] // BLOCK
+        rows = [data[i : i + n_blocks] for i in range(0, len(data), n_blocks)]
+        return b"".join(_scales_first(row, type_name) for row in rows), meant
+    return b"".join(data), meant
 
 
-def vocabulary_of(pieces: Sequence[str]) -> list[bytes]:
-    """Return texts as the converters of the time wrote them: bytes bare, "▁" as a space."""
+def _scales_first(row: Sequence[bytes], type_name: str) -> bytes:
+    """Return the blocks of one row taken apart: minimums if any, scales, quants."""
+    quants = 4 if type_name == "Q4_0" else 8  # where they begin in a block
+    minimums = b"".join(block[4:quants] for block in row)
+    scales = b"".join(block[:4] for block in row)
+    return minimums + scales + b"".join(block[quants:] for block in row)
+
+
+def vocabulary_of(pieces: Sequence[str], *, first_days: bool = False) -> list[bytes]:
+    """Return texts as the converters of the time wrote them: bytes bare, "▁" as a space.
+
+    first_days: as the very first did, which printed each token: no byte above 127 is a character.
+    """
     special = [" ⁇ ".encode(), b"", b""]
     byte_tokens = [bytes((i,)) for i in range(256)]
+    if first_days:
+        byte_tokens[128:] = ["\ufffd".encode()] * 128
     return special + byte_tokens + [piece.replace("▁", " ").encode() for piece in pieces[259:]]
 
 

@@ -1,5 +1,6 @@
 """Run ``llamad convert`` in the test's own process and read what it wrote."""
 
+import os
 from pathlib import Path
 
 import gguf
@@ -8,6 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from llamad.__main__ import main
+
+# Files that are no part of a clone: $LLAMAD_SHARED, or "shared" beside the checkout.
+_SHARED = os.environ.get("LLAMAD_SHARED", Path(__file__).resolve().parents[2].parent / "shared")
+GOLDEN = Path(_SHARED) / "golden"
+needs_golden = pytest.mark.skipif(not GOLDEN.exists(), reason=f"no golden files at {GOLDEN}")
 
 Tensors = dict[str, tuple[str, NDArray[np.float32]]]
 

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.converting import convert, read_tensors, refused
-from legacy_ggml import ERAS, Era, types_of, vocabulary_of, write_legacy
+from convert.converting import GOLDEN, convert, needs_golden, read_tensors, refused
+from legacy_ggml import ERAS, FIRST_DAYS, Era, types_of, vocabulary_of, write_legacy
+from llamad.convert.legacy_file import default_score
 from llamad.convert.llama_folder import gguf_name
+from llamad.convert.sentencepiece_file import read_vocabulary
 from llamad.engine.bindings import EngineModel, read_metadata
 from llamad.text import load_tokenizer
+from llamad.text.vocabulary import TokenType
 from pth_file import llama_weights, shard_of
 from tiny_gguf import vocabulary
 
@@ -40,13 +43,14 @@ def write(
     type_name: str = "Q4_0",
     weights: Any = None,
     n_texts: int = VOCAB,
+    first_days: bool = False,
 ) -> dict[str, np.ndarray[Any, Any]]:
     meant = write_legacy(
         path,
         era,
         WEIGHTS if weights is None else weights,
         type_name,
-        texts=vocabulary_of(PIECES)[:n_texts],
+        texts=vocabulary_of(PIECES, first_days=first_days)[:n_texts],
         scores=SCORES[:n_texts],
         n_heads=HEADS,
         n_layers=LAYERS,
@@ -56,7 +60,7 @@ def write(
     return {target[0]: meant[name] for name, target in named.items() if target is not None}
 
 
-ERA_TYPES = [(era, type_name) for era in ERAS for type_name in types_of(era)]
+ERA_TYPES = [(era, type_name) for era in (*FIRST_DAYS, *ERAS) for type_name in types_of(era)]
 
 
 @pytest.mark.parametrize(("era", "type_name"), ERA_TYPES)
@@ -103,8 +107,36 @@ def test_the_file_loads_with_its_vocabulary(tmp_path: Path, out: Path) -> None:
 def test_a_vocabulary_without_scores_merges_in_its_own_order(tmp_path: Path, out: Path) -> None:
     write(tmp_path / "old.bin", Era("ggml", 0))
     metadata = read_metadata(convert(tmp_path / "old.bin", out))
-    scores = metadata["tokenizer.ggml.scores"]
-    assert scores == SCORES  # the writer's own are ranks too
+    scores = dict(zip(PIECES, metadata["tokenizer.ggml.scores"], strict=True))
+    assert scores.pop("▁") == pytest.approx(-1e9)  # spaces last, as in LLaMA's vocabulary
+    for piece, score in zip(PIECES, SCORES, strict=True):
+        assert scores.get(piece, score) == score  # the writer's own are ranks too
+
+
+def test_bytes_that_the_first_converter_could_not_print_come_back(
+    tmp_path: Path, out: Path
+) -> None:
+    write(tmp_path / "old.bin", Era("ggml", 0), first_days=True)
+    metadata = read_metadata(convert(tmp_path / "old.bin", out))
+    assert metadata["tokenizer.ggml.tokens"] == PIECES
+    assert metadata["tokenizer.ggml.token_type"] == TYPES
+
+
+@needs_golden
+def test_scores_that_a_file_lacks_are_those_of_llamas_vocabulary() -> None:
+    original = read_vocabulary(GOLDEN / "llama2-tokenizer.model")
+    for token, piece in enumerate(original.pieces):
+        if original.types[token] == TokenType.NORMAL:
+            assert default_score(token, piece) == original.scores[token]
+
+
+def test_grouped_heads_are_those_of_llama_2(tmp_path: Path, out: Path) -> None:
+    weights = llama_weights(VOCAB, DIM, HIDDEN, LAYERS, kv_dim=DIM // 2)
+    write(tmp_path / "old.bin", NEWEST, "F16", weights)
+    metadata = read_metadata(convert(tmp_path / "old.bin", out))
+    assert metadata["llama.attention.head_count_kv"] == HEADS // 2
+    assert metadata["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-5)
+    assert metadata["llama.context_length"] == 4096
 
 
 @pytest.mark.parametrize(

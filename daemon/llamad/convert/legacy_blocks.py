@@ -4,6 +4,10 @@ Sources, all in ggml.c of llama.cpp's history. Until 11 May 2023 (files of magic
 "ggjt" version 1) byte j of the nibbles held weights 2j and 2j + 1; pull request 1405 (version 2)
 made it weights j and j + 16, as in GGUF. Q4_0, Q4_1 and Q8_0 had float32 scales until pull request
 1508 (19 May 2023, version 3), whose blocks are GGUF's; Q5_0 and Q5_1 always had float16 ones.
+
+In the first days (magic "ggml", until 17 March 2023) a row was not made of blocks: all its scales
+came first (of Q4_1 all minimums, then all scales), then all its quants. Nothing in a file says so,
+but scales read from the wrong places are no plausible numbers.
 """
 
 from dataclasses import dataclass
@@ -15,6 +19,9 @@ from llamad.convert.source import Rows
 
 BLOCK = 32  # weights
 Floats = NDArray[np.float32]
+
+# Of a float32 made of quants one in twelve lies between, of a model's scales every one does.
+_SMALLEST_SCALE, _LARGEST = 1e-9, 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,26 @@ class Blocks:
                 low[:, : BLOCK // 2] | np.left_shift(low[:, BLOCK // 2 :], 4, dtype=np.uint8)
             )
         return np.concatenate(parts, axis=1)
+
+
+def row_as_blocks(layout: BlockLayout, rows: Rows) -> Rows:
+    """Return the blocks, (n, block_bytes), of rows of the first days, (n_rows, row_bytes)."""
+    n_blocks = rows.shape[1] // layout.block_bytes
+    n_heads = 2 if layout.has_minimum else 1  # float32 numbers of a block
+    heads = rows[:, : 4 * n_heads * n_blocks].reshape(-1, n_heads, n_blocks, 4)
+    scale_first = heads[:, ::-1].swapaxes(1, 2).reshape(-1, 4 * n_heads)
+    quants = rows[:, 4 * n_heads * n_blocks :].reshape(len(scale_first), -1)
+    return np.concatenate((scale_first, quants), axis=1)
+
+
+def is_plausible(layout: BlockLayout, blocks: Rows) -> bool:
+    """Say whether blocks of version 1, (n, block_bytes), begin with scales of a model's weights."""
+    scales = _floats(blocks[:, :4], layout.scale)
+    sane = (scales == 0) | ((scales > _SMALLEST_SCALE) & (scales < _LARGEST))
+    if layout.has_minimum:
+        minimums = np.abs(_floats(blocks[:, 4:8], layout.scale))
+        sane &= (minimums == 0) | ((minimums > _SMALLEST_SCALE) & (minimums < _LARGEST))
+    return bool(sane.all())
 
 
 def unpack(layout: BlockLayout, raw: Rows, *, interleaved: bool) -> Blocks:

@@ -10,12 +10,20 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from llamad.convert.hyperparameters import Hyperparameters
-from llamad.convert.legacy_blocks import BLOCK, LAYOUTS, unpack
+from llamad.convert.legacy_blocks import (
+    BLOCK,
+    LAYOUTS,
+    BlockLayout,
+    is_plausible,
+    row_as_blocks,
+    unpack,
+)
 from llamad.convert.llama_folder import gguf_name, join_parts
 from llamad.convert.sentencepiece_file import SentencePieceVocabulary
 from llamad.convert.source import (
@@ -45,9 +53,13 @@ _SPECIAL = (
     ("</s>", TokenType.CONTROL),
 )
 
-_N_CTX = (
-    2048  # the files do not say; LLaMA 1 was trained on as many, and it was the programs' default
-)
+# The files do not say; LLaMA 1 was trained on as many, and it was the programs' default.
+_N_CTX, _N_CTX_GROUPED = 2048, 4096  # grouped heads: Llama 2 70B
+
+_REPLACEMENT = "\ufffd".encode()  # how the first converter wrote bytes that are no characters
+_LAST_SCORE = -1e9  # of spaces in LLaMA's vocabulary: their runs are merged last
+
+_SAMPLED_ROWS = 32  # of a matrix, to recognize how its rows are laid out
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +71,15 @@ class _Header:
     n_heads: int
     n_layers: int
 
-    @property
-    def norm_eps(self) -> float:
-        """The epsilon of RMSNorm, which the files do not hold.
+    def norm_eps(self, *, is_grouped: bool) -> float:
+        """Return the epsilon of RMSNorm, which the files do not hold.
 
-        LLaMA 1 has 1e-6. Llama 2 with 1e-5 came in the time of "ggjt" 3; llama.cpp's own converter
-        of such files (convert_llama_ggml_to_gguf.py, --eps) takes 5e-6 for both.
+        LLaMA 1 has 1e-6. Llama 2 with 1e-5 came in the time of "ggjt" 3, and only it has grouped
+        heads (70B); for what may be either, llama.cpp's own converter of such files
+        (convert_llama_ggml_to_gguf.py, --eps) takes 5e-6.
         """
+        if is_grouped:
+            return 1e-5
         return 5e-6 if (self.magic, self.version) == ("ggjt", 3) else 1e-6
 
 
@@ -155,8 +169,7 @@ def _read_vocabulary(reader: _Reader, header: _Header) -> SentencePieceVocabular
         if not 0 <= n_bytes <= _MAX_TOKEN_BYTES:
             raise corrupt(reader.file.path, f"token {token} has {n_bytes} bytes")
         text, kind = _token(token, reader.take(n_bytes))
-        # Without scores: what LLaMA's vocabulary has, ranks in the order of its text tokens.
-        score = -float(max(token - _FIRST_TEXT_TOKEN, 0))
+        score = default_score(token, text)
         if header.magic != "ggml":
             (score,) = struct.unpack("<f", reader.take(4))
         vocabulary.pieces.append(text)
@@ -165,14 +178,24 @@ def _read_vocabulary(reader: _Reader, header: _Header) -> SentencePieceVocabular
     return vocabulary
 
 
+def default_score(token: int, text: str) -> float:
+    """Return the score of LLaMA's vocabulary, for files without any: ranks of its text tokens."""
+    if not text.strip("▁"):
+        return _LAST_SCORE
+    return float(-max(token - _FIRST_TEXT_TOKEN, 0))
+
+
 def _token(token: int, data: bytes) -> tuple[str, TokenType]:
     """Return piece and type: the files hold text as it is printed, "▁" and byte names resolved."""
     if token < len(_SPECIAL):
         return _SPECIAL[token]
     if not data:
         return f"<empty token {token}>", TokenType.UNUSED
-    if _FIRST_BYTE_TOKEN <= token < _FIRST_TEXT_TOKEN and len(data) == 1:
-        return f"<0x{data[0]:02X}>", TokenType.BYTE
+    if _FIRST_BYTE_TOKEN <= token < _FIRST_TEXT_TOKEN:
+        if len(data) == 1:
+            return f"<0x{data[0]:02X}>", TokenType.BYTE
+        if data == _REPLACEMENT:
+            return f"<0x{token - _FIRST_BYTE_TOKEN:02X}>", TokenType.BYTE
     return data.decode("utf-8", "surrogateescape").replace(" ", "▁"), TokenType.NORMAL
 
 
@@ -224,9 +247,17 @@ def _tensor(
         data = file.read(offset + start * n_bytes, (stop - start) * n_bytes)
         return np.frombuffer(data, np.uint8).reshape(stop - start, n_bytes)
 
+    n_rows = shape[0] if len(shape) == 2 else 1
+    if layout is None:
+        return SourceTensor(name, shape, type_name, read_rows), n_rows * n_bytes
+
+    @cache
+    def scales_first() -> bool:
+        return _has_scales_first(header, layout, read_rows(0, min(n_rows, _SAMPLED_ROWS)))
+
     def read_blocks(start: int, stop: int) -> Rows:
-        assert layout is not None
-        raw = read_rows(start, stop).reshape(-1, layout.block_bytes)
+        rows = read_rows(start, stop)
+        raw = row_as_blocks(layout, rows) if scales_first() else _cut(layout, rows)
         blocks = unpack(layout, raw, interleaved=header.version < 2)
         if not keep_types:
             return blocks.values().reshape(stop - start, n_cols).view(np.uint8)
@@ -235,11 +266,21 @@ def _tensor(
         except ValueError as error:
             raise corrupt(file.path, f"{name}: {error}") from None
 
-    n_rows = shape[0] if len(shape) == 2 else 1
-    if layout is None:
-        return SourceTensor(name, shape, type_name, read_rows), n_rows * n_bytes
     kept = type_name if keep_types else "F32"
     return SourceTensor(name, shape, kept, read_blocks), n_rows * n_bytes
+
+
+def _cut(layout: BlockLayout, rows: Rows) -> Rows:
+    return rows.reshape(-1, layout.block_bytes)
+
+
+def _has_scales_first(header: _Header, layout: BlockLayout, rows: Rows) -> bool:
+    """Say whether rows are laid out as in the first days of the magic "ggml"."""
+    if header.magic != "ggml" or layout.type_name not in ("Q4_0", "Q4_1"):
+        return False
+    if is_plausible(layout, _cut(layout, rows)):
+        return False
+    return is_plausible(layout, row_as_blocks(layout, rows))
 
 
 def _further_parts(
@@ -289,7 +330,7 @@ def _hyperparameters(
         if len(shapes.get(name, ())) != 2:
             raise corrupt(path, f"matrix {name} is missing")
     vocab_size, hidden_dim, kv_dim = (shapes[name][0] for name in needed)
-    head_dim = header.dim // header.n_heads
+    head_dim, is_grouped = header.dim // header.n_heads, kv_dim < header.dim
     return Hyperparameters(
         architecture="llama",
         name=path.stem,
@@ -300,6 +341,6 @@ def _hyperparameters(
         n_kv_heads=max(kv_dim // head_dim, 1),
         head_dim=head_dim,
         vocab_size=vocab_size,
-        n_ctx_train=_N_CTX,
-        norm_eps=header.norm_eps,
+        n_ctx_train=_N_CTX_GROUPED if is_grouped else _N_CTX,
+        norm_eps=header.norm_eps(is_grouped=is_grouped),
     )
