@@ -1,7 +1,8 @@
 """A real server on a private Unix socket over a fake engine, for the tests of both ends."""
 
+import socket
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from llamad.errors import LlamadError
 from llamad.jobs.scheduler import Limits
 from llamad.models.registry import ModelRegistry
 from llamad.rpc.admin_service import AdminService
+from llamad.rpc.caller import Credentials, peer_credentials
 from llamad.rpc.convert import Rules
 from llamad.rpc.server import RpcServer
 from llamad.rpc.services import LlamadService
 from llamad.rpc.state import ModelFacts, ServiceState, Serving
 from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
 from unit.jobs.fakes import Bench, FakeTokenizer
+
+CredentialsOf = Callable[[socket.socket], Credentials]
+ADMIN_GROUP = "root"  # every machine has it
 
 
 class Codec(FakeTokenizer):
@@ -31,7 +36,16 @@ class Codec(FakeTokenizer):
 class Service:
     """A running server, its socket, its state and the bench behind it."""
 
-    def __init__(self, path: Path, bench: Bench, rules: Rules, *, loaded: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        bench: Bench,
+        rules: Rules,
+        *,
+        loaded: bool,
+        mode: int,
+        credentials: CredentialsOf,
+    ) -> None:
         self.bench = bench
         self.path = path
         self.models = path.with_name("models")
@@ -39,9 +53,10 @@ class Service:
         self.state = ServiceState()
         self.server = RpcServer(
             self.path,
-            mode=0o660,
+            mode=mode,
             group="",
-            admin_group="",
+            admin_group=ADMIN_GROUP,
+            credentials=credentials,
             llamad=LlamadService(self.state, rules, "engine 1"),
             admin=AdminService(self.state, ModelRegistry(self.models)),
         )
@@ -66,7 +81,9 @@ class Service:
 
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[grpc.aio.Channel]:
-        async with grpc.aio.insecure_channel(f"unix:{self.path}") as channel:
+        """Open a connection of its own: gRPC shares them within a process."""
+        unshared = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(f"unix:{self.path}", options=unshared) as channel:
             yield channel
 
     @asynccontextmanager
@@ -106,12 +123,24 @@ async def serving(
     rules: Rules | None = None,
     loaded: bool = True,
     name: str = "llamad.sock",
+    mode: int = 0o660,
+    credentials: CredentialsOf = peer_credentials,
     **sizes: int,
 ) -> AsyncIterator[Service]:
-    """Run a service with a socket of this name; sizes are those of FakeModel."""
+    """Run a service with a socket of this name; sizes are those of FakeModel.
+
+    ``credentials`` tells whose process made a connection.
+    """
     bench = Bench(limits, **sizes)
     with tempfile.TemporaryDirectory() as folder:
-        service = Service(Path(folder) / name, bench, rules or Rules(), loaded=loaded)
+        service = Service(
+            Path(folder) / name,
+            bench,
+            rules or Rules(),
+            loaded=loaded,
+            mode=mode,
+            credentials=credentials,
+        )
         async with bench.running():
             await service.server.start()
             try:
