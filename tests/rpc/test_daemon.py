@@ -221,6 +221,54 @@ async def test_a_running_job_ends_before_the_service_does_and_new_ones_are_refus
         await task
 
 
+@living
+async def test_while_it_drains_everyone_who_waits_hears_when_to_come_back(life: Life) -> None:
+    life.may_load.set()
+    in_step, go_on = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        in_step.set()
+        assert go_on.wait(TIMEOUT_SECONDS)
+
+    life.model.engine.before_step = pause
+    request = pb.GenerateRequest(prompt="p")
+    async with life.running() as task, life.stub() as stub:
+        await life.heard("READY=1")
+        running = stub.Generate(request)
+        await running.read()
+        await asyncio.to_thread(in_step.wait)
+        queued = stub.Generate(request)
+        assert (await queued.read()).HasField("queued")
+        send(signal.SIGTERM)
+        await life.heard("STOPPING=1")
+        for refused in (queued, stub.Generate(request)):
+            code, _, metadata = await error_of_call(refused)
+            assert (code, metadata["llamad-reason"], float(metadata["llamad-retry-after"]) > 0) == (
+                grpc.StatusCode.UNAVAILABLE,
+                "SHUTTING_DOWN",
+                True,
+            )
+        go_on.set()
+        while (message := await running.read()) is not grpc.aio.EOF:
+            last = message
+        assert last.finished.reason == pb.FINISH_REASON_STOP
+        await task
+        code, _, _ = await error_of_call(stub.GetStatus(pb.GetStatusRequest()))
+        assert code is grpc.StatusCode.UNAVAILABLE
+
+
+@living
+async def test_a_connection_that_says_nothing_does_not_keep_it_from_ending(life: Life) -> None:
+    life.may_load.set()
+    async with life.running() as task:
+        await life.heard("READY=1")
+        reader, writer = await asyncio.open_unix_connection(life.socket)
+        await reader.readexactly(9)  # the head of gRPC's first frame: the connection is accepted
+        send(signal.SIGTERM)
+        await task
+        writer.close()
+
+
 @pytest.mark.parametrize("drain_seconds", [0.01, 3600.0])
 def test_a_job_that_does_not_end_is_ended_by_the_deadline_or_a_second_signal(
     monkeypatch: pytest.MonkeyPatch, drain_seconds: float
