@@ -388,8 +388,11 @@ def test_an_interrupted_conversion_goes_on_where_it_was(
     assert [path.name for path in out.parent.iterdir()] == [out.name]
 
 
-@pytest.mark.parametrize("change", ["source", "type", "journal", "data"])
-def test_a_conversion_of_something_else_begins_anew(
+@pytest.mark.parametrize(
+    "change",
+    ["source", "type", "torn journal", "changed journal", "no journal", "cut data", "changed data"],
+)
+def test_what_is_left_of_something_else_is_not_trusted(
     tmp_path: Path, out: Path, monkeypatch: Any, change: str
 ) -> None:
     folder, type_name = write(tmp_path), None
@@ -401,10 +404,18 @@ def test_a_conversion_of_something_else_begins_anew(
             os.utime(folder / "consolidated.00.pth", ns=(1, 1))
         case "type":
             type_name = "F32"
-        case "journal":
-            journal.write_bytes(journal.read_bytes()[:-3])
-        case "data":
+        case "torn journal":
+            journal.write_bytes(journal.read_bytes()[:100])
+        case "changed journal":
+            journal.write_bytes(journal.read_bytes().replace(b'"tensors": 7', b'"tensors": 6'))
+        case "no journal":
+            journal.unlink()
+        case "cut data":
             os.truncate(part, part.stat().st_size // 2)
+        case "changed data":
+            content = bytearray(part.read_bytes())
+            content[len(content) // 2] ^= 1
+            part.write_bytes(content)
     counted = Interrupted(monkeypatch, None)
     path = convert(folder, out, type_name)
     assert counted.n_pieces == 3 + 9 * LAYERS

@@ -214,9 +214,76 @@ def test_a_disk_that_fills_is_an_error_that_names_the_file(
             monkeypatch.setattr(os, "write", fail)
             writer.write(bytes(64))
 
-    with pytest.raises(LlamadError, match=r"a\.gguf: No space left on device"):
+    with pytest.raises(
+        LlamadError, match=r"a\.gguf: No space left on device with 0\.0 of 0\.0 MB still to write"
+    ) as raised:
         write()
+    assert raised.value.reason == "DISK_FULL"
     assert names(tmp_path) == []
+
+
+def interrupted(path: Path, data: bytes) -> None:
+    """Leave the first of two tensors, as an interrupt does."""
+    with GgufWriter(path, identity="job") as writer:
+        declare_two(writer)
+        writer.begin()
+        writer.write(data)
+        raise KeyboardInterrupt
+
+
+def declare_two(writer: GgufWriter) -> None:
+    writer.add_tensor("a.weight", "F32", (16, 16))
+    writer.add_tensor("b.weight", "F32", (16, 16))
+
+
+@pytest.fixture
+def part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary file of an interrupted writer of a.gguf."""
+    monkeypatch.setattr("llamad.models.gguf_writer.JOURNAL_BYTES", 0)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "a.gguf", bytes(range(256)) * 4)
+    return tmp_path / ".a.gguf.part"
+
+
+def test_too_little_room_for_the_rest_keeps_what_is_there(
+    tmp_path: Path, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real = part.read_bytes(), os.statvfs(tmp_path)
+    small = [*real[:4], 0, *real[5:10]]  # f_bavail
+
+    def go_on() -> None:
+        with GgufWriter(tmp_path / "a.gguf", identity="job") as writer:
+            declare_two(writer)
+            writer.begin()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "statvfs", lambda path: os.statvfs_result(small))
+        with pytest.raises(LlamadError, match=r"needs 0\.0 MB"):
+            go_on()
+    assert part.read_bytes() == before
+    with GgufWriter(tmp_path / "a.gguf", identity="job") as writer:
+        declare_two(writer)
+        writer.begin()
+        assert writer.n_complete == 1
+        writer.write(bytes(1024))
+        writer.finish()
+    assert names(tmp_path) == ["a.gguf"]
+
+
+def test_the_check_of_what_is_there_is_reported(tmp_path: Path, part: Path) -> None:
+    checked: list[int] = []
+    with GgufWriter(tmp_path / "a.gguf", identity="job") as writer:
+        declare_two(writer)
+        assert writer.left_bytes == part.stat().st_size
+        writer.begin(checked.append)
+        assert sum(checked) == writer.left_bytes
+
+
+def test_a_temporary_name_that_is_an_input_is_refused(tmp_path: Path, part: Path) -> None:
+    before = part.read_bytes()
+    with pytest.raises(LlamadError, match="is the input"):
+        GgufWriter(tmp_path / "a.gguf", inputs=[part])
+    assert part.read_bytes() == before
 
 
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,9 +308,11 @@ def test_places_where_no_file_can_be_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / ".a.gguf.part")
     for name, fault in (
         ("folder", "no regular file"),
         ("pipe", "no regular file"),
+        ("a.gguf", r"\.a\.gguf\.part exists and is no regular file"),
         ("missing/a.gguf", "directory does not exist"),
         ("file/a.gguf", "Not a directory"),
     ):

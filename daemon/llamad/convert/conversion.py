@@ -32,7 +32,7 @@ _GGUF_MAGIC = b"GGUF"
 _SUFFIXES = (".pth", ".safetensors", ".json", ".model", ".chk", ".jinja")  # of files of a folder
 
 Report = Callable[[int, str], None]
-"""Gets weights' bytes of the source as they are done, and the name of the tensor."""
+"""Gets bytes as they are done, and the name of what they belong to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +93,13 @@ def identity(inputs: Sequence[Path], mix: Mix | None) -> str:
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def begin(checkpoint: Checkpoint, writer: GgufWriter, mix: Mix | None) -> list[Planned]:
+def begin(
+    checkpoint: Checkpoint, writer: GgufWriter, mix: Mix | None, report: Report
+) -> list[Planned]:
     """Write the header; return what is left to write, all of it but after an interruption.
 
-    mix: None keeps the matrices' types. Raises LlamadError for a tokenizer that llamad cannot use,
-    or a disk that has too little room.
+    mix: None keeps the matrices' types. report: follows the check of what an interruption left.
+    Raises LlamadError for a tokenizer that llamad cannot use, or a disk that has too little room.
     """
     tokenizer_from_metadata(checkpoint.metadata)
     types = dict(_types(checkpoint, mix))
@@ -106,7 +108,7 @@ def begin(checkpoint: Checkpoint, writer: GgufWriter, mix: Mix | None) -> list[P
     writer.add("general.file_type", _file_type(checkpoint, types, mix), ValueType.UINT32)
     for tensor in checkpoint.tensors:
         writer.add_tensor(tensor.name, types[tensor.name], tensor.shape[::-1])
-    writer.begin()
+    writer.begin(lambda n_bytes: report(n_bytes, f"checking {writer.temporary_path.name}"))
     left = checkpoint.tensors[writer.n_complete :]
     return [Planned(tensor, types[tensor.name]) for tensor in left]
 

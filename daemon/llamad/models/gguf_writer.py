@@ -7,11 +7,13 @@ which entries a model needs and how tensors are quantized is the caller's busine
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,12 +22,17 @@ from typing import Self
 from llamad.engine.bindings import TENSOR_TYPES, Buffer, GgufFile, row_bytes
 from llamad.engine.gguf_value import RawEntry, Scalar, ValueType, encode_scalar, encode_string
 from llamad.errors import ErrorKind, LlamadError
-from llamad.models.write_journal import WriteJournal
+from llamad.models.write_journal import Recorded, WriteJournal
 
 VERSION = 3
 DEFAULT_ALIGNMENT = 32  # bytes; another one stands in the entry general.alignment
 ALIGNMENT_KEY = "general.alignment"
 JOURNAL_BYTES = 64 << 20  # of data between two entries of the journal, each a wait for the disk
+CHECK_BYTES = 4 << 20  # of one reading of what an earlier attempt left
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: FAT32 ends at 4 GiB, ulimit -f
+
+Report = Callable[[int], None]
+"""Gets bytes as they are checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +49,19 @@ class TensorSlot:
 class GgufWriter:
     """A file being written: ``add_*``, then ``begin``, then ``write`` in order, then ``finish``.
 
-    A context manager: leaving it before ``finish`` removes what was written. inputs: files that the
-    new one is made from, and must not replace. identity: what is written, from which sources; with
-    it an interrupt (not an error) leaves the temporary file, and a later writer of the same
-    identity and header goes on from there. Errors are LlamadError and name the path.
+    A context manager: leaving it before ``finish`` removes what was written, so that a full disk is
+    not full any more. inputs: files that the new one is made from, and must not replace. identity:
+    what is written, from which sources; with it an interrupt (not an error) leaves the temporary
+    file, and a later writer of the same identity and header goes on from there, if what is left is
+    as it was written. Errors are LlamadError and name the path.
     """
 
     def __init__(
         self, path: Path, *, inputs: Iterable[Path] = (), identity: str | None = None
     ) -> None:
         self.path = path.resolve()
-        self._refuse_place(inputs)
         self.temporary_path = self.path.with_name(f".{self.path.name}.part")
+        self._refuse_place(tuple(inputs))
         self._entries: dict[str, bytes] = {}
         self._tensors: dict[str, TensorSlot] = {}
         self._alignment = DEFAULT_ALIGNMENT
@@ -65,6 +73,7 @@ class GgufWriter:
         self._journal = WriteJournal(self.temporary_path, identity or "")
         self._keeps_journal = identity is not None
         self._recorded = 0  # tensors that the journal knows
+        self._checksum = 0  # CRC-32 of the file so far, where a journal is kept
 
     # ---- declaring ----------------------------------------------------------------------------
 
@@ -108,6 +117,14 @@ class GgufWriter:
         return len(self._header()) + self._data_bytes
 
     @property
+    def left_bytes(self) -> int:
+        """The size of what an earlier attempt left, complete or not."""
+        try:
+            return self.temporary_path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    @property
     def n_complete(self) -> int:
         """How many leading tensors are written; after ``begin`` those of an earlier attempt."""
         return self._current
@@ -119,14 +136,17 @@ class GgufWriter:
 
     # ---- writing ------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Write the header. Raises LlamadError when the disk has too little room for the file."""
+    def begin(self, report: Report = lambda n_bytes: None) -> None:
+        """Write the header, or check what an earlier attempt left, which ``report`` follows.
+
+        Raises LlamadError when the disk has too little room for the file.
+        """
         self._require_declaring()
         header = self._header()
         self._order = tuple(self._tensors.values())
         with self._disk_errors():
             self._fd = _open_exclusively(self.temporary_path)
-            kept = self._resume(header)
+            kept = self._resume(header, report)
             os.ftruncate(self._fd, kept)
             self._check_room(len(header) + self._data_bytes - kept)
             os.lseek(self._fd, kept, os.SEEK_SET)
@@ -183,19 +203,20 @@ class GgufWriter:
 
     # ---- inside -------------------------------------------------------------------------------
 
-    def _refuse_place(self, inputs: Iterable[Path]) -> None:
-        try:
-            mode = self.path.stat().st_mode
-        except FileNotFoundError:
-            if self.path.parent.is_dir():
-                return
-            raise _error(f"{self.path}: its directory does not exist") from None
-        except OSError as error:
-            raise _error(f"{self.path}: {error.strerror}") from error
-        if not stat.S_ISREG(mode):
-            raise _error(f"{self.path} exists and is no regular file")
-        if any(self.path.samefile(path) for path in inputs if path.exists()):
-            raise _error(f"{self.path} is the input: choose another name for the output")
+    def _refuse_place(self, inputs: Sequence[Path]) -> None:
+        for path in (self.path, self.temporary_path):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                if not path.parent.is_dir():
+                    raise _error(f"{self.path}: its directory does not exist") from None
+                continue
+            except OSError as error:
+                raise _error(f"{path}: {error.strerror}") from error
+            if not stat.S_ISREG(status.st_mode):
+                raise _error(f"{path} exists and is no regular file")
+            if any(os.path.samestat(status, other.stat()) for other in inputs if other.exists()):
+                raise _error(f"{path} is the input: choose another name for the output")
 
     def _require_declaring(self) -> None:
         if self._order or self._fd is not None:
@@ -221,20 +242,30 @@ class GgufWriter:
         joined = b"".join(head)
         return joined + bytes(-len(joined) % self._alignment)
 
-    def _resume(self, header: bytes) -> int:
+    def _resume(self, header: bytes, report: Report) -> int:
         """Return the bytes of the temporary file that are as this writer would write them."""
         assert self._fd is not None
-        n = self._journal.completed() if self._keeps_journal else 0
+        found = self._journal.read() if self._keeps_journal else None
+        if found is not None and found.n_tensors <= len(self._order):
+            last = self._order[found.n_tensors - 1]
+            kept = len(header) + last.offset + last.n_bytes + -last.n_bytes % self._alignment
+            has_header = os.pread(self._fd, len(header), 0) == header
+            if has_header and self._checksum_of(kept, report) == found.checksum:
+                self._current = self._recorded = found.n_tensors
+                self._checksum = found.checksum
+                return kept
         self._journal.remove()
-        if not 0 < n <= len(self._order):
-            return 0
-        last = self._order[n - 1]
-        kept = len(header) + last.offset + last.n_bytes + -last.n_bytes % self._alignment
-        if os.fstat(self._fd).st_size < kept or os.pread(self._fd, len(header), 0) != header:
-            return 0
-        self._current = self._recorded = n
-        self._journal.record(n)
-        return kept
+        return 0
+
+    def _checksum_of(self, n_bytes: int, report: Report) -> int:
+        """Return the CRC-32 of the first n_bytes, of fewer when the file ends earlier."""
+        assert self._fd is not None
+        checksum = done = 0
+        while piece := os.pread(self._fd, min(CHECK_BYTES, n_bytes - done), done):
+            checksum = zlib.crc32(piece, checksum)
+            done += len(piece)
+            report(len(piece))
+        return checksum
 
     def _record(self) -> None:
         """Let the journal know what is complete, now and then."""
@@ -243,13 +274,15 @@ class GgufWriter:
         last = self._order[self._current - 1]
         if self._keeps_journal and last.offset + last.n_bytes - known >= JOURNAL_BYTES:
             os.fsync(self._fd)
-            self._journal.record(self._current)
+            self._journal.record(Recorded(self._current, self._checksum))
             self._recorded = self._current
 
     def _check_room(self, needed: int) -> None:
         available = os.statvfs(self.path.parent)
         free = available.f_bavail * available.f_frsize
         if needed > free:
+            if self._recorded:  # what an earlier attempt left stays: room can be made for the rest
+                self._close()
             raise _error(
                 f"{self.path} needs {needed / 1e6:.1f} MB, "
                 f"{self.path.parent} has {free / 1e6:.1f} MB available",
@@ -259,6 +292,8 @@ class GgufWriter:
 
     def _write_all(self, data: Buffer) -> None:
         assert self._fd is not None
+        if self._keeps_journal:
+            self._checksum = zlib.crc32(data, self._checksum)
         view = memoryview(data)
         while view.nbytes:
             view = view[os.write(self._fd, view) :]
@@ -286,7 +321,12 @@ class GgufWriter:
         try:
             yield
         except OSError as error:
-            raise _error(f"{self.path}: {error.strerror}") from error
+            message = f"{self.path}: {error.strerror}"
+            if self._fd is None or error.errno not in _FULL:
+                raise _error(message) from error
+            left = self.file_bytes - os.lseek(self._fd, 0, os.SEEK_CUR)
+            message += f" with {left / 1e6:.1f} of {self.file_bytes / 1e6:.1f} MB still to write"
+            raise _error(message, ErrorKind.EXHAUSTED, "DISK_FULL") from error
 
 
 def _error(

@@ -58,9 +58,10 @@ def _run(arguments: argparse.Namespace) -> int:
     inputs = source_files(source)
     with GgufWriter(arguments.out, inputs=inputs, identity=identity(inputs, mix)) as writer:
         _verify_download(source if source.is_dir() else source.parent)
-        started = time.monotonic()
         with open_checkpoint(source, keep_types=mix is None) as checkpoint:
-            planned = begin(checkpoint, writer, mix)
+            with Progress(writer.left_bytes) as progress:
+                planned = begin(checkpoint, writer, mix, progress.advance)
+            started = time.monotonic()
             _write(arguments, writer, planned)
         seconds = max(time.monotonic() - started, 1e-9)
         megabytes = sum(tensor.source_bytes for tensor in planned) / UNIT
