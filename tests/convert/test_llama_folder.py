@@ -268,13 +268,47 @@ def test_a_missing_file_is_named(
 
 def test_the_output_may_not_be_an_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(tmp_path)
-    shard = folder / "consolidated.00.pth"
+    shard, above = folder / "consolidated.00.pth", tmp_path / "tokenizer.model"
+    (folder / above.name).replace(above)  # as the download of 2023 had it
     content = shard.read_bytes()
-    link = tmp_path / "link.gguf"
-    os.link(shard, link)
-    for target in (shard, link):
+    same, link = tmp_path / "same.gguf", tmp_path / "link.gguf"
+    same.hardlink_to(shard)
+    link.symlink_to(shard)
+    for target in (shard, same, link, above):
         assert "is the input" in refused(capsys, folder, target)
     assert shard.read_bytes() == content
+    assert above.read_bytes() == TOKENIZER
+
+
+@pytest.mark.parametrize("name", ["consolidated.00.pth", "params.json", "tokenizer.model"])
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
+def test_an_input_that_is_no_regular_file_is_refused_at_once(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], name: str, kind: str
+) -> None:
+    folder = write(tmp_path)
+    path = folder / name
+    path.unlink()
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "device":
+            path.symlink_to("/dev/zero")
+    assert name in refused(capsys, folder, out)
+
+
+@pytest.mark.parametrize("name", ["out", "pipe", "null", "absent/model.gguf"])
+def test_a_place_where_no_file_can_be_is_refused(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    target, folder = tmp_path / name, write(tmp_path)
+    assert main(["convert", str(folder), str(target)]) == 1
+    message = capsys.readouterr().err
+    assert "no regular file" in message or "directory does not exist" in message
+    assert Path("/dev/null").is_char_device()
 
 
 def test_a_full_disk_leaves_no_file(

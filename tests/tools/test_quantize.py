@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import math
+import os
 from pathlib import Path
 
 import gguf
@@ -187,12 +188,37 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert "llamad quantize: error: " in err.getvalue()
 
 
-def test_the_output_is_never_the_input(tiny_model_path: TinyModelPath) -> None:
-    path = tiny_model_path(WIDE)
-    before = path.read_bytes()
-    with pytest.raises(LlamadError, match="is the input"):
-        tool.quantize(path, path, MIXES["Q4_0"])
-    assert path.read_bytes() == before
+@pytest.mark.parametrize("name", ["in.gguf", "link.gguf", "same.gguf", "imatrix.gguf"])
+def test_the_output_is_never_an_input(
+    tiny_model_path: TinyModelPath, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    source, imatrix = tmp_path / "in.gguf", tmp_path / "imatrix.gguf"
+    source.write_bytes(tiny_model_path(WIDE).read_bytes())
+    (tmp_path / "link.gguf").symlink_to(source)
+    (tmp_path / "same.gguf").hardlink_to(source)
+    write_imatrix(imatrix, "blk.0.attn_q.weight", np.ones(256, np.float32), 1.0)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    arguments = ["quantize", str(source), str(tmp_path / name), "Q4_0", "--imatrix", str(imatrix)]
+    assert main(arguments) == 1
+    assert f"{(tmp_path / name).resolve()} is the input" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
+def test_an_input_that_is_no_regular_file_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    source = tmp_path / "in.gguf"
+    match kind:
+        case "fifo":
+            os.mkfifo(source)
+        case "folder":
+            source.mkdir()
+        case "device":
+            source.symlink_to("/dev/zero")
+    assert main(["quantize", str(source), str(tmp_path / "out.gguf"), "Q4_0"]) == 1
+    assert "regular file" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.gguf"]
 
 
 def test_a_broken_weight_names_its_tensor_and_leaves_no_file(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from llamad import __version__
 from llamad.convert.huggingface_folder import open_huggingface_folder
 from llamad.convert.legacy_file import is_legacy, open_legacy_file
-from llamad.convert.llama_folder import open_llama_folder
+from llamad.convert.llama_folder import open_llama_folder, tokenizer_places
 from llamad.convert.source import Checkpoint, SourceTensor, corrupt, unsupported
 from llamad.engine.bindings import EngineError, requantize, row_bytes
 from llamad.engine.gguf_value import Scalar, ValueType
@@ -81,7 +81,8 @@ def source_files(source: Path) -> list[Path]:
     if source.is_file() and source.suffix not in (".pth", ".safetensors"):
         parts = re.compile(re.escape(source.name) + r"(\.\d+)?")
         return sorted(path for path in folder.iterdir() if parts.fullmatch(path.name))
-    return sorted(path for path in folder.glob("*") if path.suffix in _SUFFIXES)
+    inside = [path for path in folder.glob("*") if path.suffix in _SUFFIXES]
+    return sorted({*inside, *(path for path in tokenizer_places(folder) if path.exists())})
 
 
 def identity(inputs: Sequence[Path], mix: Mix | None) -> str:

@@ -217,9 +217,13 @@ def _context(params: Mapping[str, Any], dim: int, norm_eps: float, theta: float)
     return 4096 if norm_eps == 1e-5 and not is_llama_1_65b else 2048
 
 
+def tokenizer_places(folder: Path) -> tuple[Path, Path]:
+    """Return where a tokenizer may be: in the folder or, as the 2023 download had it, above."""
+    return folder / "tokenizer.model", folder.resolve().parent / "tokenizer.model"
+
+
 def _vocabulary(folder: Path) -> SentencePieceVocabulary:
-    """Return tokenizer.model of the folder or, as the 2023 download had it, of the one above."""
-    for path in (folder / "tokenizer.model", folder.resolve().parent / "tokenizer.model"):
+    for path in tokenizer_places(folder):
         if path.is_file():
             if not is_sentencepiece(path):
                 raise unsupported(

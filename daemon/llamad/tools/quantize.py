@@ -97,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         importance=importance,
         pure=arguments.pure,
         n_threads=arguments.threads,
+        further_inputs=[arguments.imatrix] if arguments.imatrix else [],
     )
     print(
         f"{arguments.output}: {result.file_bytes / 1e6:.1f} MB, "
@@ -114,8 +115,9 @@ def quantize(
     importance: Importance | None = None,
     pure: bool = False,
     n_threads: int = 1,
+    further_inputs: Sequence[Path] = (),
 ) -> Result:
-    """Write ``source`` to ``target`` as ``mix``.
+    """Write ``source`` to ``target`` as ``mix``; further_inputs: other files not to replace.
 
     Raises LlamadError, which names the file, the tensor and the fault; then no file is left.
     """
@@ -126,7 +128,7 @@ def quantize(
         model = describe_model(metadata, names, has_importance=bool(importance))
         plans = _plan(tensors, mix, model, importance, pure)
         _warn(source, plans)
-        with GgufWriter(target, inputs=[source]) as writer:
+        with GgufWriter(target, inputs=[source, *further_inputs]) as writer:
             _declare(writer, entries, mix, plans)
             writer.begin()
             with source.open("rb", buffering=0) as data:
