@@ -107,7 +107,9 @@ def test_the_file_loads_with_its_vocabulary(tmp_path: Path, out: Path) -> None:
 def test_a_vocabulary_without_scores_merges_in_its_own_order(tmp_path: Path, out: Path) -> None:
     write(tmp_path / "old.bin", Era("ggml", 0))
     metadata = read_metadata(convert(tmp_path / "old.bin", out))
-    scores = dict(zip(PIECES, metadata["tokenizer.ggml.scores"], strict=True))
+    found = metadata["tokenizer.ggml.scores"]
+    assert isinstance(found, list)
+    scores = dict(zip(PIECES, found, strict=True))
     assert scores.pop("▁") == pytest.approx(-1e9)  # spaces last, as in LLaMA's vocabulary
     for piece, score in zip(PIECES, SCORES, strict=True):
         assert scores.get(piece, score) == score  # the writer's own are ranks too

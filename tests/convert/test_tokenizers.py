@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 import sentencepiece
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
 
+from convert.conftest import CORPUS
 from convert.converting import convert, refused
+from convert.fast_tokenizer import fast_tokenizer
 from convert.huggingface_folder import (
     MERGES,
     PRE_TOKENIZERS,
@@ -36,26 +40,6 @@ TEXTS = (
     "",
     " ",
 )
-CORPUS = [f"the cat {a} in the {b} hat 12 {a}{b}" for a in "abcdefgh" for b in "stuvwxyz"]
-
-
-@pytest.fixture(scope="module")
-def trained_model() -> bytes:
-    """Return a tokenizer.model trained as LLaMA's was: BPE, bytes, split digits, no normalizing."""
-    out = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(CORPUS),
-        model_writer=out,
-        model_type="bpe",
-        vocab_size=330,
-        byte_fallback=True,
-        split_digits=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        user_defined_symbols=["<tool>"],
-        minloglevel=2,
-    )
-    return out.getvalue()
 
 
 def write_tokenizer(folder: Path, files: Mapping[str, object]) -> Path:
@@ -203,7 +187,8 @@ def broken_tokenizers() -> dict[str, dict[str, Any]]:
         r"\\\\p{N}{1,4}": tokenizer_json(split(r"\p{N}{1,4}")),
         "Whitespace": tokenizer_json({"type": "Whitespace"}),
         "'Unigram'": good | {"model": {"type": "Unigram"}},
-        "tokenizer.model": good | {"model": model | {"byte_fallback": True}},
+        "dropout": good | {"model": model | {"dropout": 0.1}},
+        "end_of_word_suffix": good | {"model": model | {"end_of_word_suffix": "</w>"}},
         "normalizer": good | {"normalizer": {"type": "Lowercase"}},
         "model.merges": good | {"model": model | {"merges": []}},
         "'abc'": good | {"model": model | {"merges": ["abc"]}},
@@ -223,6 +208,37 @@ def test_a_tokenizer_that_cannot_be_used_is_refused_by_name(tmp_path: Path, word
 
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     assert "neither tokenizer.model nor tokenizer.json" in failure(tmp_path, 10)
+
+
+# ---- there and back ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizers(
+    tmp_path_factory: pytest.TempPathFactory, trained_model: bytes
+) -> dict[str, Tokenizer]:
+    """Return one tokenizer of each kind of file."""
+    contents: dict[str, tuple[str, object]] = {
+        "tokenizer.model": ("tokenizer.model", trained_model),
+        "tokenizer.json of one": ("tokenizer.json", fast_tokenizer(trained_model)),
+    }
+    for pre, definition in PRE_TOKENIZERS.items():
+        contents[pre] = ("tokenizer.json", tokenizer_json(definition))
+    result = {}
+    for kind, (name, content) in contents.items():
+        folder = write_tokenizer(tmp_path_factory.mktemp("there"), {name: content})
+        result[kind] = tokenizer_of(folder, 330)
+    return result
+
+
+@pytest.mark.parametrize("kind", ["tokenizer.model", "tokenizer.json of one", *PRE_TOKENIZERS])
+@seed(1)
+@settings(max_examples=200, deadline=None, database=None)
+@given(text=st.text() | st.text(st.sampled_from("the cat's 12\t\r\n \u00a0é日🙂<|end|>")))
+def test_any_text_comes_back(tokenizers: dict[str, Tokenizer], kind: str, text: str) -> None:
+    expected = text.replace("▁", " ") if kind.startswith("tokenizer") else text
+    tokenizer = tokenizers[kind]
+    assert tokenizer.decode(tokenizer.encode(text)) == expected
 
 
 # ---- roles and flags ---------------------------------------------------------------------------

@@ -8,9 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llamad.convert.added_tokens import (
+    AddedToken,
+    read_added_tokens,
+    read_optional,
+    role_text,
+)
 from llamad.convert.bpe_vocabulary import bpe_metadata
-from llamad.convert.sentencepiece_file import is_sentencepiece, read_vocabulary
-from llamad.convert.source import Metadata, corrupt, read_json
+from llamad.convert.huggingface_sentencepiece import is_sentencepiece_json, read_sentencepiece_json
+from llamad.convert.sentencepiece_file import (
+    SentencePieceVocabulary,
+    is_sentencepiece,
+    read_vocabulary,
+)
+from llamad.convert.source import Metadata, corrupt
 from llamad.text.vocabulary import PREFIX, TokenType
 
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # theirs: GGUF's
@@ -22,22 +33,16 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> Metadata:
 
     Raises LlamadError that names the file and the fault.
     """
-    n_tokens = int(config["vocab_size"])
-    settings = _read_optional(folder / "tokenizer_config.json")
-    content = _read_optional(folder / "tokenizer.json")
-    spm = folder / "tokenizer.model"
-    if spm.is_file() and is_sentencepiece(spm):
-        result = _sentencepiece(spm, content, settings, n_tokens)
-    elif content:
-        result = bpe_metadata(folder / "tokenizer.json", content, n_tokens)
-    else:
-        raise corrupt(folder, "has neither tokenizer.model nor tokenizer.json")
+    settings = read_optional(folder / "tokenizer_config.json")
+    content = read_optional(folder / "tokenizer.json")
+    result = _vocabulary(folder, content, settings, int(config["vocab_size"]))
     ids = {text: token for token, text in enumerate(result[PREFIX + "tokens"])}
+    roles = read_optional(folder / "special_tokens_map.json")
     for name, role in _ROLES.items():
-        token = _role(name, settings, config, ids)
-        if token is not None:
+        token = ids.get(role_text(name + "_token", settings, roles) or "", _role_id(config, name))
+        if token is not None and 0 <= token < len(ids):
             result[f"{PREFIX}{role}_token_id"] = token
-    _add_ends(result, _read_optional(folder / "generation_config.json"), ids)
+    _add_ends(result, read_optional(folder / "generation_config.json"), ids)
     _add_flags(result, settings, content)
     template = _chat_template(folder, settings)
     if template is not None:
@@ -45,62 +50,47 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> Metadata:
     return result
 
 
-def _read_optional(path: Path) -> Mapping[str, Any]:
-    return read_json(path) if path.is_file() else {}
-
-
-def _sentencepiece(
-    path: Path, content: Mapping[str, Any], settings: Mapping[str, Any], n_tokens: int
+def _vocabulary(
+    folder: Path, content: Mapping[str, Any], settings: Mapping[str, Any], n_tokens: int
 ) -> Metadata:
-    """Return a SentencePiece vocabulary with the tokens that were added after its training."""
-    vocabulary = read_vocabulary(path)
-    if len(vocabulary.pieces) > n_tokens:
-        raise corrupt(
-            path, f"has {len(vocabulary.pieces)} tokens, the model's embedding {n_tokens}"
-        )
-    added = _added_tokens(path.parent, content, settings)
+    """Return the metadata without the roles of ids, or with those of tokenizer.model."""
+    added = read_added_tokens(folder, content, settings)
+    spm, fast = folder / "tokenizer.model", folder / "tokenizer.json"
+    if spm.is_file() and is_sentencepiece(spm):
+        return _with_added(spm, read_vocabulary(spm), added, n_tokens)
+    if not content:
+        raise corrupt(folder, "has neither tokenizer.model nor tokenizer.json")
+    if is_sentencepiece_json(content):
+        vocabulary = read_sentencepiece_json(fast, content, added, n_tokens)
+        return _with_added(fast, vocabulary, added, n_tokens)
+    return bpe_metadata(fast, content, added, n_tokens)
+
+
+def _with_added(
+    path: Path, vocabulary: SentencePieceVocabulary, added: Mapping[int, AddedToken], n_tokens: int
+) -> Metadata:
+    """Return a SentencePiece vocabulary with the tokens that were added after its training.
+
+    Tokens beyond the embedding are left out: no model can know them.
+    """
     n_pieces = len(vocabulary.pieces)
+    if n_pieces > n_tokens:
+        raise corrupt(path, f"has {n_pieces} tokens, the model's embedding {n_tokens}")
     vocabulary.pad(n_tokens)
-    for token, (text, special) in added.items():
+    for token, extra in added.items():
         if token >= n_tokens:
-            raise corrupt(path.parent, f"token {text!r} has id {token} of {n_tokens}")
-        if token >= n_pieces:
-            vocabulary.pieces[token] = text
-            vocabulary.types[token] = TokenType.CONTROL if special else TokenType.USER_DEFINED
-        elif special and vocabulary.types[token] == TokenType.NORMAL:
-            vocabulary.types[token] = TokenType.CONTROL
+            continue
+        known = vocabulary.pieces[token] == extra.text
+        if not known or vocabulary.types[token] == TokenType.NORMAL:
+            vocabulary.pieces[token] = extra.text
+            vocabulary.types[token] = extra.kind
     return vocabulary.metadata()
 
 
-def _added_tokens(
-    folder: Path, content: Mapping[str, Any], settings: Mapping[str, Any]
-) -> dict[int, tuple[str, bool]]:
-    """Return id -> (text, special) from the three places that different versions wrote."""
-    result: dict[int, tuple[str, bool]] = {}
-    for text, token in _read_optional(folder / "added_tokens.json").items():
-        if isinstance(token, int) and token >= 0:
-            result[token] = (text, True)
-    for entry in content.get("added_tokens") or []:
-        match entry:
-            case {"id": int(token), "content": str(text)} if token >= 0:
-                result[token] = (text, bool(entry.get("special")))
-    decoder = settings.get("added_tokens_decoder")
-    for key, entry in decoder.items() if isinstance(decoder, dict) else ():
-        match entry:
-            case {"content": str(text)} if key.isdecimal():
-                result[int(key)] = (text, bool(entry.get("special")))
-    return result
-
-
-def _role(
-    name: str, settings: Mapping[str, Any], config: Mapping[str, Any], ids: Mapping[str, int]
-) -> int | None:
-    """Return the id with a role; None when neither file names one that exists."""
-    match settings.get(name + "_token"):
-        case str(text) | {"content": str(text)} if text in ids:
-            return ids[text]
+def _role_id(config: Mapping[str, Any], name: str) -> int | None:
+    """Return the id that config.json gives a role; the first where there are several."""
     match config.get(name + "_token_id"):
-        case int(token) | [int(token), *_] if 0 <= token < len(ids):
+        case int(token) | [int(token), *_]:
             return token
     return None
 
@@ -120,30 +110,45 @@ def _add_ends(result: Metadata, generation: Mapping[str, Any], ids: Mapping[str,
 
 
 def _add_flags(result: Metadata, settings: Mapping[str, Any], content: Mapping[str, Any]) -> None:
-    """Say whether BOS and EOS are put around a text."""
-    for name in ("add_bos_token", "add_eos_token"):
-        if isinstance(settings.get(name), bool):
-            result[PREFIX + name] = settings[name]
-    if PREFIX + "add_bos_token" not in result:
-        bos = result.get(PREFIX + "bos_token_id")
-        text = None if bos is None else result[PREFIX + "tokens"][bos]
-        result[PREFIX + "add_bos_token"] = text is not None and _template_begins_with(content, text)
+    """Say whether BOS, EOS and, in a SentencePiece vocabulary, a space are put around a text."""
+    template = _template(content)
+    for name, place in (("bos", 0), ("eos", -1)):
+        key = f"{PREFIX}add_{name}_token"
+        if isinstance(settings.get(f"add_{name}_token"), bool):
+            result[key] = settings[f"add_{name}_token"]
+        elif template:
+            token = result.get(f"{PREFIX}{name}_token_id")
+            text = None if token is None else result[PREFIX + "tokens"][token]
+            result[key] = text is not None and template[place] == text
+    result.setdefault(PREFIX + "add_bos_token", False)
+    prefix = settings.get("add_prefix_space")
+    if isinstance(prefix, bool) and PREFIX + "add_space_prefix" in result:
+        result[PREFIX + "add_space_prefix"] = prefix
 
 
-def _template_begins_with(content: Mapping[str, Any], text: str) -> bool:
-    """Say whether tokenizer.json's post-processor puts the token before a text."""
+def _template(content: Mapping[str, Any]) -> list[str]:
+    """Return what tokenizer.json's post-processor makes of a text: special tokens, "" for it.
+
+    A template without special tokens is empty: transformers writes it for tokenizers of which it
+    does not know whether they add any.
+    """
     processor = content.get("post_processor")
     items = [processor]
     if isinstance(processor, dict) and processor.get("type") == "Sequence":
         items = processor.get("processors") or []
     for item in items:
         match item:
-            case {
-                "type": "TemplateProcessing",
-                "single": [{"SpecialToken": {"id": str(first)}}, *_],
-            }:
-                return first == text
-    return False
+            case {"type": "TemplateProcessing", "single": list(parts)}:
+                texts = [_template_part(part) for part in parts]
+                return texts if any(texts) else []
+    return []
+
+
+def _template_part(part: Any) -> str:
+    match part:
+        case {"SpecialToken": {"id": str(text)}}:
+            return text
+    return ""
 
 
 def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
@@ -151,7 +156,8 @@ def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     path = folder / "chat_template.jinja"
     if path.is_file():
         return path.read_text("utf-8", "replace")
-    match settings.get("chat_template"):
+    own = read_optional(folder / "chat_template.json")
+    match own.get("chat_template") or settings.get("chat_template"):
         case str(template):
             return template
         case list(templates):

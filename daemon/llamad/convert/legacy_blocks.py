@@ -5,7 +5,7 @@ Sources, all in ggml.c of llama.cpp's history. Until 11 May 2023 (files of magic
 made it weights j and j + 16, as in GGUF. Q4_0, Q4_1 and Q8_0 had float32 scales until pull request
 1508 (19 May 2023, version 3), whose blocks are GGUF's; Q5_0 and Q5_1 always had float16 ones.
 
-In the first days (magic "ggml", until 17 March 2023) a row was not made of blocks: all its scales
+In the first days (magic "ggml", March 2023) a row was not made of blocks: all its scales
 came first (of Q4_1 all minimums, then all scales), then all its quants. Nothing in a file says so,
 but scales read from the wrong places are no plausible numbers.
 """
