@@ -21,13 +21,14 @@ from llamactl.commands import (
     health,
     jobs,
     models,
+    pull,
     status,
     tokenize,
     version,
 )
 from llamad_client import ClientError, Refused, ServiceUnreachable
 
-COMMANDS = (ask, chat, status, models, jobs, cancel, tokenize, health, version)
+COMMANDS = (ask, chat, status, models, pull, jobs, cancel, tokenize, health, version)
 
 EXIT_UNREACHABLE = 3
 EXIT_REFUSED = 4

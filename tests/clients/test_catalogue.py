@@ -1,0 +1,263 @@
+"""The catalogue of models: every field, and its numbers against the models' published shapes."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from llamactl.__main__ import main
+from llamactl.catalogue import Catalogue, Entry, read_catalogue
+from llamad.engine.bindings import row_bytes
+from llamad.models.fit import BOARD_BANDWIDTH, SYSTEM_BYTES
+from llamad.models.memory_plan import MARGIN_BYTES
+from llamad.models.quant_mix import MIXES, MixedModel, is_quantizable, tensor_type
+from llamad_client import Failed, Refused
+
+GIB = 1 << 30
+MOST_HEADER_BYTES = 8_000_000  # a vocabulary of 150,000 words with its merges
+LICENCES = {  # and whether they have conditions
+    "Apache-2.0": False,
+    "Qwen Research License": True,
+    "Llama 2 Community License": True,
+    "Llama 3.2 Community License": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the makers of a model publish of it, and the mix of the file. Counts."""
+
+    mix: str
+    layers: int
+    dim: int
+    hidden_dim: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    context: int
+    tied: bool = True
+    biases: bool = False
+    head_norms: bool = False
+    rope_factors: int = 0
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yield names and shapes, the row length first."""
+        yield "token_embd.weight", (self.dim, self.vocab_size)
+        yield "output_norm.weight", (self.dim,)
+        if not self.tied:
+            yield "output.weight", (self.dim, self.vocab_size)
+        if self.rope_factors:
+            yield "rope_freqs.weight", (self.rope_factors,)
+        query, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        for layer in range(self.layers):
+            of_layer: dict[str, tuple[int, ...]] = {
+                "attn_norm.weight": (self.dim,),
+                "attn_q.weight": (self.dim, query),
+                "attn_k.weight": (self.dim, kv),
+                "attn_v.weight": (self.dim, kv),
+                "attn_output.weight": (query, self.dim),
+                "ffn_norm.weight": (self.dim,),
+                "ffn_gate.weight": (self.dim, self.hidden_dim),
+                "ffn_up.weight": (self.dim, self.hidden_dim),
+                "ffn_down.weight": (self.hidden_dim, self.dim),
+            }
+            if self.biases:
+                of_layer |= {"attn_q.bias": (query,), "attn_k.bias": (kv,), "attn_v.bias": (kv,)}
+            if self.head_norms:
+                norm = (self.head_dim,)
+                of_layer |= {"attn_q_norm.weight": norm, "attn_k_norm.weight": norm}
+            for name, shape in of_layer.items():
+                yield f"blk.{layer}.{name}", shape
+
+    def tensor_bytes(self) -> dict[str, int]:
+        """Return the bytes of every tensor in the mix, as our quantize would write it."""
+        model = MixedModel(self.layers, self.heads // self.kv_heads, self.tied)
+        sizes = {}
+        for name, shape in self.tensors():
+            type_name = "F32"
+            if is_quantizable(name, shape):
+                type_name = tensor_type(MIXES[self.mix], name, shape, model)
+            rows = shape[1] if len(shape) > 1 else 1
+            sizes[name] = rows * row_bytes(type_name, shape[0])
+        return sizes
+
+
+# From config.json of the original models. Qwen's own files store the output matrix although it is
+# the embedding of the small models; others do not.
+SHAPES = {
+    "smollm2-135m": Shape("Q4_1", 30, 576, 1536, 9, 3, 64, 49152, 8192),
+    "smollm2-360m": Shape("Q8_0", 32, 960, 2560, 15, 5, 64, 49152, 8192),
+    "smollm2-1.7b": Shape("Q4_K_M", 24, 2048, 8192, 32, 32, 64, 49152, 8192),
+    "qwen2.5-0.5b": Shape(
+        "Q4_K_M", 24, 896, 4864, 14, 2, 64, 151936, 32768, tied=False, biases=True
+    ),
+    "qwen2.5-1.5b": Shape(
+        "Q4_K_M", 28, 1536, 8960, 12, 2, 128, 151936, 32768, tied=False, biases=True
+    ),
+    "qwen2.5-3b": Shape(
+        "Q4_K_M", 36, 2048, 11008, 16, 2, 128, 151936, 32768, tied=False, biases=True
+    ),
+    "qwen2.5-7b": Shape(
+        "Q4_K_M", 28, 3584, 18944, 28, 4, 128, 152064, 32768, tied=False, biases=True
+    ),
+    "qwen3-0.6b": Shape("Q8_0", 28, 1024, 3072, 16, 8, 128, 151936, 40960, head_norms=True),
+    "qwen3-1.7b": Shape("Q8_0", 28, 2048, 6144, 16, 8, 128, 151936, 40960, head_norms=True),
+    "qwen3-4b": Shape("Q4_K_M", 36, 2560, 9728, 32, 8, 128, 151936, 40960, head_norms=True),
+    "llama3.2-1b": Shape("Q4_K_M", 16, 2048, 8192, 32, 8, 64, 128256, 131072, rope_factors=32),
+    "llama3.2-3b": Shape("Q4_K_M", 28, 3072, 8192, 24, 8, 128, 128256, 131072, rope_factors=64),
+    "tinyllama-1.1b": Shape("Q4_K_M", 22, 2048, 5632, 32, 4, 64, 32000, 2048, tied=False),
+    "mistral-7b": Shape("Q4_K_M", 32, 4096, 14336, 32, 8, 128, 32768, 32768, tied=False),
+    "llama2-7b": Shape("Q4_K_M", 32, 4096, 11008, 32, 32, 128, 32000, 4096, tied=False),
+}
+
+CATALOGUE = read_catalogue()
+ENTRIES = {entry.name: entry for entry in CATALOGUE.entries}
+
+
+@pytest.fixture(params=ENTRIES)
+def entry(request: pytest.FixtureRequest) -> Entry:
+    return ENTRIES[request.param]
+
+
+def test_every_model_has_a_shape_here() -> None:
+    assert set(ENTRIES) == set(SHAPES)
+
+
+def test_names_and_aliases_are_unique_and_can_be_names_of_models() -> None:
+    names = [name for entry in CATALOGUE.entries for name in (entry.name, *entry.aliases)]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,127}", name) for name in names)
+
+
+def test_fields_are_of_their_types(entry: Entry) -> None:
+    types = {field.name: type(getattr(entry, field.name)) for field in dataclasses.fields(entry)}
+    numbers = {"file_bytes", "bytes_per_token", "context"}
+    assert {name for name, kind in types.items() if kind is int} == numbers
+    assert {name for name, kind in types.items() if kind is not str} == {*numbers, "aliases"}
+    assert entry.title
+
+
+def test_the_address_names_a_commit_of_a_repository(entry: Entry) -> None:
+    url = urlsplit(entry.url)
+    assert (url.scheme, url.netloc, url.query) == ("https", "huggingface.co", "")
+    assert re.fullmatch(r"/[\w.-]+/[\w.-]+/resolve/[0-9a-f]{40}/[\w.-]+\.gguf", url.path)
+
+
+def test_the_sha256_is_one_or_not_known(entry: Entry) -> None:
+    assert re.fullmatch(r"([0-9a-f]{64})?", entry.sha256)
+
+
+def test_the_demo_is_the_file_that_make_demo_fetches() -> None:
+    script = Path(__file__).parents[2] / "packaging" / "fetch_demo_model.py"
+    assert f'SHA256 = "{CATALOGUE.find("demo").sha256}"' in script.read_text(encoding="utf-8")
+
+
+def test_the_licence_is_known_and_its_conditions_are_said(entry: Entry) -> None:
+    assert bool(entry.conditions) == LICENCES[entry.licence]
+
+
+def test_the_size_is_that_of_the_tensors_and_a_header(entry: Entry) -> None:
+    header = entry.file_bytes - sum(SHAPES[entry.name].tensor_bytes().values())
+    assert 0 < header < MOST_HEADER_BYTES
+
+
+def test_a_token_reads_every_matrix_but_the_embedding(entry: Entry) -> None:
+    shape = SHAPES[entry.name]
+    sizes = shape.tensor_bytes()
+    unread = 0 if shape.tied else sizes["token_embd.weight"]
+    assert entry.bytes_per_token == sum(sizes.values()) - unread
+    assert entry.context == shape.context
+
+
+def test_the_memory_is_the_smallest_board_that_keeps_the_file(entry: Entry) -> None:
+    shape = SHAPES[entry.name]
+    kv_bytes = 2 * shape.layers * shape.kv_heads * (shape.head_dim + shape.head_dim // 16) * 2048
+    needed = entry.file_bytes + kv_bytes + MARGIN_BYTES + SYSTEM_BYTES
+    assert entry.memory == ("4 GB" if needed < 4 * GIB else "8 GB")
+    assert needed < 8 * GIB
+
+
+def test_the_boards_are_those_that_fit_computes_with() -> None:
+    boards = {name: board.bytes_per_second for name, board in CATALOGUE.boards.items()}
+    assert boards == BOARD_BANDWIDTH
+    assert all(board.speed_source.startswith("computed; ") for board in CATALOGUE.boards.values())
+
+
+def test_the_list_is_printed_without_a_service(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMAD_SOCKET", "/nonexistent/llamad.sock")
+    assert main(["models", "--catalogue"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == (
+        ["NAME", "SIZE", "MEMORY", "TOKENS/S", "PI", "4", "TOKENS/S", "PI", "5", "LICENCE"]
+    )
+    assert lines[1].split() == (
+        ["smollm2-135m/demo", "98.4", "MB", "4", "GB", "46.6", "108.7", "Apache-2.0"]
+    )
+    assert len([line for line in lines if "GB" in line]) == len(ENTRIES)
+    assert "not measured" in lines[-1]
+
+
+def test_the_list_as_json_has_the_speeds_and_their_sources(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--json", "models", "--catalogue"]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        values = json.loads(line)
+        entry = ENTRIES[values["name"]]
+        for board, bandwidth in BOARD_BANDWIDTH.items():
+            expected = round(bandwidth / entry.bytes_per_token, 1)
+            assert values["tokens_per_second"][board] == expected
+            assert values["speed_source"][board] == CATALOGUE.boards[board].speed_source
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("smolm2-135m", "smollm2-135m"), ("Qwen3-8B", "qwen3-4b"), ("dem", "demo")]
+)
+def test_an_unknown_name_lists_near_ones(name: str, near: str) -> None:
+    with pytest.raises(Refused) as caught:
+        CATALOGUE.find(name)
+    assert near in caught.value.message
+    assert caught.value.reason == "NOT_FOUND"
+
+
+def test_a_name_is_found_in_any_case_and_by_its_alias() -> None:
+    assert CATALOGUE.find("QWEN3-4B").name == "qwen3-4b"
+    assert CATALOGUE.find("demo").name == "smollm2-135m"
+
+
+def test_another_catalogue_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text("models = []\n[boards]\n", encoding="utf-8")
+    monkeypatch.setenv("LLAMAD_CATALOGUE", str(path))
+    assert read_catalogue() == Catalogue({}, ())
+
+
+@pytest.mark.parametrize(
+    "text", ["models = 5", "x", "boards = {}", "boards = {}\nmodels = [{name = 'x'}]", None]
+)
+def test_a_broken_or_missing_catalogue_is_named(
+    text: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.toml"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    monkeypatch.setenv("LLAMAD_CATALOGUE", str(path))
+    with pytest.raises(Failed) as caught:
+        read_catalogue()
+    assert str(path) in caught.value.message
+
+
+def test_a_binary_catalogue_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_bytes(b"\xff\xfe")
+    monkeypatch.setenv("LLAMAD_CATALOGUE", str(path))
+    with pytest.raises(Failed, match="is broken"):
+        read_catalogue()
