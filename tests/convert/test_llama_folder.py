@@ -11,23 +11,12 @@ import numpy as np
 import pytest
 
 from convert.converting import convert, data_bytes, read_tensors, refused
+from convert.llama_folder import DIM, HIDDEN, LAYERS, PARAMS, TOKENIZER, VOCAB, WEIGHTS, write
 from llamad.__main__ import main
 from llamad.engine.bindings import read_metadata
-from llamad.models.gguf_writer import GgufWriter
 from pth_file import encode, llama_weights, sentencepiece_model, write_llama_folder
 from tiny_gguf import vocabulary
 
-VOCAB, DIM, HIDDEN, LAYERS = 300, 64, 96, 2
-PARAMS: dict[str, Any] = {
-    "dim": DIM,
-    "multiple_of": 32,
-    "n_heads": 4,
-    "n_layers": LAYERS,
-    "norm_eps": 1e-6,
-    "vocab_size": -1,
-}
-WEIGHTS = llama_weights(VOCAB, DIM, HIDDEN, LAYERS, kv_dim=DIM)
-TOKENIZER = sentencepiece_model(list(zip(*vocabulary(VOCAB), strict=True)))
 NAMES = {
     "tok_embeddings.weight": "token_embd.weight",
     "norm.weight": "output_norm.weight",
@@ -48,24 +37,6 @@ NAMES = {
 def out(tmp_path: Path) -> Path:
     (tmp_path / "out").mkdir()
     return tmp_path / "out" / "model.gguf"
-
-
-def write(
-    tmp_path: Path,
-    *,
-    n_shards: int = 1,
-    type_name: str = "F16",
-    params: dict[str, Any] | None = None,
-    name: str = "llama",
-) -> Path:
-    return write_llama_folder(
-        tmp_path / name,
-        WEIGHTS,
-        PARAMS | (params or {}),
-        TOKENIZER,
-        n_shards=n_shards,
-        type_name=type_name,
-    )
 
 
 @pytest.mark.parametrize("type_name", ["F32", "F16", "BF16"])
@@ -92,6 +63,29 @@ def test_shards_give_the_bits_of_the_whole(
     sharded = write(tmp_path, n_shards=n_shards, name="sharded")
     joined = convert(sharded, out.with_name("joined.gguf"), type_name)
     assert data_bytes(joined) == data_bytes(whole)
+
+
+def test_shards_of_fewer_keys_than_queries_join(tmp_path: Path, out: Path) -> None:
+    """Llama 2 70B has eight shards, each with one of eight heads of keys and of values."""
+    weights = llama_weights(VOCAB, DIM, HIDDEN, LAYERS, kv_dim=DIM // 2)
+    whole, joined = (
+        convert(
+            write_llama_folder(
+                tmp_path / f"{n_shards}",
+                weights,
+                PARAMS | {"n_kv_heads": 2, "multiple_of": 4096, "ffn_dim_multiplier": 1.3},
+                TOKENIZER,
+                n_shards=n_shards,
+                type_name="BF16",
+            ),
+            out.with_name(f"{n_shards}.gguf"),
+        )
+        for n_shards in (1, 2)
+    )
+    assert data_bytes(joined) == data_bytes(whole)
+    metadata = read_metadata(joined)
+    assert metadata["llama.attention.head_count_kv"] == 2
+    assert metadata["llama.feed_forward_length"] == HIDDEN
 
 
 def test_an_embedding_cut_by_tokens_is_recognized(
@@ -311,37 +305,6 @@ def test_a_place_where_no_file_can_be_is_refused(
     assert Path("/dev/null").is_char_device()
 
 
-def test_a_full_disk_leaves_no_file(
-    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
-) -> None:
-    folder = write(tmp_path)
-    real, calls = os.write, []
-
-    def full_after_a_while(fd: int, data: bytes) -> int:
-        calls.append(fd)
-        if len(calls) > 9:
-            raise OSError(28, "No space left on device")
-        return real(fd, data)
-
-    monkeypatch.setattr(os, "write", full_after_a_while)
-    assert "No space left" in refused(capsys, folder, out)
-    assert len(calls) > 9
-
-
-def test_an_interrupt_leaves_no_file(tmp_path: Path, out: Path, monkeypatch: Any) -> None:
-    folder = write(tmp_path)
-    written = []
-
-    def interrupted(writer: Any, data: Any) -> None:
-        written.append(writer.temporary_path.exists())
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("llamad.models.gguf_writer.GgufWriter.write", interrupted)
-    assert main(["convert", str(folder), str(out)]) == 130
-    assert written == [True]
-    assert list(out.parent.iterdir()) == []
-
-
 def test_an_unknown_type_is_refused_by_name(
     tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -378,92 +341,3 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path, out: Path, monkeypa
     whole = convert(write(tmp_path), out.with_name("whole.gguf"))
     assert data_bytes(path) == data_bytes(whole)
     assert np.isfinite(read_tensors(path)["token_embd.weight"][1]).all()
-
-
-# ---- interruptions -----------------------------------------------------------------------------
-
-
-class Interrupted:
-    """Counts the pieces a writer gets, and interrupts at one of them."""
-
-    def __init__(self, monkeypatch: Any, at: int | None) -> None:
-        self.n_pieces = 0
-        real = GgufWriter.write
-
-        def write_piece(writer: GgufWriter, data: Any) -> None:
-            if self.n_pieces == at:
-                raise KeyboardInterrupt
-            self.n_pieces += 1
-            real(writer, data)
-
-        monkeypatch.setattr(GgufWriter, "write", write_piece)
-
-
-def interrupt(folder: Path, out: Path, at: int) -> None:
-    """Convert until the piece ``at``; the journal knows every tensor before it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("llamad.models.gguf_writer.JOURNAL_BYTES", 0)
-        Interrupted(patch, at)
-        assert main(["convert", str(folder), str(out)]) == 130
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("at", [1, 7, 20])
-def test_an_interrupted_conversion_goes_on_where_it_was(
-    tmp_path: Path, out: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str], at: int
-) -> None:
-    folder = write(tmp_path)
-    whole = convert(folder, tmp_path / "whole.gguf").read_bytes()
-    interrupt(folder, out, at)
-    assert "the same command" in capsys.readouterr().err
-    counted = Interrupted(monkeypatch, None)
-    assert convert(folder, out).read_bytes() == whole
-    assert counted.n_pieces == 3 + 9 * LAYERS - at
-    assert [path.name for path in out.parent.iterdir()] == [out.name]
-
-
-@pytest.mark.parametrize(
-    "change",
-    ["source", "type", "torn journal", "changed journal", "no journal", "cut data", "changed data"],
-)
-def test_what_is_left_of_something_else_is_not_trusted(
-    tmp_path: Path, out: Path, monkeypatch: Any, change: str
-) -> None:
-    folder, type_name = write(tmp_path), None
-    interrupt(folder, out, 7)
-    part = out.with_name(f".{out.name}.part")
-    journal = part.with_name(part.name + ".journal")
-    match change:
-        case "source":
-            os.utime(folder / "consolidated.00.pth", ns=(1, 1))
-        case "type":
-            type_name = "F32"
-        case "torn journal":
-            journal.write_bytes(journal.read_bytes()[:100])
-        case "changed journal":
-            journal.write_bytes(journal.read_bytes().replace(b'"tensors": 7', b'"tensors": 6'))
-        case "no journal":
-            journal.unlink()
-        case "cut data":
-            os.truncate(part, part.stat().st_size // 2)
-        case "changed data":
-            content = bytearray(part.read_bytes())
-            content[len(content) // 2] ^= 1
-            part.write_bytes(content)
-    counted = Interrupted(monkeypatch, None)
-    path = convert(folder, out, type_name)
-    assert counted.n_pieces == 3 + 9 * LAYERS
-    whole = convert(folder, tmp_path / "whole.gguf", type_name)
-    assert path.read_bytes() == whole.read_bytes()
-    assert [found.name for found in out.parent.iterdir()] == [out.name]
-
-
-def test_an_error_leaves_nothing_to_go_on_from(
-    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
-) -> None:
-    monkeypatch.setattr("llamad.models.gguf_writer.JOURNAL_BYTES", 0)
-    folder = write(tmp_path)
-    content = bytearray((folder / "consolidated.00.pth").read_bytes())
-    content[-3000] ^= 1
-    (folder / "consolidated.00.pth").write_bytes(content)
-    refused(capsys, folder, out)
