@@ -65,6 +65,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *LEAVES,
     ),
     "llamad.daemon": ("llamad",),
+    "llamad.residence": ("llamad",),
     "llamad.__main__": ("llamad",),
 }
 

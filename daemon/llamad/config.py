@@ -175,7 +175,7 @@ class ServiceConfig:
 class ModelConfig:
     """[model]: which model, and what of the machine it may use."""
 
-    path: str = _key("", Text("file, or a name in directory; empty: the only one there"))
+    path: str = _key("", Text("file, or a name in directory; empty: the selected or the only one"))
     directory: str = _key("/var/lib/llamad/models", Text("where models lie", may_be_empty=False))
     threads: int = _key(0, Integer(0, 64))  # 0: as many CPUs as the service may use
     ctx_size: int = _key(2048, Integer(32, 1 << 20))  # tokens of one sequence
@@ -221,6 +221,7 @@ class LimitsConfig:
     stream_buffer_bytes: int = _key(1 << 20, Integer(4096, 1 << 26))
     default_deadline_seconds: float = _key(0.0, Real(0.0, 86_400.0))  # 0: none
     drain_seconds: float = _key(20.0, Real(0.0, 3600.0))
+    max_model_bytes: int = _key(64 << 30, Integer(1 << 20, 1 << 50))  # of a model that is added
 
 
 @dataclass(frozen=True, slots=True)

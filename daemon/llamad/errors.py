@@ -41,6 +41,19 @@ class LlamadError(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+SHUTDOWN_RETRY_SECONDS = 5.0  # a unit restarts the service within this
+
+
+def shutting_down() -> LlamadError:
+    """Return the error for whatever comes, or waits, while the service stops."""
+    return LlamadError(
+        ErrorKind.UNAVAILABLE,
+        "SHUTTING_DOWN",
+        "the service is stopping",
+        retry_after_seconds=SHUTDOWN_RETRY_SECONDS,
+    )
+
+
 def invalid(field: str, message: str) -> LlamadError:
     """Return the error for a request field outside its range: reason ``INVALID_<FIELD>``."""
     reason = "INVALID_" + field.upper().replace(".", "_")

@@ -4,6 +4,7 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import grpc.aio
 
 from llamad.errors import LlamadError
 from llamad.jobs.scheduler import Limits
+from llamad.models.arrivals import Arrivals
 from llamad.models.registry import ModelRegistry
 from llamad.rpc.admin_service import AdminService
 from llamad.rpc.caller import Credentials, peer_credentials
@@ -22,6 +24,23 @@ from llamad.rpc.state import ModelFacts, ServiceState, Serving
 from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
 from unit.jobs.fakes import Bench, FakeTokenizer
 
+MAX_MODEL_BYTES = 1 << 30
+FACTS = ModelFacts(
+    name="fake",
+    path="/models/fake.gguf",
+    architecture="llama",
+    file_bytes=1000,
+    locked_bytes=900,
+    n_ctx=512,
+    n_ctx_train=1024,
+    vocab_size=256,
+    load_seconds=1.5,
+    kv_type="f16",
+    kv_bytes=4096,
+    threads=2,
+    kernel_set="generic",
+)
+
 CredentialsOf = Callable[[socket.socket], Credentials]
 ADMIN_GROUP = "root"  # every machine has it
 
@@ -31,6 +50,43 @@ class Codec(FakeTokenizer):
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode("utf-8", "replace")
+
+
+class Memory:
+    """Says which models would be in memory; loads none. ``error`` is raised by what is asked."""
+
+    def __init__(self, state: ServiceState, registry: ModelRegistry) -> None:
+        self.state = state
+        self.registry = registry
+        self.used: list[str] = []
+        self.added: list[str] = []
+        self.unloaded = 0
+        self.error: LlamadError | None = None
+
+    async def use(self, name: str) -> ModelFacts:
+        if self.error is not None:
+            raise self.error
+        file = self.registry.require(name)
+        self.registry.select(name)
+        self.used.append(name)
+        return replace(FACTS, name=name, path=str(file.path), file_bytes=file.file_bytes)
+
+    async def unload(self) -> None:
+        if self.error is not None:
+            raise self.error
+        self.unloaded += 1
+
+    def in_use(self, name: str) -> bool:
+        return self.used[-1:] == [name]
+
+    def selected(self) -> Path | None:
+        try:
+            return self.registry.resolve("").path
+        except LlamadError:
+            return None
+
+    def note_added(self, name: str) -> None:
+        self.added.append(name)
 
 
 class Service:
@@ -51,6 +107,9 @@ class Service:
         self.models = path.with_name("models")
         self.models.mkdir()
         self.state = ServiceState()
+        registry = ModelRegistry(self.models)
+        self.memory = Memory(self.state, registry)
+        self.arrivals = Arrivals(registry, max_bytes=MAX_MODEL_BYTES, in_use=self.memory.in_use)
         self.server = RpcServer(
             self.path,
             mode=mode,
@@ -58,7 +117,7 @@ class Service:
             admin_group=ADMIN_GROUP,
             credentials=credentials,
             llamad=LlamadService(self.state, rules, "engine 1"),
-            admin=AdminService(self.state, ModelRegistry(self.models)),
+            admin=AdminService(self.state, registry, self.arrivals, self.memory),
         )
         if loaded:
             self.load()
@@ -99,21 +158,7 @@ class Service:
 
 def facts(bench: Bench) -> ModelFacts:
     model = bench.model
-    return ModelFacts(
-        name=model.name,
-        path="/models/fake.gguf",
-        architecture="llama",
-        file_bytes=1000,
-        locked_bytes=900,
-        n_ctx=model.n_ctx,
-        n_ctx_train=1024,
-        vocab_size=model.vocab_size,
-        load_seconds=model.load_seconds,
-        kv_type="f16",
-        kv_bytes=4096,
-        threads=2,
-        kernel_set="generic",
-    )
+    return replace(FACTS, name=model.name, n_ctx=model.n_ctx, vocab_size=model.vocab_size)
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from llamad import daemon
+from llamad import daemon, residence
 from llamad.config import Config, load_config
 from llamad.engine import bindings
 from llamad.errors import ErrorKind, LlamadError
@@ -69,7 +69,7 @@ class Life:
         self._manager.setblocking(False)
         monkeypatch.setenv("NOTIFY_SOCKET", str(folder / "notify"))
         monkeypatch.delenv("WATCHDOG_USEC", raising=False)
-        monkeypatch.setattr(daemon, "load", self._load)
+        monkeypatch.setattr(residence, "load", self._load)
         monkeypatch.setattr(bindings, "StopFlag", lambda: self.told_to_stop)
 
     def _load(self, config: object, stop: object, progress: Callable[[str], None]) -> Any:
@@ -377,7 +377,7 @@ async def test_a_service_without_any_model_says_how_to_give_one(life: Life) -> N
         code, message, metadata = await error_of_call(stub.Generate(pb.GenerateRequest(prompt="p")))
         assert code is grpc.StatusCode.FAILED_PRECONDITION
         assert metadata["llamad-reason"] == "NO_MODEL"
-        assert f"put a .gguf file into {life.folder / 'models'}" in message
+        assert message == residence.NO_MODEL_YET
         send(signal.SIGTERM)
         await task
 

@@ -18,12 +18,12 @@ ended jobs (history.py), C (engine/worker.py).
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from llamad.engine.worker import Chunk, Drawn, EngineWorker, StepPlan, StepResult
-from llamad.errors import ErrorKind, LlamadError
+from llamad.errors import ErrorKind, LlamadError, shutting_down
 from llamad.jobs.batch import compose
 from llamad.jobs.clock import Clock, LoopClock
 from llamad.jobs.completion import Running, start
@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_SECONDS = 0.25
 MODEL_LOST = "MODEL_FILE_LOST"  # the engine's reason for a mapped file that lost pages
-RESTART_SECONDS = 5.0  # retry hint while the service stops: a unit restarts it within this
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._accepting = True
+        self._refusal: Callable[[], LlamadError] | None = None  # of everything new
         self._failure: LlamadError | None = None
         self._prompt_tokens = 0
         self._generated_tokens = 0
@@ -133,7 +132,7 @@ class Scheduler:
 
         The consumer must ``aclose`` the stream when it leaves early. Raises LlamadError:
         QUEUE_FULL, MODEL_NOT_FOUND, PROMPT_TOO_LONG, INVALID_PROMPT, INVALID_SAMPLING_LOGIT_BIAS,
-        SHUTTING_DOWN, DEADLINE_EXCEEDED, the template's error, or the failure of the model.
+        DEADLINE_EXCEEDED, the template's error, the failure of the model or what ``drain`` says.
         """
         submitted_at = self._clock.now()
         self._check_accepting()
@@ -142,7 +141,7 @@ class Scheduler:
         try:
             async with self._encoding:
                 tokens = await asyncio.to_thread(encode_prompt, self._model, request)
-            self._check_accepting()  # the service may have begun to stop meanwhile
+            self._check_accepting()  # that may have changed meanwhile
             return self._enqueue(request, tokens, submitted_at)
         finally:
             self._queue.release()
@@ -204,19 +203,23 @@ class Scheduler:
                 while await self._turn():
                     pass
         finally:
-            self._accepting = False
-            self._refuse([*self._jobs.values()])
+            self._refusal = self._refusal or shutting_down
+            self._refuse([*self._jobs.values()], self._refusal)
             self._idle.set()
 
-    async def drain(self, deadline_seconds: float) -> None:
+    async def drain(
+        self, deadline_seconds: float, refusal: Callable[[], LlamadError] = shutting_down
+    ) -> None:
         """Refuse new and queued jobs, let running ones finish until the deadline, cancel the rest.
 
-        Returns when no job is left. ``run`` must still be running.
+        ``refusal`` returns what those hear. Returns when no job is left. ``run`` must still be
+        running.
         """
-        self._accepting = False
-        self._refuse(self._queue.jobs())
+        self._refusal = refusal
+        self._refuse(self._queue.jobs(), refusal)
         timer = self._clock.call_at(
-            self._clock.now() + deadline_seconds, lambda: self._refuse([*self._jobs.values()])
+            self._clock.now() + deadline_seconds,
+            lambda: self._refuse([*self._jobs.values()], refusal),
         )
         try:
             await self._idle.wait()
@@ -228,8 +231,8 @@ class Scheduler:
     def _check_accepting(self) -> None:
         if self._failure is not None:
             raise self._failure.with_traceback(None)  # raised often: let no traceback grow
-        if not self._accepting:
-            raise _shutting_down()
+        if self._refusal is not None:
+            raise self._refusal()
 
     def _retry_after_seconds(self) -> float:
         """Return when a place is likely to be free: after one mean job, in 1..60 seconds."""
@@ -270,9 +273,9 @@ class Scheduler:
     def _cancel(self, job: Job) -> None:
         self._end(job, JobState.CANCELLED, reason=FinishReason.CANCELLED)
 
-    def _refuse(self, jobs: Iterable[Job]) -> None:
+    def _refuse(self, jobs: Iterable[Job], refusal: Callable[[], LlamadError]) -> None:
         for job in jobs:
-            self._end(job, JobState.CANCELLED, error=_shutting_down())
+            self._end(job, JobState.CANCELLED, error=refusal())
 
     def _end(
         self,
@@ -464,15 +467,6 @@ class Scheduler:
             if snapshot.state.ended:
                 return
             await changed.wait()
-
-
-def _shutting_down() -> LlamadError:
-    return LlamadError(
-        ErrorKind.UNAVAILABLE,
-        "SHUTTING_DOWN",
-        "the service is stopping",
-        retry_after_seconds=RESTART_SECONDS,
-    )
 
 
 def _deadline_exceeded(seconds: float) -> LlamadError:

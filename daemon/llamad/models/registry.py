@@ -47,6 +47,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def place(path: Path) -> Path:
+    """Return the path with no link in its folder, to compare by; its last part may be one."""
+    return path.parent.resolve() / path.name
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFile:
     """One model file; ``name`` is what a request may call it."""
@@ -110,7 +115,7 @@ class ModelRegistry:
 
     def path_of(self, name: str) -> Path:
         """Return where a model of this name lies, or would lie."""
-        return self.directory / (name + SUFFIX)
+        return place(self.directory / (name + SUFFIX))
 
     # ---- changing --------------------------------------------------------------------------------
 

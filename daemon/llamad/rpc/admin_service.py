@@ -5,44 +5,133 @@ Each converts, calls what owns the matter, and converts back. Who may call what 
 # ruff: noqa: N802 - the methods are named by admin.proto
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Protocol
 
-from llamad.models.registry import ModelRegistry
-from llamad.rpc.state import ServiceState
-from llamad_api.v1 import admin_pb2, admin_pb2_grpc
+from llamad.errors import ErrorKind, LlamadError, invalid
+from llamad.models.arrivals import Arrivals
+from llamad.models.registry import ModelFile, ModelRegistry, check_name, place
+from llamad.rpc import convert_admin
+from llamad.rpc.state import ModelFacts, ServiceState
+from llamad_api.v1 import admin_pb2 as pb
+from llamad_api.v1 import admin_pb2_grpc
 
-ADMIN_NAME = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
+ADMIN_NAME = pb.DESCRIPTOR.services_by_name["Admin"].full_name
 
 Context = Any  # grpc.aio.ServicerContext: grpc has no types
 
 
-class AdminService(admin_pb2_grpc.AdminServicer):
-    """The models the service knows."""
+class LoadedModels(Protocol):
+    """What is in memory, and what shall be: see ``residence.Residence``."""
 
-    def __init__(self, state: ServiceState, registry: ModelRegistry) -> None:
+    async def use(self, name: str) -> ModelFacts:
+        """Serve a model of the directory, now and at every start."""
+
+    async def unload(self) -> None:
+        """Free the memory of the model."""
+
+    def in_use(self, name: str) -> bool:
+        """Whether a model of the directory is loaded or about to be. Blocking; any thread."""
+
+    def selected(self) -> Path | None:
+        """Return the place of what the next start would load. Blocking; any thread."""
+
+    def note_added(self, name: str) -> None:
+        """Take note of a model that was added."""
+
+
+class AdminService(admin_pb2_grpc.AdminServicer):
+    """The models the service knows, and the one it serves."""
+
+    def __init__(
+        self,
+        state: ServiceState,
+        registry: ModelRegistry,
+        arrivals: Arrivals,
+        models: LoadedModels,
+    ) -> None:
         self._state = state
         self._registry = registry
+        self._arrivals = arrivals
+        self._models = models
 
     async def ListModels(
-        self, request: admin_pb2.ListModelsRequest, context: Context
-    ) -> admin_pb2.ListModelsResponse:
+        self, request: pb.ListModelsRequest, context: Context
+    ) -> pb.ListModelsResponse:
         """Return the files of the model directory, and the loaded model wherever it lies."""
-        loaded = None if self._state.serving is None else self._state.serving.model
-        files = await asyncio.to_thread(self._registry.scan)
-        models = [
-            admin_pb2.Model(
-                name=file.name,
-                path=str(file.path),
-                file_bytes=file.file_bytes,
-                loaded=loaded is not None and str(file.path) == loaded.path,
+        serving = None if self._state.serving is None else self._state.serving.model
+
+        def work() -> list[pb.Model]:
+            marks = self._marks(serving)
+            models = [convert_admin.model(file, **marks) for file in self._registry.scan()]
+            if serving is not None and not any(model.loaded for model in models):
+                models.insert(0, convert_admin.model(_file(serving), **marks))
+            return models
+
+        return pb.ListModelsResponse(models=await asyncio.to_thread(work))
+
+    async def AddModel(
+        self, requests: AsyncIterator[pb.AddModelRequest], context: Context
+    ) -> AsyncIterator[pb.AddModelResponse]:
+        """Receive a model file; answer what is kept of it, and at the end the model."""
+        first = await anext(requests, None)
+        if first is None:
+            raise invalid("start", "must be the first message, there was none")
+        announced = convert_admin.announced(first)
+        async with self._arrivals.receive(announced) as transfer:
+            arrived = await transfer.present()
+            if arrived is None:
+                offset = await transfer.open()
+                yield pb.AddModelResponse(accepted=pb.AddModelResponse.Accepted(offset=offset))
+                async for message in requests:
+                    await transfer.write(*convert_admin.chunk(message))
+                arrived = await transfer.finish()
+                self._models.note_added(announced.name)
+        serving = None if self._state.serving is None else self._state.serving.model
+        marks = await asyncio.to_thread(self._marks, serving)
+        yield convert_admin.done(arrived, **marks)
+
+    async def UseModel(self, request: pb.UseModelRequest, context: Context) -> pb.UseModelResponse:
+        """Load a model; its caller waits until it serves."""
+        facts = await self._models.use(request.name)
+        marks = await asyncio.to_thread(self._marks, facts)
+        return pb.UseModelResponse(
+            model=convert_admin.model(_file(facts), **marks), load_seconds=facts.load_seconds
+        )
+
+    async def UnloadModel(
+        self, request: pb.UnloadModelRequest, context: Context
+    ) -> pb.UnloadModelResponse:
+        """Free the memory of the model."""
+        await self._models.unload()
+        return pb.UnloadModelResponse()
+
+    async def RemoveModel(
+        self, request: pb.RemoveModelRequest, context: Context
+    ) -> pb.RemoveModelResponse:
+        """Delete a model of the directory."""
+        name = request.name
+        with self._arrivals.only(name):
+            freed = await asyncio.to_thread(self._remove, name)
+        return pb.RemoveModelResponse(freed_bytes=freed)
+
+    def _remove(self, name: str) -> int:
+        check_name(name)
+        if self._models.in_use(name):
+            raise LlamadError(
+                ErrorKind.STATE,
+                "MODEL_IN_USE",
+                f'model {name} is loaded: "llamactl unload", or "llamactl use" of another'
+                " model, frees it",
             )
-            for file in files
-        ]
-        if loaded is not None and not any(model.loaded for model in models):
-            models.insert(
-                0,
-                admin_pb2.Model(
-                    name=loaded.name, path=loaded.path, file_bytes=loaded.file_bytes, loaded=True
-                ),
-            )
-        return admin_pb2.ListModelsResponse(models=models)
+        return self._registry.remove(name)
+
+    def _marks(self, serving: ModelFacts | None) -> dict[str, Path | None]:
+        """Return where the loaded and the selected model lie. Blocking."""
+        loaded = None if serving is None else place(Path(serving.path))
+        return {"loaded": loaded, "selected": self._models.selected()}
+
+
+def _file(model: ModelFacts) -> ModelFile:
+    return ModelFile(model.name, Path(model.path), model.file_bytes)

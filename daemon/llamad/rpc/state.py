@@ -1,7 +1,7 @@
 """What the service is doing, as clients see it: loading, ready, without a model, failed, stopping.
 
-Owns the current phase and what is reachable in it. ``daemon.py`` moves it, the services read it;
-both on the event loop's thread. It loads nothing and stops nothing.
+Owns the current phase and what is reachable in it. ``daemon.py`` and ``residence.py`` move it, the
+services read it; all on the event loop's thread. It loads nothing and stops nothing.
 """
 
 import enum
@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from llamad.errors import ErrorKind, LlamadError
+from llamad.errors import ErrorKind, LlamadError, shutting_down
 from llamad.jobs.runtime import Tokenizer
 from llamad.jobs.scheduler import Scheduler
 
 LOADING_RETRY_SECONDS = 2.0
-STOPPING_RETRY_SECONDS = 5.0
 
 
 class Phase(enum.Enum):
@@ -64,7 +63,7 @@ class Serving:
 
 
 class ServiceState:
-    """The phase of the service. ``serving`` is set from the first READY on."""
+    """The phase of the service. ``serving`` is set from a READY until its model is closed."""
 
     def __init__(self) -> None:
         self.phase = Phase.LOADING
@@ -96,6 +95,10 @@ class ServiceState:
         self._error = error
         self._enter(Phase.FAILED, error.message)
 
+    def release(self) -> None:
+        """Forget what served: its model is closed."""
+        self.serving = None
+
     def stopping(self) -> None:
         """Accept nothing new; no other phase follows."""
         self._enter(Phase.STOPPING, "stopping")
@@ -106,27 +109,26 @@ class ServiceState:
 
     def require(self) -> Serving:
         """Return what serves, or raise the error that tells why nothing does."""
+        if self.phase is Phase.READY and self.serving is not None:
+            return self.serving
+        raise self.refusal()
+
+    def refusal(self) -> LlamadError:
+        """Return the error that tells why nothing serves in this phase."""
         match self.phase:
-            case Phase.READY if self.serving is not None:
-                return self.serving
             case Phase.STOPPING:
-                raise LlamadError(
-                    ErrorKind.UNAVAILABLE,
-                    "SHUTTING_DOWN",
-                    "the service is stopping",
-                    retry_after_seconds=STOPPING_RETRY_SECONDS,
-                )
+                return shutting_down()
             case Phase.NO_MODEL:
-                raise LlamadError(ErrorKind.STATE, "NO_MODEL", f"no model is loaded: {self.detail}")
+                return LlamadError(ErrorKind.STATE, "NO_MODEL", self.detail)
             case Phase.FAILED if self._error is not None:
                 corrupt = self._error.kind is ErrorKind.CORRUPT
-                raise LlamadError(
+                return LlamadError(
                     ErrorKind.CORRUPT if corrupt else ErrorKind.STATE,
                     self._error.reason,
                     f"the model is not available: {self._error.message}",
                 )
             case _:
-                raise LlamadError(
+                return LlamadError(
                     ErrorKind.UNAVAILABLE,
                     "MODEL_LOADING",
                     f"the model is still loading: {self.detail}",
