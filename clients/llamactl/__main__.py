@@ -22,13 +22,18 @@ from llamactl.commands import (
     jobs,
     models,
     pull,
+    rm,
     status,
     tokenize,
+    unload,
+    use,
     version,
 )
 from llamad_client import ClientError, Refused, ServiceUnreachable
 
-COMMANDS = (ask, chat, status, models, pull, jobs, cancel, tokenize, health, version)
+COMMANDS = (
+    ask, chat, status, models, pull, use, unload, rm, jobs, cancel, tokenize, health, version,
+)  # fmt: skip
 
 EXIT_UNREACHABLE = 3
 EXIT_REFUSED = 4

@@ -30,9 +30,16 @@ def run(arguments: argparse.Namespace) -> int:
         for model in models:
             print_json(as_dict(model))
         return 0
-    rows = [(m.name, bytes_text(m.file_bytes), "yes" if m.loaded else "", m.path) for m in models]
-    print_table(("NAME", "SIZE", "LOADED", "PATH"), rows)
+    rows = [
+        (m.name, bytes_text(m.file_bytes), _mark(m.loaded), _mark(m.selected), m.path)
+        for m in models
+    ]
+    print_table(("NAME", "SIZE", "LOADED", "AT START", "PATH"), rows)
     return 0
+
+
+def _mark(is_so: bool) -> str:
+    return "yes" if is_so else ""
 
 
 def _print_catalogue(*, as_json: bool) -> int:

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import re
 import signal
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,13 @@ from llamactl.download import Download
 from llamactl.output import bytes_text, print_json, printable
 from llamactl.progress import Progress
 from llamactl.source import BeginAgain, LocalFile, Source, model_name, path_of
+from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client import Client, Refused
 from llamad_client.upload import AddedModel
 
 MAX_BYTES = 100_000_000_000
+WAIT_SECONDS, MOST_WAITS = 0.2, 50
+WITHOUT_MODEL = (pb.GetStatusResponse.STATE_NO_MODEL, pb.GetStatusResponse.STATE_FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             progress.erase()
         _print_added(added, as_json=arguments.json)
-        if arguments.no_use or client.status().HasField("model"):
-            if not arguments.json:
-                print(printable(f"llamactl use {added.name}  loads it"))
-            return 0
-        _use(client, added.name, as_json=arguments.json)
+        if not arguments.no_use and client.status().state in WITHOUT_MODEL:
+            _use(client, added.name, as_json=arguments.json)
+        elif not arguments.json:
+            print(printable(f'"llamactl use {added.name}" loads it'))
     return 0
 
 
@@ -154,11 +157,12 @@ def _add(
         offset, pieces = source.open_at(kept)
         return offset, progress.watch(offset, source.file_bytes, pieces)
 
+    waits = 0
     while True:
         if wanted.sha256 and source.sha256 and wanted.sha256 != source.sha256:
             message = f"the server has a file of sha256 {source.sha256}, not {wanted.sha256}"
             raise Refused("CHECKSUM_MISMATCH", message)
-        with contextlib.suppress(BeginAgain):  # the source gives up when that leads nowhere
+        try:
             return client.add_model(
                 wanted.name,
                 open_at,
@@ -167,6 +171,13 @@ def _add(
                 source=source.identity,
                 replace=replace,
             )
+        except BeginAgain:  # the source gives up when that leads nowhere
+            waits = MOST_WAITS
+        except Refused as error:
+            if error.reason != "TRANSFER_RUNNING" or not waits:
+                raise
+            waits -= 1  # it is our own, which the service has not left yet
+            time.sleep(WAIT_SECONDS)
 
 
 def _print_added(added: AddedModel, *, as_json: bool) -> None:

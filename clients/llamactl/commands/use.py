@@ -1,0 +1,31 @@
+"""``llamactl use``: serve another model."""
+
+import argparse
+
+from llamactl.commands import Commands
+from llamactl.output import as_dict, print_json, printable
+from llamad_client import Client
+
+
+def add_parser(commands: Commands) -> argparse.ArgumentParser:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "use",
+        help="load a model, now and at every start",
+        description="Load a model, now and at every start. Running requests end first; when the"
+        " model cannot be loaded, the one before is served again.",
+    )
+    parser.add_argument("name", metavar="NAME", help="as `llamactl models` shows it")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Load the model, and say how long that took."""
+    with Client(arguments.socket) as client:
+        used = client.use_model(arguments.name)
+    if arguments.json:
+        print_json(as_dict(used))
+    else:
+        print(printable(f"{used.model.name} loaded in {used.load_seconds:.2f} s"))
+    return 0
