@@ -163,6 +163,8 @@ class _Splice:
 
     def _let_last_answers_through(self) -> None:
         self._requests.stop()
+        with contextlib.suppress(OSError):
+            self._service.shutdown(socket.SHUT_WR)  # unless it is closed already: it will be now
 
 
 class _Pipe:
