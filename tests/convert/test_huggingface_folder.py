@@ -1,5 +1,6 @@
 """Hugging Face folders: the same logits as the oracle, and what is refused."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,9 @@ SPECS = {
     "mistral": replace(SPEC, head_dim=24, rope_freq_base=1e6),
     "llama with biases": replace(SPEC, qkv_bias=True, output_bias=True),
     "llama tied": replace(SPEC, tied_output=True),
+    "llama with linear scaling": replace(SPEC, rope_scaling="linear"),
+    "llama with yarn scaling": replace(SPEC, rope_scaling="yarn"),
+    "llama with llama3 scaling": replace(SPEC, rope_scaling="llama3"),
     "qwen2": replace(SPEC, qkv_bias=True),
     "qwen3": TinySpec(architecture="qwen3", head_dim=32),
 }
@@ -75,6 +79,12 @@ def test_the_converted_model_has_the_oracles_logits(
     config = config_of(spec, name.split(" ")[0])
     if spec.output_bias:
         config["attention_bias"] = True
+    if spec.rope_scaling is not None:
+        config["rope_scaling"] = LLAMA3_SCALING | {
+            "rope_type": spec.rope_scaling,
+            "factor": spec.rope_scaling_factor,
+            "original_max_position_embeddings": spec.rope_original_context,
+        }
     folder = write_folder(tmp_path / "theirs", their_weights(oracle), config)
     path = convert(folder, out)
     tokens = random_tokens(1, 24)
@@ -143,26 +153,140 @@ def test_transformers_5_keeps_rope_in_one_object(
     assert metadata["llama.rope.scaling.factor"] == 2.0
 
 
+@pytest.mark.parametrize(
+    ("changes", "context"),
+    [
+        ({"model_type": "mistral", "sliding_window": 96}, 96),
+        ({"model_type": "mistral", "sliding_window": None}, 512),
+        ({"use_sliding_window": True, "sliding_window": 96}, 96),
+        ({"use_sliding_window": False, "sliding_window": 96}, 512),
+        ({"layer_types": ["full_attention"] * 2, "sliding_window": 96}, 512),
+        ({"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 96}, 96),
+    ],
+)
 def test_a_sliding_window_limits_the_context(
-    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath
+    tmp_path: Path,
+    out: Path,
+    tiny_model_path: TinyModelPath,
+    changes: dict[str, Any],
+    context: int,
 ) -> None:
-    changes = {"model_type": "mistral", "sliding_window": 96}
     metadata = read_metadata(convert(write(tmp_path, tiny_model_path, **changes), out))
     assert metadata["general.architecture"] == "llama"
-    assert metadata["llama.context_length"] == 96
+    assert metadata["llama.context_length"] == context
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+PAPERS = 0.1 * math.log(4.0) + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {}),
+        ({"beta_fast": 16, "beta_slow": 2.0}, {"yarn_beta_fast": 16.0, "yarn_beta_slow": 2.0}),
+        ({"attention_factor": 2 * PAPERS}, {"attn_factor": 2.0}),
+        ({"attention_factor": None, "beta_fast": None}, {}),
+        ({"mscale": 0.5, "mscale_all_dim": 0.5}, {"attn_factor": 1 / PAPERS}),
+        ({"mscale": 0.5}, {}),
+    ],
+)
+def test_yarn_keeps_what_differs_from_its_paper(
+    tmp_path: Path,
+    out: Path,
+    tiny_model_path: TinyModelPath,
+    changes: dict[str, Any],
+    expected: dict[str, float],
+) -> None:
+    folder = write(tmp_path, tiny_model_path, rope_scaling=YARN | changes)
+    metadata = read_metadata(convert(folder, out))
+    start = "llama.rope.scaling."
+    found = {key.removeprefix(start): v for key, v in metadata.items() if key.startswith(start)}
+    assert found.pop("type") == "yarn"
+    assert found.pop("factor") == 4.0
+    assert found.pop("original_context_length") == 128
+    assert found == pytest.approx(expected)
+
+
+def test_dynamic_scaling_changes_nothing_within_the_trained_context(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath
+) -> None:
+    scaling = {"type": "dynamic", "factor": 4.0}
+    metadata = read_metadata(convert(write(tmp_path, tiny_model_path, rope_scaling=scaling), out))
+    assert not any("rope.scaling" in key for key in metadata)
+    assert metadata["llama.context_length"] == 512
+
+
+def test_a_config_may_leave_out_what_transformers_has_defaults_for(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath
+) -> None:
+    folder = write(tmp_path, tiny_model_path)
+    config = config_of(SPEC, "llama") | {"architectures": ["LlamaForCausalLM"]}
+    for key in ("model_type", "head_dim", "rms_norm_eps", "rope_theta", "tie_word_embeddings"):
+        del config[key]
+    write_json(folder / "config.json", config)
+    path = convert(folder, out)
+    metadata = read_metadata(path)
+    assert metadata["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-6)
+    assert metadata["llama.rope.freq_base"] == 10000.0
+    assert metadata["llama.attention.key_length"] == SPEC.resolved_head_dim
+    assert "output.weight" in read_tensors(path)
+
+
+def test_without_an_output_matrix_the_embedding_is_taken(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath
+) -> None:
+    weights = dict(their_weights(reference.load(tiny_model_path(SPEC))))
+    del weights["lm_head.weight"]
+    config = config_of(SPEC, "llama") | {"tie_word_embeddings": None}
+    path = convert(write_folder(tmp_path / "llama", weights, config), out)
+    assert "output.weight" not in read_tensors(path)
+    with EngineModel(path) as model:
+        assert model.info.vocab_size == SPEC.vocab_size
+
+
+def test_tables_of_rotations_are_no_weights(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath
+) -> None:
+    folder = write(tmp_path, tiny_model_path)
+    weights = dict(their_weights(reference.load(tiny_model_path(SPEC))))
+    weights["model.rotary_emb.inv_freq"] = np.ones(8, np.float32)
+    weights["model.layers.1.self_attn.rotary_emb.inv_freq"] = np.ones(8, np.float32)
+    (folder / "model.safetensors").write_bytes(safetensors(weights))
+    expected = {"token_embd.weight", "output.weight", "output_norm.weight"}
+    found = read_tensors(convert(folder, out)).keys()
+    assert {name for name in found if not name.startswith("blk.")} == expected
+
+
+def test_what_else_lies_in_a_folder_is_left_alone(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath
+) -> None:
+    folder = write(tmp_path, tiny_model_path)
+    expected = data_bytes(convert(folder, out))
+    (folder / "consolidated.safetensors").write_bytes(b"the same weights under other names")
+    (folder / "adapter_model.safetensors").write_bytes(b"an adapter")
+    write_json(folder / "params.json", {"dim": 64})  # Mistral's
+    assert data_bytes(convert(folder, out.with_name("again.gguf"))) == expected
 
 
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
         ({"model_type": "gpt_neox"}, "'gpt_neox'"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "'yarn'"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "'dynamic'"),
+        ({"model_type": None, "architectures": ["FooForCausalLM"]}, "'foo'"),
+        ({"rope_scaling": {"type": "longrope", "factor": 4.0}}, "'longrope'"),
+        ({"rope_scaling": {"type": "yarn"}}, "factor"),
+        ({"rope_scaling": YARN | {"factor": 0.5}}, "factor is 0.5"),
+        ({"rope_scaling": YARN | {"truncate": False}}, "truncate"),
+        ({"rope_scaling": YARN | {"original_max_position_embeddings": "all"}}, "'all'"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),
+        ({"partial_rotary_factor": 0.25}, "partial_rotary_factor 0.25"),
+        ({"layer_types": ["sliding_attention"] * 2}, "layer_types"),
         ({"rope_scaling": "twice"}, "rope_scaling"),
         ({"rope_scaling": {"type": "linear"}}, "factor"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"mlp_bias": True}, "mlp_bias"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "'gptq'"),
         ({"hidden_size": None}, "hidden_size"),
         ({"rms_norm_eps": "small"}, "rms_norm_eps"),
         ({"num_hidden_layers": 3}, "blk.2."),
@@ -216,7 +340,9 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (pack({"a": ENTRY, "b": ENTRY}, b"12345678"), "begins at 0"),
         (pack({"a": ENTRY | {"shape": [3]}}, b"12345678"), "bytes"),
         (pack({"a": ENTRY | {"shape": [-1, -2]}}, b"12345678"), "shape"),
-        (pack({"a": ENTRY | {"dtype": "F8_E4M3"}}, b"12345678"), "F8_E4M3"),
+        (pack({"a": ENTRY | {"dtype": "F8_E4M3"}}, b"12345678"), "a is F8_E4M3"),
+        (pack({"a": ENTRY | {"dtype": "F64"}}, b"12345678"), "a is F64"),
+        (pack({"a": ENTRY | {"dtype": "I8"}}, b"12345678"), "a is I8"),
         (pack({"a": 3}, b""), "data_offsets"),
     ],
 )
@@ -247,5 +373,20 @@ def test_a_missing_shard_is_named(
     shard.write_bytes((folder / "model-00001-of-00003.safetensors").read_bytes())
     assert shard.name in refused(capsys, folder, out)
     shard.write_bytes(content)
-    write_json(folder / "model.safetensors.index.json", {"weight_map": {"a": "../b"}})
+    index = folder / "model.safetensors.index.json"
+    where = json.loads(index.read_text())["weight_map"]
+    write_json(index, {"weight_map": where | {"model.more.weight": shard.name}})
+    assert "model.more.weight is missing" in refused(capsys, folder, out)
+    del where["model.norm.weight"]
+    write_json(index, {"weight_map": where})
+    assert "does not place there" in refused(capsys, folder, out)
+    write_json(index, {"weight_map": {"a": "../b"}})
     assert "another folder" in refused(capsys, folder, out)
+
+
+def test_weights_in_no_safetensors_are_refused_by_name(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path, tiny_model_path)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert "pytorch_model.bin" in refused(capsys, folder, out)

@@ -179,6 +179,33 @@ def test_rows_of_the_embedding_without_a_token_are_named(tmp_path: Path) -> None
     assert set(tokenizer.vocabulary.types[-2:]) == {TokenType.UNUSED}
 
 
+def test_bpe_tokens_added_after_training_get_llama_cpps_types(tmp_path: Path) -> None:
+    content = tokenizer_json(PRE_TOKENIZERS["qwen2"])
+    content["added_tokens"] += [
+        {"id": N_BPE, "content": "<tool_call>", "special": False},
+        {"id": N_BPE + 1, "content": "<|fim_prefix|>", "special": False},
+        {"id": N_BPE + 9, "content": "<|beyond|>", "special": True},
+    ]
+    tokenizer = tokenizer_of(write_tokenizer(tmp_path, {"tokenizer.json": content}), N_BPE + 2)
+    assert tokenizer.vocabulary.tokens[N_BPE:] == ["<tool_call>", "<|fim_prefix|>"]
+    assert list(tokenizer.vocabulary.types[N_BPE:]) == [
+        TokenType.USER_DEFINED,
+        TokenType.CONTROL,
+    ]
+
+
+def test_a_model_may_list_its_added_tokens_too(tmp_path: Path) -> None:
+    content = tokenizer_json(PRE_TOKENIZERS["qwen2"])
+    expected = read_tokenizer(
+        write_tokenizer(tmp_path, {"tokenizer.json": content}), {"vocab_size": N_BPE}
+    )
+    content["model"]["vocab"] |= {
+        token["content"]: token["id"] for token in content["added_tokens"]
+    }
+    folder = write_tokenizer(tmp_path, {"tokenizer.json": content})
+    assert read_tokenizer(folder, {"vocab_size": N_BPE}) == expected
+
+
 def broken_tokenizers() -> dict[str, dict[str, Any]]:
     """Return tokenizer.json files by a word of their refusal."""
     good = tokenizer_json(PRE_TOKENIZERS["qwen2"])
@@ -285,7 +312,15 @@ def test_bos_is_added_when_the_tokenizer_adds_it(
     assert (tokenizer.encode("a")[0] == tokenizer.bos_id) == expected
 
 
-@pytest.mark.parametrize("place", ["string", "list", "file"])
+def test_ends_of_an_answer_may_be_a_list_in_the_config(tmp_path: Path) -> None:
+    end, eom = (256 + len(MERGES) + i for i in (1, 2))
+    files = {"tokenizer.json": tokenizer_json(PRE_TOKENIZERS["llama-bpe"])}
+    folder = write_tokenizer(tmp_path, files)
+    tokenizer = tokenizer_of(folder, N_BPE, eos_token_id=[end, eom, 7])
+    assert (tokenizer.eos_id, tokenizer.eom_id, tokenizer.eot_id) == (end, eom, 7)
+
+
+@pytest.mark.parametrize("place", ["string", "list", "file", "json"])
 def test_the_chat_template_is_found_in_each_place(tmp_path: Path, place: str) -> None:
     template = "{{ messages }}"
     named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": template}]
@@ -295,6 +330,8 @@ def test_the_chat_template_is_found_in_each_place(tmp_path: Path, place: str) ->
         "tokenizer_config.json": settings.get(place, {}),
     }
     folder = write_tokenizer(tmp_path, files)
+    if place == "json":
+        write_json(folder / "chat_template.json", settings["string"])
     if place == "file":
         (folder / "chat_template.jinja").write_text(template)
     assert read_tokenizer(folder, {"vocab_size": N_BPE})["tokenizer.chat_template"] == template

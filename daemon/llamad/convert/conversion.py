@@ -68,10 +68,12 @@ def open_checkpoint(source: Path, *, keep_types: bool) -> Checkpoint:
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    if (folder / "params.json").is_file() or any(folder.glob("consolidated.*.pth")):
+    if any(folder.glob("consolidated.*.pth")):
         return open_llama_folder(folder)
-    if (folder / "config.json").is_file():
+    if (folder / "config.json").is_file():  # Mistral's folders have a params.json as well
         return open_huggingface_folder(folder)
+    if (folder / "params.json").is_file():
+        return open_llama_folder(folder)
     raise unsupported(folder, "has neither params.json (LLaMA) nor config.json (Hugging Face)")
 
 

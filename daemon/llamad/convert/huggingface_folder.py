@@ -8,11 +8,13 @@ qwen2 and qwen3 rotate halves in both.
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from llamad.convert import safetensors_file
 from llamad.convert.huggingface_config import HuggingFaceConfig
 from llamad.convert.huggingface_tokenizer import read_tokenizer
+from llamad.convert.hyperparameters import Hyperparameters
 from llamad.convert.source import (
     Checkpoint,
     SourceTensor,
@@ -21,7 +23,7 @@ from llamad.convert.source import (
     unsupported,
 )
 
-_IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+_IGNORED = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 _OUTER = {
@@ -55,10 +57,13 @@ def gguf_name(name: str) -> str:
 def open_huggingface_folder(folder: Path) -> Checkpoint:
     """Read everything but the weights. Raises LlamadError that names the file and the fault."""
     config = HuggingFaceConfig(folder / "config.json")
-    numbers = config.hyperparameters
     files = ExitStack()
     try:
-        tensors = _tensors(folder, config, safetensors_file.open_folder(folder, files))
+        stored = safetensors_file.open_folder(folder, files)
+        numbers = config.hyperparameters
+        if config.values.get("tie_word_embeddings") is None:
+            numbers = replace(numbers, tied_output="lm_head.weight" not in stored)
+        tensors = _tensors(folder, config.model_type, numbers, stored)
         embedding = next((t for t in tensors if t.name == "token_embd.weight"), None)
         if embedding is not None and embedding.n_rows != numbers.vocab_size:
             raise corrupt(
@@ -74,9 +79,8 @@ def open_huggingface_folder(folder: Path) -> Checkpoint:
 
 
 def _tensors(
-    folder: Path, config: HuggingFaceConfig, stored: Mapping[str, SourceTensor]
+    folder: Path, model_type: str, numbers: Hyperparameters, stored: Mapping[str, SourceTensor]
 ) -> list[SourceTensor]:
-    numbers = config.hyperparameters
     result = []
     for name, tensor in stored.items():
         if _IGNORED.fullmatch(name) or (name == "lm_head.weight" and numbers.tied_output):
@@ -84,9 +88,7 @@ def _tensors(
         try:
             renamed = tensor.renamed(gguf_name(name))
         except KeyError:
-            raise unsupported(
-                folder, f"tensor {name} is none of a {config.model_type} model"
-            ) from None
+            raise unsupported(folder, f"tensor {name} is none of a {model_type} model") from None
         if numbers.architecture == "llama" and re.search(r"attn_[qk]\.", renamed.name):
             if renamed.shape[0] % numbers.head_dim:
                 raise corrupt(

@@ -42,7 +42,8 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> Metadata:
         token = ids.get(role_text(name + "_token", settings, roles) or "", _role_id(config, name))
         if token is not None and 0 <= token < len(ids):
             result[f"{PREFIX}{role}_token_id"] = token
-    _add_ends(result, read_optional(folder / "generation_config.json"), ids)
+    for place in (read_optional(folder / "generation_config.json"), config):
+        _add_ends(result, place.get("eos_token_id"), ids)
     _add_flags(result, settings, content)
     template = _chat_template(folder, settings)
     if template is not None:
@@ -95,12 +96,10 @@ def _role_id(config: Mapping[str, Any], name: str) -> int | None:
     return None
 
 
-def _add_ends(result: Metadata, generation: Mapping[str, Any], ids: Mapping[str, int]) -> None:
+def _add_ends(result: Metadata, ends: Any, ids: Mapping[str, int]) -> None:
     """Give further tokens that end an answer the roles GGUF has for them."""
-    ends = generation.get("eos_token_id")
-    ends = ends if isinstance(ends, list) else [ends]
     eom = ids.get(_END_OF_MESSAGE)
-    for token in ends:
+    for token in ends if isinstance(ends, list) else [ends]:
         if not isinstance(token, int) or not 0 <= token < len(ids):
             continue
         if token == eom:

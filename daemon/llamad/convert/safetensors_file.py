@@ -24,7 +24,8 @@ from llamad.convert.source import (
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the format
 _TYPES = {"F32": 4, "F16": 2, "BF16": 2}
-_INDEX = "model.safetensors.index.json"
+_NAME = "model.safetensors"
+_INDEX = _NAME + ".index.json"
 
 
 def open_folder(folder: Path, files: ExitStack) -> dict[str, SourceTensor]:
@@ -35,7 +36,11 @@ def open_folder(folder: Path, files: ExitStack) -> dict[str, SourceTensor]:
     index = folder / _INDEX
     if index.is_file():
         return _open_sharded(index, files)
+    if (folder / _NAME).is_file():
+        return _open_file(folder / _NAME, files)  # others are an adapter, or the same once more
     paths = sorted(folder.glob("*.safetensors"))
+    if not paths and any(folder.glob("pytorch_model*.bin")):
+        raise unsupported(folder, "has its weights in pytorch_model.bin, only safetensors are read")
     if len(paths) != 1:
         raise corrupt(folder, f"has {len(paths)} .safetensors files and no {_INDEX}")
     return _open_file(paths[0], files)

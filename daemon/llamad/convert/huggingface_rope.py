@@ -1,0 +1,121 @@
+"""Rotary position embedding in a config.json of Hugging Face: base and scaling, in GGUF's words.
+
+Owns rope_theta, rope_scaling and rope_parameters, which transformers 5 keeps both in. A scaling
+that the engine does not have is refused by name.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llamad.convert.source import Metadata, corrupt, unsupported
+
+_USUAL_BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}  # of the paper, and where a file names none
+
+
+class HuggingFaceRope:
+    """The checked values; theta: the base of the frequencies."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any], n_positions: int) -> None:
+        """Read the keys of config.json; raises LlamadError that names one.
+
+        n_positions: max_position_embeddings.
+        """
+        self.path = path
+        scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        if not isinstance(scaling, dict):
+            raise corrupt(path, f"rope_scaling is {scaling!r}, must be an object")
+        self._scaling = scaling
+        self._n_positions = n_positions
+        theta = scaling.get("rope_theta", config.get("rope_theta", 10000.0))
+        if isinstance(theta, bool) or not isinstance(theta, int | float) or not theta > 1:
+            raise corrupt(path, f"rope_theta is {theta!r}, must be a number above 1")
+        self.theta = float(theta)
+        for place in (config, scaling):
+            if place.get("partial_rotary_factor") not in (None, 1):
+                raise unsupported(
+                    path, f"partial_rotary_factor {place['partial_rotary_factor']!r}, only 1 is"
+                )
+
+    def metadata(self) -> Metadata:
+        """Return the keys below "ARCHITECTURE.rope.scaling."."""
+        match self._kind():
+            case "default" | "llama3":
+                return {}  # Llama 3.1's is a tensor
+            case "dynamic":
+                return {}  # scales nothing within max_position_embeddings
+            case "linear":
+                return {"type": "linear", "factor": self._number("factor")}
+            case "yarn":
+                return self._yarn()
+            case other:
+                raise unsupported(
+                    self.path,
+                    f"rope_scaling {other!r} is not supported, only linear, dynamic, yarn and "
+                    "llama3",
+                )
+
+    def factors(self, head_dim: int) -> list[float] | None:
+        """Return what each rotation's wavelength is stretched by, (head_dim / 2); None: not at all.
+
+        Short waves stay, those longer than the old context are stretched whole, those between in
+        part (Llama 3.1, reference code, apply_scaling).
+        """
+        if self._kind() != "llama3":
+            return None
+        factor = self._number("factor")
+        low, high = (self._number(f"{end}_freq_factor") for end in ("low", "high"))
+        old_context = self._number("original_max_position_embeddings")
+        if not high > low:
+            raise corrupt(self.path, f"rope_scaling.high_freq_factor {high} must exceed {low}")
+        result = []
+        for i in range(head_dim // 2):
+            turns = old_context / (2 * math.pi * self.theta ** (2 * i / head_dim))
+            smooth = min(max((turns - low) / (high - low), 0.0), 1.0)
+            result.append(1 / ((1 - smooth) / factor + smooth))
+        return result
+
+    def _yarn(self) -> Metadata:
+        """Return YaRN's keys (arXiv:2309.00071), those that have the paper's values left out."""
+        if self._scaling.get("truncate") is False:
+            raise unsupported(self.path, "rope_scaling.truncate false is not supported")
+        factor = self._number("factor")
+        if factor < 1:
+            raise corrupt(self.path, f"rope_scaling.factor is {factor}, must be at least 1")
+        original = self._number("original_max_position_embeddings", self._n_positions)
+        result: Metadata = {
+            "type": "yarn",
+            "factor": factor,
+            "original_context_length": round(original),
+        }
+        for key, usual in _USUAL_BETAS.items():
+            value = self._number(key, usual)
+            if value != usual:
+                result["yarn_" + key] = value
+        if (attention := self._yarn_attention(factor)) != 1:
+            result["attn_factor"] = attention
+        return result
+
+    def _yarn_attention(self, factor: float) -> float:
+        """Return what multiplies the paper's factor of the attention, 0.1 ln(factor) + 1."""
+
+        def magnitude(scale: float) -> float:
+            return 0.1 * scale * math.log(factor) + 1
+
+        if self._scaling.get("attention_factor") is not None:
+            return self._number("attention_factor") / magnitude(1)
+        if self._scaling.get("mscale") and self._scaling.get("mscale_all_dim"):
+            above, below = (magnitude(self._number(key)) for key in ("mscale", "mscale_all_dim"))
+            return above / below / magnitude(1)
+        return 1.0
+
+    def _kind(self) -> str:
+        return str(self._scaling.get("rope_type", self._scaling.get("type", "default")))
+
+    def _number(self, key: str, default: float | None = None) -> float:
+        value = self._scaling.get(key)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise corrupt(self.path, f"rope_scaling.{key} is {value!r}, must be a positive number")
+        return float(value)
