@@ -186,11 +186,11 @@ class Download:
             raise Interrupted(f"{answer.url}: has no bytes from {offset} on", after_seconds=0.0)
         if answer.status not in (200, 206):
             raise _refusal(answer)
-        encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding != "identity":
-            message = f"{answer.url}: came compressed ({encoding}), which was not asked for"
+        encoding = ", ".join(answer.headers.get_all("Content-Encoding", ["identity"]))
+        if encoding.strip().lower() != "identity":
+            message = f"{answer.url}: came compressed ({encoding[:80]!r}), which was not asked for"
             raise Failed("INVALID_ANSWER", message)
-        length = content_length(answer)
+        length = _content_length(answer)
         start, total = 0, length
         if answer.status == 206:
             start, total = _content_range(answer, offset, length)
@@ -311,9 +311,13 @@ def _file_page_to_file(parts: SplitResult) -> SplitResult:
     return parts._replace(path=f"{match[1]}/resolve/{match[2]}")
 
 
-def content_length(answer: Answer) -> int | None:
+def _content_length(answer: Answer) -> int | None:
     """Return the bytes of the body, None when not said. Raises Failed for what is no size."""
-    if answer.headers.get("Transfer-Encoding") is not None:
+    transfer = answer.headers.get("Transfer-Encoding")
+    if transfer is not None:
+        if str(transfer).strip().lower() != "chunked":
+            message = f"{answer.url}: Transfer-Encoding {str(transfer)[:80]!r} is not known"
+            raise Failed("INVALID_ANSWER", message)
         return None
     values = answer.headers.get_all("Content-Length", [])
     sizes = {value.strip() for line in values for value in line.split(",")}
@@ -321,8 +325,7 @@ def content_length(answer: Answer) -> int | None:
         return None
     size = sizes.pop()
     if sizes or not re.fullmatch(r"[0-9]{1,18}", size):
-        shown_values = ", ".join(values)[:80]
-        message = f"{answer.url}: Content-Length {shown_values!r} is no size"
+        message = f"{answer.url}: Content-Length {', '.join(values)[:80]!r} is no size"
         raise Failed("INVALID_ANSWER", message)
     return int(size)
 

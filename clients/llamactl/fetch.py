@@ -158,11 +158,15 @@ def parse_url(url: str) -> SplitResult:
 
 
 def shown(url: str) -> str:
-    """Return an URL as it may be printed and stored: without credentials, query and fragment."""
+    """Return an URL as it may be printed and stored.
+
+    Without credentials, query and fragment; control characters, which a terminal obeys, encoded.
+    """
     scheme, separator, rest = url.partition("://")
     rest = re.split(r"[?#]", rest, maxsplit=1)[0]
     host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+    bare = f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+    return quote(bare, safe=_SAFE, errors="replace")
 
 
 @contextmanager
@@ -178,7 +182,7 @@ def network_errors(url: str, *, first_contact: bool) -> Iterator[None]:
     except (http.client.IncompleteRead, http.client.RemoteDisconnected) as error:
         raise Interrupted(f"{url}: the connection was cut ({type(error).__name__})") from None
     except http.client.HTTPException as error:
-        message = f"{url}: the answer is no proper HTTP: {type(error).__name__} {error}"
+        message = f"{url}: the answer is no proper HTTP: {type(error).__name__} {str(error)[:80]!r}"
         raise Failed("INVALID_ANSWER", message) from None
     except OSError as error:
         raise _network_error(url, error, first_contact) from None

@@ -8,7 +8,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from llamad_client import Failed, Refused
@@ -60,7 +60,7 @@ class LocalFile:
         except OSError as error:
             raise Refused("INVALID_SOURCE", f"{path}: {error.strerror}") from None
         self._path = path
-        self._file: BinaryIO = open(descriptor, "rb", buffering=0)  # noqa: SIM115, PTH123 - close()
+        self._descriptor = descriptor
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             self.close()
@@ -77,26 +77,25 @@ class LocalFile:
     def open_at(self, offset: int) -> tuple[int, Iterator[bytes]]:
         """Read from an offset on."""
         start = offset if offset <= self.file_bytes else 0
-        self._file.seek(start)
         return start, self._pieces(start)
 
     def _pieces(self, start: int) -> Iterator[bytes]:
         left = self.file_bytes - start
         while left:
             try:
-                piece = self._file.read(min(left, PIECE_BYTES))
+                piece = os.pread(self._descriptor, min(left, PIECE_BYTES), self.file_bytes - left)
             except OSError as error:
                 raise Failed("READ_FAILED", f"{self._path}: {error.strerror}") from None
             if not piece:
                 break
             left -= len(piece)
             yield piece
-        if left or os.fstat(self._file.fileno()).st_mtime_ns != self._changed_at:
+        if left or os.fstat(self._descriptor).st_mtime_ns != self._changed_at:
             raise Failed("SOURCE_CHANGED", f"{self._path}: changed while it was read")
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        os.close(self._descriptor)
 
 
 def path_of(text: str) -> Path | None:
@@ -109,9 +108,9 @@ def path_of(text: str) -> Path | None:
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise Refused("INVALID_URL", f"{text}: a file of this machine is file:///PATH")
         return Path(unquote(parts.path))
-    if "/" in text or text.endswith(".gguf") or text in (".", ".."):
-        return Path(text)
-    return None
+    if "://" in text:
+        return None
+    return Path(text) if "/" in text or text.endswith(".gguf") else None
 
 
 def model_name(path: str) -> str:

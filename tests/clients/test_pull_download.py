@@ -277,6 +277,11 @@ def test_a_length_above_the_limit_is_refused_before_the_transfer() -> None:
     assert error.message.endswith(f"has 123456789012 bytes, allowed are {MAX_BYTES}")
 
 
+def test_an_unknown_transfer_encoding_is_refused() -> None:
+    with http_server(lambda _: reply(200, CONTENT, "Transfer-Encoding: gzip")) as server:
+        assert "Transfer-Encoding 'gzip' is not" in failure(lambda: Case(server.url())).message
+
+
 def test_an_endless_body_stops_at_the_limit() -> None:
     def endless(_: HttpRequest) -> Iterator[bytes]:
         yield reply(200, length=None)
@@ -408,7 +413,7 @@ def test_what_is_no_sha256_is_not_taken_for_one() -> None:
 
 def test_no_message_and_no_identity_has_a_query_or_a_password() -> None:
     with http_server(a_file(CONTENT, cuts=[5])) as server:
-        url = server.url("/m.gguf?token=secret").replace("127", "me:secret@127")
+        url = server.url("/m.gguf?token=secret").replace("//", "//me:secret@")
         case = Case(url)
         case.read()
         assert "secret" not in case.download.identity
@@ -416,7 +421,7 @@ def test_no_message_and_no_identity_has_a_query_or_a_password() -> None:
         other = Case(server.url("/m.gguf?token=other"))
         assert other.download.identity != case.download.identity
     with http_server(lambda _: reply(404)) as server:
-        url = server.url("/m.gguf?token=secret").replace("127", "me:secret@127")
+        url = server.url("/m.gguf?token=secret").replace("//", "//me:secret@")
         assert "secret" not in failure(lambda: Case(url)).message
 
 

@@ -150,7 +150,7 @@ def test_a_password_in_the_url_goes_to_its_server_only() -> None:
         http_server(counting) as other,
         http_server(lambda _: redirect(other.url("/0"))) as server,
     ):
-        get(server.url().replace("127", "me:a%20b@127"))
+        get(server.url().replace("//", "//me:a%20b@"))
     assert authorization(server) == ["Basic bWU6YSBi"]
     assert authorization(other) == [""]
 
@@ -164,13 +164,16 @@ def test_a_password_in_the_url_goes_to_its_server_only() -> None:
         ("https://me:pw@h:1/a?b#c", "https://h:1/a"),
         ("https://h/a@b", "https://h/a@b"),
         ("https://h?x=me@y", "https://h"),
+        ("https://h/\x1b[2J\udcff", "https://h/%1B[2J?"),
     ],
 )
 def test_what_is_shown_of_an_url(url: str, expected: str) -> None:
     assert shown(url) == expected
 
 
-@pytest.mark.parametrize("url", ["ftp://h/x", "http://", "https:///x", "http://h:99999/", "x"])
+@pytest.mark.parametrize(
+    "url", ["ftp://h/x", "http://", "https:///x", "http://h:99999/", "x", "http://h/\udcff"]
+)
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(Refused):
         parse_url(url)
