@@ -26,7 +26,7 @@ from llamad_client import Client, Refused
 from llamad_client.upload import AddedModel
 
 MAX_BYTES = 100_000_000_000
-WAIT_SECONDS, MOST_WAITS = 0.2, 50
+WAIT_SECONDS, MOST_WAITS = 0.2, 25
 WITHOUT_MODEL = (pb.GetStatusResponse.STATE_NO_MODEL, pb.GetStatusResponse.STATE_FAILED)
 
 
@@ -103,9 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             progress.erase()
         _print_added(added, as_json=arguments.json)
-        if not arguments.no_use and client.status().state in WITHOUT_MODEL:
+        status = client.status()
+        if not arguments.no_use and status.state in WITHOUT_MODEL:
             _use(client, added.name, as_json=arguments.json)
-        elif not arguments.json:
+        elif not arguments.json and status.model.name != added.name:
             print(printable(f'"llamactl use {added.name}" loads it'))
     return 0
 
@@ -157,7 +158,7 @@ def _add(
         offset, pieces = source.open_at(kept)
         return offset, progress.watch(offset, source.file_bytes, pieces)
 
-    waits = 0
+    waits = MOST_WAITS
     while True:
         if wanted.sha256 and source.sha256 and wanted.sha256 != source.sha256:
             message = f"the server has a file of sha256 {source.sha256}, not {wanted.sha256}"
@@ -171,12 +172,12 @@ def _add(
                 source=source.identity,
                 replace=replace,
             )
-        except BeginAgain:  # the source gives up when that leads nowhere
-            waits = MOST_WAITS
+        except BeginAgain:
+            pass  # the source gives up when that leads nowhere
         except Refused as error:
             if error.reason != "TRANSFER_RUNNING" or not waits:
                 raise
-            waits -= 1  # it is our own, which the service has not left yet
+            waits -= 1  # it may be ours from a moment ago, which the service has not left yet
             time.sleep(WAIT_SECONDS)
 
 
