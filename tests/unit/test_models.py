@@ -105,6 +105,75 @@ def test_no_name_means_the_only_model(folder: Path) -> None:
     assert "one, two" in error.message
 
 
+def test_hidden_files_are_no_models(folder: Path) -> None:
+    _model(folder, ".hidden")
+    (folder / ".a.gguf.part").write_bytes(b"x")
+    assert ModelRegistry(folder).scan() == []
+
+
+def test_the_selected_model_is_loaded_as_long_as_it_is_there(folder: Path) -> None:
+    registry = ModelRegistry(folder)
+    _model(folder, "one")
+    _model(folder, "two")
+    registry.select("two")
+    assert registry.resolve("").name == "two"
+    registry.select("one")
+    assert (registry.selected(), registry.resolve("").name) == ("one", "one")
+    registry.path_of("one").unlink()
+    assert registry.resolve("").name == "two"
+    _model(folder, "three")
+    assert _error(registry, "").reason == "MODEL_AMBIGUOUS"
+    assert '"llamactl use NAME"' in _error(registry, "").message
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"../x\n", b"\xff\xfe", b"\0" * 9, b"a\nb\n", b"x" * 9999]
+)
+def test_garbage_in_place_of_a_selection_is_ignored_with_a_warning(
+    folder: Path, garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    _model(folder, "one")
+    (folder / ".selected").write_bytes(garbage)
+    assert ModelRegistry(folder).resolve("").name == "one"
+    assert "selected model ignored" in caplog.text
+
+
+def test_removing_a_model_removes_its_part_and_its_selection(folder: Path) -> None:
+    registry = ModelRegistry(folder)
+    _model(folder, "one", 7)
+    (folder / ".one.gguf.part").write_bytes(b"12345")
+    (folder / ".one.gguf.part.json").write_bytes(b"{}")
+    registry.select("one")
+    assert registry.remove("one") == 12
+    assert list(folder.iterdir()) == []
+    assert registry.selected() == ""
+
+
+def test_a_part_without_a_model_can_be_removed(folder: Path) -> None:
+    (folder / ".one.gguf.part").write_bytes(b"12345")
+    assert ModelRegistry(folder).remove("one") == 5
+    with pytest.raises(LlamadError) as error:
+        ModelRegistry(folder).remove("one")
+    assert error.value.reason == "MODEL_NOT_FOUND"
+
+
+def test_removing_a_link_leaves_what_it_points_to(folder: Path, tmp_path: Path) -> None:
+    target = _model(tmp_path, "real", 1000)
+    (folder / "alias.gguf").symlink_to(target)
+    assert ModelRegistry(folder).remove("alias") < 1000
+    assert target.stat().st_size == 1000
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../real", "/etc/x", ".hidden", "a\0b", "x" * 241])
+def test_a_name_that_could_leave_the_directory_is_not_removed(folder: Path, name: str) -> None:
+    _model(folder.parent, "real")
+    with pytest.raises(LlamadError) as error:
+        ModelRegistry(folder).remove(name)
+    assert (error.value.kind, error.value.reason) == (ErrorKind.INVALID, "INVALID_NAME")
+    assert (folder.parent / "real.gguf").exists()
+
+
 # ---- machine ----------------------------------------------------------------------------------
 
 
