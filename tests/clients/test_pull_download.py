@@ -1,5 +1,6 @@
 """A download over a network and from servers that fail, lie and lead astray."""
 
+import dataclasses
 import email.utils
 import hashlib
 import random
@@ -409,6 +410,17 @@ def test_the_hash_of_a_linked_file_is_taken_and_shows_that_it_is_the_same() -> N
 def test_what_is_no_sha256_is_not_taken_for_one() -> None:
     with http_server(hub(CONTENT, "5d41402abc4b2a76b9719d911017c592", [])) as server:
         assert Case(server.url()).download.sha256 == ""
+
+
+def test_a_model_with_conditions_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    with http_server(lambda _: reply(403)) as server:
+        fetcher = Fetcher(timeout_seconds=20, tokens={})
+        answer = fetcher.get(server.url(), {})
+        url = "https://huggingface.co/org/repo/resolve/main/m.gguf"
+        gated = dataclasses.replace(answer, url=url)
+        monkeypatch.setattr(Fetcher, "get", lambda *_, **__: gated)
+        error = failure(lambda: Case(url))
+    assert error.message.endswith("accept them on its page and set HF_TOKEN")
 
 
 def test_no_message_and_no_identity_has_a_query_or_a_password() -> None:
