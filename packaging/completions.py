@@ -35,19 +35,27 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command of the program."""
+    """One command of the program. takes_path: whether a file may be its argument."""
 
     name: str
     text: str
     flags: tuple[Flag, ...]
+    takes_path: bool
 
 
 def read_commands(parser: argparse.ArgumentParser) -> tuple[tuple[Flag, ...], tuple[Command, ...]]:
     """Return the flags before the command, and the commands."""
     subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     texts = {action.dest: action.help or "" for action in subparsers._choices_actions}
-    commands = (Command(n, texts[n], tuple(_flags(p))) for n, p in subparsers.choices.items())
+    commands = (
+        Command(n, texts[n], tuple(_flags(p)), _takes_path(p))
+        for n, p in subparsers.choices.items()
+    )
     return tuple(_flags(parser)), tuple(commands)
+
+
+def _takes_path(parser: argparse.ArgumentParser) -> bool:
+    return any(a.metavar == "SOURCE" for a in parser._actions if not a.option_strings)
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[Flag]:
@@ -94,6 +102,10 @@ def bash(flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
             "        *) return ;;",
             "    esac",
             '    mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$word")',
+            f"    case $command in {'|'.join(c.name for c in commands if c.takes_path)})",
+            "        compopt -o filenames 2>/dev/null",
+            '        mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- "$word") ;;',
+            "    esac",
             "}",
             "complete -F _llamactl llamactl",
             "",
@@ -156,7 +168,9 @@ def fish(flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
         where = "-n __fish_use_subcommand"
         lines.append(f"complete -c llamactl {where} -a {c.name} -d {_quote(c.text)}")
     for c in commands:
-        lines += [_fish_flag(flag, f"__fish_seen_subcommand_from {c.name}") for flag in c.flags]
+        seen = f"__fish_seen_subcommand_from {c.name}"
+        lines += [f"complete -c llamactl -n {_quote(seen)} -F"] if c.takes_path else []
+        lines += [_fish_flag(flag, seen) for flag in c.flags]
     return "\n".join([*lines, ""])
 
 

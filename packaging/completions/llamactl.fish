@@ -62,6 +62,7 @@ complete -c llamactl -n '__fish_seen_subcommand_from models' -s h -l help -d 'sh
 complete -c llamactl -n '__fish_seen_subcommand_from models' -l catalogue -d 'list those that `llamactl pull` knows by name'
 complete -c llamactl -n '__fish_seen_subcommand_from models' -l socket -r -F -d 'the service’s socket; default: $LLAMAD_SOCKET, /run/llamad/llamad.sock'
 complete -c llamactl -n '__fish_seen_subcommand_from models' -l json -d 'print one JSON object a line'
+complete -c llamactl -n '__fish_seen_subcommand_from pull' -F
 complete -c llamactl -n '__fish_seen_subcommand_from pull' -s h -l help -d 'show this help message and exit'
 complete -c llamactl -n '__fish_seen_subcommand_from pull' -l name -x -d 'the model’s name; default: the file’s'
 complete -c llamactl -n '__fish_seen_subcommand_from pull' -l sha256 -x -d 'what the file must hash to'

@@ -48,6 +48,13 @@ def test_bash_offers_the_choices_of_a_flag_and_sees_the_command_behind_global_fl
     assert _complete("llamactl", "sta") == ["status"]
 
 
+def test_bash_offers_files_where_a_file_may_stand(tmp_path: Path) -> None:
+    (tmp_path / "my model.gguf").touch()
+    word = str(tmp_path / "my")
+    assert " ".join(_complete("llamactl", "pull", word)) == f"{word} model.gguf"
+    assert _complete("llamactl", "tokenize", word) == []
+
+
 @pytest.mark.parametrize("name", SHELLS)
 def test_each_shell_takes_its_file(name: str) -> None:
     shell = SHELLS[name]
