@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llamad.convert.llama3_rope import Llama3Scaling
 from llamad.convert.source import Metadata, corrupt, unsupported
 
 _USUAL_BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}  # of the paper, and where a file names none
@@ -57,24 +58,22 @@ class HuggingFaceRope:
                 )
 
     def factors(self, head_dim: int) -> list[float] | None:
-        """Return what each rotation's wavelength is stretched by, (head_dim / 2); None: not at all.
-
-        Short waves stay, those longer than the old context are stretched whole, those between in
-        part (Llama 3.1, reference code, apply_scaling).
-        """
+        """Return Llama 3.1's factors of the wavelengths, (head_dim / 2), where it is scaled so."""
         if self._kind() != "llama3":
             return None
-        factor = self._number("factor")
-        low, high = (self._number(f"{end}_freq_factor") for end in ("low", "high"))
-        old_context = self._number("original_max_position_embeddings")
-        if not high > low:
-            raise corrupt(self.path, f"rope_scaling.high_freq_factor {high} must exceed {low}")
-        result = []
-        for i in range(head_dim // 2):
-            turns = old_context / (2 * math.pi * self.theta ** (2 * i / head_dim))
-            smooth = min(max((turns - low) / (high - low), 0.0), 1.0)
-            result.append(1 / ((1 - smooth) / factor + smooth))
-        return result
+        scaling = Llama3Scaling(
+            self._number("factor"),
+            self._number("low_freq_factor"),
+            self._number("high_freq_factor"),
+            self._number("original_max_position_embeddings"),
+        )
+        if not scaling.high_freq_factor > scaling.low_freq_factor:
+            raise corrupt(
+                self.path,
+                f"rope_scaling.high_freq_factor {scaling.high_freq_factor} must exceed "
+                f"{scaling.low_freq_factor}",
+            )
+        return scaling.factors(self.theta, head_dim)
 
     def _yarn(self) -> Metadata:
         """Return YaRN's keys (arXiv:2309.00071), those that have the paper's values left out."""

@@ -18,6 +18,7 @@ from llamad.convert.sentencepiece_file import SentencePieceVocabulary
 from llamad.convert.source import corrupt, unsupported
 from llamad.text.vocabulary import TokenType, byte_of
 
+_MAX_PIECE = 1024  # characters; sentencepiece's trainer stops at 16
 _SPACE = "▁"
 _PREPEND = {"type": "Prepend", "prepend": _SPACE}
 _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
@@ -52,7 +53,9 @@ def read_sentencepiece_json(
     texts = {extra.text for extra in added.values()}
     for piece in order:
         if piece not in ids and piece not in texts:
-            raise corrupt(path, f"merges make {piece!r}, which is no token")
+            raise corrupt(path, f"merges make {piece[:80]!r}, which is no token")
+        if len(piece) > _MAX_PIECE:
+            raise unsupported(path, f"has a piece of {len(piece)} characters, at most {_MAX_PIECE}")
     merged = [piece for piece in order if kinds.get(piece) == TokenType.NORMAL]
     _check_merges(path, merged, ranks, kinds)
     if cuts_at_spaces:

@@ -12,24 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from llamad.convert.hyperparameters import Hyperparameters
+from llamad.convert.llama3_rope import Llama3Scaling
 from llamad.convert.pth_file import PthFile
-from llamad.convert.sentencepiece_file import (
-    SentencePieceVocabulary,
-    is_sentencepiece,
-    read_vocabulary,
-)
+from llamad.convert.sentencepiece_file import is_sentencepiece, read_vocabulary
 from llamad.convert.source import (
     Checkpoint,
+    Metadata,
     SourceTensor,
     corrupt,
     join_columns,
     join_rows,
     read_json,
     unsupported,
+    vector,
 )
+from llamad.convert.tiktoken_file import read_tiktoken
+from llamad.text.vocabulary import PREFIX
 
 _SHARD = re.compile(r"consolidated\.(\d\d)\.pth")
 _IGNORED = re.compile(r"rope\.freqs|layers\.\d+\.attention\.inner_attention\.rope\.freqs")
+_LLAMA_3_2_DIMS = (2048, 3072)  # of the 1B and the 3B
 _LAYER = re.compile(r"layers\.(\d+)\.(.+)")
 
 # name: (GGUF name, dimension along which shards are joined; None: every shard has a copy)
@@ -95,12 +97,12 @@ def open_llama_folder(folder: Path) -> Checkpoint:
         dim = _number(params_path, params, "dim", int)
         _check_shard_count(folder, shards, dim)
         tensors = _join(shards, dim)
-        vocabulary = _vocabulary(folder)
+        vocabulary = _vocabulary(folder, params)
         numbers = _hyperparameters(params_path, params, {t.name: t for t in tensors})
         numbers.check(params_path)
         _check_vocabulary(folder, numbers, params, vocabulary)
-        metadata = {**numbers.metadata(), **vocabulary.metadata()}
-        return Checkpoint(metadata, numbers.arrange(folder, tensors), files)
+        arranged = [*numbers.arrange(folder, tensors), *_rope_tensors(params, numbers)]
+        return Checkpoint({**numbers.metadata(), **vocabulary}, arranged, files)
     except BaseException:
         files.close()
         raise
@@ -181,8 +183,6 @@ def _hyperparameters(
     dim, n_heads = _number(path, params, "dim", int), _number(path, params, "n_heads", int)
     if dim % n_heads:
         raise corrupt(path, f"dim {dim} is no multiple of n_heads {n_heads}")
-    if params.get("use_scaled_rope"):
-        raise unsupported(path, "use_scaled_rope: convert the Hugging Face folder of this model")
     norm_eps = _number(path, params, "norm_eps", float)
     theta = _number(path, params, "rope_theta", float, 10000.0)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
@@ -208,9 +208,14 @@ def _hyperparameters(
 def _context(params: Mapping[str, Any], dim: int, norm_eps: float, theta: float) -> int:
     """Return the context the model was trained on, which params.json does not say.
 
-    Code Llama raised the base of RoPE (arXiv:2308.12950, section 2.2); Llama 2 has epsilon 1e-5,
-    which of LLaMA 1 only 65B has too, the one of that width without grouped heads.
+    Code Llama raised the base of RoPE (arXiv:2308.12950, section 2.2), so did Llama 3, which 3.1
+    scales for a longer context (arXiv:2407.21783, section 3.4.2); Llama 2 has epsilon 1e-5, which
+    of LLaMA 1 only 65B has too, the one of that width without grouped heads.
     """
+    if params.get("use_scaled_rope"):
+        return 131072
+    if theta == 5e5:
+        return 8192
     if theta == 1e6:
         return 16384
     is_llama_1_65b = dim == 8192 and "n_kv_heads" not in params
@@ -222,16 +227,27 @@ def tokenizer_places(folder: Path) -> tuple[Path, Path]:
     return folder / "tokenizer.model", folder.resolve().parent / "tokenizer.model"
 
 
-def _vocabulary(folder: Path) -> SentencePieceVocabulary:
-    for path in tokenizer_places(folder):
+def _rope_tensors(params: Mapping[str, Any], numbers: Hyperparameters) -> list[SourceTensor]:
+    """Return the scaling of Llama 3.1 and later, whose factor is no part of params.json.
+
+    It is 8, of Llama 3.2's 1B and 3B 32 (config.json of their Hugging Face folders).
+    """
+    if not params.get("use_scaled_rope"):
+        return []
+    scaling = Llama3Scaling(32.0 if numbers.dim in _LLAMA_3_2_DIMS else 8.0)
+    return [vector("rope_freqs.weight", scaling.factors(numbers.rope_theta, numbers.head_dim))]
+
+
+def _vocabulary(folder: Path, params: Mapping[str, Any]) -> Metadata:
+    """Return the tokenizer's metadata.
+
+    tokenizer.model lies in the folder or, as the 2023 download had it, in the one above.
+    """
+    for path in (folder / "tokenizer.model", folder.resolve().parent / "tokenizer.model"):
         if path.is_file():
-            if not is_sentencepiece(path):
-                raise unsupported(
-                    path,
-                    "is no sentencepiece model (Llama 3 has another kind): "
-                    "convert the Hugging Face folder of this model",
-                )
-            return read_vocabulary(path)
+            if is_sentencepiece(path):
+                return read_vocabulary(path).metadata()
+            return read_tiktoken(path, is_llama_3_1=bool(params.get("use_scaled_rope")))
     raise corrupt(folder, "tokenizer.model is missing")
 
 
@@ -239,9 +255,9 @@ def _check_vocabulary(
     folder: Path,
     numbers: Hyperparameters,
     params: Mapping[str, Any],
-    vocabulary: SentencePieceVocabulary,
+    vocabulary: Metadata,
 ) -> None:
-    n_pieces = len(vocabulary.pieces)
+    n_pieces = len(vocabulary[PREFIX + "tokens"])
     declared = params.get("vocab_size", -1)  # -1: as many as the tokenizer has
     if numbers.vocab_size != n_pieces or declared not in (-1, n_pieces):
         raise corrupt(

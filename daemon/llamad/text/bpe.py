@@ -49,6 +49,11 @@ _SPELLING = dict(enumerate(_ALPHABET))
 _BYTE_OF = {character: bytes((byte,)) for byte, character in enumerate(_ALPHABET)}
 
 
+def spelled(data: bytes) -> str:
+    """Return bytes as tokens spell them."""
+    return data.decode("latin-1").translate(_SPELLING)
+
+
 class BpeTokenizer(Tokenizer):
     """A byte-level BPE vocabulary with its merges."""
 
@@ -84,7 +89,7 @@ class BpeTokenizer(Tokenizer):
     def _word_ids(self, word: str) -> tuple[int, ...]:
         data = word.encode()
         if self._whole_words:
-            whole = self._whole_words.get(data.decode("latin-1").translate(_SPELLING))
+            whole = self._whole_words.get(spelled(data))
             if whole is not None:
                 return (whole,)
         return tuple(self._merge([self._byte_ids[byte] for byte in data]))
