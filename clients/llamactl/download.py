@@ -65,6 +65,14 @@ class Entity:
             )
         )
 
+    def completed_by(self, other: "Entity") -> "Entity":
+        """Return what is known after another answer about the same content."""
+        return Entity(
+            self.file_bytes if self.file_bytes is not None else other.file_bytes,
+            self.validator or other.validator,
+            self.sha256 or other.sha256,
+        )
+
 
 class Download:
     """A source of bytes; see ``source.Source``. Not for two threads at a time."""
@@ -148,9 +156,7 @@ class Download:
         known, new = self._entity, opened.entity
         self._opened = opened
         if known is None or known.may_be(new):
-            if known is not None and new.file_bytes is None:
-                new = replace(new, file_bytes=known.file_bytes)
-            self._entity = new
+            self._entity = new if known is None else known.completed_by(new)
             return
         self._entity = new
         if opened.start:

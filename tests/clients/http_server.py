@@ -139,7 +139,7 @@ def a_file(
     def rule(request: HttpRequest) -> bytes:
         match = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", ""))
         start = int(match[1]) if match and ranges else 0
-        if request.headers.get("if-range", tag) != tag:
+        if tag and request.headers.get("if-range", tag) != tag:
             start = 0
         if start and start >= len(content):
             return reply(416, b"", f"Content-Range: bytes */{len(content)}")

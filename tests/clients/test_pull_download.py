@@ -5,6 +5,7 @@ import email.utils
 import hashlib
 import random
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from llamactl.download import FRUITLESS_ATTEMPTS, Download
 from llamactl.fetch import Fetcher
 from llamactl.source import BeginAgain
 from llamad_client import ClientError, Failed, Refused
+from unit.jobs.fakes import TIMEOUT_SECONDS
 
 CONTENT = random.Random(4).randbytes(1_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -106,6 +108,19 @@ def test_bytes_behind_the_announced_length_are_not_taken() -> None:
         assert Case(server.url()).read() == CONTENT[:1000]
 
 
+def test_a_connection_that_stays_open_behind_the_end_is_not_waited_for() -> None:
+    released = threading.Event()
+
+    def lingering(_: HttpRequest) -> Iterator[bytes]:
+        yield reply(200, CONTENT)
+        released.wait(TIMEOUT_SECONDS)
+
+    with http_server(lingering) as server:
+        assert Case(server.url()).read() == CONTENT
+        assert not released.is_set()
+        released.set()
+
+
 # ---- a network that fails ------------------------------------------------------------------------
 
 
@@ -116,6 +131,17 @@ def test_a_cut_transfer_goes_on_where_it_stopped() -> None:
     assert ranges(server) == ["", "bytes=300000-", "bytes=500000-", "bytes=500000-"]
     assert case.waited == [1.0, 1.0, 2.0]
     assert "trying again in 1 s" in case.notes[0]
+
+
+def test_a_partial_answer_may_leave_out_what_the_first_one_said() -> None:
+    silent = a_file(CONTENT, tag="", cuts=[100_000])
+    rule = changing(a_file(CONTENT, cuts=[300_000]), silent)
+    with http_server(rule) as server:
+        case = Case(server.url())
+        identity = case.download.identity
+        assert case.read() == CONTENT
+        assert case.download.identity == identity
+    assert ranges(server) == ["", "bytes=300000-", "bytes=400000-"]
 
 
 def test_a_server_without_ranges_begins_again() -> None:
@@ -160,7 +186,7 @@ def test_the_same_bytes_again_are_no_progress() -> None:
 
 
 def test_a_silent_server_is_given_up() -> None:
-    with http_server(lambda _: iter(()), tls=False) as server, socket.socket() as silent:
+    with http_server(lambda _: b"") as server, socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         fetcher = Fetcher(timeout_seconds=0.05, tokens={})
