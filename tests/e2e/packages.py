@@ -15,30 +15,80 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from e2e.machine import Machine, until
+from e2e.machine import HERE, Machine, until
+from e2e.service import (
+    ADMIN,
+    ASK_SECONDS,
+    MEMBER,
+    OUTSIDER,
+    PACKAGES,
+    STATE,
+    Service,
+    apt_command,
+    packages_in,
+)
+from e2e.steps import run_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 QUESTION = "What is the capital of France?"
 STORY = "Write a long story about a lighthouse keeper and her cat."
-PACKAGES = ("llamad", "llamactl", "python3-llamad-client")
-MEMBER, OUTSIDER = "alice", "bob"
 DEFAULT_MACHINES = ["bookworm-amd64", "trixie-amd64"]
-STATE = Path("/var/lib/llamad/models")
-WORST_EXPOSURE = 1.5  # of systemd-analyze security, 0 to 10
-ASK_SECONDS = 300.0
+DEMO = "smollm2-135m"  # what the catalogue calls the model
+CATALOGUE = "usr/share/llamad/catalogue.toml"
+FILE_SERVER_PORT = 8000
+IDLE_SECONDS = 10.0
+GRPC_TIMERS = frozenset({"grpc_global_tim", "timer_manager"})
+WORST_EXPOSURE = 0.5  # of systemd-analyze security, 0 to 10
+
+# A program of a user that asks until it is answered; it prints why it had to wait.
+RETRYING_CLIENT = """
+import time
+from llamad_client import Client, ServiceUnreachable
+while True:
+    try:
+        with Client() as client:
+            options = {"temperature": 0.0, "max_tokens": 4}
+            print(client.generate("The capital of France is", **options).text())
+        break
+    except ServiceUnreachable as error:
+        print(error.reason, error.retry_after_seconds, flush=True)
+        time.sleep(error.retry_after_seconds or 0.2)
+"""
 
 
 class Run:
-    """The steps on one machine, in the order of ``STEPS``."""
+    """The steps on one machine."""
 
     def __init__(self, machine: Machine, debs: list[Path], model: Path, *, emulated: bool) -> None:
+        """Expect the packages of the machine's architecture."""
         self._machine = machine
+        self._service = Service(machine)
         self._debs = debs
         self._model = model
         self._emulated = emulated
 
-    # ---- the steps -------------------------------------------------------------------------------
+    def steps(self) -> list[Callable[[], None]]:
+        """Return the steps in their order.
+
+        Some need a machine that computes tokens and installs packages at an ordinary speed.
+        """
+        native = not self._emulated
+        return [
+            self.install,
+            self.run_without_a_model,
+            self.check_the_unit,
+            self.keep_others_out,
+            self.pull_the_demo_model,
+            self.answer,
+            *([self.idle, self.use_and_remove_models] if native else []),
+            self.reload,
+            self.survive_kill,
+            *([self.survive_being_stuck, self.upgrade] if native else []),
+            self.reboot,
+            self.remove,
+            self.purge,
+        ]
 
     def install(self) -> None:
         """Apt resolves the dependencies from its cache; users appear; nothing is broken."""
@@ -46,21 +96,21 @@ class Run:
             self._machine.put(deb, f"/srv/debs/{deb.name}")
         if self._emulated:  # qemu-user has no network namespaces for a unit
             self._drop_in("emulated", "PrivateNetwork=no")
-        self._apt("install", *(f"/srv/debs/{deb.name}" for deb in self._debs))
+        self._service.apt("install", *(f"/srv/debs/{deb.name}" for deb in self._debs))
         for name in PACKAGES:
-            assert self._query("${db:Status-Abbrev}", name) == "ii ", name
-        self._machine.run("useradd", "--groups=llamad", MEMBER)
-        self._machine.run("useradd", OUTSIDER)
+            assert self._service.package("${db:Status-Abbrev}", name) == "ii ", name
+        self._service.add_users()
 
     def run_without_a_model(self) -> None:
         """The service runs, says what it waits for, and does not restart."""
-        self._until_active()
-        advice = f"put a .gguf file into {STATE}"
-        assert self._property("StatusText").startswith(advice), self._property("StatusText")
-        assert self._property("NRestarts") == "0"
-        text = self._llamactl("status").stdout
+        self._service.until_active()
+        advice = 'no model yet: "llamactl pull demo" fetches a small one'
+        said = self._service.property("StatusText")
+        assert said.startswith(advice), said
+        assert self._service.property("NRestarts") == "0"
+        text = self._service.llamactl("status").stdout
         assert f"no_model ({advice}" in text, text
-        refused = self._llamactl("ask", QUESTION, check=False)
+        refused = self._service.llamactl("ask", QUESTION, check=False)
         assert refused.returncode == 4, refused
 
     def check_the_unit(self) -> None:
@@ -83,42 +133,96 @@ class Run:
 
     def keep_others_out(self) -> None:
         """A user outside the group is told which group to join."""
-        result = self._llamactl("ask", QUESTION, user=OUTSIDER, check=False)
+        result = self._service.llamactl("ask", QUESTION, user=OUTSIDER, check=False)
         assert result.returncode == 3, result
         assert "no permission to use /run/llamad/llamad.sock" in result.stdout, result.stdout
         assert "usermod -aG llamad" in result.stdout, result.stdout
 
+    def pull_the_demo_model(self) -> None:
+        """An administrator pulls it from a server that breaks off; a mere member may not."""
+        self._serve_the_model()
+        refused = self._service.llamactl("pull", "demo", user=MEMBER, check=False)
+        assert refused.returncode == 4, refused
+        only = "only root and members of group llamad-admin may add a model, and user alice is not"
+        assert only in refused.stdout, refused.stdout
+        pulled = self._service.llamactl("pull", "demo", user=ADMIN).stdout
+        assert f"{DEMO}: added, 98.4 MB, sha256 b179c952" in pulled, pulled
+        assert f"{DEMO}: loaded in" in pulled, pulled
+        stored = self._machine.root / str(STATE).lstrip("/") / f"{DEMO}.gguf"
+        assert stored.stat().st_size == self._model.stat().st_size
+
     def answer(self) -> None:
-        """A model in its folder and a restart are all it takes."""
-        self._machine.put(self._model, str(STATE / self._model.name))
-        self._machine.run("systemctl", "restart", "llamad")
-        self._ask()
-        status = self._llamactl("status").stdout
+        """The model answers, now and after a start of the service."""
+        self._service.ask()
+        self._machine.run("systemctl", "stop", "llamad")
+        assert self._service.llamactl("ask", QUESTION, check=False).returncode == 3
+        self._machine.run("systemctl", "start", "llamad")
+        self._service.ask()
+        status = self._service.llamactl("status").stdout
         assert re.search(r"state: +ready", status), status
-        assert self._model.stem in status, status
+        assert DEMO in status, status
+
+    def idle(self) -> None:
+        """With a model loaded and nobody asking, no thread of ours wakes up.
+
+        Two threads of grpc 1.51 look at their timers once a second, whatever there is to do, and
+        grpc has no option for that. The service's next timer is the watchdog's.
+        """
+        before = self._wakeups()
+        time.sleep(IDLE_SECONDS)
+        woken = {
+            thread: count - before[thread]
+            for thread, count in self._wakeups().items()
+            if count != before[thread]
+        }
+        assert {name for name, _ in woken} <= GRPC_TIMERS, woken
+        assert all(count <= 2 * IDLE_SECONDS for count in woken.values()), woken
+
+    def use_and_remove_models(self) -> None:
+        """An administrator changes the model and removes one that is not loaded."""
+        self._machine.put(self._model, "/srv/other.gguf")
+        self._service.llamactl("pull", "/srv/other.gguf", user=ADMIN)
+        assert self._service.llamactl("use", "other", check=False).returncode == 4
+        self._service.llamactl("use", "other", user=ADMIN)
+        self._service.ask()
+        loaded = self._service.llamactl("rm", "other", user=ADMIN, check=False)
+        assert loaded.returncode == 4, loaded
+        self._service.llamactl("use", DEMO, user=ADMIN)
+        assert self._service.llamactl("rm", "other", check=False).returncode == 4
+        self._service.llamactl("rm", "other", user=ADMIN)
+        left = sorted(path.name for path in (self._machine.root / STATE.relative_to("/")).iterdir())
+        assert f"{DEMO}.gguf" in left, left
+        assert not [name for name in left if "other" in name], left
+        self._service.ask()
 
     def reload(self) -> None:
         """A reload takes limits without a restart, and refuses a file with a mistake."""
         file = self._machine.root / "etc/llamad/llamad.toml"
-        shipped, pid = file.read_text(), self._property("MainPID")
+        shipped, pid = file.read_text(), self._service.property("MainPID")
         file.write_text("[limits]\nmax_prompt_bytes = 8\n")
         self._machine.run("systemctl", "reload", "llamad")
-        until(lambda: self._llamactl("ask", QUESTION, check=False).returncode == 4, "the limit")
+        until(
+            lambda: self._service.llamactl("ask", QUESTION, check=False).returncode == 4,
+            "the limit",
+        )
         file.write_text("[limits]\nmax_prompt_bytes = -8\n")
         self._machine.run("systemctl", "reload", "llamad")
-        until(lambda: "configuration not reloaded" in self._journal(), "the refusal")
+        until(lambda: "configuration not reloaded" in self._service.journal(), "the refusal")
         file.write_text(shipped)
         self._machine.run("systemctl", "reload", "llamad")
-        until(lambda: self._journal().count("configuration reloaded") == 2, "the second reload")
-        self._ask()
-        assert self._property("MainPID") == pid
+        until(
+            lambda: self._service.journal().count("configuration reloaded") == 2,
+            "the second reload",
+        )
+        self._service.ask()
+        assert self._service.property("MainPID") == pid
 
     def survive_kill(self) -> None:
         """Systemd starts the service again, and it answers."""
         self._machine.run("systemctl", "kill", "--signal=SIGKILL", "llamad")
-        until(lambda: self._property("NRestarts") == "1", "one restart")
-        self._until_active()
-        self._ask()
+        until(lambda: self._service.property("NRestarts") == "1", "one restart")
+        self._service.until_active()
+        self._service.ask()
 
     def survive_being_stuck(self) -> None:
         """The watchdog ends a service that no longer moves."""
@@ -126,52 +230,59 @@ class Run:
         self._machine.run("systemctl", "daemon-reload")
         self._machine.run("systemctl", "restart", "llamad")
         self._machine.run("systemctl", "kill", "--signal=SIGSTOP", "llamad")
-        until(lambda: self._property("NRestarts") == "1", "a restart by the watchdog")
-        self._until_active()
-        assert "Watchdog timeout" in self._journal(), self._journal()
-        self._ask()
+        until(lambda: self._service.property("NRestarts") == "1", "a restart by the watchdog")
+        self._service.until_active()
+        assert "Watchdog timeout" in self._service.journal(), self._service.journal()
+        self._service.ask()
 
     def upgrade(self) -> None:
-        """An upgrade lets the running request end first, and the new version answers."""
-        version = self._query("${Version}", "llamad")
-        with tempfile.TemporaryDirectory() as folder:
-            for deb in self._debs:
-                newer = _with_version(deb, version, f"{version}+e2e", Path(folder))
-                self._machine.put(newer, f"/srv/newer/{newer.name}")
+        """An upgrade lets the running request end first, and sends others away until it is done."""
+        version = self._service.package("${Version}", "llamad")
+        newer = self._put_newer(version)
         tokens = ("--temperature", "0", "--max-tokens", "250")
         asking = self._machine.start("llamactl", "ask", *tokens, STORY, user=MEMBER)
-        until(lambda: '"jobs_running": 1' in self._status_json(), "the request runs")
-        self._apt("install", *(f"/srv/newer/{d.name}" for d in self._debs))
+        until(lambda: self._service.status_field("jobs_running") == "1", "the request runs")
+        upgrading = self._machine.start(*apt_command("install", *newer), user="root")
+        until(lambda: self._service.status_field("state") == "stopping", "the service drains")
+        retrying = self._machine.start("/usr/bin/python3", "-c", RETRYING_CLIENT, user=MEMBER)
+        refused = self._service.llamactl("ask", QUESTION, check=False)
+        assert refused.returncode == 3, refused
+        assert "the service is stopping" in refused.stdout, refused.stdout
         text, _ = asking.communicate(timeout=ASK_SECONDS)
         assert asking.returncode == 0, text
         assert len(text.split()) > 100, text
-        journal = self._journal()
+        log, _ = upgrading.communicate(timeout=ASK_SECONDS)
+        assert upgrading.returncode == 0, log
+        answered, _ = retrying.communicate(timeout=ASK_SECONDS)
+        assert retrying.returncode == 0, answered
+        assert re.match(r"SHUTTING_DOWN [0-9.]+\n(?:.*\n)* *Paris", answered), answered
+        journal = self._service.journal()
         asked_to_stop = journal.rindex("signal name=SIGTERM")
         assert journal.index("request finished", asked_to_stop), journal
-        assert self._query("${Version}", "llamad") == f"{version}+e2e"
-        self._until_active()
-        self._ask()
+        assert self._service.package("${Version}", "llamad") == f"{version}+e2e"
+        self._service.until_active()
+        self._service.ask()
 
     def reboot(self) -> None:
         """After a boot the service is there by itself."""
         self._machine.reboot()
-        self._until_active()
-        self._ask()
+        self._service.until_active()
+        self._service.ask()
 
     def remove(self) -> None:
         """Removing stops the service and keeps models and configuration."""
-        self._apt("remove", *PACKAGES)
-        assert self._property("ActiveState") == "inactive"
-        for kept in (f"{STATE}/{self._model.name}", "/etc/llamad/llamad.toml"):
+        self._service.apt("remove", *PACKAGES)
+        assert self._service.property("ActiveState") == "inactive"
+        for kept in (f"{STATE}/{DEMO}.gguf", "/etc/llamad/llamad.toml"):
             self._machine.run("test", "-e", kept)
         for gone in ("/usr/bin/llamad", "/usr/lib/python3/dist-packages/llamad", "/run/llamad"):
             assert self._machine.run("test", "-e", gone, check=False).returncode == 1, gone
 
     def purge(self) -> None:
         """Purging leaves no file; the locked system user stays, as Debian has it."""
-        self._machine.run("rm", "-r", "/etc/systemd/system/llamad.service.d")
-        self._apt("purge", *PACKAGES)
-        places = ("/etc", "/run", "/usr", "/var/cache/llamad", "/var/lib")
+        self._machine.run("rm", "-rf", "/etc/systemd/system/llamad.service.d")
+        self._service.apt("purge", *PACKAGES)
+        places = ("/etc", "/run", "/usr", "/var/cache", "/var/lib")
         found = self._machine.run(
             "find", *places, "-xdev", "-name", "*llama*", check=False
         ).stdout.splitlines()
@@ -179,67 +290,53 @@ class Run:
 
     # ---- what they are made of -------------------------------------------------------------------
 
-    def _apt(self, verb: str, *names: str) -> None:
-        options = ("--yes", "--quiet=2", "--no-install-recommends", "--allow-downgrades")
-        self._machine.run(
-            "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", verb, *options, *names, seconds=900
-        )
-
-    def _query(self, field: str, package: str) -> str:
-        return self._machine.run("dpkg-query", "--show", f"--showformat={field}", package).stdout
-
-    def _property(self, name: str) -> str:
-        command = ("systemctl", "show", "llamad", f"--property={name}", "--value")
-        return self._machine.run(*command).stdout.strip()
-
-    def _journal(self) -> str:
-        return self._machine.run("journalctl", "--unit=llamad", "--no-pager").stdout
-
-    def _until_active(self) -> None:
-        def active() -> bool:
-            state = self._property("ActiveState")
-            assert state != "failed", state
-            return state == "active"
-
-        until(active, "the service is active", 120.0)
+    def _wakeups(self) -> dict[tuple[str, str], int]:
+        """Return how often each thread of the service waited, by its name and id."""
+        folder = f"/proc/{self._service.property('MainPID')}/task"
+        command = f"grep -h -e ^Name: -e ^Pid: -e ^voluntary_ctxt {folder}/*/status"
+        values = [
+            line.split()[1] for line in self._machine.run("sh", "-c", command).stdout.splitlines()
+        ]
+        return {
+            (name, pid): int(count)
+            for name, pid, count in zip(values[::3], values[1::3], values[2::3], strict=True)
+        }
 
     def _drop_in(self, name: str, setting: str) -> None:
         folder = self._machine.root / "etc/systemd/system/llamad.service.d"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.conf").write_text(f"[Service]\n{setting}\n")
 
-    def _llamactl(
-        self, *arguments: str, user: str = MEMBER, check: bool = True
-    ) -> "subprocess.CompletedProcess[str]":
-        command = ("llamactl", *arguments)
-        return self._machine.run(*command, user=user, check=check, seconds=ASK_SECONDS)
+    def _serve_the_model(self) -> None:
+        """Start a web server in the machine, and let the catalogue say that the demo lies there."""
+        self._machine.put(self._model, "/srv/www/demo.gguf")
+        self._machine.put(HERE / "file_server.py", "/srv/www/file_server.py")
+        command = ("/usr/bin/python3", "/srv/www/file_server.py", "/srv/www/demo.gguf")
+        self._machine.run(
+            *("systemd-run", "--quiet", "--unit=file-server", *command, str(FILE_SERVER_PORT))
+        )
+        address = f"http://127.0.0.1:{FILE_SERVER_PORT}/demo.gguf"
+        listens = ("/usr/bin/python3", "-c", _CONNECT, str(FILE_SERVER_PORT))
+        until(lambda: self._machine.run(*listens, check=False).returncode == 0, "the web server")
+        catalogue = self._machine.root / CATALOGUE
+        text = re.sub(r'^url = "[^"]*"', f'url = "{address}"', catalogue.read_text(), 1, re.M)
+        catalogue.write_text(text)
 
-    def _status_json(self) -> str:
-        return self._llamactl("--json", "status").stdout
+    def _put_newer(self, version: str) -> list[str]:
+        """Put packages of a higher version into the machine; return their paths."""
+        paths = []
+        with tempfile.TemporaryDirectory() as folder:
+            for deb in self._debs:
+                newer = _with_version(deb, version, f"{version}+e2e", Path(folder))
+                paths.append(f"/srv/newer/{newer.name}")
+                self._machine.put(newer, paths[-1])
+        return paths
 
-    def _ask(self) -> None:
-        """Ask as an ordinary user of the group; the demo model knows how to go on."""
-        greedy = ("--raw", "--temperature", "0", "--max-tokens", "4")
-        text = self._llamactl("ask", *greedy, "The capital of France is").stdout
-        assert "Paris" in text, text
 
-
-STEPS: tuple[Callable[[Run], None], ...] = (
-    Run.install,
-    Run.run_without_a_model,
-    Run.check_the_unit,
-    Run.keep_others_out,
-    Run.answer,
-    Run.reload,
-    Run.survive_kill,
-    Run.survive_being_stuck,
-    Run.upgrade,
-    Run.reboot,
-    Run.remove,
-    Run.purge,
-)
-# They need a machine that computes tokens and installs packages at an ordinary speed.
-NOT_EMULATED = (Run.survive_being_stuck, Run.upgrade)
+_CONNECT = """
+import socket, sys
+socket.create_connection(("127.0.0.1", int(sys.argv[1]))).close()
+"""
 
 
 def _with_version(deb: Path, old: str, new: str, folder: Path) -> Path:
@@ -255,35 +352,16 @@ def _with_version(deb: Path, old: str, new: str, folder: Path) -> Path:
     return target
 
 
-def _packages(folder: Path, architecture: str) -> list[Path]:
-    """Return the packages for an architecture; AssertionError when one is missing."""
-    patterns = [f"{p}_*_{architecture if p == 'llamad' else 'all'}.deb" for p in PACKAGES]
-    found = [sorted(folder.glob(pattern)) for pattern in patterns]
-    assert all(len(debs) == 1 for debs in found), f"{folder}: {found}, not one of each {patterns}"
-    return [debs[0] for debs in found]
-
-
 def test_machine(name: str, debs: Path, model: Path) -> None:
-    """Run every step on one machine; on failure, show the journal."""
+    """Run every step on one machine."""
     suite, _, architecture = name.partition("-")
     host = subprocess.run(
         ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True
     ).stdout.strip()
-    packages = _packages(debs, architecture)
-    emulated = architecture != host
-    steps = [step for step in STEPS if not (emulated and step in NOT_EMULATED)]
+    packages = packages_in(debs, architecture)
     with Machine(suite, architecture) as machine:
-        run = Run(machine, packages, model, emulated=emulated)
-        for step in steps:
-            began = time.monotonic()
-            try:
-                step(run)
-            except BaseException:
-                print(f"{name}: {step.__name__}: FAILED; the journal of the unit:")
-                print(machine.run("journalctl", "--unit=llamad", "-n60", check=False).stdout)
-                raise
-            title = step.__name__.replace("_", " ")
-            print(f"{name}: {title}: ok, {time.monotonic() - began:.1f} s", flush=True)
+        run = Run(machine, packages, model, emulated=architecture != host)
+        run_steps(name, run.steps(), machine)
 
 
 def main() -> int:
