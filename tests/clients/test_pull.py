@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,15 @@ def llamactl(service: RunningService, capsys: pytest.CaptureFixture[str]) -> Ite
 
 def added_file(service: RunningService, name: str) -> bytes:
     return (service.service.models / f"{name}.gguf").read_bytes()
+
+
+def wait_for_bytes(service: RunningService, name: str) -> None:
+    """Wait until something of a file of the model directory is on the disk."""
+    path = service.service.models / name
+    end = time.monotonic() + TIMEOUT_SECONDS
+    while not path.exists() or not path.stat().st_size:
+        assert time.monotonic() < end
+        service.do(lambda: None)  # its event loop goes on meanwhile
 
 
 def sha256(data: bytes) -> str:
@@ -212,11 +222,12 @@ def test_a_run_goes_on_where_an_interrupted_one_stopped(
         )
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["type"] == "progress"
+        wait_for_bytes(service, ".model.gguf.part")
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=TIMEOUT_SECONDS)
         released.set()
         assert process.returncode == 130
-        assert "the same command goes on from there" in err
+        assert "the same command goes on about there" in err
         assert list(service.service.models.glob("*.gguf")) == []
         assert llamactl.pull(server.url()).code == 0
     assert added_file(service, "model") == content

@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress.erase()
             if progress.done_bytes:
                 kept = bytes_text(progress.done_bytes)
-                progress.note(f"interrupted after {kept}: the same command goes on from there")
+                progress.note(f"interrupted after {kept}: the same command goes on about there")
             return 128 + signal.SIGINT
         finally:
             progress.erase()

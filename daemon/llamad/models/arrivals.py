@@ -64,6 +64,7 @@ class Transfer:
         except asyncio.CancelledError:
             self._arrival.stop()
             await asyncio.wait([future])
+            future.exception()  # whoever would want to know has left; asyncio would log it
             raise
 
 
