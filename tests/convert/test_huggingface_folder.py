@@ -22,7 +22,7 @@ from convert.huggingface_folder import (
 )
 from engine.feeding import feed, random_tokens
 from llamad.engine.bindings import Engine, EngineModel, read_metadata
-from pth_file import encode
+from pth_file import PthTensor, encode, write_pth
 from tiny_gguf import TinyModelPath, TinySpec
 
 # Engine and oracle compute in float32 and float64, keys and values rounded to f16 in both: the
@@ -384,9 +384,49 @@ def test_a_missing_shard_is_named(
     assert "another folder" in refused(capsys, folder, out)
 
 
-def test_weights_in_no_safetensors_are_refused_by_name(
+# ---- what torch.save wrote ---------------------------------------------------------------------
+
+
+def write_pytorch(folder: Path, weights: Weights, type_name: str, n_shards: int) -> None:
+    """Replace the safetensors of a folder; n_shards 0: one file without index."""
+    (folder / "model.safetensors").unlink()
+    tensors = {
+        name: PthTensor(type_name, values.shape, encode(values, type_name))
+        for name, values in weights.items()
+    }
+    if n_shards == 0:
+        write_pth(folder / "pytorch_model.bin", tensors)
+        return
+    where: dict[str, str] = {}
+    for index in range(n_shards):
+        part = dict(list(tensors.items())[index::n_shards])
+        name = f"pytorch_model-{index + 1:05}-of-{n_shards:05}.bin"
+        write_pth(folder / name, part)
+        where |= dict.fromkeys(part, name)
+    write_json(folder / "pytorch_model.bin.index.json", {"weight_map": where})
+
+
+@pytest.mark.parametrize("n_shards", [0, 2])
+def test_torchs_files_give_the_same_weights(
+    tmp_path: Path, out: Path, tiny_model_path: TinyModelPath, n_shards: int
+) -> None:
+    weights = dict(their_weights(reference.load(tiny_model_path(SPEC))))
+    folder = write_folder(tmp_path / "llama", weights, config_of(SPEC, "llama"), type_name="BF16")
+    expected = data_bytes(convert(folder, out))
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(8, np.float32)
+    write_pytorch(folder, weights, "BF16", n_shards)
+    assert data_bytes(convert(folder, out.with_name("again.gguf"))) == expected
+
+
+def test_a_missing_shard_of_torchs_is_named(
     tmp_path: Path, out: Path, tiny_model_path: TinyModelPath, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write(tmp_path, tiny_model_path)
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert "pytorch_model.bin" in refused(capsys, folder, out)
+    weights = their_weights(reference.load(tiny_model_path(SPEC)))
+    write_pytorch(folder, weights, "F16", 2)
+    shard = folder / "pytorch_model-00002-of-00002.bin"
+    shard.unlink()
+    assert shard.name in refused(capsys, folder, out)
+    (folder / "pytorch_model.bin.index.json").unlink()
+    (folder / "pytorch_model-00001-of-00002.bin").unlink()
+    assert "no .safetensors file" in refused(capsys, folder, out)

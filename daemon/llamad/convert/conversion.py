@@ -29,7 +29,15 @@ from llamad.text import tokenizer_from_metadata
 
 PIECE_WEIGHTS = 1 << 21  # of one reading: 4 MB of f16
 _GGUF_MAGIC = b"GGUF"
-_SUFFIXES = (".pth", ".safetensors", ".json", ".model", ".chk", ".jinja")  # of files of a folder
+_SUFFIXES = (
+    ".pth",
+    ".safetensors",
+    ".bin",
+    ".json",
+    ".model",
+    ".chk",
+    ".jinja",
+)  # of files of a folder
 
 Report = Callable[[int, str], None]
 """Gets bytes as they are done, and the name of what they belong to."""

@@ -1,4 +1,4 @@
-"""A Hugging Face folder: safetensors, config.json and a tokenizer, for the LLaMA family.
+"""A Hugging Face folder: weights, config.json and a tokenizer, for the LLaMA family.
 
 Owns the names of its tensors and which of them are permuted: of llama and mistral the queries' and
 keys' rows, for Hugging Face rotates halves of a head where GGUF's llama rotates adjacent pairs;
@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from llamad.convert import safetensors_file
 from llamad.convert.huggingface_config import HuggingFaceConfig
 from llamad.convert.huggingface_tokenizer import read_tokenizer
+from llamad.convert.huggingface_weights import open_weights
 from llamad.convert.hyperparameters import Hyperparameters
 from llamad.convert.source import (
     Checkpoint,
@@ -59,7 +59,7 @@ def open_huggingface_folder(folder: Path) -> Checkpoint:
     config = HuggingFaceConfig(folder / "config.json")
     files = ExitStack()
     try:
-        stored = safetensors_file.open_folder(folder, files)
+        stored = open_weights(folder, files)
         numbers = config.hyperparameters
         if config.values.get("tie_word_embeddings") is None:
             numbers = replace(numbers, tied_output="lm_head.weight" not in stored)

@@ -232,7 +232,8 @@ def _tensor(
     type_name = _TYPES.get(type_id) or (_K_TYPES.get(type_id) if modern else None)
     if type_name is None:
         raise unsupported(
-            file.path, f"{name} has type {type_id}, which {header.magic} {header.version} lacks"
+            file.path,
+            f"{name} has type {type_id}, which is not supported in {header.magic} {header.version}",
         )
     n_cols = shape[-1]
     layout = None if modern else LAYOUTS.get(type_name)

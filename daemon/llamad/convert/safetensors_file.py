@@ -1,4 +1,4 @@
-"""Safetensors: one file, or several with an index.
+"""A safetensors file: its tensors by name.
 
 Format: huggingface/safetensors, README, "Format": eight bytes of header length, a JSON header, the
 weights. Every offset of the header is checked before a weight is read.
@@ -18,55 +18,18 @@ from llamad.convert.source import (
     SourceFile,
     SourceTensor,
     corrupt,
-    read_json,
     unsupported,
 )
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the format
 _TYPES = {"F32": 4, "F16": 2, "BF16": 2}
-_NAME = "model.safetensors"
-_INDEX = _NAME + ".index.json"
 
 
-def open_folder(folder: Path, files: ExitStack) -> dict[str, SourceTensor]:
-    """Return the tensors of a folder by name; ``files`` gets what must be closed.
+def open_safetensors(path: Path, files: ExitStack) -> dict[str, SourceTensor]:
+    """Return the tensors of a file by name; ``files`` gets what must be closed.
 
-    Raises LlamadError for a file that is missing or broken, or an index that does not match.
+    Raises LlamadError that names the path and the fault.
     """
-    index = folder / _INDEX
-    if index.is_file():
-        return _open_sharded(index, files)
-    if (folder / _NAME).is_file():
-        return _open_file(folder / _NAME, files)  # others are an adapter, or the same once more
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths and any(folder.glob("pytorch_model*.bin")):
-        raise unsupported(folder, "has its weights in pytorch_model.bin, only safetensors are read")
-    if len(paths) != 1:
-        raise corrupt(folder, f"has {len(paths)} .safetensors files and no {_INDEX}")
-    return _open_file(paths[0], files)
-
-
-def _open_sharded(index: Path, files: ExitStack) -> dict[str, SourceTensor]:
-    where = read_json(index).get("weight_map")
-    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
-        raise corrupt(index, "has no weight_map of file names")
-    result: dict[str, SourceTensor] = {}
-    for name in sorted(set(where.values())):
-        path = index.parent / name
-        if Path(name).name != name:
-            raise corrupt(index, f"names a file in another folder: {name}")
-        if not path.is_file():
-            raise corrupt(index, f"shard {name} is missing")
-        for tensor_name, tensor in _open_file(path, files).items():
-            if where.get(tensor_name) != name:
-                raise corrupt(path, f"holds {tensor_name}, which {_INDEX} does not place there")
-            result[tensor_name] = tensor
-    if missing := where.keys() - result.keys():
-        raise corrupt(index.parent / where[min(missing)], f"tensor {min(missing)} is missing")
-    return result
-
-
-def _open_file(path: Path, files: ExitStack) -> dict[str, SourceTensor]:
     file = SourceFile(path)
     files.callback(file.close)
     header_bytes = int.from_bytes(file.read(0, 8), "little")
