@@ -239,11 +239,8 @@ def _rope_tensors(params: Mapping[str, Any], numbers: Hyperparameters) -> list[S
 
 
 def _vocabulary(folder: Path, params: Mapping[str, Any]) -> Metadata:
-    """Return the tokenizer's metadata.
-
-    tokenizer.model lies in the folder or, as the 2023 download had it, in the one above.
-    """
-    for path in (folder / "tokenizer.model", folder.resolve().parent / "tokenizer.model"):
+    """Return the tokenizer's metadata: sentencepiece's or, of Llama 3, tiktoken's."""
+    for path in tokenizer_places(folder):
         if path.is_file():
             if is_sentencepiece(path):
                 return read_vocabulary(path).metadata()
