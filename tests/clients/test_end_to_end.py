@@ -115,9 +115,12 @@ def test_a_model_that_cannot_be_loaded_ends_the_service_with_one_line(folder: Pa
         assert not service.socket.exists()
 
 
-def test_a_service_without_a_model_lives_and_says_what_to_do(folder: Path) -> None:
+def test_a_service_without_a_model_says_what_to_do_and_answers_after_a_pull(
+    folder: Path, tiny: Path
+) -> None:
+    models = folder / "models"
     file = folder / "llamad.toml"
-    file.write_text(f'[model]\ndirectory = "{folder}"\n')
+    file.write_text(f'[model]\ndirectory = "{models}"\n')
     with daemon(folder, "--config", str(file)) as service:
         with Client(service.socket) as client:
             while not service.socket.exists() or client.status().detail in (
@@ -127,7 +130,14 @@ def test_a_service_without_a_model_lives_and_says_what_to_do(folder: Path) -> No
                 assert service.process.poll() is None, service.log.read_text()
         done = service.llamactl("ask", "hello")
         assert done.returncode == 4
-        assert f"put a .gguf file into {folder}" in done.stderr
+        assert '"llamactl pull demo" fetches a small one' in done.stderr
+        done = service.llamactl("pull", tiny.as_uri(), "--name", "first")
+        assert (done.returncode, done.stderr.count("llamactl:")) == (0, 0), done.stderr
+        assert done.stdout.startswith("first: added, ")
+        assert "first: loaded in" in done.stdout
+        assert (models / "first.gguf").read_bytes() == tiny.read_bytes()
+        assert service.llamactl("ask", "--raw", "-n", "3", "hello").returncode == 0
+        assert service.llamactl("pull", str(tiny), "--name", "first").returncode == 0
         assert service.stop() == 0
 
 
