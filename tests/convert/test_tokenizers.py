@@ -194,6 +194,46 @@ def test_bpe_tokens_added_after_training_get_llama_cpps_types(tmp_path: Path) ->
     ]
 
 
+@pytest.mark.parametrize("name", ["special_tokens_map.json", "tokenizer_config.json"])
+def test_tokens_of_an_older_folder_are_control_tokens_where_a_list_says_so(
+    tmp_path: Path, trained_model: bytes, name: str
+) -> None:
+    files = {
+        "tokenizer.model": trained_model,
+        "added_tokens.json": {"[TOOL]": 330, "[PAD]": 331, "[TEXT]": 332},
+        "special_tokens_map.json": {},
+    }
+    lists = {
+        "pad_token": "[PAD]",
+        "additional_special_tokens": ["[TOOL]", {"content": "[MORE]"}],
+    }
+    folder = write_tokenizer(tmp_path, files | {name: lists})
+    assert list(tokenizer_of(folder, 333).vocabulary.types[330:]) == [
+        TokenType.CONTROL,
+        TokenType.CONTROL,
+        TokenType.USER_DEFINED,
+    ]
+
+
+@pytest.mark.parametrize(
+    "normalizer",
+    [
+        {"type": "NFC"},
+        {"type": "Sequence", "normalizers": []},  # DeepSeek's distilled models
+        {"type": "Sequence", "normalizers": [{"type": "NFC"}]},
+    ],
+)
+def test_a_normalizer_that_does_nothing_to_usual_text_is_left_out(
+    tmp_path: Path, normalizer: object
+) -> None:
+    content = tokenizer_json(PRE_TOKENIZERS["qwen2"]) | {"normalizer": normalizer}
+    steps = content["pre_tokenizer"]["pretokenizers"]
+    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [content["pre_tokenizer"]]}
+    steps[1]["trim_offsets"] = False
+    folder = write_tokenizer(tmp_path, {"tokenizer.json": content})
+    assert read_tokenizer(folder, {"vocab_size": N_BPE})["tokenizer.ggml.pre"] == "qwen2"
+
+
 def test_a_model_may_list_its_added_tokens_too(tmp_path: Path) -> None:
     content = tokenizer_json(PRE_TOKENIZERS["qwen2"])
     expected = read_tokenizer(

@@ -13,6 +13,7 @@ from llamad.convert.source import corrupt, read_json
 from llamad.text.vocabulary import TokenType
 
 _ROLES = ("bos_token", "eos_token", "pad_token")
+_FURTHER = ("additional_special_tokens", "extra_special_tokens")  # lists without roles
 
 # What ought to be a control token but is marked as text in files of known models; the list is that
 # of llama.cpp's converter (does_token_look_special), so that both give a token the same type.
@@ -37,6 +38,7 @@ def read_added_tokens(
     """
     roles = read_optional(folder / "special_tokens_map.json")
     special = {role_text(name, settings, roles) for name in _ROLES}
+    special.update(_further_texts(roles), _further_texts(settings))
     unknown = role_text("unk_token", settings, roles)
     result: dict[int, AddedToken] = {}
     for token, text, is_special in (
@@ -63,6 +65,15 @@ def role_text(name: str, settings: Mapping[str, Any], roles: Mapping[str, Any]) 
 def read_optional(path: Path) -> Mapping[str, Any]:
     """Return a JSON file's object, an empty one when there is no file."""
     return read_json(path) if path.is_file() else {}
+
+
+def _further_texts(place: Mapping[str, Any]) -> Iterator[str]:
+    for name in _FURTHER:
+        entries = place.get(name)
+        for entry in entries if isinstance(entries, list) else []:
+            match entry:
+                case str(text) | {"content": str(text)}:
+                    yield text
 
 
 def _from_map(folder: Path) -> Iterator[tuple[int, str, bool]]:

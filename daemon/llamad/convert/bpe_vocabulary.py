@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llamad.convert.added_tokens import AddedToken
-from llamad.convert.pre_tokenizer_definition import pre_tokenizer_name
+from llamad.convert.pre_tokenizer_definition import pre_tokenizer_name, steps_of
 from llamad.convert.source import Metadata, corrupt, unsupported
 from llamad.text.vocabulary import PREFIX, TokenType
 
@@ -24,9 +24,9 @@ def bpe_metadata(
     one that no tokenizer of ``llamad.text`` reads.
     """
     model = bpe_model(path, content)
-    normalizer = content.get("normalizer")
-    if normalizer not in (None, {"type": "NFC"}):
-        raise unsupported(path, f"its normalizer is not supported: {normalizer!r}")
+    for step in steps_of(content.get("normalizer"), "normalizers"):
+        if step != {"type": "NFC"}:  # which llama.cpp leaves out too
+            raise unsupported(path, f"its normalizer is not supported: {step!r}")
     pre = pre_tokenizer_name(path, content.get("pre_tokenizer"))
     by_id = {
         token: (text, TokenType.NORMAL)

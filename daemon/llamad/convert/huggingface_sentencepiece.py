@@ -14,6 +14,7 @@ from typing import Any
 
 from llamad.convert.added_tokens import AddedToken
 from llamad.convert.bpe_vocabulary import bpe_model, read_ids, read_merges
+from llamad.convert.pre_tokenizer_definition import steps_of
 from llamad.convert.sentencepiece_file import SentencePieceVocabulary
 from llamad.convert.source import corrupt, unsupported
 from llamad.text.vocabulary import TokenType, byte_of
@@ -97,7 +98,7 @@ def _scores(
 def _spaces(path: Path, content: Mapping[str, Any]) -> tuple[bool, bool]:
     """Return whether text is cut before every space, and whether one is put before a text."""
     normalizer, pre = content.get("normalizer"), content.get("pre_tokenizer")
-    steps = _sequence(normalizer, "normalizers")
+    steps = steps_of(normalizer, "normalizers")
     match pre:
         case None if steps == [_PREPEND, _REPLACE]:
             return False, True
@@ -113,13 +114,6 @@ def _spaces(path: Path, content: Mapping[str, Any]) -> tuple[bool, bool]:
         "it treats spaces as no supported vocabulary does: normalizer "
         f"{json.dumps(normalizer)}, pre_tokenizer {json.dumps(pre)}",
     )
-
-
-def _sequence(definition: Any, key: str) -> list[Any]:
-    if isinstance(definition, dict) and definition.get("type") == "Sequence":
-        items = definition.get(key)
-        return items if isinstance(items, list) else [definition]
-    return [] if definition is None else [definition]
 
 
 def _check_merges(

@@ -39,7 +39,7 @@ def pre_tokenizer_name(path: Path, definition: Any) -> str:
 
     Raises LlamadError CHECKPOINT_UNSUPPORTED that prints a definition which is not known.
     """
-    steps = tuple(_step(item) for item in _sequence(definition))
+    steps = tuple(_step(item) for item in steps_of(definition, "pretokenizers"))
     name = _KNOWN.get(steps)
     if name is None:
         raise unsupported(
@@ -50,10 +50,14 @@ def pre_tokenizer_name(path: Path, definition: Any) -> str:
     return name
 
 
-def _sequence(definition: Any) -> list[Any]:
+def steps_of(definition: Any, key: str) -> list[Any]:
+    """Return the steps of a definition, none of them a sequence; key: of a sequence's steps."""
+    if definition is None:
+        return []
     if isinstance(definition, dict) and definition.get("type") == "Sequence":
-        items = definition.get("pretokenizers")
-        return items if isinstance(items, list) else []
+        items = definition.get(key)
+        if isinstance(items, list):
+            return [step for item in items for step in steps_of(item, key)]
     return [definition]
 
 
