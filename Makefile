@@ -12,7 +12,7 @@ ENGINE_SOURCES := $(wildcard native/src/*.[ch] native/include/*.h) native/ffi_bu
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-python test-c asan ubsan tsan qemu fuzz bench lint fmt proto deb e2e clean
+.PHONY: help setup demo test test-python test-c asan ubsan tsan qemu fuzz bench lint fmt proto deb deb-check e2e e2e-pi clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -100,8 +100,17 @@ proto: $(PROTO_VENV)/.installed ## make the Python code of protos/ again
 deb: ## the Debian packages of HEAD into dist/, DEB_ARCH=amd64 or arm64
 	packaging/build-deb $(DEB_ARCH)
 
+deb-check: ## build them twice for amd64 and arm64: the same bytes, less than 3 MB each
+	packaging/check-deb
+
 e2e: deb $(DEMO_MODEL) ## install, use, upgrade and purge them on a real systemd, as root
 	PYTHONPATH=tests $(PY) -m e2e.packages --model $(DEMO_MODEL) $(E2E_MACHINES)
+
+e2e-pi: $(DEMO_MODEL) ## install and use them on an emulated Pi 4 and Pi 5, as root; minutes
+	packaging/dev-packages board
+	packaging/build-deb
+	packaging/build-deb arm64
+	PYTHONPATH=tests $(PY) -m e2e.pi --model $(DEMO_MODEL) $(E2E_CPUS)
 
 clean: ## remove what was built; keeps the virtual environment and the model
 	$(MAKE) -C native clean

@@ -53,7 +53,7 @@ class PiMachine:
         """
         self._cpu = cpu
         self._memory = memory
-        tree, self._kernel = _made("root", "bookworm", "arm64"), _made("kernel")
+        tree, self._kernel = _made("root", "bookworm", "arm64", "ready"), _made("kernel")
         self._folder = Path(tempfile.mkdtemp(prefix="e2e-pi-", dir=tree.parent))
         try:
             self._disk = self._make_disk(tree, files)
