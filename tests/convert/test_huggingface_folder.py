@@ -222,6 +222,7 @@ def test_a_config_may_leave_out_what_transformers_has_defaults_for(
 ) -> None:
     folder = write(tmp_path, tiny_model_path)
     config = config_of(SPEC, "llama") | {"architectures": ["LlamaForCausalLM"]}
+    config["rope_scaling"] = {"rope_type": None}
     for key in ("model_type", "head_dim", "rms_norm_eps", "rope_theta", "tie_word_embeddings"):
         del config[key]
     write_json(folder / "config.json", config)

@@ -110,7 +110,7 @@ class HuggingFaceRope:
         return 1.0
 
     def _kind(self) -> str:
-        return str(self._scaling.get("rope_type", self._scaling.get("type", "default")))
+        return str(self._scaling.get("rope_type") or self._scaling.get("type") or "default")
 
     def _number(self, key: str, default: float | None = None) -> float:
         value = self._scaling.get(key)
