@@ -239,6 +239,7 @@ class Residence:
                 order.error = error
             return model
         if self._stopping:
+            order.error = shutting_down()
             return None
         log.error(fields("model not loaded", model=file.name, reason=order.error.reason))
         if before is None:

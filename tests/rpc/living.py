@@ -1,0 +1,168 @@
+"""The service in the test's own process, with a fake loader and a mailbox in systemd's place.
+
+The model is a fake, so that a load or a step can be held for as long as a test needs.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+import pytest
+
+from llamad import daemon, residence
+from llamad.config import Config, load_config
+from llamad.engine import bindings
+from llamad.errors import ErrorKind, LlamadError
+from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
+from rpc.serving import Codec
+from unit.jobs.fakes import FakeEngine, FakeModel, asynchronous, saying
+
+
+class FakeLoadedModel(FakeModel):
+    """A loaded model as ``models.loader`` returns it."""
+
+    def __init__(self, path: Path = Path("/models/fake.gguf")) -> None:
+        super().__init__()
+        self.name = path.stem
+        self.path = path
+        self.tokenizer = Codec()
+        self.engine = FakeEngine(n_batch=64, n_sequences=4, n_blocks=64, block_tokens=32)
+        self.engine.rule = saying("An answer.")
+        self.info = SimpleNamespace(
+            architecture="llama", file_bytes=10, n_ctx_train=512, vocab_size=256
+        )
+        self.engine_info = SimpleNamespace(kv_bytes=1, n_threads=1, kernel_set="generic")
+        self.kv_type = "f16"
+        self.locked_bytes = 0
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Life:
+    """A daemon that runs as a task, its loader's strings, and its manager's mailbox."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.model = FakeLoadedModel()
+        self.socket = folder / "llamad.sock"
+        self.folder = folder
+        self.may_load = threading.Event()
+        self.load_error: Exception | None = None
+        self.load_heeds_stop = True
+        self.told_to_stop = threading.Event()
+        self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._manager.bind(str(folder / "notify"))
+        self._manager.setblocking(False)
+        self._mail: asyncio.Queue[str] = asyncio.Queue()
+        monkeypatch.setenv("NOTIFY_SOCKET", str(folder / "notify"))
+        monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+        monkeypatch.setattr(residence, "load", self._load)
+        monkeypatch.setattr(bindings, "StopFlag", lambda: self.told_to_stop)
+
+    def _load(self, config: object, stop: object, progress: Callable[[str], None]) -> Any:
+        progress("reading fake.gguf")
+        while not self.may_load.wait(0.01):
+            if self.load_heeds_stop and self.told_to_stop.is_set():
+                raise LlamadError(ErrorKind.CANCELLED, "CANCELLED", "loading was cancelled")
+        if self.load_error is not None:
+            raise self.load_error
+        return self.model
+
+    def config(self, **keys: object) -> Config:
+        overrides = {name.replace("__", "."): value for name, value in keys.items()}
+        return load_config(
+            None,
+            {
+                "service.socket": str(self.socket),
+                "model.directory": str(self.folder / "models"),
+                **overrides,
+            },
+        )
+
+    @asynccontextmanager
+    async def running(
+        self, *, model_required: bool = False, **keys: object
+    ) -> AsyncIterator["asyncio.Task[None]"]:
+        self.keys = keys
+        service = daemon.Daemon(
+            self.config(**keys),
+            model_required=model_required,
+            read_again=lambda: self.config(**self.keys),
+        )
+        loop = asyncio.get_running_loop()
+        # Taken out at once: the kernel queues few datagrams, and then holds the sender.
+        loop.add_reader(self._manager, self._take_mail)
+        task = asyncio.create_task(service.run())
+        try:
+            yield task
+        finally:
+            loop.remove_reader(self._manager)
+            self.may_load.set()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _take_mail(self) -> None:
+        self._mail.put_nowait(self._manager.recv(4096).decode())
+
+    @asynccontextmanager
+    async def stub(self) -> AsyncIterator[Any]:
+        async with grpc.aio.insecure_channel(f"unix:{self.socket}") as channel:
+            yield llamad_pb2_grpc.LlamadStub(channel)  # type: ignore[no-untyped-call]
+
+    @asynccontextmanager
+    async def admin(self) -> AsyncIterator[Any]:
+        async with grpc.aio.insecure_channel(f"unix:{self.socket}") as channel:
+            yield admin_pb2_grpc.AdminStub(channel)  # type: ignore[no-untyped-call]
+
+    async def heard(self, words: str) -> str:
+        """Wait for a notification that contains words; return it."""
+        while True:
+            text = await self._mail.get()
+            if words in text:
+                return text
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+LifeT = TypeVar("LifeT", bound=Life)
+
+
+def living_as(kind: type[LifeT]) -> Callable[[Callable[[LifeT], Any]], Callable[..., None]]:
+    """Give an asynchronous test a life of this kind."""
+
+    def decorate(test: Callable[[LifeT], Any]) -> Callable[..., None]:
+        def run(monkeypatch: pytest.MonkeyPatch) -> None:
+            @asynchronous
+            async def body() -> None:
+                with tempfile.TemporaryDirectory() as folder:
+                    life = kind(Path(folder), monkeypatch)
+                    try:
+                        await test(life)
+                    finally:
+                        life.close()
+
+            body()
+
+        run.__name__ = test.__name__
+        return run
+
+    return decorate
+
+
+living = living_as(Life)
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)

@@ -1,0 +1,548 @@
+"""One model in memory after the other: switching, unloading, going back, and who hears what."""
+
+import asyncio
+import re
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from llamad import residence
+from llamad.engine import bindings
+from llamad.errors import ErrorKind, LlamadError
+from llamad.models import registry as registry_module
+from llamad.models.loader import load
+from llamad.models.registry import ModelRegistry
+from llamad_api.v1 import admin_pb2
+from llamad_api.v1 import llamad_pb2 as pb
+from rpc.living import FakeLoadedModel, Life, living_as, send
+from rpc.serving import error_of_call
+from tiny_gguf import TinyModelPath, TinySpec
+from unit.jobs.fakes import TIMEOUT_SECONDS, asynchronous
+
+Status = pb.GetStatusResponse
+
+
+class ManyModels(Life):
+    """A service with a model directory; each load makes a fake of the file's name.
+
+    ``loads`` are the names in order. A load waits while its name is in ``held``, and raises what
+    stands for it in ``failing``. At most one model may be open.
+    """
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(folder, monkeypatch)
+        self.models = folder / "models"
+        self.models.mkdir()
+        self.loads: list[str] = []
+        self.opened: list[FakeLoadedModel] = []
+        self.held: dict[str, threading.Event] = {}
+        self.failing: dict[str, Exception] = {}
+
+    def put(self, *names: str, selected: str = "") -> None:
+        for name in names:
+            (self.models / f"{name}.gguf").write_bytes(b"GGUF")
+        if selected:
+            ModelRegistry(self.models).select(selected)
+
+    @property
+    def selected(self) -> str:
+        return ModelRegistry(self.models).selected()
+
+    def _load(self, config: Any, stop: object, progress: Callable[[str], None]) -> Any:
+        file = ModelRegistry(Path(config.directory)).resolve(config.path)
+        assert all(model.closed for model in self.opened), "two models in memory"
+        self.loads.append(file.name)
+        progress(f"reading {file.name}")
+        while file.name in self.held and not self.held[file.name].wait(0.01):
+            if self.told_to_stop.is_set():
+                raise LlamadError(ErrorKind.CANCELLED, "CANCELLED", "loading was cancelled")
+        if file.name in self.failing:
+            raise self.failing[file.name]
+        self.opened.append(FakeLoadedModel(file.path))
+        return self.opened[-1]
+
+    def hold_step(self) -> tuple[threading.Event, threading.Event]:
+        """Hold the open model's steps; return what tells that one has begun, and what lets it."""
+        entered, go_on = threading.Event(), threading.Event()
+
+        def pause() -> None:
+            entered.set()
+            assert go_on.wait(TIMEOUT_SECONDS)
+
+        self.opened[-1].engine.before_step = pause
+        return entered, go_on
+
+    @asynccontextmanager
+    async def serving(self, **keys: object) -> AsyncIterator[tuple[Any, Any]]:
+        """Run until the end of the block, then stop as systemd does; yield the two stubs."""
+        async with self.running(**keys) as task, self.stub() as stub, self.admin() as admin:  # type: ignore[arg-type]
+            await self.heard("READY=1")
+            yield stub, admin
+            send(signal.SIGTERM)
+            await task
+        assert all(model.closed for model in self.opened)
+
+
+switching = living_as(ManyModels)
+
+
+def use(admin: Any, name: str) -> Any:
+    return admin.UseModel(admin_pb2.UseModelRequest(name=name))
+
+
+def unload(admin: Any) -> Any:
+    return admin.UnloadModel(admin_pb2.UnloadModelRequest())
+
+
+def generate(stub: Any) -> Any:
+    return stub.Generate(pb.GenerateRequest(prompt="p"))
+
+
+async def status_of(stub: Any) -> Status:
+    status: Status = await stub.GetStatus(pb.GetStatusRequest())
+    return status
+
+
+async def text_of(call: Any) -> str:
+    text = ""
+    while (message := await call.read()) is not grpc.aio.EOF:
+        text += message.delta.text
+    return text
+
+
+async def reason_of(call: Any) -> str:
+    _, _, metadata = await error_of_call(call)
+    return metadata["llamad-reason"]
+
+
+CORRUPT = LlamadError(ErrorKind.CORRUPT, "MODEL_CORRUPT", "two.gguf: bad magic")
+
+
+# ---- switching -------------------------------------------------------------------------------
+
+
+@switching
+async def test_running_requests_end_before_the_model_changes_and_new_ones_come_back_later(
+    life: ManyModels,
+) -> None:
+    life.put("one", "two", selected="one")
+    life.held["two"] = threading.Event()
+    async with life.serving() as (stub, admin):
+        entered, go_on = life.hold_step()
+        running = generate(stub)
+        await running.read()
+        await asyncio.to_thread(entered.wait)
+        switch = use(admin, "two")
+        await life.heard("STATUS=running requests end before two is loaded")
+        code, _, metadata = await error_of_call(generate(stub))
+        assert (code, metadata["llamad-reason"]) == (grpc.StatusCode.UNAVAILABLE, "MODEL_LOADING")
+        assert float(metadata["llamad-retry-after"]) > 0
+        status = await status_of(stub)
+        assert (status.state, status.jobs_running) == (Status.STATE_LOADING, 1)
+        go_on.set()
+        assert await text_of(running) == "An answer."
+        await life.heard("STATUS=reading two")
+        assert await reason_of(generate(stub)) == "MODEL_LOADING"
+        status = await status_of(stub)
+        assert (status.state, status.HasField("model")) == (Status.STATE_LOADING, False)
+        life.held["two"].set()
+        used = await switch
+        assert (used.model.name, used.model.loaded, used.model.selected) == ("two", True, True)
+        assert used.load_seconds == 1.5
+        assert await text_of(generate(stub)) == "An answer."
+        status = await status_of(stub)
+        assert (status.state, status.model.name) == (Status.STATE_READY, "two")
+    assert life.loads == ["one", "two"]
+    assert life.selected == "two"
+
+
+@switching
+async def test_queued_requests_hear_that_the_model_is_loading(life: ManyModels) -> None:
+    life.put("one", "two", selected="one")
+    async with life.serving() as (stub, admin):
+        entered, go_on = life.hold_step()
+        running = generate(stub)
+        await asyncio.to_thread(entered.wait)
+        queued = generate(stub)
+        await queued.read()
+        switch = use(admin, "two")
+        assert await reason_of(queued) == "MODEL_LOADING"
+        go_on.set()
+        assert await text_of(running) == "An answer."
+        await switch
+
+
+@switching
+async def test_requests_that_do_not_end_in_the_drain_time_are_told_so(life: ManyModels) -> None:
+    life.put("one", "two", selected="one")
+    async with life.serving(limits__drain_seconds=0.01) as (stub, admin):
+        entered = threading.Event()
+
+        def hold() -> None:
+            entered.set()
+            life.opened[0].engine.wait_for_cancel()
+
+        life.opened[0].engine.before_step = hold
+        endless = generate(stub)
+        await endless.read()
+        await asyncio.to_thread(entered.wait)
+        await use(admin, "two")
+        assert await reason_of(endless) == "MODEL_LOADING"
+        assert (await status_of(stub)).model.name == "two"
+
+
+@switching
+async def test_a_model_that_fails_gives_way_to_the_one_before_and_its_caller_hears_why(
+    life: ManyModels,
+) -> None:
+    life.put("one", "two", selected="one")
+    life.failing["two"] = CORRUPT
+    async with life.serving() as (stub, admin):
+        code, message, metadata = await error_of_call(use(admin, "two"))
+        assert (code, metadata["llamad-reason"]) == (grpc.StatusCode.DATA_LOSS, "MODEL_CORRUPT")
+        assert message == "two.gguf: bad magic"
+        status = await status_of(stub)
+        assert (status.state, status.model.name) == (Status.STATE_READY, "one")
+        assert await text_of(generate(stub)) == "An answer."
+    assert life.loads == ["one", "two", "one"]
+    assert life.selected == "one"
+
+
+@switching
+async def test_when_the_one_before_fails_too_the_service_lives_and_says_so(
+    life: ManyModels,
+) -> None:
+    life.put("one", "two", selected="one")
+    life.failing["two"] = CORRUPT
+    async with life.serving() as (stub, admin):
+        life.failing["one"] = LlamadError(ErrorKind.EXHAUSTED, "OUT_OF_MEMORY", "no memory")
+        assert await reason_of(use(admin, "two")) == "MODEL_CORRUPT"
+        status = await status_of(stub)
+        assert (status.state, status.detail) == (Status.STATE_FAILED, "no memory")
+        del life.failing["two"]
+        await use(admin, "two")
+        assert (await status_of(stub)).state == Status.STATE_READY
+
+
+@switching
+async def test_a_lost_model_is_loaded_again(life: ManyModels) -> None:
+    life.put("one")
+    async with life.serving() as (stub, admin):
+        lost = LlamadError(ErrorKind.CORRUPT, "MODEL_FILE_LOST", "one.gguf lost pages")
+        life.opened[0].engine.errors = [lost]
+        assert await reason_of(generate(stub)) == "MODEL_FILE_LOST"
+        await use(admin, "one")
+        assert await text_of(generate(stub)) == "An answer."
+    assert life.loads == ["one", "one"]
+
+
+@switching
+async def test_the_loaded_model_is_not_loaded_again_but_remembered(life: ManyModels) -> None:
+    life.put("one")
+    async with life.serving() as (_, admin):
+        assert (await use(admin, "one")).model.loaded
+        life.put("two")
+        models = (await admin.ListModels(admin_pb2.ListModelsRequest())).models
+        assert [(m.name, m.loaded, m.selected) for m in models] == [
+            ("one", True, True),
+            ("two", False, False),
+        ]
+    assert life.loads == ["one"]
+    assert life.selected == "one"
+
+
+@switching
+async def test_the_choice_survives_a_restart(life: ManyModels) -> None:
+    life.put("one", "two", "three", selected="one")
+    async with life.serving() as (_, admin):
+        await use(admin, "three")
+    life.told_to_stop.clear()
+    async with life.serving() as (stub, admin):
+        assert (await status_of(stub)).model.name == "three"
+
+
+@switching
+async def test_an_unknown_name_changes_nothing(life: ManyModels) -> None:
+    life.put("one")
+    async with life.serving() as (stub, admin):
+        for name in ("none", "", "../one", "/etc/passwd", "one.gguf"):
+            assert await reason_of(use(admin, name)) == "MODEL_NOT_FOUND"
+        assert (await status_of(stub)).state == Status.STATE_READY
+    assert life.loads == ["one"]
+
+
+@switching
+async def test_a_choice_that_cannot_be_written_is_told_and_serves(life: ManyModels) -> None:
+    life.put("one", "two", selected="one")
+
+    def fail(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry_module, "replace_small", fail)
+        async with life.serving() as (stub, admin):
+            code, message, _ = await error_of_call(use(admin, "two"))
+            assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "two is loaded, but will not be at the next start" in message
+            assert (await status_of(stub)).model.name == "two"
+    assert life.selected == "one"
+
+
+@switching
+async def test_a_model_that_the_configuration_names_stays(life: ManyModels) -> None:
+    life.put("one", "two")
+    async with life.serving(model__path="one") as (stub, admin):
+        code, message, metadata = await error_of_call(use(admin, "two"))
+        assert (code, metadata["llamad-reason"]) == (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "MODEL_FIXED",
+        )
+        assert "model.path = 'one'" in message
+        await unload(admin)
+        await use(admin, "one")
+        assert (await status_of(stub)).model.name == "one"
+    assert life.selected == ""
+
+
+@switching
+async def test_a_second_change_meanwhile_is_refused(life: ManyModels) -> None:
+    life.put("one", "two", "three", selected="one")
+    life.held["two"] = threading.Event()
+    async with life.serving() as (_, admin):
+        switch = use(admin, "two")
+        await life.heard("STATUS=reading two")
+        for call in (use(admin, "three"), use(admin, "two"), unload(admin)):
+            code, _, metadata = await error_of_call(call)
+            assert (code, metadata["llamad-reason"]) == (
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "BUSY_LOADING",
+            )
+        life.held["two"].set()
+        await switch
+    assert life.loads == ["one", "two"]
+
+
+@switching
+async def test_a_change_is_refused_while_the_service_starts(life: ManyModels) -> None:
+    life.put("one")
+    life.held["one"] = threading.Event()
+    async with life.running() as task, life.admin() as admin:
+        await life.heard("STATUS=reading one")
+        assert await reason_of(unload(admin)) == "BUSY_LOADING"
+        send(signal.SIGTERM)
+        await task
+
+
+@switching
+async def test_a_caller_that_leaves_does_not_stop_the_switch(life: ManyModels) -> None:
+    life.put("one", "two", selected="one")
+    life.held["two"] = threading.Event()
+    async with life.serving() as (stub, admin):
+        switch = use(admin, "two")
+        await life.heard("STATUS=reading two")
+        switch.cancel()
+        life.held["two"].set()
+        await life.heard("STATUS=serving two")
+        assert (await status_of(stub)).model.name == "two"
+    assert life.selected == "two"
+
+
+# ---- unloading and removing ------------------------------------------------------------------
+
+
+@switching
+async def test_unloading_frees_the_model_and_says_how_to_load_one(life: ManyModels) -> None:
+    life.put("one")
+    async with life.serving() as (stub, admin):
+        await unload(admin)
+        assert life.opened[0].closed
+        assert await life.heard("no model") == f"STATUS={residence.UNLOADED}"
+        status = await status_of(stub)
+        assert (status.state, status.detail) == (Status.STATE_NO_MODEL, residence.UNLOADED)
+        code, message, metadata = await error_of_call(generate(stub))
+        assert (code, message) == (grpc.StatusCode.FAILED_PRECONDITION, residence.UNLOADED)
+        assert metadata["llamad-reason"] == "NO_MODEL"
+        await unload(admin)
+        await use(admin, "one")
+        assert await text_of(generate(stub)) == "An answer."
+
+
+@switching
+async def test_a_model_in_use_is_not_removed_and_one_that_is_not_is(life: ManyModels) -> None:
+    life.put("one", "two", selected="one")
+    async with life.serving() as (_, admin):
+        code, message, metadata = await error_of_call(
+            admin.RemoveModel(admin_pb2.RemoveModelRequest(name="one"))
+        )
+        assert (code, metadata["llamad-reason"]) == (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "MODEL_IN_USE",
+        )
+        assert "llamactl unload" in message
+        removed = await admin.RemoveModel(admin_pb2.RemoveModelRequest(name="two"))
+        assert removed.freed_bytes == 4
+        await unload(admin)
+        await admin.RemoveModel(admin_pb2.RemoveModelRequest(name="one"))
+    assert list(life.models.glob("*.gguf")) == []
+    assert life.selected == ""
+
+
+@switching
+async def test_several_models_and_no_choice_is_no_failure_but_a_question(
+    life: ManyModels,
+) -> None:
+    life.put("one", "two")
+    async with life.serving() as (stub, admin):
+        status = await status_of(stub)
+        assert status.state == Status.STATE_NO_MODEL
+        assert '"llamactl use NAME" loads one: one, two' in status.detail
+        await use(admin, "two")
+        assert await text_of(generate(stub)) == "An answer."
+
+
+@switching
+async def test_a_model_that_is_added_is_named_and_loaded_only_when_asked_for(
+    life: ManyModels,
+) -> None:
+    async with life.serving() as (stub, admin):
+        assert (await status_of(stub)).detail == residence.NO_MODEL_YET
+        calls = admin.AddModel(iter_of(add_requests("new", tiny_bytes())))
+        async for message in calls:
+            last = message
+        assert last.done.model.name == "new"
+        assert life.loads == []
+        assert '"llamactl use new"' in (await status_of(stub)).detail
+        await use(admin, "new")
+        assert (await status_of(stub)).model.name == "new"
+
+
+def tiny_bytes() -> bytes:
+    """Return the smallest file with the header of a model: no metadata, no tensors."""
+    return b"GGUF" + (3).to_bytes(4, "little") + bytes(16)
+
+
+def add_requests(name: str, data: bytes) -> list[admin_pb2.AddModelRequest]:
+    start = admin_pb2.AddModelRequest.Start(name=name)
+    chunk = admin_pb2.AddModelRequest.Chunk(offset=0, data=data)
+    return [admin_pb2.AddModelRequest(start=start), admin_pb2.AddModelRequest(chunk=chunk)]
+
+
+async def iter_of(messages: list[Any]) -> AsyncIterator[Any]:
+    for message in messages:
+        yield message
+
+
+# ---- stopping --------------------------------------------------------------------------------
+
+
+@switching
+async def test_a_signal_while_the_next_model_loads_ends_the_service(life: ManyModels) -> None:
+    life.put("one", "two", selected="one")
+    life.held["two"] = threading.Event()
+    async with life.running() as task, life.admin() as admin:
+        await life.heard("READY=1")
+        switch = use(admin, "two")
+        await life.heard("STATUS=reading two")
+        send(signal.SIGTERM)
+        assert await reason_of(switch) == "SHUTTING_DOWN"
+        await task
+    assert life.loads == ["one", "two"]
+    assert life.opened[0].closed
+    assert life.selected == "one"
+
+
+@switching
+async def test_a_signal_while_requests_drain_for_a_switch_ends_the_service_after_them(
+    life: ManyModels,
+) -> None:
+    life.put("one", "two", selected="one")
+    async with life.running() as task, life.stub() as stub, life.admin() as admin:
+        await life.heard("READY=1")
+        entered, go_on = life.hold_step()
+        running = generate(stub)
+        await running.read()
+        await asyncio.to_thread(entered.wait)
+        switch = use(admin, "two")
+        await life.heard("STATUS=running requests end")
+        send(signal.SIGTERM)
+        await life.heard("STOPPING=1")
+        go_on.set()
+        assert await text_of(running) == "An answer."
+        assert await reason_of(switch) == "SHUTTING_DOWN"
+        await task
+    assert life.loads == ["one"]
+
+
+@switching
+async def test_a_bug_while_switching_ends_the_service_and_answers_the_caller(
+    life: ManyModels,
+) -> None:
+    life.put("one", "two", selected="one")
+    life.failing["two"] = ZeroDivisionError("bug")
+    async with life.running() as task, life.admin() as admin:
+        await life.heard("READY=1")
+        assert await reason_of(use(admin, "two")) == "SHUTTING_DOWN"
+        with pytest.raises(ZeroDivisionError):
+            await task
+
+
+# ---- real models -----------------------------------------------------------------------------
+
+
+def mapped() -> set[str]:
+    """Return the names of the model files that this process maps."""
+    return set(re.findall(r"/(\w+)\.gguf$", Path("/proc/self/maps").read_text(), re.MULTILINE))
+
+
+def test_at_most_one_model_is_mapped_and_none_after_unloading(
+    tiny_model_path: TinyModelPath, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real_stop_flag = bindings.StopFlag
+    life = Life(tmp_path, monkeypatch)
+    monkeypatch.setattr(residence, "load", load)
+    monkeypatch.setattr(bindings, "StopFlag", real_stop_flag)
+    models = tmp_path / "models"
+    models.mkdir()
+    for name, seed in (("one", 1), ("two", 2)):
+        (models / f"{name}.gguf").write_bytes(tiny_model_path(TinySpec(seed=seed)).read_bytes())
+    ModelRegistry(models).select("one")
+    small = {
+        "model__threads": 1,
+        "model__ctx_size": 64,
+        "model__lock": False,
+        "model__huge_pages": "off",
+    }
+
+    @asynchronous
+    async def body() -> None:
+        async with (
+            life.running(**small) as task,  # type: ignore[arg-type]
+            life.stub() as stub,
+            life.admin() as admin,
+        ):
+            await life.heard("READY=1")
+            assert mapped() == {"one"}
+            first = (await status_of(stub)).model.name
+            await use(admin, "two")
+            assert (first, mapped()) == ("one", {"two"})
+            request = pb.GenerateRequest(prompt="p", options=pb.Options(max_tokens=3))
+            async for message in stub.Generate(request):
+                last = message
+            assert last.finished.model == "two"
+            await unload(admin)
+            assert mapped() == set()
+            await use(admin, "one")
+            assert mapped() == {"one"}
+            send(signal.SIGTERM)
+            await task
+        assert mapped() == set()
+
+    body()
+    life.close()
