@@ -9,6 +9,7 @@ cortex-a76 (Pi 5). Needs root, and minutes: every instruction is emulated.
 
 import argparse
 import re
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -112,6 +113,7 @@ def main() -> int:
     parser.add_argument("--debs", type=Path, default=ROOT / "dist", metavar="FOLDER")
     parser.add_argument("cpus", nargs="*", metavar="CPU", help=" or ".join(KERNELS))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends us: clean up first
     cpus = options.cpus or list(KERNELS)
     for cpu in cpus:
         test_cpu(cpu, options.debs.resolve(), options.model)
