@@ -277,7 +277,6 @@ class Residence:
                 return None
             if self._model_required:
                 raise
-            log.error(fields("model not loaded", reason=error.reason, message=error.message))
             self._without_model(error)
             return None
 
@@ -311,6 +310,8 @@ class Residence:
             self._state.no_model(error.message)
         else:
             self._state.failed(error)
+        level = logging.ERROR if self._state.phase is Phase.FAILED else logging.WARNING
+        log.log(level, fields("model not loaded", reason=error.reason, message=error.message))
         self._notifier.ready(self._state.detail)
 
     def _failed(self, error: LlamadError) -> None:

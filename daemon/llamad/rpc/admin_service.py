@@ -5,17 +5,21 @@ Each converts, calls what owns the matter, and converts back. Who may call what 
 # ruff: noqa: N802 - the methods are named by admin.proto
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from llamad.errors import ErrorKind, LlamadError, invalid
+from llamad.logs import fields
 from llamad.models.arrivals import Arrivals
 from llamad.models.registry import ModelFile, ModelRegistry, check_name, place
 from llamad.rpc import convert_admin
 from llamad.rpc.state import ModelFacts, ServiceState
 from llamad_api.v1 import admin_pb2 as pb
 from llamad_api.v1 import admin_pb2_grpc
+
+log = logging.getLogger(__name__)
 
 ADMIN_NAME = pb.DESCRIPTOR.services_by_name["Admin"].full_name
 
@@ -88,6 +92,14 @@ class AdminService(admin_pb2_grpc.AdminServicer):
                     await transfer.write(*convert_admin.chunk(message))
                 arrived = await transfer.finish()
                 self._models.note_added(announced.name)
+                log.info(
+                    fields(
+                        "model added",
+                        model=announced.name,
+                        file_bytes=arrived.file.file_bytes,
+                        sha256=arrived.sha256,
+                    )
+                )
         serving = None if self._state.serving is None else self._state.serving.model
         marks = await asyncio.to_thread(self._marks, serving)
         yield convert_admin.done(arrived, **marks)
@@ -114,6 +126,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         name = request.name
         with self._arrivals.only(name):
             freed = await asyncio.to_thread(self._remove, name)
+        log.info(fields("model removed", model=name, freed_bytes=freed))
         return pb.RemoveModelResponse(freed_bytes=freed)
 
     def _remove(self, name: str) -> int:
