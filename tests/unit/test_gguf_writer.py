@@ -279,6 +279,21 @@ def test_the_check_of_what_is_there_is_reported(tmp_path: Path, part: Path) -> N
         assert sum(checked) == writer.left_bytes
 
 
+def test_an_interrupt_of_the_check_keeps_what_is_there(tmp_path: Path, part: Path) -> None:
+    def interrupt(n_bytes: int) -> None:
+        raise KeyboardInterrupt
+
+    def go_on() -> None:
+        with GgufWriter(tmp_path / "a.gguf", identity="job") as writer:
+            declare_two(writer)
+            writer.begin(interrupt)
+
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        go_on()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_a_temporary_name_that_is_an_input_is_refused(tmp_path: Path, part: Path) -> None:
     before = part.read_bytes()
     with pytest.raises(LlamadError, match="is the input"):

@@ -261,10 +261,14 @@ class GgufWriter:
         """Return the CRC-32 of the first n_bytes, of fewer when the file ends earlier."""
         assert self._fd is not None
         checksum = done = 0
-        while piece := os.pread(self._fd, min(CHECK_BYTES, n_bytes - done), done):
-            checksum = zlib.crc32(piece, checksum)
-            done += len(piece)
-            report(len(piece))
+        try:
+            while piece := os.pread(self._fd, min(CHECK_BYTES, n_bytes - done), done):
+                checksum = zlib.crc32(piece, checksum)
+                done += len(piece)
+                report(len(piece))
+        except KeyboardInterrupt:  # what an earlier attempt left stays
+            self._close()
+            raise
         return checksum
 
     def _record(self) -> None:
