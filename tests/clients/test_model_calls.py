@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -146,6 +148,43 @@ def test_a_transfer_goes_on_where_it_stopped(client: Client) -> None:
     source = Source()
     assert source.add_to(client).sha256 == SHA256
     assert source.opened == [n_kept]
+
+
+KILLED_CLIENT = """
+import os, signal, sys
+from pathlib import Path
+from llamad_client import Client
+
+def pieces():
+    yield bytes.fromhex(sys.argv[3])
+    part = Path(sys.argv[2])
+    while part.stat().st_size < len(sys.argv[3]) // 2:
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Client(sys.argv[1]).add_model(
+    "m", lambda offset: (0, pieces()), file_bytes=None, sha256="", source="s"
+)
+"""
+
+
+def test_a_killed_client_leaves_its_bytes_even_when_nobody_knows_the_size(
+    service: RunningService, client: Client
+) -> None:
+    half = MODEL[: len(MODEL) // 2]
+    command = [sys.executable, "-c", KILLED_CLIENT, str(service.path), str(part(service))]
+    killed = subprocess.run([*command, half.hex()], env=environment(), timeout=TIMEOUT_SECONDS)
+    assert killed.returncode == -signal.SIGKILL
+    source = Source()
+    while True:  # the service hears of the end in its own time
+        try:
+            added = source.add_to(client, file_bytes=None, sha256="")
+            break
+        except Refused as refused:
+            if refused.reason != "TRANSFER_RUNNING":
+                raise
+    assert added.sha256 == SHA256
+    assert source.opened == [len(half)]
 
 
 def test_a_source_that_cannot_go_on_begins_again(client: Client) -> None:

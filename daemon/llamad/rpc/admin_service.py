@@ -19,6 +19,10 @@ from llamad.rpc.state import ModelFacts, ServiceState
 from llamad_api.v1 import admin_pb2 as pb
 from llamad_api.v1 import admin_pb2_grpc
 
+# gRPC shows a client that vanished as the end of its messages, and cancels the call a moment later.
+# Where nobody said how long the file is, that moment tells the two apart: what came is kept.
+VANISHING_SECONDS = 0.1
+
 log = logging.getLogger(__name__)
 
 ADMIN_NAME = pb.DESCRIPTOR.services_by_name["Admin"].full_name
@@ -90,6 +94,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
                 yield pb.AddModelResponse(accepted=pb.AddModelResponse.Accepted(offset=offset))
                 async for message in requests:
                     await transfer.write(*convert_admin.chunk(message))
+                if announced.file_bytes is None:
+                    await asyncio.sleep(VANISHING_SECONDS)
                 arrived = await transfer.finish()
                 self._models.note_added(announced.name)
                 log.info(
