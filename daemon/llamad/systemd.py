@@ -9,12 +9,19 @@ import os
 
 import sdnotify
 
+SEND_SECONDS = 2.0  # the event loop sends; a manager that does not read must not stop it for good
+
 
 class Notifier:
-    """The notify socket of the service manager. Any thread may call it."""
+    """The notify socket of the service manager. Any thread may call it.
 
-    def __init__(self) -> None:
+    What the manager does not take within ``send_seconds`` is lost.
+    """
+
+    def __init__(self, send_seconds: float = SEND_SECONDS) -> None:
         self._notifier = sdnotify.SystemdNotifier()
+        if self._notifier.socket is not None:
+            self._notifier.socket.settimeout(send_seconds)
 
     def ready(self, status: str) -> None:
         """Say that the service serves."""

@@ -48,6 +48,13 @@ def test_a_status_cannot_smuggle_another_assignment_and_may_be_any_text(
     assert manager.recv(4096) == b"READY=1\nSTATUS=?"
 
 
+def test_a_manager_that_does_not_read_stops_nobody(manager: socket.socket) -> None:
+    notifier = systemd.Notifier(send_seconds=0.01)
+    for number in range(200):  # far more than the kernel keeps for a datagram socket
+        notifier.status(str(number))
+    assert manager.recv(4096) == b"STATUS=0"
+
+
 @pytest.mark.parametrize("address", [None, "", "/nonexistent/notify", "x" * 200])
 def test_a_notify_socket_that_is_unset_or_unusable_is_no_error(
     address: str | None, monkeypatch: pytest.MonkeyPatch
