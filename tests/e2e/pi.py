@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 KERNELS: Mapping[str, str] = {"cortex-a72": "neon", "cortex-a76": "dotprod"}
 MEMORY = "4G"
-MEMORY_HIGH = 0.85  # of all memory, as the unit says
+MEMORY_HIGH = 0.92  # of all memory, as the unit says
 KIB = 1024
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from llamad import __version__
 from llamad.config import DEFAULT_PATH, Config
+from llamad.models.fit import SYSTEM_BYTES
+from llamad.models.memory_plan import MIB
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "packaging" / "systemd" / "llamad.service"
@@ -29,6 +31,12 @@ def test_the_folders_of_the_unit_are_those_of_the_default_configuration() -> Non
 
 def test_a_stop_waits_longer_than_running_requests_may_take() -> None:
     assert int(_settings()["TimeoutStopSec"][0]) > 2 * Config().limits.drain_seconds
+
+
+def test_the_unit_may_hold_what_fit_promises_for_a_small_board() -> None:
+    """Of 4 GiB the kernel of a Raspberry Pi 4 counts all but 304 MiB, and MemoryHigh is a share."""
+    share = float(_settings()["MemoryHigh"][0].removesuffix("%")) / 100
+    assert share * (4096 - 304) * MIB >= 4096 * MIB - SYSTEM_BYTES
 
 
 def test_the_service_can_say_that_it_is_ready_and_alive() -> None:
