@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -141,18 +142,24 @@ class Machine:
     def _halt(self) -> None:
         if self._nspawn is None:
             return
-        self.run("systemctl", "poweroff", check=False)
         try:
+            self.run("systemctl", "poweroff", check=False, seconds=HALT_SECONDS)
             self._nspawn.wait(HALT_SECONDS)
         except subprocess.TimeoutExpired:
-            self._nspawn.kill()
-            self._nspawn.wait()
+            self._kill()
         self._nspawn = None
+
+    def _kill(self) -> None:
+        """End it without a word: with its first process go all others; nspawn's end spares them."""
+        assert self._nspawn is not None
+        if self._leader and self._nspawn.poll() is None:
+            os.kill(self._leader, signal.SIGKILL)
+        self._nspawn.kill()
+        self._nspawn.wait()
 
     def _remove(self) -> None:
         if self._nspawn is not None:
-            self._nspawn.kill()
-            self._nspawn.wait()
+            self._kill()
         if os.path.ismount(self.root):
             _call("umount", "--lazy", str(self.root))
         with contextlib.suppress(FileNotFoundError):
