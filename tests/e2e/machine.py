@@ -150,11 +150,10 @@ class Machine:
         self._nspawn = None
 
     def _kill(self) -> None:
-        """End it without a word: with its first process go all others; nspawn's end spares them."""
+        """End it at once. With its first process go all others; nspawn's end would spare them."""
         assert self._nspawn is not None
-        if self._leader and self._nspawn.poll() is None:
-            os.kill(self._leader, signal.SIGKILL)
-        self._nspawn.kill()
+        if self._nspawn.poll() is None:
+            os.kill(self._leader or self._nspawn.pid, signal.SIGKILL)
         self._nspawn.wait()
 
     def _remove(self) -> None:
