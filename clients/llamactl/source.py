@@ -3,6 +3,7 @@
 ``download.py`` has the one that is an URL.
 """
 
+import hashlib
 import os
 import re
 import stat
@@ -47,7 +48,7 @@ class Source(Protocol):
 
 
 class LocalFile:
-    """A regular file of this machine."""
+    """A regular file of this machine. sha256: empty until ``prove``."""
 
     sha256 = ""
 
@@ -78,6 +79,13 @@ class LocalFile:
         """Read from an offset on."""
         start = offset if offset <= self.file_bytes else 0
         return start, self._pieces(start)
+
+    def prove(self) -> None:
+        """Read the whole file for its sha256. Raises Failed."""
+        digest = hashlib.sha256()
+        for piece in self._pieces(0):
+            digest.update(piece)
+        self.sha256 = digest.hexdigest()
 
     def _pieces(self, start: int) -> Iterator[bytes]:
         left = self.file_bytes - start

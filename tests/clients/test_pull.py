@@ -157,10 +157,28 @@ def test_a_model_that_is_there_is_not_sent_again(
     assert done.out.startswith("model: was there already, 1.5 MB")
 
 
-def test_another_model_of_that_name_is_replaced_when_that_is_wanted(
-    service: RunningService, llamactl: Llamactl, content: bytes
+def test_a_file_of_the_same_size_is_compared_before_it_is_called_the_same(
+    service: RunningService, llamactl: Llamactl, content: bytes, tmp_path: Path
 ) -> None:
-    new = content + b"new"
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    assert llamactl.pull(str(path)).code == 0
+    again = llamactl.pull(str(path))
+    assert (again.code, again.out.startswith("model: was there already")) == (0, True)
+    other = content[:-1] + b"?"
+    path.write_bytes(other)
+    assert llamactl.pull(str(path)).code == 4
+    assert added_file(service, "model") == content
+    replaced = llamactl.pull(str(path), "--replace")
+    assert (replaced.code, replaced.out.startswith("model: added")) == (0, True)
+    assert added_file(service, "model") == other
+
+
+@pytest.mark.parametrize("longer", [False, True])
+def test_another_model_of_that_name_is_replaced_when_that_is_wanted(
+    service: RunningService, llamactl: Llamactl, content: bytes, longer: bool
+) -> None:
+    new = content + b"new" if longer else content[:-3] + b"new"
     with http_server(a_file(content)) as server:
         assert llamactl.pull(server.url()).code == 0
     with http_server(a_file(new)) as server:
@@ -388,6 +406,7 @@ def test_a_failed_download_exits_with_5_and_json_says_why(llamactl: Llamactl) ->
         (["ftp://h/m.gguf"], 4, "is no http:// or https:// URL"),
         (["file://elsewhere/m"], 4, "a file of this machine is file:///PATH"),
         (["https:///m.gguf"], 4, "is no http:// or https:// URL"),
+        (["/proc/self/status"], 4, "status: the file is empty"),
     ],
 )
 def test_a_source_that_is_none_is_refused(

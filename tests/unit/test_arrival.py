@@ -256,7 +256,6 @@ def test_the_same_file_again_is_unchanged_and_nothing_is_asked_for(
     receive(folder, announce(model), model)
     for announced in (
         announce(model),
-        announce(model, sha256=""),
         announce(model, file_bytes=None),
         announce(model, replace=True),
     ):
@@ -275,11 +274,20 @@ def test_another_file_of_the_name_is_refused_with_what_to_do(
     assert "llamactl rm m" in error.message
 
 
-def test_a_file_that_is_not_described_is_not_taken_for_the_one_that_is_there(
+def test_a_file_without_a_sha256_is_not_taken_for_the_one_that_is_there(
     folder: Path, model: bytes
 ) -> None:
     receive(folder, announce(model), model)
-    assert error_of(arrival(folder, Announced("m")).present).reason == "MODEL_EXISTS"
+    for announced in (Announced("m"), announce(model, sha256="")):
+        assert error_of(arrival(folder, announced).present).reason == "MODEL_EXISTS"
+
+
+def test_another_model_of_the_same_size_replaces(folder: Path, model: bytes) -> None:
+    receive(folder, announce(model), model)
+    other = model[:-1] + bytes([model[-1] ^ 1])
+    wanted = announce(other, sha256="", replace=True)
+    assert not receive(folder, wanted, other).unchanged
+    assert (folder / "m.gguf").read_bytes() == other
 
 
 def test_a_model_may_be_replaced_unless_it_is_loaded(

@@ -93,6 +93,9 @@ def run(arguments: argparse.Namespace) -> int:
         _tell(wanted.entry, progress)
         try:
             with contextlib.closing(_open(wanted, arguments.max_bytes, progress)) as source:
+                if source.file_bytes == 0:
+                    raise Refused("INVALID_SOURCE", f"{wanted.name}: the file is empty")
+                _prove(client, wanted, source, progress)
                 added = _add(client, wanted, source, progress, replace=arguments.replace)
         except KeyboardInterrupt:
             progress.erase()
@@ -147,6 +150,16 @@ def _open(wanted: Wanted, max_bytes: int, progress: Progress) -> Source:
     if wanted.where.lower().startswith("http:") and not wanted.sha256:
         progress.note("http:// and no --sha256: nothing proves that this is the right file")
     return Download(wanted.where, max_bytes=max_bytes, note=progress.note)
+
+
+def _prove(client: Client, wanted: Wanted, source: Source, progress: Progress) -> None:
+    """Find out the sha256 of a local file where the service may have it already."""
+    if not isinstance(source, LocalFile) or wanted.sha256:
+        return
+    size = source.file_bytes
+    if any(model.name == wanted.name and model.file_bytes == size for model in client.models()):
+        progress.note(f"comparing with the model {wanted.name} that is there")
+        source.prove()
 
 
 def _add(

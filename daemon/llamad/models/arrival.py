@@ -71,17 +71,19 @@ class Arrival:
     # ---- beginning -------------------------------------------------------------------------------
 
     def present(self) -> Arrived | None:
-        """Return the model of this name when it is the announced one; None when there is none.
+        """Return the model of this name when its sha256 is the announced one; None when none is.
 
-        Raises MODEL_EXISTS or MODEL_IN_USE for another one that may not be replaced.
+        A size proves nothing: quantized alike, all models of a family have the same. Raises
+        MODEL_EXISTS or MODEL_IN_USE for one that may not be replaced.
         """
         file = self._registry.find(self._announced.name)
         if file is None:
             self._check_place()
             return None
-        if self._announced.file_bytes in (None, file.file_bytes) and self._identifies():
+        announced = self._announced
+        if announced.sha256 and announced.file_bytes in (None, file.file_bytes):
             sha256 = self._sha256_of(file.path)
-            if self._announced.sha256 in ("", sha256):
+            if announced.sha256 == sha256:
                 return Arrived(file, sha256, unchanged=True)
         self._check_place()
         return None
@@ -199,10 +201,6 @@ class Arrival:
 
     # ---- rules -----------------------------------------------------------------------------------
 
-    def _identifies(self) -> bool:
-        """Whether the announcement says enough to recognize the file by."""
-        return self._announced.file_bytes is not None or bool(self._announced.sha256)
-
     def _take(self, data: bytes) -> None:
         """Hash bytes that are, or will be, in the part; refuse the wrong first ones."""
         if len(self._head) < len(MAGIC):
@@ -226,8 +224,9 @@ class Arrival:
             raise LlamadError(
                 ErrorKind.STATE,
                 "MODEL_EXISTS",
-                f"another model {name} is there already: add this one with --replace or under"
-                f' another --name, or delete the old one with "llamactl rm {name}"',
+                f"a model {name} is there already, and no sha256 shows that this is the same: add"
+                f" this one with --replace or under another --name, or delete the old one with"
+                f' "llamactl rm {name}"',
             )
         if self._in_use(name):
             raise LlamadError(
