@@ -1,8 +1,9 @@
 """How far a transfer is: one line on a terminal, a line for every tenth in a log, JSON lines.
 
-The line on a terminal and notes go to stderr; JSON goes to stdout.
+The line on a terminal and notes go to stderr, progress as JSON goes to stdout.
 """
 
+import json
 import shutil
 import sys
 import time
@@ -41,9 +42,11 @@ class Progress:
             self._count(len(piece))
 
     def note(self, text: str) -> None:
-        """Say something besides."""
+        """Say something besides, where errors are said and in their form."""
         self.erase()
-        print(f"llamactl: {text}", file=sys.stderr, flush=True)
+        note = {"type": "note", "message": text}
+        line = json.dumps(note) if self._as_json else f"llamactl: {text}"
+        print(line, file=sys.stderr, flush=True)
 
     def erase(self) -> None:
         """Remove the line from the terminal."""

@@ -118,7 +118,7 @@ def test_json_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> Non
         {"type": "progress", "bytes": 2_000_000, "file_bytes": 2_000_000},
     ]
     progress.note("said")
-    assert capsys.readouterr().err == "llamactl: said\n"
+    assert json.loads(capsys.readouterr().err) == {"type": "note", "message": "said"}
 
 
 def test_a_transfer_that_begins_again_counts_from_there() -> None:
