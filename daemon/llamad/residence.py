@@ -127,6 +127,8 @@ class Residence:
     async def unload(self) -> None:
         """Free the memory of the model, until the next ``use`` or start. Raises BUSY_LOADING."""
         self._check_free()
+        if self._state.phase is Phase.NO_MODEL:  # its detail says what to do, and is still true
+            return
         await self._place(_Order(None))
 
     def in_use(self, name: str) -> bool:

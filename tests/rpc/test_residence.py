@@ -289,6 +289,13 @@ async def test_unloading_frees_the_model_and_says_how_to_load_one(life: ManyMode
 
 
 @switching
+async def test_unloading_without_a_model_leaves_the_advice_as_it_is(life: ManyModels) -> None:
+    async with life.serving() as (stub, admin):
+        await unload(admin)
+        assert (await status_of(stub)).detail == residence.NO_MODEL_YET
+
+
+@switching
 async def test_a_model_in_use_is_not_removed_and_one_that_is_not_is(life: ManyModels) -> None:
     life.put("one", "two", selected="one")
     async with life.serving() as (_, admin):
