@@ -58,7 +58,7 @@ async def test_jobs_are_listed_shown_and_watched_to_their_end() -> None:
         await stub.CancelJob(pb.CancelJobRequest(id=job_id))
         states = [message.job.state async for message in watch]
         assert states[-1] == pb.JOB_STATE_CANCELLED
-        assert (await stub.ListJobs(pb.ListJobsRequest())).jobs == []
+        assert not (await stub.ListJobs(pb.ListJobsRequest())).jobs
         [ended] = (await stub.ListJobs(pb.ListJobsRequest(include_ended=True))).jobs
         assert ended.finish_reason == pb.FINISH_REASON_CANCELLED
         again = await stub.CancelJob(pb.CancelJobRequest(id=job_id))
@@ -153,7 +153,7 @@ async def test_every_phase_answers_status_and_says_why_it_cannot_generate(
 @asynchronous
 async def test_without_a_model_there_are_no_jobs() -> None:
     async with serving(loaded=False) as service, service.stub() as stub:
-        assert (await stub.ListJobs(pb.ListJobsRequest(include_ended=True))).jobs == []
+        assert not (await stub.ListJobs(pb.ListJobsRequest(include_ended=True))).jobs
         code, _, metadata = await error_of_call(stub.GetJob(pb.GetJobRequest(id="j1")))
     assert (code, metadata["llamad-reason"]) == (grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND")
 
