@@ -4,6 +4,7 @@ Owns the search for the socket and the diagnosis of a connection that failed. It
 find out why a call could not.
 """
 
+import contextlib
 import grp
 import os
 import socket
@@ -40,6 +41,14 @@ def diagnose(path: Path, otherwise: str) -> ServiceUnreachable:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1.0)
             probe.connect(os.fspath(path))
+            with contextlib.suppress(TimeoutError):  # a service speaks first, or hangs up
+                if not probe.recv(1):
+                    raise ConnectionResetError
+    except ConnectionResetError:
+        return ServiceUnreachable(
+            "TOO_MANY_CONNECTIONS",
+            f"llamad accepts no more connections on {path}: too many are open, try again later",
+        )
     except FileNotFoundError:
         return NotRunning(
             "NOT_RUNNING",

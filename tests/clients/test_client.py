@@ -14,6 +14,7 @@ import llamad_client
 from clients.running import RunningService, running_service
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.job import JobState
+from llamad.rpc import front
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client import (
     AsyncClient,
@@ -230,6 +231,16 @@ def test_no_socket_and_a_dead_socket_mean_not_running(tmp_path: Path) -> None:
         dead.bind(str(tmp_path / "s"))
     with Client(tmp_path / "s") as client, pytest.raises(NotRunning, match="nobody listens"):
         client.generate("p").text()
+
+
+def test_a_service_that_hangs_up_at_once_has_too_many_connections(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "MAX_CONNECTIONS", 0)
+    with Client(service.path) as client, pytest.raises(ServiceUnreachable) as caught:
+        client.status()
+    assert caught.value.reason == "TOO_MANY_CONNECTIONS"
+    assert str(service.path) in caught.value.message
 
 
 def test_no_permission_names_the_group_to_join(

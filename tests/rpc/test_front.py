@@ -208,6 +208,25 @@ async def test_connections_beyond_the_limit_are_closed_and_the_log_says_so_once(
             service.close()
 
 
+@asynchronous
+async def test_a_user_with_too_many_connections_keeps_no_other_user_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(front, "CONNECTIONS_OF_A_USER", 2)
+    who = [USER]
+    async with stage(lambda connection: who[0]) as s:
+        ends = [await s.joined() for _ in range(2)]
+        refused = await s.connect()
+        assert await s.read(refused) == b""
+        assert any("too many connections of user 1000" in message for message in caplog.messages)
+        who[0] = Caller(uid=1001, is_admin=False)
+        ends.append(await s.joined())
+        who[0] = ADMIN
+        ends.extend([await s.joined() for _ in range(3)])
+        for end in (refused, *(end for pair in ends for end in pair)):
+            end.close()
+
+
 class Exhausted(socket.socket):
     """A listener of a process that has no descriptor left when it accepts first."""
 

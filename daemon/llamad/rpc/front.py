@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 256  # three descriptors each, of the 1024 that a service has by default
 RESERVED_CONNECTIONS = 8  # of these, for administrators only
+CONNECTIONS_OF_A_USER = 128  # who is no administrator: nobody keeps all others out
 READ_BYTES = 64 << 10  # most of one direction that is held while its reader is slow
 ACCEPT_PAUSE_SECONDS = 1.0  # while the process is out of descriptors
 
@@ -99,14 +100,21 @@ class Front:
     def _admit(self, client: socket.socket) -> None:
         """Join a connection to gRPC. Raises OSError when it cannot be had."""
         caller = self._identify(client)
-        reserved = 0 if caller.is_admin else RESERVED_CONNECTIONS
-        if len(self._splices) >= MAX_CONNECTIONS - reserved:
-            raise OSError(errno.EUSERS, "too many connections")
+        self._check_limits(caller)
         name = "llamad-" + secrets.token_hex(16)
         service = self._connected(name)
         peer = "unix-abstract:" + name
         self._splices[peer] = _Splice(caller, client, service, lambda: self._ended(peer))
         self._idle.clear()
+
+    def _check_limits(self, caller: Caller) -> None:
+        """Raise OSError when there are too many connections, in all or of this user."""
+        reserved = 0 if caller.is_admin else RESERVED_CONNECTIONS
+        if len(self._splices) >= MAX_CONNECTIONS - reserved:
+            raise OSError(errno.EUSERS, "too many connections")
+        of_user = sum(splice.caller.uid == caller.uid for splice in self._splices.values())
+        if not caller.is_admin and of_user >= CONNECTIONS_OF_A_USER:
+            raise OSError(errno.EUSERS, f"too many connections of user {caller.uid}")
 
     def _connected(self, name: str) -> socket.socket:
         """Return a connection to gRPC under this name; it is there at once, or not at all."""
