@@ -132,15 +132,31 @@ def test_the_context_follows_from_the_generation(
     assert metadata["llama.context_length"] == context
 
 
+@pytest.mark.parametrize("type_name", ["Q4_0", "F16", "F32"])
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("layers.1.feed_forward.w1.weight", "blk.1.ffn_gate.weight"),
+        ("layers.0.ffn_norm.weight", "blk.0.ffn_norm.weight"),
+    ],
+)
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
 def test_a_weight_that_is_no_number_is_named(
-    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    tmp_path: Path,
+    out: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    type_name: str,
+    name: str,
+    theirs: str,
+    value: float,
 ) -> None:
-    name = "layers.1.feed_forward.w1.weight"
     broken = WEIGHTS[name].copy()
-    broken[7, 3] = math.nan
+    broken.flat[-1] = value
     monkeypatch.setitem(WEIGHTS, name, broken)
-    message = refused(capsys, write(tmp_path), out, "Q4_0")
-    assert "blk.1.ffn_gate.weight" in message
+    for source_type in ("F16", "F32"):
+        folder = write(tmp_path, type_name=source_type)
+        assert theirs in refused(capsys, folder, out, type_name)
 
 
 # ---- what is missing or does not belong together -----------------------------------------------

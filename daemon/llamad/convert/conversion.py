@@ -24,7 +24,14 @@ from llamad.engine.bindings import EngineError, requantize, row_bytes
 from llamad.engine.gguf_value import Scalar, ValueType
 from llamad.errors import ErrorKind, LlamadError
 from llamad.models.gguf_writer import GgufWriter
-from llamad.models.quant_mix import MIXES, Mix, MixedModel, is_quantizable, tensor_type
+from llamad.models.quant_mix import (
+    MIXES,
+    PLAIN_TYPES,
+    Mix,
+    MixedModel,
+    is_quantizable,
+    tensor_type,
+)
 from llamad.text import tokenizer_from_metadata
 
 PIECE_WEIGHTS = 1 << 21  # of one reading: 4 MB of f16
@@ -198,11 +205,11 @@ def _write_tensor(
     for start in range(0, tensor.n_rows, rows_a_piece):
         stop = min(start + rows_a_piece, tensor.n_rows)
         rows = np.ascontiguousarray(tensor.read_rows(start, stop)).data.cast("B")
-        if tensor.type_name == type_name:
+        if tensor.type_name == type_name and type_name not in PLAIN_TYPES:
             writer.write(rows)
         else:
             target = bytearray((stop - start) * target_bytes)
-            try:
+            try:  # floats of the same type stay as they are, unless they are no numbers
                 requantize(
                     tensor.type_name, rows, type_name, target, tensor.n_cols, n_threads=n_threads
                 )

@@ -201,7 +201,8 @@ def _write(
     """Write every tensor's data; return the bytes of input a second."""
     with Progress(sum(plan.source.n_bytes for plan in plans)) as progress:
         for plan in plans:
-            copied = plan.type_name == plan.source.type_name
+            same = plan.type_name == plan.source.type_name
+            copied = same and plan.type_name not in PLAIN_TYPES  # floats are checked on the way
             for first_row, rows in _read(fd, source, plan):
                 out = rows if copied else _convert(source, plan, first_row, rows, n_threads)
                 writer.write(out)
