@@ -90,7 +90,8 @@ class PiMachine:
     ) -> Result:
         """Run a command inside to its end; with ``check``, another exit code than 0 is a failure.
 
-        Standard output and standard error come together. Raises TimeoutError.
+        Standard output and standard error come together. No word of the command may have a line
+        break. Raises TimeoutError.
         """
         assert self._port is not None
         inside = ["env", "-i", *ENVIRONMENT]
