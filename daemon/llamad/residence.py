@@ -193,6 +193,7 @@ class Residence:
 
     async def _place(self, order: _Order) -> ModelFacts | None:
         self._order = order
+        self._held |= _places(order.file)
         order.answer.add_done_callback(lambda answer: answer.exception())  # heard or not
         self._change.set()
         return await asyncio.shield(order.answer)
@@ -263,9 +264,20 @@ class Residence:
             message = f"{file.name} is loaded, but will not be at the next start: {error.message}"
             raise LlamadError(error.kind, error.reason, message) from error
 
+    def _remember_only(self, file: ModelFile) -> None:
+        """Where nobody chose a model, let the next start load this one, even beside others.
+
+        Blocking.
+        """
+        if self._registry.selected():
+            return
+        try:
+            self._remember(file)
+        except LlamadError as error:
+            log.warning(fields("model not remembered", model=file.name, message=error.message))
+
     def _hold(self, *files: ModelFile | None) -> None:
-        paths = [file.path for file in files if file is not None]
-        self._held = frozenset([*map(place, paths), *(path.resolve() for path in paths)])
+        self._held = frozenset().union(*map(_places, files))
 
     # ---- loading ---------------------------------------------------------------------------------
 
@@ -273,7 +285,7 @@ class Residence:
         """Load the model of this start; None when there is none to serve."""
         self._loading("loading the model")
         try:
-            return await self._load(None)
+            model = await self._load(None)
         except LlamadError as error:
             if self._stopping:
                 return None
@@ -281,6 +293,8 @@ class Residence:
                 raise
             self._without_model(error)
             return None
+        await asyncio.to_thread(self._remember_only, _file(model))
+        return model
 
     async def _load(self, file: ModelFile | None) -> LoadedModel:
         """Load a file, or the model of this start, in a thread. Raises its LlamadError."""
@@ -393,6 +407,11 @@ class Residence:
         """Live on without the model, and say so."""
         self._failed(error)
         self._set_serving(False)
+
+
+def _places(file: ModelFile | None) -> frozenset[Path]:
+    """Return where a file lies, and where what it links to does."""
+    return frozenset() if file is None else frozenset({place(file.path), file.path.resolve()})
 
 
 def _file(model: LoadedModel) -> ModelFile:

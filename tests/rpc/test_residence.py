@@ -244,6 +244,25 @@ async def test_a_second_change_meanwhile_is_refused(life: ManyModels) -> None:
 
 
 @switching
+async def test_what_is_about_to_be_loaded_is_not_removed_while_requests_end(
+    life: ManyModels,
+) -> None:
+    life.put("one", "two", selected="one")
+    async with life.serving() as (stub, admin):
+        entered, go_on = life.hold_step()
+        answer = generate(stub)
+        await asyncio.to_thread(entered.wait)
+        switch = use(admin, "two")
+        await life.heard("STATUS=running requests end before two is loaded")
+        removal = admin.RemoveModel(admin_pb2.RemoveModelRequest(name="two"))
+        assert await reason_of(removal) == "MODEL_IN_USE"
+        go_on.set()
+        assert await text_of(answer) == "An answer."
+        await switch
+        assert (await status_of(stub)).model.name == "two"
+
+
+@switching
 async def test_a_change_is_refused_while_the_service_starts(life: ManyModels) -> None:
     life.put("one")
     life.held["one"] = threading.Event()
@@ -313,19 +332,6 @@ async def test_a_model_in_use_is_not_removed_and_one_that_is_not_is(life: ManyMo
         await admin.RemoveModel(admin_pb2.RemoveModelRequest(name="one"))
     assert list(life.models.glob("*.gguf")) == []
     assert life.selected == ""
-
-
-@switching
-async def test_several_models_and_no_choice_is_no_failure_but_a_question(
-    life: ManyModels,
-) -> None:
-    life.put("one", "two")
-    async with life.serving() as (stub, admin):
-        status = await status_of(stub)
-        assert status.state == Status.STATE_NO_MODEL
-        assert '"llamactl use NAME" loads one: one, two' in status.detail
-        await use(admin, "two")
-        assert await text_of(generate(stub)) == "An answer."
 
 
 @switching
