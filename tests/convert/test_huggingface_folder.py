@@ -296,8 +296,13 @@ def test_what_else_lies_in_a_folder_is_left_alone(
         ({"vocab_size": 310}, "300 tokens"),
         ({"num_attention_heads": 3}, "3 heads"),
         ({"head_dim": 15}, "pairs"),
-        ({"max_position_embeddings": 1 << 40}, "context_length"),
-        ({"rope_theta": 1e300}, "freq_base"),
+        ({"max_position_embeddings": 1 << 40}, "max_position_embeddings"),
+        ({"rope_theta": 1e300}, "rope_theta"),
+        ({"rope_theta": math.inf}, "rope_theta"),
+        ({"rms_norm_eps": 10**400}, "rms_norm_eps"),
+        ({"rms_norm_eps": 1e-300}, "rms_norm_eps"),
+        ({"rope_scaling": {"type": "linear", "factor": math.inf}}, "rope_scaling.factor"),
+        ({"rope_scaling": YARN | {"original_max_position_embeddings": math.inf}}, "original_max"),
         ({"_name_or_path": "\ud800"}, "general.name"),
     ],
 )
@@ -345,6 +350,12 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (pack({"a": ENTRY | {"dtype": "F64"}}, b"12345678"), "a is F64"),
         (pack({"a": ENTRY | {"dtype": "I8"}}, b"12345678"), "a is I8"),
         (pack({"a": 3}, b""), "data_offsets"),
+        (pack({"a": ENTRY | {"dtype": ["F32"]}}, b"12345678"), "a is ['F32']"),
+        (pack({"a": [[]] * 1_000_000}, b""), "more than 2000000 values"),
+        ((1 << 25).to_bytes(8, "little") + bytes(1 << 25), "header of 33554432 bytes"),
+        (pack({"model.layers.01.mlp.up_proj.weight": ENTRY}, b"12345678"), "layers.01"),
+        (pack({"model.layers.1" + 5000 * "0" + ".mlp.up_proj.weight": ENTRY}, b"12345678"), "none"),
+        (pack({"model.layers.\u0661.mlp.up_proj.weight": ENTRY}, b"12345678"), "none of"),
     ],
 )
 def test_a_broken_safetensors_file_is_refused(
@@ -358,7 +369,7 @@ def test_a_broken_safetensors_file_is_refused(
     folder = write(tmp_path, tiny_model_path)
     (folder / "model.safetensors").write_bytes(content)
     message = refused(capsys, folder, out)
-    assert "model.safetensors" in message
+    assert str(folder) in message
     assert word in message
 
 

@@ -229,7 +229,12 @@ def test_a_shard_with_other_layers_is_refused(
         ({"norm_eps": "small"}, "norm_eps"),
         ({"vocab_size": 32000}, "32000"),
         ({"n_kv_heads": 3}, "4 heads"),
-        ({"norm_eps": 1e300}, "epsilon"),
+        ({"norm_eps": 1e300}, "norm_eps"),
+        ({"norm_eps": math.inf}, "norm_eps"),
+        ({"norm_eps": 1e-300}, "norm_eps"),
+        ({"rope_theta": 10**400}, "rope_theta"),
+        ({"rope_theta": math.nan}, "rope_theta"),
+        ({"dim": 10**400}, "dim is 1000"),
     ],
 )
 def test_parameters_that_do_not_fit_are_named(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llamad.convert.source import corrupt, read_json
+from llamad.convert.json_file import read_json
+from llamad.convert.source import corrupt
 from llamad.text.vocabulary import TokenType
 
 _ROLES = ("bos_token", "eos_token", "pad_token")

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from llamad.convert.huggingface_rope import HuggingFaceRope
 from llamad.convert.hyperparameters import Hyperparameters
-from llamad.convert.source import SourceTensor, corrupt, read_json, unsupported, vector
+from llamad.convert.json_file import positive_count, positive_float, read_json
+from llamad.convert.source import (
+    SourceTensor,
+    corrupt,
+    unsupported,
+    vector,
+)
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 
@@ -110,13 +116,7 @@ class HuggingFaceConfig:
 
     def _count(self, key: str, default: int | None = None) -> int:
         value = self.values.get(key)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-            raise corrupt(self.path, f"{key} is {value!r}, must be a positive integer")
-        return value
+        return positive_count(self.path, key, default if value is None else value)
 
     def _number(self, key: str, default: float) -> float:
-        value = self.values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise corrupt(self.path, f"{key} is {value!r}, must be a positive number")
-        return float(value)
+        return positive_float(self.path, key, self.values.get(key, default))

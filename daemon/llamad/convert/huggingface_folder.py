@@ -23,8 +23,8 @@ from llamad.convert.source import (
     unsupported,
 )
 
-_IGNORED = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
-_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
+_IGNORED = re.compile(r"model\.(layers\.[0-9]+\.self_attn\.)?rotary_emb\.inv_freq")
+_LAYER = re.compile(r"model\.layers\.(0|[1-9][0-9]{0,4})\.(.+)\.(weight|bias)")
 
 _OUTER = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -51,7 +51,7 @@ def gguf_name(name: str) -> str:
     match = _LAYER.fullmatch(name)
     if match is None:
         return _OUTER[name]
-    return f"blk.{int(match[1])}.{_INNER[match[2]]}.{match[3]}"
+    return f"blk.{match[1]}.{_INNER[match[2]]}.{match[3]}"
 
 
 def open_huggingface_folder(folder: Path) -> Checkpoint:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llamad.convert.json_file import positive_float
 from llamad.convert.llama3_rope import Llama3Scaling
 from llamad.convert.source import Metadata, corrupt, unsupported
 
@@ -30,9 +31,9 @@ class HuggingFaceRope:
         self._scaling = scaling
         self._n_positions = n_positions
         theta = scaling.get("rope_theta", config.get("rope_theta", 10000.0))
-        if isinstance(theta, bool) or not isinstance(theta, int | float) or not theta > 1:
+        self.theta = positive_float(path, "rope_theta", theta)
+        if not self.theta > 1:
             raise corrupt(path, f"rope_theta is {theta!r}, must be a number above 1")
-        self.theta = float(theta)
         for place in (config, scaling):
             if place.get("partial_rotary_factor") not in (None, 1):
                 raise unsupported(
@@ -114,7 +115,4 @@ class HuggingFaceRope:
 
     def _number(self, key: str, default: float | None = None) -> float:
         value = self._scaling.get(key)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise corrupt(self.path, f"rope_scaling.{key} is {value!r}, must be a positive number")
-        return float(value)
+        return positive_float(self.path, f"rope_scaling.{key}", default if value is None else value)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from llamad.convert.json_file import read_json
 from llamad.convert.pth_file import PthFile
 from llamad.convert.safetensors_file import open_safetensors
-from llamad.convert.source import SourceTensor, corrupt, read_json
+from llamad.convert.source import SourceTensor, corrupt
 
 Tensors = dict[str, SourceTensor]
 Opener = Callable[[Path, ExitStack], Tensors]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llamad.convert.hyperparameters import Hyperparameters
+from llamad.convert.json_file import positive_count, positive_float, read_json
 from llamad.convert.llama3_rope import Llama3Scaling
 from llamad.convert.pth_file import PthFile
 from llamad.convert.sentencepiece_file import is_sentencepiece, read_vocabulary
@@ -22,7 +23,6 @@ from llamad.convert.source import (
     corrupt,
     join_columns,
     join_rows,
-    read_json,
     unsupported,
     vector,
 )
@@ -30,9 +30,9 @@ from llamad.convert.tiktoken_file import read_tiktoken
 from llamad.text.vocabulary import PREFIX
 
 _SHARD = re.compile(r"consolidated\.(\d\d)\.pth")
-_IGNORED = re.compile(r"rope\.freqs|layers\.\d+\.attention\.inner_attention\.rope\.freqs")
+_IGNORED = re.compile(r"rope\.freqs|layers\.[0-9]+\.attention\.inner_attention\.rope\.freqs")
 _LLAMA_3_2_DIMS = (2048, 3072)  # of the 1B and the 3B
-_LAYER = re.compile(r"layers\.(\d+)\.(.+)")
+_LAYER = re.compile(r"layers\.(0|[1-9][0-9]{0,4})\.(.+)")
 
 # name: (GGUF name, dimension along which shards are joined; None: every shard has a copy)
 _OUTER: Mapping[str, tuple[str, int | None]] = {
@@ -64,7 +64,7 @@ def gguf_name(name: str) -> tuple[str, int | None] | None:
     if match is None:
         return _OUTER[name]
     inner, dimension = _INNER[match[2]]
-    return f"blk.{int(match[1])}.{inner}", dimension
+    return f"blk.{match[1]}.{inner}", dimension
 
 
 def join_parts(name: str, parts: Sequence[SourceTensor], dimension: int | None) -> SourceTensor:
@@ -94,7 +94,7 @@ def open_llama_folder(folder: Path) -> Checkpoint:
         for path in _shard_paths(folder):
             shards.append(PthFile(path))
             files.callback(shards[-1].close)
-        dim = _number(params_path, params, "dim", int)
+        dim = positive_count(params_path, "dim", params.get("dim"))
         _check_shard_count(folder, shards, dim)
         tensors = _join(shards, dim)
         vocabulary = _vocabulary(folder, params)
@@ -163,28 +163,16 @@ def _join(shards: Sequence[PthFile], dim: int) -> list[SourceTensor]:
     return result
 
 
-def _number(
-    path: Path,
-    params: Mapping[str, Any],
-    key: str,
-    kind: type[int] | type[float],
-    default: float | None = None,
-) -> Any:
-    value: Any = params.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, kind | int) or not value > 0:
-        raise corrupt(path, f"{key} is {value!r}, must be a positive {kind.__name__}")
-    return kind(value)
-
-
 def _hyperparameters(
     path: Path, params: Mapping[str, Any], tensors: Mapping[str, SourceTensor]
 ) -> Hyperparameters:
     """Return the numbers of params.json, those that it leaves open from the tensors' shapes."""
-    dim, n_heads = _number(path, params, "dim", int), _number(path, params, "n_heads", int)
+    dim = positive_count(path, "dim", params.get("dim"))
+    n_heads = positive_count(path, "n_heads", params.get("n_heads"))
     if dim % n_heads:
         raise corrupt(path, f"dim {dim} is no multiple of n_heads {n_heads}")
-    norm_eps = _number(path, params, "norm_eps", float)
-    theta = _number(path, params, "rope_theta", float, 10000.0)
+    norm_eps = positive_float(path, "norm_eps", params.get("norm_eps"))
+    theta = positive_float(path, "rope_theta", params.get("rope_theta", 10000.0))
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     missing = {"token_embd.weight", "blk.0.ffn_gate.weight"} - shapes.keys()
     if missing:
@@ -192,11 +180,11 @@ def _hyperparameters(
     return Hyperparameters(
         architecture="llama",
         name=path.parent.resolve().name,
-        n_layers=_number(path, params, "n_layers", int),
+        n_layers=positive_count(path, "n_layers", params.get("n_layers")),
         dim=dim,
         hidden_dim=shapes["blk.0.ffn_gate.weight"][0],
         n_heads=n_heads,
-        n_kv_heads=_number(path, params, "n_kv_heads", int, n_heads),
+        n_kv_heads=positive_count(path, "n_kv_heads", params.get("n_kv_heads", n_heads)),
         head_dim=dim // n_heads,
         vocab_size=shapes["token_embd.weight"][0],
         n_ctx_train=_context(params, dim, norm_eps, theta),

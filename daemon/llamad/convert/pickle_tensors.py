@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from llamad.convert.source import corrupt, unsupported
+from llamad.convert.source import MAX_QUOTED, corrupt, unsupported
 from llamad.errors import LlamadError
 
 MAX_PICKLE_BYTES = 1 << 20  # LLaMA-65B's has 200 KB; a hostile one makes objects of each byte
-MAX_QUOTED = 80  # characters of a name in a message
 
 
 @dataclass(frozen=True, slots=True)

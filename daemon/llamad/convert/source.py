@@ -4,12 +4,11 @@ Rows travel as bytes in the layout of a GGML type, so that joining and permuting
 nothing of number formats. A reader builds ``SourceTensor``s; none of them holds weights.
 """
 
-import json
 import math
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +21,7 @@ from llamad.errors import ErrorKind, LlamadError
 Rows = NDArray[np.uint8]
 """(n_rows, row_bytes)"""
 
-MAX_JSON_BYTES = 64 << 20  # a tokenizer.json of 262,144 tokens has 33 MB
+MAX_QUOTED = 80  # characters of a value in a message
 
 Metadata = dict[str, Any]
 """GGUF metadata: bool, int, float, str, or a list of one of them."""
@@ -168,18 +167,3 @@ def vector(name: str, values: Sequence[float]) -> SourceTensor:
     """Return a float32 vector that stands in no file."""
     row = np.asarray(values, np.float32).reshape(1, -1).view(np.uint8)
     return SourceTensor(name, (len(values),), "F32", lambda start, stop: row[start:stop])
-
-
-def read_json(path: Path) -> Mapping[str, Any]:
-    """Return the object of a JSON file; raises LlamadError that names the path and the fault."""
-    with closing(SourceFile(path)) as file:
-        if file.n_bytes > MAX_JSON_BYTES:
-            raise corrupt(path, f"is larger than {MAX_JSON_BYTES >> 20} MiB")
-        text = file.read(0, file.n_bytes)
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise corrupt(path, f"is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise corrupt(path, f"holds a {type(value).__name__}, not an object")
-    return value
