@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.logs import fields
+from llamad.rpc.call_limits import CallLimits
 from llamad.rpc.caller import Caller
 from llamad.rpc.rights import check_method
 from llamad.rpc.status import failure
@@ -51,6 +52,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         """Ask ``caller_of`` who is at the other end, by the peer that gRPC tells."""
         self._caller_of = caller_of
         self._admin_group = admin_group
+        self._limits = CallLimits()
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Handler | None]], details: Any
@@ -73,8 +75,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         async def call(received: Any, context: Context) -> Any:
             request_id.set(secrets.token_hex(8))
             try:
-                self._admit(method, context)
-                return await behave(parse(received), context)
+                with self._limits.running(self._admit(method, context)):
+                    return await behave(parse(received), context)
             except Exception as error:
                 await _end(error, method, context)
 
@@ -86,18 +88,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         async def call(received: Any, context: Context) -> None:
             request_id.set(secrets.token_hex(8))
             try:
-                self._admit(method, context)
-                messages: AsyncIterator[Any] = behave(parse(received), context)
-                async with aclosing(messages):  # type: ignore[type-var]
-                    async for message in messages:
-                        await context.write(message)
+                with self._limits.running(self._admit(method, context)):
+                    messages: AsyncIterator[Any] = behave(parse(received), context)
+                    async with aclosing(messages):  # type: ignore[type-var]
+                        async for message in messages:
+                            await context.write(message)
             except Exception as error:
                 await _end(error, method, context)
 
         return call
 
-    def _admit(self, method: str, context: Context) -> None:
-        """Set who calls. Raises NOT_ADMIN, or UNKNOWN_CALLER for a connection that is not ours."""
+    def _admit(self, method: str, context: Context) -> Caller:
+        """Set and return who calls.
+
+        Raises NOT_ADMIN, or UNKNOWN_CALLER for a connection that is not ours.
+        """
         known = self._caller_of(context.peer())
         if known is None:
             raise LlamadError(
@@ -105,6 +110,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             )
         caller.set(known)
         check_method(method, known, self._admin_group)
+        return known
 
 
 def _behavior(handler: Handler) -> Any:
