@@ -188,6 +188,14 @@ def test_a_listed_file_that_is_missing_is_named(
     assert "consolidated.01.pth is missing" in refused(capsys, folder, out)
 
 
+def test_a_checklist_of_any_size_is_refused(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path)
+    (folder / "checklist.chk").write_bytes(bytes((64 << 10) + 1))
+    assert "checklist.chk: is larger than 65536 bytes" in refused(capsys, folder, out)
+
+
 @pytest.mark.parametrize("missing", [0, 1, 3])
 def test_a_missing_shard_is_named(
     tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], missing: int
@@ -256,7 +264,12 @@ def test_a_tokenizer_of_another_size_is_refused(
 
 @pytest.mark.parametrize(
     ("content", "word"),
-    [(b"IQ== 0\nIg== 1\n", "byte 0x00"), (TOKENIZER[:-20], "broken"), (b"", "sentencepiece")],
+    [
+        (b"IQ== 0\nIg== 1\n", "byte 0x00"),
+        (TOKENIZER[:-20], "broken"),
+        (b"", "sentencepiece"),
+        (b"\x0a\x00" * (5 << 20), "larger than 8388608 bytes"),
+    ],
 )
 def test_a_tokenizer_that_is_none_is_refused(
     tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], content: bytes, word: str
@@ -266,6 +279,16 @@ def test_a_tokenizer_that_is_none_is_refused(
     message = refused(capsys, folder, out)
     assert "tokenizer.model" in message
     assert word in message
+
+
+def test_two_tokens_of_one_text_are_refused(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path)
+    pieces = list(zip(*vocabulary(VOCAB), strict=True))
+    pieces[290] = (pieces[270][0], *pieces[290][1:])
+    (folder / "tokenizer.model").write_bytes(sentencepiece_model(pieces))
+    assert "tokens 270 and 290 of the vocabulary are both" in refused(capsys, folder, out)
 
 
 @pytest.mark.parametrize("name", ["params.json", "tokenizer.model", "consolidated.00.pth"])

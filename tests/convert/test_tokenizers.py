@@ -273,6 +273,12 @@ def test_a_tokenizer_that_cannot_be_used_is_refused_by_name(tmp_path: Path, word
     assert word.replace("\\\\\\\\", "\\\\") in message
 
 
+def test_a_chat_template_of_any_size_is_refused(tmp_path: Path) -> None:
+    folder = write_tokenizer(tmp_path, {"tokenizer.json": tokenizer_json(PRE_TOKENIZERS["qwen2"])})
+    (folder / "chat_template.jinja").write_bytes(bytes((1 << 20) + 1))
+    assert "chat_template.jinja: is larger than 1048576 bytes" in failure(folder, N_BPE)
+
+
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     assert "neither tokenizer.model nor tokenizer.json" in failure(tmp_path, 10)
 

@@ -3,12 +3,14 @@
 import hashlib
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
-from llamad.convert.source import corrupt
+from llamad.convert.source import SourceFile, corrupt
 
 _LINE = re.compile(r"([0-9a-fA-F]{32}) [ *]?(\S.*)")
 _PIECE_BYTES = 4 << 20
+_MAX_BYTES = 64 << 10  # LLaMA-65B's has 500
 
 
 def verify(checklist: Path, progress: Callable[[str, int], None]) -> None:
@@ -16,7 +18,11 @@ def verify(checklist: Path, progress: Callable[[str, int], None]) -> None:
 
     Raises LlamadError CHECKPOINT_CORRUPT for a file that is missing or differs, by its name.
     """
-    for line in checklist.read_text("ascii", "replace").splitlines():
+    with closing(SourceFile(checklist)) as file:
+        if file.n_bytes > _MAX_BYTES:
+            raise corrupt(checklist, f"is larger than {_MAX_BYTES} bytes")
+        text = file.read(0, file.n_bytes).decode("ascii", "replace")
+    for line in text.splitlines():
         match = _LINE.fullmatch(line.strip())
         if match is None:
             raise corrupt(checklist, f"line {line[:80]!r} is no MD5 and a file name")

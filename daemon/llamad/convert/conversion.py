@@ -19,7 +19,7 @@ from llamad import __version__
 from llamad.convert.huggingface_folder import open_huggingface_folder
 from llamad.convert.legacy_file import is_legacy, open_legacy_file
 from llamad.convert.llama_folder import open_llama_folder, tokenizer_places
-from llamad.convert.source import Checkpoint, SourceTensor, corrupt, unsupported
+from llamad.convert.source import MAX_QUOTED, Checkpoint, SourceTensor, corrupt, unsupported
 from llamad.engine.bindings import EngineError, requantize, row_bytes
 from llamad.engine.gguf_value import Scalar, ValueType
 from llamad.errors import ErrorKind, LlamadError
@@ -33,6 +33,7 @@ from llamad.models.quant_mix import (
     tensor_type,
 )
 from llamad.text import tokenizer_from_metadata
+from llamad.text.vocabulary import PREFIX
 
 PIECE_WEIGHTS = 1 << 21  # of one reading: 4 MB of f16
 _GGUF_MAGIC = b"GGUF"
@@ -120,6 +121,7 @@ def begin(
     Raises LlamadError for a tokenizer that llamad cannot use, or a disk that has too little room.
     """
     tokenizer_from_metadata(checkpoint.metadata)
+    _check_tokens(checkpoint.metadata[PREFIX + "tokens"])
     types = dict(_types(checkpoint, mix))
     for key, value in checkpoint.metadata.items():
         _add(writer, key, value)
@@ -140,6 +142,18 @@ def write(writer: GgufWriter, planned: Sequence[Planned], n_threads: int, report
     for tensor in planned:
         _write_tensor(writer, tensor.source, tensor.type_name, n_threads, report)
     writer.finish()
+
+
+def _check_tokens(tokens: Sequence[str]) -> None:
+    """Refuse two tokens of one text, with which llama.cpp ends at an assertion."""
+    ids: dict[str, int] = {}
+    for token, text in enumerate(tokens):
+        if ids.setdefault(text, token) != token:
+            raise LlamadError(
+                ErrorKind.CORRUPT,
+                "CHECKPOINT_CORRUPT",
+                f"tokens {ids[text]} and {token} of the vocabulary are both {text[:MAX_QUOTED]!a}",
+            )
 
 
 def _types(checkpoint: Checkpoint, mix: Mix | None) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ tokenizer_config.json, then config.json, and further ends of an answer from gene
 """
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from llamad.convert.sentencepiece_file import (
     is_sentencepiece,
     read_vocabulary,
 )
-from llamad.convert.source import Metadata, corrupt
+from llamad.convert.source import Metadata, SourceFile, corrupt
 from llamad.text.vocabulary import PREFIX, TokenType
 
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # theirs: GGUF's
 _END_OF_MESSAGE = "<|eom_id|>"
+_MAX_TEMPLATE_BYTES = 1 << 20  # Llama 3.1's has 4 KB
 
 
 def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> Metadata:
@@ -154,7 +156,10 @@ def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """Return the default chat template: a file of its own in newer folders."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text("utf-8", "replace")
+        with closing(SourceFile(path)) as file:
+            if file.n_bytes > _MAX_TEMPLATE_BYTES:
+                raise corrupt(path, f"is larger than {_MAX_TEMPLATE_BYTES} bytes")
+            return file.read(0, file.n_bytes).decode("utf-8", "replace")
     own = read_optional(folder / "chat_template.json")
     match own.get("chat_template") or settings.get("chat_template"):
         case str(template):
