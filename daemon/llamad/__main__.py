@@ -20,6 +20,8 @@ from llamad.errors import LlamadError
 # Modules of llamad.tools: add_parser(subparsers).
 TOOLS = ("inspect", "convert", "quantize", "imatrix", "fit", "perplexity", "bench")
 
+MAX_MESSAGE = 5000  # characters of the line on stderr; a path may have 4096
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except LlamadError as error:
-        print(f"llamad: {error.message}", file=sys.stderr)
+        print(f"llamad: {_as_line(error.message)}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read our output has left: nothing to say, nowhere to say it
         with contextlib.suppress(OSError):
@@ -38,6 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _as_line(message: str) -> str:
+    """Return a message as one line that no terminal obeys: names in it may come from any file."""
+    if len(message) > MAX_MESSAGE:
+        message = message[:MAX_MESSAGE] + "..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
 
 
 def _parser(command: str) -> argparse.ArgumentParser:

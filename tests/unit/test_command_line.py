@@ -86,6 +86,20 @@ def test_a_bad_setting_is_1_with_one_line(
     assert words in line
 
 
+def test_an_error_is_one_line_whatever_it_quotes(
+    served: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def serve(settings: Config, *, model_required: bool, read_again: object) -> None:
+        raise LlamadError(ErrorKind.CORRUPT, "MODEL_CORRUPT", "tensor a\n\x1b[31m" + "é" * 10_000)
+
+    monkeypatch.setattr(daemon, "serve", serve)
+    assert __main__.main(["serve"]) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("llamad: tensor a\\n\\x1b[31méé")
+    assert line.endswith("éé...\n")
+    assert len(line) < 2 * __main__.MAX_MESSAGE
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
