@@ -15,6 +15,7 @@ from llamad_client.errors import NoPermission, NotRunning, ServiceUnreachable
 
 DEFAULT_SOCKET = Path("/run/llamad/llamad.sock")
 ENVIRONMENT = "LLAMAD_SOCKET"
+MAX_PATH_BYTES = 107  # sun_path of unix(7), without its terminator
 
 # A path is no host name: some servers refuse it as :authority.
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
@@ -31,8 +32,12 @@ def socket_path(given: str | os.PathLike[str] | None = None) -> Path:
 
 
 def target(path: Path) -> str:
-    """Return the gRPC target of a socket."""
-    return "unix:" + quote(os.fsencode(path))
+    """Return the gRPC target of a socket. Raises ServiceUnreachable for a path that is too long."""
+    name = os.fsencode(path)
+    if len(name) > MAX_PATH_BYTES:
+        message = f"socket {path}: path has {len(name)} bytes, at most {MAX_PATH_BYTES}"
+        raise ServiceUnreachable("SOCKET_PATH_INVALID", message)
+    return "unix:" + quote(name)
 
 
 def diagnose(path: Path, otherwise: str) -> ServiceUnreachable:

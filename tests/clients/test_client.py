@@ -221,6 +221,12 @@ def test_a_service_that_still_loads_says_so() -> None:
         assert client.status().state == pb.GetStatusResponse.STATE_LOADING
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_path_that_no_socket_can_have_is_named_with_the_limit(kind: Any) -> None:
+    with pytest.raises(ServiceUnreachable, match="path has 108 bytes, at most 107"):
+        kind("/" + "s" * 107)
+
+
 def test_no_socket_and_a_dead_socket_mean_not_running(tmp_path: Path) -> None:
     with (
         Client(tmp_path / "s") as client,
