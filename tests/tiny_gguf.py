@@ -251,7 +251,8 @@ def vocabulary(size: int) -> tuple[list[str], list[float], list[int]]:
     words = [*MERGES, "▁", *LETTERS]
     if size < len(pieces) + len(words):
         raise ValueError(f"a vocabulary needs at least {len(pieces) + len(words)} tokens")
-    words += [f"▁{a}{b}" for a in LETTERS for b in LETTERS][: size - len(pieces) - len(words)]
+    pairs = [pair for a in LETTERS for b in LETTERS if (pair := f"▁{a}{b}") not in words]
+    words += pairs[: size - len(pieces) - len(words)]
     words += [f"▁filler{i}" for i in range(size - len(pieces) - len(words))]
     scores = [0.0] * len(pieces) + [-float(rank) for rank in range(len(words))]
     return pieces + words, scores, types + [NORMAL] * len(words)
