@@ -4,7 +4,6 @@ Owns the search for the socket and the diagnosis of a connection that failed. It
 find out why a call could not.
 """
 
-import contextlib
 import grp
 import os
 import socket
@@ -46,9 +45,12 @@ def diagnose(path: Path, otherwise: str) -> ServiceUnreachable:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1.0)
             probe.connect(os.fspath(path))
-            with contextlib.suppress(TimeoutError):  # a service speaks first, or hangs up
-                if not probe.recv(1):
-                    raise ConnectionResetError
+            if not probe.recv(1):  # a service speaks first; one that is too busy hangs up
+                raise ConnectionResetError
+    except (TimeoutError, BlockingIOError):  # the latter: its queue of connections is full
+        return ServiceUnreachable(
+            "NO_ANSWER", f"llamad does not answer on {path} (see: systemctl status llamad)"
+        )
     except ConnectionResetError:
         return ServiceUnreachable(
             "TOO_MANY_CONNECTIONS",

@@ -26,7 +26,7 @@ from llamad_client import (
     ServiceUnreachable,
     StillLoading,
 )
-from llamad_client.address import socket_path
+from llamad_client.address import diagnose, socket_path
 from unit.jobs.fakes import asynchronous, saying
 
 
@@ -249,6 +249,14 @@ def test_a_service_that_hangs_up_at_once_has_too_many_connections(
     assert str(service.path) in caught.value.message
 
 
+def test_a_service_that_hangs_does_not_answer(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(tmp_path / "s"))
+        hung.listen()
+        error = diagnose(tmp_path / "s", "the handshake timed out")
+    assert (type(error), error.reason) == (ServiceUnreachable, "NO_ANSWER")
+
+
 def test_no_permission_names_the_group_to_join(
     service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,8 +265,6 @@ def test_no_permission_names_the_group_to_join(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    from llamad_client.address import diagnose
-
     error = diagnose(service.path, "refused")
     assert type(error) is NoPermission
     assert f"no permission to use {service.path}" in error.message
