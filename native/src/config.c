@@ -191,10 +191,23 @@ static void read_heads(reader *r, lld_config *c)
                              r->prefix, c->n_rot);
 }
 
+/* llama-gguf-split cuts a model into files; each has all metadata of the first, or next to none. */
+static int check_whole(const lld_gguf *gguf)
+{
+    uint32_t n_parts = 0;
+    bool found = false;
+    const int status = lld_gguf_read_u32(gguf, "split.count", &n_parts, &found);
+    if (status != LLD_OK || !found || n_parts <= 1) return status;
+    return lld_fail(LLD_ERR_UNSUPPORTED,
+                    "is one of %" PRIu32 " parts of a model, which llama-gguf-split --merge joins",
+                    n_parts);
+}
+
 int lld_config_read(const lld_gguf *gguf, lld_config *config)
 {
     lld_config c = {0};
-    int status = find_architecture(gguf, &c.architecture);
+    int status = check_whole(gguf);
+    if (status == LLD_OK) status = find_architecture(gguf, &c.architecture);
     if (status != LLD_OK) return status;
 
     reader r = {.gguf = gguf, .prefix = c.architecture->name, .status = LLD_OK};

@@ -25,6 +25,7 @@ from engine.gguf_bytes import (
     MODEL_TENSORS,
     Q8_0,
     STRING,
+    UINT16,
     UINT32,
     UINT64,
     VOCAB,
@@ -257,6 +258,12 @@ def test_a_hyperparameter_outside_its_range_is_refused(tmp_path: Path, key: str)
         message = refused_model(tmp_path, {key: value})
         named = "architecture" if key == "general.architecture" else f"'{key}'"
         assert named in message, (value, message)
+
+
+def test_a_part_of_a_split_model_is_refused(tmp_path: Path) -> None:
+    assert "one of 3 parts" in refused_model(tmp_path, {"split.count": scalar(UINT16, 3)})
+    with EngineModel(write(tmp_path, model({"split.count": scalar(UINT16, 1)}))) as opened:
+        assert opened.info.dim == DIM
 
 
 def test_an_odd_head_dimension_is_refused(tmp_path: Path) -> None:

@@ -155,6 +155,48 @@ def test_importance_of_another_model_is_refused(
     assert "has 128 columns, the tensor has 256" in capsys.readouterr().err
     assert main([*arguments, str(tiny_model_path(WIDE))]) == 1
     assert "holds no importance matrix" in capsys.readouterr().err
+    write_imatrix(imatrix, "blk.99.attn_q.weight", np.ones(256, np.float32), 1.0)
+    assert main([*arguments, str(imatrix)]) == 1
+    assert "names no matrix of this one" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_importance_of_what_stays_is_ignored(
+    tiny_model_path: TinyModelPath, tmp_path: Path
+) -> None:
+    one = memoryview(np.ones(256, np.float32))
+    importance = {"blk.0.attn_q.weight": one, "output_norm.weight": one[:3]}
+    tool.quantize(
+        tiny_model_path(WIDE), tmp_path / "out.gguf", MIXES["Q4_0"], importance=importance
+    )
+    assert (tmp_path / "out.gguf").exists()
+
+
+def test_a_vocabulary_alone_is_refused(tmp_path: Path) -> None:
+    source, out = tmp_path / "vocabulary.gguf", tmp_path / "out.gguf"
+    with GgufWriter(source) as writer:
+        writer.add("general.architecture", "llama", ValueType.STRING)
+        writer.begin()
+        writer.finish()
+    with pytest.raises(LlamadError, match=r"vocabulary\.gguf has no tensors"):
+        tool.quantize(source, out, MIXES["Q4_0"])
+    assert not out.exists()
+
+
+def test_a_part_of_a_split_model_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "model-00001-of-00002.gguf", tmp_path / "out.gguf"
+    with GgufWriter(source) as writer:
+        writer.add("general.architecture", "llama", ValueType.STRING)
+        writer.add("split.count", 2, ValueType.UINT16)
+        writer.add_tensor("blk.0.attn_q.weight", "F32", (32, 64))
+        writer.begin()
+        writer.write(bytes(4 * 32 * 64))
+        writer.finish()
+    for command in (["quantize", str(source), str(out), "Q4_0"], ["fit", str(source)]):
+        assert main(command) == 1
+        assert "is one of 2 parts of a model" in capsys.readouterr().err
     assert not out.exists()
 
 

@@ -29,6 +29,7 @@ from llamad.models.fit import (
 from llamad.models.machine import Machine
 from llamad.models.memory_plan import MIB
 from llamad.models.quant_mix import MIXES, PLAIN_TYPES, Mix, is_quantizable
+from llamad.models.split import require_whole
 
 HERE = "here"  # this machine's column of speeds
 MAX_THREADS = 64  # of the engine
@@ -101,6 +102,7 @@ def recommended_mix(path: Path) -> tuple[Mix, str]:
 def read_shape(path: Path) -> ModelShape:
     """Read the header of a GGUF file. Raises LlamadError, which names the path and the fault."""
     with GgufFile(path) as file:
+        require_whole(path, file.metadata())
         entries, tensors = file.raw_metadata(), file.tensors()
     try:
         return describe_shape(entries, tensors)

@@ -38,6 +38,7 @@ from llamad.models.quant_mix import (
     is_quantizable,
     tensor_type,
 )
+from llamad.models.split import require_whole
 from llamad.tools.fit import recommended_mix
 from llamad.tools.progress import Progress
 
@@ -68,7 +69,7 @@ class Result:
     @property
     def bits_per_weight(self) -> float:
         """The mean, over all tensors and the metadata."""
-        return 8 * self.file_bytes / max(self.weights, 1)
+        return 8 * self.file_bytes / self.weights
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -123,6 +124,9 @@ def quantize(
     """
     with GgufFile(source) as file:
         entries, metadata, tensors = file.raw_metadata(), file.metadata(), file.tensors()
+        require_whole(source, metadata)
+        if not tensors:
+            raise _invalid(f"{source} has no tensors: there is nothing to quantize")
         importance = importance or {}
         names = {tensor.name for tensor in tensors}
         model = describe_model(metadata, names, has_importance=bool(importance))
@@ -150,9 +154,10 @@ def _plan(
 ) -> list[Plan]:
     plans = []
     for tensor in tensors:
-        weights = importance.get(tensor.name)
+        weights = None
         type_name = tensor.type_name
         if is_quantizable(tensor.name, tensor.shape):
+            weights = importance.get(tensor.name)
             type_name = tensor_type(mix, tensor.name, tensor.shape, model, pure=pure)
             if weights is not None and len(weights) != tensor.shape[0]:
                 raise _invalid(
@@ -162,6 +167,8 @@ def _plan(
         if tensor.type_name not in TENSOR_TYPES:
             raise _invalid(f"tensor {tensor.name} is of {tensor.type_name}, which is not supported")
         plans.append(Plan(tensor, type_name, weights))
+    if importance and all(plan.importance is None for plan in plans):
+        raise _invalid("the importance matrix is of another model: it names no matrix of this one")
     return plans
 
 
