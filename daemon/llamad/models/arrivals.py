@@ -63,7 +63,9 @@ class Transfer:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             self._arrival.stop()
-            await asyncio.wait([future])
+            while not future.done():
+                with contextlib.suppress(asyncio.CancelledError):  # one more: the first is raised
+                    await asyncio.wait([future])
             future.exception()  # whoever would want to know has left; asyncio would log it
             raise
 
