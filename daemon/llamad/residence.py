@@ -23,7 +23,7 @@ from llamad.jobs.job import JobSnapshot
 from llamad.jobs.scheduler import Limits, Scheduler
 from llamad.logs import fields
 from llamad.models.loader import LoadedModel, load
-from llamad.models.registry import ModelFile, ModelRegistry, place
+from llamad.models.registry import ModelFile, ModelRegistry, check_name, place
 from llamad.rpc.state import ModelFacts, Phase, ServiceState, Serving
 from llamad.systemd import Notifier
 
@@ -106,9 +106,9 @@ class Residence:
     async def use(self, name: str) -> ModelFacts:
         """Serve a model of the directory, now and at every start.
 
-        When it cannot be loaded the one before is, and the error raised: MODEL_NOT_FOUND,
-        MODEL_FIXED, BUSY_LOADING, or why it was not loaded. A caller that is cancelled does not
-        stop it.
+        When it cannot be loaded the one before is, and the error raised: INVALID_NAME,
+        MODEL_NOT_FOUND, MODEL_FIXED, BUSY_LOADING, or why it was not loaded. A caller that is
+        cancelled does not stop it.
         """
         file = await asyncio.to_thread(self._choose, name)
         self._check_free()
@@ -169,7 +169,7 @@ class Residence:
 
     def _choose(self, name: str) -> ModelFile:
         """Return the model of a name, which the configuration must not forbid."""
-        file = self._registry.require(name)
+        file = self._registry.require(check_name(name))
         fixed = self._config.model.path
         if fixed and self.selected() != place(file.path):
             raise LlamadError(
