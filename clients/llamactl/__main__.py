@@ -29,6 +29,7 @@ from llamactl.commands import (
     use,
     version,
 )
+from llamactl.output import printable
 from llamad_client import ClientError, Refused, ServiceUnreachable
 
 COMMANDS = (
@@ -96,7 +97,7 @@ def _fail(error: ClientError, *, as_json: bool) -> int:
         line = {"type": "error", "reason": error.reason, "message": error.message}
         print(json.dumps(line), file=sys.stderr)
     else:
-        print(f"llamactl: {error.message}", file=sys.stderr)
+        print(f"llamactl: {printable(error.message, sys.stderr)}", file=sys.stderr)
     if isinstance(error, ServiceUnreachable):
         return EXIT_UNREACHABLE
     return EXIT_REFUSED if isinstance(error, Refused) else EXIT_FAILED

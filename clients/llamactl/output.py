@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from google.protobuf.message import Message
 
@@ -48,9 +48,12 @@ def enum_name(enum: Any, number: int) -> str:
     return str(names.get(number, number)).removeprefix(prefix).lower()
 
 
-def printable(text: str) -> str:
-    """Return text for stdout: on a terminal, control characters are shown and not obeyed."""
-    return text.translate(_ESCAPES) if sys.stdout.isatty() else text
+def printable(text: str, stream: TextIO | None = None) -> str:
+    """Return text for a stream, stdout without one.
+
+    On a terminal, control characters are shown and not obeyed.
+    """
+    return text.translate(_ESCAPES) if (stream or sys.stdout).isatty() else text
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -149,6 +149,15 @@ def test_control_characters_are_not_obeyed_by_a_terminal_and_kept_in_a_pipe(
     assert b"\x1b[2J" not in output
 
 
+def test_control_characters_in_an_error_are_not_obeyed_by_a_terminal(
+    service: RunningService,
+) -> None:
+    error = LlamadError(ErrorKind.CORRUPT, "MODEL_CORRUPT", "tensor a\x9b2Jb")
+    service.do(lambda: service.service.fail_submit(error))
+    output, code = on_terminal(service, "ask", "q")
+    assert (code, b"tensor a\\x9b2Jb" in output) == (5, True)
+
+
 def on_terminal(service: RunningService, *arguments: str) -> tuple[bytes, int]:
     """Run llamactl on a terminal of its own; return what it showed and its exit code."""
     master, slave = pty.openpty()
