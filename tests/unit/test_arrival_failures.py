@@ -64,6 +64,16 @@ def test_a_file_that_would_fill_the_disk_is_refused_before_a_byte_is_taken(
     assert names(folder) == []
 
 
+def test_a_full_disk_names_what_unfinished_transfers_hold_of_it(
+    folder: Path, model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in (("m", 5000), ("b", 4000), ("a", 3000)):
+        break_off(folder, announce(model, name=name), model[:size])
+    free_disk(monkeypatch, lambda: SPARE_BYTES)
+    error = error_of(lambda: receive(folder, announce(model), model))
+    assert 'unfinished transfers hold 7000, "llamactl rm" deletes them: a, b' in error.message
+
+
 def test_what_is_kept_need_not_fit_again(
     folder: Path, model: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,14 @@ from pathlib import Path
 
 from llamad.engine.bindings import read_metadata
 from llamad.errors import ErrorKind, LlamadError, invalid
-from llamad.models.kept_part import READ_BYTES, Identity, KeptPart, disk_error, drop_cache
+from llamad.models.kept_part import (
+    READ_BYTES,
+    Identity,
+    KeptPart,
+    disk_error,
+    drop_cache,
+    kept_bytes,
+)
 from llamad.models.registry import ModelFile, ModelRegistry
 
 MAGIC = b"GGUF"
@@ -257,8 +264,19 @@ class Arrival:
                 ErrorKind.EXHAUSTED,
                 "DISK_FULL",
                 f"{directory}: {n_bytes} bytes more are needed and {SPARE_BYTES} stay free,"
-                f" the disk has {free}",
+                f" the disk has {free}{self._kept_of_others()}",
             )
+
+    def _kept_of_others(self) -> str:
+        """Return what an administrator may not know of: no list shows the parts."""
+        kept: dict[str, int] = {}
+        with contextlib.suppress(OSError):
+            kept = kept_bytes(self._registry.directory)
+        kept.pop(self._announced.name, None)
+        if not kept:
+            return ""
+        held, names = sum(kept.values()), ", ".join(sorted(kept))
+        return f'; unfinished transfers hold {held}, "llamactl rm" deletes them: {names}'
 
     def _check_stop(self) -> None:
         if self._stop.is_set():

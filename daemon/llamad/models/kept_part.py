@@ -161,6 +161,12 @@ def remove_part(directory: Path, name: str) -> int | None:
     return n_bytes
 
 
+def kept_bytes(directory: Path) -> dict[str, int]:
+    """Return the bytes that the part of each model holds. Raises OSError."""
+    parts = directory.glob(f".*{PART_SUFFIX}")
+    return {p.name[1:].removesuffix(PART_SUFFIX): p.lstat().st_size for p in parts}
+
+
 def remove_old_parts(directory: Path) -> list[str]:
     """Delete what nobody continued for 30 days; return the files' names. Raises OSError."""
     limit = time.time() - OLD_SECONDS
