@@ -72,7 +72,6 @@ class Administrators:
 
     def __init__(self, group: str) -> None:
         """Look the group up, once; one that does not exist, or no name, has no members."""
-        self.group = group
         self._gid: int | None = None
         try:
             self._gid = grp.getgrnam(group).gr_gid if group else None
