@@ -5,6 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DEMO_MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 PROTO_VENV := build/proto-venv
+PEER := xllamacpp==2026.10.11549
 PYTHON_FOLDERS := daemon clients protos tests packaging native setup.py
 C_FILES := $(wildcard native/*/*.[ch])
 ENGINE_SOURCES := $(wildcard native/src/*.[ch] native/include/*.h) native/ffi_build.py
@@ -12,7 +13,7 @@ ENGINE_SOURCES := $(wildcard native/src/*.[ch] native/include/*.h) native/ffi_bu
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-python test-c asan ubsan tsan qemu fuzz bench lint fmt proto deb deb-check e2e e2e-pi clean
+.PHONY: help setup demo test test-python test-c asan ubsan tsan qemu peer fuzz bench lint fmt proto deb deb-check e2e e2e-pi clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -62,6 +63,10 @@ qemu: $(VENV)/.engine ## C tests and a generation on emulated Cortex-A72 and Cor
 	$(MAKE) -C native tests
 	$(MAKE) -C native qemu
 	$(PY) tests/qemu/compare_generation.py
+
+peer: $(VENV)/.engine $(DEMO_MODEL) ## our files, texts and blocks against llama.cpp's
+	$(PY) -m pip install --quiet $(PEER)
+	$(PY) -m pytest tests/tools/test_llama_cpp.py
 
 fuzz: ## fuzz the GGUF parser, FUZZ_SECONDS=60
 	packaging/dev-packages build fuzz
