@@ -8,7 +8,7 @@ import pytest
 from llamad.errors import ErrorKind, LlamadError
 from llamad.models.machine import Machine
 from llamad.models.memory_plan import MARGIN_BYTES, MIB, plan_huge_pages, plan_memory
-from llamad.models.registry import ModelRegistry
+from llamad.models.registry import ModelRegistry, check_name
 
 
 def _error(registry: ModelRegistry, model: str) -> LlamadError:
@@ -103,6 +103,15 @@ def test_no_name_means_the_only_model(folder: Path) -> None:
     error = _error(registry, "")
     assert error.reason == "MODEL_AMBIGUOUS"
     assert "one, two" in error.message
+
+
+@pytest.mark.parametrize("name", [b"a\xff", b"a\nb", b"a\x1b[2J", b"a" * 241])
+def test_files_whose_names_cannot_be_shown_are_no_models(folder: Path, name: bytes) -> None:
+    (folder / os.fsdecode(name + b".gguf")).write_bytes(b"GGU")
+    registry = ModelRegistry(folder)
+    assert registry.scan() == []
+    with pytest.raises(LlamadError, match="name: "):
+        check_name(os.fsdecode(name))
 
 
 def test_hidden_files_are_no_models(folder: Path) -> None:

@@ -2,13 +2,15 @@
 
 Owns names and paths; opens no model. A name is the file's name without ``.gguf``. A link that leads
 out of the directory is not a model of the directory, whatever it points to. Hidden files are none:
-parts of transfers, and the name of the model that is loaded at every start.
+parts of transfers, and the name of the model that is loaded at every start. Nor are files whose
+names no request can hold or no terminal show.
 
 Blocking: not for the event loop's thread.
 """
 
 import contextlib
 import logging
+import os
 import re
 import stat
 from dataclasses import dataclass
@@ -40,11 +42,20 @@ def check_new_name(name: str) -> str:
 
 def check_name(name: str) -> str:
     """Return a name that a file of the directory may have, and no path. Raises INVALID_NAME."""
-    if not 1 <= len(name.encode()) <= MAX_NAME:
-        raise invalid("name", f"has {len(name.encode())} bytes, must have 1 to {MAX_NAME}")
+    size = len(os.fsencode(name))
+    if not 1 <= size <= MAX_NAME:
+        raise invalid("name", f"has {size} bytes, must have 1 to {MAX_NAME}")
     if "/" in name or name[0] == "." or not name.isprintable():
         raise invalid("name", f"{name!r} is no name of a model")
     return name
+
+
+def _can_be_named(path: Path) -> bool:
+    try:
+        check_name(path.name.removesuffix(SUFFIX))
+    except LlamadError:
+        return False
+    return True
 
 
 def place(path: Path) -> Path:
@@ -74,7 +85,7 @@ class ModelRegistry:
         """
         try:
             root = self.directory.resolve(strict=True)
-            paths = sorted(path for path in root.glob("*" + SUFFIX) if path.name[0] != ".")
+            paths = sorted(path for path in root.glob("*" + SUFFIX) if _can_be_named(path))
             found = [self._model(path, root) for path in paths]
         except FileNotFoundError:
             return []
