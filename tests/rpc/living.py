@@ -10,7 +10,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -95,6 +95,7 @@ class Life:
         self, *, model_required: bool = False, **keys: object
     ) -> AsyncIterator["asyncio.Task[None]"]:
         self.keys = keys
+        self._forget_mail()
         service = daemon.Daemon(
             self.config(**keys),
             model_required=model_required,
@@ -111,6 +112,13 @@ class Life:
             self.may_load.set()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    def _forget_mail(self) -> None:
+        """Drop what a run before this one sent."""
+        with suppress(BlockingIOError):
+            while True:
+                self._take_mail()
+        self._mail = asyncio.Queue()
 
     def _take_mail(self) -> None:
         self._mail.put_nowait(self._manager.recv(4096).decode())
