@@ -12,7 +12,10 @@ import pytest
 from convert.converting import convert, refused
 from convert.llama_folder import LAYERS, write
 from llamad.__main__ import main
+from llamad.models.fit import fit
 from llamad.models.gguf_writer import GgufWriter
+from llamad.tools.fit import read_shape
+from pretend_machine import machine
 
 # A conversion in a process of its own that gets a signal at one of its pieces, or has a limit of
 # bytes to a file; every tensor goes to the journal.
@@ -131,12 +134,13 @@ class Interrupted:
         monkeypatch.setattr(GgufWriter, "write", write_piece)
 
 
-def interrupt(folder: Path, out: Path, at: int) -> None:
+def interrupt(folder: Path, out: Path, at: int, type_name: str | None = None) -> None:
     """Convert until the piece ``at``; the journal knows every tensor before it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("llamad.models.gguf_writer.JOURNAL_BYTES", 0)
         Interrupted(patch, at)
-        assert main(["convert", str(folder), str(out)]) == 130
+        arguments = ["convert", str(folder), str(out)]
+        assert main([*arguments, "--type", type_name] if type_name else arguments) == 130
     assert not out.exists()
 
 
@@ -188,6 +192,60 @@ def test_what_is_left_of_something_else_is_not_trusted(
     whole = convert(folder, tmp_path / "whole.gguf", type_name)
     assert path.read_bytes() == whole.read_bytes()
     assert [found.name for found in out.parent.iterdir()] == [out.name]
+
+
+def set_memory(monkeypatch: Any, tmp_path: Path, n_bytes: int) -> None:
+    here = machine(tmp_path, available_kib=n_bytes >> 10)
+    monkeypatch.setattr("llamad.tools.fit.Machine", lambda: here)
+
+
+def test_auto_goes_on_with_its_type_whatever_memory_there_is_now(
+    tmp_path: Path, out: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path)
+    roomy = fit(read_shape(folder), 1 << 30)
+    sizes = {mix.name: mix.file_bytes for mix in roomy.mixes}
+    chosen = roomy.recommendation.mix
+    assert chosen is not None
+    set_memory(monkeypatch, tmp_path, 1 << 30)
+    interrupt(folder, out, 7, "auto")
+    fixed = roomy.margin_bytes + roomy.scratch_bytes + roomy.kv_bytes[512]["q8_0"]
+    set_memory(monkeypatch, tmp_path, fixed + sizes[chosen] - 1024)
+    capsys.readouterr()
+    whole = convert(folder, tmp_path / "whole.gguf", chosen).read_bytes()
+    assert convert(folder, out, "auto").read_bytes() == whole
+    messages = capsys.readouterr().err.splitlines()
+    assert messages[0] == f"llamad: auto: {chosen}: chosen before the interruption"
+    assert f"7 of {N_PIECES} tensors are there" in messages[1]
+    assert convert(folder, out, "auto").read_bytes() != whole
+    message = capsys.readouterr().err
+    assert message.startswith("llamad: auto: ")
+    assert f"auto: {chosen}:" not in message
+
+
+def test_auto_chooses_anew_when_what_was_left_is_removed(
+    tmp_path: Path, out: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path)
+    set_memory(monkeypatch, tmp_path, 1 << 30)
+    interrupt(folder, out, 7, "auto")
+    out.with_name(f".{out.name}.part").unlink()
+    capsys.readouterr()
+    convert(folder, out, "auto")
+    assert "chosen before" not in capsys.readouterr().err
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_auto_does_not_go_on_with_a_type_that_somebody_named(
+    tmp_path: Path, out: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path)
+    interrupt(folder, out, 7, "F32")
+    set_memory(monkeypatch, tmp_path, 1 << 30)
+    counted = Interrupted(monkeypatch, None)
+    convert(folder, out, "auto")
+    assert counted.n_pieces == N_PIECES
+    assert "auto: F32" not in capsys.readouterr().err
 
 
 def test_an_error_leaves_nothing_to_go_on_from(

@@ -6,30 +6,18 @@ from pathlib import Path
 import pytest
 
 from llamad.__main__ import main
+from llamad.config import load_config
 from llamad.engine.bindings import Engine, EngineModel
 from llamad.errors import LlamadError
 from llamad.models.fit import fit
-from llamad.models.machine import Machine
 from llamad.models.quant_mix import MIXES
 from llamad.tools import fit as tool
 from llamad.tools.quantize import quantize
+from pretend_machine import machine
 from tiny_gguf import TinyModelPath, TinySpec
 
 WIDE = TinySpec(dim=256, hidden_dim=512, n_layers=4, n_heads=4, n_kv_heads=2, weight_type="F16")
 TIED = TinySpec(weight_type="Q8_0", tied_output=True, architecture="qwen2", head_dim=40)
-
-
-def machine(tmp_path: Path, *, available_kib: int | None, cgroup_max: str = "max") -> Machine:
-    """Write the files of a machine, with this process in a v2 cgroup."""
-    proc, cgroup = tmp_path / "proc", tmp_path / "cgroup"
-    (proc / "self").mkdir(parents=True)
-    (cgroup / "a").mkdir(parents=True)
-    if available_kib is not None:
-        (proc / "meminfo").write_text(f"MemAvailable: {available_kib} kB\n")
-    (proc / "self" / "cgroup").write_text("0::/a\n")
-    (cgroup / "a" / "memory.max").write_text(f"{cgroup_max}\n")
-    (cgroup / "a" / "memory.current").write_text("0\n")
-    return Machine(proc, cgroup)
 
 
 @pytest.mark.parametrize("mix", MIXES)
@@ -70,6 +58,7 @@ def test_json_for_another_machine(
     assert {mix["name"] for mix in report["mixes"]} == set(MIXES)
     assert report["kv_bytes"]["512"]["f16"] == 512 * 4 * 2 * 2 * 64 * 2
     assert report["recommendation"]["mix"] == "Q4_K_M"
+    assert report["settings"] == {"kv_type": "q8_0", "ctx_size": 512, "n_sequences": 4}
     assert report["source_types"] == []
 
 
@@ -80,7 +69,22 @@ def test_the_table_has_a_line_for_each_mix_and_a_speed_of_this_machine(
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("mix ") and line.endswith("  here")]
     assert {line.split()[0] for line in lines if line} >= set(MIXES)
-    assert lines[-1].startswith("take Q4_K_M with a q8_0 KV cache of 512 tokens: the smallest mix")
+    [advice] = (line for line in lines if line.startswith("take "))
+    assert advice.startswith("take Q4_K_M with a q8_0 KV cache of 512 tokens: the smallest mix")
+
+
+def test_the_report_ends_with_what_the_configuration_needs(
+    tiny_model_path: TinyModelPath, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", str(tiny_model_path(WIDE)), "--memory", "4GB"]) == 0
+    heading, settings = capsys.readouterr().out.split("\n\n")[-1].split("\n", 1)
+    assert heading == "for that, in /etc/llamad/llamad.toml:"
+    path = tmp_path / "llamad.toml"
+    path.write_text(settings)
+    model = load_config(path).model
+    assert (model.kv_type, model.ctx_size, model.n_sequences) == ("q8_0", 512, 4)
+    assert main(["fit", str(tiny_model_path(WIDE)), "--memory", "660MB"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("nothing fits: ")
 
 
 def test_a_quantized_source_is_mentioned(

@@ -4,10 +4,12 @@ import math
 
 import pytest
 
+from llamad.config import ModelConfig
 from llamad.engine.bindings import TensorInfo
 from llamad.engine.gguf_value import RawEntry, ValueType, encode_scalar
 from llamad.errors import LlamadError
-from llamad.models.fit import SYSTEM_BYTES, Fit, ModelShape, describe_shape, fit
+from llamad.models.fit import SYSTEM_BYTES, Fit, ModelShape, Settings, describe_shape, fit
+from llamad.models.memory_plan import MemoryPlan, plan_memory
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -127,6 +129,50 @@ def test_the_resident_context_is_what_is_left_and_at_most_the_trained() -> None:
     left = 4 * GIB - SYSTEM_BYTES - 64 * MIB - shape.scratch_bytes() - mixes["Q3_K_M"].file_bytes
     assert mixes["Q3_K_M"].resident_context["f16"] == left // (512 << 10) // 32 * 32
     assert fit_machine(64 * GIB).mixes[-1].resident_context == {"f16": 2048, "q8_0": 2048}
+
+
+def serve(result: Fit, kv_type: str, ctx_size: int, n_sequences: int) -> MemoryPlan:
+    """Plan as the service does with the recommended file."""
+    [size] = (m.file_bytes for m in result.mixes if m.name == result.recommendation.mix)
+    return plan_memory(
+        budget_bytes=result.budget_bytes,
+        model_bytes=size,
+        kv_bytes_per_token=llama_7b().kv_bytes(kv_type, 1),
+        kv_tokens=0,
+        n_ctx=ctx_size,
+        n_sequences=n_sequences,
+    )
+
+
+@pytest.mark.parametrize(
+    ("memory", "context", "sequences"),
+    [(4 * GIB, None, 1), (4 * GIB, 1024, 2), (8 * GIB, None, 4), (8 * GIB, 2000, 4)],
+)
+def test_with_the_settings_the_service_keeps_the_model_resident(
+    memory: int, context: int | None, sequences: int
+) -> None:
+    result = fit_machine(memory, context)
+    assert result.settings is not None
+    assert result.settings.ctx_size == result.recommendation.context
+    assert result.settings.n_sequences == sequences
+    plan = serve(result, result.settings.kv_type, result.settings.ctx_size, sequences)
+    assert plan.model_fits
+    assert plan.kv_tokens == result.settings.ctx_size * sequences
+    left = result.budget_bytes - plan.kv_bytes - plan.lockable_bytes
+    assert left >= result.margin_bytes + result.scratch_bytes
+
+
+def test_without_the_settings_llama_7b_does_not_stay_on_4_gb() -> None:
+    defaults = ModelConfig()
+    result = fit_machine(4 * GIB)
+    plan = serve(result, defaults.kv_type, defaults.ctx_size, defaults.n_sequences)
+    assert not plan.model_fits
+    assert fit_machine(2 * GIB).settings is None
+
+
+def test_settings_are_those_that_the_configuration_allows() -> None:
+    result = fit_machine(4 * GIB, 1)
+    assert (result.recommendation.context, result.settings) == (1, Settings("q8_0", 32, 4))
 
 
 def test_a_context_beyond_the_trained_is_refused() -> None:

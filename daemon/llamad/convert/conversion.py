@@ -10,6 +10,7 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,32 +21,26 @@ from llamad.convert.huggingface_folder import open_huggingface_folder
 from llamad.convert.legacy_file import is_legacy, open_legacy_file
 from llamad.convert.llama_folder import open_llama_folder, tokenizer_places
 from llamad.convert.source import MAX_QUOTED, Checkpoint, SourceTensor, corrupt, unsupported
-from llamad.engine.bindings import EngineError, requantize, row_bytes
-from llamad.engine.gguf_value import Scalar, ValueType
+from llamad.engine.bindings import EngineError, TensorInfo, requantize, row_bytes
+from llamad.engine.gguf_value import RawEntry, Scalar, ValueType, raw_array, raw_scalar
 from llamad.errors import ErrorKind, LlamadError
 from llamad.models.gguf_writer import GgufWriter
 from llamad.models.quant_mix import (
+    FILE_TYPE,
     MIXES,
     PLAIN_TYPES,
     Mix,
-    MixedModel,
+    describe_model,
     is_quantizable,
     tensor_type,
 )
 from llamad.text import tokenizer_from_metadata
 from llamad.text.vocabulary import PREFIX
 
+WEIGHT_SUFFIXES = (".pth", ".safetensors")  # of files that stand for their folder
 PIECE_WEIGHTS = 1 << 21  # of one reading: 4 MB of f16
 _GGUF_MAGIC = b"GGUF"
-_SUFFIXES = (
-    ".pth",
-    ".safetensors",
-    ".bin",
-    ".json",
-    ".model",
-    ".chk",
-    ".jinja",
-)  # of files of a folder
+_SUFFIXES = (*WEIGHT_SUFFIXES, ".bin", ".json", ".model", ".chk", ".jinja")  # of files of a folder
 
 Report = Callable[[int, str], None]
 """Gets bytes as they are done, and the name of what they belong to."""
@@ -64,6 +59,23 @@ class Planned:
         return row_bytes(self.source.type_name, self.source.n_cols) * self.source.n_rows
 
 
+@contextmanager
+def naming_unreadable() -> Iterator[None]:
+    """Name what cannot be listed or opened; reading and writing have their own messages."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}"
+        raise LlamadError(ErrorKind.INVALID, "SOURCE_UNREADABLE", message) from error
+
+
+def is_checkpoint(source: Path) -> bool:
+    """Whether ``open_checkpoint`` takes a folder or file, broken or not. Raises OSError."""
+    if source.is_file():
+        return source.suffix in WEIGHT_SUFFIXES or is_legacy(source)
+    return source.is_dir()
+
+
 def open_checkpoint(source: Path, *, keep_types: bool) -> Checkpoint:
     """Open a folder or file of any kind that can be converted.
 
@@ -73,7 +85,7 @@ def open_checkpoint(source: Path, *, keep_types: bool) -> Checkpoint:
         return _open_folder(source)
     if not source.is_file():
         raise corrupt(source, "no such file or folder")
-    if source.suffix in (".pth", ".safetensors"):
+    if source.suffix in WEIGHT_SUFFIXES:
         return _open_folder(source.parent)
     if is_legacy(source):
         return open_legacy_file(source, keep_types=keep_types)
@@ -96,20 +108,43 @@ def _open_folder(folder: Path) -> Checkpoint:
 def source_files(source: Path) -> list[Path]:
     """Return the files that a conversion of ``source`` may read."""
     folder = source if source.is_dir() else source.parent
-    if source.is_file() and source.suffix not in (".pth", ".safetensors"):
+    if source.is_file() and source.suffix not in WEIGHT_SUFFIXES:
         parts = re.compile(re.escape(source.name) + r"(\.\d+)?")
         return sorted(path for path in folder.iterdir() if parts.fullmatch(path.name))
     inside = [path for path in folder.glob("*") if path.suffix in _SUFFIXES]
     return sorted({*inside, *(path for path in tokenizer_places(folder) if path.exists())})
 
 
-def identity(inputs: Sequence[Path], mix: Mix | None) -> str:
+def identity(inputs: Sequence[Path], type_name: str) -> str:
     """Return what an interrupted conversion is resumed by: the same files into the same type."""
-    parts = [__version__, mix.name if mix else ""]
+    parts = [__version__, type_name]
     for path in inputs:
         status = path.stat()
         parts.append(f"{path.resolve()}:{status.st_size}:{status.st_mtime_ns}")
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def raw_entries(checkpoint: Checkpoint) -> list[RawEntry]:
+    """Return the metadata as it stands in a file of any type; the type itself is not among it.
+
+    Raises LlamadError for a value that GGUF cannot hold.
+    """
+    return [_raw_entry(key, value) for key, value in checkpoint.metadata.items()]
+
+
+def tensor_table(checkpoint: Checkpoint) -> list[TensorInfo]:
+    """Return the tensors of a file that keeps the matrices' types; where they lie is open."""
+    types = dict(_types(checkpoint, None))
+    return [
+        TensorInfo(
+            name=tensor.name,
+            type_name=types[tensor.name],
+            shape=tensor.shape[::-1],
+            n_bytes=row_bytes(types[tensor.name], tensor.n_cols) * tensor.n_rows,
+            file_offset=0,
+        )
+        for tensor in checkpoint.tensors
+    ]
 
 
 def begin(
@@ -123,9 +158,9 @@ def begin(
     tokenizer_from_metadata(checkpoint.metadata)
     _check_tokens(checkpoint.metadata[PREFIX + "tokens"])
     types = dict(_types(checkpoint, mix))
-    for key, value in checkpoint.metadata.items():
-        _add(writer, key, value)
-    writer.add("general.file_type", _file_type(checkpoint, types, mix), ValueType.UINT32)
+    for entry in raw_entries(checkpoint):
+        writer.add_raw(entry)
+    writer.add(FILE_TYPE, _file_type(checkpoint, types, mix), ValueType.UINT32)
     for tensor in checkpoint.tensors:
         writer.add_tensor(tensor.name, types[tensor.name], tensor.shape[::-1])
     writer.begin(lambda n_bytes: report(n_bytes, f"checking {writer.temporary_path.name}"))
@@ -158,13 +193,8 @@ def _check_tokens(tokens: Sequence[str]) -> None:
 
 def _types(checkpoint: Checkpoint, mix: Mix | None) -> Iterator[tuple[str, str]]:
     """Yield name and type of every tensor of the file; vectors are F32, as llama.cpp wants them."""
-    metadata = checkpoint.metadata
-    arch = metadata["general.architecture"]
-    model = MixedModel(
-        n_layers=metadata[f"{arch}.block_count"],
-        gqa=metadata[f"{arch}.attention.head_count"] // metadata[f"{arch}.attention.head_count_kv"],
-        tied_output=all(tensor.name != "output.weight" for tensor in checkpoint.tensors),
-    )
+    names = {tensor.name for tensor in checkpoint.tensors}
+    model = describe_model(checkpoint.metadata, names, has_importance=False)
     for tensor in checkpoint.tensors:
         shape = tensor.shape[::-1]
         if not is_quantizable(tensor.name, shape):
@@ -186,13 +216,12 @@ def _file_type(checkpoint: Checkpoint, types: dict[str, str], mix: Mix | None) -
     return next(known.file_type for known in MIXES.values() if known.base == base)
 
 
-def _add(writer: GgufWriter, key: str, value: Scalar | list[Scalar]) -> None:
+def _raw_entry(key: str, value: Scalar | list[Scalar]) -> RawEntry:
     try:
         if isinstance(value, list):
             kind = ValueType.INT32 if isinstance(value[0], int) else _value_type(value[0])
-            writer.add_array(key, value, kind)
-        else:
-            writer.add(key, value, _value_type(value))
+            return raw_array(key, value, kind)
+        return raw_scalar(key, value, _value_type(value))
     except (struct.error, OverflowError, UnicodeEncodeError) as error:
         raise LlamadError(
             ErrorKind.CORRUPT, "CHECKPOINT_CORRUPT", f"{key} cannot be written: {error}"

@@ -8,11 +8,14 @@ one.
 
 import enum
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 Scalar = bool | int | float | str
 MetadataValue = Scalar | list["MetadataValue"]
+
+_LENGTH_BYTES = 8  # before a string
 
 
 class ValueType(enum.IntEnum):
@@ -78,6 +81,20 @@ class RawEntry:
         return head + self.data
 
 
+def raw_scalar(key: str, value: Scalar, value_type: ValueType) -> RawEntry:
+    """Return an entry of one value. Raises ValueError for text that is to be a number."""
+    data = encode_scalar(value, value_type)
+    if value_type == ValueType.STRING:
+        data = data[_LENGTH_BYTES:]
+    return RawEntry(key, value_type, value_type, 1, data)
+
+
+def raw_array(key: str, values: Sequence[Scalar], element_type: ValueType) -> RawEntry:
+    """Return an entry of several values of one type."""
+    data = b"".join(encode_scalar(value, element_type) for value in values)
+    return RawEntry(key, ValueType.ARRAY, element_type, len(values), data)
+
+
 def encode_string(text: str) -> bytes:
     """Return a string's length and bytes."""
     raw = text.encode("utf-8", "surrogateescape")
@@ -97,7 +114,8 @@ def _decode_strings(data: bytes, count: int) -> list[MetadataValue]:
     result: list[MetadataValue] = []
     offset = 0
     for _ in range(count):
-        end = offset + 8 + int.from_bytes(data[offset : offset + 8], "little")
-        result.append(data[offset + 8 : end].decode("utf-8", "surrogateescape"))
+        start = offset + _LENGTH_BYTES
+        end = start + int.from_bytes(data[offset:start], "little")
+        result.append(data[start:end].decode("utf-8", "surrogateescape"))
         offset = end
     return result

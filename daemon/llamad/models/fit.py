@@ -1,7 +1,8 @@
 """Which mix of a model fits a machine: sizes, memory, speed, loss, and a recommendation.
 
-Pure arithmetic on a file's tensor table and on a budget in bytes; reading either is the tool's
-business. Sizes are exact, the scratch is an estimate, loss and the boards' speed come from tables.
+Pure arithmetic on the tensor table of a file, written or to be written, and on a budget in bytes;
+reading either is the tool's business. Sizes are exact, the scratch is an estimate, loss and the
+boards' speed come from tables.
 """
 
 import math
@@ -47,6 +48,7 @@ BOARD_BANDWIDTH: Mapping[str, float] = {"Pi 4": 4.5e9, "Pi 5": 10.5e9}
 
 CONTEXTS = (512, 1024, 2048, 4096)  # tokens that a report shows
 LEAST_CONTEXT, MOST_CONTEXT = 512, 2048  # tokens that a recommendation needs, and then offers
+MOST_SEQUENCES = 4  # of a recommendation: the service's default
 DEFAULT_BATCH, LOGIT_ROWS, THREADS = 256, 12, 4  # of the scratch, as the service would allocate it
 
 
@@ -110,6 +112,18 @@ class Recommendation:
 
 
 @dataclass(frozen=True, slots=True)
+class Settings:
+    """What section [model] of the configuration must say for a mix to stay in memory.
+
+    By default it asks for more: 2048 tokens of f16 to a sequence.
+    """
+
+    kv_type: str
+    ctx_size: int  # tokens of one sequence
+    n_sequences: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """The whole answer. Bytes."""
 
@@ -119,6 +133,7 @@ class Fit:
     kv_bytes: Mapping[int, Mapping[str, int]]  # context in tokens -> KV type -> bytes
     mixes: Sequence[MixFit]
     recommendation: Recommendation
+    settings: Settings | None  # for the recommended mix; None when there is none
 
 
 def describe_shape(entries: Sequence[RawEntry], tensors: Sequence[TensorInfo]) -> ModelShape:
@@ -174,13 +189,15 @@ def fit(
     fixed = MARGIN_BYTES + shape.scratch_bytes()
     mixes = [_fit_mix(shape, mix, budget_bytes - fixed, bandwidths) for mix in MIXES.values()]
     mixes.sort(key=lambda item: -item.file_bytes)
+    advice = _recommend(shape, mixes, budget_bytes - fixed, context)
     return Fit(
         budget_bytes=budget_bytes,
         margin_bytes=MARGIN_BYTES,
         scratch_bytes=shape.scratch_bytes(),
         kv_bytes={n: {kind: shape.kv_bytes(kind, n) for kind in ("f16", "q8_0")} for n in CONTEXTS},
         mixes=mixes,
-        recommendation=_recommend(shape, mixes, budget_bytes - fixed, context),
+        recommendation=advice,
+        settings=_settings(shape, mixes, budget_bytes - fixed, advice),
     )
 
 
@@ -305,3 +322,15 @@ def _recommend(
         reason += "; a model of half the size as Q4_K_M may serve better, and faster"
     offered = context or min(MOST_CONTEXT, best.resident_context["q8_0"])
     return Recommendation(best.name, offered, reason)
+
+
+def _settings(
+    shape: ModelShape, mixes: Sequence[MixFit], room: int, advice: Recommendation
+) -> Settings | None:
+    """Return what the service needs to be told; sequences are as many as have their own context."""
+    if advice.mix is None:
+        return None
+    [file_bytes] = (mix.file_bytes for mix in mixes if mix.name == advice.mix)
+    ctx_size = max(advice.context, KV_BLOCK_TOKENS)
+    sequences = (room - file_bytes) // shape.kv_bytes("q8_0", ctx_size)
+    return Settings("q8_0", ctx_size, min(MOST_SEQUENCES, max(1, sequences)))

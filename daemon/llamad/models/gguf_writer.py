@@ -60,7 +60,7 @@ class GgufWriter:
         self, path: Path, *, inputs: Iterable[Path] = (), identity: str | None = None
     ) -> None:
         self.path = path.resolve()
-        self.temporary_path = self.path.with_name(f".{self.path.name}.part")
+        self.temporary_path = _temporary_path(self.path)
         self._refuse_place(tuple(inputs))
         self._entries: dict[str, bytes] = {}
         self._tensors: dict[str, TensorSlot] = {}
@@ -331,6 +331,16 @@ class GgufWriter:
             left = self.file_bytes - os.lseek(self._fd, 0, os.SEEK_CUR)
             message += f" with {left / 1e6:.1f} of {self.file_bytes / 1e6:.1f} MB still to write"
             raise _error(message, ErrorKind.EXHAUSTED, "DISK_FULL") from error
+
+
+def is_begun(path: Path, identity: str) -> bool:
+    """Whether an interrupted writer of this identity left something of ``path`` to go on from."""
+    temporary_path = _temporary_path(path.resolve())
+    return temporary_path.exists() and WriteJournal(temporary_path, identity).read() is not None
+
+
+def _temporary_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
 
 
 def _error(

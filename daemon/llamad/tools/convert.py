@@ -2,13 +2,15 @@
 
 SRC is a LLaMA folder as Meta distributed it (consolidated.NN.pth, params.json, tokenizer.model), a
 Hugging Face folder with safetensors (llama, mistral, qwen2, qwen3), or a file of llama.cpp from
-before GGUF. Needs little memory: weights are read, quantized and written piece by piece. After an
-interruption the same command goes on where it was.
+before GGUF. TYPE is a mix as for ``llamad quantize``; or auto, what ``llamad fit`` recommends for
+this machine. Needs little memory: weights are read, quantized and written piece by piece. After an
+interruption the same command goes on where it was, with the type that it had chosen.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from llamad.convert import checklist
@@ -16,14 +18,16 @@ from llamad.convert.conversion import (
     Planned,
     begin,
     identity,
+    naming_unreadable,
     open_checkpoint,
     source_files,
     write,
 )
-from llamad.errors import ErrorKind, LlamadError, invalid
-from llamad.models.gguf_writer import GgufWriter
+from llamad.errors import invalid
+from llamad.models.gguf_writer import GgufWriter, is_begun
 from llamad.models.machine import Machine
 from llamad.models.quant_mix import MIXES, Mix, find_mix
+from llamad.tools.fit import AUTO, advised_mix, read_checkpoint_shape
 from llamad.tools.progress import UNIT, Progress
 
 
@@ -35,7 +39,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("source", metavar="SRC", type=Path, help="folder or file")
     parser.add_argument("out", metavar="OUT", type=Path, help="GGUF file to write")
     parser.add_argument(
-        "--type", help=f"{', '.join(MIXES)} (default: the types of the source)", dest="mix"
+        "--type",
+        help=f"{', '.join(MIXES)} or {AUTO} (default: the types of the source)",
+        dest="mix",
     )
     parser.add_argument(
         "--threads", metavar="N", type=int, choices=range(1, 65), help="default: one for each core"
@@ -45,18 +51,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert; return 0 when the file stands under its name."""
-    try:
+    with naming_unreadable():
         return _run(arguments)
-    except OSError as error:  # of listing and opening; reading and writing have their own messages
-        message = f"{error.filename}: {error.strerror}"
-        raise LlamadError(ErrorKind.INVALID, "SOURCE_UNREADABLE", message) from error
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    mix = _mix(arguments.mix)
     source: Path = arguments.source
     inputs = source_files(source)
-    with GgufWriter(arguments.out, inputs=inputs, identity=identity(inputs, mix)) as writer:
+    mix, job = _choose(arguments, inputs)
+    with GgufWriter(arguments.out, inputs=inputs, identity=job) as writer:
         _verify_download(source if source.is_dir() else source.parent)
         with open_checkpoint(source, keep_types=mix is None) as checkpoint:
             with Progress(writer.left_bytes) as progress:
@@ -91,13 +94,26 @@ def _write(arguments: argparse.Namespace, writer: GgufWriter, planned: list[Plan
         raise
 
 
-def _mix(name: str | None) -> Mix | None:
+def _choose(arguments: argparse.Namespace, inputs: Sequence[Path]) -> tuple[Mix | None, str]:
+    """Return the mix to write, None for the types of the source, and the identity of the job.
+
+    Auto goes on with what an interrupted auto has chosen, though the memory may be another now.
+    """
+    name = arguments.mix
     if name is None:
-        return None
-    mix = find_mix(name)
-    if mix is None:
-        raise invalid("type", f"{name!r} is not one of {', '.join(MIXES)}")
-    return mix
+        return None, identity(inputs, "")
+    if name.lower() != AUTO:
+        mix = find_mix(name)
+        if mix is None:
+            raise invalid("type", f"{name!r} is not one of {', '.join(MIXES)}, {AUTO}")
+        return mix, identity(inputs, mix.name)
+    jobs = {mix.name: identity(inputs, f"{AUTO} {mix.name}") for mix in MIXES.values()}
+    for known, job in jobs.items():
+        if is_begun(arguments.out, job):
+            print(f"llamad: {AUTO}: {known}: chosen before the interruption", file=sys.stderr)
+            return MIXES[known], job
+    mix = advised_mix(arguments.source, read_checkpoint_shape(arguments.source))
+    return mix, jobs[mix.name]
 
 
 def _verify_download(folder: Path) -> None:

@@ -1,20 +1,32 @@
 """``llamad fit MODEL``: which quantization of a model stays in this machine's memory.
 
-Lists every mix that ``llamad quantize`` can write, from the shapes in MODEL, whatever its own type:
-size, context beside it, tokens per second, expected loss; and recommends one. The budget is what
-this machine has available (MemAvailable, and the memory cgroups of this process). --memory asks
-for another machine: its whole memory, of which 614 MiB are left to firmware and system.
+MODEL is a GGUF file or what ``llamad convert`` takes, of which only the shapes are read: nothing
+has to be written first. Lists every mix that quantize and convert can write, whatever the type of
+MODEL: size, context beside it, tokens per second, expected loss; recommends one, and says what to
+set for it. The budget is what this machine has available (MemAvailable, and the memory cgroups of
+this process). --memory asks for another machine: its whole memory, of which 614 MiB are left to
+firmware and system.
 """
 
 import argparse
 import json
 import re
 import resource
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from llamad.engine.bindings import EngineModel, GgufFile
+from llamad.config import DEFAULT_PATH
+from llamad.convert.conversion import (
+    is_checkpoint,
+    naming_unreadable,
+    open_checkpoint,
+    raw_entries,
+    tensor_table,
+)
+from llamad.engine.bindings import EngineModel, GgufFile, TensorInfo
+from llamad.engine.gguf_value import RawEntry
 from llamad.errors import ErrorKind, LlamadError
 from llamad.models.fit import (
     BOARD_BANDWIDTH,
@@ -31,6 +43,7 @@ from llamad.models.memory_plan import MIB
 from llamad.models.quant_mix import MIXES, PLAIN_TYPES, Mix, is_quantizable
 from llamad.models.split import require_whole
 
+AUTO = "auto"  # as a type of quantize and convert: what fits this machine
 HERE = "here"  # this machine's column of speeds
 MAX_THREADS = 64  # of the engine
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -54,7 +67,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "fit", help="which quantization of a model fits this machine", description=__doc__
     )
-    parser.add_argument("model", metavar="MODEL", type=Path, help="GGUF file, of any type")
+    parser.add_argument("model", metavar="MODEL", type=Path, help="GGUF file, or a checkpoint")
     parser.add_argument(
         "--memory",
         metavar="BYTES",
@@ -91,19 +104,41 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def recommended_mix(path: Path) -> tuple[Mix, str]:
-    """Return the mix that fits this machine, and why. Raises OUT_OF_MEMORY when none does."""
-    advice = fit(read_shape(path), memory_here(Machine()).budget).recommendation
+def advised_mix(path: Path, shape: ModelShape) -> Mix:
+    """Return the mix that fits this machine; say which, and why, on standard error.
+
+    Raises LlamadError OUT_OF_MEMORY when none does.
+    """
+    advice = fit(shape, memory_here(Machine()).budget).recommendation
     if advice.mix is None:
         raise LlamadError(ErrorKind.EXHAUSTED, "OUT_OF_MEMORY", f"{path}: {advice.reason}")
-    return MIXES[advice.mix], advice.reason
+    print(f"llamad: {AUTO}: {advice.mix}: {advice.reason}", file=sys.stderr)
+    return MIXES[advice.mix]
 
 
 def read_shape(path: Path) -> ModelShape:
-    """Read the header of a GGUF file. Raises LlamadError, which names the path and the fault."""
+    """Read what says the shape of a GGUF file or of a checkpoint: of neither the weights.
+
+    Raises LlamadError, which names the path and the fault.
+    """
+    with naming_unreadable():
+        return read_checkpoint_shape(path) if is_checkpoint(path) else read_file_shape(path)
+
+
+def read_file_shape(path: Path) -> ModelShape:
+    """Read the header of a GGUF file."""
     with GgufFile(path) as file:
         require_whole(path, file.metadata())
-        entries, tensors = file.raw_metadata(), file.tensors()
+        return _shape(path, file.raw_metadata(), file.tensors())
+
+
+def read_checkpoint_shape(path: Path) -> ModelShape:
+    """Read the shape of the file that ``llamad convert`` would write. Raises OSError, too."""
+    with open_checkpoint(path, keep_types=True) as checkpoint:
+        return _shape(path, raw_entries(checkpoint), tensor_table(checkpoint))
+
+
+def _shape(path: Path, entries: Sequence[RawEntry], tensors: Sequence[TensorInfo]) -> ModelShape:
     try:
         return describe_shape(entries, tensors)
     except LlamadError as error:
@@ -130,7 +165,7 @@ def memory_here(machine: Machine) -> Memory:
 
 def _bandwidth_here(path: Path, budget: int) -> float | None:
     """Measure the bandwidth on the model's own pages; None when they would not stay in memory."""
-    if path.stat().st_size > budget:
+    if not path.is_file() or path.stat().st_size > budget:
         return None
     try:
         with EngineModel(path) as model:
@@ -196,6 +231,12 @@ def as_text(
         yield f"nothing fits: {advice.reason}"
     else:
         yield f"take {advice.mix} with a q8_0 KV cache of {advice.context} tokens: {advice.reason}"
+    if result.settings is not None:
+        yield ""
+        yield f"for that, in {DEFAULT_PATH}:"
+        yield "[model]"
+        for key, value in asdict(result.settings).items():
+            yield f"{key} = {json.dumps(value)}"
 
 
 def _row(mix: MixFit) -> str:

@@ -39,10 +39,9 @@ from llamad.models.quant_mix import (
     tensor_type,
 )
 from llamad.models.split import require_whole
-from llamad.tools.fit import recommended_mix
+from llamad.tools.fit import AUTO, advised_mix, read_file_shape
 from llamad.tools.progress import Progress
 
-AUTO = "auto"
 PIECE_BYTES = 8 << 20  # of input, and of output, in memory at a time; at least one row
 GGML_QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION, since 2023 that of every block format
 
@@ -94,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     result = quantize(
         arguments.input,
         arguments.output,
-        arguments.type or _recommended(arguments.input),
+        arguments.type or advised_mix(arguments.input, read_file_shape(arguments.input)),
         importance=importance,
         pure=arguments.pure,
         n_threads=arguments.threads,
@@ -264,12 +263,6 @@ def _convert(
         place = f"{source}: tensor {tensor.name}, from row {first_row}"
         raise LlamadError(error.kind, error.reason, f"{place}: {error.message}") from error
     return memoryview(out)
-
-
-def _recommended(source: Path) -> Mix:
-    mix, reason = recommended_mix(source)
-    print(f"llamad: auto: {mix.name}: {reason}", file=sys.stderr)
-    return mix
 
 
 def _mix(name: str) -> Mix | None:
