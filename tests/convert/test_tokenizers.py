@@ -358,6 +358,13 @@ def test_bos_is_added_when_the_tokenizer_adds_it(
     assert (tokenizer.encode("a")[0] == tokenizer.bos_id) == expected
 
 
+def test_a_post_processor_of_another_form_adds_nothing(tmp_path: Path) -> None:
+    content = tokenizer_json(PRE_TOKENIZERS["llama-bpe"])
+    content["post_processor"] = {"type": "Sequence", "processors": 5}
+    folder = write_tokenizer(tmp_path, {"tokenizer.json": content})
+    assert not tokenizer_of(folder, N_BPE).vocabulary.add_bos
+
+
 def test_ends_of_an_answer_may_be_a_list_in_the_config(tmp_path: Path) -> None:
     end, eom = (256 + len(MERGES) + i for i in (1, 2))
     files = {"tokenizer.json": tokenizer_json(PRE_TOKENIZERS["llama-bpe"])}

@@ -62,6 +62,21 @@ def test_a_model_does_not_differ_from_itself(tiny_model_path: TinyModelPath) -> 
     assert result.nll_per_token == pytest.approx(alone.nll_per_token, rel=1e-12)
 
 
+def test_the_window_fits_both_models(
+    tiny_model_path: TinyModelPath, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text_path = tmp_path / "text"
+    text_path.write_text(TEXT, encoding="utf-8")
+    short = str(tiny_model_path(replace(PLAIN, n_ctx_train=16)))
+    long = str(tiny_model_path(PLAIN))
+    scored = set()
+    for one, other in ((short, long), (long, short)):
+        assert main(["perplexity", one, str(text_path), "--compare", other, "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        scored.add(result["tokens"] - result["scored_tokens"])
+    assert scored == {-(-result["tokens"] // 16)}  # one token of each window is not scored
+
+
 def test_the_text_says_which_is_the_reference(
     tiny_model_path: TinyModelPath, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

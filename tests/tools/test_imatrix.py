@@ -105,6 +105,8 @@ def test_every_window_begins_as_the_model_wants_it(tiny_model_path: TinyModelPat
         tiny_model_path(TinySpec(metadata={"tokenizer.ggml.add_bos_token": False}))
     )
     assert tool.split(unmarked, TEXT, len(whole)) == [whole]
+    with pytest.raises(LlamadError, match="context of 1 tokens holds no text"):
+        tool.split(tokenizer, TEXT, 1)
 
 
 def test_the_file_has_llama_cpps_form(

@@ -13,6 +13,7 @@ from llamad.engine import Model
 from llamad.engine.bindings import Engine, EngineModel
 from llamad.errors import LlamadError
 from llamad.tools import perplexity
+from llamad.tools.scoring import perplexity_of
 from reference import engine_rounding, forward, load, log_softmax
 from tiny_gguf import TinyModelPath, TinySpec
 
@@ -78,6 +79,21 @@ def test_nothing_to_score_is_an_error(tiny_model_path: TinyModelPath, tokens: li
         pytest.raises(LlamadError, match="at least 2 tokens"),
     ):
         perplexity.measure(model, tokens, n_threads=1, n_ctx=40)
+
+
+def test_a_perplexity_beyond_all_numbers_is_an_error() -> None:
+    assert perplexity_of(700.0) > 1e300
+    with pytest.raises(LlamadError, match=r"710\.0 nats per token"):
+        perplexity_of(710.0)
+
+
+@pytest.mark.parametrize(
+    "option", ["--threads=0", "--threads=65", "--ctx-size=-5", "--ctx-size=1", "--ctx-size=9999999"]
+)
+def test_wrong_options_are_exit_code_2(option: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command("m.gguf", "t.txt", option)
+    assert caught.value.code == 2
 
 
 def test_an_unreadable_text_is_an_error_that_names_it(

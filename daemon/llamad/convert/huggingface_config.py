@@ -103,6 +103,8 @@ class HuggingFaceConfig:
         """Return the trained context, cut to the sliding window: within it nothing slides."""
         context = self._count("max_position_embeddings")
         layers = self.values.get("layer_types") or []
+        if not isinstance(layers, list):
+            raise corrupt(self.path, f"layer_types is {layers!r}, must be a list")
         slides = (
             self.model_type == "mistral"
             or self.values.get("use_sliding_window")

@@ -134,10 +134,10 @@ def _template(content: Mapping[str, Any]) -> list[str]:
     does not know whether they add any.
     """
     processor = content.get("post_processor")
-    items = [processor]
+    items: Any = [processor]
     if isinstance(processor, dict) and processor.get("type") == "Sequence":
-        items = processor.get("processors") or []
-    for item in items:
+        items = processor.get("processors")
+    for item in items if isinstance(items, list) else []:
         match item:
             case {"type": "TemplateProcessing", "single": list(parts)}:
                 texts = [_template_part(part) for part in parts]

@@ -4,7 +4,6 @@ The answer to "does quantization hurt?": KL(reference || model) of each next-tok
 nats, beside both likelihoods. Holds a few rows of logits of each model.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from llamad.engine.bindings import Engine, EngineModel
 from llamad.errors import ErrorKind, LlamadError
-from llamad.tools.scoring import mean_of_scored, scored_rows, scoring_engine
+from llamad.tools.scoring import mean_of_scored, perplexity_of, scored_rows, scoring_engine
 
 _VOCABULARY = ("tokenizer.ggml.model", "tokenizer.ggml.tokens")
 
@@ -66,8 +65,8 @@ def measure_divergence(
             scored += 1
     nll, reference_nll = mean_of_scored(total, scored), mean_of_scored(reference_total, scored)
     return Divergence(
-        perplexity=math.exp(nll),
-        reference_perplexity=math.exp(reference_nll),
+        perplexity=perplexity_of(nll),
+        reference_perplexity=perplexity_of(reference_nll),
         nll_per_token=nll,
         reference_nll_per_token=reference_nll,
         nll_difference=nll - reference_nll,

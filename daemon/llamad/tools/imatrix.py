@@ -8,7 +8,7 @@ that this machine can run.
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from llamad.errors import ErrorKind, LlamadError
 from llamad.models.imatrix import InputSums, write_imatrix
 from llamad.text import load_tokenizer
 from llamad.text.tokenizer import Tokenizer
+from llamad.tools.arguments import MAX_CTX_SIZE, MAX_THREADS, number
 from llamad.tools.progress import Progress
 from llamad.tools.text_file import read_text
 
@@ -53,20 +54,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--threads",
         metavar="N",
-        type=_number(1, 64),
+        type=number(1, MAX_THREADS),
         default=len(os.sched_getaffinity(0)),
         help="compute threads (default: one a core)",
     )
     parser.add_argument(
         "--ctx-size",
         metavar="N",
-        type=_number(MIN_CTX_SIZE, 1 << 20),
+        type=number(MIN_CTX_SIZE, MAX_CTX_SIZE),
         help=f"tokens of a window (default: the model's context, at most {DEFAULT_CTX_SIZE})",
     )
     parser.add_argument(
         "--chunks",
         metavar="N",
-        type=_number(1, 1 << 31),
+        type=number(1, 1 << 31),
         help="windows to run (default: all of the text)",
     )
     parser.set_defaults(run=run)
@@ -98,12 +99,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def split(tokenizer: Tokenizer, text: str, n_ctx: int) -> list[list[int]]:
-    """Return the text in windows of at most n_ctx tokens, each begun as the model wants it."""
+    """Return the text in windows of at most n_ctx tokens, each begun as the model wants it.
+
+    Raises LlamadError for a context that has room for the beginning only.
+    """
     begin = []
     if tokenizer.vocabulary.add_bos and tokenizer.bos_id is not None:
         begin = [tokenizer.bos_id]
     tokens = tokenizer.encode(text, add_bos=False)
     step = n_ctx - len(begin)
+    if step < 1:
+        raise LlamadError(
+            ErrorKind.STATE,
+            "CONTEXT_TOO_SHORT",
+            f"the model's context of {n_ctx} tokens holds no text after its beginning",
+        )
     return [begin + tokens[i : i + step] for i in range(0, len(tokens), step)]
 
 
@@ -162,12 +172,3 @@ def _output_name(path: Path) -> str:
     with GgufFile(path) as file:
         names = {tensor.name for tensor in file.tensors()}
     return "output.weight" if "output.weight" in names else "token_embd.weight"
-
-
-def _number(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r}: {low} to {high} are possible")
-        return int(text)
-
-    return parse

@@ -8,15 +8,15 @@ far MODEL's distributions are from those of OTHER, the reference (the unquantize
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from llamad.engine.bindings import KV_TYPES, EngineModel
 from llamad.text import load_tokenizer
+from llamad.tools.arguments import MAX_CTX_SIZE, MAX_THREADS, number
 from llamad.tools.divergence import Divergence, measure_divergence
-from llamad.tools.scoring import mean_of_scored, scored_rows, scoring_engine
+from llamad.tools.scoring import mean_of_scored, perplexity_of, scored_rows, scoring_engine
 from llamad.tools.text_file import read_text
 
 DEFAULT_CTX_SIZE = 2048  # tokens
@@ -45,12 +45,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="OTHER",
         help="a GGUF file with the same vocabulary: how far MODEL is from it, the reference",
     )
-    parser.add_argument("--threads", type=int, default=2, help="compute threads (default 2)")
+    parser.add_argument(
+        "--threads",
+        type=number(1, MAX_THREADS),
+        default=2,
+        help="compute threads (default 2)",
+    )
     parser.add_argument(
         "--ctx-size",
-        type=int,
+        type=number(2, MAX_CTX_SIZE),
         metavar="TOKENS",
-        help=f"window (default: the model's context, at most {DEFAULT_CTX_SIZE})",
+        help=f"window (default: the models' context, at most {DEFAULT_CTX_SIZE})",
     )
     parser.add_argument("--kv-type", choices=sorted(KV_TYPES), default="f16")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -62,24 +67,25 @@ def run(arguments: argparse.Namespace) -> int:
     text = read_text(arguments.text)
     tokens = load_tokenizer(arguments.model).encode(text)
     with EngineModel(arguments.model) as model:
-        n_ctx = arguments.ctx_size or min(DEFAULT_CTX_SIZE, model.info.n_ctx_train)
+        n_ctx = min(DEFAULT_CTX_SIZE, model.info.n_ctx_train)
         result: Perplexity | Divergence
         if arguments.compare is None:
             result = measure(
                 model,
                 tokens,
                 n_threads=arguments.threads,
-                n_ctx=n_ctx,
+                n_ctx=arguments.ctx_size or n_ctx,
                 kv_type=arguments.kv_type,
             )
         else:
             with EngineModel(arguments.compare) as reference:
+                n_ctx = min(n_ctx, reference.info.n_ctx_train)
                 result = measure_divergence(
                     model,
                     reference,
                     tokens,
                     n_threads=arguments.threads,
-                    n_ctx=n_ctx,
+                    n_ctx=arguments.ctx_size or n_ctx,
                     kv_type=arguments.kv_type,
                 )
     print(json.dumps(asdict(result)) if arguments.json else _as_text(result))
@@ -128,4 +134,4 @@ def measure(
             total -= engine.log_probability(k, token)
             scored += 1
     nll = mean_of_scored(total, scored)
-    return Perplexity(nll, math.exp(nll), len(tokens), scored)
+    return Perplexity(nll, perplexity_of(nll), len(tokens), scored)

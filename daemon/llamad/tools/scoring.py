@@ -66,3 +66,12 @@ def mean_of_scored(total: float, n_scored: int) -> float:
             ErrorKind.CORRUPT, "MODEL_NOT_FINITE", f"the model's log-probabilities sum to {-total}"
         )
     return total / n_scored
+
+
+def perplexity_of(nll: float) -> float:
+    """Return e^nll; raises LlamadError when that is too large for a number."""
+    try:
+        return math.exp(nll)
+    except OverflowError:
+        message = f"{nll:.1f} nats per token are no finite perplexity"
+        raise LlamadError(ErrorKind.CORRUPT, "MODEL_NOT_FINITE", message) from None
