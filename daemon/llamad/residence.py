@@ -8,6 +8,7 @@ others.
 """
 
 import asyncio
+import gc
 import logging
 import os
 from collections.abc import Callable
@@ -214,6 +215,8 @@ class Residence:
         assert order is not None
         self._change.clear()
         self._state.release()
+        # A vocabulary's objects refer to each other; left to itself, Python keeps several of them.
+        await asyncio.to_thread(gc.collect)
         self._hold(order.file, before)
         if order.file is None:
             self._hold()

@@ -1,9 +1,11 @@
 """One model in memory after the other: switching, unloading, going back, and who hears what."""
 
 import asyncio
+import gc
 import re
 import signal
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -307,6 +309,27 @@ async def test_unloading_frees_the_model_and_says_how_to_load_one(life: ManyMode
         await unload(admin)
         await use(admin, "one")
         assert await text_of(generate(stub)) == "An answer."
+
+
+@switching
+async def test_what_only_refers_to_itself_leaves_the_memory_with_the_model(
+    life: ManyModels,
+) -> None:
+    class Vocabulary:
+        itself: object
+
+    life.put("one")
+    async with life.serving() as (_, admin):
+        vocabulary = Vocabulary()
+        vocabulary.itself = vocabulary
+        remembered = weakref.ref(vocabulary)
+        gc.disable()
+        try:
+            del vocabulary
+            await unload(admin)
+            assert remembered() is None
+        finally:
+            gc.enable()
 
 
 @switching
