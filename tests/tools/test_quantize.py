@@ -164,7 +164,7 @@ def test_importance_of_another_model_is_refused(
 def test_importance_of_what_stays_is_ignored(
     tiny_model_path: TinyModelPath, tmp_path: Path
 ) -> None:
-    one = memoryview(np.ones(256, np.float32))
+    one = np.ones(256, np.float32).data
     importance = {"blk.0.attn_q.weight": one, "output_norm.weight": one[:3]}
     tool.quantize(
         tiny_model_path(WIDE), tmp_path / "out.gguf", MIXES["Q4_0"], importance=importance
