@@ -12,6 +12,8 @@
 
 #include "quantize_search.h"
 
+#define LARGEST_F16 65504.0f
+
 /* What a block is quantized with: x ~ d*(q - zero) + m. */
 typedef struct {
     uint16_t d, m;     /* float16 */
@@ -105,7 +107,8 @@ static void affine_by_search(const lld_search *search, const float x[LLD_QK], co
     const lld_levels levels = {0.0f, (float)highest, NULL};
     const lld_fit fit = search->affine(x, w, LLD_QK, &levels, true);
     out->d = lld_f32_to_f16(fit.scale);
-    out->m = lld_f32_to_f16(fit.offset);
+    /* a fit may reach beyond the smallest weight, and that may be the largest float16 */
+    out->m = lld_f32_to_f16(fminf(fmaxf(fit.offset, -LARGEST_F16), LARGEST_F16));
     int8_t q[LLD_QK];
     search->levels(x, LLD_QK, &levels, (lld_fit){lld_f16_to_f32(out->d), lld_f16_to_f32(out->m)},
                    q);

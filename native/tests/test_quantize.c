@@ -235,6 +235,25 @@ static void test_the_smallest_and_largest_weights_make_finite_blocks(void)
         }
 }
 
+static void test_fits_of_the_largest_weights_stay_finite(void)
+{
+    static float x[COLS], y[COLS], importance[COLS];
+    uint64_t seed = 16;
+    for (int i = 0; i < COLS; i++) /* logarithms uniform, so that fits reach beyond the extremes */
+        x[i] = 65504.0f * expf(-8.0f * uniform(&seed)) * (i % 2 == 0 ? 1.0f : -1.0f);
+    for (int i = 0; i < COLS; i += LLD_QK) x[i + (i / LLD_QK) % 2] = i % 64 ? -65504.0f : 65504.0f;
+    for (int k = 0; k < 16; k++) {
+        for (int i = 0; i < COLS; i++) importance[i] = uniform(&seed);
+        for (size_t t = 0; t < N_QUANTIZED; t++) {
+            round_trip(quantized[t].type, x, 1, importance, y);
+            CHECK(largest_magnitude(y, COLS) <= 1.3f * 65504.0f, "%s reaches %g",
+                  lld_type_name(quantized[t].type), (double)largest_magnitude(y, COLS));
+            for (int i = 0; i < COLS; i++)
+                CHECK(isfinite(y[i]), "%s of %g", lld_type_name(quantized[t].type), (double)x[i]);
+        }
+    }
+}
+
 static void test_weights_beyond_the_range_are_refused_by_place(void)
 {
     static float x[ROWS * COLS];
@@ -413,6 +432,7 @@ int main(void)
     test_constant_rows_stay_near_constant();
     test_one_outlier_keeps_its_value();
     test_the_smallest_and_largest_weights_make_finite_blocks();
+    test_fits_of_the_largest_weights_stay_finite();
     test_weights_beyond_the_range_are_refused_by_place();
     test_importance_lowers_the_error_it_weighs();
     test_importance_of_any_size_is_taken();
