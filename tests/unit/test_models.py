@@ -82,6 +82,7 @@ def test_a_path_may_lie_anywhere(folder: Path, tmp_path: Path) -> None:
         ("folder.gguf", "MODEL_UNREADABLE"),
         ("pipe.gguf", "MODEL_UNREADABLE"),
         ("a\0b.gguf", "MODEL_UNREADABLE"),
+        (os.fsdecode(b"a\xff.gguf"), "MODEL_UNREADABLE"),
     ],
 )
 def test_a_path_that_is_no_regular_file_is_refused(folder: Path, name: str, reason: str) -> None:

@@ -194,6 +194,7 @@ class ModelRegistry:
 
     def _at(self, path: Path) -> ModelFile:
         try:
+            os.fspath(path).encode()  # every answer that names it is UTF-8
             status = path.stat()
         except FileNotFoundError:
             raise LlamadError(
@@ -201,7 +202,7 @@ class ModelRegistry:
             ) from None
         except (OSError, ValueError) as error:
             raise LlamadError(
-                ErrorKind.STATE, "MODEL_UNREADABLE", f"model file {path}: {error}"
+                ErrorKind.STATE, "MODEL_UNREADABLE", f"model file {os.fspath(path)!r}: {error}"
             ) from error
         if not stat.S_ISREG(status.st_mode):
             raise LlamadError(
