@@ -19,7 +19,7 @@ SOURCE_ROOTS = ("daemon", "clients", "protos")
 MAX_LINES = 500
 OUR_PACKAGES = ("llamad", "llamad_client", "llamactl", "llamad_api")
 
-LEAVES = ("llamad.errors", "llamad.logs", "llamad.metrics", "llamad.systemd")
+LEAVES = ("llamad.errors", "llamad.logs", "llamad.metrics", "llamad.printable", "llamad.systemd")
 
 # Who may import whom; the longest prefix of a module's name is its row. Everybody may import its
 # own package, and the name `llamad` itself (its version).
@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad.errors": (),
     "llamad.logs": (),
     "llamad.metrics": (),
+    "llamad.printable": (),
     "llamad.systemd": (),
     "llamad.config": ("llamad.errors",),
     "llamad.engine.bindings": ("llamad.errors", "llamad.engine.gguf_value", "llamad.engine.info"),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from llamad import __version__
 from llamad.errors import LlamadError
+from llamad.printable import printable
 
 # Modules of llamad.tools: add_parser(subparsers).
 TOOLS = ("inspect", "convert", "quantize", "imatrix", "fit", "perplexity", "bench")
@@ -43,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _as_line(message: str) -> str:
-    """Return a message as one line that no terminal obeys: names in it may come from any file."""
+    """Return a message as one line of bounded length."""
     if len(message) > MAX_MESSAGE:
         message = message[:MAX_MESSAGE] + "..."
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    return printable(message)
 
 
 def _parser(command: str) -> argparse.ArgumentParser:

@@ -42,6 +42,16 @@ def test_hours_are_shown() -> None:
         assert "1:06:30 left" in terminal.getvalue()
 
 
+def test_a_label_commands_no_terminal() -> None:
+    terminal, clock = Terminal(), Clock()
+    with Progress(100, stream=terminal, clock=clock) as progress:
+        clock.now += 1
+        progress.advance(50, "a\n\x1b[2J" + 1000 * "b")
+        shown = terminal.getvalue()
+        assert "left  a\\n\\x1b[2Jbbb" in shown
+        assert len(shown) < 100
+
+
 def test_nothing_is_written_to_a_file() -> None:
     stream, clock = io.StringIO(), Clock()
     with Progress(100, stream=stream, clock=clock) as progress:

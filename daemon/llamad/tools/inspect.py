@@ -13,6 +13,7 @@ from pathlib import Path
 
 from llamad.engine.bindings import GgufFile, TensorInfo
 from llamad.engine.gguf_value import MetadataValue
+from llamad.printable import printable
 
 HEAD = 8  # elements of an array that are shown
 TEXT_COLUMNS = 72  # characters of a value in the text output
@@ -160,10 +161,10 @@ def _summary(contents: Contents) -> Iterator[str]:
     weights = f"{_count(len(contents.tensors), 'tensor')}, {elements / 1e6:.1f} M parameters"
     template = contents.text("tokenizer.chat_template")
     rows = {
-        "file": f"{_plain(contents.path)} ({_size(contents.file_bytes)})",
+        "file": f"{printable(contents.path)} ({_size(contents.file_bytes)})",
         "format": f"GGUF v{contents.version}",
-        "architecture": _plain(contents.architecture) or "unknown",
-        "name": _plain(contents.text("general.name")) or "none",
+        "architecture": printable(contents.architecture) or "unknown",
+        "name": printable(contents.text("general.name")) or "none",
         "tensors": weights if contents.tensors else "none",
         "vocabulary": _vocabulary(contents),
         "chat template": f"yes, {len(template)} characters" if template else "no",
@@ -178,8 +179,8 @@ def _vocabulary(contents: Contents) -> str:
         return "none"
     kind = contents.text("tokenizer.ggml.model") or "unknown"
     pre = contents.text("tokenizer.ggml.pre")
-    parts = [_count(len(tokens), "token"), f"model {_plain(kind)}"]
-    return ", ".join([*parts, f"pre-tokenizer {_plain(pre)}"] if pre else parts)
+    parts = [_count(len(tokens), "token"), f"model {printable(kind)}"]
+    return ", ".join([*parts, f"pre-tokenizer {printable(pre)}"] if pre else parts)
 
 
 def _entries(title: str, entries: Mapping[str, MetadataValue]) -> Iterator[str]:
@@ -187,24 +188,24 @@ def _entries(title: str, entries: Mapping[str, MetadataValue]) -> Iterator[str]:
         return
     yield ""
     yield title
-    width = max(len(_plain(key)) for key in entries)
+    width = max(len(printable(key)) for key in entries)
     for key, value in entries.items():
-        yield f"  {_plain(key):<{width}}  {_shown(value)}"
+        yield f"  {printable(key):<{width}}  {_shown(value)}"
 
 
 def _tensor_table(tensors: Sequence[TensorInfo]) -> Iterator[str]:
-    width = max(len(_plain(tensor.name)) for tensor in tensors)
+    width = max(len(printable(tensor.name)) for tensor in tensors)
     for tensor in tensors:
         shape = " x ".join(str(n) for n in tensor.shape)
         yield (
-            f"  {_plain(tensor.name):<{width}}  {tensor.type_name:<7} {shape:<16}"
+            f"  {printable(tensor.name):<{width}}  {tensor.type_name:<7} {shape:<16}"
             f" {_size(tensor.n_bytes):>10} at {tensor.file_offset}"
         )
 
 
 def _shown(value: MetadataValue) -> str:
     if isinstance(value, str):
-        return _cut(f'"{_plain(value)}"')
+        return _cut(f'"{printable(value)}"')
     if isinstance(value, float):
         return f"{value:.7g}"  # as many digits as a float32 carries
     if not isinstance(value, list):
@@ -216,11 +217,6 @@ def _shown(value: MetadataValue) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= TEXT_COLUMNS else text[: TEXT_COLUMNS - 3] + "..."
-
-
-def _plain(text: str) -> str:
-    """Return text that is safe on a terminal: what is not printable as an escape."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _count(n: int, noun: str) -> str:

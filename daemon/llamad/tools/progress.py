@@ -9,7 +9,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
+from llamad.printable import printable
+
 REDRAW_SECONDS = 0.2
+MAX_LABEL = 40  # characters; a tensor's name may have 65535
 UNIT = 1e6  # bytes of a MB
 MEGABYTES = ("MB", UNIT)  # a unit: its name, and how much of the work it is
 
@@ -56,7 +59,7 @@ class Progress:
         left = (self._total - self._done) / rate if rate > 0 else 0.0
         share = 100 * self._done / max(self._total, 1)
         speed = f"{rate / self._unit:.0f} {self._unit_name}/s"
-        line = f"{share:3.0f} %  {speed}  {_duration(left)} left  {label}"
+        line = f"{share:3.0f} %  {speed}  {_duration(left)} left  {printable(label[:MAX_LABEL])}"
         self._stream.write("\r" + line.ljust(self._width))
         self._stream.flush()
         self._width = len(line)
