@@ -233,6 +233,20 @@ def test_a_type_that_an_era_lacks_is_refused(
     assert f"type {type_id}" in refused(capsys, path, out)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [3e38, np.inf, np.nan])
+def test_a_scale_that_makes_no_numbers_is_refused_in_one_line(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], scale: float
+) -> None:
+    path, name = tmp_path / "old.bin", b"output.weight"
+    write(path, Era("ggjt", 2))
+    content = bytearray(path.read_bytes())
+    end = content.find(name) + len(name)
+    struct.pack_into("<f", content, end + -end % 32, scale)
+    path.write_bytes(content)
+    assert "output.weight, from row 0" in refused(capsys, path, out, "Q8_0")
+
+
 def test_a_vocabulary_of_another_size_is_refused(
     tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

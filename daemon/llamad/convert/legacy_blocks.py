@@ -66,9 +66,13 @@ class Blocks:
     quants: NDArray[np.int16]
 
     def values(self) -> Floats:
-        """Return the weights, (n, 32), in the arithmetic of the time: float32, product then sum."""
-        result = self.scales * (self.quants - self.layout.zero).astype(np.float32)
-        return result if self.minimums is None else result + self.minimums
+        """Return the weights, (n, 32), in the arithmetic of the time: float32, product then sum.
+
+        Weights that are no numbers are for the reader to refuse.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = self.scales * (self.quants - self.layout.zero).astype(np.float32)
+            return result if self.minimums is None else result + self.minimums
 
     def as_gguf(self) -> Rows:
         """Return GGUF's blocks, (n, bytes): the same quants, scales rounded to float16."""
