@@ -359,7 +359,7 @@ async def test_a_cancelled_async_completion_ends_and_frees_the_job() -> None:
             completion.cancel()
             assert await reading == ""
             assert completion.result is None
-            [job] = service.wait_until_idle()
+            [job] = await asyncio.to_thread(service.wait_until_idle)
             assert job.state is JobState.CANCELLED
 
 
@@ -373,5 +373,5 @@ async def test_a_cancelled_task_cancels_its_job() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            [job] = service.wait_until_idle()
+            [job] = await asyncio.to_thread(service.wait_until_idle)
             assert job.state is JobState.CANCELLED
