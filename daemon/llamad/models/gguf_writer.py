@@ -22,6 +22,7 @@ from typing import Self
 from llamad.engine.bindings import TENSOR_TYPES, Buffer, GgufFile, row_bytes
 from llamad.engine.gguf_value import RawEntry, Scalar, ValueType, encode_scalar, encode_string
 from llamad.errors import ErrorKind, LlamadError
+from llamad.models.small_file import sync_directory
 from llamad.models.write_journal import Recorded, WriteJournal
 
 VERSION = 3
@@ -178,7 +179,7 @@ class GgufWriter:
             self.temporary_path.replace(self.path)
             self._journal.remove()
             self._close()
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
 
     def abort(self) -> None:
         """Remove what was written; nothing after ``finish``."""
@@ -358,11 +359,3 @@ def _open_exclusively(path: Path) -> int:
         os.close(fd)
         raise _error(f"{path} is being written by another process") from None
     return fd
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
