@@ -38,6 +38,20 @@ def refused(
     return message
 
 
+IRREGULAR = ("fifo", "folder", "device")
+
+
+def make_irregular(path: Path, kind: str) -> None:
+    """Put something there that is no regular file, of one of the kinds in ``IRREGULAR``."""
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "device":
+            path.symlink_to("/dev/zero")
+
+
 def read_tensors(path: Path) -> Tensors:
     """Return type and dequantized values of every tensor, through the ``gguf`` package."""
     return {

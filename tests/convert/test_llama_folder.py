@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.converting import convert, data_bytes, read_tensors, refused
+from convert.converting import (
+    IRREGULAR,
+    convert,
+    data_bytes,
+    make_irregular,
+    read_tensors,
+    refused,
+)
 from convert.llama_folder import DIM, HIDDEN, LAYERS, PARAMS, TOKENIZER, VOCAB, WEIGHTS, write
 from llamad.__main__ import main
 from llamad.engine.bindings import read_metadata
@@ -318,20 +325,14 @@ def test_the_output_may_not_be_an_input(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("name", ["consolidated.00.pth", "params.json", "tokenizer.model"])
-@pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
+@pytest.mark.parametrize("kind", IRREGULAR)
 def test_an_input_that_is_no_regular_file_is_refused_at_once(
     tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], name: str, kind: str
 ) -> None:
     folder = write(tmp_path)
     path = folder / name
     path.unlink()
-    match kind:
-        case "fifo":
-            os.mkfifo(path)
-        case "folder":
-            path.mkdir()
-        case "device":
-            path.symlink_to("/dev/zero")
+    make_irregular(path, kind)
     assert name in refused(capsys, folder, out)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from convert.converting import IRREGULAR, make_irregular
 from llamad.convert.pickle_tensors import STORAGE_TYPES, PickledTensor, read_tensors
 from llamad.convert.pth_file import PthFile
 from llamad.errors import ErrorKind, LlamadError
@@ -220,16 +221,10 @@ def test_changed_bytes_of_the_directory_give_tensors_or_a_refusal(
     assert found == [16, 96]
 
 
-@pytest.mark.parametrize("kind", ["fifo", "folder", "device"])
+@pytest.mark.parametrize("kind", IRREGULAR)
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "model.pth"
-    match kind:
-        case "fifo":
-            os.mkfifo(path)
-        case "folder":
-            path.mkdir()
-        case "device":
-            path.symlink_to("/dev/zero")
+    make_irregular(path, kind)
     assert "no regular file" in refusal(lambda: PthFile(path)).message
 
 

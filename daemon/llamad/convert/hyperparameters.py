@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llamad.convert.source import Metadata, SourceTensor, corrupt
-
-QUANTIZATION_VERSION = 2  # of the block layouts: GGML_QNT_VERSION
+from llamad.models.quant_mix import GGML_QUANTIZATION_VERSION, QUANTIZATION_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Hyperparameters:
             "general.architecture": arch,
             "general.type": "model",
             "general.name": self.name,
-            "general.quantization_version": QUANTIZATION_VERSION,
+            QUANTIZATION_VERSION: GGML_QUANTIZATION_VERSION,
             f"{arch}.block_count": self.n_layers,
             f"{arch}.context_length": self.n_ctx_train,
             f"{arch}.embedding_length": self.dim,

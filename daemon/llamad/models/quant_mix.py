@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from llamad.engine.gguf_value import MetadataValue
 
 FILE_TYPE, QUANTIZATION_VERSION = "general.file_type", "general.quantization_version"
+GGML_QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION, since 2023 that of every block format
 PLAIN_TYPES = frozenset({"F32", "F16", "BF16"})
 K_BLOCK = 256  # weights; a row of a K type is a multiple
 BLOCK = 32  # the same for the other block types

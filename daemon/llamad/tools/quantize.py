@@ -28,6 +28,7 @@ from llamad.models.gguf_writer import GgufWriter
 from llamad.models.imatrix import read_imatrix
 from llamad.models.quant_mix import (
     FILE_TYPE,
+    GGML_QUANTIZATION_VERSION,
     MIXES,
     PLAIN_TYPES,
     QUANTIZATION_VERSION,
@@ -43,7 +44,6 @@ from llamad.tools.fit import AUTO, advised_mix, read_file_shape
 from llamad.tools.progress import Progress
 
 PIECE_BYTES = 8 << 20  # of input, and of output, in memory at a time; at least one row
-GGML_QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION, since 2023 that of every block format
 
 Importance = Mapping[str, memoryview]  # tensor name -> (n_cols) float32
 

@@ -15,10 +15,9 @@ import pytest
 
 from clients.running import environment
 from llamad.errors import ErrorKind
-from llamad.models import kept_part
 from llamad.models.arrival import SPARE_BYTES, Announced
 from tiny_gguf import TinyModelPath, TinySpec
-from unit.arriving import (
+from unit.arrival.arriving import (
     SYNC_BYTES,
     announce,
     arrival,
@@ -30,18 +29,6 @@ from unit.arriving import (
     receive,
     send,
 )
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(kept_part, "SYNC_BYTES", SYNC_BYTES)
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def model(tiny_model_path: TinyModelPath) -> bytes:
-    return tiny_model_path(TinySpec()).read_bytes()
-
 
 # ---- disks -----------------------------------------------------------------------------------
 

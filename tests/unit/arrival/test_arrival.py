@@ -8,13 +8,11 @@ from typing import Any
 import pytest
 
 from llamad.errors import ErrorKind
-from llamad.models import kept_part
 from llamad.models.arrival import Announced
 from llamad.models.kept_part import remove_old_parts
 from llamad.models.registry import ModelRegistry
 from tiny_gguf import TinyModelPath, TinySpec
-from unit.arriving import (
-    SYNC_BYTES,
+from unit.arrival.arriving import (
     announce,
     arrival,
     break_off,
@@ -25,18 +23,6 @@ from unit.arriving import (
     receive,
     send,
 )
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(kept_part, "SYNC_BYTES", SYNC_BYTES)
-    return tmp_path / "models"
-
-
-@pytest.fixture
-def model(tiny_model_path: TinyModelPath) -> bytes:
-    return tiny_model_path(TinySpec()).read_bytes()
-
 
 # ---- whole files -----------------------------------------------------------------------------
 
