@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llamad.models.machine import Machine
+from llamad.memory.machine import Machine
 
 
 def machine(folder: Path, *, available_kib: int | None, cgroup_max: str = "max") -> Machine:

@@ -3,7 +3,7 @@
 Owns the wiring of everything else and the signals. The socket is bound first, so that clients hear
 "still loading" instead of nothing. A signal asks for a stop: running jobs get the drain time,
 everything waiting is refused. A second signal ends the drain. SIGHUP reads the configuration again
-and takes from it what needs no restart. What is in memory is ``residence.py``'s.
+and takes from it what needs no restart. What is in memory is ``model_manager.py``'s.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from llamad.engine import bindings
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.request import Sampling
 from llamad.logs import fields
-from llamad.models.arrivals import Arrivals
-from llamad.models.registry import ModelRegistry
-from llamad.residence import Residence
 from llamad.rpc.admin_service import AdminService
-from llamad.rpc.convert import Rules
+from llamad.rpc.from_proto import Rules
+from llamad.rpc.llamad_service import LlamadService
 from llamad.rpc.server import RpcServer
-from llamad.rpc.services import LlamadService
-from llamad.rpc.state import Phase, ServiceState
+from llamad.service.model_manager import ModelManager
+from llamad.service.state import Phase, ServiceState
+from llamad.store.registry import ModelRegistry
+from llamad.store.transfers import Transfers
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Daemon:
         self._state = ServiceState()
         self._service = LlamadService(self._state, _rules(config), bindings.engine_version())
         registry = ModelRegistry(Path(config.model.directory))
-        self._residence = Residence(
+        self._model_manager = ModelManager(
             config,
             registry,
             self._state,
@@ -58,8 +58,8 @@ class Daemon:
             set_serving=lambda serving: self._server.health.set_serving(serving),
             model_required=model_required,
         )
-        self._arrivals = Arrivals(
-            registry, max_bytes=config.limits.max_model_bytes, in_use=self._residence.in_use
+        self._transfers = Transfers(
+            registry, max_bytes=config.limits.max_model_bytes, in_use=self._model_manager.in_use
         )
         self._server = RpcServer(
             Path(config.service.socket),
@@ -67,7 +67,7 @@ class Daemon:
             group=config.service.socket_group,
             admin_group=config.service.admin_group,
             llamad=self._service,
-            admin=AdminService(self._state, registry, self._arrivals, self._residence),
+            admin=AdminService(self._state, registry, self._transfers, self._model_manager),
         )
         self._signals_received = 0  # that ask for a stop
 
@@ -92,9 +92,9 @@ class Daemon:
             if period is None
             else asyncio.create_task(systemd.keep_alive(self._notifier, period))
         )
-        cleaning = asyncio.create_task(self._arrivals.remove_old_parts())
+        cleaning = asyncio.create_task(self._transfers.remove_old_parts())
         try:
-            await self._residence.run()
+            await self._model_manager.run()
             await cleaning
         finally:
             cleaning.cancel()
@@ -126,8 +126,8 @@ class Daemon:
         )
         logging.getLogger().setLevel(fresh.log.level.upper())
         self._service.change_rules(_rules(fresh))
-        self._residence.take(self._config)
-        self._arrivals.change_limit(fresh.limits.max_model_bytes)
+        self._model_manager.take(self._config)
+        self._transfers.change_limit(fresh.limits.max_model_bytes)
         waiting = [
             section.name
             for section in dataclasses.fields(Config)
@@ -155,10 +155,10 @@ class Daemon:
         self._signals_received += 1
         log.info(fields("signal", name=number.name, hurry=self._signals_received > 1))
         if self._signals_received > 1:
-            self._residence.hurry()
+            self._model_manager.hurry()
             return
         self._state.stopping()
-        self._residence.stop()
+        self._model_manager.stop()
         self._notifier.stopping(self._state.detail)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from unit.jobs.fakes import TIMEOUT_SECONDS
+from unit.schedule.fakes import TIMEOUT_SECONDS
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
 

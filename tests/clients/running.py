@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rpc.serving import Service, serving
-from unit.jobs.fakes import TIMEOUT_SECONDS
+from unit.schedule.fakes import TIMEOUT_SECONDS
 
 
 class RunningService:

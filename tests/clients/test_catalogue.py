@@ -13,10 +13,10 @@ import pytest
 from llamactl.__main__ import main
 from llamactl.catalogue import Catalogue, Entry, read_catalogue
 from llamad.engine.bindings import row_bytes
-from llamad.models.fit import BOARD_BANDWIDTH, SYSTEM_BYTES
-from llamad.models.memory_plan import MARGIN_BYTES
-from llamad.models.quant_mix import MIXES, MixedModel, is_quantizable, tensor_type
+from llamad.memory.plan import MARGIN_BYTES
 from llamad_client import Failed, Refused
+from llamad_tools.advice import BOARD_BANDWIDTH, SYSTEM_BYTES
+from llamad_tools.mixes import MIXES, MixedModel, is_quantizable, tensor_type
 
 GIB = 1 << 30
 MOST_HEADER_BYTES = 8_000_000  # a vocabulary of 150,000 words with its merges

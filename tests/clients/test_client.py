@@ -12,9 +12,9 @@ import pytest
 import llamad
 import llamad_client
 from clients.running import RunningService, running_service
+from llamad.door import peer_proxy as front
 from llamad.errors import ErrorKind, LlamadError
-from llamad.jobs.job import JobState
-from llamad.rpc import front
+from llamad.jobs.record import JobState
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client import (
     AsyncClient,
@@ -27,7 +27,7 @@ from llamad_client import (
     StillLoading,
 )
 from llamad_client.address import diagnose, socket_path
-from unit.jobs.fakes import asynchronous, saying
+from unit.schedule.fakes import asynchronous, saying
 
 
 @pytest.fixture

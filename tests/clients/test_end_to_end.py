@@ -16,7 +16,7 @@ import pytest
 from clients.running import environment, llamactl_command
 from llamad_client import Client
 from tiny_gguf import TinyModelPath, TinySpec
-from unit.jobs.fakes import TIMEOUT_SECONDS
+from unit.schedule.fakes import TIMEOUT_SECONDS
 
 
 class Daemon:

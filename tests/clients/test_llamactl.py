@@ -19,8 +19,8 @@ import pytest
 import llamad
 from clients.running import RunningService, environment, llamactl_command, running_service
 from llamad.errors import ErrorKind, LlamadError
-from llamad.jobs.job import JobState
-from unit.jobs.fakes import TIMEOUT_SECONDS, saying
+from llamad.jobs.record import JobState
+from unit.schedule.fakes import TIMEOUT_SECONDS, saying
 
 
 @pytest.fixture

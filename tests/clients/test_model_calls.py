@@ -15,7 +15,7 @@ from clients.running import RunningService, environment, llamactl_command, runni
 from llamad.errors import ErrorKind, LlamadError
 from llamad_client import AddedModel, AsyncClient, Client, Failed, Refused, StillLoading
 from llamad_client.upload import MAX_CHUNK_BYTES
-from unit.jobs.fakes import TIMEOUT_SECONDS, asynchronous
+from unit.schedule.fakes import TIMEOUT_SECONDS, asynchronous
 
 # The smallest file with the header of a model (version 3, no metadata, no tensors), and a tail.
 MODEL = b"GGUF" + (3).to_bytes(4, "little") + bytes(16) + bytes(range(256)) * 40

@@ -17,10 +17,10 @@ import pytest
 from clients.http_server import HttpRequest, a_file, http_server, reply
 from clients.running import RunningService, environment, llamactl_command, running_service
 from llamactl.__main__ import main
+from llamad.door.caller import Credentials
 from llamad.errors import ErrorKind, LlamadError
-from llamad.rpc.caller import Credentials
 from tiny_gguf import TinySpec, write_tiny_model
-from unit.jobs.fakes import TIMEOUT_SECONDS
+from unit.schedule.fakes import TIMEOUT_SECONDS
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from llamactl.download import FRUITLESS_ATTEMPTS, Download
 from llamactl.fetch import Fetcher
 from llamactl.source import BeginAgain
 from llamad_client import ClientError, Failed, Refused
-from unit.jobs.fakes import TIMEOUT_SECONDS
+from unit.schedule.fakes import TIMEOUT_SECONDS
 
 CONTENT = random.Random(4).randbytes(1_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from llamad import __version__
 from llamad.config import DEFAULT_PATH, Config
-from llamad.models.fit import SYSTEM_BYTES
-from llamad.models.memory_plan import MIB
+from llamad.memory.plan import MIB
+from llamad_tools.advice import SYSTEM_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "packaging" / "systemd" / "llamad.service"

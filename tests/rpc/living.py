@@ -19,13 +19,14 @@ import grpc
 import grpc.aio
 import pytest
 
-from llamad import daemon, residence
+from llamad import daemon
 from llamad.config import Config, load_config
 from llamad.engine import bindings
 from llamad.errors import ErrorKind, LlamadError
+from llamad.service import model_manager
 from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
 from rpc.serving import Codec
-from unit.jobs.fakes import FakeEngine, FakeModel, asynchronous, saying
+from unit.schedule.fakes import FakeEngine, FakeModel, asynchronous, saying
 
 
 class FakeLoadedModel(FakeModel):
@@ -67,7 +68,7 @@ class Life:
         self._mail: asyncio.Queue[str] = asyncio.Queue()
         monkeypatch.setenv("NOTIFY_SOCKET", str(folder / "notify"))
         monkeypatch.delenv("WATCHDOG_USEC", raising=False)
-        monkeypatch.setattr(residence, "load", self._load)
+        monkeypatch.setattr(model_manager, "load", self._load)
         monkeypatch.setattr(bindings, "StopFlag", lambda: self.told_to_stop)
 
     def _load(self, config: object, stop: object, progress: Callable[[str], None]) -> Any:

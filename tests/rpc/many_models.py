@@ -12,12 +12,12 @@ import grpc.aio
 import pytest
 
 from llamad.errors import ErrorKind, LlamadError
-from llamad.models.registry import ModelRegistry
+from llamad.store.registry import ModelRegistry
 from llamad_api.v1 import admin_pb2
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.living import FakeLoadedModel, Life, living_as, send
 from rpc.serving import error_of_call
-from unit.jobs.fakes import TIMEOUT_SECONDS
+from unit.schedule.fakes import TIMEOUT_SECONDS
 
 Status = pb.GetStatusResponse
 

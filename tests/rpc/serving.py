@@ -11,18 +11,18 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from llamad.door.caller import Credentials, peer_credentials
 from llamad.errors import LlamadError
-from llamad.jobs.scheduler import Limits
-from llamad.models.arrivals import Arrivals
-from llamad.models.registry import ModelRegistry
 from llamad.rpc.admin_service import AdminService
-from llamad.rpc.caller import Credentials, peer_credentials
-from llamad.rpc.convert import Rules
+from llamad.rpc.from_proto import Rules
+from llamad.rpc.llamad_service import LlamadService
 from llamad.rpc.server import RpcServer
-from llamad.rpc.services import LlamadService
-from llamad.rpc.state import ModelFacts, ServiceState, Serving
+from llamad.schedule.loop import Limits
+from llamad.service.state import ModelFacts, ServiceState, Serving
+from llamad.store.registry import ModelRegistry
+from llamad.store.transfers import Transfers
 from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
-from unit.jobs.fakes import Bench, FakeTokenizer
+from unit.schedule.fakes import Bench, FakeTokenizer
 
 MAX_MODEL_BYTES = 1 << 30
 FACTS = ModelFacts(
@@ -109,7 +109,7 @@ class Service:
         self.state = ServiceState()
         registry = ModelRegistry(self.models)
         self.memory = Memory(self.state, registry)
-        self.arrivals = Arrivals(registry, max_bytes=MAX_MODEL_BYTES, in_use=self.memory.in_use)
+        self.arrivals = Transfers(registry, max_bytes=MAX_MODEL_BYTES, in_use=self.memory.in_use)
         self.server = RpcServer(
             self.path,
             mode=mode,

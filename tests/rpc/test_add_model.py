@@ -10,7 +10,7 @@ import pytest
 
 from llamad_api.v1 import admin_pb2 as pb
 from rpc.serving import MAX_MODEL_BYTES, Service, error_of_call, serving
-from unit.jobs.fakes import asynchronous
+from unit.schedule.fakes import asynchronous
 
 # The smallest file with the header of a model (version 3, no metadata, no tensors), and a tail.
 MODEL = b"GGUF" + (3).to_bytes(4, "little") + bytes(16) + bytes(range(256)) * 40

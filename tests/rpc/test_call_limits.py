@@ -8,12 +8,12 @@ import grpc
 import grpc.aio
 import pytest
 
-from llamad.rpc import call_limits
-from llamad.rpc.call_limits import CallLimits
-from llamad.rpc.caller import Caller, Credentials
+from llamad.door import call_limits
+from llamad.door.call_limits import CallLimits
+from llamad.door.caller import Caller, Credentials
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import error_of_call, serving
-from unit.jobs.fakes import asynchronous
+from unit.schedule.fakes import asynchronous
 
 ALICE, BOB, CAROL = (Credentials(uid=uid, gids=frozenset({uid})) for uid in (54321, 54322, 54323))
 ROOT = Credentials(uid=0, gids=frozenset({0}))

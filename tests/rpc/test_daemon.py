@@ -9,12 +9,12 @@ import grpc
 import grpc.aio
 import pytest
 
-from llamad import residence
 from llamad.errors import ErrorKind, LlamadError
+from llamad.service import model_manager
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.living import Life, living, send
 from rpc.serving import error_of_call
-from unit.jobs.fakes import TIMEOUT_SECONDS
+from unit.schedule.fakes import TIMEOUT_SECONDS
 
 Status = pb.GetStatusResponse
 
@@ -246,7 +246,7 @@ async def test_a_service_without_any_model_says_how_to_give_one(life: Life) -> N
         code, message, metadata = await error_of_call(stub.Generate(pb.GenerateRequest(prompt="p")))
         assert code is grpc.StatusCode.FAILED_PRECONDITION
         assert metadata["llamad-reason"] == "NO_MODEL"
-        assert message == residence.NO_MODEL_YET
+        assert message == model_manager.NO_MODEL_YET
         send(signal.SIGTERM)
         await task
 

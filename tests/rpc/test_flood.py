@@ -9,11 +9,11 @@ import struct
 
 import grpc
 
-from llamad.jobs.scheduler import Limits
 from llamad.rpc.server import MAX_MESSAGE_BYTES
+from llamad.schedule.loop import Limits
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import Service, error_of_call, serving
-from unit.jobs.fakes import asynchronous
+from unit.schedule.fakes import asynchronous
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 1, 3, 4, 6, 7

@@ -7,11 +7,11 @@ import grpc
 import grpc.aio
 import pytest
 
-from llamad.jobs.job import JobState
-from llamad.jobs.scheduler import Limits
+from llamad.jobs.record import JobState
+from llamad.schedule.loop import Limits
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import Service, error_of_call, serving
-from unit.jobs.fakes import asynchronous, saying
+from unit.schedule.fakes import asynchronous, saying
 
 
 async def events(call: Any) -> list[tuple[str, Any]]:

@@ -16,13 +16,13 @@ import grpc.aio
 import pytest
 
 from clients.running import environment
-from llamad.rpc import caller
-from llamad.rpc.caller import Administrators, Caller, Credentials, peer_credentials
-from llamad.rpc.unix_socket import NamelessSocket
+from llamad.door import caller
+from llamad.door.caller import Administrators, Caller, Credentials, peer_credentials
+from llamad.door.unix_socket import NamelessSocket
 from llamad_api.v1 import admin_pb2
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import ADMIN_GROUP, Service, error_of_call, serving
-from unit.jobs.fakes import asynchronous
+from unit.schedule.fakes import asynchronous
 
 NOBODY = 65534
 ALICE = Credentials(uid=54321, gids=frozenset({54321}))

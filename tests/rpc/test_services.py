@@ -10,7 +10,7 @@ from llamad.errors import ErrorKind, LlamadError
 from llamad_api.v1 import admin_pb2
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import Service, error_of_call, serving
-from unit.jobs.fakes import asynchronous, saying
+from unit.schedule.fakes import asynchronous, saying
 
 Status = pb.GetStatusResponse
 
@@ -159,7 +159,7 @@ async def test_without_a_model_there_are_no_jobs() -> None:
 
 
 def test_no_phase_follows_stopping() -> None:
-    from llamad.rpc.state import Phase, ServiceState
+    from llamad.service.state import Phase, ServiceState
 
     state = ServiceState()
     state.stopping()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from llamad.door.unix_socket import group_id, make_room
 from llamad.errors import LlamadError
-from llamad.rpc.unix_socket import group_id, make_room
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import serving
-from unit.jobs.fakes import asynchronous
+from unit.schedule.fakes import asynchronous
 
 
 @pytest.fixture

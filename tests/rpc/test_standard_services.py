@@ -11,7 +11,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from llamad_api.standard import health_pb2, reflection_pb2
 from rpc.serving import error_of_call, serving
-from unit.jobs.fakes import asynchronous
+from unit.schedule.fakes import asynchronous
 
 SERVICES = [
     "grpc.health.v1.Health",

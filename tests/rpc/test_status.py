@@ -9,7 +9,7 @@ from llamad.errors import ErrorKind, LlamadError
 from llamad.rpc.status import STATUS_CODES, failure
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import error_of_call, serving
-from unit.jobs.fakes import asynchronous
+from unit.schedule.fakes import asynchronous
 
 ROWS = [
     (ErrorKind.INVALID, grpc.StatusCode.INVALID_ARGUMENT),

@@ -8,10 +8,10 @@ import pytest
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.request import Priority, Sampling
-from llamad.rpc import convert
+from llamad.rpc import from_proto as convert
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import error_of_call, serving
-from unit.jobs.fakes import asynchronous
+from unit.schedule.fakes import asynchronous
 
 RULES = convert.Rules()
 

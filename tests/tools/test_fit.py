@@ -9,10 +9,10 @@ from llamad.__main__ import main
 from llamad.config import load_config
 from llamad.engine.bindings import Engine, EngineModel
 from llamad.errors import LlamadError
-from llamad.models.fit import fit
-from llamad.models.quant_mix import MIXES
-from llamad.tools import fit as tool
-from llamad.tools.quantize import quantize
+from llamad_tools import fit as tool
+from llamad_tools.advice import fit
+from llamad_tools.mixes import MIXES
+from llamad_tools.quantize import quantize
 from pretend_machine import machine
 from tiny_gguf import TinyModelPath, TinySpec
 

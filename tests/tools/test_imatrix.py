@@ -11,9 +11,9 @@ from engine.feeding import random_tokens
 from llamad.__main__ import main
 from llamad.engine.bindings import EngineModel
 from llamad.errors import LlamadError
-from llamad.models.imatrix import InputSums, read_imatrix, write_imatrix
 from llamad.text import load_tokenizer
-from llamad.tools import imatrix as tool
+from llamad_tools import imatrix as tool
+from llamad_tools.importance_file import InputSums, read_imatrix, write_imatrix
 from reference import engine_rounding, load
 from reference.model import Array
 from reference.transformer import _Pass

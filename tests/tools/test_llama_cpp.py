@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 import llama_cpp
 from bench.greedy_peer import compare
-from convert.converting import convert
-from convert.huggingface_folder import config_of, their_name, write_folder
+from checkpoints.converting import convert
+from checkpoints.huggingface_folder import config_of, their_name, write_folder
 from engine.test_golden import DEMO_MODEL
 from legacy_ggml import ERAS, vocabulary_of, write_legacy
 from llama_cpp import LlamaCpp
 from llamad.engine import Model
 from llamad.engine.bindings import requantize, row_bytes
-from llamad.models.quant_mix import MIXES
-from llamad.tools.quantize import quantize
+from llamad_tools.mixes import MIXES
+from llamad_tools.quantize import quantize
 from pth_file import llama_weights, sentencepiece_model, write_llama_folder
 from reference import load
 from tiny_gguf import TinyModelPath, TinySpec, vocabulary

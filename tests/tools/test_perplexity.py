@@ -12,8 +12,8 @@ from engine.feeding import feed, random_tokens
 from llamad.engine import Model
 from llamad.engine.bindings import Engine, EngineModel
 from llamad.errors import LlamadError
-from llamad.tools import perplexity
-from llamad.tools.scoring import perplexity_of
+from llamad_tools import perplexity
+from llamad_tools.scoring import perplexity_of
 from reference import engine_rounding, forward, load, log_softmax
 from tiny_gguf import TinyModelPath, TinySpec
 

@@ -14,11 +14,11 @@ import pytest
 from llamad.__main__ import main
 from llamad.engine import Model
 from llamad.engine.bindings import GgufFile
-from llamad.engine.gguf_value import ValueType
 from llamad.errors import LlamadError
-from llamad.models.gguf_writer import GgufWriter
-from llamad.models.quant_mix import MIXES
-from llamad.tools import quantize as tool
+from llamad.gguf.value import ValueType
+from llamad.gguf.writer import GgufWriter
+from llamad_tools import quantize as tool
+from llamad_tools.mixes import MIXES
 from tiny_gguf import TinyModelPath, TinySpec
 
 WIDE = TinySpec(dim=256, hidden_dim=512, n_layers=4, n_heads=4, n_kv_heads=2, weight_type="F16")

@@ -6,7 +6,7 @@ import pytest
 
 from llamad.engine.worker import Chunk, EngineWorker, StepPlan
 from llamad.errors import ErrorKind, LlamadError
-from unit.jobs.fakes import Bench, FakeSampler, asynchronous, saying
+from unit.schedule.fakes import Bench, FakeSampler, asynchronous, saying
 
 
 class _RecordingEngine:

@@ -6,10 +6,10 @@ import pytest
 
 from llamad.config import ModelConfig
 from llamad.engine.bindings import TensorInfo
-from llamad.engine.gguf_value import RawEntry, ValueType, encode_scalar
 from llamad.errors import LlamadError
-from llamad.models.fit import SYSTEM_BYTES, Fit, ModelShape, Settings, describe_shape, fit
-from llamad.models.memory_plan import MemoryPlan, plan_memory
+from llamad.gguf.value import RawEntry, ValueType, encode_scalar
+from llamad.memory.plan import MemoryPlan, plan_memory
+from llamad_tools.advice import SYSTEM_BYTES, Fit, ModelShape, Settings, describe_shape, fit
 
 MIB, GIB = 1 << 20, 1 << 30
 

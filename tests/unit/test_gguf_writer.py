@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from llamad.engine.bindings import GgufFile
-from llamad.engine.gguf_value import RawEntry, ValueType
 from llamad.errors import ErrorKind, LlamadError
-from llamad.models.gguf_writer import GgufWriter
+from llamad.gguf.value import RawEntry, ValueType
+from llamad.gguf.writer import GgufWriter
 
 SCALARS: list[tuple[ValueType, bool | int | float | str]] = [
     (ValueType.UINT8, 255),
@@ -239,7 +239,7 @@ def declare_two(writer: GgufWriter) -> None:
 @pytest.fixture
 def part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The temporary file of an interrupted writer of a.gguf."""
-    monkeypatch.setattr("llamad.models.gguf_writer.JOURNAL_BYTES", 0)
+    monkeypatch.setattr("llamad.gguf.writer.JOURNAL_BYTES", 0)
     with pytest.raises(KeyboardInterrupt):
         interrupted(tmp_path / "a.gguf", bytes(range(256)) * 4)
     return tmp_path / ".a.gguf.part"

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llamad.engine.gguf_value import ValueType
 from llamad.errors import LlamadError
-from llamad.models.gguf_writer import GgufWriter
-from llamad.models.imatrix import read_imatrix
+from llamad.gguf.value import ValueType
+from llamad.gguf.writer import GgufWriter
+from llamad_tools.importance_file import read_imatrix
 
 
 def write(path: Path, tensors: Mapping[str, tuple[str, list[float]]]) -> Path:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from llamad.errors import ErrorKind, LlamadError
-from llamad.models.machine import Machine
-from llamad.models.memory_plan import MARGIN_BYTES, MIB, plan_huge_pages, plan_memory
-from llamad.models.registry import ModelRegistry, check_name
+from llamad.memory.machine import Machine
+from llamad.memory.plan import MARGIN_BYTES, MIB, plan_huge_pages, plan_memory
+from llamad.store.registry import ModelRegistry, check_name
 
 
 def _error(registry: ModelRegistry, model: str) -> LlamadError:

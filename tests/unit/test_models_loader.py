@@ -14,10 +14,10 @@ from llamad.engine.worker import EngineWorker
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.event import FinishReason
 from llamad.jobs.request import ChatMessage, GenerationRequest, Sampling
-from llamad.jobs.scheduler import Limits, Scheduler
-from llamad.models.loader import LoadedModel, load
+from llamad.schedule.loop import Limits, Scheduler
+from llamad.service.loading import LoadedModel, load
 from tiny_gguf import TinyModelPath, TinySpec
-from unit.jobs.fakes import asynchronous, events_of, finish_of, text_of
+from unit.schedule.fakes import asynchronous, events_of, finish_of, text_of
 
 CONFIG = ModelConfig(threads=2, ctx_size=256, batch=32, lock=False)
 

@@ -2,7 +2,7 @@
 
 import io
 
-from llamad.tools.progress import Progress
+from llamad_tools.progress import Progress
 
 
 class Terminal(io.StringIO):

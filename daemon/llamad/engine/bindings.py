@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from llamad._engine import ffi, lib
-from llamad.engine.gguf_value import MetadataValue, RawEntry
 from llamad.engine.info import EngineInfo as EngineInfo
 from llamad.engine.info import ModelInfo as ModelInfo
 from llamad.engine.info import TensorInfo as TensorInfo
 from llamad.errors import ErrorKind, LlamadError
+from llamad.gguf.value import MetadataValue, RawEntry
 
 Buffer = bytes | bytearray | memoryview
 

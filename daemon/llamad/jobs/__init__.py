@@ -1,1 +1,1 @@
-"""Jobs: requests, their queue, the scheduler that composes steps, and their output streams."""
+"""Jobs as data: requests, records, the book of all jobs, and the events their clients read."""

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.logs import fields
-from llamad.models.arrivals import Arrivals
-from llamad.models.registry import ModelFile, ModelRegistry, check_name, place
-from llamad.rpc import convert_admin
-from llamad.rpc.state import ModelFacts, ServiceState
+from llamad.rpc import admin_messages as convert_admin
+from llamad.service.state import ModelFacts, ServiceState
+from llamad.store.registry import ModelFile, ModelRegistry, check_name, place
+from llamad.store.transfers import Transfers
 from llamad_api.v1 import admin_pb2 as pb
 from llamad_api.v1 import admin_pb2_grpc
 
@@ -31,7 +31,7 @@ Context = Any  # grpc.aio.ServicerContext: grpc has no types
 
 
 class LoadedModels(Protocol):
-    """What is in memory, and what shall be: see ``residence.Residence``."""
+    """What is in memory, and what shall be: see ``residence.ModelManager``."""
 
     async def use(self, name: str) -> ModelFacts:
         """Serve a model of the directory, now and at every start."""
@@ -56,12 +56,12 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         self,
         state: ServiceState,
         registry: ModelRegistry,
-        arrivals: Arrivals,
+        arrivals: Transfers,
         models: LoadedModels,
     ) -> None:
         self._state = state
         self._registry = registry
-        self._arrivals = arrivals
+        self._transfers = arrivals
         self._models = models
 
     async def ListModels(
@@ -87,7 +87,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         if first is None:
             raise invalid("start", "must be the first message, there was none")
         announced = convert_admin.announced(first)
-        async with self._arrivals.receive(announced) as transfer:
+        async with self._transfers.receive(announced) as transfer:
             arrived = await transfer.present()
             if arrived is None:
                 offset = await transfer.open()
@@ -130,7 +130,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
     ) -> pb.RemoveModelResponse:
         """Delete a model of the directory."""
         name = request.name
-        with self._arrivals.only(name):
+        with self._transfers.only(name):
             freed = await asyncio.to_thread(self._remove, name)
         log.info(fields("model removed", model=name, freed_bytes=freed))
         return pb.RemoveModelResponse(freed_bytes=freed)

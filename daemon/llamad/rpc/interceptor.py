@@ -17,11 +17,11 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from llamad.door.call_limits import CallLimits
+from llamad.door.caller import Caller
+from llamad.door.rights import check_method
 from llamad.errors import ErrorKind, LlamadError
 from llamad.logs import fields
-from llamad.rpc.call_limits import CallLimits
-from llamad.rpc.caller import Caller
-from llamad.rpc.rights import check_method
 from llamad.rpc.status import failure
 
 log = logging.getLogger(__name__)

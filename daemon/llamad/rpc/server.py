@@ -15,17 +15,17 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from llamad.door.caller import Administrators, Caller, Credentials, peer_credentials
+from llamad.door.peer_proxy import PeerProxy
+from llamad.door.unix_socket import NamelessSocket, group_id, listen, make_room
 from llamad.errors import ErrorKind, LlamadError
 from llamad.rpc.admin_service import ADMIN_NAME, AdminService
-from llamad.rpc.caller import Administrators, Caller, Credentials, peer_credentials
-from llamad.rpc.front import Front
 from llamad.rpc.health import SERVICE_NAME as HEALTH_NAME
 from llamad.rpc.health import Health
 from llamad.rpc.interceptor import CallInterceptor
+from llamad.rpc.llamad_service import LLAMAD_NAME, LlamadService
 from llamad.rpc.reflection import SERVICE_NAMES as REFLECTION_NAMES
 from llamad.rpc.reflection import Reflection, published_files
-from llamad.rpc.services import LLAMAD_NAME, LlamadService
-from llamad.rpc.unix_socket import NamelessSocket, group_id, listen, make_room
 from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
 
 MAX_MESSAGE_BYTES = 16 << 20  # so that a prompt beyond its limit is refused by name, not by gRPC
@@ -82,7 +82,7 @@ class RpcServer:
         admin_pb2_grpc.add_AdminServicer_to_server(admin, self._server)  # type: ignore[no-untyped-call]
         self._server.add_generic_rpc_handlers(self._standard_handlers())
         self._private: NamelessSocket | None = None
-        self._front: Front | None = None
+        self._front: PeerProxy | None = None
         self._identity: tuple[int, int] | None = None  # (device, inode) of the bound socket
 
     def _standard_handlers(self) -> Iterable[Any]:
@@ -99,7 +99,7 @@ class RpcServer:
             status = self.path.stat()
             self._identity = (status.st_dev, status.st_ino)
             await self._server.start()
-            self._front = Front(listener, self._private.address, self._identify)
+            self._front = PeerProxy(listener, self._private.address, self._identify)
             self._front.start()
             undo.pop_all()
 

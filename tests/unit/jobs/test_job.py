@@ -5,14 +5,14 @@ import itertools
 import pytest
 
 from llamad.errors import ErrorKind, LlamadError
-from llamad.jobs.batch import compose
-from llamad.jobs.completion import CompletionText, Running
-from llamad.jobs.job import TRANSITIONS, IllegalTransition, Job, JobState
-from llamad.jobs.queue import JobQueue
-from llamad.jobs.slots import SequenceSlots, Slot
-from llamad.jobs.stream import JobStream
+from llamad.jobs.record import TRANSITIONS, IllegalTransition, Job, JobState
+from llamad.jobs.subscription import JobStream
+from llamad.schedule.completion import CompletionText, Running
+from llamad.schedule.queue import JobQueue
+from llamad.schedule.slots import SequenceSlots, Slot
+from llamad.schedule.step import compose
 from llamad.text.detokenizer import Detokenizer
-from unit.jobs.fakes import FakeSampler, FakeTokenizer, asynchronous, request
+from unit.schedule.fakes import FakeSampler, FakeTokenizer, asynchronous, request
 
 
 def _job(n_prompt: int = 3) -> Job:

@@ -6,8 +6,8 @@ import pytest
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.event import Delta, Event, PrefillProgress, Queued
-from llamad.jobs.stream import JobStream
-from unit.jobs.fakes import asynchronous
+from llamad.jobs.subscription import JobStream
+from unit.schedule.fakes import asynchronous
 
 ERROR = LlamadError(ErrorKind.DEADLINE, "DEADLINE_EXCEEDED", "too late")
 

@@ -1,0 +1,1 @@
+"""Who may come in: the socket, the peer proxy, the rights and the limits of callers."""

@@ -1,0 +1,231 @@
+"""The public socket: accepts connections, learns who connects, and passes the bytes on to gRPC.
+
+gRPC hides which process is at the other end of a Unix socket, and takes no accepted connection from
+others. So this front accepts, reads the credentials, and joins each connection to one of its own to
+gRPC's private socket. It gives that one a name nobody can guess and none has had before; gRPC tells
+the name as the peer of each call, and ``PeerProxy.caller`` tells whose connection it is.
+
+Owns the accepted connections and their limit. It reads nothing of what it passes on. Everything
+here runs on the event loop's thread, when a socket is ready; no socket call blocks.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import secrets
+import socket
+from collections.abc import Callable
+
+from llamad.door.caller import Caller
+from llamad.logs import fields
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS = 256  # three descriptors each, of the 1024 that a service has by default
+RESERVED_CONNECTIONS = 8  # of these, for administrators only
+CONNECTIONS_OF_A_USER = 128  # who is no administrator: nobody keeps all others out
+READ_BYTES = 64 << 10  # most of one direction that is held while its reader is slow
+ACCEPT_PAUSE_SECONDS = 1.0  # while the process is out of descriptors
+
+
+class PeerProxy:
+    """Accepts on a listening socket and joins each connection to one to gRPC's private socket."""
+
+    def __init__(
+        self, listener: socket.socket, private: str, identify: Callable[[socket.socket], Caller]
+    ) -> None:
+        """Own the listener from now on; ``private`` is the address of gRPC's socket.
+
+        ``identify`` may raise OSError, which ends the connection.
+        """
+        self._listener = listener
+        self._private = private
+        self._identify = identify
+        self._loop = asyncio.get_running_loop()
+        self._splices: dict[str, _Splice] = {}  # by the peer that gRPC tells
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._complained = False  # in the log, about connections that could not be had
+        self._pause: asyncio.TimerHandle | None = None
+        listener.setblocking(False)
+
+    def caller(self, peer: str) -> Caller | None:
+        """Return who made the connection with this peer; None when it has ended, or is not ours."""
+        splice = self._splices.get(peer)
+        return None if splice is None else splice.caller
+
+    def start(self) -> None:
+        """Accept connections from now on."""
+        self._loop.add_reader(self._listener, self._accept)
+
+    def refuse(self) -> None:
+        """Accept no more connections, and close the listener; those that are there go on."""
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._listener.fileno() != -1:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+
+    async def close(self, seconds: float) -> None:
+        """Refuse new connections, give the others the seconds to end, and end the rest."""
+        self.refuse()
+        try:
+            await asyncio.wait_for(self._idle.wait(), seconds)
+        except TimeoutError:
+            for splice in list(self._splices.values()):
+                splice.end()
+
+    # ---- accepting -------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        try:
+            client, _ = self._listener.accept()
+        except BlockingIOError:  # it left again
+            return
+        except OSError as error:
+            self._complain(str(error.strerror))
+            self._loop.remove_reader(self._listener)
+            self._pause = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self.start)
+            return
+        with contextlib.ExitStack() as undo:
+            undo.callback(client.close)
+            try:
+                self._admit(client)
+            except OSError as error:
+                self._complain(str(error.strerror))
+                return
+            undo.pop_all()
+
+    def _admit(self, client: socket.socket) -> None:
+        """Join a connection to gRPC. Raises OSError when it cannot be had."""
+        caller = self._identify(client)
+        self._check_limits(caller)
+        name = "llamad-" + secrets.token_hex(16)
+        service = self._connected(name)
+        peer = "unix-abstract:" + name
+        self._splices[peer] = _Splice(caller, client, service, lambda: self._ended(peer))
+        self._idle.clear()
+
+    def _check_limits(self, caller: Caller) -> None:
+        """Raise OSError when there are too many connections, in all or of this user."""
+        reserved = 0 if caller.is_admin else RESERVED_CONNECTIONS
+        if len(self._splices) >= MAX_CONNECTIONS - reserved:
+            raise OSError(errno.EUSERS, "too many connections")
+        of_user = sum(splice.caller.uid == caller.uid for splice in self._splices.values())
+        if not caller.is_admin and of_user >= CONNECTIONS_OF_A_USER:
+            raise OSError(errno.EUSERS, f"too many connections of user {caller.uid}")
+
+    def _connected(self, name: str) -> socket.socket:
+        """Return a connection to gRPC under this name; it is there at once, or not at all."""
+        with contextlib.ExitStack() as undo:
+            connection = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            connection.setblocking(False)
+            connection.bind("\0" + name)
+            connection.connect(self._private)
+            undo.pop_all()
+        return connection
+
+    def _ended(self, peer: str) -> None:
+        del self._splices[peer]
+        if len(self._splices) < MAX_CONNECTIONS // 2:
+            self._complained = False
+        if not self._splices:
+            self._idle.set()
+
+    def _complain(self, reason: str) -> None:
+        if not self._complained:
+            log.warning(
+                fields("connections refused", reason=reason, connections=len(self._splices))
+            )
+        self._complained = True
+
+
+class _Splice:
+    """A client's connection and one to gRPC, joined until either ends."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        client: socket.socket,
+        service: socket.socket,
+        on_end: Callable[[], None],
+    ) -> None:
+        """Own both sockets and pass bytes from now on."""
+        self.caller = caller
+        self._client = client
+        self._service = service
+        self._on_end = on_end
+        client.setblocking(False)
+        # A client that ended reads no more either, and gRPC is to know at once: jobs hang on it.
+        self._requests = _Pipe(client, service, self.end, self._let_last_answers_through)
+        self._answers = _Pipe(service, client, self.end, self.end)
+
+    def end(self) -> None:
+        """Close both sides now; gRPC's answers up to its own end have been sent then."""
+        self._requests.stop()
+        self._answers.stop()
+        self._client.close()
+        self._service.close()
+        self._on_end()
+
+    def _let_last_answers_through(self) -> None:
+        self._requests.stop()
+        with contextlib.suppress(OSError):
+            self._service.shutdown(socket.SHUT_WR)  # unless it is closed already: it will be now
+
+
+class _Pipe:
+    """One direction: what the source sends is written to the target, as fast as it takes it."""
+
+    def __init__(
+        self,
+        source: socket.socket,
+        target: socket.socket,
+        on_source_end: Callable[[], None],
+        on_target_end: Callable[[], None],
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._on_source_end = on_source_end
+        self._on_target_end = on_target_end
+        self._held = b""  # read, and not taken by the target; nothing is read while there is some
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(source, self._read)
+
+    def stop(self) -> None:
+        """Pass nothing on any more."""
+        self._loop.remove_reader(self._source)
+        self._loop.remove_writer(self._target)
+
+    def _read(self) -> None:
+        try:
+            data = self._source.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:  # reset by the other end
+            data = b""
+        if not data:
+            self._on_source_end()
+        else:
+            self._pass_on(data)
+
+    def _pass_on_held(self) -> None:
+        self._pass_on(self._held)
+
+    def _pass_on(self, data: bytes) -> None:
+        """Send what the target takes and hold the rest; the source is read when nothing is held."""
+        try:
+            rest = data[self._target.send(data) :]
+        except BlockingIOError:
+            rest = data
+        except OSError:
+            self._on_target_end()
+            return
+        if rest and not self._held:
+            self._loop.remove_reader(self._source)
+            self._loop.add_writer(self._target, self._pass_on_held)
+        elif self._held and not rest:
+            self._loop.remove_writer(self._target)
+            self._loop.add_reader(self._source, self._read)
+        self._held = rest

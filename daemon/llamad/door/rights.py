@@ -1,0 +1,45 @@
+"""What only administrators may do: one table, and the refusals that name who may.
+
+Who calls and who is an administrator is known elsewhere (``caller.py``).
+"""
+
+from llamad.door.caller import Caller, user_name
+from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.record import JobSnapshot
+
+_ADMIN = "/llamad.v1.Admin/"
+_FOR_EVERYBODY = frozenset({_ADMIN + "ListModels"})
+_ACTIONS = {
+    _ADMIN + "AddModel": "add a model",
+    _ADMIN + "UseModel": "change the model",
+    _ADMIN + "UnloadModel": "unload the model",
+    _ADMIN + "RemoveModel": "remove a model",
+}
+
+
+def check_method(method: str, caller: Caller, admin_group: str) -> None:
+    """Refuse a method, by its full name, that is not for this caller. Raises NOT_ADMIN.
+
+    A method of Admin that no table here names is for administrators.
+    """
+    if caller.is_admin or not method.startswith(_ADMIN) or method in _FOR_EVERYBODY:
+        return
+    who = f"root and members of group {admin_group}" if admin_group else "root"
+    action = _ACTIONS.get(method, "call " + method.removeprefix(_ADMIN))
+    raise LlamadError(
+        ErrorKind.PERMISSION,
+        "NOT_ADMIN",
+        f"only {who} may {action}, and user {user_name(caller.uid)} is not one of them",
+    )
+
+
+def check_cancel(job: JobSnapshot, caller: Caller) -> None:
+    """Refuse to cancel a job of somebody else. Raises NOT_OWNER."""
+    if caller.is_admin or caller.uid == job.owner_uid:
+        return
+    owner = "somebody else" if job.owner_uid is None else f"user {user_name(job.owner_uid)}"
+    raise LlamadError(
+        ErrorKind.PERMISSION,
+        "NOT_OWNER",
+        f"job {job.id} belongs to {owner}; only they and administrators may cancel it",
+    )

@@ -1,0 +1,1 @@
+"""The GGUF container: metadata values, files in several parts, and a streaming writer."""

@@ -1,1 +1,0 @@
-"""Models: which ones there are, and how one is loaded."""

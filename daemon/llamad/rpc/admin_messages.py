@@ -1,0 +1,74 @@
+"""Messages of llamad.v1.Admin to domain values and back; every check of a field.
+
+The ranges are those of the comments in admin.proto. A field outside its range raises the INVALID
+error that names it.
+"""
+
+import re
+from pathlib import Path
+
+from llamad.errors import invalid
+from llamad.store.registry import ModelFile, check_new_name, place
+from llamad.store.transfer import Announced, Arrived
+from llamad_api.v1 import admin_pb2 as pb
+
+MAX_CHUNK_BYTES = 4 << 20
+MAX_SOURCE_BYTES = 4096
+
+_SHA256 = re.compile(r"[0-9a-f]{64}|", re.ASCII)
+
+
+def announced(message: pb.AddModelRequest) -> Announced:
+    """Return what the first message of AddModel says."""
+    if message.WhichOneof("step") != "start":
+        raise invalid("start", "must be the first message")
+    start = message.start
+    file_bytes = start.file_bytes if start.HasField("file_bytes") else None
+    if file_bytes == 0:
+        raise invalid("file_bytes", "is 0, must be at least 1")
+    sha256 = start.sha256.lower()
+    if not _SHA256.fullmatch(sha256):
+        raise invalid("sha256", f"has {len(sha256)} characters, must be 64 hexadecimal digits")
+    if len(start.source.encode()) > MAX_SOURCE_BYTES:
+        raise invalid(
+            "source", f"has {len(start.source.encode())} bytes, at most {MAX_SOURCE_BYTES}"
+        )
+    return Announced(
+        name=check_new_name(start.name),
+        file_bytes=file_bytes,
+        sha256=sha256,
+        source=start.source,
+        replace=start.replace,
+    )
+
+
+def chunk(message: pb.AddModelRequest) -> tuple[int, bytes]:
+    """Return offset and bytes of a later message of AddModel."""
+    if message.WhichOneof("step") != "chunk":
+        raise invalid("chunk", "must be every message after the first")
+    size = len(message.chunk.data)
+    if not 1 <= size <= MAX_CHUNK_BYTES:
+        raise invalid("data", f"has {size} bytes, must have 1 to {MAX_CHUNK_BYTES}")
+    return message.chunk.offset, message.chunk.data
+
+
+def done(arrived: Arrived, *, loaded: Path | None, selected: Path | None) -> pb.AddModelResponse:
+    """Return the last message of AddModel."""
+    return pb.AddModelResponse(
+        done=pb.AddModelResponse.Done(
+            model=model(arrived.file, loaded=loaded, selected=selected),
+            sha256=arrived.sha256,
+            unchanged=arrived.unchanged,
+        )
+    )
+
+
+def model(file: ModelFile, *, loaded: Path | None, selected: Path | None) -> pb.Model:
+    """Return a model as its message; loaded, selected: the places of those that are."""
+    return pb.Model(
+        name=file.name,
+        path=str(file.path),
+        file_bytes=file.file_bytes,
+        loaded=place(file.path) == loaded,
+        selected=place(file.path) == selected,
+    )

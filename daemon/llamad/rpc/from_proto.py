@@ -1,0 +1,306 @@
+"""Messages to domain values and back; every check of a request's fields that needs no model.
+
+The ranges are those of the comments in llamad.proto. A field outside its range raises the INVALID
+error that names it. What depends on the loaded model (length of a prompt in tokens, token ids
+against the vocabulary) is checked where the model is known.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from llamad.errors import invalid
+from llamad.jobs import event, request
+from llamad.jobs.record import JobSnapshot, JobState
+from llamad_api.v1 import llamad_pb2 as pb
+
+MAX_TEXT_BYTES = 1 << 20
+MAX_LISTED_TOKENS = 1 << 20
+MAX_MESSAGES = 1024
+MAX_STOP_STRINGS = 16
+MAX_STOP_BYTES = 256
+MAX_LOGIT_BIAS = 1024
+MAX_NAME_BYTES = 256
+ROLES = ("system", "user", "assistant", "tool")
+
+_PRIORITIES = {
+    pb.PRIORITY_UNSPECIFIED: request.Priority.NORMAL,
+    pb.PRIORITY_INTERACTIVE: request.Priority.INTERACTIVE,
+    pb.PRIORITY_NORMAL: request.Priority.NORMAL,
+    pb.PRIORITY_BATCH: request.Priority.BATCH,
+}
+_PRIORITY_NUMBERS = {
+    request.Priority.INTERACTIVE: pb.PRIORITY_INTERACTIVE,
+    request.Priority.NORMAL: pb.PRIORITY_NORMAL,
+    request.Priority.BATCH: pb.PRIORITY_BATCH,
+}
+_FINISH_REASONS = {
+    event.FinishReason.STOP: pb.FINISH_REASON_STOP,
+    event.FinishReason.STOP_STRING: pb.FINISH_REASON_STOP_STRING,
+    event.FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+    event.FinishReason.CANCELLED: pb.FINISH_REASON_CANCELLED,
+}
+_JOB_STATES = {
+    JobState.QUEUED: pb.JOB_STATE_QUEUED,
+    JobState.PREFILL: pb.JOB_STATE_PREFILL,
+    JobState.DECODE: pb.JOB_STATE_DECODE,
+    JobState.FINISHED: pb.JOB_STATE_FINISHED,
+    JobState.CANCELLED: pb.JOB_STATE_CANCELLED,
+    JobState.FAILED: pb.JOB_STATE_FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the service's configuration says about requests."""
+
+    sampling: request.Sampling = field(default_factory=request.Sampling)  # for absent fields
+    max_prompt_bytes: int = MAX_TEXT_BYTES  # of a prompt, or of all messages together
+
+
+# ---- requests ------------------------------------------------------------------------------------
+
+
+def generation_request(
+    message: pb.GenerateRequest, rules: Rules, request_id: str, owner_uid: int | None = None
+) -> request.GenerationRequest:
+    """Return the checked request of a Generate call."""
+    _check_text("prompt", message.prompt, rules.max_prompt_bytes, least_bytes=1)
+    return _with_options(
+        message.options,
+        rules,
+        request.GenerationRequest(
+            prompt=message.prompt,
+            parse_special=message.parse_special,
+            request_id=request_id,
+            owner_uid=owner_uid,
+        ),
+    )
+
+
+def chat_request(
+    message: pb.ChatRequest, rules: Rules, request_id: str, owner_uid: int | None = None
+) -> request.GenerationRequest:
+    """Return the checked request of a Chat call."""
+    count = len(message.messages)
+    if not 1 <= count <= MAX_MESSAGES:
+        raise invalid("messages", f"there are {count}, must be 1 to {MAX_MESSAGES}")
+    for i, entry in enumerate(message.messages):
+        if entry.role not in ROLES:
+            raise invalid(
+                "messages.role",
+                f"message {i} has role {_quote(entry.role)}, must be one of {', '.join(ROLES)}",
+            )
+    total = sum(len(entry.content.encode()) for entry in message.messages)
+    if total > rules.max_prompt_bytes:
+        raise invalid(
+            "messages.content", f"has {total} bytes in all, at most {rules.max_prompt_bytes}"
+        )
+    messages = tuple(request.ChatMessage(m.role, m.content) for m in message.messages)
+    return _with_options(
+        message.options,
+        rules,
+        request.GenerationRequest(messages=messages, request_id=request_id, owner_uid=owner_uid),
+    )
+
+
+def _with_options(
+    options: pb.Options, rules: Rules, base: request.GenerationRequest
+) -> request.GenerationRequest:
+    _check_text("model", options.model, MAX_NAME_BYTES)
+    if options.HasField("max_tokens") and options.max_tokens < 1:
+        raise invalid("max_tokens", "is 0, must be at least 1")
+    if options.priority not in _PRIORITIES:
+        raise invalid("priority", f"{options.priority} is no priority")
+    deadline = options.deadline_seconds if options.HasField("deadline_seconds") else None
+    if deadline is not None:
+        _check_range("deadline_seconds", deadline, 0, math.inf, open_low=True)
+    return replace(
+        base,
+        model=options.model,
+        max_tokens=options.max_tokens if options.HasField("max_tokens") else None,
+        stop=_stop_strings(options),
+        sampling=_sampling(options.sampling, rules.sampling),
+        priority=_PRIORITIES[options.priority],
+        deadline_seconds=deadline,
+        speculation=options.speculation if options.HasField("speculation") else None,
+    )
+
+
+def _stop_strings(options: pb.Options) -> tuple[str, ...]:
+    if len(options.stop) > MAX_STOP_STRINGS:
+        raise invalid("stop", f"there are {len(options.stop)} strings, at most {MAX_STOP_STRINGS}")
+    for i, string in enumerate(options.stop):
+        size = len(string.encode())
+        if not 1 <= size <= MAX_STOP_BYTES:
+            raise invalid("stop", f"string {i} has {size} bytes, must be 1 to {MAX_STOP_BYTES}")
+    return tuple(options.stop)
+
+
+def _sampling(message: pb.Sampling, defaults: request.Sampling) -> request.Sampling:
+    def number(name: str) -> float:
+        given = message.HasField(name)
+        return float(getattr(message if given else defaults, name))
+
+    sampling = request.Sampling(
+        temperature=number("temperature"),
+        top_k=int(number("top_k")),
+        top_p=number("top_p"),
+        min_p=number("min_p"),
+        typical_p=number("typical_p"),
+        repeat_penalty=number("repeat_penalty"),
+        repeat_last_n=int(number("repeat_last_n")),
+        presence_penalty=number("presence_penalty"),
+        frequency_penalty=number("frequency_penalty"),
+        seed=message.seed if message.HasField("seed") else defaults.seed,
+        logit_bias=dict(message.logit_bias) or defaults.logit_bias,
+    )
+    _check_sampling(sampling)
+    return sampling
+
+
+def _check_sampling(sampling: request.Sampling) -> None:
+    _check_range("temperature", sampling.temperature, 0, math.inf)
+    _check_range("top_k", sampling.top_k, 0, math.inf)
+    _check_range("top_p", sampling.top_p, 0, 1, open_low=True)
+    _check_range("min_p", sampling.min_p, 0, 1, open_high=True)
+    _check_range("typical_p", sampling.typical_p, 0, 1, open_low=True)
+    _check_range("repeat_penalty", sampling.repeat_penalty, 0, math.inf, open_low=True)
+    _check_range("repeat_last_n", sampling.repeat_last_n, -1, math.inf)
+    _check_range("presence_penalty", sampling.presence_penalty, -2, 2)
+    _check_range("frequency_penalty", sampling.frequency_penalty, -2, 2)
+    if len(sampling.logit_bias) > MAX_LOGIT_BIAS:
+        raise invalid(
+            "logit_bias", f"there are {len(sampling.logit_bias)} entries, at most {MAX_LOGIT_BIAS}"
+        )
+    for token, bias in sampling.logit_bias.items():
+        if token < 0:
+            raise invalid("logit_bias", f"token {token} is negative")
+        _check_range("logit_bias", bias, -100, 100)
+
+
+def tokenize_text(message: pb.TokenizeRequest) -> str:
+    """Return the checked text of a Tokenize call."""
+    _check_text("text", message.text, MAX_TEXT_BYTES)
+    return message.text
+
+
+def detokenize_tokens(message: pb.DetokenizeRequest) -> list[int]:
+    """Return the token ids of a Detokenize call; the vocabulary's size is checked elsewhere."""
+    if len(message.tokens) > MAX_LISTED_TOKENS:
+        raise invalid("tokens", f"there are {len(message.tokens)}, at most {MAX_LISTED_TOKENS}")
+    return list(message.tokens)
+
+
+def job_id(message: pb.GetJobRequest | pb.CancelJobRequest | pb.WatchJobRequest) -> str:
+    """Return the id of the job that a call is about."""
+    if not message.id:
+        raise invalid("id", "is missing")
+    _check_text("id", message.id, MAX_NAME_BYTES)
+    return message.id
+
+
+def _check_text(name: str, text: str, most_bytes: int, least_bytes: int = 0) -> None:
+    size = len(text.encode())
+    if size > most_bytes:
+        raise invalid(name, f"has {size} bytes, at most {most_bytes}")
+    if size < least_bytes:
+        raise invalid(name, "is empty")
+
+
+def _check_range(
+    name: str,
+    value: float,
+    low: float,
+    high: float,
+    *,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> None:
+    """Raise unless value is finite and in the range; an open end is outside it. NaN is outside."""
+    above = value > low if open_low else value >= low
+    below = value < high if open_high else value <= high
+    if above and below and math.isfinite(value):
+        return
+    least = f"{'greater than' if open_low else 'at least'} {low:g}"
+    most = f"{'less than' if open_high else 'at most'} {high:g}"
+    limits = f"{least} and finite" if math.isinf(high) else f"{least} and {most}"
+    raise invalid(name, f"is {value:g}, must be {limits}")
+
+
+def _quote(text: str) -> str:
+    shown = text if len(text) <= 32 else text[:32] + "…"
+    return repr(shown)
+
+
+# ---- jobs and events -----------------------------------------------------------------------------
+
+Response = TypeVar("Response", pb.GenerateResponse, pb.ChatResponse)
+
+
+def response(item: event.Event, kind: type[Response]) -> Response:
+    """Return an event of a job as the message of a stream."""
+    match item:
+        case event.Delta():
+            return kind(delta=pb.TextDelta(text=item.text, tokens=item.tokens))
+        case event.Queued():
+            return kind(
+                queued=pb.Queued(
+                    job_id=item.job_id,
+                    queue_position=item.queue_position,
+                    prompt_tokens=item.prompt_tokens,
+                )
+            )
+        case event.PrefillProgress():
+            return kind(
+                prefill=pb.PrefillProgress(
+                    processed_tokens=item.processed_tokens, prompt_tokens=item.prompt_tokens
+                )
+            )
+        case event.Finished():
+            return kind(finished=finished(item))
+
+
+def finished(item: event.Finished) -> pb.Finished:
+    """Return the last event of a job as its message."""
+    times = item.timings
+    return pb.Finished(
+        reason=_FINISH_REASONS[item.reason],
+        usage=pb.Usage(
+            prompt_tokens=item.prompt_tokens,
+            completion_tokens=item.completion_tokens,
+            cached_prompt_tokens=item.cached_prompt_tokens,
+        ),
+        timings=pb.Timings(
+            queue_seconds=times.queue_seconds,
+            prefill_seconds=times.prefill_seconds,
+            decode_seconds=times.decode_seconds,
+            time_to_first_token_seconds=times.time_to_first_token_seconds,
+            time_per_output_token_seconds=times.time_per_output_token_seconds,
+            load_seconds=times.load_seconds,
+        ),
+        seed=item.seed,
+        job_id=item.job_id,
+        model=item.model,
+        stop_string=item.stop_string,
+    )
+
+
+def job(snapshot: JobSnapshot) -> pb.Job:
+    """Return a job as ListJobs and WatchJob show it."""
+    reason = snapshot.finish_reason
+    return pb.Job(
+        id=snapshot.id,
+        state=_JOB_STATES[snapshot.state],
+        priority=_PRIORITY_NUMBERS[snapshot.priority],
+        model=snapshot.model,
+        prompt_tokens=snapshot.prompt_tokens,
+        processed_prompt_tokens=snapshot.processed_prompt_tokens,
+        completion_tokens=snapshot.completion_tokens,
+        max_tokens=snapshot.max_tokens,
+        age_seconds=snapshot.age_seconds,
+        running_seconds=snapshot.running_seconds,
+        finish_reason=(pb.FINISH_REASON_UNSPECIFIED if reason is None else _FINISH_REASONS[reason]),
+        error=snapshot.error,
+        owner_uid=snapshot.owner_uid,
+    )

@@ -1,0 +1,266 @@
+"""Loading a model: resolve, map, plan memory, populate, lock, create the engine.
+
+Owns the order of these phases and the life of what they make. Blocking: ``load`` runs in a thread,
+and nothing else uses the model meanwhile.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llamad.config import ModelConfig
+from llamad.engine.bindings import (
+    Engine,
+    EngineInfo,
+    EngineModel,
+    ModelInfo,
+    Sampler,
+    StopFlag,
+)
+from llamad.errors import ErrorKind, LlamadError
+from llamad.gguf.value import MetadataValue
+from llamad.logs import fields
+from llamad.memory.machine import Machine
+from llamad.memory.plan import MemoryPlan, plan_huge_pages, plan_memory
+from llamad.store.registry import ModelFile, ModelRegistry
+from llamad.text import tokenizer_from_metadata
+from llamad.text.chat_template import ChatTemplate
+from llamad.text.detokenizer import Detokenizer
+from llamad.text.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+MAX_THREADS = 64
+GUESS_ROWS = 8  # of logits, for guessed tokens; over all sequences
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A model in memory with its engine: what ``jobs.runtime.ModelRuntime`` asks for, and more.
+
+    The tokenizer and the template may be used by any thread; the engine belongs to the engine
+    thread; everything else is constant.
+    """
+
+    name: str
+    path: Path
+    info: ModelInfo
+    engine_info: EngineInfo  # as created: sizes, threads, kernel set; kv_blocks_free is not live
+    model: EngineModel
+    engine: Engine
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate
+    kv_type: str
+    locked_bytes: int
+    load_seconds: float
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are 0..vocab_size-1."""
+        return self.info.vocab_size
+
+    @property
+    def n_ctx(self) -> int:
+        """Most tokens in one sequence."""
+        return self.engine.n_ctx
+
+    @property
+    def n_batch(self) -> int:
+        """Most rows in one step."""
+        return self.engine.n_batch
+
+    @property
+    def n_sequences(self) -> int:
+        """Sequence slots."""
+        return self.engine.n_sequences
+
+    @property
+    def guess_rows(self) -> int:
+        """Rows of logits one step may keep beyond one for each sequence."""
+        return self.engine.n_logits - self.engine.n_sequences
+
+    @property
+    def kv_block_tokens(self) -> int:
+        """Tokens of one KV block."""
+        return self.engine_info.kv_block_tokens
+
+    @property
+    def kv_blocks_total(self) -> int:
+        """KV blocks of the engine."""
+        return self.engine_info.kv_blocks_total
+
+    def new_detokenizer(self) -> Detokenizer:
+        """Create a detokenizer for one completion."""
+        return Detokenizer(self.tokenizer)
+
+    def new_sampler(
+        self,
+        *,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        typical_p: float,
+        repeat_penalty: float,
+        repeat_last_n: int,
+        presence_penalty: float,
+        frequency_penalty: float,
+        seed: int,
+        logit_bias: Mapping[int, float],
+    ) -> Sampler:
+        """Create a sampler for one sequence; raise LlamadError when a parameter is refused."""
+        return Sampler(
+            vocab_size=self.vocab_size,
+            n_ctx=self.n_ctx,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            typical_p=typical_p,
+            repeat_penalty=repeat_penalty,
+            repeat_last_n=repeat_last_n,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            seed=seed,
+            logit_bias=logit_bias,
+        )
+
+    def close(self) -> None:
+        """Destroy the engine, then unmap the model. The engine thread must have ended."""
+        self.engine.close()
+        self.model.close()
+
+
+def load(
+    config: ModelConfig, stop: StopFlag, progress: Callable[[str], None] | None = None
+) -> LoadedModel:
+    """Load the configured model; blocks, so it runs in a thread.
+
+    ``stop`` ends it early with kind CANCELLED; ``progress`` gets one line per phase, on this
+    thread. Raises LlamadError: MODEL_NOT_FOUND, MODEL_CORRUPT, OUT_OF_MEMORY and so on.
+    """
+    started = time.monotonic()
+    tell = progress or (lambda line: None)
+    file = ModelRegistry(Path(config.directory)).resolve(config.path)
+    tell(f"mapping {file.name}")
+    model = EngineModel(file.path)
+    try:
+        tokenizer, template = _text(model.metadata(), model.info)
+        n_ctx = _context(config, model.info)
+        plan = _plan(config, model.info, n_ctx)
+        locked_bytes = _make_resident(config, file, model, plan, stop, tell)
+        engine = _create_engine(config, model, n_ctx, plan)
+    except BaseException:
+        model.close()
+        raise
+    return LoadedModel(
+        name=file.name,
+        path=file.path,
+        info=model.info,
+        engine_info=engine.info,
+        model=model,
+        engine=engine,
+        tokenizer=tokenizer,
+        chat_template=template,
+        kv_type=config.kv_type,
+        locked_bytes=locked_bytes,
+        load_seconds=time.monotonic() - started,
+    )
+
+
+def _text(metadata: Mapping[str, MetadataValue], info: ModelInfo) -> tuple[Tokenizer, ChatTemplate]:
+    tokenizer = tokenizer_from_metadata(metadata)
+    if tokenizer.vocab_size != info.vocab_size:
+        raise LlamadError(
+            ErrorKind.CORRUPT,
+            "MODEL_CORRUPT",
+            f"vocabulary has {tokenizer.vocab_size} tokens, the embedding {info.vocab_size}",
+        )
+    return tokenizer, ChatTemplate.from_metadata(metadata, tokenizer)
+
+
+def _context(config: ModelConfig, info: ModelInfo) -> int:
+    """Return the context to serve: as configured, at most what the model was trained on."""
+    if config.ctx_size > info.n_ctx_train > 0:
+        logger.warning(
+            fields(
+                "context reduced to the model's",
+                ctx_size=config.ctx_size,
+                n_ctx_train=info.n_ctx_train,
+            )
+        )
+        return info.n_ctx_train
+    return config.ctx_size
+
+
+def _plan(config: ModelConfig, info: ModelInfo, n_ctx: int) -> MemoryPlan:
+    budget = config.memory_budget
+    per_token = {"f16": info.kv_bytes_per_token_f16, "q8_0": info.kv_bytes_per_token_q8_0}
+    return plan_memory(
+        budget_bytes=Machine().available_bytes() if budget is None else budget,
+        model_bytes=info.file_bytes,
+        kv_bytes_per_token=per_token[config.kv_type],
+        kv_tokens=config.kv_tokens,
+        n_ctx=n_ctx,
+        n_sequences=config.n_sequences,
+    )
+
+
+def _make_resident(
+    config: ModelConfig,
+    file: ModelFile,
+    model: EngineModel,
+    plan: MemoryPlan,
+    stop: StopFlag,
+    tell: Callable[[str], None],
+) -> int:
+    """Read the file in when all of it fits, lock what may be locked; return the locked bytes."""
+    machine = Machine()
+    huge_pages = plan_huge_pages(
+        config.huge_pages,
+        file_bytes=file.file_bytes,
+        available_bytes=machine.available_bytes(),
+        is_board=machine.is_board(),
+    )
+    if plan.model_fits and huge_pages:
+        tell(f"copying {file.name}, {file.file_bytes} bytes, into huge pages")
+        model.use_huge_pages(stop)
+    elif plan.model_fits:
+        tell(f"reading {file.name}, {file.file_bytes} bytes")
+        model.populate(stop)
+    else:
+        logger.warning(
+            fields(
+                "model does not fit its memory budget, part of it is read for every token",
+                file_bytes=file.file_bytes,
+                resident_bytes=plan.lockable_bytes,
+            )
+        )
+    if not config.lock or plan.lockable_bytes == 0:
+        return 0
+    tell(f"locking {file.name}")
+    locked_bytes = model.lock(plan.lockable_bytes)
+    if locked_bytes < plan.lockable_bytes:
+        logger.warning(
+            fields(
+                "model locked in part, RLIMIT_MEMLOCK allows no more",
+                locked_bytes=locked_bytes,
+                lockable_bytes=plan.lockable_bytes,
+            )
+        )
+    return locked_bytes
+
+
+def _create_engine(config: ModelConfig, model: EngineModel, n_ctx: int, plan: MemoryPlan) -> Engine:
+    return Engine(
+        model,
+        n_threads=config.threads or min(Machine().cpus(), MAX_THREADS),
+        n_ctx=n_ctx,
+        n_sequences=config.n_sequences,
+        n_kv_tokens=plan.kv_tokens,
+        n_batch=config.batch,
+        n_logits=min(config.batch, config.n_sequences + GUESS_ROWS),
+        kv_type=config.kv_type,
+    )

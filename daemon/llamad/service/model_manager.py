@@ -1,0 +1,451 @@
+"""The one model in memory: load it, serve it, let it go, load another.
+
+Owns the order of these and what clients, systemd and the journal hear of it. At most one model is
+mapped at a time: a board that holds one cannot hold two, so a model is closed before the next is
+opened, and opened again when the next fails. What runs is given the drain time; whatever comes
+meanwhile is told to come back. Everything on the event loop's thread, loading and closing on
+others.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from llamad.config import Config
+from llamad.engine import bindings
+from llamad.engine.worker import EngineWorker
+from llamad.errors import ErrorKind, LlamadError, shutting_down
+from llamad.jobs.event import Timings
+from llamad.jobs.record import JobSnapshot
+from llamad.logs import fields
+from llamad.schedule.loop import Limits, Scheduler
+from llamad.service.loading import LoadedModel, load
+from llamad.service.state import ModelFacts, Phase, ServiceState, Serving
+from llamad.store.registry import ModelFile, ModelRegistry, check_name, place
+from llamad.systemd import Notifier
+
+log = logging.getLogger(__name__)
+
+BUSY_RETRY_SECONDS = 2.0
+NO_MODEL_YET = (
+    'no model yet: "llamactl pull demo" fetches a small one, "llamactl models --catalogue" lists'
+    " others"
+)
+UNLOADED = 'no model is loaded: "llamactl use NAME" loads one'
+
+
+@dataclass(slots=True)
+class _Order:
+    """What an administrator asked for: a model, or none. In force until it is answered."""
+
+    file: ModelFile | None
+    answer: "asyncio.Future[ModelFacts | None]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    error: LlamadError | None = None  # why it was not done
+
+
+class ModelManager:
+    """The life of the models of one run: ``run`` once; it is also the scheduler's Observer."""
+
+    def __init__(
+        self,
+        config: Config,
+        registry: ModelRegistry,
+        state: ServiceState,
+        notifier: Notifier,
+        *,
+        set_serving: Callable[[bool], None],
+        model_required: bool,
+    ) -> None:
+        """Live in this state; ``set_serving`` tells the health service.
+
+        ``model_required`` ends the run when the first model cannot be loaded.
+        """
+        self._config = config
+        self._registry = registry
+        self._state = state
+        self._notifier = notifier
+        self._set_serving = set_serving
+        self._model_required = model_required
+        self._order: _Order | None = None
+        self._change = asyncio.Event()  # an order or a stop
+        self._stopping = False
+        self._hurry = asyncio.Event()
+        self._stop_loading = bindings.StopFlag()
+        self._held: frozenset[Path] = frozenset()  # files that are loaded or about to be
+        self._served = 0  # jobs that have ended
+
+    async def run(self) -> None:
+        """Load the first model and do what is ordered, until ``stop``.
+
+        Raises the LlamadError of a required model.
+        """
+        try:
+            model = await self._load_first()
+            while True:
+                before = None if model is None else _file(model)
+                if model is None:
+                    await self._change.wait()
+                else:
+                    await self._serve(model)
+                    model = None  # so that nothing of it stays in memory
+                if self._stopping:
+                    return
+                model = await self._obey(before)
+        finally:
+            if self._order is not None:
+                self._order.error = shutting_down()
+            self._answer()
+
+    # ---- asked from outside ----------------------------------------------------------------------
+
+    async def use(self, name: str) -> ModelFacts:
+        """Serve a model of the directory, now and at every start.
+
+        When it cannot be loaded the one before is, and the error raised: INVALID_NAME,
+        MODEL_NOT_FOUND, MODEL_FIXED, BUSY_LOADING, or why it was not loaded. A caller that is
+        cancelled does not stop it.
+        """
+        file = await asyncio.to_thread(self._choose, name)
+        self._check_free()
+        serving = self._state.serving
+        if (
+            self._state.phase is Phase.READY
+            and serving is not None
+            and serving.model.path == os.fspath(file.path)
+        ):
+            await asyncio.to_thread(self._remember, file)
+            return serving.model
+        facts = await self._place(_Order(file))
+        assert facts is not None
+        return facts
+
+    async def unload(self) -> None:
+        """Free the memory of the model, until the next ``use`` or start. Raises BUSY_LOADING."""
+        self._check_free()
+        if self._state.phase is Phase.NO_MODEL:  # its detail says what to do, and is still true
+            return
+        await self._place(_Order(None))
+
+    def in_use(self, name: str) -> bool:
+        """Whether a model of the directory is loaded or about to be. Blocking; any thread."""
+        return self._registry.path_of(name) in self._held
+
+    def selected(self) -> Path | None:
+        """Return the file that the next start would load. Blocking; any thread."""
+        try:
+            return place(self._registry.resolve(self._config.model.path).path)
+        except LlamadError:
+            return None
+
+    def note_added(self, name: str) -> None:
+        """Tell whoever asks that there is a model now, where none is loaded."""
+        if self._state.phase is Phase.NO_MODEL and self._order is None:
+            self._state.no_model(f'no model is loaded: "llamactl use {name}" loads one')
+            self._notifier.status(self._state.detail)
+
+    def take(self, config: Config) -> None:
+        """Take what a reload changed: the limits."""
+        self._config = config
+        if self._state.serving is not None:
+            self._state.serving.scheduler.change_limits(_limits(config))
+
+    def stop(self) -> None:
+        """End: loading at once, serving when the running jobs have ended."""
+        self._stopping = True
+        self._stop_loading.set()
+        self._set_serving(False)
+        self._change.set()
+
+    def hurry(self) -> None:
+        """End what ``stop`` waits for."""
+        self._hurry.set()
+
+    # ---- orders ----------------------------------------------------------------------------------
+
+    def _choose(self, name: str) -> ModelFile:
+        """Return the model of a name, which the configuration must not forbid."""
+        file = self._registry.require(check_name(name))
+        fixed = self._config.model.path
+        if fixed and self.selected() != place(file.path):
+            raise LlamadError(
+                ErrorKind.STATE,
+                "MODEL_FIXED",
+                f"the model is fixed by model.path = {fixed!r} in the configuration, or by --model:"
+                " remove it, restart the service, and then choose",
+            )
+        return file
+
+    def _check_free(self) -> None:
+        if self._stopping:
+            raise shutting_down()
+        if self._order is not None or self._state.phase is Phase.LOADING:
+            raise LlamadError(
+                ErrorKind.STATE,
+                "BUSY_LOADING",
+                f"the service is busy with another change of its model: {self._state.detail}",
+                retry_after_seconds=BUSY_RETRY_SECONDS,
+            )
+
+    async def _place(self, order: _Order) -> ModelFacts | None:
+        self._order = order
+        self._held |= _places(order.file)
+        order.answer.add_done_callback(lambda answer: answer.exception())  # heard or not
+        self._change.set()
+        return await asyncio.shield(order.answer)
+
+    def _answer(self, facts: ModelFacts | None = None) -> None:
+        """Tell whoever placed the order, if there is one, how it went."""
+        order, self._order = self._order, None
+        if order is None:
+            return
+        if order.error is not None:
+            order.answer.set_exception(order.error)
+        else:
+            order.answer.set_result(facts)
+
+    async def _obey(self, before: ModelFile | None) -> LoadedModel | None:
+        """Do what is ordered, now that nothing is loaded; return the model to serve, if any."""
+        order = self._order
+        assert order is not None
+        self._change.clear()
+        self._state.release()
+        # A vocabulary's objects refer to each other; left to itself, Python keeps several of them.
+        await asyncio.to_thread(gc.collect)
+        self._hold(order.file, before)
+        if order.file is None:
+            self._hold()
+            self._state.no_model(UNLOADED)
+            self._notifier.status(self._state.detail)
+            log.info(fields("model unloaded"))
+            self._answer()
+            return None
+        model = await self._load_or_go_back(order, order.file, before)
+        if model is None:
+            self._hold()
+            self._answer()
+        return model
+
+    async def _load_or_go_back(
+        self, order: _Order, file: ModelFile, before: ModelFile | None
+    ) -> LoadedModel | None:
+        try:
+            model = await self._load(file)
+        except LlamadError as error:
+            order.error = error
+        else:
+            try:
+                await asyncio.to_thread(self._remember, file)
+            except LlamadError as error:
+                order.error = error
+            return model
+        if self._stopping:
+            order.error = shutting_down()
+            return None
+        log.error(fields("model not loaded", model=file.name, reason=order.error.reason))
+        if before is None:
+            self._failed(order.error)
+            return None
+        try:
+            return await self._load(before)
+        except LlamadError as error:
+            self._failed(error)
+            return None
+
+    def _remember(self, file: ModelFile) -> None:
+        """Let the next start load this model, unless the configuration names it. Blocking."""
+        if self._config.model.path:
+            return
+        try:
+            self._registry.select(file.name)
+        except LlamadError as error:
+            message = f"{file.name} is loaded, but will not be at the next start: {error.message}"
+            raise LlamadError(error.kind, error.reason, message) from error
+
+    def _remember_only(self, file: ModelFile) -> None:
+        """Where nobody chose a model, let the next start load this one, even beside others.
+
+        Blocking.
+        """
+        if self._registry.selected():
+            return
+        try:
+            self._remember(file)
+        except LlamadError as error:
+            log.warning(fields("model not remembered", model=file.name, message=error.message))
+
+    def _hold(self, *files: ModelFile | None) -> None:
+        self._held = frozenset().union(*map(_places, files))
+
+    # ---- loading ---------------------------------------------------------------------------------
+
+    async def _load_first(self) -> LoadedModel | None:
+        """Load the model of this start; None when there is none to serve."""
+        self._loading("loading the model")
+        try:
+            model = await self._load(None)
+        except LlamadError as error:
+            if self._stopping:
+                return None
+            if self._model_required:
+                raise
+            self._without_model(error)
+            return None
+        await asyncio.to_thread(self._remember_only, _file(model))
+        return model
+
+    async def _load(self, file: ModelFile | None) -> LoadedModel:
+        """Load a file, or the model of this start, in a thread. Raises its LlamadError."""
+        loop = asyncio.get_running_loop()
+        config = self._config.model
+        if file is not None:
+            config = replace(config, path=os.fspath(file.path))
+            self._loading(f"loading {file.name}")
+
+        def progress(line: str) -> None:
+            loop.call_soon_threadsafe(self._loading, line)
+
+        model = await asyncio.to_thread(load, config, self._stop_loading, progress)
+        if self._stopping:
+            model.close()
+            raise shutting_down()
+        return model
+
+    def _loading(self, line: str) -> None:
+        self._state.loading(line)
+        self._notifier.status(self._state.detail)
+
+    def _without_model(self, error: LlamadError) -> None:
+        """Say why there is no model at this start: none was given, or the one given failed."""
+        given = self._config.model.path
+        if not given and error.reason == "MODEL_NOT_FOUND":
+            self._state.no_model(NO_MODEL_YET)
+        elif not given and error.reason == "MODEL_AMBIGUOUS":
+            self._state.no_model(error.message)
+        else:
+            self._state.failed(error)
+        level = logging.ERROR if self._state.phase is Phase.FAILED else logging.WARNING
+        log.log(level, fields("model not loaded", reason=error.reason, message=error.message))
+        self._notifier.ready(self._state.detail)
+
+    def _failed(self, error: LlamadError) -> None:
+        self._state.failed(error)
+        self._notifier.status(f"the model failed: {error.message}")
+
+    # ---- serving ---------------------------------------------------------------------------------
+
+    async def _serve(self, model: LoadedModel) -> None:
+        """Serve a model until an order or a stop, let the running jobs end, and close it."""
+        worker = EngineWorker(model.engine)
+        scheduler = Scheduler(model, worker, _limits(self._config), observer=self)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                steps = tasks.create_task(scheduler.run(), name="scheduler")
+                self._ready(Serving(scheduler, model.tokenizer, _facts(model)))
+                await self._change.wait()
+                self._leave()
+                await self._drain(scheduler)
+                steps.cancel()
+        finally:
+            worker.close()
+            await asyncio.to_thread(model.close)
+
+    def _ready(self, serving: Serving) -> None:
+        model = serving.model
+        self._hold(ModelFile(model.name, Path(model.path), model.file_bytes))
+        self._state.ready(serving)
+        self._set_serving(True)
+        self._notifier.ready(self._state.detail)
+        log.info(
+            fields(
+                "model loaded",
+                model=model.name,
+                architecture=model.architecture,
+                file_bytes=model.file_bytes,
+                locked_bytes=model.locked_bytes,
+                kv_bytes=model.kv_bytes,
+                kernel_set=model.kernel_set,
+                threads=model.threads,
+                load_seconds=model.load_seconds,
+            )
+        )
+        self._answer(model)
+
+    def _leave(self) -> None:
+        """Accept no more requests, because of an order or a stop."""
+        self._set_serving(False)
+        if self._stopping or self._order is None:
+            return
+        if self._order.file is None:
+            self._state.no_model(UNLOADED)
+        else:
+            self._state.loading(f"running requests end before {self._order.file.name} is loaded")
+        self._notifier.status(self._state.detail)
+
+    async def _drain(self, scheduler: Scheduler) -> None:
+        """Let running jobs end, until the deadline or ``hurry``; the others hear what goes on."""
+        seconds = self._config.limits.drain_seconds
+        drain = asyncio.create_task(scheduler.drain(seconds, self._state.refusal))
+        hurry = asyncio.create_task(self._hurry.wait())
+        try:
+            await asyncio.wait((drain, hurry), return_when=asyncio.FIRST_COMPLETED)
+            if drain.done():
+                drain.result()
+        finally:
+            drain.cancel()
+            hurry.cancel()
+
+    def on_ended(self, snapshot: JobSnapshot, timings: Timings) -> None:
+        """Show in ``systemctl status`` that the service is alive; the history logs the job."""
+        self._served += 1
+        if self._state.phase is Phase.READY:
+            self._notifier.status(f"{self._state.detail}: {self._served} requests served")
+
+    def on_model_failed(self, error: LlamadError) -> None:
+        """Live on without the model, and say so."""
+        self._failed(error)
+        self._set_serving(False)
+
+
+def _places(file: ModelFile | None) -> frozenset[Path]:
+    """Return where a file lies, and where what it links to does."""
+    return frozenset() if file is None else frozenset({place(file.path), file.path.resolve()})
+
+
+def _file(model: LoadedModel) -> ModelFile:
+    return ModelFile(model.name, model.path, model.info.file_bytes)
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        queue_capacity=config.queue.capacity,
+        prefill_chunk=config.queue.prefill_chunk,
+        history=config.queue.history,
+        stream_buffer_bytes=config.limits.stream_buffer_bytes,
+        deadline_seconds=config.limits.default_deadline_seconds,
+        speculation=config.model.speculation,
+    )
+
+
+def _facts(model: LoadedModel) -> ModelFacts:
+    info, engine = model.info, model.engine_info
+    return ModelFacts(
+        name=model.name,
+        path=os.fspath(model.path),
+        architecture=info.architecture,
+        file_bytes=info.file_bytes,
+        locked_bytes=model.locked_bytes,
+        n_ctx=model.n_ctx,
+        n_ctx_train=info.n_ctx_train,
+        vocab_size=info.vocab_size,
+        load_seconds=model.load_seconds,
+        kv_type=model.kv_type,
+        kv_bytes=engine.kv_bytes,
+        threads=engine.n_threads,
+        kernel_set=engine.kernel_set,
+    )

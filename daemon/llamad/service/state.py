@@ -1,0 +1,136 @@
+"""What the service is doing, as clients see it: loading, ready, without a model, failed, stopping.
+
+Owns the current phase and what is reachable in it. ``daemon.py`` and ``model_manager.py`` move
+it, the services read it; all on the event loop's thread. It loads nothing and stops nothing.
+"""
+
+import enum
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from llamad.errors import ErrorKind, LlamadError, shutting_down
+from llamad.schedule.loop import Scheduler
+from llamad.schedule.runtime import Tokenizer
+
+LOADING_RETRY_SECONDS = 2.0
+
+
+class Phase(enum.Enum):
+    """Where the service is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    NO_MODEL = "no_model"
+    FAILED = "failed"
+    STOPPING = "stopping"
+
+
+class TextCodec(Tokenizer, Protocol):
+    """The tokenizer as Tokenize and Detokenize use it; any thread."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """The loaded model as GetStatus and ListModels show it. Bytes, tokens and seconds."""
+
+    name: str
+    path: str
+    architecture: str
+    file_bytes: int
+    locked_bytes: int
+    n_ctx: int
+    n_ctx_train: int
+    vocab_size: int
+    load_seconds: float
+    kv_type: str
+    kv_bytes: int
+    threads: int
+    kernel_set: str
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What answers requests while a model is loaded."""
+
+    scheduler: Scheduler
+    codec: TextCodec
+    model: ModelFacts
+
+
+class ServiceState:
+    """The phase of the service. ``serving`` is set from a READY until its model is closed."""
+
+    def __init__(self) -> None:
+        self.phase = Phase.LOADING
+        self.detail = "starting"
+        self.serving: Serving | None = None
+        self._error: LlamadError | None = None
+        self._started = time.monotonic()
+
+    @property
+    def uptime_seconds(self) -> float:
+        """Seconds since the service started."""
+        return time.monotonic() - self._started
+
+    def loading(self, detail: str) -> None:
+        """Tell what is being loaded."""
+        self._enter(Phase.LOADING, detail)
+
+    def ready(self, serving: Serving) -> None:
+        """Serve a model."""
+        self.serving = serving
+        self._enter(Phase.READY, f"serving {serving.model.name}")
+
+    def no_model(self, detail: str) -> None:
+        """Live without a model; detail says how to give one."""
+        self._enter(Phase.NO_MODEL, detail)
+
+    def failed(self, error: LlamadError) -> None:
+        """Live with a model that could not be loaded, or that was lost."""
+        self._error = error
+        self._enter(Phase.FAILED, error.message)
+
+    def release(self) -> None:
+        """Forget what served: its model is closed."""
+        self.serving = None
+
+    def stopping(self) -> None:
+        """Accept nothing new; no other phase follows."""
+        self._enter(Phase.STOPPING, "stopping")
+
+    def _enter(self, phase: Phase, detail: str) -> None:
+        if self.phase is not Phase.STOPPING:
+            self.phase, self.detail = phase, detail
+
+    def require(self) -> Serving:
+        """Return what serves, or raise the error that tells why nothing does."""
+        if self.phase is Phase.READY and self.serving is not None:
+            return self.serving
+        raise self.refusal()
+
+    def refusal(self) -> LlamadError:
+        """Return the error that tells why nothing serves in this phase."""
+        match self.phase:
+            case Phase.STOPPING:
+                return shutting_down()
+            case Phase.NO_MODEL:
+                return LlamadError(ErrorKind.STATE, "NO_MODEL", self.detail)
+            case Phase.FAILED if self._error is not None:
+                corrupt = self._error.kind is ErrorKind.CORRUPT
+                return LlamadError(
+                    ErrorKind.CORRUPT if corrupt else ErrorKind.STATE,
+                    self._error.reason,
+                    f"the model is not available: {self._error.message}",
+                )
+            case _:
+                return LlamadError(
+                    ErrorKind.UNAVAILABLE,
+                    "MODEL_LOADING",
+                    f"the model is still loading: {self.detail}",
+                    retry_after_seconds=LOADING_RETRY_SECONDS,
+                )

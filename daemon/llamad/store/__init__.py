@@ -1,0 +1,1 @@
+"""Model files in the model directory: which there are, and how one is transferred into it."""

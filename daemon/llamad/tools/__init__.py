@@ -1,1 +1,0 @@
-"""The offline half of `llamad`: one module for each subcommand that works on model files."""

@@ -1,0 +1,231 @@
+"""``llamad bench``: prefill and decode speed of a model on this machine, through the engine alone.
+
+Prompt ids are pseudo-random (seeded), end-of-generation tokens are ignored, decoding is greedy. It
+reports; it asserts nothing.
+"""
+
+import argparse
+import json
+import os
+import random
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from llamad.engine.bindings import KV_TYPES, Engine, EngineModel, Sampler
+from llamad.memory.machine import Machine
+from llamad.memory.plan import plan_huge_pages
+
+WARM_UP_PROMPT, WARM_UP_DECODE = 32, 4  # tokens
+BATCH_PROMPT = 16  # tokens of each sequence's prompt with -b
+MAX_BATCH = 512  # rows of one prefill step
+
+
+@dataclass(frozen=True, slots=True)
+class BenchResult:
+    """Speeds in tokens per second over all sequences; sizes in bytes.
+
+    ``decode_share_of_bandwidth``: bytes of weights that the decode steps read per second, as a
+    share of what the same threads read when they do nothing else: 1 is the limit of one sequence.
+    """
+
+    model: str
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float
+    load_seconds: float
+    model_bytes: int
+    threads: int
+    sequences: int
+    prompt_tokens: int
+    decode_tokens: int
+    cpu: str
+    kv_type: str
+    huge_pages: bool
+    peak_rss_bytes: int
+    bytes_read_per_token: float
+    read_bandwidth_bytes_per_second: float
+    decode_share_of_bandwidth: float
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register ``llamad bench``."""
+    parser = subparsers.add_parser("bench", help="measure prefill and decode speed of a model")
+    parser.add_argument("model", metavar="MODEL", help="a GGUF file")
+    parser.add_argument("-t", "--threads", type=_positive, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("-p", "--prompt", type=_positive, default=512, help="prompt tokens (512)")
+    parser.add_argument("-n", "--decode", type=_positive, default=64, help="decoded tokens (64)")
+    parser.add_argument(
+        "-b", "--sequences", type=_positive, default=1, help="sequences decoded together (1)"
+    )
+    parser.add_argument("--kv-type", choices=sorted(KV_TYPES), default="f16")
+    parser.add_argument(
+        "--huge-pages",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="copy the weights into huge pages first (auto: as the service would)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, then print a table or one JSON object."""
+    result = measure(
+        args.model,
+        args.threads,
+        args.prompt,
+        args.decode,
+        args.sequences,
+        args.kv_type,
+        huge_pages=args.huge_pages,
+    )
+    if args.json:
+        print(json.dumps(asdict(result)))
+        return 0
+    for name, value in asdict(result).items():
+        print(f"{name:>26}  {value:,.2f}" if isinstance(value, float) else f"{name:>26}  {value}")
+    return 0
+
+
+def measure(
+    path: str,
+    n_threads: int,
+    n_prompt: int,
+    n_decode: int,
+    n_sequences: int,
+    kv_type: str,
+    *,
+    huge_pages: str = "auto",
+) -> BenchResult:
+    """Load the model and time one prefill of n_prompt tokens and n_decode decode steps.
+
+    With several sequences the decode steps run all of them together, each after 16 tokens.
+    Raises LlamadError when the model cannot be loaded.
+    """
+    start = time.perf_counter()
+    with EngineModel(path) as model:
+        machine = Machine()
+        use_huge_pages = plan_huge_pages(
+            huge_pages,
+            file_bytes=model.info.file_bytes,
+            available_bytes=machine.available_bytes(),
+            is_board=machine.is_board(),
+        )
+        if use_huge_pages:
+            model.use_huge_pages()
+        else:
+            model.populate()
+        engine = Engine(
+            model,
+            n_threads=n_threads,
+            n_ctx=max(n_prompt, WARM_UP_PROMPT, BATCH_PROMPT) + max(n_decode, WARM_UP_DECODE),
+            n_sequences=n_sequences,
+            n_batch=max(min(n_prompt, MAX_BATCH), n_sequences, WARM_UP_PROMPT),
+            n_logits=n_sequences,
+            kv_type=kv_type,
+        )
+        with engine:
+            load_seconds = time.perf_counter() - start
+            session = _Session(engine)
+            session.prefill(0, WARM_UP_PROMPT)
+            session.decode([0], WARM_UP_DECODE)
+            prefill_seconds = session.prefill(0, n_prompt)
+            if n_sequences > 1:
+                for sequence in range(n_sequences):
+                    session.prefill(sequence, BATCH_PROMPT)
+            read_before = _read_bytes()
+            decode_seconds = session.decode(list(range(n_sequences)), n_decode)
+            read_bytes = _read_bytes() - read_before
+            generated = n_decode * n_sequences
+            bandwidth = model.read_bandwidth(n_threads)
+            streamed = model.info.streamed_bytes * n_decode / decode_seconds
+            return BenchResult(
+                model=Path(path).name,
+                prefill_tokens_per_second=round(n_prompt / prefill_seconds, 2),
+                decode_tokens_per_second=round(generated / decode_seconds, 2),
+                load_seconds=round(load_seconds, 3),
+                model_bytes=model.info.file_bytes,
+                threads=n_threads,
+                sequences=n_sequences,
+                prompt_tokens=n_prompt,
+                decode_tokens=n_decode,
+                cpu=engine.info.kernel_set,
+                kv_type=kv_type,
+                huge_pages=use_huge_pages,
+                peak_rss_bytes=_peak_rss_bytes(),
+                bytes_read_per_token=round(read_bytes / generated, 1),
+                read_bandwidth_bytes_per_second=round(bandwidth),
+                decode_share_of_bandwidth=round(streamed / bandwidth, 3),
+            )
+
+
+class _Session:
+    """Drives the engine's sequences with pseudo-random prompts and greedy sampling."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._last = [0] * engine.n_sequences
+        self._sampler = Sampler(
+            vocab_size=engine.vocab_size,
+            n_ctx=engine.n_ctx,
+            temperature=0.0,
+            top_k=0,
+            top_p=1.0,
+            min_p=0.0,
+            typical_p=1.0,
+            repeat_penalty=1.0,
+            repeat_last_n=0,
+            presence_penalty=0.0,
+            frequency_penalty=0.0,
+            seed=0,
+            logit_bias={},
+        )
+
+    def prefill(self, sequence: int, n_tokens: int) -> float:
+        """Restart a sequence with a prompt of n_tokens; return the seconds it took."""
+        engine = self._engine
+        source = random.Random(sequence + 1)
+        low = min(300, engine.vocab_size - 1)  # beyond the byte and control tokens
+        tokens = [source.randrange(low, engine.vocab_size) for _ in range(n_tokens)]
+        engine.truncate(sequence, 0)
+        start = time.perf_counter()
+        for at in range(0, n_tokens, engine.n_batch):
+            part = tokens[at : at + engine.n_batch]
+            wants = [0] * (len(part) - 1) + [int(at + len(part) == n_tokens)]
+            engine.forward(part, [sequence] * len(part), range(at, at + len(part)), wants)
+        self._last[sequence] = self._sampler.sample(engine, 0)
+        return time.perf_counter() - start
+
+    def decode(self, sequences: list[int], n_steps: int) -> float:
+        """Decode n_steps tokens of all the sequences together; return the seconds it took."""
+        engine = self._engine
+        start = time.perf_counter()
+        for _ in range(n_steps):
+            positions = [engine.length(s) for s in sequences]
+            tokens = [self._last[s] for s in sequences]
+            engine.forward(tokens, sequences, positions, [1] * len(sequences))
+            for k, s in enumerate(sequences):
+                self._last[s] = self._sampler.sample(engine, k)
+        return time.perf_counter() - start
+
+
+def _peak_rss_bytes() -> int:
+    """Return the most memory this program held at once; ru_maxrss would count its parent's, too."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def _read_bytes() -> int:
+    """Return the bytes this process had read from disk, 0 where the kernel does not say."""
+    try:
+        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("read_bytes:")), 0)

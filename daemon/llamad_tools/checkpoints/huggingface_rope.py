@@ -1,0 +1,118 @@
+"""Rotary position embedding in a config.json of Hugging Face: base and scaling, in GGUF's words.
+
+Owns rope_theta, rope_scaling and rope_parameters, which transformers 5 keeps both in. A scaling
+that the engine does not have is refused by name.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llamad_tools.checkpoints.json_file import positive_float
+from llamad_tools.checkpoints.llama3_rope import Llama3Scaling
+from llamad_tools.checkpoints.source import Metadata, corrupt, unsupported
+
+_USUAL_BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}  # of the paper, and where a file names none
+
+
+class HuggingFaceRope:
+    """The checked values; theta: the base of the frequencies."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any], n_positions: int) -> None:
+        """Read the keys of config.json; raises LlamadError that names one.
+
+        n_positions: max_position_embeddings.
+        """
+        self.path = path
+        scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        if not isinstance(scaling, dict):
+            raise corrupt(path, f"rope_scaling is {scaling!r}, must be an object")
+        self._scaling = scaling
+        self._n_positions = n_positions
+        theta = scaling.get("rope_theta", config.get("rope_theta", 10000.0))
+        self.theta = positive_float(path, "rope_theta", theta)
+        if not self.theta > 1:
+            raise corrupt(path, f"rope_theta is {theta!r}, must be a number above 1")
+        for place in (config, scaling):
+            if place.get("partial_rotary_factor") not in (None, 1):
+                raise unsupported(
+                    path, f"partial_rotary_factor {place['partial_rotary_factor']!r}, only 1 is"
+                )
+
+    def metadata(self) -> Metadata:
+        """Return the keys below "ARCHITECTURE.rope.scaling."."""
+        match self._kind():
+            case "default" | "llama3":
+                return {}  # Llama 3.1's is a tensor
+            case "dynamic":
+                return {}  # scales nothing within max_position_embeddings
+            case "linear":
+                return {"type": "linear", "factor": self._number("factor")}
+            case "yarn":
+                return self._yarn()
+            case other:
+                raise unsupported(
+                    self.path,
+                    f"rope_scaling {other!r} is not supported, only linear, dynamic, yarn and "
+                    "llama3",
+                )
+
+    def factors(self, head_dim: int) -> list[float] | None:
+        """Return Llama 3.1's factors of the wavelengths, (head_dim / 2), where it is scaled so."""
+        if self._kind() != "llama3":
+            return None
+        scaling = Llama3Scaling(
+            self._number("factor"),
+            self._number("low_freq_factor"),
+            self._number("high_freq_factor"),
+            self._number("original_max_position_embeddings"),
+        )
+        if not scaling.high_freq_factor > scaling.low_freq_factor:
+            raise corrupt(
+                self.path,
+                f"rope_scaling.high_freq_factor {scaling.high_freq_factor} must exceed "
+                f"{scaling.low_freq_factor}",
+            )
+        return scaling.factors(self.theta, head_dim)
+
+    def _yarn(self) -> Metadata:
+        """Return YaRN's keys (arXiv:2309.00071), those that have the paper's values left out."""
+        if self._scaling.get("truncate") is False:
+            raise unsupported(self.path, "rope_scaling.truncate false is not supported")
+        factor = self._number("factor")
+        if factor < 1:
+            raise corrupt(self.path, f"rope_scaling.factor is {factor}, must be at least 1")
+        original = self._number("original_max_position_embeddings", self._n_positions)
+        result: Metadata = {
+            "type": "yarn",
+            "factor": factor,
+            "original_context_length": round(original),
+        }
+        for key, usual in _USUAL_BETAS.items():
+            value = self._number(key, usual)
+            if value != usual:
+                result["yarn_" + key] = value
+        if (attention := self._yarn_attention(factor)) != 1:
+            result["attn_factor"] = attention
+        return result
+
+    def _yarn_attention(self, factor: float) -> float:
+        """Return what multiplies the paper's factor of the attention, 0.1 ln(factor) + 1."""
+
+        def magnitude(scale: float) -> float:
+            return 0.1 * scale * math.log(factor) + 1
+
+        if self._scaling.get("attention_factor") is not None:
+            return self._number("attention_factor") / magnitude(1)
+        if self._scaling.get("mscale") and self._scaling.get("mscale_all_dim"):
+            above, below = (magnitude(self._number(key)) for key in ("mscale", "mscale_all_dim"))
+            return above / below / magnitude(1)
+        return 1.0
+
+    def _kind(self) -> str:
+        return str(self._scaling.get("rope_type") or self._scaling.get("type") or "default")
+
+    def _number(self, key: str, default: float | None = None) -> float:
+        value = self._scaling.get(key)
+        return positive_float(self.path, f"rope_scaling.{key}", default if value is None else value)

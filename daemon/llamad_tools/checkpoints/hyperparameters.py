@@ -1,0 +1,109 @@
+"""The numbers of a model: as GGUF metadata, and as the tensors that it must have.
+
+Key names: GGUF specification, "Standardized key-value pairs"; which are written follows llama.cpp's
+converters, so that llama.cpp and llamad both load the file.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from llamad_tools.checkpoints.source import Metadata, SourceTensor, corrupt
+from llamad_tools.mixes import GGML_QUANTIZATION_VERSION, QUANTIZATION_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """One model's shape. architecture: the GGUF name; vocab_size: rows of the embedding."""
+
+    architecture: str
+    name: str
+    n_layers: int
+    dim: int
+    hidden_dim: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    n_ctx_train: int
+    norm_eps: float
+    rope_theta: float = 10000.0
+    rope_scaling: Metadata = field(default_factory=dict)  # keys below "ARCHITECTURE.rope.scaling."
+    tied_output: bool = False
+    qkv_bias: bool = False
+    output_bias: bool = False  # of attn_output
+    qk_norm: bool = False
+
+    def check(self, path: Path) -> None:
+        """Raise LlamadError CHECKPOINT_CORRUPT for heads that no attention can have."""
+        if self.head_dim < 2 or self.head_dim % 2:
+            raise corrupt(path, f"heads have {self.head_dim} dimensions, must have pairs")
+        if self.n_heads % self.n_kv_heads:
+            raise corrupt(path, f"{self.n_heads} heads cannot share {self.n_kv_heads} of keys")
+
+    def metadata(self) -> Metadata:
+        """Return the metadata without the tokenizer's and the file type."""
+        arch = self.architecture
+        result: Metadata = {
+            "general.architecture": arch,
+            "general.type": "model",
+            "general.name": self.name,
+            QUANTIZATION_VERSION: GGML_QUANTIZATION_VERSION,
+            f"{arch}.block_count": self.n_layers,
+            f"{arch}.context_length": self.n_ctx_train,
+            f"{arch}.embedding_length": self.dim,
+            f"{arch}.feed_forward_length": self.hidden_dim,
+            f"{arch}.attention.head_count": self.n_heads,
+            f"{arch}.attention.head_count_kv": self.n_kv_heads,
+            f"{arch}.attention.layer_norm_rms_epsilon": self.norm_eps,
+            f"{arch}.attention.key_length": self.head_dim,
+            f"{arch}.attention.value_length": self.head_dim,
+            f"{arch}.rope.dimension_count": self.head_dim,
+            f"{arch}.rope.freq_base": self.rope_theta,
+            f"{arch}.vocab_size": self.vocab_size,
+        }
+        for key, value in self.rope_scaling.items():
+            result[f"{arch}.rope.scaling.{key}"] = value
+        return result
+
+    def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yield name and shape of every tensor the model must have, in file order."""
+        q_dim, kv_dim = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        yield "token_embd.weight", (self.vocab_size, self.dim)
+        yield "output_norm.weight", (self.dim,)
+        if not self.tied_output:
+            yield "output.weight", (self.vocab_size, self.dim)
+        for layer in range(self.n_layers):
+            block = f"blk.{layer}."
+            yield block + "attn_norm.weight", (self.dim,)
+            for part, n_rows in (("q", q_dim), ("k", kv_dim), ("v", kv_dim)):
+                yield block + f"attn_{part}.weight", (n_rows, self.dim)
+                if self.qkv_bias:
+                    yield block + f"attn_{part}.bias", (n_rows,)
+                if self.qk_norm and part != "v":
+                    yield block + f"attn_{part}_norm.weight", (self.head_dim,)
+            yield block + "attn_output.weight", (self.dim, q_dim)
+            if self.output_bias:
+                yield block + "attn_output.bias", (self.dim,)
+            yield block + "ffn_norm.weight", (self.dim,)
+            yield block + "ffn_gate.weight", (self.hidden_dim, self.dim)
+            yield block + "ffn_up.weight", (self.hidden_dim, self.dim)
+            yield block + "ffn_down.weight", (self.dim, self.hidden_dim)
+
+    def arrange(self, path: Path, tensors: Sequence[SourceTensor]) -> list[SourceTensor]:
+        """Return the tensors in file order.
+
+        Raises LlamadError CHECKPOINT_CORRUPT for one that is missing, too many or of another shape.
+        """
+        by_name = {tensor.name: tensor for tensor in tensors}
+        result = []
+        for name, shape in self.shapes():
+            tensor = by_name.pop(name, None)
+            if tensor is None:
+                raise corrupt(path, f"tensor {name} is missing")
+            if tensor.shape != shape:
+                raise corrupt(path, f"{name} has shape {tensor.shape}, the model needs {shape}")
+            result.append(tensor)
+        if by_name:
+            raise corrupt(path, f"tensor {min(by_name)} is none of this model's")
+        return result

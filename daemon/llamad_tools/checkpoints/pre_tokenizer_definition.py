@@ -1,0 +1,73 @@
+"""The pre-tokenizer of a tokenizer.json, recognized by its definition.
+
+A cut that is nearly right gives ids that are plausible and wrong, so a definition must be equal to
+one that ``llamad.text`` implements. Definitions: the tokenizer.json that each family publishes.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from llamad_tools.checkpoints.source import unsupported
+
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_LLAMA3 = (
+    _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+
+
+def _split(pattern: str) -> tuple[Any, ...]:
+    return ("Split", "Regex", pattern, "Isolated", False)
+
+
+_BYTES_ONLY = ("ByteLevel", False, False)  # add_prefix_space, use_regex
+_GPT2_WORDS = ("ByteLevel", False, True)
+
+# steps of the definition: name of tokenizer.ggml.pre
+_KNOWN: dict[tuple[Any, ...], str] = {
+    (_GPT2_WORDS,): "gpt-2",
+    (_split(_LLAMA3), _BYTES_ONLY): "llama-bpe",
+    (_split(_QWEN2), _BYTES_ONLY): "qwen2",
+    (("Digits", True), _GPT2_WORDS): "smollm",
+}
+
+
+def pre_tokenizer_name(path: Path, definition: Any) -> str:
+    """Return the name for ``tokenizer.ggml.pre``.
+
+    Raises LlamadError CHECKPOINT_UNSUPPORTED that prints a definition which is not known.
+    """
+    steps = tuple(_step(item) for item in steps_of(definition, "pretokenizers"))
+    name = _KNOWN.get(steps)
+    if name is None:
+        raise unsupported(
+            path,
+            "its pre-tokenizer is not one of "
+            f"{', '.join(sorted(_KNOWN.values()))}: {json.dumps(definition)}",
+        )
+    return name
+
+
+def steps_of(definition: Any, key: str) -> list[Any]:
+    """Return the steps of a definition, none of them a sequence; key: of a sequence's steps."""
+    if definition is None:
+        return []
+    if isinstance(definition, dict) and definition.get("type") == "Sequence":
+        items = definition.get(key)
+        if isinstance(items, list):
+            return [step for item in items for step in steps_of(item, key)]
+    return [definition]
+
+
+def _step(item: Any) -> tuple[Any, ...]:
+    """Return what of one step changes the cut; trim_offsets changes positions only."""
+    match item:
+        case {"type": "ByteLevel", "add_prefix_space": bool(prefix)}:
+            return "ByteLevel", prefix, bool(item.get("use_regex", True))
+        case {"type": "Digits", "individual_digits": bool(single)}:
+            return "Digits", single
+        case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": str(behavior)}:
+            return "Split", "Regex", pattern, behavior, bool(item.get("invert", False))
+    return ("unknown", json.dumps(item, sort_keys=True))

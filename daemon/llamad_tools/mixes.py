@@ -1,0 +1,211 @@
+"""Which tensor gets which type: the named mixes of llama.cpp, for the llama and qwen families.
+
+Pure functions of names and shapes. The rules are those of ``llama_tensor_get_type`` in llama.cpp's
+``llama-quant.cpp``, so that a mix's name means the same size and quality everywhere: more bits for
+the output matrix, for attention's values and for ffn_down, which lose the most. Q2_K and Q3_K rows
+of other lengths than multiples of 256 become Q4_0, as in llama.cpp since 2026; before, they became
+IQ4_NL, of the same size. Mixtures of experts are not covered.
+"""
+
+import re
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+
+from llamad.gguf.value import MetadataValue
+
+FILE_TYPE, QUANTIZATION_VERSION = "general.file_type", "general.quantization_version"
+GGML_QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION, since 2023 that of every block format
+PLAIN_TYPES = frozenset({"F32", "F16", "BF16"})
+K_BLOCK = 256  # weights; a row of a K type is a multiple
+BLOCK = 32  # the same for the other block types
+
+_FALLBACKS: Mapping[str, str] = {
+    "Q2_K": "Q4_0",
+    "Q3_K": "Q4_0",
+    "IQ4_XS": "IQ4_NL",
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """A named mix: llama.cpp's number for general.file_type, and the type of most matrices."""
+
+    name: str
+    file_type: int
+    base: str
+
+
+MIXES: Mapping[str, Mix] = {
+    mix.name: mix
+    for mix in (
+        Mix("F32", 0, "F32"),
+        Mix("F16", 1, "F16"),
+        Mix("Q4_0", 2, "Q4_0"),
+        Mix("Q4_1", 3, "Q4_1"),
+        Mix("Q8_0", 7, "Q8_0"),
+        Mix("Q5_0", 8, "Q5_0"),
+        Mix("Q5_1", 9, "Q5_1"),
+        Mix("Q2_K", 10, "Q2_K"),
+        Mix("Q3_K_S", 11, "Q3_K"),
+        Mix("Q3_K_M", 12, "Q3_K"),
+        Mix("Q3_K_L", 13, "Q3_K"),
+        Mix("Q4_K_S", 14, "Q4_K"),
+        Mix("Q4_K_M", 15, "Q4_K"),
+        Mix("Q5_K_S", 16, "Q5_K"),
+        Mix("Q5_K_M", 17, "Q5_K"),
+        Mix("Q6_K", 18, "Q6_K"),
+        Mix("IQ4_NL", 25, "IQ4_NL"),
+        Mix("IQ4_XS", 30, "IQ4_XS"),
+        Mix("BF16", 32, "BF16"),
+    )
+}
+ALIASES: Mapping[str, str] = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+
+
+@dataclass(frozen=True, slots=True)
+class MixedModel:
+    """What the rules ask of a model. gqa: query heads to one key-value head."""
+
+    n_layers: int
+    gqa: int = 1
+    tied_output: bool = False  # no output.weight: the embedding is also the output matrix
+    has_importance: bool = False
+
+    @property
+    def shares_values_widely(self) -> bool:
+        """Whether this is a 70B: eight query heads share values, so that bits there cost little."""
+        return self.n_layers == 80 and self.gqa > 1
+
+
+def describe_model(
+    metadata: Mapping[str, MetadataValue], tensor_names: Container[str], *, has_importance: bool
+) -> MixedModel:
+    """Return what the rules ask, from a file's metadata and the names of its tensors."""
+    n_heads = hyperparameter(metadata, "attention.head_count", 1)
+    return MixedModel(
+        n_layers=hyperparameter(metadata, "block_count", 1),
+        gqa=n_heads // hyperparameter(metadata, "attention.head_count_kv", n_heads),
+        tied_output="output.weight" not in tensor_names,
+        has_importance=has_importance,
+    )
+
+
+def hyperparameter(metadata: Mapping[str, MetadataValue], key: str, default: int) -> int:
+    """Return a positive number of the file's architecture, the first layer's if each has one."""
+    value = metadata.get(f"{metadata.get('general.architecture', '')}.{key}")
+    if isinstance(value, list) and value:
+        value = value[0]
+    return value if isinstance(value, int) and value > 0 else default
+
+
+def find_mix(name: str) -> Mix | None:
+    """Return the mix of a name in any case, or None."""
+    name = name.upper()
+    return MIXES.get(ALIASES.get(name, name))
+
+
+def is_quantizable(name: str, shape: Sequence[int]) -> bool:
+    """Whether a tensor is a matrix of weights; norms, biases and routers keep their type."""
+    n_dims = max((d + 1 for d, n in enumerate(shape) if n > 1), default=1)
+    return (
+        n_dims >= 2
+        and name.endswith("weight")
+        and not name.endswith("_norm.weight")
+        and "ffn_gate_inp.weight" not in name
+    )
+
+
+def tensor_type(
+    mix: Mix, name: str, shape: Sequence[int], model: MixedModel, *, pure: bool = False
+) -> str:
+    """Return the type of a quantizable tensor; shape: the row length first.
+
+    pure: the mix's base type for every matrix, but for rows that it cannot hold.
+    """
+    n_cols = shape[0]
+    if mix.base in PLAIN_TYPES:
+        return mix.base
+    chosen = mix.base if pure else _by_role(mix, name, n_cols, model)
+    return chosen if n_cols % _block(chosen) == 0 else _fallback(chosen, n_cols)
+
+
+def _block(type_name: str) -> int:
+    return K_BLOCK if type_name in _FALLBACKS else BLOCK
+
+
+def _fallback(type_name: str, n_cols: int) -> str:
+    """Return the type of blocks of 32 that stands in; F16 for rows that no block type can hold."""
+    smaller = _FALLBACKS.get(type_name)
+    return smaller if smaller is not None and n_cols % BLOCK == 0 else "F16"
+
+
+def _by_role(mix: Mix, name: str, n_cols: int, model: MixedModel) -> str:
+    if name == "output.weight" or (model.tied_output and name == "token_embd.weight"):
+        if n_cols % _block(mix.base) or mix.base == "Q8_0":
+            return "Q8_0"
+        return "Q6_K"
+    match = re.match(r"blk\.(\d+)\.(\w+)\.weight$", name)
+    if match is None:
+        return mix.base
+    layer = int(match[1])
+    match match[2]:
+        case "attn_v":
+            return _values(mix, layer, model)
+        case "ffn_down":
+            return _ffn_down(mix, layer, model)
+        case "attn_output":
+            return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K"}.get(mix.name, mix.base)
+        case _:
+            return mix.base
+
+
+def _has_more_bits(layer: int, n_layers: int) -> bool:
+    """Whether an _M mix spends more on a layer: the outer eighths, and every third between."""
+    eighth = n_layers // 8
+    return layer < eighth or layer >= 7 * n_layers // 8 or (layer - eighth) % 3 == 2
+
+
+def _values(mix: Mix, layer: int, model: MixedModel) -> str:
+    chosen = mix.base
+    match mix.name:
+        case "Q2_K":
+            chosen = "Q4_K" if model.gqa >= 4 else "Q3_K"
+        case "Q3_K_M":
+            chosen = "Q5_K" if layer < 2 else "Q4_K"
+        case "Q3_K_L":
+            chosen = "Q5_K"
+        case "IQ4_NL" | "IQ4_XS" if model.gqa >= 4:
+            chosen = "Q5_K"
+        case "Q4_K_M" | "Q5_K_M" if _has_more_bits(layer, model.n_layers):
+            chosen = "Q6_K"
+        case "Q4_K_S" if layer < 4:
+            chosen = "Q5_K"
+    if model.shares_values_widely and chosen in ("Q3_K", "Q4_K"):
+        return "Q5_K"
+    return chosen
+
+
+def _ffn_down(mix: Mix, layer: int, model: MixedModel) -> str:
+    first_eighth = layer < model.n_layers // 8
+    match mix.name:
+        case "Q2_K":
+            return "Q3_K"
+        case "Q3_K_M":
+            return "Q5_K" if layer < model.n_layers // 16 else "Q4_K"
+        case "Q3_K_L":
+            return "Q5_K"
+        case "Q4_K_M" | "Q5_K_M" if _has_more_bits(layer, model.n_layers):
+            return "Q6_K"
+        case "Q4_K_S" if first_eighth:
+            return "Q5_K"
+        case "IQ4_NL" | "IQ4_XS" if first_eighth and not model.has_importance:
+            return "Q5_K"
+        case "Q4_0" if first_eighth and model.has_importance:
+            return "Q4_1"
+        case "Q5_0" if first_eighth and model.has_importance:
+            return "Q5_1"
+        case _:
+            return mix.base

@@ -1,0 +1,283 @@
+"""``llamad quantize IN OUT TYPE``: write a model with smaller weights.
+
+TYPE is a mix of llama.cpp: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q5_1, Q5_0, Q4_K_M, Q4_K_S,
+Q4_1, Q4_0, IQ4_NL, IQ4_XS, Q3_K_L, Q3_K_M, Q3_K_S or Q2_K; or auto, what
+``llamad fit`` recommends for this machine. Reads and writes rows in pieces: memory for a few
+megabytes of weights is enough, whatever the size of the model.
+"""
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llamad.engine.bindings import (
+    TENSOR_TYPES,
+    EngineError,
+    GgufFile,
+    TensorInfo,
+    requantize,
+    row_bytes,
+)
+from llamad.errors import ErrorKind, LlamadError
+from llamad.gguf.split import require_whole
+from llamad.gguf.value import RawEntry, ValueType
+from llamad.gguf.writer import GgufWriter
+from llamad_tools.fit import AUTO, advised_mix, read_file_shape
+from llamad_tools.importance_file import read_imatrix
+from llamad_tools.mixes import (
+    FILE_TYPE,
+    GGML_QUANTIZATION_VERSION,
+    MIXES,
+    PLAIN_TYPES,
+    QUANTIZATION_VERSION,
+    Mix,
+    MixedModel,
+    describe_model,
+    find_mix,
+    is_quantizable,
+    tensor_type,
+)
+from llamad_tools.progress import Progress
+
+PIECE_BYTES = 8 << 20  # of input, and of output, in memory at a time; at least one row
+
+Importance = Mapping[str, memoryview]  # tensor name -> (n_cols) float32
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What becomes of one tensor."""
+
+    source: TensorInfo
+    type_name: str
+    importance: memoryview | None  # (n_cols) float32
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was written, and how fast the input was worked through."""
+
+    file_bytes: int
+    weights: int
+    bytes_per_second: float
+
+    @property
+    def bits_per_weight(self) -> float:
+        """The mean, over all tensors and the metadata."""
+        return 8 * self.file_bytes / self.weights
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command and its options."""
+    parser = subparsers.add_parser(
+        "quantize", help="write a model with smaller weights", description=__doc__
+    )
+    parser.add_argument("input", metavar="IN", type=Path, help="GGUF file")
+    parser.add_argument("output", metavar="OUT", type=Path, help="GGUF file to write")
+    parser.add_argument("type", metavar="TYPE", type=_mix, help="for example Q4_K_M; or auto")
+    parser.add_argument("--imatrix", metavar="FILE", type=Path, help="importance matrix")
+    parser.add_argument("--pure", action="store_true", help="one type for all matrices, no mix")
+    parser.add_argument(
+        "--threads", metavar="N", type=_threads, default=len(os.sched_getaffinity(0))
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Quantize and print a summary; return 0."""
+    importance = read_imatrix(arguments.imatrix) if arguments.imatrix else {}
+    result = quantize(
+        arguments.input,
+        arguments.output,
+        arguments.type or advised_mix(arguments.input, read_file_shape(arguments.input)),
+        importance=importance,
+        pure=arguments.pure,
+        n_threads=arguments.threads,
+        further_inputs=[arguments.imatrix] if arguments.imatrix else [],
+    )
+    print(
+        f"{arguments.output}: {result.file_bytes / 1e6:.1f} MB, "
+        f"{result.bits_per_weight:.2f} bits per weight, "
+        f"{result.bytes_per_second / 1e6:.0f} MB/s of input"
+    )
+    return 0
+
+
+def quantize(
+    source: Path,
+    target: Path,
+    mix: Mix,
+    *,
+    importance: Importance | None = None,
+    pure: bool = False,
+    n_threads: int = 1,
+    further_inputs: Sequence[Path] = (),
+) -> Result:
+    """Write ``source`` to ``target`` as ``mix``; further_inputs: other files not to replace.
+
+    Raises LlamadError, which names the file, the tensor and the fault; then no file is left.
+    """
+    with GgufFile(source) as file:
+        entries, metadata, tensors = file.raw_metadata(), file.metadata(), file.tensors()
+        require_whole(source, metadata)
+        if not tensors:
+            raise _invalid(f"{source} has no tensors: there is nothing to quantize")
+        importance = importance or {}
+        names = {tensor.name for tensor in tensors}
+        model = describe_model(metadata, names, has_importance=bool(importance))
+        plans = _plan(tensors, mix, model, importance, pure)
+        _warn(source, plans)
+        with GgufWriter(target, inputs=[source, *further_inputs]) as writer:
+            _declare(writer, entries, mix, plans)
+            writer.begin()
+            with source.open("rb", buffering=0) as data:
+                rate = _write(data.fileno(), source, writer, plans, n_threads)
+            writer.finish()
+            weights = sum(math.prod(tensor.shape) for tensor in tensors)
+            return Result(writer.path.stat().st_size, weights, rate)
+
+
+# ---- what becomes of each tensor ---------------------------------------------------------------
+
+
+def _plan(
+    tensors: Sequence[TensorInfo],
+    mix: Mix,
+    model: MixedModel,
+    importance: Importance,
+    pure: bool,
+) -> list[Plan]:
+    plans = []
+    for tensor in tensors:
+        weights = None
+        type_name = tensor.type_name
+        if is_quantizable(tensor.name, tensor.shape):
+            weights = importance.get(tensor.name)
+            type_name = tensor_type(mix, tensor.name, tensor.shape, model, pure=pure)
+            if weights is not None and len(weights) != tensor.shape[0]:
+                raise _invalid(
+                    f"importance of {tensor.name} has {len(weights)} columns, "
+                    f"the tensor has {tensor.shape[0]}"
+                )
+        if tensor.type_name not in TENSOR_TYPES:
+            raise _invalid(f"tensor {tensor.name} is of {tensor.type_name}, which is not supported")
+        plans.append(Plan(tensor, type_name, weights))
+    if importance and all(plan.importance is None for plan in plans):
+        raise _invalid("the importance matrix is of another model: it names no matrix of this one")
+    return plans
+
+
+def _warn(source: Path, plans: Sequence[Plan]) -> None:
+    lossy = {
+        plan.source.type_name
+        for plan in plans
+        if not PLAIN_TYPES & {plan.type_name, plan.source.type_name}
+        and plan.type_name != plan.source.type_name
+    }
+    if lossy:
+        print(
+            f"llamad: {source} is already quantized ({', '.join(sorted(lossy))}): "
+            "quantizing again loses more than quantizing its F16 or F32 original",
+            file=sys.stderr,
+        )
+
+
+def _declare(
+    writer: GgufWriter, entries: Sequence[RawEntry], mix: Mix, plans: Sequence[Plan]
+) -> None:
+    for entry in entries:
+        if entry.key not in (FILE_TYPE, QUANTIZATION_VERSION):
+            writer.add_raw(entry)
+    writer.add(FILE_TYPE, mix.file_type, ValueType.UINT32)
+    writer.add(QUANTIZATION_VERSION, GGML_QUANTIZATION_VERSION, ValueType.UINT32)
+    for plan in plans:
+        writer.add_tensor(plan.source.name, plan.type_name, plan.source.shape)
+
+
+# ---- data --------------------------------------------------------------------------------------
+
+
+def _write(
+    fd: int, source: Path, writer: GgufWriter, plans: Sequence[Plan], n_threads: int
+) -> float:
+    """Write every tensor's data; return the bytes of input a second."""
+    with Progress(sum(plan.source.n_bytes for plan in plans)) as progress:
+        for plan in plans:
+            same = plan.type_name == plan.source.type_name
+            copied = same and plan.type_name not in PLAIN_TYPES  # floats are checked on the way
+            for first_row, rows in _read(fd, source, plan):
+                out = rows if copied else _convert(source, plan, first_row, rows, n_threads)
+                writer.write(out)
+                progress.advance(rows.nbytes, plan.source.name)
+        return progress.bytes_per_second
+
+
+def _read(fd: int, source: Path, plan: Plan) -> Iterator[tuple[int, memoryview]]:
+    """Yield a tensor's rows in pieces, each with its first row; a piece is gone with the next."""
+    tensor = plan.source
+    n_rows = math.prod(tensor.shape[1:])
+    n_bytes = row_bytes(tensor.type_name, tensor.shape[0])
+    largest = max(n_bytes, row_bytes(plan.type_name, tensor.shape[0]))
+    step = min(max(1, PIECE_BYTES // largest), n_rows)
+    buffer = memoryview(bytearray(step * n_bytes))
+    for first_row in range(0, n_rows, step):
+        piece = buffer[: min(step, n_rows - first_row) * n_bytes]
+        _read_exactly(fd, source, piece, tensor.file_offset + first_row * n_bytes)
+        yield first_row, piece
+
+
+def _read_exactly(fd: int, source: Path, piece: memoryview, offset: int) -> None:
+    done = 0
+    while done < piece.nbytes:
+        try:
+            n = os.preadv(fd, [piece[done:]], offset + done)
+        except OSError as error:
+            raise _invalid(f"{source}: {error.strerror}", "MODEL_UNREADABLE") from error
+        if n == 0:
+            raise _invalid(f"{source} ended early: it was cut while it was read", "MODEL_FILE_LOST")
+        done += n
+
+
+def _convert(
+    source: Path, plan: Plan, first_row: int, rows: memoryview, n_threads: int
+) -> memoryview:
+    tensor = plan.source
+    n_cols = tensor.shape[0]
+    n_rows = rows.nbytes // row_bytes(tensor.type_name, n_cols)
+    out = bytearray(n_rows * row_bytes(plan.type_name, n_cols))
+    try:
+        requantize(
+            tensor.type_name,
+            rows,
+            plan.type_name,
+            out,
+            n_cols,
+            importance=plan.importance,
+            n_threads=n_threads,
+        )
+    except EngineError as error:
+        place = f"{source}: tensor {tensor.name}, from row {first_row}"
+        raise LlamadError(error.kind, error.reason, f"{place}: {error.message}") from error
+    return memoryview(out)
+
+
+def _mix(name: str) -> Mix | None:
+    """Return the mix of a name; None for auto."""
+    mix = find_mix(name)
+    if mix is None and name.lower() != AUTO:
+        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(MIXES)}, {AUTO}")
+    return mix
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r} threads: 1 to 64 are possible")
+    return int(text)
+
+
+def _invalid(message: str, reason: str = "INVALID_ARGUMENT") -> LlamadError:
+    return LlamadError(ErrorKind.INVALID, reason, message)

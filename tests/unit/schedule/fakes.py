@@ -1,0 +1,358 @@
+"""A deterministic engine, model and clock for the scheduler's tests, and a bench that joins them.
+
+The fake engine checks the contract of lld_engine_forward on every step, and its "logits" are the
+sequence's whole history, so a wrong token, position or sequence changes what is generated. Tokens
+are byte values; byte 0 ends a generation.
+"""
+
+import asyncio
+import functools
+import heapq
+import threading
+import zlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from llamad.engine.worker import EngineWorker
+from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.event import Delta, Event, Finished, Timings
+from llamad.jobs.record import Job, JobSnapshot
+from llamad.jobs.request import GenerationRequest, Sampling
+from llamad.schedule.loop import Limits, Scheduler
+from llamad.text.detokenizer import Detokenizer
+
+END = 0
+TIMEOUT_SECONDS = 60.0  # only reached by a test that hangs
+
+History = tuple[int, ...]
+Rule = Callable[[History, int, int], int]  # (history, seed, number of the draw) -> token
+
+
+def letters(history: History, seed: int, draw: int) -> int:
+    """Return a letter that depends on every token before it, the seed and the number of draws."""
+    return 97 + zlib.crc32(repr((history, seed, draw)).encode()) % 26
+
+
+def saying(text: str | bytes, then: int = END) -> Rule:
+    """Return a rule that generates ``text``, then ``then`` for ever."""
+    data = text.encode() if isinstance(text, str) else text
+    return lambda history, seed, draw: data[draw] if draw < len(data) else then
+
+
+class FakeEngine:
+    """Sequences as token lists; a step can be held, failed and cancelled."""
+
+    def __init__(self, *, n_batch: int, n_sequences: int, n_blocks: int, block_tokens: int) -> None:
+        self.n_batch = n_batch
+        self.n_blocks = n_blocks
+        self.block_tokens = block_tokens
+        self.sequences: list[list[int]] = [[] for _ in range(n_sequences)]
+        self.steps: list[dict[int, int]] = []  # rows of each sequence, for every completed step
+        self.threads: set[str] = set()
+        self.rule: Rule = letters
+        self.errors: list[Exception | None] = []  # raised by the next steps, in order
+        self.refused: Callable[[History], bool] = lambda history: (
+            False
+        )  # whose logits are not finite
+        self.before_step: Callable[[], None] = lambda: None
+        self.n_cancelled_steps = 0
+        self._cancelled = threading.Event()
+        self._kept: list[History] = []
+
+    def forward(
+        self,
+        tokens: Sequence[int],
+        sequences: Sequence[int],
+        positions: Sequence[int],
+        wants_logits: Sequence[int] | bytes,
+    ) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.before_step()
+        if self._cancelled.is_set():
+            self.n_cancelled_steps += 1
+            raise LlamadError(ErrorKind.CANCELLED, "CANCELLED", "cancelled")
+        error = self.errors.pop(0) if self.errors else None
+        if error is not None:
+            raise error
+        assert 1 <= len(tokens) <= self.n_batch
+        self._check_order(sequences)
+        kept: list[History] = []
+        rows: dict[int, int] = {}
+        for token, sequence, position, wanted in zip(
+            tokens, sequences, positions, wants_logits, strict=True
+        ):
+            history = self.sequences[sequence]
+            assert position == len(history)
+            history.append(token)
+            rows[sequence] = rows.get(sequence, 0) + 1
+            if wanted:
+                kept.append(tuple(history))
+        assert self.used_blocks() <= self.n_blocks
+        self._kept = kept
+        self.steps.append(rows)
+
+    @staticmethod
+    def _check_order(sequences: Sequence[int]) -> None:
+        changes = [s for i, s in enumerate(sequences) if i == 0 or sequences[i - 1] != s]
+        assert len(changes) == len(set(changes)), "rows of a sequence must be consecutive"
+
+    def used_blocks(self) -> int:
+        return sum(-(-len(tokens) // self.block_tokens) for tokens in self.sequences)
+
+    def row(self, k: int) -> History:
+        return self._kept[k]
+
+    def truncate(self, sequence: int, n_tokens: int) -> None:
+        self.threads.add(threading.current_thread().name)
+        del self.sequences[sequence][n_tokens:]
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def cancel_clear(self) -> None:
+        self._cancelled.clear()
+
+    def wait_for_cancel(self) -> None:
+        """Stand in for a long computation that only a cancel ends."""
+        assert self._cancelled.wait(TIMEOUT_SECONDS)
+
+
+class FakeSampler:
+    """Draws by the engine's rule; counts its draws as a seeded sampler advances its state."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.accepted: list[int] = []
+        self.n_draws = 0
+
+    def accept(self, token: int) -> None:
+        self.accepted.append(token)
+
+    def sample(self, engine: FakeEngine, k: int) -> int:
+        history = engine.row(k)
+        if engine.refused(history):
+            raise LlamadError(ErrorKind.CORRUPT, "MODEL_NOT_FINITE", "logits are not finite")
+        token = engine.rule(history, self.seed, self.n_draws)
+        self.n_draws += 1
+        return token
+
+
+class FakeTokenizer:
+    """One token a byte."""
+
+    adds_space_prefix = False
+
+    def encode(
+        self, text: str, add_bos: bool | None = None, parse_special: bool = False
+    ) -> list[int]:
+        return list(text.encode())
+
+    def piece(self, token: int) -> bytes:
+        return bytes([token])
+
+    def is_end_of_generation(self, token: int) -> bool:
+        return token == END
+
+
+class FakeChatTemplate:
+    """Renders ``role:content|`` for each message."""
+
+    def encode(
+        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    ) -> list[int]:
+        return list("".join(f"{m['role']}:{m['content']}|" for m in messages).encode())
+
+
+class FakeModel:
+    """The runtime of a fake engine."""
+
+    def __init__(
+        self,
+        *,
+        n_ctx: int = 512,
+        n_batch: int = 64,
+        n_sequences: int = 4,
+        guess_rows: int = 8,
+        kv_blocks_total: int = 64,
+        kv_block_tokens: int = 32,
+    ) -> None:
+        self.name = "fake"
+        self.vocab_size = 256
+        self.n_ctx = n_ctx
+        self.n_batch = n_batch
+        self.n_sequences = n_sequences
+        self.guess_rows = guess_rows
+        self.kv_blocks_total = kv_blocks_total
+        self.kv_block_tokens = kv_block_tokens
+        self.load_seconds = 1.5
+        self.tokenizer = FakeTokenizer()
+        self.chat_template = FakeChatTemplate()
+        self.samplers: list[FakeSampler] = []
+        self.sampler_error: Exception | None = None
+
+    def new_detokenizer(self) -> Any:
+        return Detokenizer(self.tokenizer)  # type: ignore[arg-type]
+
+    def new_sampler(self, *, seed: int, **parameters: Any) -> FakeSampler:
+        if self.sampler_error is not None:
+            raise self.sampler_error
+        self.samplers.append(FakeSampler(seed))
+        return self.samplers[-1]
+
+
+class FakeTimer:
+    """A callback of the fake clock."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeClock:
+    """Time that moves only when a test says so."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+        self._timers: list[tuple[float, int, FakeTimer, Callable[[], None]]] = []
+        self._n_timers = 0
+
+    def now(self) -> float:
+        return self.time
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> FakeTimer:
+        timer = FakeTimer()
+        self._n_timers += 1
+        heapq.heappush(self._timers, (when, self._n_timers, timer, callback))
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        self.time += seconds
+        while self._timers and self._timers[0][0] <= self.time:
+            *_, timer, callback = heapq.heappop(self._timers)
+            if not timer.cancelled:
+                callback()
+
+    def pending(self) -> int:
+        return sum(not timer.cancelled for *_, timer, _ in self._timers)
+
+
+class FakeObserver:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[JobSnapshot, Timings]] = []
+        self.model_errors: list[LlamadError] = []
+
+    def on_ended(self, snapshot: JobSnapshot, timings: Timings) -> None:
+        self.ended.append((snapshot, timings))
+
+    def on_model_failed(self, error: LlamadError) -> None:
+        self.model_errors.append(error)
+
+
+class Bench:
+    """A scheduler over a fake engine, with everything a test wants to look at."""
+
+    def __init__(self, limits: Limits | None = None, **sizes: int) -> None:
+        self.model = FakeModel(**sizes)
+        self.engine = FakeEngine(
+            n_batch=self.model.n_batch,
+            n_sequences=self.model.n_sequences,
+            n_blocks=self.model.kv_blocks_total,
+            block_tokens=self.model.kv_block_tokens,
+        )
+        self.worker = EngineWorker(self.engine)
+        self.clock = FakeClock()
+        self.observer = FakeObserver()
+        self.scheduler = Scheduler(
+            self.model,
+            self.worker,
+            limits or Limits(),
+            clock=self.clock,
+            observer=self.observer,
+        )
+        self._loop = asyncio.get_running_loop()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the scheduling loop meanwhile."""
+        task = asyncio.create_task(self.scheduler.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self.worker.close()
+
+    def hold_step(self, number: int) -> asyncio.Event:
+        """Let step ``number`` (from 0) wait for a cancel; set the event when it has begun."""
+        entered = asyncio.Event()
+        count = iter(range(1 << 30))
+
+        def hold() -> None:
+            if next(count) == number:
+                self._loop.call_soon_threadsafe(entered.set)
+                self.engine.wait_for_cancel()
+
+        self.engine.before_step = hold
+        return entered
+
+    def at_step(self, number: int, action: Callable[[], object]) -> None:
+        """Run ``action`` on the event loop while step ``number`` is held, then let it go on."""
+        count = iter(range(1 << 30))
+
+        def pause() -> None:
+            if next(count) == number:
+                self.on_loop(action)
+
+        self.engine.before_step = pause
+
+    def on_loop(self, action: Callable[[], object]) -> None:
+        """Run ``action`` on the event loop and wait for it; called on the engine thread."""
+        done = threading.Event()
+        self._loop.call_soon_threadsafe(action)
+        self._loop.call_soon_threadsafe(done.set)
+        assert done.wait(TIMEOUT_SECONDS)
+
+
+def request(prompt: str = "prompt", *, seed: int = 7, **fields: Any) -> GenerationRequest:
+    return GenerationRequest(prompt=prompt, sampling=Sampling(seed=seed), **fields)
+
+
+async def events_of(job: Job) -> list[Event]:
+    return [event async for event in job.stream]
+
+
+async def text_of(job: Job) -> str:
+    return text_in(await events_of(job))
+
+
+def text_in(events: Sequence[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Delta))
+
+
+async def finish_of(job: Job) -> Finished:
+    last = (await events_of(job))[-1]
+    assert isinstance(last, Finished)
+    return last
+
+
+async def error_of(job: Job) -> LlamadError:
+    try:
+        await events_of(job)
+    except LlamadError as error:
+        return error
+    raise AssertionError("the stream ended without an error")
+
+
+def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an asynchronous test in an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), TIMEOUT_SECONDS))
+
+    return run

@@ -1,0 +1,46 @@
+"""Transfers between the event loop and their threads."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from llamad.store.registry import ModelRegistry
+from llamad.store.transfer import Announced, Arrival
+from llamad.store.transfers import Transfers
+from unit.schedule.fakes import TIMEOUT_SECONDS, asynchronous
+
+
+@asynchronous
+async def test_a_file_is_not_left_to_others_while_a_thread_still_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    order = []
+
+    def write(arrival: Arrival, offset: int, data: bytes) -> None:
+        entered.set()
+        assert go_on.wait(TIMEOUT_SECONDS)
+        order.append("written")
+
+    def close(arrival: Arrival) -> None:
+        order.append("closed")
+
+    monkeypatch.setattr(Arrival, "write", write)
+    monkeypatch.setattr(Arrival, "close", close)
+    arrivals = Transfers(ModelRegistry(tmp_path), max_bytes=1, in_use=lambda name: False)
+
+    async def transfer() -> None:
+        async with arrivals.receive(Announced("m")) as running:
+            await running.write(0, b"x")
+
+    task = asyncio.create_task(transfer())
+    await asyncio.to_thread(entered.wait)
+    for _ in range(3):  # by the client, by a stop, by a stop in a hurry
+        task.cancel()
+        await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert order == ["written", "closed"]
