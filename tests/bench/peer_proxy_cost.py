@@ -1,6 +1,6 @@
-"""What the front costs: calls through the public socket beside calls to gRPC's private one.
+"""What the peer proxy costs: calls through the public socket beside calls to gRPC's private one.
 
-    PYTHONPATH=daemon:clients:protos:tests .venv/bin/python tests/bench/front_cost.py [--rounds 10]
+    PYTHONPATH=daemon:clients:protos:tests .venv/bin/python tests/bench/peer_proxy_cost.py [--rounds 10]
 
 A client in a process of its own alternates between the two sockets of one service over a fake
 engine. Reported are medians over the rounds: the time of a unary call, the time between two
@@ -85,10 +85,10 @@ class Bench:
 
 def without_callers(service: Service) -> str:
     """Let every connection be ours, so that gRPC's socket can be used directly; return its path."""
-    front, private = service.server._front, service.server._private
-    assert front is not None
+    proxy, private = service.server._peer_proxy, service.server._private
+    assert proxy is not None
     assert private is not None
-    front.caller = lambda peer: Caller(uid=0, is_admin=True)  # type: ignore[method-assign]
+    proxy.caller = lambda peer: Caller(uid=0, is_admin=True)  # type: ignore[method-assign]
     # seen from the other process
     return private.address.replace("self", str(os.getpid()))
 
@@ -115,13 +115,13 @@ async def run(rounds: int) -> None:
         process.stdin.close()
         await process.wait()
     print(
-        f"{'':10}{'direct':>10}{'front':>10}{'more':>10}   us; processor time of the service below"
+        f"{'':10}{'direct':>10}{'proxied':>10}{'more':>10}   us; processor time of the service below"
     )
     for kind, sides in bench.measured.items():
         for what in (0, 1):
-            direct, front = (statistics.median(m[what] for m in side[1:]) * 1e6 for side in sides)
+            direct, proxied = (statistics.median(m[what] for m in side[1:]) * 1e6 for side in sides)
             title = kind if what == 0 else "  service"
-            print(f"{title:10}{direct:10.1f}{front:10.1f}{front - direct:10.1f}")
+            print(f"{title:10}{direct:10.1f}{proxied:10.1f}{proxied - direct:10.1f}")
 
 
 def main() -> None:

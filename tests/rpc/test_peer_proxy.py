@@ -1,4 +1,4 @@
-"""The front alone, before a listening socket that stands in for gRPC's: bytes, ends, limits."""
+"""The peer proxy alone, before a listening socket that stands in for gRPC's: bytes, ends, limits."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llamad.door import peer_proxy as front
+from llamad.door import peer_proxy
 from llamad.door.caller import Caller
 from llamad.door.peer_proxy import READ_BYTES, PeerProxy
 from llamad.door.unix_socket import listen
@@ -23,7 +23,7 @@ MOST_IN_SOCKETS = 4 << 20  # what the kernel may hold of one direction in its tw
 
 
 class Stage:
-    """A front, the listener behind it, and both ends of each connection."""
+    """A peer proxy, the listener behind it, and both ends of each connection."""
 
     def __init__(self, folder: Path, identify: Callable[[socket.socket], Caller]) -> None:
         self.loop = asyncio.get_running_loop()
@@ -31,8 +31,8 @@ class Stage:
         self.behind = listen(folder / "private", -1, 0o600)
         self.behind.setblocking(False)
         listener = listen(self.path, -1, 0o600)
-        self.front = PeerProxy(listener, str(folder / "private"), identify)
-        self.front.start()
+        self.proxy = PeerProxy(listener, str(folder / "private"), identify)
+        self.proxy.start()
 
     async def connect(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -49,7 +49,7 @@ class Stage:
     async def fill(self, end: socket.socket) -> int:
         """Send until the other end would have to read; return the bytes sent."""
         sent = blocked = 0
-        while blocked < 100:  # turns of the event loop, in which the front could take more
+        while blocked < 100:  # turns of the event loop, in which the proxy could take more
             try:
                 sent += end.send(bytes(READ_BYTES))
                 blocked = 0
@@ -76,7 +76,7 @@ async def stage(
         try:
             yield made
         finally:
-            await made.front.close(0)
+            await made.proxy.close(0)
             made.behind.close()
 
 
@@ -89,8 +89,8 @@ def peer(service: socket.socket) -> str:
 
 @pytest.fixture
 def few_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front, "MAX_CONNECTIONS", 4)
-    monkeypatch.setattr(front, "RESERVED_CONNECTIONS", 1)
+    monkeypatch.setattr(peer_proxy, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(peer_proxy, "RESERVED_CONNECTIONS", 1)
 
 
 def open_descriptors() -> int:
@@ -101,15 +101,15 @@ def open_descriptors() -> int:
 async def test_bytes_pass_in_both_directions_and_the_caller_is_known_by_the_peer() -> None:
     async with stage() as s:
         client, service = await s.joined()
-        assert s.front.caller(peer(service)) == USER
+        assert s.proxy.caller(peer(service)) == USER
         await s.loop.sock_sendall(client, b"question")
         assert await s.loop.sock_recv(service, 100) == b"question"
         await s.loop.sock_sendall(service, b"answer")
         assert await s.loop.sock_recv(client, 100) == b"answer"
-        assert s.front.caller("unix-abstract:llamad-0") is None
+        assert s.proxy.caller("unix-abstract:llamad-0") is None
         client.close()
         assert await s.read(service) == b""
-        assert s.front.caller(peer(service)) is None
+        assert s.proxy.caller(peer(service)) is None
         service.close()
 
 
@@ -212,7 +212,7 @@ async def test_connections_beyond_the_limit_are_closed_and_the_log_says_so_once(
 async def test_a_user_with_too_many_connections_keeps_no_other_user_out(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(front, "CONNECTIONS_OF_A_USER", 2)
+    monkeypatch.setattr(peer_proxy, "CONNECTIONS_OF_A_USER", 2)
     who = [USER]
     async with stage(lambda connection: who[0]) as s:
         ends = [await s.joined() for _ in range(2)]
@@ -243,7 +243,7 @@ class Exhausted(socket.socket):
 async def test_a_lack_of_descriptors_passes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(front, "ACCEPT_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(peer_proxy, "ACCEPT_PAUSE_SECONDS", 0)
     with tempfile.TemporaryDirectory() as folder:
         behind = listen(Path(folder) / "private", -1, 0o600)
         behind.setblocking(False)
@@ -291,7 +291,7 @@ async def test_closing_ends_connections_that_do_not_end_themselves_and_leaks_not
         await s.fill(ends[0][1])
         ends[1][0].close()
         ends[2][1].close()
-        await s.front.close(0)
+        await s.proxy.close(0)
         assert await s.read(ends[3][0]) == await s.read(ends[3][1]) == b""
         with pytest.raises(ConnectionRefusedError):
             await s.connect()
@@ -309,7 +309,7 @@ async def test_closing_waits_for_connections_that_end_in_time(
         client, service = await s.joined()
         sent = await s.fill(service)
         service.close()
-        closing = asyncio.create_task(s.front.close(60))
+        closing = asyncio.create_task(s.proxy.close(60))
         assert len(await s.read(client)) == sent
         await closing
         client.close()

@@ -1,7 +1,7 @@
 """The public socket: accepts connections, learns who connects, and passes the bytes on to gRPC.
 
 gRPC hides which process is at the other end of a Unix socket, and takes no accepted connection from
-others. So this front accepts, reads the credentials, and joins each connection to one of its own to
+others. So this proxy accepts, reads the credentials, and joins each connection to one of its own to
 gRPC's private socket. It gives that one a name nobody can guess and none has had before; gRPC tells
 the name as the peer of each call, and ``PeerProxy.caller`` tells whose connection it is.
 

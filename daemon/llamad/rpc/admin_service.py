@@ -31,7 +31,7 @@ Context = Any  # grpc.aio.ServicerContext: grpc has no types
 
 
 class LoadedModels(Protocol):
-    """What is in memory, and what shall be: see ``residence.ModelManager``."""
+    """What is in memory, and what shall be: see ``service.model_manager``."""
 
     async def use(self, name: str) -> ModelFacts:
         """Serve a model of the directory, now and at every start."""

@@ -1,6 +1,6 @@
 """The gRPC server behind its public socket: options, limits, starting, stopping.
 
-Owns the grpc.aio server, the front that accepts for it, and the socket file while it listens. It
+Owns the grpc.aio server, the peer proxy that accepts for it, and the socket file while it listens. It
 knows no method; services come in from outside. Any ``:authority`` is accepted: the socket's
 permissions decide who may connect.
 """
@@ -82,7 +82,7 @@ class RpcServer:
         admin_pb2_grpc.add_AdminServicer_to_server(admin, self._server)  # type: ignore[no-untyped-call]
         self._server.add_generic_rpc_handlers(self._standard_handlers())
         self._private: NamelessSocket | None = None
-        self._front: PeerProxy | None = None
+        self._peer_proxy: PeerProxy | None = None
         self._identity: tuple[int, int] | None = None  # (device, inode) of the bound socket
 
     def _standard_handlers(self) -> Iterable[Any]:
@@ -99,8 +99,8 @@ class RpcServer:
             status = self.path.stat()
             self._identity = (status.st_dev, status.st_ino)
             await self._server.start()
-            self._front = PeerProxy(listener, self._private.address, self._identify)
-            self._front.start()
+            self._peer_proxy = PeerProxy(listener, self._private.address, self._identify)
+            self._peer_proxy.start()
             undo.pop_all()
 
     def _make_private(self) -> NamelessSocket:
@@ -125,16 +125,16 @@ class RpcServer:
         return self._administrators.caller(self._credentials(connection))
 
     def _caller(self, peer: str) -> Caller | None:
-        return None if self._front is None else self._front.caller(peer)
+        return None if self._peer_proxy is None else self._peer_proxy.caller(peer)
 
     async def stop(self, grace_seconds: float) -> None:
         """Refuse new calls, give running ones the grace, end the rest, remove the socket."""
-        if self._front is not None:
-            self._front.refuse()
+        if self._peer_proxy is not None:
+            self._peer_proxy.refuse()
         self._remove()
         await self._server.stop(grace_seconds)
-        if self._front is not None:
-            await self._front.close(FLUSH_SECONDS)
+        if self._peer_proxy is not None:
+            await self._peer_proxy.close(FLUSH_SECONDS)
         if self._private is not None:
             self._private.close()
 
