@@ -1,6 +1,6 @@
 """What the peer proxy costs: calls through the public socket beside calls to gRPC's private one.
 
-    PYTHONPATH=daemon:clients:protos:tests .venv/bin/python tests/bench/peer_proxy_cost.py [--rounds 10]
+    PYTHONPATH=daemon:clients:protos:tests .venv/bin/python -m bench.peer_proxy_cost [--rounds 10]
 
 A client in a process of its own alternates between the two sockets of one service over a fake
 engine. Reported are medians over the rounds: the time of a unary call, the time between two
@@ -114,9 +114,7 @@ async def run(rounds: int) -> None:
         assert process.stdin is not None
         process.stdin.close()
         await process.wait()
-    print(
-        f"{'':10}{'direct':>10}{'proxied':>10}{'more':>10}   us; processor time of the service below"
-    )
+    print(f"{'':10}{'direct':>10}{'proxied':>10}{'more':>10}   us; the service below")
     for kind, sides in bench.measured.items():
         for what in (0, 1):
             direct, proxied = (statistics.median(m[what] for m in side[1:]) * 1e6 for side in sides)

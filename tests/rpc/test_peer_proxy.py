@@ -1,4 +1,4 @@
-"""The peer proxy alone, before a listening socket that stands in for gRPC's: bytes, ends, limits."""
+"""The peer proxy before a listening socket that stands in for gRPC's: bytes, ends, limits."""
 
 import asyncio
 import contextlib

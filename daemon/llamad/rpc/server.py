@@ -1,8 +1,8 @@
 """The gRPC server behind its public socket: options, limits, starting, stopping.
 
-Owns the grpc.aio server, the peer proxy that accepts for it, and the socket file while it listens. It
-knows no method; services come in from outside. Any ``:authority`` is accepted: the socket's
-permissions decide who may connect.
+Owns the grpc.aio server, the peer proxy that accepts for it, and the socket file while it listens.
+It knows no method; services come in from outside. Any ``:authority`` is accepted: the permissions
+of the socket decide who may connect.
 """
 
 import contextlib
