@@ -92,7 +92,7 @@ class Daemon:
             if period is None
             else asyncio.create_task(systemd.keep_alive(self._notifier, period))
         )
-        cleaning = asyncio.create_task(self._transfers.remove_old_parts())
+        cleaning = asyncio.create_task(self._transfers.remove_old_partial_files())
         try:
             await self._model_manager.run()
             await cleaning
@@ -112,7 +112,7 @@ class Daemon:
         if announced:
             self._notifier.reloading()
         try:
-            self._take(self._read_again())
+            self._reload(self._read_again())
         except LlamadError as error:
             log.error(
                 fields("configuration not reloaded", reason=error.reason, message=error.message)
@@ -120,13 +120,13 @@ class Daemon:
         if announced:
             self._notifier.ready(self._state.detail)
 
-    def _take(self, fresh: Config) -> None:
+    def _reload(self, fresh: Config) -> None:
         self._config = dataclasses.replace(
             self._config, sampling=fresh.sampling, limits=fresh.limits, log=fresh.log
         )
         logging.getLogger().setLevel(fresh.log.level.upper())
         self._service.change_rules(_rules(fresh))
-        self._model_manager.take(self._config)
+        self._model_manager.reload(self._config)
         self._transfers.change_limit(fresh.limits.max_model_bytes)
         waiting = [
             section.name
@@ -153,9 +153,9 @@ class Daemon:
 
     def _on_signal(self, number: signal.Signals) -> None:
         self._signals_received += 1
-        log.info(fields("signal", name=number.name, hurry=self._signals_received > 1))
+        log.info(fields("signal", name=number.name, second=self._signals_received > 1))
         if self._signals_received > 1:
-            self._model_manager.hurry()
+            self._model_manager.end_drain()
             return
         self._state.stopping()
         self._model_manager.stop()

@@ -109,7 +109,7 @@ class Service:
         self.state = ServiceState()
         registry = ModelRegistry(self.models)
         self.memory = Memory(self.state, registry)
-        self.arrivals = Transfers(registry, max_bytes=MAX_MODEL_BYTES, in_use=self.memory.in_use)
+        self.transfers = Transfers(registry, max_bytes=MAX_MODEL_BYTES, in_use=self.memory.in_use)
         self.server = RpcServer(
             self.path,
             mode=mode,
@@ -117,7 +117,7 @@ class Service:
             admin_group=ADMIN_GROUP,
             credentials=credentials,
             llamad=LlamadService(self.state, rules, "engine 1"),
-            admin=AdminService(self.state, registry, self.arrivals, self.memory),
+            admin=AdminService(self.state, registry, self.transfers, self.memory),
         )
         if loaded:
             self.load()

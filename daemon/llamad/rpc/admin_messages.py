@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llamad.errors import invalid
 from llamad.store.registry import ModelFile, check_new_name, place
-from llamad.store.transfer import Announced, Arrived
+from llamad.store.transfer import StoredModel, TransferRequest
 from llamad_api.v1 import admin_pb2 as pb
 
 MAX_CHUNK_BYTES = 4 << 20
@@ -18,7 +18,7 @@ MAX_SOURCE_BYTES = 4096
 _SHA256 = re.compile(r"[0-9a-f]{64}|", re.ASCII)
 
 
-def announced(message: pb.AddModelRequest) -> Announced:
+def transfer_request(message: pb.AddModelRequest) -> TransferRequest:
     """Return what the first message of AddModel says."""
     if message.WhichOneof("step") != "start":
         raise invalid("start", "must be the first message")
@@ -33,7 +33,7 @@ def announced(message: pb.AddModelRequest) -> Announced:
         raise invalid(
             "source", f"has {len(start.source.encode())} bytes, at most {MAX_SOURCE_BYTES}"
         )
-    return Announced(
+    return TransferRequest(
         name=check_new_name(start.name),
         file_bytes=file_bytes,
         sha256=sha256,
@@ -52,13 +52,13 @@ def chunk(message: pb.AddModelRequest) -> tuple[int, bytes]:
     return message.chunk.offset, message.chunk.data
 
 
-def done(arrived: Arrived, *, loaded: Path | None, selected: Path | None) -> pb.AddModelResponse:
+def done(stored: StoredModel, *, loaded: Path | None, selected: Path | None) -> pb.AddModelResponse:
     """Return the last message of AddModel."""
     return pb.AddModelResponse(
         done=pb.AddModelResponse.Done(
-            model=model(arrived.file, loaded=loaded, selected=selected),
-            sha256=arrived.sha256,
-            unchanged=arrived.unchanged,
+            model=model(stored.file, loaded=loaded, selected=selected),
+            sha256=stored.sha256,
+            unchanged=stored.unchanged,
         )
     )
 

@@ -20,7 +20,7 @@ from llamad_api.v1 import admin_pb2 as pb
 from llamad_api.v1 import admin_pb2_grpc
 
 # gRPC shows a client that vanished as the end of its messages, and cancels the call a moment later.
-# Where nobody said how long the file is, that moment tells the two apart: what came is kept.
+# Where nobody said how long the file is, that moment tells the two apart: what came is saved.
 VANISHING_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
@@ -56,12 +56,12 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         self,
         state: ServiceState,
         registry: ModelRegistry,
-        arrivals: Transfers,
+        transfers: Transfers,
         models: LoadedModels,
     ) -> None:
         self._state = state
         self._registry = registry
-        self._transfers = arrivals
+        self._transfers = transfers
         self._models = models
 
     async def ListModels(
@@ -82,33 +82,33 @@ class AdminService(admin_pb2_grpc.AdminServicer):
     async def AddModel(
         self, requests: AsyncIterator[pb.AddModelRequest], context: Context
     ) -> AsyncIterator[pb.AddModelResponse]:
-        """Receive a model file; answer what is kept of it, and at the end the model."""
+        """Receive a model file; answer how much of it is there, and at the end the model."""
         first = await anext(requests, None)
         if first is None:
             raise invalid("start", "must be the first message, there was none")
-        announced = convert_admin.announced(first)
-        async with self._transfers.receive(announced) as transfer:
-            arrived = await transfer.present()
-            if arrived is None:
+        wanted = convert_admin.transfer_request(first)
+        async with self._transfers.receive(wanted) as transfer:
+            stored = await transfer.present()
+            if stored is None:
                 offset = await transfer.open()
                 yield pb.AddModelResponse(accepted=pb.AddModelResponse.Accepted(offset=offset))
                 async for message in requests:
                     await transfer.write(*convert_admin.chunk(message))
-                if announced.file_bytes is None:
+                if wanted.file_bytes is None:
                     await asyncio.sleep(VANISHING_SECONDS)
-                arrived = await transfer.finish()
-                self._models.note_added(announced.name)
+                stored = await transfer.finish()
+                self._models.note_added(wanted.name)
                 log.info(
                     fields(
                         "model added",
-                        model=announced.name,
-                        file_bytes=arrived.file.file_bytes,
-                        sha256=arrived.sha256,
+                        model=wanted.name,
+                        file_bytes=stored.file.file_bytes,
+                        sha256=stored.sha256,
                     )
                 )
         serving = None if self._state.serving is None else self._state.serving.model
         marks = await asyncio.to_thread(self._marks, serving)
-        yield convert_admin.done(arrived, **marks)
+        yield convert_admin.done(stored, **marks)
 
     async def UseModel(self, request: pb.UseModelRequest, context: Context) -> pb.UseModelResponse:
         """Load a model; its caller waits until it serves."""

@@ -39,7 +39,7 @@ UNLOADED = 'no model is loaded: "llamactl use NAME" loads one'
 
 
 @dataclass(slots=True)
-class _Order:
+class _Change:
     """What an administrator asked for: a model, or none. In force until it is answered."""
 
     file: ModelFile | None
@@ -72,16 +72,16 @@ class ModelManager:
         self._notifier = notifier
         self._set_serving = set_serving
         self._model_required = model_required
-        self._order: _Order | None = None
-        self._change = asyncio.Event()  # an order or a stop
+        self._pending: _Change | None = None
+        self._wake = asyncio.Event()  # a change or a stop
         self._stopping = False
-        self._hurry = asyncio.Event()
+        self._drain_ended = asyncio.Event()
         self._stop_loading = bindings.StopFlag()
-        self._held: frozenset[Path] = frozenset()  # files that are loaded or about to be
+        self._reserved: frozenset[Path] = frozenset()  # files that are loaded or about to be
         self._served = 0  # jobs that have ended
 
     async def run(self) -> None:
-        """Load the first model and do what is ordered, until ``stop``.
+        """Load the first model and make the changes that are asked for, until ``stop``.
 
         Raises the LlamadError of a required model.
         """
@@ -90,16 +90,16 @@ class ModelManager:
             while True:
                 before = None if model is None else _file(model)
                 if model is None:
-                    await self._change.wait()
+                    await self._wake.wait()
                 else:
                     await self._serve(model)
                     model = None  # so that nothing of it stays in memory
                 if self._stopping:
                     return
-                model = await self._obey(before)
+                model = await self._execute(before)
         finally:
-            if self._order is not None:
-                self._order.error = shutting_down()
+            if self._pending is not None:
+                self._pending.error = shutting_down()
             self._answer()
 
     # ---- asked from outside ----------------------------------------------------------------------
@@ -111,7 +111,7 @@ class ModelManager:
         MODEL_NOT_FOUND, MODEL_FIXED, BUSY_LOADING, or why it was not loaded. A caller that is
         cancelled does not stop it.
         """
-        file = await asyncio.to_thread(self._choose, name)
+        file = await asyncio.to_thread(self._resolve, name)
         self._check_free()
         serving = self._state.serving
         if (
@@ -121,7 +121,7 @@ class ModelManager:
         ):
             await asyncio.to_thread(self._remember, file)
             return serving.model
-        facts = await self._place(_Order(file))
+        facts = await self._request(_Change(file))
         assert facts is not None
         return facts
 
@@ -130,11 +130,11 @@ class ModelManager:
         self._check_free()
         if self._state.phase is Phase.NO_MODEL:  # its detail says what to do, and is still true
             return
-        await self._place(_Order(None))
+        await self._request(_Change(None))
 
     def in_use(self, name: str) -> bool:
         """Whether a model of the directory is loaded or about to be. Blocking; any thread."""
-        return self._registry.path_of(name) in self._held
+        return self._registry.path_of(name) in self._reserved
 
     def selected(self) -> Path | None:
         """Return the file that the next start would load. Blocking; any thread."""
@@ -145,12 +145,12 @@ class ModelManager:
 
     def note_added(self, name: str) -> None:
         """Tell whoever asks that there is a model now, where none is loaded."""
-        if self._state.phase is Phase.NO_MODEL and self._order is None:
+        if self._state.phase is Phase.NO_MODEL and self._pending is None:
             self._state.no_model(f'no model is loaded: "llamactl use {name}" loads one')
             self._notifier.status(self._state.detail)
 
-    def take(self, config: Config) -> None:
-        """Take what a reload changed: the limits."""
+    def reload(self, config: Config) -> None:
+        """Take over what a reload of the configuration changed: the limits."""
         self._config = config
         if self._state.serving is not None:
             self._state.serving.scheduler.change_limits(_limits(config))
@@ -160,15 +160,15 @@ class ModelManager:
         self._stopping = True
         self._stop_loading.set()
         self._set_serving(False)
-        self._change.set()
+        self._wake.set()
 
-    def hurry(self) -> None:
+    def end_drain(self) -> None:
         """End what ``stop`` waits for."""
-        self._hurry.set()
+        self._drain_ended.set()
 
-    # ---- orders ----------------------------------------------------------------------------------
+    # ---- changes ---------------------------------------------------------------------------------
 
-    def _choose(self, name: str) -> ModelFile:
+    def _resolve(self, name: str) -> ModelFile:
         """Return the model of a name, which the configuration must not forbid."""
         file = self._registry.require(check_name(name))
         fixed = self._config.model.path
@@ -184,7 +184,7 @@ class ModelManager:
     def _check_free(self) -> None:
         if self._stopping:
             raise shutting_down()
-        if self._order is not None or self._state.phase is Phase.LOADING:
+        if self._pending is not None or self._state.phase is Phase.LOADING:
             raise LlamadError(
                 ErrorKind.STATE,
                 "BUSY_LOADING",
@@ -192,64 +192,64 @@ class ModelManager:
                 retry_after_seconds=BUSY_RETRY_SECONDS,
             )
 
-    async def _place(self, order: _Order) -> ModelFacts | None:
-        self._order = order
-        self._held |= _places(order.file)
-        order.answer.add_done_callback(lambda answer: answer.exception())  # heard or not
-        self._change.set()
-        return await asyncio.shield(order.answer)
+    async def _request(self, change: _Change) -> ModelFacts | None:
+        self._pending = change
+        self._reserved |= _paths_of(change.file)
+        change.answer.add_done_callback(lambda answer: answer.exception())  # heard or not
+        self._wake.set()
+        return await asyncio.shield(change.answer)
 
     def _answer(self, facts: ModelFacts | None = None) -> None:
-        """Tell whoever placed the order, if there is one, how it went."""
-        order, self._order = self._order, None
-        if order is None:
+        """Tell whoever asked for the change, if one is pending, how it went."""
+        change, self._pending = self._pending, None
+        if change is None:
             return
-        if order.error is not None:
-            order.answer.set_exception(order.error)
+        if change.error is not None:
+            change.answer.set_exception(change.error)
         else:
-            order.answer.set_result(facts)
+            change.answer.set_result(facts)
 
-    async def _obey(self, before: ModelFile | None) -> LoadedModel | None:
-        """Do what is ordered, now that nothing is loaded; return the model to serve, if any."""
-        order = self._order
-        assert order is not None
-        self._change.clear()
+    async def _execute(self, before: ModelFile | None) -> LoadedModel | None:
+        """Make the pending change, with nothing loaded; return the model to serve, if any."""
+        change = self._pending
+        assert change is not None
+        self._wake.clear()
         self._state.release()
         # A vocabulary's objects refer to each other; left to itself, Python keeps several of them.
         await asyncio.to_thread(gc.collect)
-        self._hold(order.file, before)
-        if order.file is None:
-            self._hold()
+        self._reserve(change.file, before)
+        if change.file is None:
+            self._reserve()
             self._state.no_model(UNLOADED)
             self._notifier.status(self._state.detail)
             log.info(fields("model unloaded"))
             self._answer()
             return None
-        model = await self._load_or_go_back(order, order.file, before)
+        model = await self._load_or_restore(change, change.file, before)
         if model is None:
-            self._hold()
+            self._reserve()
             self._answer()
         return model
 
-    async def _load_or_go_back(
-        self, order: _Order, file: ModelFile, before: ModelFile | None
+    async def _load_or_restore(
+        self, change: _Change, file: ModelFile, before: ModelFile | None
     ) -> LoadedModel | None:
         try:
             model = await self._load(file)
         except LlamadError as error:
-            order.error = error
+            change.error = error
         else:
             try:
                 await asyncio.to_thread(self._remember, file)
             except LlamadError as error:
-                order.error = error
+                change.error = error
             return model
         if self._stopping:
-            order.error = shutting_down()
+            change.error = shutting_down()
             return None
-        log.error(fields("model not loaded", model=file.name, reason=order.error.reason))
+        log.error(fields("model not loaded", model=file.name, reason=change.error.reason))
         if before is None:
-            self._failed(order.error)
+            self._failed(change.error)
             return None
         try:
             return await self._load(before)
@@ -279,8 +279,8 @@ class ModelManager:
         except LlamadError as error:
             log.warning(fields("model not remembered", model=file.name, message=error.message))
 
-    def _hold(self, *files: ModelFile | None) -> None:
-        self._held = frozenset().union(*map(_places, files))
+    def _reserve(self, *files: ModelFile | None) -> None:
+        self._reserved = frozenset().union(*map(_paths_of, files))
 
     # ---- loading ---------------------------------------------------------------------------------
 
@@ -340,15 +340,15 @@ class ModelManager:
     # ---- serving ---------------------------------------------------------------------------------
 
     async def _serve(self, model: LoadedModel) -> None:
-        """Serve a model until an order or a stop, let the running jobs end, and close it."""
+        """Serve a model until a change or a stop, let the running jobs end, and close it."""
         worker = EngineWorker(model.engine)
         scheduler = Scheduler(model, worker, _limits(self._config), observer=self)
         try:
             async with asyncio.TaskGroup() as tasks:
                 steps = tasks.create_task(scheduler.run(), name="scheduler")
                 self._ready(Serving(scheduler, model.tokenizer, _facts(model)))
-                await self._change.wait()
-                self._leave()
+                await self._wake.wait()
+                self._close_door()
                 await self._drain(scheduler)
                 steps.cancel()
         finally:
@@ -357,7 +357,7 @@ class ModelManager:
 
     def _ready(self, serving: Serving) -> None:
         model = serving.model
-        self._hold(ModelFile(model.name, Path(model.path), model.file_bytes))
+        self._reserve(ModelFile(model.name, Path(model.path), model.file_bytes))
         self._state.ready(serving)
         self._set_serving(True)
         self._notifier.ready(self._state.detail)
@@ -376,29 +376,29 @@ class ModelManager:
         )
         self._answer(model)
 
-    def _leave(self) -> None:
-        """Accept no more requests, because of an order or a stop."""
+    def _close_door(self) -> None:
+        """Accept no more requests, because of a change or a stop."""
         self._set_serving(False)
-        if self._stopping or self._order is None:
+        if self._stopping or self._pending is None:
             return
-        if self._order.file is None:
+        if self._pending.file is None:
             self._state.no_model(UNLOADED)
         else:
-            self._state.loading(f"running requests end before {self._order.file.name} is loaded")
+            self._state.loading(f"running requests end before {self._pending.file.name} is loaded")
         self._notifier.status(self._state.detail)
 
     async def _drain(self, scheduler: Scheduler) -> None:
-        """Let running jobs end, until the deadline or ``hurry``; the others hear what goes on."""
+        """Let running jobs end, until the deadline or ``end_drain``; others hear what goes on."""
         seconds = self._config.limits.drain_seconds
         drain = asyncio.create_task(scheduler.drain(seconds, self._state.refusal))
-        hurry = asyncio.create_task(self._hurry.wait())
+        ended = asyncio.create_task(self._drain_ended.wait())
         try:
-            await asyncio.wait((drain, hurry), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((drain, ended), return_when=asyncio.FIRST_COMPLETED)
             if drain.done():
                 drain.result()
         finally:
             drain.cancel()
-            hurry.cancel()
+            ended.cancel()
 
     def on_ended(self, snapshot: JobSnapshot, timings: Timings) -> None:
         """Show in ``systemctl status`` that the service is alive; the history logs the job."""
@@ -412,7 +412,7 @@ class ModelManager:
         self._set_serving(False)
 
 
-def _places(file: ModelFile | None) -> frozenset[Path]:
+def _paths_of(file: ModelFile | None) -> frozenset[Path]:
     """Return where a file lies, and where what it links to does."""
     return frozenset() if file is None else frozenset({place(file.path), file.path.resolve()})
 

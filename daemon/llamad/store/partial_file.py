@@ -2,8 +2,8 @@
 
 Two files in the model directory: ``.NAME.gguf.part``, and a record that says what is being received
 and how much of it is on the disk. The record is written after the data was brought there, so what
-it says holds after a kill and after a power cut; what lies behind it is cut off when the part is
-opened again. A record that is torn, or of something else, is none: the part begins anew.
+it says holds after a kill and after a power cut; what lies behind it is cut off when the partial
+file is opened again. A record that is torn, or of something else, is none: the file begins anew.
 
 The page cache belongs to the model that is served meanwhile: what was written is dropped from it.
 Blocking; one thread at a time. It knows no rules of what may be received.
@@ -24,31 +24,31 @@ from llamad.small_file import read_small, replace_small, sync_directory
 SYNC_BYTES = 32 << 20  # at most this much is lost by a crash
 READ_BYTES = 1 << 20
 OLD_SECONDS = 30 * 86_400
-PART_SUFFIX = ".gguf.part"
+PARTIAL_SUFFIX = ".gguf.part"
 RECORD_SUFFIX = ".json"
 MODEL_MODE = 0o644
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What is being received. A part is continued only for the same source."""
+    """What is being received. A partial file is continued only for the same source."""
 
     source: str  # empty: unknown, never the same
     file_bytes: int | None
     sha256: str  # empty: not known
 
-    def continues(self, kept: "Identity") -> bool:
-        """Whether what was kept of the other is the beginning of this."""
-        same = bool(self.source) and self.source == kept.source
-        hashes = {self.sha256, kept.sha256} - {""}
-        return same and self.file_bytes == kept.file_bytes and len(hashes) <= 1
+    def continues(self, earlier: "Identity") -> bool:
+        """Whether what there is of the other is the beginning of this."""
+        same = bool(self.source) and self.source == earlier.source
+        hashes = {self.sha256, earlier.sha256} - {""}
+        return same and self.file_bytes == earlier.file_bytes and len(hashes) <= 1
 
 
 class PartialFile:
-    """The part of one model; ``n_bytes`` are there, ``open`` before anything else."""
+    """The partial file of one model; ``n_bytes`` are there, ``open`` before anything else."""
 
     def __init__(self, directory: Path, name: str) -> None:
-        self.path = part_path(directory, name)
+        self.path = partial_path(directory, name)
         self.n_bytes = 0
         self._record = _record_path(self.path)
         self._fd = -1
@@ -61,21 +61,21 @@ class PartialFile:
         return self._fd >= 0
 
     def open(self, identity: Identity) -> None:
-        """Open what was kept of this identity, or begin anew. Raises DISK_FULL, DISK_ERROR."""
+        """Open what there is of this identity, or begin anew. Raises DISK_FULL, DISK_ERROR."""
         with self._disk():
             self._identity = identity
-            kept = _read_record(self._record)
+            found = _read_record(self._record)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._fd = os.open(self.path, flags, 0o600)
-            if kept is not None and identity.continues(kept[0]):
+            if found is not None and identity.continues(found[0]):
                 size = os.fstat(self._fd).st_size
-                self.n_bytes = self._synced = kept[1] if kept[1] <= size else 0
+                self.n_bytes = self._synced = found[1] if found[1] <= size else 0
             os.ftruncate(self._fd, self.n_bytes)
             if not self.n_bytes:
                 self._record.unlink(missing_ok=True)
 
     def read(self) -> Iterator[bytes]:
-        """Yield what was kept, from the first byte on. Raises DISK_ERROR."""
+        """Yield what there is, from the first byte on. Raises DISK_ERROR."""
         offset = 0
         while offset < self.n_bytes:
             with self._disk():
@@ -115,7 +115,7 @@ class PartialFile:
         self.n_bytes = self._synced = 0
 
     def rename(self, path: Path) -> None:
-        """Give the whole file its name, durably; it is no part any more. Raises DISK_ERROR."""
+        """Give the whole file its name, durably; it is partial no more. Raises DISK_ERROR."""
         with self._disk():
             os.fchmod(self._fd, MODEL_MODE)
             os.fsync(self._fd)
@@ -124,7 +124,7 @@ class PartialFile:
             self._record.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Delete the part. Raises DISK_ERROR."""
+        """Delete the partial file. Raises DISK_ERROR."""
         with self._disk():
             self._record.unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
@@ -144,14 +144,14 @@ class PartialFile:
             raise disk_error(self.path.parent, error) from error
 
 
-def part_path(directory: Path, name: str) -> Path:
-    """Return where the part of a model lies."""
-    return directory / f".{name}{PART_SUFFIX}"
+def partial_path(directory: Path, name: str) -> Path:
+    """Return where the partial file of a model lies."""
+    return directory / f".{name}{PARTIAL_SUFFIX}"
 
 
-def remove_part(directory: Path, name: str) -> int | None:
-    """Delete the part of a model; return its bytes, None without one. Raises OSError."""
-    path = part_path(directory, name)
+def remove_partial_file(directory: Path, name: str) -> int | None:
+    """Delete the partial file of a model; return its bytes, None without one. Raises OSError."""
+    path = partial_path(directory, name)
     try:
         n_bytes = path.lstat().st_size
         path.unlink()
@@ -161,16 +161,16 @@ def remove_part(directory: Path, name: str) -> int | None:
     return n_bytes
 
 
-def kept_bytes(directory: Path) -> dict[str, int]:
-    """Return the bytes that the part of each model holds. Raises OSError."""
-    parts = directory.glob(f".*{PART_SUFFIX}")
-    return {p.name[1:].removesuffix(PART_SUFFIX): p.lstat().st_size for p in parts}
+def partial_file_sizes(directory: Path) -> dict[str, int]:
+    """Return the size of the partial file of each model. Raises OSError."""
+    paths = directory.glob(f".*{PARTIAL_SUFFIX}")
+    return {p.name[1:].removesuffix(PARTIAL_SUFFIX): p.lstat().st_size for p in paths}
 
 
-def remove_old_parts(directory: Path) -> list[str]:
+def remove_old_partial_files(directory: Path) -> list[str]:
     """Delete what nobody continued for 30 days; return the files' names. Raises OSError."""
     limit = time.time() - OLD_SECONDS
-    old = [p for p in directory.glob(f".*{PART_SUFFIX}*") if p.lstat().st_mtime < limit]
+    old = [p for p in directory.glob(f".*{PARTIAL_SUFFIX}*") if p.lstat().st_mtime < limit]
     for path in old:
         path.unlink(missing_ok=True)
     return [path.name for path in old]
@@ -185,8 +185,8 @@ def disk_error(directory: Path, error: OSError) -> LlamadError:
     return LlamadError(ErrorKind.STATE, "DISK_ERROR", f"{directory}: {error.strerror or error}")
 
 
-def _record_path(part: Path) -> Path:
-    return part.with_name(part.name + RECORD_SUFFIX)
+def _record_path(partial: Path) -> Path:
+    return partial.with_name(partial.name + RECORD_SUFFIX)
 
 
 def _record_of(identity: Identity, n_bytes: int) -> bytes:

@@ -2,8 +2,8 @@
 
 Owns names and paths; opens no model. A name is the file's name without ``.gguf``. A link that leads
 out of the directory is not a model of the directory, whatever it points to. Hidden files are none:
-parts of transfers, and the name of the model that is loaded at every start. Nor are files whose
-names no request can hold or no terminal show.
+partial files of transfers, and the name of the model that is loaded at every start. Nor are files
+whose names no request can hold or no terminal show.
 
 Blocking: not for the event loop's thread.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.logs import fields
 from llamad.small_file import read_small, replace_small
-from llamad.store.partial_file import disk_error, remove_part
+from llamad.store.partial_file import disk_error, remove_partial_file
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class ModelRegistry:
     # ---- changing --------------------------------------------------------------------------------
 
     def remove(self, name: str) -> int:
-        """Delete a model, the link where it is one, and what was kept of its transfer.
+        """Delete a model, the link where it is one, and the partial file of its transfer.
 
         Returns the bytes that are free again. Raises INVALID_NAME, MODEL_NOT_FOUND, DISK_ERROR.
         """
@@ -141,14 +141,14 @@ class ModelRegistry:
             with contextlib.suppress(FileNotFoundError):
                 freed = path.lstat().st_size
                 path.unlink()
-            kept = remove_part(self.directory, name)
+            partial = remove_partial_file(self.directory, name)
             if freed is not None and self.selected() == name:
                 (self.directory / SELECTED).unlink(missing_ok=True)
         except OSError as error:
             raise disk_error(path, error) from error
-        if freed is None and kept is None:
+        if freed is None and partial is None:
             self.require(name)
-        return (freed or 0) + (kept or 0)
+        return (freed or 0) + (partial or 0)
 
     def select(self, name: str) -> None:
         """Remember the model to load at every start. Raises DISK_FULL, DISK_ERROR."""

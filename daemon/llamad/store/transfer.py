@@ -2,7 +2,7 @@
 
 A file gets its name when it is whole, has the sha256 that was announced, and its header is that of
 a GGUF file whose tensors lie inside it. What can never become one is deleted at once; what broke
-off is kept for the next attempt. Blocking: one thread at a time, never the event loop's.
+off stays for the next attempt. Blocking: one thread at a time, never the event loop's.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from llamad.store.partial_file import (
     PartialFile,
     disk_error,
     drop_cache,
-    kept_bytes,
+    partial_file_sizes,
 )
 from llamad.store.registry import ModelFile, ModelRegistry
 
@@ -31,7 +31,7 @@ RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class TransferRequest:
     """What a client says of the file it is about to send."""
 
     name: str
@@ -42,7 +42,7 @@ class Announced:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class StoredModel:
     """A model of the directory. ``unchanged``: it was there before."""
 
     file: ModelFile
@@ -50,23 +50,23 @@ class Arrived:
     unchanged: bool = False
 
 
-class Arrival:
+class Transfer:
     """One transfer: ``present``, else ``open``, ``write`` and ``finish``; ``close`` in any case."""
 
     def __init__(
         self,
         registry: ModelRegistry,
-        announced: Announced,
+        request: TransferRequest,
         *,
         max_bytes: int,
         in_use: Callable[[str], bool],
     ) -> None:
         """Prepare; ``max_bytes`` bounds the file, ``in_use`` tells whether a name is loaded."""
         self._registry = registry
-        self._announced = announced
+        self._request = request
         self._max_bytes = max_bytes
         self._in_use = in_use
-        self._part = PartialFile(registry.directory, announced.name)
+        self._partial = PartialFile(registry.directory, request.name)
         self._hash = hashlib.sha256()
         self._head = b""  # the first bytes, at most len(MAGIC)
         self._stop = threading.Event()
@@ -77,103 +77,103 @@ class Arrival:
 
     # ---- beginning -------------------------------------------------------------------------------
 
-    def present(self) -> Arrived | None:
+    def present(self) -> StoredModel | None:
         """Return the model of this name when its sha256 is the announced one; None when none is.
 
         A size proves nothing: quantized alike, all models of a family have the same. Raises
         MODEL_EXISTS or MODEL_IN_USE for one that may not be replaced.
         """
-        file = self._registry.find(self._announced.name)
+        file = self._registry.find(self._request.name)
         if file is None:
             self._check_place()
             return None
-        announced = self._announced
-        if announced.sha256 and announced.file_bytes in (None, file.file_bytes):
+        request = self._request
+        if request.sha256 and request.file_bytes in (None, file.file_bytes):
             sha256 = self._sha256_of(file.path)
-            if announced.sha256 == sha256:
-                return Arrived(file, sha256, unchanged=True)
+            if request.sha256 == sha256:
+                return StoredModel(file, sha256, unchanged=True)
         self._check_place()
         return None
 
     def open(self) -> int:
-        """Open the part; return the bytes that are kept of it.
+        """Open the partial file; return the bytes that it holds.
 
         Raises INVALID_FILE_BYTES, DISK_FULL, DISK_ERROR.
         """
-        announced, directory = self._announced, self._registry.directory
-        self._check_size(announced.file_bytes or 0)
+        request, directory = self._request, self._registry.directory
+        self._check_size(request.file_bytes or 0)
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(directory, error) from error
-        self._part.open(Identity(announced.source, announced.file_bytes, announced.sha256))
-        if announced.file_bytes is not None and self._part.n_bytes > announced.file_bytes:
-            self._part.restart()
-        for data in self._part.read():
+        self._partial.open(Identity(request.source, request.file_bytes, request.sha256))
+        if request.file_bytes is not None and self._partial.n_bytes > request.file_bytes:
+            self._partial.restart()
+        for data in self._partial.read():
             self._check_stop()
-            self._take(data)
-        if announced.file_bytes is not None:
-            self._check_room(announced.file_bytes - self._part.n_bytes)
-        return self._part.n_bytes
+            self._accept(data)
+        if request.file_bytes is not None:
+            self._check_room(request.file_bytes - self._partial.n_bytes)
+        return self._partial.n_bytes
 
     # ---- receiving -------------------------------------------------------------------------------
 
     def write(self, offset: int, data: bytes) -> None:
-        """Take the next bytes; offset 0 drops what was kept.
+        """Take the next bytes; offset 0 drops what is there.
 
         Raises INVALID_OFFSET, INVALID_DATA, INVALID_FILE_BYTES, MODEL_CORRUPT, DISK_FULL,
         DISK_ERROR.
         """
-        if offset == 0 and self._part.n_bytes:
+        if offset == 0 and self._partial.n_bytes:
             self._restart()
-        if offset != self._part.n_bytes:
-            raise invalid("offset", f"is {offset}, must be {self._part.n_bytes} or 0")
+        if offset != self._partial.n_bytes:
+            raise invalid("offset", f"is {offset}, must be {self._partial.n_bytes} or 0")
         end = offset + len(data)
-        announced = self._announced.file_bytes
+        announced = self._request.file_bytes
         if announced is not None and end > announced:
             self._give_up()
             raise invalid("data", f"reaches byte {end}, the file was announced with {announced}")
         try:
             self._check_size(end)
-            self._take(data)
+            self._accept(data)
         except LlamadError:
             self._give_up()
             raise
         self._check_room(len(data))
-        self._part.append(data)
+        self._partial.append(data)
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Bring what came to the disk, for the next attempt. Raises DISK_FULL, DISK_ERROR."""
-        if self._part.n_bytes:
-            self._part.sync()
+        if self._partial.n_bytes:
+            self._partial.sync()
 
     def close(self) -> None:
-        """Close the file. A part of which nothing came is deleted."""
-        if self._part.is_open and not self._part.n_bytes:
+        """Close the file. A partial file of which nothing came is deleted."""
+        if self._partial.is_open and not self._partial.n_bytes:
             self._give_up()
-        self._part.close()
+        self._partial.close()
 
     def _give_up(self) -> None:
-        """Delete the part, which can never become a model; a failing disk keeps it."""
+        """Delete the partial file, which can never become a model; a failing disk keeps it."""
         with contextlib.suppress(LlamadError):
-            self._part.discard()
+            self._partial.discard()
 
     # ---- ending ----------------------------------------------------------------------------------
 
-    def finish(self) -> Arrived:
+    def finish(self) -> StoredModel:
         """Verify the file and give it its name.
 
-        Raises TRANSFER_INCOMPLETE (the part is kept), CHECKSUM_MISMATCH, MODEL_CORRUPT and so on
-        (it is deleted), MODEL_EXISTS, MODEL_IN_USE, DISK_FULL, DISK_ERROR.
+        Raises TRANSFER_INCOMPLETE (the file stays), CHECKSUM_MISMATCH, MODEL_CORRUPT and so on (it
+        is deleted), MODEL_EXISTS, MODEL_IN_USE, DISK_FULL, DISK_ERROR.
         """
-        announced, n_bytes = self._announced, self._part.n_bytes
-        if not n_bytes or (announced.file_bytes is not None and n_bytes < announced.file_bytes):
-            self.keep()
+        request, n_bytes = self._request, self._partial.n_bytes
+        if not n_bytes or (request.file_bytes is not None and n_bytes < request.file_bytes):
+            self.save()
             raise LlamadError(
                 ErrorKind.STATE,
                 "TRANSFER_INCOMPLETE",
-                f"{announced.name}: the transfer ended after {n_bytes} bytes"
-                + (f" of {announced.file_bytes}" if announced.file_bytes is not None else "")
+                f"{request.name}: the transfer ended after {n_bytes} bytes"
+                + (f" of {request.file_bytes}" if request.file_bytes is not None else "")
                 + (", they are kept: send the rest" if n_bytes else ""),
                 retry_after_seconds=RETRY_SECONDS,
             )
@@ -185,13 +185,13 @@ class Arrival:
                 self._give_up()
             raise
         self._check_place()
-        path = self._registry.path_of(announced.name)
-        self._part.sync()
-        self._part.rename(path)
-        return Arrived(ModelFile(announced.name, path, n_bytes), sha256)
+        path = self._registry.path_of(request.name)
+        self._partial.sync()
+        self._partial.rename(path)
+        return StoredModel(ModelFile(request.name, path, n_bytes), sha256)
 
     def _verify(self, sha256: str) -> None:
-        name, expected = self._announced.name, self._announced.sha256
+        name, expected = self._request.name, self._request.sha256
         if expected not in ("", sha256):
             raise LlamadError(
                 ErrorKind.CORRUPT,
@@ -201,33 +201,33 @@ class Arrival:
         if len(self._head) < len(MAGIC):
             raise _no_gguf(name, self._head)
         try:
-            read_metadata(self._part.path)
+            read_metadata(self._partial.path)
         except LlamadError as error:
-            message = error.message.replace(os.fspath(self._part.path), name)
+            message = error.message.replace(os.fspath(self._partial.path), name)
             raise LlamadError(error.kind, error.reason, message) from None
 
     # ---- rules -----------------------------------------------------------------------------------
 
-    def _take(self, data: bytes) -> None:
-        """Hash bytes that are, or will be, in the part; refuse the wrong first ones."""
+    def _accept(self, data: bytes) -> None:
+        """Hash bytes that are, or will be, in the file; refuse the wrong first ones."""
         if len(self._head) < len(MAGIC):
             self._head = (self._head + data[: len(MAGIC)])[: len(MAGIC)]
             if not MAGIC.startswith(self._head):
-                raise _no_gguf(self._announced.name, self._head)
+                raise _no_gguf(self._request.name, self._head)
         self._hash.update(data)
 
     def _restart(self) -> None:
-        self._part.restart()
+        self._partial.restart()
         self._hash = hashlib.sha256()
         self._head = b""
 
     def _check_place(self) -> None:
         """Raise unless the name is free, or its model may be replaced now."""
-        name = self._announced.name
+        name = self._request.name
         path = self._registry.path_of(name)
         if not os.path.lexists(path):
             return
-        if not self._announced.replace:
+        if not self._request.replace:
             raise LlamadError(
                 ErrorKind.STATE,
                 "MODEL_EXISTS",
@@ -247,7 +247,7 @@ class Arrival:
         if n_bytes > self._max_bytes:
             raise invalid(
                 "file_bytes",
-                f"{self._announced.name} has {n_bytes} bytes or more,"
+                f"{self._request.name} has {n_bytes} bytes or more,"
                 f" limits.max_model_bytes allows {self._max_bytes}",
             )
 
@@ -264,18 +264,18 @@ class Arrival:
                 ErrorKind.EXHAUSTED,
                 "DISK_FULL",
                 f"{directory}: {n_bytes} bytes more are needed and {SPARE_BYTES} stay free,"
-                f" the disk has {free}{self._kept_of_others()}",
+                f" the disk has {free}{self._held_by_others()}",
             )
 
-    def _kept_of_others(self) -> str:
-        """Return what an administrator may not know of: no list shows the parts."""
-        kept: dict[str, int] = {}
+    def _held_by_others(self) -> str:
+        """Return what an administrator may not know of: no list shows partial files."""
+        sizes: dict[str, int] = {}
         with contextlib.suppress(OSError):
-            kept = kept_bytes(self._registry.directory)
-        kept.pop(self._announced.name, None)
-        if not kept:
+            sizes = partial_file_sizes(self._registry.directory)
+        sizes.pop(self._request.name, None)
+        if not sizes:
             return ""
-        held, names = sum(kept.values()), ", ".join(sorted(kept))
+        held, names = sum(sizes.values()), ", ".join(sorted(sizes))
         return f'; unfinished transfers hold {held}, "llamactl rm" deletes them: {names}'
 
     def _check_stop(self) -> None:

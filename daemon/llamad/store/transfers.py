@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.logs import fields
-from llamad.store.partial_file import remove_old_parts
+from llamad.store.partial_file import remove_old_partial_files
 from llamad.store.registry import ModelRegistry
-from llamad.store.transfer import Announced, Arrival, Arrived
+from llamad.store.transfer import StoredModel, Transfer, TransferRequest
 
 log = logging.getLogger(__name__)
 
@@ -25,36 +25,36 @@ BUSY_RETRY_SECONDS = 5.0
 T = TypeVar("T")
 
 
-class Transfer:
-    """One arrival as the event loop uses it."""
+class AsyncTransfer:
+    """A transfer as the event loop uses it."""
 
-    def __init__(self, arrival: Arrival, threads: ThreadPoolExecutor) -> None:
-        self._arrival = arrival
+    def __init__(self, transfer: Transfer, threads: ThreadPoolExecutor) -> None:
+        self._transfer = transfer
         self._threads = threads
 
-    async def present(self) -> Arrived | None:
-        """Return the model that is there already; see ``Arrival.present``."""
-        return await self._run(self._arrival.present)
+    async def present(self) -> StoredModel | None:
+        """Return the model that is there already; see ``Transfer.present``."""
+        return await self._run(self._transfer.present)
 
     async def open(self) -> int:
-        """Return the bytes that are kept; see ``Arrival.open``."""
-        return await self._run(self._arrival.open)
+        """Return the bytes that are there already; see ``Transfer.open``."""
+        return await self._run(self._transfer.open)
 
     async def write(self, offset: int, data: bytes) -> None:
-        """Take the next bytes; see ``Arrival.write``."""
-        await self._run(lambda: self._arrival.write(offset, data))
+        """Take the next bytes; see ``Transfer.write``."""
+        await self._run(lambda: self._transfer.write(offset, data))
 
-    async def finish(self) -> Arrived:
-        """Verify the file and give it its name; see ``Arrival.finish``."""
-        return await self._run(self._arrival.finish)
+    async def finish(self) -> StoredModel:
+        """Verify the file and give it its name; see ``Transfer.finish``."""
+        return await self._run(self._transfer.finish)
 
-    async def leave(self) -> None:
-        """Keep what there is to keep, and close."""
-        await self._run(self._leave)
+    async def close(self) -> None:
+        """Save what came for the next attempt, and close."""
+        await self._run(self._save_and_close)
 
-    def _leave(self) -> None:
-        with contextlib.closing(self._arrival), contextlib.suppress(LlamadError):
-            self._arrival.keep()  # where it fails, less is kept: what was synced before
+    def _save_and_close(self) -> None:
+        with contextlib.closing(self._transfer), contextlib.suppress(LlamadError):
+            self._transfer.save()  # where it fails, less is saved: what was synced before
 
     async def _run(self, function: Callable[[], T]) -> T:
         """Run on a thread; a cancellation goes on once the thread has left the file alone."""
@@ -62,7 +62,7 @@ class Transfer:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            self._arrival.stop()
+            self._transfer.stop()
             while not future.done():
                 with contextlib.suppress(asyncio.CancelledError):  # one more: the first is raised
                     await asyncio.wait([future])
@@ -81,7 +81,7 @@ class Transfers:
         self._max_bytes = max_bytes
         self._in_use = in_use
         self._names: set[str] = set()
-        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="llamad-arrival")
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="llamad-transfer")
 
     def change_limit(self, max_bytes: int) -> None:
         """Bound the transfers that begin from now on."""
@@ -104,22 +104,22 @@ class Transfers:
             self._names.discard(name)
 
     @contextlib.asynccontextmanager
-    async def receive(self, announced: Announced) -> AsyncIterator[Transfer]:
-        """Let one transfer run; what came is kept however it is left. Raises TRANSFER_RUNNING."""
-        with self.only(announced.name):
-            arrival = Arrival(
-                self._registry, announced, max_bytes=self._max_bytes, in_use=self._in_use
+    async def receive(self, request: TransferRequest) -> AsyncIterator[AsyncTransfer]:
+        """Let one transfer run; what came is saved however it is left. Raises TRANSFER_RUNNING."""
+        with self.only(request.name):
+            blocking = Transfer(
+                self._registry, request, max_bytes=self._max_bytes, in_use=self._in_use
             )
-            transfer = Transfer(arrival, self._threads)
+            transfer = AsyncTransfer(blocking, self._threads)
             try:
                 yield transfer
             finally:
-                await transfer.leave()
+                await transfer.close()
 
-    async def remove_old_parts(self) -> None:
+    async def remove_old_partial_files(self) -> None:
         """Delete what nobody continued for a month."""
         try:
-            names = await asyncio.to_thread(remove_old_parts, self._registry.directory)
+            names = await asyncio.to_thread(remove_old_partial_files, self._registry.directory)
         except OSError as error:
             log.warning(fields("old transfers not removed", error=error.strerror))
             return

@@ -53,9 +53,9 @@ class AdminServicer(object):
 
     def AddModel(self, request_iterator, context):
         """Put a model into the model directory. The client sends `start`; the service answers `accepted`
-        with the bytes it kept of an interrupted transfer; the client sends the rest as `chunk`s and half
-        closes; the service verifies the file, gives it its name and answers `done`. What was received is
-        kept when the call breaks off.
+        with the bytes its partial file holds; the client sends the rest as `chunk`s and half
+        closes; the service verifies the file, gives it its name and answers `done`. What was received
+        stays when the call breaks off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,7 +76,7 @@ class AdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RemoveModel(self, request, context):
-        """Delete a model that is not loaded from the model directory, with what was kept of its transfers.
+        """Delete a model that is not loaded from the model directory, with its partial file.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

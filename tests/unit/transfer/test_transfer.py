@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 
 from llamad.errors import ErrorKind
-from llamad.store.partial_file import remove_old_parts
+from llamad.store.partial_file import remove_old_partial_files
 from llamad.store.registry import ModelRegistry
-from llamad.store.transfer import Announced
+from llamad.store.transfer import TransferRequest
 from tiny_gguf import TinyModelPath, TinySpec
 from unit.transfer.transferring import (
-    announce,
-    arrival,
     break_off,
+    bytes_there,
     error_of,
     hash_of,
-    kept,
     names,
+    new_transfer,
     receive,
+    request_for,
     send,
 )
 
@@ -28,14 +28,14 @@ from unit.transfer.transferring import (
 
 
 def test_a_whole_file_gets_its_name_and_nothing_else_is_left(folder: Path, model: bytes) -> None:
-    arrived = receive(folder, announce(model), model)
+    stored = receive(folder, request_for(model), model)
     path = folder / "m.gguf"
-    assert (arrived.file.name, arrived.file.path, arrived.file.file_bytes) == (
+    assert (stored.file.name, stored.file.path, stored.file.file_bytes) == (
         "m",
         path,
         len(model),
     )
-    assert (arrived.sha256, arrived.unchanged) == (hash_of(model), False)
+    assert (stored.sha256, stored.unchanged) == (hash_of(model), False)
     assert path.read_bytes() == model
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert names(folder) == ["m.gguf"]
@@ -45,13 +45,13 @@ def test_a_whole_file_gets_its_name_and_nothing_else_is_left(folder: Path, model
 def test_a_source_that_says_nothing_is_taken_and_hashed(
     folder: Path, model: bytes, piece: int
 ) -> None:
-    arrived = receive(folder, Announced("m"), model, piece=piece)
-    assert arrived.sha256 == hash_of(model)
+    stored = receive(folder, TransferRequest("m"), model, piece=piece)
+    assert stored.sha256 == hash_of(model)
     assert (folder / "m.gguf").read_bytes() == model
 
 
 def test_the_first_bytes_may_come_one_by_one(folder: Path, model: bytes) -> None:
-    transfer = arrival(folder, announce(model))
+    transfer = new_transfer(folder, request_for(model))
     transfer.open()
     for i in range(6):
         transfer.write(i, model[i : i + 1])
@@ -68,7 +68,7 @@ def test_what_does_not_begin_as_a_model_is_refused_at_once_and_not_kept(
     folder: Path, cut: int
 ) -> None:
     page = b"<!DOCTYPE html><html>404</html>" * 10
-    transfer = arrival(folder, Announced("m", source="s"))
+    transfer = new_transfer(folder, TransferRequest("m", source="s"))
     transfer.open()
 
     error = error_of(lambda: send(transfer, page, piece=cut))
@@ -82,7 +82,7 @@ def test_another_hash_than_announced_deletes_the_part_and_names_both(
     folder: Path, model: bytes
 ) -> None:
     wrong = "0" * 64
-    error = error_of(lambda: receive(folder, announce(model, sha256=wrong), model))
+    error = error_of(lambda: receive(folder, request_for(model, sha256=wrong), model))
     assert (error.kind, error.reason) == (ErrorKind.CORRUPT, "CHECKSUM_MISMATCH")
     assert wrong in error.message
     assert hash_of(model) in error.message
@@ -91,7 +91,7 @@ def test_another_hash_than_announced_deletes_the_part_and_names_both(
 
 def test_a_header_that_is_broken_never_gets_a_name(folder: Path, model: bytes) -> None:
     broken = model[:8] + b"\xff" * 16 + model[24:]
-    error = error_of(lambda: receive(folder, Announced("m"), broken))
+    error = error_of(lambda: receive(folder, TransferRequest("m"), broken))
     assert error.kind is ErrorKind.CORRUPT
     assert ".part" not in error.message
     assert names(folder) == []
@@ -100,14 +100,14 @@ def test_a_header_that_is_broken_never_gets_a_name(folder: Path, model: bytes) -
 def test_a_file_cut_short_is_no_model_even_when_nothing_was_announced(
     folder: Path, model: bytes
 ) -> None:
-    error = error_of(lambda: receive(folder, Announced("m"), model[: len(model) // 2]))
+    error = error_of(lambda: receive(folder, TransferRequest("m"), model[: len(model) // 2]))
     assert error.kind is ErrorKind.CORRUPT
     assert names(folder) == []
 
 
 def test_more_bytes_than_announced_are_refused(folder: Path, model: bytes) -> None:
-    announced = announce(model, file_bytes=len(model) - 1)
-    error = error_of(lambda: receive(folder, announced, model))
+    request = request_for(model, file_bytes=len(model) - 1)
+    error = error_of(lambda: receive(folder, request, model))
     assert error.reason == "INVALID_DATA"
     assert str(len(model) - 1) in error.message
     assert names(folder) == []
@@ -115,7 +115,7 @@ def test_more_bytes_than_announced_are_refused(folder: Path, model: bytes) -> No
 
 @pytest.mark.parametrize("offset", [1, 2999, 3001, 1 << 60])
 def test_chunks_must_be_contiguous(folder: Path, model: bytes, offset: int) -> None:
-    transfer = arrival(folder, announce(model))
+    transfer = new_transfer(folder, request_for(model))
     transfer.open()
     send(transfer, model[:3000])
     error = error_of(lambda: transfer.write(offset, b"x"))
@@ -128,8 +128,8 @@ def test_a_size_above_the_limit_is_refused_when_announced_or_when_it_comes(
     folder: Path, model: bytes
 ) -> None:
     limit = len(model) - 1
-    first = error_of(lambda: receive(folder, announce(model), model, max_bytes=limit))
-    later = error_of(lambda: receive(folder, Announced("m"), model, max_bytes=limit))
+    first = error_of(lambda: receive(folder, request_for(model), model, max_bytes=limit))
+    later = error_of(lambda: receive(folder, TransferRequest("m"), model, max_bytes=limit))
     for error in (first, later):
         assert error.reason == "INVALID_FILE_BYTES"
         assert f"limits.max_model_bytes allows {limit}" in error.message
@@ -141,7 +141,7 @@ def test_a_size_above_the_limit_is_refused_when_announced_or_when_it_comes(
 
 def test_too_few_bytes_are_kept_and_the_rest_completes_the_file(folder: Path, model: bytes) -> None:
     half = len(model) // 2
-    transfer = arrival(folder, announce(model))
+    transfer = new_transfer(folder, request_for(model))
     transfer.open()
     send(transfer, model[:half])
     error = error_of(transfer.finish)
@@ -149,22 +149,24 @@ def test_too_few_bytes_are_kept_and_the_rest_completes_the_file(folder: Path, mo
     assert (error.kind, error.reason) == (ErrorKind.STATE, "TRANSFER_INCOMPLETE")
     assert f"{half} bytes of {len(model)}, they are kept" in error.message
     assert error.retry_after_seconds is not None
-    assert kept(folder, announce(model)) == half
-    assert receive(folder, announce(model), model).sha256 == hash_of(model)
+    assert bytes_there(folder, request_for(model)) == half
+    assert receive(folder, request_for(model), model).sha256 == hash_of(model)
     assert names(folder) == ["m.gguf"]
 
 
 def test_nothing_at_all_leaves_nothing(folder: Path, model: bytes) -> None:
-    assert error_of(lambda: receive(folder, announce(model), b"")).reason == "TRANSFER_INCOMPLETE"
+    assert (
+        error_of(lambda: receive(folder, request_for(model), b"")).reason == "TRANSFER_INCOMPLETE"
+    )
     assert names(folder) == []
 
 
 def test_what_a_vanished_client_sent_is_gone_on_from(folder: Path, model: bytes) -> None:
-    break_off(folder, announce(model), model[:5000])
+    break_off(folder, request_for(model), model[:5000])
     assert ModelRegistry(folder).scan() == []
-    assert kept(folder, announce(model)) == 5000
-    assert kept(folder, announce(model, sha256="")) == 5000
-    assert receive(folder, announce(model), model).file.file_bytes == len(model)
+    assert bytes_there(folder, request_for(model)) == 5000
+    assert bytes_there(folder, request_for(model, sha256="")) == 5000
+    assert receive(folder, request_for(model), model).file.file_bytes == len(model)
 
 
 @pytest.mark.parametrize(
@@ -173,18 +175,18 @@ def test_what_a_vanished_client_sent_is_gone_on_from(folder: Path, model: bytes)
     ids=lambda change: next(iter(change)),
 )
 def test_another_source_begins_anew(folder: Path, model: bytes, change: dict[str, Any]) -> None:
-    break_off(folder, announce(model), model[:5000])
-    assert kept(folder, announce(model, **change)) == 0
+    break_off(folder, request_for(model), model[:5000])
+    assert bytes_there(folder, request_for(model, **change)) == 0
 
 
 def test_a_source_without_identity_is_never_gone_on_from(folder: Path, model: bytes) -> None:
-    break_off(folder, announce(model, source=""), model[:5000])
-    assert kept(folder, announce(model, source="")) == 0
+    break_off(folder, request_for(model, source=""), model[:5000])
+    assert bytes_there(folder, request_for(model, source="")) == 0
 
 
 def test_offset_zero_drops_what_was_kept(folder: Path, model: bytes) -> None:
-    break_off(folder, announce(model), model[:5000])
-    transfer = arrival(folder, announce(model))
+    break_off(folder, request_for(model), model[:5000])
+    transfer = new_transfer(folder, request_for(model))
     assert transfer.open() == 5000
     send(transfer, model, 0)
     assert transfer.finish().sha256 == hash_of(model)
@@ -192,25 +194,27 @@ def test_offset_zero_drops_what_was_kept(folder: Path, model: bytes) -> None:
 
 
 def test_a_kept_part_is_hashed_again(folder: Path, model: bytes) -> None:
-    break_off(folder, announce(model), model[:5000])
+    break_off(folder, request_for(model), model[:5000])
     part = folder / ".m.gguf.part"
     part.write_bytes(part.read_bytes()[:4999] + b"X")
-    assert error_of(lambda: receive(folder, announce(model), model)).reason == "CHECKSUM_MISMATCH"
+    assert (
+        error_of(lambda: receive(folder, request_for(model), model)).reason == "CHECKSUM_MISMATCH"
+    )
     assert names(folder) == []
 
 
 def test_only_what_was_synced_is_trusted(folder: Path, model: bytes) -> None:
-    break_off(folder, announce(model), model[:5000])
+    break_off(folder, request_for(model), model[:5000])
     with (folder / ".m.gguf.part").open("ab") as part:
         part.write(b"torn tail")
-    assert kept(folder, announce(model)) == 5000
-    assert receive(folder, announce(model), model).sha256 == hash_of(model)
+    assert bytes_there(folder, request_for(model)) == 5000
+    assert receive(folder, request_for(model), model).sha256 == hash_of(model)
 
 
 def test_a_part_shorter_than_its_record_begins_anew(folder: Path, model: bytes) -> None:
-    break_off(folder, announce(model), model[:5000])
+    break_off(folder, request_for(model), model[:5000])
     os.truncate(folder / ".m.gguf.part", 4000)
-    assert kept(folder, announce(model)) == 0
+    assert bytes_there(folder, request_for(model)) == 0
 
 
 @pytest.mark.parametrize(
@@ -219,9 +223,9 @@ def test_a_part_shorter_than_its_record_begins_anew(folder: Path, model: bytes) 
     ids=["empty", "torn", "list", "no text", "wrong type", "deep", "large"],
 )
 def test_a_broken_record_begins_anew(folder: Path, model: bytes, record: bytes) -> None:
-    break_off(folder, announce(model), model[:5000])
+    break_off(folder, request_for(model), model[:5000])
     (folder / ".m.gguf.part.json").write_bytes(record)
-    assert receive(folder, announce(model), model).sha256 == hash_of(model)
+    assert receive(folder, request_for(model), model).sha256 == hash_of(model)
 
 
 def test_a_part_that_is_a_link_is_not_followed(folder: Path, model: bytes, tmp_path: Path) -> None:
@@ -229,7 +233,7 @@ def test_a_part_that_is_a_link_is_not_followed(folder: Path, model: bytes, tmp_p
     victim.write_bytes(b"precious")
     folder.mkdir()
     (folder / ".m.gguf.part").symlink_to(victim)
-    assert error_of(lambda: receive(folder, announce(model), model)).reason == "DISK_ERROR"
+    assert error_of(lambda: receive(folder, request_for(model), model)).reason == "DISK_ERROR"
     assert victim.read_bytes() == b"precious"
 
 
@@ -239,13 +243,13 @@ def test_a_part_that_is_a_link_is_not_followed(folder: Path, model: bytes, tmp_p
 def test_the_same_file_again_is_unchanged_and_nothing_is_asked_for(
     folder: Path, model: bytes
 ) -> None:
-    receive(folder, announce(model), model)
-    for announced in (
-        announce(model),
-        announce(model, file_bytes=None),
-        announce(model, replace=True),
+    receive(folder, request_for(model), model)
+    for request in (
+        request_for(model),
+        request_for(model, file_bytes=None),
+        request_for(model, replace=True),
     ):
-        again = arrival(folder, announced, loaded=True).present()
+        again = new_transfer(folder, request, loaded=True).present()
         assert again is not None
         assert (again.unchanged, again.sha256) == (True, hash_of(model))
 
@@ -254,8 +258,8 @@ def test_the_same_file_again_is_unchanged_and_nothing_is_asked_for(
 def test_another_file_of_the_name_is_refused_with_what_to_do(
     folder: Path, model: bytes, change: dict[str, Any]
 ) -> None:
-    receive(folder, announce(model), model)
-    error = error_of(arrival(folder, announce(model, **change)).present)
+    receive(folder, request_for(model), model)
+    error = error_of(new_transfer(folder, request_for(model, **change)).present)
     assert (error.kind, error.reason) == (ErrorKind.STATE, "MODEL_EXISTS")
     assert "llamactl rm m" in error.message
 
@@ -263,15 +267,15 @@ def test_another_file_of_the_name_is_refused_with_what_to_do(
 def test_a_file_without_a_sha256_is_not_taken_for_the_one_that_is_there(
     folder: Path, model: bytes
 ) -> None:
-    receive(folder, announce(model), model)
-    for announced in (Announced("m"), announce(model, sha256="")):
-        assert error_of(arrival(folder, announced).present).reason == "MODEL_EXISTS"
+    receive(folder, request_for(model), model)
+    for request in (TransferRequest("m"), request_for(model, sha256="")):
+        assert error_of(new_transfer(folder, request).present).reason == "MODEL_EXISTS"
 
 
 def test_another_model_of_the_same_size_replaces(folder: Path, model: bytes) -> None:
-    receive(folder, announce(model), model)
+    receive(folder, request_for(model), model)
     other = model[:-1] + bytes([model[-1] ^ 1])
-    wanted = announce(other, sha256="", replace=True)
+    wanted = request_for(other, sha256="", replace=True)
     assert not receive(folder, wanted, other).unchanged
     assert (folder / "m.gguf").read_bytes() == other
 
@@ -280,8 +284,8 @@ def test_a_model_may_be_replaced_unless_it_is_loaded(
     folder: Path, model: bytes, tiny_model_path: TinyModelPath
 ) -> None:
     other = tiny_model_path(TinySpec(seed=2)).read_bytes()
-    receive(folder, announce(model), model)
-    wanted = announce(other, source="http://a/other", replace=True)
+    receive(folder, request_for(model), model)
+    wanted = request_for(other, source="http://a/other", replace=True)
     error = error_of(lambda: receive(folder, wanted, other, loaded=True))
     assert error.reason == "MODEL_IN_USE"
     assert (folder / "m.gguf").read_bytes() == model
@@ -290,7 +294,7 @@ def test_a_model_may_be_replaced_unless_it_is_loaded(
 
 
 def test_a_model_that_appears_meanwhile_is_not_overwritten(folder: Path, model: bytes) -> None:
-    transfer = arrival(folder, announce(model))
+    transfer = new_transfer(folder, request_for(model))
     transfer.open()
     send(transfer, model)
     (folder / "m.gguf").write_bytes(b"by hand")
@@ -300,22 +304,22 @@ def test_a_model_that_appears_meanwhile_is_not_overwritten(folder: Path, model: 
 
 
 def test_a_stop_ends_the_hashing_of_what_is_there(folder: Path, model: bytes) -> None:
-    break_off(folder, announce(model), model[:5000])
-    transfer = arrival(folder, announce(model))
+    break_off(folder, request_for(model), model[:5000])
+    transfer = new_transfer(folder, request_for(model))
     transfer.stop()
     assert error_of(transfer.open).kind is ErrorKind.CANCELLED
     transfer.close()
-    assert kept(folder, announce(model)) == 5000
+    assert bytes_there(folder, request_for(model)) == 5000
 
 
 # ---- old parts -------------------------------------------------------------------------------
 
 
 def test_parts_that_nobody_went_on_with_for_a_month_are_deleted(folder: Path, model: bytes) -> None:
-    break_off(folder, announce(model), model[:5000])
-    break_off(folder, announce(model, name="new"), model[:5000])
+    break_off(folder, request_for(model), model[:5000])
+    break_off(folder, request_for(model, name="new"), model[:5000])
     for path in folder.glob(".m.*"):
         os.utime(path, (0, 0))
-    assert sorted(remove_old_parts(folder)) == [".m.gguf.part", ".m.gguf.part.json"]
+    assert sorted(remove_old_partial_files(folder)) == [".m.gguf.part", ".m.gguf.part.json"]
     assert names(folder) == [".new.gguf.part", ".new.gguf.part.json"]
-    assert remove_old_parts(folder / "none") == []
+    assert remove_old_partial_files(folder / "none") == []

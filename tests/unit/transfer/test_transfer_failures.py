@@ -15,18 +15,18 @@ import pytest
 
 from clients.running import environment
 from llamad.errors import ErrorKind
-from llamad.store.transfer import SPARE_BYTES, Announced
+from llamad.store.transfer import SPARE_BYTES, TransferRequest
 from tiny_gguf import TinyModelPath, TinySpec
 from unit.transfer.transferring import (
     SYNC_BYTES,
-    announce,
-    arrival,
     break_off,
+    bytes_there,
     error_of,
     hash_of,
-    kept,
     names,
+    new_transfer,
     receive,
+    request_for,
     send,
 )
 
@@ -44,7 +44,7 @@ def test_a_file_that_would_fill_the_disk_is_refused_before_a_byte_is_taken(
 ) -> None:
     free = len(model) + SPARE_BYTES - 1
     free_disk(monkeypatch, lambda: free)
-    error = error_of(lambda: receive(folder, announce(model), model))
+    error = error_of(lambda: receive(folder, request_for(model), model))
     assert (error.kind, error.reason) == (ErrorKind.EXHAUSTED, "DISK_FULL")
     for part in (str(folder), str(len(model)), str(free)):
         assert part in error.message
@@ -55,18 +55,18 @@ def test_a_full_disk_names_what_unfinished_transfers_hold_of_it(
     folder: Path, model: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, size in (("m", 5000), ("b", 4000), ("a", 3000)):
-        break_off(folder, announce(model, name=name), model[:size])
+        break_off(folder, request_for(model, name=name), model[:size])
     free_disk(monkeypatch, lambda: SPARE_BYTES)
-    error = error_of(lambda: receive(folder, announce(model), model))
+    error = error_of(lambda: receive(folder, request_for(model), model))
     assert 'unfinished transfers hold 7000, "llamactl rm" deletes them: a, b' in error.message
 
 
 def test_what_is_kept_need_not_fit_again(
     folder: Path, model: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    break_off(folder, announce(model), model[:5000])
+    break_off(folder, request_for(model), model[:5000])
     free_disk(monkeypatch, lambda: len(model) - 5000 + SPARE_BYTES)
-    assert kept(folder, announce(model)) == 5000
+    assert bytes_there(folder, request_for(model)) == 5000
 
 
 def test_a_disk_that_fills_up_meanwhile_keeps_what_came(
@@ -74,14 +74,14 @@ def test_a_disk_that_fills_up_meanwhile_keeps_what_came(
 ) -> None:
     free = iter([1 << 40, 1 << 40, SPARE_BYTES])
     free_disk(monkeypatch, lambda: next(free))
-    announced = announce(model, file_bytes=None)
-    transfer = arrival(folder, announced)
+    request = request_for(model, file_bytes=None)
+    transfer = new_transfer(folder, request)
     transfer.open()
     assert error_of(lambda: send(transfer, model)).reason == "DISK_FULL"
-    transfer.keep()
+    transfer.save()
     transfer.close()
     monkeypatch.undo()
-    assert kept(folder, announced) == 6000
+    assert bytes_there(folder, request) == 6000
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_failing_disk_is_named_and_what_was_synced_is_kept(
     number: int,
     reason: str,
 ) -> None:
-    transfer = arrival(folder, announce(model))
+    transfer = new_transfer(folder, request_for(model))
     transfer.open()
     transfer.write(0, model[:SYNC_BYTES])
 
@@ -109,25 +109,25 @@ def test_a_failing_disk_is_named_and_what_was_synced_is_kept(
     transfer.close()
     assert error.reason == reason
     assert os.strerror(number) in error.message
-    assert kept(folder, announce(model)) == SYNC_BYTES
+    assert bytes_there(folder, request_for(model)) == SYNC_BYTES
 
 
 def test_a_full_disk_in_the_middle_of_a_write_leaves_a_part_to_go_on_from(
     folder: Path, model: bytes
 ) -> None:
     """The kernel refuses at 10000 bytes as a full disk does: a short write, then an error."""
-    child = child_that_sends(folder, announce(model), model, before="limit()")
+    child = child_that_sends(folder, request_for(model), model, before="limit()")
     out, _ = child.communicate(timeout=60)
     assert out.split() == [b"DISK_FULL"]
-    assert 0 < kept(folder, announce(model)) <= 10_000
-    assert receive(folder, announce(model), model).sha256 == hash_of(model)
+    assert 0 < bytes_there(folder, request_for(model)) <= 10_000
+    assert receive(folder, request_for(model), model).sha256 == hash_of(model)
 
 
 def test_a_directory_that_cannot_be_written_is_an_error_that_names_it(
     tmp_path: Path, model: bytes
 ) -> None:
     (tmp_path / "models").write_bytes(b"a file")
-    error = error_of(lambda: arrival(tmp_path / "models", announce(model)).open())
+    error = error_of(lambda: new_transfer(tmp_path / "models", request_for(model)).open())
     assert error.reason == "DISK_ERROR"
     assert str(tmp_path / "models") in error.message
 
@@ -139,7 +139,7 @@ def test_what_was_received_does_not_stay_in_the_page_cache(
     monkeypatch.setattr(
         os, "posix_fadvise", lambda fd, offset, size, advice: dropped.append((offset, size))
     )
-    receive(folder, announce(model), model)
+    receive(folder, request_for(model), model)
     ends = [offset + size for offset, size in dropped]
     assert [0, *ends[:-1]] == [offset for offset, _ in dropped]
     assert ends[-1] == len(model)
@@ -153,7 +153,7 @@ import resource, sys
 from pathlib import Path
 from llamad.errors import LlamadError
 from llamad.store import partial_file as partial_file
-from llamad.store.transfer import Announced, Arrival
+from llamad.store.transfer import TransferRequest, Transfer
 from llamad.store.registry import ModelRegistry
 
 def limit():
@@ -163,29 +163,34 @@ def limit():
 
 partial_file.SYNC_BYTES = {sync}
 data = sys.stdin.buffer.read()
-arrival = Arrival(
-    ModelRegistry(Path({folder!r})), {announced!r}, max_bytes=1 << 40, in_use=lambda name: False
+transfer = Transfer(
+    ModelRegistry(Path({folder!r})), {request!r}, max_bytes=1 << 40, in_use=lambda name: False
 )
 {before}
-offset = arrival.open()
+offset = transfer.open()
 try:
     for first in range(offset, len(data), 1000):
-        arrival.write(first, data[first:first + 1000])
+        transfer.write(first, data[first:first + 1000])
         {after_write}
-    arrival.finish()
+    transfer.finish()
 except LlamadError as error:
     print(error.reason, flush=True)
 """
 
 
 def child_that_sends(
-    folder: Path, announced: Announced, data: bytes, *, before: str = "", after_write: str = "pass"
+    folder: Path,
+    request: TransferRequest,
+    data: bytes,
+    *,
+    before: str = "",
+    after_write: str = "pass",
 ) -> "subprocess.Popen[bytes]":
     """Let a child process receive data; before and after_write are lines it runs."""
     script = textwrap.dedent(CHILD).format(
         sync=SYNC_BYTES,
         folder=str(folder),
-        announced=announced,
+        request=request,
         before=before,
         after_write=after_write,
     )
@@ -213,7 +218,7 @@ def test_a_kill_in_the_middle_leaves_what_was_synced_and_no_model(
     folder: Path, large: bytes
 ) -> None:
     child = child_that_sends(
-        folder, announce(large), large, after_write="first == 200_000 and print(flush=True)"
+        folder, request_for(large), large, after_write="first == 200_000 and print(flush=True)"
     )
     assert child.stdout is not None
     child.stdout.readline()
@@ -222,10 +227,10 @@ def test_a_kill_in_the_middle_leaves_what_was_synced_and_no_model(
     child.stdout.close()
     assert not (folder / "m.gguf").exists() or (folder / "m.gguf").read_bytes() == large
     if not (folder / "m.gguf").exists():
-        offset = kept(folder, announce(large))
+        offset = bytes_there(folder, request_for(large))
         assert 200_000 - SYNC_BYTES - 1000 <= offset <= len(large)
         assert (folder / ".m.gguf.part").read_bytes() == large[:offset]
-    assert receive(folder, announce(large), large).sha256 == hash_of(large)
+    assert receive(folder, request_for(large), large).sha256 == hash_of(large)
     assert names(folder) == ["m.gguf"]
 
 
@@ -253,11 +258,11 @@ def test_a_kill_at_any_step_of_saving_leaves_the_old_or_the_new_state(
         f"    return _real(*a)\n"
         f"{target}.{name} = _kill"
     )
-    child = child_that_sends(folder, announce(model), model, before=body)
+    child = child_that_sends(folder, request_for(model), model, before=body)
     child.communicate(timeout=60)
     assert child.returncode == -signal.SIGKILL
     path = folder / "m.gguf"
     assert path.exists() == (n_kept == 0)
-    assert kept(folder, announce(model)) == n_kept
-    assert receive(folder, announce(model), model).sha256 == hash_of(model)
+    assert bytes_there(folder, request_for(model)) == n_kept
+    assert receive(folder, request_for(model), model).sha256 == hash_of(model)
     assert path.read_bytes() == model

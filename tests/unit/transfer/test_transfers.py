@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llamad.store.registry import ModelRegistry
-from llamad.store.transfer import Announced, Arrival
+from llamad.store.transfer import Transfer, TransferRequest
 from llamad.store.transfers import Transfers
 from unit.schedule.fakes import TIMEOUT_SECONDS, asynchronous
 
@@ -19,20 +19,20 @@ async def test_a_file_is_not_left_to_others_while_a_thread_still_writes_it(
     entered, go_on = threading.Event(), threading.Event()
     order = []
 
-    def write(arrival: Arrival, offset: int, data: bytes) -> None:
+    def write(transfer: Transfer, offset: int, data: bytes) -> None:
         entered.set()
         assert go_on.wait(TIMEOUT_SECONDS)
         order.append("written")
 
-    def close(arrival: Arrival) -> None:
+    def close(transfer: Transfer) -> None:
         order.append("closed")
 
-    monkeypatch.setattr(Arrival, "write", write)
-    monkeypatch.setattr(Arrival, "close", close)
-    arrivals = Transfers(ModelRegistry(tmp_path), max_bytes=1, in_use=lambda name: False)
+    monkeypatch.setattr(Transfer, "write", write)
+    monkeypatch.setattr(Transfer, "close", close)
+    transfers = Transfers(ModelRegistry(tmp_path), max_bytes=1, in_use=lambda name: False)
 
     async def transfer() -> None:
-        async with arrivals.receive(Announced("m")) as running:
+        async with transfers.receive(TransferRequest("m")) as running:
             await running.write(0, b"x")
 
     task = asyncio.create_task(transfer())

@@ -1,4 +1,4 @@
-"""Transfers of a model file into a folder, for the tests of its arrival."""
+"""Transfers of a model file into a folder, for the tests of their rules."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import pytest
 
 from llamad.errors import LlamadError
 from llamad.store.registry import ModelRegistry
-from llamad.store.transfer import Announced, Arrival, Arrived
+from llamad.store.transfer import StoredModel, Transfer, TransferRequest
 
 LIMIT = 1 << 40
 SYNC_BYTES = 4096  # in these tests, so that tiny files are synced several times
@@ -20,23 +20,21 @@ def hash_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def announce(model: bytes, **changes: Any) -> Announced:
-    return replace(Announced("m", len(model), hash_of(model), "http://a/m#1"), **changes)
+def request_for(model: bytes, **changes: Any) -> TransferRequest:
+    return replace(TransferRequest("m", len(model), hash_of(model), "http://a/m#1"), **changes)
 
 
-def arrival(
-    folder: Path, announced: Announced, *, max_bytes: int = LIMIT, loaded: bool = False
-) -> Arrival:
-    return Arrival(
-        ModelRegistry(folder), announced, max_bytes=max_bytes, in_use=lambda name: loaded
-    )
+def new_transfer(
+    folder: Path, request: TransferRequest, *, max_bytes: int = LIMIT, loaded: bool = False
+) -> Transfer:
+    return Transfer(ModelRegistry(folder), request, max_bytes=max_bytes, in_use=lambda name: loaded)
 
 
 def receive(
-    folder: Path, announced: Announced, data: bytes, *, piece: int = 3000, **settings: Any
-) -> Arrived:
+    folder: Path, request: TransferRequest, data: bytes, *, piece: int = 3000, **settings: Any
+) -> StoredModel:
     """Let a whole transfer run: data is the whole file, sent from where the service asks."""
-    transfer = arrival(folder, announced, **settings)
+    transfer = new_transfer(folder, request, **settings)
     try:
         present = transfer.present()
         if present is not None:
@@ -48,23 +46,23 @@ def receive(
         transfer.close()
 
 
-def send(transfer: Arrival, data: bytes, offset: int = 0, *, piece: int = 3000) -> None:
+def send(transfer: Transfer, data: bytes, offset: int = 0, *, piece: int = 3000) -> None:
     for first in range(offset, len(data), piece):
         transfer.write(first, data[first : first + piece])
 
 
-def break_off(folder: Path, announced: Announced, data: bytes) -> None:
+def break_off(folder: Path, request: TransferRequest, data: bytes) -> None:
     """Send data, and leave as a vanished client does."""
-    transfer = arrival(folder, announced)
+    transfer = new_transfer(folder, request)
     transfer.open()
     send(transfer, data)
-    transfer.keep()
+    transfer.save()
     transfer.close()
 
 
-def kept(folder: Path, announced: Announced) -> int:
+def bytes_there(folder: Path, request: TransferRequest) -> int:
     """Return what a transfer would go on from; it changes nothing when that is something."""
-    transfer = arrival(folder, announced)
+    transfer = new_transfer(folder, request)
     try:
         return transfer.open()
     finally:
