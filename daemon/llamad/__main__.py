@@ -18,7 +18,7 @@ from llamad import __version__
 from llamad.errors import LlamadError
 from llamad.printable import printable
 
-# Modules of llamad_tools: add_parser(subparsers).
+# Modules of llamad_tools.commands: add_parser(subparsers).
 TOOLS = ("inspect", "convert", "quantize", "imatrix", "fit", "perplexity", "bench")
 
 MAX_MESSAGE = 5000  # characters of the line on stderr; a path may have 4096
@@ -57,7 +57,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_serve(commands)
     for name in [] if command == "serve" else [command] if command in TOOLS else TOOLS:
-        importlib.import_module(f"llamad_tools.{name}").add_parser(commands)
+        importlib.import_module(f"llamad_tools.commands.{name}").add_parser(commands)
     return parser
 
 

@@ -11,9 +11,9 @@ from checkpoints.converting import convert, refused
 from legacy_ggml import ERAS, vocabulary_of, write_legacy
 from llamad.__main__ import main
 from llamad.engine.bindings import EngineModel
-from llamad_tools import fit as tool
-from llamad_tools.advice import fit
-from llamad_tools.mixes import MIXES
+from llamad_tools.advice.recommendation import fit
+from llamad_tools.advice.source import read_shape
+from llamad_tools.quantize.mixes import MIXES
 from pretend_machine import machine
 from tiny_gguf import TinyModelPath, TinySpec, vocabulary
 
@@ -64,7 +64,7 @@ def test_sizes_are_those_of_the_converted_file(
     tmp_path: Path, out: Path, tiny_model_path: TinyModelPath, kind: str, mix: str
 ) -> None:
     source = checkpoint(kind, tmp_path, tiny_model_path)
-    shape = tool.read_shape(source)
+    shape = read_shape(source)
     expected = {item.name: item for item in fit(shape, 1 << 32).mixes}[mix]
     convert(source, out, mix)
     assert expected.file_bytes == out.stat().st_size
@@ -103,8 +103,8 @@ def test_auto_takes_the_recommendation_and_says_so(
 ) -> None:
     source = checkpoint(kind, tmp_path, tiny_model_path)
     here = machine(tmp_path, available_kib=1 << 20)
-    monkeypatch.setattr(tool, "Machine", lambda: here)
-    advice = fit(tool.read_shape(source), 1 << 30).recommendation
+    monkeypatch.setattr("llamad_tools.advice.choice.Machine", lambda: here)
+    advice = fit(read_shape(source), 1 << 30).recommendation
     assert advice.mix in MIXES
     written = convert(source, out, "AUTO").read_bytes()
     assert capsys.readouterr().err == f"llamad: auto: {advice.mix}: {advice.reason}\n"
@@ -118,7 +118,7 @@ def test_auto_writes_nothing_where_nothing_fits(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     here = machine(tmp_path, available_kib=32 << 10)
-    monkeypatch.setattr(tool, "Machine", lambda: here)
+    monkeypatch.setattr("llamad_tools.advice.choice.Machine", lambda: here)
     message = refused(capsys, llama_folder.write(tmp_path), out, "auto")
     assert "no mix of known quality stays in memory" in message
 

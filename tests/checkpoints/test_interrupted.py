@@ -13,8 +13,8 @@ from checkpoints.converting import convert, refused
 from checkpoints.llama_folder import LAYERS, write
 from llamad.__main__ import main
 from llamad.gguf.writer import GgufWriter
-from llamad_tools.advice import fit
-from llamad_tools.fit import read_shape
+from llamad_tools.advice.recommendation import fit
+from llamad_tools.advice.source import read_shape
 from pretend_machine import machine
 
 # A conversion in a process of its own that gets a signal at one of its pieces, or has a limit of
@@ -196,7 +196,7 @@ def test_what_is_left_of_something_else_is_not_trusted(
 
 def set_memory(monkeypatch: Any, tmp_path: Path, n_bytes: int) -> None:
     here = machine(tmp_path, available_kib=n_bytes >> 10)
-    monkeypatch.setattr("llamad_tools.fit.Machine", lambda: here)
+    monkeypatch.setattr("llamad_tools.advice.choice.Machine", lambda: here)
 
 
 def test_auto_goes_on_with_its_type_whatever_memory_there_is_now(

@@ -15,8 +15,8 @@ from llamactl.catalogue import Catalogue, Entry, read_catalogue
 from llamad.engine.bindings import row_bytes
 from llamad.memory.plan import MARGIN_BYTES
 from llamad_client import Failed, Refused
-from llamad_tools.advice import BOARD_BANDWIDTH, SYSTEM_BYTES
-from llamad_tools.mixes import MIXES, MixedModel, is_quantizable, tensor_type
+from llamad_tools.advice.recommendation import BOARD_BANDWIDTH, SYSTEM_BYTES
+from llamad_tools.quantize.mixes import MIXES, MixedModel, is_quantizable, tensor_type
 
 GIB = 1 << 30
 MOST_HEADER_BYTES = 8_000_000  # a vocabulary of 150,000 words with its merges

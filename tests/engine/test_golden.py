@@ -18,7 +18,7 @@ import pytest
 
 from llamad.engine import Model
 from llamad.engine.bindings import EngineModel, kernel_set
-from llamad_tools import perplexity
+from llamad_tools.perplexity import measure as perplexity
 from reference import EXACT, Array, forward, load, log_softmax
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ from pathlib import Path
 from llamad import __version__
 from llamad.config import DEFAULT_PATH, Config
 from llamad.memory.plan import MIB
-from llamad_tools.advice import SYSTEM_BYTES
+from llamad_tools.advice.recommendation import SYSTEM_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "packaging" / "systemd" / "llamad.service"

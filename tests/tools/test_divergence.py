@@ -14,8 +14,8 @@ from llamad.__main__ import main
 from llamad.engine import Model
 from llamad.engine.bindings import EngineModel, GgufFile
 from llamad.errors import LlamadError
-from llamad_tools import perplexity
-from llamad_tools.divergence import measure_divergence
+from llamad_tools.perplexity import measure as perplexity
+from llamad_tools.perplexity.divergence import measure_divergence
 from reference import log_softmax
 from tiny_gguf import TinyModelPath, TinySpec
 

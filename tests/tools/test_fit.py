@@ -9,10 +9,11 @@ from llamad.__main__ import main
 from llamad.config import load_config
 from llamad.engine.bindings import Engine, EngineModel
 from llamad.errors import LlamadError
-from llamad_tools import fit as tool
-from llamad_tools.advice import fit
-from llamad_tools.mixes import MIXES
-from llamad_tools.quantize import quantize
+from llamad_tools.advice.choice import memory_here
+from llamad_tools.advice.recommendation import fit
+from llamad_tools.advice.source import read_shape
+from llamad_tools.quantize.mixes import MIXES
+from llamad_tools.quantize.rewrite import quantize
 from pretend_machine import machine
 from tiny_gguf import TinyModelPath, TinySpec
 
@@ -26,7 +27,7 @@ def test_sizes_are_those_of_the_written_file(
     tiny_model_path: TinyModelPath, tmp_path: Path, spec: TinySpec, mix: str
 ) -> None:
     source, target = tiny_model_path(spec), tmp_path / "out.gguf"
-    expected = {item.name: item for item in fit(tool.read_shape(source), 1 << 32).mixes}[mix]
+    expected = {item.name: item for item in fit(read_shape(source), 1 << 32).mixes}[mix]
     quantize(source, target, MIXES[mix])
     assert expected.file_bytes == target.stat().st_size
     with EngineModel(target) as model:
@@ -38,7 +39,7 @@ def test_cache_and_scratch_are_those_of_the_engine(
     tiny_model_path: TinyModelPath, spec: TinySpec
 ) -> None:
     path = tiny_model_path(spec)
-    shape = tool.read_shape(path)
+    shape = read_shape(path)
     with EngineModel(path) as model:
         assert shape.kv_bytes("f16", 1) == model.info.kv_bytes_per_token_f16
         assert shape.kv_bytes("q8_0", 1) == model.info.kv_bytes_per_token_q8_0
@@ -101,13 +102,13 @@ def test_a_quantized_source_is_mentioned(
 def test_the_budget_is_the_least_of_memory_and_cgroup(
     tmp_path: Path, cgroup_max: str, budget: int, cgroup: int | None
 ) -> None:
-    memory = tool.memory_here(machine(tmp_path, available_kib=3 << 20, cgroup_max=cgroup_max))
+    memory = memory_here(machine(tmp_path, available_kib=3 << 20, cgroup_max=cgroup_max))
     assert (memory.budget, memory.available, memory.cgroup) == (budget, 3 << 30, cgroup)
 
 
 def test_an_unknown_memory_asks_for_the_option(tmp_path: Path) -> None:
     with pytest.raises(LlamadError, match="give --memory"):
-        tool.memory_here(machine(tmp_path, available_kib=None))
+        memory_here(machine(tmp_path, available_kib=None))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_an_unknown_memory_asks_for_the_option(tmp_path: Path) -> None:
     [
         (["--memory", "much"], "'much' is no memory size"),
         (["--memory", "500M"], "not more than the 614 MiB"),
-        (["--ctx-size", "0"], "'0' tokens: 1 to"),
+        (["--ctx-size", "0"], "'0': 1 to"),
     ],
 )
 def test_wrong_usage_is_2(
@@ -135,7 +136,7 @@ def test_quantize_auto_takes_the_recommendation_and_says_so(
 ) -> None:
     source, target, named = tiny_model_path(WIDE), tmp_path / "out.gguf", tmp_path / "named.gguf"
     roomy = machine(tmp_path, available_kib=1 << 20)
-    monkeypatch.setattr(tool, "Machine", lambda: roomy)
+    monkeypatch.setattr("llamad_tools.advice.choice.Machine", lambda: roomy)
     assert main(["quantize", str(source), str(target), "auto"]) == 0
     assert capsys.readouterr().err.startswith("llamad: auto: Q4_K_M: the smallest mix that loses")
     quantize(source, named, MIXES["Q4_K_M"])
@@ -150,7 +151,7 @@ def test_quantize_auto_writes_nothing_where_nothing_fits(
 ) -> None:
     source, target = tiny_model_path(WIDE), tmp_path / "out.gguf"
     small = machine(tmp_path, available_kib=32 << 10)
-    monkeypatch.setattr(tool, "Machine", lambda: small)
+    monkeypatch.setattr("llamad_tools.advice.choice.Machine", lambda: small)
     assert main(["quantize", str(source), str(target), "auto"]) == 1
     assert "no mix of known quality stays in memory" in capsys.readouterr().err
     assert not target.exists()

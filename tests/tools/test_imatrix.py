@@ -12,8 +12,8 @@ from llamad.__main__ import main
 from llamad.engine.bindings import EngineModel
 from llamad.errors import LlamadError
 from llamad.text import load_tokenizer
-from llamad_tools import imatrix as tool
-from llamad_tools.importance_file import InputSums, read_imatrix, write_imatrix
+from llamad_tools.importance.file import InputSums, read_imatrix, write_imatrix
+from llamad_tools.importance.measure import OUTPUT_SAMPLE, measure, split
 from reference import engine_rounding, load
 from reference.model import Array
 from reference.transformer import _Pass
@@ -44,7 +44,7 @@ def measured(
     path: Path, windows: list[list[int]], *, n_threads: int = 2, output: str = "output.weight"
 ) -> dict[str, InputSums]:
     with EngineModel(path) as model:
-        result = tool.measure(model, windows, output=output, n_threads=n_threads)
+        result = measure(model, windows, output=output, n_threads=n_threads)
     return {found.matrix: found for found in result.matrices}
 
 
@@ -74,7 +74,7 @@ def test_the_sums_are_those_of_the_oracles_inputs(
     for name, item in found.items():
         rows = [inputs[name] for inputs in passes]
         if name == f"{output}.weight":
-            rows = [x[tool.OUTPUT_SAMPLE - 1 :: tool.OUTPUT_SAMPLE] for x in rows]
+            rows = [x[OUTPUT_SAMPLE - 1 :: OUTPUT_SAMPLE] for x in rows]
         assert item.n_rows == sum(map(len, rows)), name
         expected = sum(squares(x) for x in rows)
         # roundings to int8 that fall to the other side move an input by a step of its block
@@ -88,7 +88,7 @@ def test_threads_and_steps_change_nothing_but_the_order_of_sums(
 ) -> None:
     path, windows = tiny_model_path(TinySpec(weight_type="Q8_0")), [random_tokens(3, 96)]
     expected = measured(path, windows, n_threads=1)
-    monkeypatch.setattr(tool, "ROWS_A_STEP", 16)
+    monkeypatch.setattr("llamad_tools.importance.measure.ROWS_A_STEP", 16)
     for name, item in measured(path, windows, n_threads=3).items():
         assert item.n_rows == expected[name].n_rows
         np.testing.assert_allclose(item.sums, expected[name].sums, rtol=1e-12)
@@ -97,16 +97,16 @@ def test_threads_and_steps_change_nothing_but_the_order_of_sums(
 def test_every_window_begins_as_the_model_wants_it(tiny_model_path: TinyModelPath) -> None:
     tokenizer = load_tokenizer(tiny_model_path(TinySpec()))
     whole = tokenizer.encode(TEXT, add_bos=False)
-    windows = tool.split(tokenizer, TEXT, 33)
+    windows = split(tokenizer, TEXT, 33)
     assert {window[0] for window in windows} == {tokenizer.bos_id}
     assert [token for window in windows for token in window[1:]] == whole
     assert {len(window) for window in windows[:-1]} == {33}
     unmarked = load_tokenizer(
         tiny_model_path(TinySpec(metadata={"tokenizer.ggml.add_bos_token": False}))
     )
-    assert tool.split(unmarked, TEXT, len(whole)) == [whole]
+    assert split(unmarked, TEXT, len(whole)) == [whole]
     with pytest.raises(LlamadError, match="context of 1 tokens holds no text"):
-        tool.split(tokenizer, TEXT, 1)
+        split(tokenizer, TEXT, 1)
 
 
 def test_the_file_has_llama_cpps_form(

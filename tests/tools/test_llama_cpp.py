@@ -26,8 +26,8 @@ from legacy_ggml import ERAS, vocabulary_of, write_legacy
 from llama_cpp import LlamaCpp
 from llamad.engine import Model
 from llamad.engine.bindings import requantize, row_bytes
-from llamad_tools.mixes import MIXES
-from llamad_tools.quantize import quantize
+from llamad_tools.quantize.mixes import MIXES
+from llamad_tools.quantize.rewrite import quantize
 from pth_file import llama_weights, sentencepiece_model, write_llama_folder
 from reference import load
 from tiny_gguf import TinyModelPath, TinySpec, vocabulary

@@ -12,8 +12,9 @@ from engine.feeding import feed, random_tokens
 from llamad.engine import Model
 from llamad.engine.bindings import Engine, EngineModel
 from llamad.errors import LlamadError
-from llamad_tools import perplexity
-from llamad_tools.scoring import perplexity_of
+from llamad_tools.commands.perplexity import add_parser
+from llamad_tools.perplexity import measure as perplexity
+from llamad_tools.perplexity.scoring import perplexity_of
 from reference import engine_rounding, forward, load, log_softmax
 from tiny_gguf import TinyModelPath, TinySpec
 
@@ -22,7 +23,7 @@ TEXT = "the hinterland rests in the warm water of that one winter\n" * 3
 
 def command(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    perplexity.add_parser(parser.add_subparsers())
+    add_parser(parser.add_subparsers())
     return parser.parse_args(["perplexity", *arguments])
 
 

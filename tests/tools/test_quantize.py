@@ -17,8 +17,10 @@ from llamad.engine.bindings import GgufFile
 from llamad.errors import LlamadError
 from llamad.gguf.value import ValueType
 from llamad.gguf.writer import GgufWriter
-from llamad_tools import quantize as tool
-from llamad_tools.mixes import MIXES
+from llamad_tools.commands.quantize import add_parser
+from llamad_tools.quantize import rewrite
+from llamad_tools.quantize.mixes import MIXES
+from llamad_tools.quantize.rewrite import quantize
 from tiny_gguf import TinyModelPath, TinySpec
 
 WIDE = TinySpec(dim=256, hidden_dim=512, n_layers=4, n_heads=4, n_kv_heads=2, weight_type="F16")
@@ -42,7 +44,7 @@ def test_every_mix_gives_a_model_that_runs(
     tiny_model_path: TinyModelPath, tmp_path: Path, mix: str
 ) -> None:
     source, target = tiny_model_path(WIDE), tmp_path / "out.gguf"
-    tool.quantize(source, target, MIXES[mix], n_threads=2)
+    quantize(source, target, MIXES[mix], n_threads=2)
     with Model(target) as model:
         assert np.isfinite(model.logits([1, 5, 9])).all()
     with GgufFile(target) as file, GgufFile(source) as original:
@@ -54,7 +56,7 @@ def test_every_mix_gives_a_model_that_runs(
 
 def test_the_mix_decides_each_tensors_type(tiny_model_path: TinyModelPath, tmp_path: Path) -> None:
     target = tmp_path / "out.gguf"
-    tool.quantize(tiny_model_path(WIDE), target, MIXES["Q3_K_M"])
+    quantize(tiny_model_path(WIDE), target, MIXES["Q3_K_M"])
     types = types_of(target)
     assert types["output.weight"] == "Q6_K"
     assert types["token_embd.weight"] == types["blk.3.attn_q.weight"] == "Q3_K"
@@ -65,7 +67,7 @@ def test_the_mix_decides_each_tensors_type(tiny_model_path: TinyModelPath, tmp_p
 
 def test_narrow_rows_fall_back(tiny_model_path: TinyModelPath, tmp_path: Path) -> None:
     target = tmp_path / "out.gguf"
-    tool.quantize(tiny_model_path(NARROW), target, MIXES["Q4_K_S"])
+    quantize(tiny_model_path(NARROW), target, MIXES["Q4_K_S"])
     types = types_of(target)
     assert types["output.weight"] == "Q8_0"
     assert types["blk.0.attn_q.weight"] == "Q5_0"
@@ -76,7 +78,7 @@ def test_weights_stay_near_and_vectors_stay_equal(
     tiny_model_path: TinyModelPath, tmp_path: Path, mix: str
 ) -> None:
     source, target = tiny_model_path(WIDE), tmp_path / "out.gguf"
-    tool.quantize(source, target, MIXES[mix])
+    quantize(source, target, MIXES[mix])
     before, after = weights_of(source), weights_of(target)
     bound = {"Q8_0": 0.006, "Q6_K": 0.02, "Q4_K_M": 0.08, "Q4_0": 0.1, "BF16": 0.002}[mix]
     for name, weights in before.items():
@@ -88,9 +90,9 @@ def test_pieces_and_threads_change_nothing(
     tiny_model_path: TinyModelPath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tiny_model_path(WIDE)
-    tool.quantize(source, tmp_path / "whole.gguf", MIXES["Q4_K_M"], n_threads=1)
-    monkeypatch.setattr(tool, "PIECE_BYTES", 1700)  # three rows of 256 float16; one of 512
-    tool.quantize(source, tmp_path / "pieces.gguf", MIXES["Q4_K_M"], n_threads=3)
+    quantize(source, tmp_path / "whole.gguf", MIXES["Q4_K_M"], n_threads=1)
+    monkeypatch.setattr(rewrite, "PIECE_BYTES", 1700)  # three rows of 256 float16; one of 512
+    quantize(source, tmp_path / "pieces.gguf", MIXES["Q4_K_M"], n_threads=3)
     assert (tmp_path / "whole.gguf").read_bytes() == (tmp_path / "pieces.gguf").read_bytes()
 
 
@@ -98,8 +100,8 @@ def test_the_same_type_again_copies_the_weights(
     tiny_model_path: TinyModelPath, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = tmp_path / "first.gguf", tmp_path / "second.gguf"
-    tool.quantize(tiny_model_path(WIDE), first, MIXES["Q4_K_M"])
-    tool.quantize(first, second, MIXES["Q4_K_M"])
+    quantize(tiny_model_path(WIDE), first, MIXES["Q4_K_M"])
+    quantize(first, second, MIXES["Q4_K_M"])
     assert first.read_bytes() == second.read_bytes()
     assert capsys.readouterr().err == ""
 
@@ -108,11 +110,11 @@ def test_quantizing_again_warns_in_one_line(
     tiny_model_path: TinyModelPath, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tiny_model_path(TinySpec(weight_type="Q8_0"))
-    tool.quantize(source, tmp_path / "out.gguf", MIXES["Q4_0"])
+    quantize(source, tmp_path / "out.gguf", MIXES["Q4_0"])
     warning = capsys.readouterr().err
     assert warning.count("\n") == 1
     assert "already quantized (Q8_0)" in warning
-    tool.quantize(source, tmp_path / "out.gguf", MIXES["F16"])  # unpacking loses nothing
+    quantize(source, tmp_path / "out.gguf", MIXES["F16"])  # unpacking loses nothing
     assert capsys.readouterr().err == ""
 
 
@@ -166,9 +168,7 @@ def test_importance_of_what_stays_is_ignored(
 ) -> None:
     one = np.ones(256, np.float32).data
     importance = {"blk.0.attn_q.weight": one, "output_norm.weight": one[:3]}
-    tool.quantize(
-        tiny_model_path(WIDE), tmp_path / "out.gguf", MIXES["Q4_0"], importance=importance
-    )
+    quantize(tiny_model_path(WIDE), tmp_path / "out.gguf", MIXES["Q4_0"], importance=importance)
     assert (tmp_path / "out.gguf").exists()
 
 
@@ -179,7 +179,7 @@ def test_a_vocabulary_alone_is_refused(tmp_path: Path) -> None:
         writer.begin()
         writer.finish()
     with pytest.raises(LlamadError, match=r"vocabulary\.gguf has no tensors"):
-        tool.quantize(source, out, MIXES["Q4_0"])
+        quantize(source, out, MIXES["Q4_0"])
     assert not out.exists()
 
 
@@ -274,7 +274,7 @@ def test_a_broken_weight_names_its_tensor_and_leaves_no_file(tmp_path: Path) -> 
         writer.finish()
     for mix in ("Q4_0", "F32"):
         with pytest.raises(LlamadError, match=r"tensor blk\.0\.attn_q\.weight.* row 41 column 3"):
-            tool.quantize(source, tmp_path / "out.gguf", MIXES[mix])
+            quantize(source, tmp_path / "out.gguf", MIXES[mix])
     assert [path.name for path in tmp_path.iterdir()] == ["in.gguf"]
 
 
@@ -284,7 +284,7 @@ def test_an_interrupt_leaves_no_file(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tool, "requantize", interrupt)
+    monkeypatch.setattr(rewrite, "requantize", interrupt)
     arguments = ["quantize", str(tiny_model_path(WIDE)), str(tmp_path / "out.gguf"), "Q4_0"]
     assert main(arguments) == 130
     assert list(tmp_path.iterdir()) == []
@@ -295,7 +295,7 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error(
 ) -> None:
     source = tmp_path / "in.gguf"
     source.write_bytes(tiny_model_path(WIDE).read_bytes())
-    plan = tool._plan
+    plan = rewrite._plan
 
     def cut(*arguments: object) -> object:
         plans = plan(*arguments)  # type: ignore[arg-type]
@@ -303,14 +303,14 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error(
             file.truncate(source.stat().st_size // 2)
         return plans
 
-    monkeypatch.setattr(tool, "_plan", cut)
+    monkeypatch.setattr(rewrite, "_plan", cut)
     with pytest.raises(LlamadError, match="ended early"):
-        tool.quantize(source, tmp_path / "out.gguf", MIXES["Q4_0"])
+        quantize(source, tmp_path / "out.gguf", MIXES["Q4_0"])
     assert [path.name for path in tmp_path.iterdir()] == ["in.gguf"]
 
 
 def test_the_parser_knows_the_options() -> None:
     parser = argparse.ArgumentParser()
-    tool.add_parser(parser.add_subparsers())
+    add_parser(parser.add_subparsers())
     options = parser.parse_args(["quantize", "a", "b", "q5_k", "--threads", "3"])
     assert (options.type.name, options.threads, options.pure) == ("Q5_K_M", 3, False)

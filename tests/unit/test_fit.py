@@ -9,7 +9,8 @@ from llamad.engine.bindings import TensorInfo
 from llamad.errors import LlamadError
 from llamad.gguf.value import RawEntry, ValueType, encode_scalar
 from llamad.memory.plan import MemoryPlan, plan_memory
-from llamad_tools.advice import SYSTEM_BYTES, Fit, ModelShape, Settings, describe_shape, fit
+from llamad_tools.advice.recommendation import SYSTEM_BYTES, Fit, Settings, fit
+from llamad_tools.advice.shape import ModelShape, describe_shape
 
 MIB, GIB = 1 << 20, 1 << 30
 

@@ -11,7 +11,7 @@ import pytest
 from llamad.errors import LlamadError
 from llamad.gguf.value import ValueType
 from llamad.gguf.writer import GgufWriter
-from llamad_tools.importance_file import read_imatrix
+from llamad_tools.importance.file import read_imatrix
 
 
 def write(path: Path, tensors: Mapping[str, tuple[str, list[float]]]) -> Path:

@@ -2,7 +2,7 @@
 
 import io
 
-from llamad_tools.progress import Progress
+from llamad_tools.progress_line import Progress
 
 
 class Terminal(io.StringIO):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from llamad.engine.bindings import TENSOR_TYPES, row_bytes
-from llamad_tools.mixes import MIXES, MixedModel, find_mix, is_quantizable, tensor_type
+from llamad_tools.quantize.mixes import MIXES, MixedModel, find_mix, is_quantizable, tensor_type
 
 LAYERS = 32
 SEVEN_B = MixedModel(n_layers=LAYERS)

@@ -33,7 +33,7 @@ from llamad_tools.checkpoints.source import (
     corrupt,
     unsupported,
 )
-from llamad_tools.mixes import (
+from llamad_tools.quantize.mixes import (
     FILE_TYPE,
     MIXES,
     PLAIN_TYPES,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from llamad_tools.checkpoints.source import Metadata, SourceTensor, corrupt
-from llamad_tools.mixes import GGML_QUANTIZATION_VERSION, QUANTIZATION_VERSION
+from llamad_tools.quantize.mixes import GGML_QUANTIZATION_VERSION, QUANTIZATION_VERSION
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,9 @@
-"""``llamad quantize IN OUT TYPE``: write a model with smaller weights.
+"""Rewriting a GGUF file with smaller weights.
 
-TYPE is a mix of llama.cpp: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q5_1, Q5_0, Q4_K_M, Q4_K_S,
-Q4_1, Q4_0, IQ4_NL, IQ4_XS, Q3_K_L, Q3_K_M, Q3_K_S or Q2_K; or auto, what
-``llamad fit`` recommends for this machine. Reads and writes rows in pieces: memory for a few
-megabytes of weights is enough, whatever the size of the model.
+Owns what becomes of each tensor and the streaming of its rows: memory for a few megabytes of
+weights is enough, whatever the size of the model. Which type a tensor gets is mixes.py's.
 """
 
-import argparse
 import math
 import os
 import sys
@@ -26,22 +23,18 @@ from llamad.errors import ErrorKind, LlamadError
 from llamad.gguf.split import require_whole
 from llamad.gguf.value import RawEntry, ValueType
 from llamad.gguf.writer import GgufWriter
-from llamad_tools.fit import AUTO, advised_mix, read_file_shape
-from llamad_tools.importance_file import read_imatrix
-from llamad_tools.mixes import (
+from llamad_tools.progress_line import Progress
+from llamad_tools.quantize.mixes import (
     FILE_TYPE,
     GGML_QUANTIZATION_VERSION,
-    MIXES,
     PLAIN_TYPES,
     QUANTIZATION_VERSION,
     Mix,
     MixedModel,
     describe_model,
-    find_mix,
     is_quantizable,
     tensor_type,
 )
-from llamad_tools.progress import Progress
 
 PIECE_BYTES = 8 << 20  # of input, and of output, in memory at a time; at least one row
 
@@ -69,42 +62,6 @@ class Result:
     def bits_per_weight(self) -> float:
         """The mean, over all tensors and the metadata."""
         return 8 * self.file_bytes / self.weights
-
-
-def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register the command and its options."""
-    parser = subparsers.add_parser(
-        "quantize", help="write a model with smaller weights", description=__doc__
-    )
-    parser.add_argument("input", metavar="IN", type=Path, help="GGUF file")
-    parser.add_argument("output", metavar="OUT", type=Path, help="GGUF file to write")
-    parser.add_argument("type", metavar="TYPE", type=_mix, help="for example Q4_K_M; or auto")
-    parser.add_argument("--imatrix", metavar="FILE", type=Path, help="importance matrix")
-    parser.add_argument("--pure", action="store_true", help="one type for all matrices, no mix")
-    parser.add_argument(
-        "--threads", metavar="N", type=_threads, default=len(os.sched_getaffinity(0))
-    )
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Quantize and print a summary; return 0."""
-    importance = read_imatrix(arguments.imatrix) if arguments.imatrix else {}
-    result = quantize(
-        arguments.input,
-        arguments.output,
-        arguments.type or advised_mix(arguments.input, read_file_shape(arguments.input)),
-        importance=importance,
-        pure=arguments.pure,
-        n_threads=arguments.threads,
-        further_inputs=[arguments.imatrix] if arguments.imatrix else [],
-    )
-    print(
-        f"{arguments.output}: {result.file_bytes / 1e6:.1f} MB, "
-        f"{result.bits_per_weight:.2f} bits per weight, "
-        f"{result.bytes_per_second / 1e6:.0f} MB/s of input"
-    )
-    return 0
 
 
 def quantize(
@@ -263,20 +220,6 @@ def _convert(
         place = f"{source}: tensor {tensor.name}, from row {first_row}"
         raise LlamadError(error.kind, error.reason, f"{place}: {error.message}") from error
     return memoryview(out)
-
-
-def _mix(name: str) -> Mix | None:
-    """Return the mix of a name; None for auto."""
-    mix = find_mix(name)
-    if mix is None and name.lower() != AUTO:
-        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(MIXES)}, {AUTO}")
-    return mix
-
-
-def _threads(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 64:
-        raise argparse.ArgumentTypeError(f"{text!r} threads: 1 to 64 are possible")
-    return int(text)
 
 
 def _invalid(message: str, reason: str = "INVALID_ARGUMENT") -> LlamadError:

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 
 from llamad.engine.bindings import Engine, EngineModel
 from llamad.errors import ErrorKind, LlamadError
-from llamad_tools.scoring import mean_of_scored, perplexity_of, scored_rows, scoring_engine
+from llamad_tools.perplexity.scoring import (
+    mean_of_scored,
+    perplexity_of,
+    scored_rows,
+    scoring_engine,
+)
 
 _VOCABULARY = ("tokenizer.ggml.model", "tokenizer.ggml.tokens")
 

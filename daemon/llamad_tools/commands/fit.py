@@ -10,56 +10,30 @@ firmware and system.
 
 import argparse
 import json
-import re
-import resource
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from llamad.config import DEFAULT_PATH
-from llamad.engine.bindings import EngineModel, GgufFile, TensorInfo
-from llamad.errors import ErrorKind, LlamadError
-from llamad.gguf.split import require_whole
-from llamad.gguf.value import RawEntry
+from llamad.engine.bindings import EngineModel
+from llamad.errors import LlamadError
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MIB
-from llamad_tools.advice import (
+from llamad_tools.advice.choice import Memory, memory_here
+from llamad_tools.advice.recommendation import (
     BOARD_BANDWIDTH,
     LOSS_SOURCE,
     SYSTEM_BYTES,
     Fit,
     MixFit,
-    ModelShape,
-    describe_shape,
     fit,
 )
-from llamad_tools.checkpoints.conversion import (
-    is_checkpoint,
-    naming_unreadable,
-    open_checkpoint,
-    raw_entries,
-    tensor_table,
-)
-from llamad_tools.mixes import MIXES, PLAIN_TYPES, Mix, is_quantizable
+from llamad_tools.advice.shape import ModelShape
+from llamad_tools.advice.source import read_shape
+from llamad_tools.commands.arguments import MAX_CTX_SIZE, MAX_THREADS, memory_bytes, number
+from llamad_tools.quantize.mixes import PLAIN_TYPES, is_quantizable
 
-AUTO = "auto"  # as a type of quantize and convert: what fits this machine
 HERE = "here"  # this machine's column of speeds
-MAX_THREADS = 64  # of the engine
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Where a budget comes from. Bytes; None: no such limit, or not asked."""
-
-    budget: int
-    machine: int | None = None  # --memory: the whole memory of another machine
-    available: int | None = None  # MemAvailable
-    cgroup: int | None = None  # what the memory cgroups leave
-    lockable: int | None = (
-        None  # RLIMIT_MEMLOCK of this process; the unit of the service has its own
-    )
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -71,13 +45,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--memory",
         metavar="BYTES",
-        type=_memory,
+        type=_machine_memory,
         help="the whole memory of another machine, for example 4GB (K, M, G: powers of 1024)",
     )
     parser.add_argument(
         "--ctx-size",
         metavar="N",
-        type=_context,
+        type=number(1, MAX_CTX_SIZE),
         help="tokens of context that must fit too (default: 512, and up to 2048 are offered)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -102,65 +76,6 @@ def run(arguments: argparse.Namespace) -> int:
     for line in as_text(arguments.model, shape, memory, result, bandwidths):
         print(line)
     return 0
-
-
-def advised_mix(path: Path, shape: ModelShape) -> Mix:
-    """Return the mix that fits this machine; say which, and why, on standard error.
-
-    Raises LlamadError OUT_OF_MEMORY when none does.
-    """
-    advice = fit(shape, memory_here(Machine()).budget).recommendation
-    if advice.mix is None:
-        raise LlamadError(ErrorKind.EXHAUSTED, "OUT_OF_MEMORY", f"{path}: {advice.reason}")
-    print(f"llamad: {AUTO}: {advice.mix}: {advice.reason}", file=sys.stderr)
-    return MIXES[advice.mix]
-
-
-def read_shape(path: Path) -> ModelShape:
-    """Read what says the shape of a GGUF file or of a checkpoint: of neither the weights.
-
-    Raises LlamadError, which names the path and the fault.
-    """
-    with naming_unreadable():
-        return read_checkpoint_shape(path) if is_checkpoint(path) else read_file_shape(path)
-
-
-def read_file_shape(path: Path) -> ModelShape:
-    """Read the header of a GGUF file."""
-    with GgufFile(path) as file:
-        require_whole(path, file.metadata())
-        return _shape(path, file.raw_metadata(), file.tensors())
-
-
-def read_checkpoint_shape(path: Path) -> ModelShape:
-    """Read the shape of the file that ``llamad convert`` would write. Raises OSError, too."""
-    with open_checkpoint(path, keep_types=True) as checkpoint:
-        return _shape(path, raw_entries(checkpoint), tensor_table(checkpoint))
-
-
-def _shape(path: Path, entries: Sequence[RawEntry], tensors: Sequence[TensorInfo]) -> ModelShape:
-    try:
-        return describe_shape(entries, tensors)
-    except LlamadError as error:
-        raise LlamadError(error.kind, error.reason, f"{path}: {error.message}") from error
-
-
-def memory_here(machine: Machine) -> Memory:
-    """Return this machine's budget. Raises LlamadError when nothing about its memory is known."""
-    budget = machine.available_bytes()
-    if budget is None:
-        raise LlamadError(
-            ErrorKind.STATE,
-            "MEMORY_UNKNOWN",
-            "neither /proc/meminfo nor a cgroup says how much memory there is: give --memory",
-        )
-    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    return Memory(
-        budget,
-        available=machine.system_room(),
-        cgroup=machine.cgroup_room(),
-        lockable=None if soft == resource.RLIM_INFINITY else soft,
-    )
 
 
 def _bandwidth_here(path: Path, budget: int) -> float | None:
@@ -282,22 +197,10 @@ def _mib(n_bytes: int) -> str:
     return f"{n_bytes / MIB:.0f}" if n_bytes >= 10 * MIB else f"{n_bytes / MIB:.1f}"
 
 
-# ---- arguments ---------------------------------------------------------------------------------
-
-
-def _memory(text: str) -> int:
-    match = re.fullmatch(r"(\d+)([KMG]?)(?:I?B)?", text.upper())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no memory size such as 4GB")
-    n_bytes = int(match[1]) * _UNITS[match[2]]
+def _machine_memory(text: str) -> int:
+    n_bytes = memory_bytes(text)
     if n_bytes <= SYSTEM_BYTES:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not more than the {_mib(SYSTEM_BYTES)} MiB that firmware and system take"
         )
     return n_bytes
-
-
-def _context(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1 << 20:
-        raise argparse.ArgumentTypeError(f"{text!r} tokens: 1 to {1 << 20} are possible")
-    return int(text)

@@ -8,28 +8,17 @@ far MODEL's distributions are from those of OTHER, the reference (the unquantize
 
 import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from llamad.engine.bindings import KV_TYPES, EngineModel
 from llamad.text import load_tokenizer
-from llamad_tools.arguments import MAX_CTX_SIZE, MAX_THREADS, number
-from llamad_tools.divergence import Divergence, measure_divergence
-from llamad_tools.scoring import mean_of_scored, perplexity_of, scored_rows, scoring_engine
-from llamad_tools.text_file import read_text
+from llamad_tools.commands.arguments import MAX_CTX_SIZE, MAX_THREADS, number
+from llamad_tools.commands.text_file import read_text
+from llamad_tools.perplexity.divergence import Divergence, measure_divergence
+from llamad_tools.perplexity.measure import Perplexity, measure
 
 DEFAULT_CTX_SIZE = 2048  # tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Perplexity:
-    """The result. nll_per_token: natural log, mean over the scored tokens."""
-
-    nll_per_token: float
-    perplexity: float
-    tokens: int  # of the text, the beginning-of-sequence token included
-    scored_tokens: int  # all but the first of each window
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -110,28 +99,3 @@ def _as_text(result: Perplexity | Divergence) -> str:
         ]
     lines.append(f"tokens {result.tokens}, scored {result.scored_tokens}")
     return "\n".join(lines)
-
-
-def measure(
-    model: EngineModel,
-    tokens: Sequence[int],
-    *,
-    n_threads: int,
-    n_ctx: int,
-    kv_type: str = "f16",
-    cpu: str | None = None,
-) -> Perplexity:
-    """Score tokens in windows of n_ctx.
-
-    Raises LlamadError when there is no token to score, or when the weights give no finite number.
-    """
-    n_ctx = min(n_ctx, max(len(tokens), 1))
-    total, scored = 0.0, 0
-    with scoring_engine(
-        model, n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type, cpu=cpu
-    ) as engine:
-        for k, token in scored_rows([engine], tokens):
-            total -= engine.log_probability(k, token)
-            scored += 1
-    nll = mean_of_scored(total, scored)
-    return Perplexity(nll, perplexity_of(nll), len(tokens), scored)

@@ -16,6 +16,8 @@ from pathlib import Path
 from llamad.errors import invalid
 from llamad.gguf.writer import GgufWriter, is_begun
 from llamad.memory.machine import Machine
+from llamad_tools.advice.choice import AUTO, advised_mix
+from llamad_tools.advice.source import read_checkpoint_shape
 from llamad_tools.checkpoints import checklist
 from llamad_tools.checkpoints.conversion import (
     Planned,
@@ -26,9 +28,9 @@ from llamad_tools.checkpoints.conversion import (
     source_files,
     write,
 )
-from llamad_tools.fit import AUTO, advised_mix, read_checkpoint_shape
-from llamad_tools.mixes import MIXES, Mix, find_mix
-from llamad_tools.progress import UNIT, Progress
+from llamad_tools.commands.arguments import MAX_THREADS, number
+from llamad_tools.progress_line import UNIT, Progress
+from llamad_tools.quantize.mixes import MIXES, Mix, find_mix
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -44,7 +46,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         dest="mix",
     )
     parser.add_argument(
-        "--threads", metavar="N", type=int, choices=range(1, 65), help="default: one for each core"
+        "--threads",
+        metavar="N",
+        type=number(1, MAX_THREADS),
+        help="default: one for each core",
     )
     parser.set_defaults(run=run)
 

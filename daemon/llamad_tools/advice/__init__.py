@@ -1,0 +1,1 @@
+"""Which quantization of a model fits a machine."""

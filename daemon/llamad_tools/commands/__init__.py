@@ -1,0 +1,1 @@
+"""The subcommands of ``llamad`` that work on files: arguments, output, and nothing else."""

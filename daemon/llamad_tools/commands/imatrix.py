@@ -1,0 +1,83 @@
+"""``llamad imatrix MODEL TEXT OUT``: measure which columns of a model's matrices matter.
+
+Runs a text through the model and writes, for each matrix, the sums of the squares of its inputs:
+the importance matrix that ``llamad quantize --imatrix`` reads, and llama.cpp. A few hundred
+thousand characters of the kind the model is meant for are enough; for MODEL take the best weights
+that this machine can run.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from llamad.engine.bindings import EngineModel, GgufFile
+from llamad.text import load_tokenizer
+from llamad_tools.commands.arguments import MAX_CTX_SIZE, MAX_THREADS, number
+from llamad_tools.commands.text_file import read_text
+from llamad_tools.importance.file import write_imatrix
+from llamad_tools.importance.measure import measure, split
+
+DEFAULT_CTX_SIZE = 512  # tokens
+MIN_CTX_SIZE = 2
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command and its options."""
+    parser = subparsers.add_parser(
+        "imatrix", help="measure an importance matrix over a text", description=__doc__
+    )
+    parser.add_argument("model", metavar="MODEL", type=Path, help="GGUF file")
+    parser.add_argument("text", metavar="TEXT", type=Path, help="UTF-8 text file")
+    parser.add_argument("output", metavar="OUT", type=Path, help="GGUF file to write")
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=number(1, MAX_THREADS),
+        default=len(os.sched_getaffinity(0)),
+        help="compute threads (default: one a core)",
+    )
+    parser.add_argument(
+        "--ctx-size",
+        metavar="N",
+        type=number(MIN_CTX_SIZE, MAX_CTX_SIZE),
+        help=f"tokens of a window (default: the model's context, at most {DEFAULT_CTX_SIZE})",
+    )
+    parser.add_argument(
+        "--chunks",
+        metavar="N",
+        type=number(1, 1 << 31),
+        help="windows to run (default: all of the text)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, write the file and print a summary; return 0."""
+    tokenizer = load_tokenizer(arguments.model)
+    text = read_text(arguments.text)
+    with EngineModel(arguments.model) as model:
+        n_ctx = arguments.ctx_size or min(DEFAULT_CTX_SIZE, model.info.n_ctx_train)
+        windows = split(tokenizer, text, n_ctx)[: arguments.chunks]
+        result = measure(
+            model, windows, output=_output_name(arguments.model), n_threads=arguments.threads
+        )
+    write_imatrix(
+        arguments.output,
+        result.matrices,
+        dataset=arguments.text.name,
+        n_chunks=result.n_windows,
+        chunk_size=n_ctx,
+        inputs=[arguments.model, arguments.text],
+    )
+    print(
+        f"{arguments.output}: {len(result.matrices)} matrices over {result.n_tokens} tokens "
+        f"in {result.n_windows} windows"
+    )
+    return 0
+
+
+def _output_name(path: Path) -> str:
+    """Return the name of the output matrix: the embedding's where that is used for both."""
+    with GgufFile(path) as file:
+        names = {tensor.name for tensor in file.tensors()}
+    return "output.weight" if "output.weight" in names else "token_embd.weight"

@@ -1,0 +1,1 @@
+"""Importance matrices: measured over a text, written and read as GGUF files."""

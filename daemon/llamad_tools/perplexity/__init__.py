@@ -1,0 +1,1 @@
+"""How well a model predicts a text, alone or compared with another."""
