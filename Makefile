@@ -7,8 +7,8 @@ DEMO_MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 PROTO_VENV := build/proto-venv
 PEER := xllamacpp==2026.10.11549
 PYTHON_FOLDERS := daemon clients protos tests packaging native setup.py
-C_FILES := $(wildcard native/*/*.[ch])
-ENGINE_SOURCES := $(wildcard native/src/*.[ch] native/include/*.h) native/ffi_build.py
+C_FILES := $(wildcard native/*/*.[ch] native/src/*/*.[ch] native/src/*/*/*.[ch])
+ENGINE_SOURCES := $(wildcard native/src/*/*.[ch] native/src/*/*/*.[ch] native/include/*.h) native/ffi_build.py
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1

@@ -41,8 +41,8 @@ ffi.cdef(read_cdef())
 ffi.set_source(
     "llamad._engine",
     '#include "llamad_engine.h"\n',
-    sources=[str(p.relative_to(ROOT)) for p in sorted((NATIVE / "src").glob("*.c"))],
-    depends=[str(p.relative_to(ROOT)) for p in sorted(NATIVE.glob("*/*.h"))],
+    sources=[str(p.relative_to(ROOT)) for p in sorted((NATIVE / "src").rglob("*.c"))],
+    depends=[str(p.relative_to(ROOT)) for p in sorted(NATIVE.rglob("*.h"))],
     include_dirs=["native/include", "native/src"],
     extra_compile_args=[*COMPILE_ARGS, f'-DLLD_BUILD="{read_version()}"'],
     libraries=["m", "pthread"],

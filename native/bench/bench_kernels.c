@@ -15,8 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cpu.h"
-#include "kernels.h"
+#include "base/cpu.h"
+#include "kernels/kernels.h"
 #include "llamad_engine.h"
 
 enum { MAX_COLS = 128, HEAD_DIM = 64, QUERIES = 32 };

@@ -51,7 +51,7 @@ def _kernels() -> list[Kernel]:
             kernels.append(
                 Kernel(
                     f"{name} {width}",
-                    "matmul_neon_blocks",
+                    "kernels/neon/matmul_blocks",
                     f"{name}_{width}",
                     "cortex-a72",
                     4 * (64 if columns == 1 else 32 * columns),
@@ -62,7 +62,7 @@ def _kernels() -> list[Kernel]:
             kernels.append(
                 Kernel(
                     f"{name} {width}",
-                    "matmul_neon_k",
+                    "kernels/neon/matmul_k",
                     f"{name}_{width}",
                     "cortex-a72",
                     4 * 256 * columns,
@@ -71,21 +71,21 @@ def _kernels() -> list[Kernel]:
             )
     for name in ("q4_0", "q8_0"):
         kernels.append(
-            Kernel(f"{name} one", "matmul_dotprod", f"{name}_one", "neoverse-n1", 4 * 32)
+            Kernel(f"{name} one", "kernels/dotprod/matmul", f"{name}_one", "neoverse-n1", 4 * 32)
         )
         kernels.append(
             Kernel(
-                f"{name} panel", "matmul_dotprod_panel", f"dot_{name}", "neoverse-n1", 8 * 32 * 4
+                f"{name} panel", "kernels/dotprod/matmul_panel", f"dot_{name}", "neoverse-n1", 8 * 32 * 4
             )
         )
     for name, sub_blocks in (("q3_k", 16), ("q4_k", 8), ("q6_k", 16)):
         kernels.append(
-            Kernel(f"{name} one", "matmul_dotprod", f"{name}_one", "neoverse-n1", 4 * 256, 2)
+            Kernel(f"{name} one", "kernels/dotprod/matmul", f"{name}_one", "neoverse-n1", 4 * 256, 2)
         )
         kernels.append(
             Kernel(
                 f"{name} panel",
-                "matmul_dotprod_panel",
+                "kernels/dotprod/matmul_panel",
                 f"dot_{name}",
                 "neoverse-n1",
                 8 * 256 * 4,

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "config.h"
-#include "gguf.h"
-#include "quant.h"
+#include "model/config.h"
+#include "gguf/gguf.h"
+#include "format/quant.h"
 
 /* Read n bytes in a way that the compiler must carry out. */
 static void touch(const void *bytes, size_t n)

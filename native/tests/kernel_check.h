@@ -11,8 +11,8 @@
 #include <sys/mman.h>
 
 #include "check.h"
-#include "cpu.h"
-#include "kernels.h"
+#include "base/cpu.h"
+#include "kernels/kernels.h"
 #include "llamad_engine.h"
 
 enum { MAX_TABLES = 3 };

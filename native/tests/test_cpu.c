@@ -1,13 +1,13 @@
 /* test_cpu.c - the CPU mask, the choice of the kernel set, and the failure message they leave. */
-#include "cpu.h"
+#include "base/cpu.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
-#include "kernels.h"
+#include "kernels/kernels.h"
 #include "llamad_engine.h"
-#include "status.h"
+#include "base/status.h"
 
 static uint32_t selected(const char *cpu)
 {

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "gguf.h"
+#include "gguf/gguf.h"
 #include "gguf_builder.h"
-#include "quant.h"
+#include "format/quant.h"
 
 static const uint64_t dims_32[4] = {32, 1, 1, 1};
 

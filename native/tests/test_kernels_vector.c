@@ -1,7 +1,7 @@
 /* test_kernels_vector.c - activation quantization, norm, SiLU, addition, rotation: each instruction
  * set against generic, bit for bit; generic against its definition in double. */
 #include "kernel_check.h"
-#include "vecmath.h"
+#include "base/vecmath.h"
 
 enum { MAX_N = 1024, MAX_Y = 3 * MAX_N };
 

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "file.h"
+#include "gguf/file.h"
 #include "gguf_builder.h"
 
 static char directory[] = "/tmp/lld_mapping_XXXXXX";

@@ -1,7 +1,7 @@
 /* test_quant.c - block formats: half precision exhaustively, packed scales, and every format's
  * dequantization against a second reading of its layout, written here element by element.
  * tests/engine/test_dequantize.py compares the same code with the `gguf` package. */
-#include "quant.h"
+#include "format/quant.h"
 
 #include <math.h>
 #include <string.h>

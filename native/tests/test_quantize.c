@@ -8,9 +8,9 @@
 #include <string.h>
 
 #include "check.h"
-#include "cpu.h"
+#include "base/cpu.h"
 #include "llamad_engine.h"
-#include "quantize.h"
+#include "quantize/quantize.h"
 
 enum { COLS = 512, ROWS = 6, MAX_ROW_BYTES = COLS * 4 };
 

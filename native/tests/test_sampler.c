@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "sampler.h"
+#include "sample/sampler.h"
 
 enum { MAX_VOCAB = 2048 };
 

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "threads.h"
+#include "base/threads.h"
 
 enum { UNITS = 37, PHASES = 200 };
 

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "quant.h"
+#include "format/quant.h"
 
 enum {
     TINY_DIM = 64,

@@ -1,0 +1,210 @@
+/* attention.c - see attention.h. */
+#include "engine/attention.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/vecmath.h"
+
+enum { TILE_QUERIES = 32, BLOCKS_PER_CHUNK = LLD_ATTENTION_CHUNK / LLD_KV_BLOCK };
+
+static uint32_t max_queries(const lld_attention *a) { return a->tile_rows * a->group; }
+
+void lld_attention_take(lld_arena *arena, lld_attention *a, uint32_t n_batch, uint32_t n_ctx)
+{
+    a->group = a->n_heads / a->n_kv_heads;
+    a->tile_rows = a->group >= TILE_QUERIES ? 1 : TILE_QUERIES / a->group;
+    a->max_chunks = (n_ctx + LLD_ATTENTION_CHUNK - 1) / LLD_ATTENTION_CHUNK;
+    a->max_tiles = n_batch + LLD_ATTENTION_SPLIT_ROWS * a->max_chunks;
+    a->q_scale = (float)(1.0 / sqrt((double)a->head_dim));
+    a->tiles = lld_arena_take(arena, a->max_tiles, sizeof *a->tiles);
+    a->partials =
+        lld_arena_take(arena, (size_t)LLD_ATTENTION_SPLIT_ROWS * a->n_heads * a->max_chunks,
+                       (a->head_dim + 2) * sizeof(float));
+}
+
+void lld_attention_scratch_take(lld_arena *arena, const lld_attention *a, lld_attention_scratch *s)
+{
+    size_t n_q = max_queries(a), values = n_q * a->head_dim;
+    s->q = lld_arena_take(arena, values, sizeof(float));
+    s->scores = lld_arena_take(arena, n_q * LLD_ATTENTION_CHUNK, sizeof(float));
+    s->o = lld_arena_take(arena, values, sizeof(float));
+    s->m = lld_arena_take(arena, n_q, sizeof(float));
+    s->l = lld_arena_take(arena, n_q, sizeof(float));
+    s->total_o = lld_arena_take(arena, values, sizeof(float));
+    s->total_m = lld_arena_take(arena, n_q, sizeof(float));
+    s->total_l = lld_arena_take(arena, n_q, sizeof(float));
+}
+
+static uint32_t chunks_for(uint32_t n_tokens)
+{
+    return (n_tokens + LLD_ATTENTION_CHUNK - 1) / LLD_ATTENTION_CHUNK;
+}
+
+static void plan_run(lld_attention *a, const lld_batch_run *run, uint32_t index, bool split)
+{
+    uint32_t step = split ? 1 : a->tile_rows;
+    for (uint32_t r = 0; r < run->n_rows; r += step) {
+        lld_attention_tile tile = {.run = index,
+                                   .first_row = run->first_row + r,
+                                   .position = run->position + r,
+                                   .n_rows = run->n_rows - r < step ? run->n_rows - r : step,
+                                   .split = split};
+        uint32_t n_chunks = chunks_for(tile.position + tile.n_rows);
+        for (uint32_t c = 0; c < (split ? n_chunks : 1); c++) {
+            tile.chunk_begin = c;
+            tile.chunk_end = split ? c + 1 : n_chunks;
+            a->tiles[a->n_tiles++] = tile;
+        }
+    }
+}
+
+void lld_attention_plan(lld_attention *a, const lld_batch_run *runs, size_t n_runs, size_t n_rows)
+{
+    a->n_tiles = 0;
+    for (size_t i = 0; i < n_runs; i++)
+        plan_run(a, &runs[i], (uint32_t)i, n_rows <= LLD_ATTENTION_SPLIT_ROWS);
+}
+
+bool lld_attention_is_split(const lld_attention *a) { return a->n_tiles > 0 && a->tiles[0].split; }
+
+/* Fold the next chunk's (m, l, o) into the total, in position order. A chunk of no visible key has
+ * l = 0. */
+static void merge_chunk(float *total_m, float *total_l, float *total_o, float m, float l,
+                        const float *o, uint32_t n)
+{
+    if (l == 0.0f) return;
+    if (*total_l == 0.0f) {
+        *total_m = m;
+        *total_l = l;
+        memcpy(total_o, o, n * sizeof *o);
+        return;
+    }
+    float top = *total_m > m ? *total_m : m;
+    float keep = lld_expf(*total_m - top), take = lld_expf(m - top);
+    *total_m = top;
+    *total_l = *total_l * keep + l * take;
+    for (uint32_t d = 0; d < n; d++) total_o[d] = total_o[d] * keep + o[d] * take;
+}
+
+static void write_out(float *out, const float *total_o, float total_l, uint32_t n)
+{
+    for (uint32_t d = 0; d < n; d++) out[d] = total_o[d] / total_l;
+}
+
+static void pack_queries(const lld_attention *a, const lld_attention_tile *t, uint32_t kv_head,
+                         const float *q, float *packed)
+{
+    size_t per_head = a->head_dim;
+    for (uint32_t r = 0; r < t->n_rows; r++) {
+        const float *row =
+            q + ((size_t)(t->first_row + r) * a->n_heads + (size_t)kv_head * a->group) * per_head;
+        float *to = packed + (size_t)r * a->group * per_head;
+        for (size_t i = 0; i < a->group * per_head; i++) to[i] = row[i] * a->q_scale;
+    }
+}
+
+/* Scores of every query against the first n_visible tokens of a chunk become softmax numerators. */
+static void chunk_scores(const lld_attention *a, const lld_attention_tile *t,
+                         const uint32_t *blocks, uint32_t layer, uint32_t kv_head, uint32_t chunk,
+                         uint32_t n_visible, lld_attention_scratch *s)
+{
+    const lld_kernels *k = a->kernels;
+    uint32_t n_q = t->n_rows * a->group,
+             padded = (n_visible + LLD_KV_BLOCK - 1) / LLD_KV_BLOCK * LLD_KV_BLOCK;
+    for (uint32_t b = 0; b < padded / LLD_KV_BLOCK; b++) {
+        lld_kv_head head = lld_kv_head_at(a->cache, blocks[b], layer, kv_head);
+        float *scores = s->scores + b * LLD_KV_BLOCK;
+        if (a->cache->type == LLD_KV_F16)
+            k->attn_scores_f16(scores, LLD_ATTENTION_CHUNK, s->q, a->head_dim, n_q, head.k,
+                               a->head_dim);
+        else
+            k->attn_scores_q8(scores, LLD_ATTENTION_CHUNK, s->q, a->head_dim, n_q, head.k, head.kd,
+                              a->head_dim);
+    }
+    for (uint32_t i = 0; i < n_q; i++) {
+        float *scores = s->scores + (size_t)i * LLD_ATTENTION_CHUNK;
+        uint32_t position = t->position + i / a->group, start = chunk * LLD_ATTENTION_CHUNK;
+        uint32_t n = position < start ? 0 : position - start + 1;
+        n = n < n_visible ? n : n_visible;
+        s->m[i] = -INFINITY;
+        s->l[i] = 0.0f;
+        if (n > 0) s->m[i] = k->attn_softmax(scores, n, &s->l[i]);
+        memset(scores + n, 0, (padded - n) * sizeof *scores);
+    }
+}
+
+static void chunk_values(const lld_attention *a, const lld_attention_tile *t,
+                         const uint32_t *blocks, uint32_t layer, uint32_t kv_head,
+                         uint32_t n_visible, lld_attention_scratch *s)
+{
+    const lld_kernels *k = a->kernels;
+    uint32_t n_q = t->n_rows * a->group;
+    memset(s->o, 0, (size_t)n_q * a->head_dim * sizeof *s->o);
+    for (uint32_t b = 0; b * LLD_KV_BLOCK < n_visible; b++) {
+        lld_kv_head head = lld_kv_head_at(a->cache, blocks[b], layer, kv_head);
+        uint32_t left = n_visible - b * LLD_KV_BLOCK, n = left < LLD_KV_BLOCK ? left : LLD_KV_BLOCK;
+        const float *p = s->scores + b * LLD_KV_BLOCK;
+        if (a->cache->type == LLD_KV_F16)
+            k->attn_values_f16(s->o, a->head_dim, p, LLD_ATTENTION_CHUNK, n_q, head.v, a->head_dim,
+                               n);
+        else
+            k->attn_values_q8(s->o, a->head_dim, p, LLD_ATTENTION_CHUNK, n_q, head.v, head.vd,
+                              a->head_dim, n);
+    }
+}
+
+static float *partial_at(const lld_attention *a, uint32_t row, uint32_t head, uint32_t chunk)
+{
+    return a->partials +
+           (((size_t)row * a->n_heads + head) * a->max_chunks + chunk) * (a->head_dim + 2);
+}
+
+void lld_attention_run(const lld_attention *a, size_t unit, const lld_batch_run *runs,
+                       uint32_t layer, const float *q, float *out, lld_attention_scratch *s)
+{
+    const lld_attention_tile *t = &a->tiles[unit / a->n_kv_heads];
+    uint32_t kv_head = (uint32_t)(unit % a->n_kv_heads), n_q = t->n_rows * a->group,
+             hd = a->head_dim;
+    const uint32_t *blocks = a->cache->sequences[runs[t->run].sequence].blocks;
+    uint32_t n_tokens = t->position + t->n_rows; /* that the tile's last row sees */
+
+    pack_queries(a, t, kv_head, q, s->q);
+    memset(s->total_l, 0, n_q * sizeof *s->total_l);
+    for (uint32_t chunk = t->chunk_begin; chunk < t->chunk_end; chunk++) {
+        uint32_t left = n_tokens - chunk * LLD_ATTENTION_CHUNK;
+        uint32_t n_visible = left < LLD_ATTENTION_CHUNK ? left : LLD_ATTENTION_CHUNK;
+        const uint32_t *chunk_blocks = blocks + chunk * BLOCKS_PER_CHUNK;
+        chunk_scores(a, t, chunk_blocks, layer, kv_head, chunk, n_visible, s);
+        chunk_values(a, t, chunk_blocks, layer, kv_head, n_visible, s);
+        for (uint32_t i = 0; i < n_q; i++)
+            merge_chunk(&s->total_m[i], &s->total_l[i], s->total_o + (size_t)i * hd, s->m[i],
+                        s->l[i], s->o + (size_t)i * hd, hd);
+    }
+    for (uint32_t i = 0; i < n_q; i++) {
+        uint32_t row = t->first_row + i / a->group, head = kv_head * a->group + i % a->group;
+        const float *total_o = s->total_o + (size_t)i * hd;
+        if (!t->split) {
+            write_out(out + ((size_t)row * a->n_heads + head) * hd, total_o, s->total_l[i], hd);
+            continue;
+        }
+        float *partial = partial_at(a, row, head, t->chunk_begin);
+        partial[0] = s->total_m[i];
+        partial[1] = s->total_l[i];
+        memcpy(partial + 2, total_o, hd * sizeof *total_o);
+    }
+}
+
+void lld_attention_merge(const lld_attention *a, uint32_t row, uint32_t position, float *out)
+{
+    for (uint32_t head = 0; head < a->n_heads; head++) {
+        float *first = partial_at(a, row, head, 0), *o = out + (size_t)head * a->head_dim;
+        float m = first[0], l = first[1];
+        memcpy(o, first + 2, a->head_dim * sizeof *o);
+        for (uint32_t chunk = 1; chunk < chunks_for(position + 1); chunk++) {
+            const float *p = partial_at(a, row, head, chunk);
+            merge_chunk(&m, &l, o, p[0], p[1], p + 2, a->head_dim);
+        }
+        write_out(o, o, l, a->head_dim);
+    }
+}

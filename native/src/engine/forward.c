@@ -1,0 +1,61 @@
+/* forward.c - see forward.h: embedding, the loop over the layers, the output. */
+#include "engine/forward.h"
+
+#include "base/status.h"
+#include "engine/layer.h"
+#include "model/rope.h"
+
+static void embed_phase(lld_forward *f, unsigned thread)
+{
+    const lld_config *c = &f->model->config;
+    const lld_matrix *e = &f->model->embedding;
+    for (size_t row; (row = lld_pool_next(f->pool, thread, f->batch.n_rows)) < f->batch.n_rows;) {
+        lld_dequantize_row(e->type, e->data + (size_t)f->batch.tokens[row] * e->row_bytes,
+                           f->scratch.x + row * c->dim, c->dim);
+        lld_rope_table(f->scratch.frequencies, c->n_rot, f->scratch.rope_magnitude,
+                       f->batch.positions[row], f->scratch.cos_sin + row * c->n_rot);
+    }
+    lld_pool_barrier(f->pool);
+}
+
+static void make_kept_row(lld_forward *f, size_t row, const float *weight, float *values)
+{
+    lld_normed_row(f, f->batch.kept[row], weight, values);
+}
+
+static void logits_phase(lld_forward *f, unsigned thread)
+{
+    const lld_model *m = f->model;
+    const lld_product products[] = {{.matrix = &m->output, .out = f->scratch.logits}};
+    const lld_source s = {.make_row = make_kept_row,
+                          .weight = m->output_norm,
+                          .n_rows = f->batch.n_kept,
+                          .n_cols = m->config.dim,
+                          .kinds = LLD_ACT_BIT(m->output.act),
+                          .fine = m->output.fine,
+                          .store = f->scratch.work,
+                          .layer = m->layers,
+                          .name = LLD_IMPORTANCE_OUTPUT};
+    lld_products_run(f, thread, products, 1, lld_input_make(f, thread, &s));
+}
+
+static void forward_thread(void *argument, unsigned thread)
+{
+    lld_forward *f = argument;
+    embed_phase(f, thread);
+    for (uint32_t i = 0; i < f->model->config.n_layers && f->stop == 0; i++) {
+        const lld_layer *l = &f->model->layers[i];
+        lld_layer_run(f, thread, l, i);
+        if (thread == 0) f->stop = atomic_load_explicit(f->cancel, memory_order_relaxed);
+        lld_pool_barrier(f->pool);
+    }
+    if (f->stop == 0 && f->batch.n_kept > 0) logits_phase(f, thread);
+}
+
+int lld_forward_run(lld_forward *f)
+{
+    lld_attention_plan(&f->attention, f->batch.runs, f->batch.n_runs, f->batch.n_rows);
+    f->stop = atomic_load_explicit(f->cancel, memory_order_relaxed);
+    lld_pool_run(f->pool, forward_thread, f);
+    return f->stop != 0 ? lld_fail(LLD_ERR_CANCELLED, "the step was cancelled") : LLD_OK;
+}

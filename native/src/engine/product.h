@@ -1,0 +1,67 @@
+/* product.h - the matrix products of a phase: their input, quantized in the forms and levels they need,
+ * and the units in which threads compute them. Which products a phase has is layer.c's.
+ * Functions that take `thread` run on all threads at once. */
+#ifndef LLD_PRODUCT_H
+#define LLD_PRODUCT_H
+
+#include "engine/forward.h"
+
+enum {
+    LLD_TILE_COLS = 128,       /* rows of the batch that one unit takes */
+    LLD_CHUNK_ROWS_MAX = 256,  /* rows of a matrix that one unit takes */
+    LLD_PHASE_PRODUCTS_MAX = 3 /* products of one phase */
+};
+
+/* One matrix product of a phase: out[row] = matrix * x[row] (+ bias), added to `residual` if there
+ * is one. */
+typedef struct lld_product {
+    const lld_matrix *matrix;
+    const float *bias; /* (n_rows) or NULL */
+    float *out;        /* (batch, n_rows) */
+    float *residual;   /* (batch, n_rows) or NULL */
+} lld_product;
+
+/* Makes one row of a product's input: values: (n_cols). */
+typedef void (*lld_make_row_fn)(lld_forward *f, size_t row, const float *weight, float *values);
+
+/* What a phase multiplies: how a row is made, and what the products need of it. */
+typedef struct lld_source {
+    lld_make_row_fn make_row;
+    const float *weight; /* of the norm, or NULL */
+    size_t n_rows, n_cols;
+    lld_act_kinds kinds;
+    bool fine;    /* every row in two levels; else only those at position 0 */
+    float *store; /* (n_rows, n_cols) float32, for rows that threads share */
+    const lld_layer *layer;
+    lld_importance_input name; /* of the input, in its layer */
+} lld_source;
+
+/* Make the input of a phase. One row: each thread its own, no barrier. More: threads share the rows,
+ * then meet. */
+const lld_input *lld_input_make(lld_forward *forward, unsigned thread, const lld_source *source);
+
+/* Give an input the shape (n_rows, n_cols) within the room it was taken with. f32: (n_rows, n_cols)
+ * or NULL. */
+void lld_input_shape(lld_input *input, size_t n_rows, size_t n_cols, const float *f32);
+
+/* Quantize columns [first_col, first_col + n) of a row; in two levels if `fine`. values: (n). */
+void lld_input_quantize(const lld_forward *forward, unsigned thread, lld_act_kind kind,
+                        lld_input *input, size_t row, size_t first_col, const float *values,
+                        size_t n, bool fine);
+
+/* out[c][r] = row first_row + r of m times row first_col + c of the input, r < n_rows, c < n_cols,
+ * in two levels where there are two. out: (n_cols, out_stride). */
+void lld_multiply_tile(lld_forward *forward, unsigned thread, const lld_matrix *m, size_t first_row,
+                       size_t n_rows, const lld_input *input, size_t first_col, size_t n_cols,
+                       float *out, size_t out_stride);
+
+/* Compute the products of one phase; threads take units: a chunk of a matrix's rows by a tile of the
+ * input's rows. */
+void lld_products_run(lld_forward *forward, unsigned thread, const lld_product *products,
+                      size_t n_products, const lld_input *input);
+
+static inline size_t lld_min_size(size_t a, size_t b) { return a < b ? a : b; }
+static inline size_t lld_max_size(size_t a, size_t b) { return a > b ? a : b; }
+static inline size_t lld_divide_up(size_t n, size_t by) { return (n + by - 1) / by; }
+
+#endif

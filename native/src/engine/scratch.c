@@ -1,0 +1,82 @@
+/* scratch.c - see scratch.h: what memory a forward takes, in one arena. */
+#include "engine/product.h"
+#include "model/rope.h"
+
+static lld_act_kinds kinds_of(const lld_model *m, lld_act_kinds *down)
+{
+    lld_act_kinds kinds = LLD_ACT_BIT(m->output.act);
+    *down = 0;
+    for (uint32_t i = 0; i < m->config.n_layers; i++) {
+        const lld_layer *l = &m->layers[i];
+        kinds |= LLD_ACT_BIT(l->wq.act) | LLD_ACT_BIT(l->wk.act) | LLD_ACT_BIT(l->wv.act) |
+                 LLD_ACT_BIT(l->wo.act);
+        kinds |= LLD_ACT_BIT(l->w_gate.act) | LLD_ACT_BIT(l->w_up.act);
+        *down |= LLD_ACT_BIT(l->w_down.act);
+    }
+    return kinds;
+}
+
+static void take_thread(lld_arena *arena, const lld_forward *f, lld_act_kinds kinds,
+                        lld_thread_scratch *t)
+{
+    size_t tile = lld_max_size(2, lld_min_size(LLD_TILE_COLS, f->batch.n_batch));
+    t->matmul = lld_arena_take(arena, lld_kernels_scratch_bytes(f->scratch.max_cols), 1);
+    t->row = lld_arena_take(arena, f->scratch.max_cols, sizeof *t->row);
+    lld_acts_take(arena, kinds, 2, f->scratch.max_cols, t->forms);
+    t->rest = lld_arena_take(arena, f->scratch.max_cols, sizeof *t->rest);
+    t->correction = lld_arena_take(arena, tile * LLD_CHUNK_ROWS_MAX, sizeof *t->correction);
+    t->gate = lld_arena_take(arena, tile * f->scratch.hidden_chunk, sizeof *t->gate);
+    t->up = lld_arena_take(arena, tile * f->scratch.hidden_chunk, sizeof *t->up);
+    lld_attention_scratch_take(arena, &f->attention, &t->attention);
+}
+
+void lld_forward_take(lld_arena *arena, lld_forward *f)
+{
+    const lld_config *c = &f->model->config;
+    size_t rows = f->batch.n_batch, n_q = (size_t)c->n_heads * c->head_dim,
+           n_kv = (size_t)c->n_kv_heads * c->head_dim;
+    lld_act_kinds down, kinds = kinds_of(f->model, &down);
+    size_t input_cols = lld_max_size(c->dim, n_q);
+
+    f->scratch.max_cols = (uint32_t)lld_max_size(input_cols, c->hidden_dim);
+    f->scratch.hidden_chunk = (down & LLD_ACT_BIT(LLD_ACT_Q8K)) != 0 ? LLD_QK_K : 2 * LLD_QK;
+    f->attention.kernels = f->kernels;
+    f->attention.cache = f->cache;
+    f->attention.n_heads = c->n_heads;
+    f->attention.n_kv_heads = c->n_kv_heads;
+    f->attention.head_dim = c->head_dim;
+
+    f->scratch.x = lld_arena_take(arena, rows * c->dim, sizeof(float));
+    f->scratch.q = lld_arena_take(arena, rows * n_q, sizeof(float));
+    f->scratch.k = lld_arena_take(arena, rows * n_kv, sizeof(float));
+    f->scratch.v = lld_arena_take(arena, rows * n_kv, sizeof(float));
+    f->scratch.attended = lld_arena_take(arena, rows * n_q, sizeof(float));
+    f->scratch.work = lld_arena_take(arena, rows * c->dim, sizeof(float));
+    f->scratch.hidden = NULL;
+    if ((down & LLD_ACT_BIT(LLD_ACT_F32)) != 0)
+        f->scratch.hidden = lld_arena_take(arena, rows * c->hidden_dim, sizeof(float));
+    f->scratch.cos_sin = lld_arena_take(arena, rows * c->n_rot, sizeof(float));
+    f->scratch.logits =
+        lld_arena_take(arena, (size_t)f->batch.n_logits * f->model->vocab_size, sizeof(float));
+    f->scratch.frequencies = lld_arena_take(arena, c->n_rot / 2, sizeof(double));
+    f->batch.kept = lld_arena_take(arena, f->batch.n_logits, sizeof *f->batch.kept);
+    f->batch.row_slot = lld_arena_take(arena, rows, sizeof *f->batch.row_slot);
+    f->batch.runs = lld_arena_take(arena, rows, sizeof *f->batch.runs);
+    lld_acts_take(arena, kinds, rows, input_cols, f->scratch.input.forms);
+    lld_acts_take(arena, kinds, rows, input_cols, f->scratch.input.fine);
+    lld_acts_take(arena, down, rows, c->hidden_dim, f->scratch.hidden_input.forms);
+    lld_acts_take(arena, down, rows, c->hidden_dim, f->scratch.hidden_input.fine);
+    lld_attention_take(arena, &f->attention, f->batch.n_batch, f->batch.n_ctx);
+    f->scratch.threads = lld_arena_take(arena, f->n_threads, sizeof *f->scratch.threads);
+    for (uint32_t i = 0; i < f->n_threads; i++) {
+        lld_thread_scratch counted;
+        take_thread(arena, f, kinds,
+                    f->scratch.threads == NULL ? &counted : &f->scratch.threads[i]);
+    }
+}
+
+void lld_forward_prepare(lld_forward *f)
+{
+    f->scratch.rope_magnitude =
+        lld_rope_frequencies(&f->model->config, f->model->rope_factors, f->scratch.frequencies);
+}

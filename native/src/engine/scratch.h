@@ -1,0 +1,45 @@
+/* scratch.h - the memory that a forward works in, all of it taken at create, in one arena. */
+#ifndef LLD_SCRATCH_H
+#define LLD_SCRATCH_H
+
+#include "engine/attention.h"
+
+/* The rows that the products of a phase multiply, in every form they need. */
+typedef struct lld_input {
+    lld_acts forms[LLD_ACT_COUNT]; /* (n_rows, n_cols) */
+    lld_acts fine[LLD_ACT_COUNT];  /* the second level of the rows that have one */
+    bool pair;                     /* one row: fine lies directly behind forms */
+} lld_input;
+
+/* What one thread alone writes. */
+typedef struct lld_thread_scratch {
+    void *matmul;                  /* lld_kernels_scratch_bytes of the longest row */
+    float *row;                    /* (max_cols) a normalized row, when each thread makes its own */
+    lld_acts forms[LLD_ACT_COUNT]; /* (2, max_cols) of that row: its two levels */
+    lld_input input;               /* of this phase */
+    float *rest;                   /* (max_cols) what the first level lost */
+    float *correction;             /* (tile_cols, chunk of rows) the second level's product */
+    float *gate, *up;              /* (tile_cols, hidden_chunk) */
+    lld_attention_scratch attention;
+} lld_thread_scratch;
+
+/* The first dimension is the batch's row. */
+typedef struct lld_scratch {
+    uint32_t max_cols;     /* longest matrix row */
+    uint32_t hidden_chunk; /* rows of gate and up that one unit makes */
+    float *x;              /* (n_batch, dim) residual stream */
+    float *q;              /* (n_batch, n_heads * head_dim) */
+    float *k, *v;          /* (n_batch, n_kv_heads * head_dim) */
+    float *attended;       /* (n_batch, n_heads * head_dim) */
+    float *work;           /* (n_batch, dim) a matrix product, or normalized rows */
+    float *hidden;         /* (n_batch, hidden_dim), only where a down matrix takes float32 */
+    float *cos_sin;        /* (n_batch, n_rot) */
+    float *logits;         /* (n_logits, vocab_size) */
+    double *frequencies;   /* (n_rot / 2) radians a token */
+    float rope_magnitude;
+    lld_input input;             /* (n_batch, max(dim, n_heads * head_dim)) */
+    lld_input hidden_input;      /* (n_batch, hidden_dim) */
+    lld_thread_scratch *threads; /* (n_threads) */
+} lld_scratch;
+
+#endif

@@ -1,0 +1,213 @@
+/* unpack.h - one block of a GGML format as plain integers and float scales: the bit layouts, once.
+ * Inline, so that dequantization (quant.c) and the generic kernels (kernels/generic/matmul.c)
+ * compile them into their own loops. Does no float arithmetic on the elements.
+ * Element numbers are written e = ...; the layouts are those of ggml-common.h and of `gguf`. */
+#ifndef LLD_UNPACK_H
+#define LLD_UNPACK_H
+
+#include "format/quant.h"
+
+#define LLD_UNPACK static inline __attribute__((always_inline, unused))
+
+/* A block of 32: x[e] = d * q[e] + m. Formats without an offset set m = 0: they mean d * q[e]. */
+typedef struct lld_unpacked {
+    float d, m;
+    int8_t q[LLD_QK];
+} lld_unpacked;
+
+/* A block of 256: x[e] = d * scale[e/16] * q[e] - dmin * min[e/16]. Formats whose scales cover 32
+ * elements repeat them; formats without mins leave dmin and min zero. */
+typedef struct lld_unpacked_k {
+    float d, dmin;
+    int8_t scale[LLD_QK_K / 16];
+    uint8_t min[LLD_QK_K / 16];
+    int8_t q[LLD_QK_K];
+} lld_unpacked_k;
+
+/* ---- blocks of 32: e = i is the low nibble of byte i, e = 16 + i the high one ---------------- */
+
+LLD_UNPACK void lld_unpack_q4_0(const void *block, lld_unpacked *out)
+{
+    const lld_block_q4_0 *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->m = 0.0f;
+    for (int i = 0; i < 16; i++) {
+        out->q[i] = (int8_t)((b->qs[i] & 15) - 8);
+        out->q[i + 16] = (int8_t)((b->qs[i] >> 4) - 8);
+    }
+}
+
+LLD_UNPACK void lld_unpack_q4_1(const void *block, lld_unpacked *out)
+{
+    const lld_block_q4_1 *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->m = lld_f16_to_f32(b->m);
+    for (int i = 0; i < 16; i++) {
+        out->q[i] = (int8_t)(b->qs[i] & 15);
+        out->q[i + 16] = (int8_t)(b->qs[i] >> 4);
+    }
+}
+
+/* The fifth bit of element e is bit e of qh, a little-endian 32-bit word. */
+LLD_UNPACK void lld_unpack_5_bits(const uint8_t qh[4], const uint8_t qs[16], int offset,
+                                  int8_t q[32])
+{
+    for (int i = 0; i < 16; i++) {
+        int high0 = (qh[i / 8] >> (i % 8)) & 1, high1 = (qh[2 + i / 8] >> (i % 8)) & 1;
+        q[i] = (int8_t)(((qs[i] & 15) | (high0 << 4)) - offset);
+        q[i + 16] = (int8_t)(((qs[i] >> 4) | (high1 << 4)) - offset);
+    }
+}
+
+LLD_UNPACK void lld_unpack_q5_0(const void *block, lld_unpacked *out)
+{
+    const lld_block_q5_0 *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->m = 0.0f;
+    lld_unpack_5_bits(b->qh, b->qs, 16, out->q);
+}
+
+LLD_UNPACK void lld_unpack_q5_1(const void *block, lld_unpacked *out)
+{
+    const lld_block_q5_1 *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->m = lld_f16_to_f32(b->m);
+    lld_unpack_5_bits(b->qh, b->qs, 0, out->q);
+}
+
+LLD_UNPACK void lld_unpack_q8_0(const void *block, lld_unpacked *out)
+{
+    const lld_block_q8_0 *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->m = 0.0f;
+    for (int i = 0; i < 32; i++) out->q[i] = b->qs[i];
+}
+
+LLD_UNPACK void lld_unpack_iq4_nl(const void *block, lld_unpacked *out)
+{
+    const lld_block_iq4_nl *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->m = 0.0f;
+    for (int i = 0; i < 16; i++) {
+        out->q[i] = lld_iq4_values[b->qs[i] & 15];
+        out->q[i + 16] = lld_iq4_values[b->qs[i] >> 4];
+    }
+}
+
+/* ---- blocks of 256 --------------------------------------------------------------------------- */
+
+/* Two bits an element: e = 128*h + 32*j + i is bits 2j..2j+1 of byte 32*h + i. */
+LLD_UNPACK void lld_unpack_2_bits(const uint8_t qs[64], int8_t q[256])
+{
+    for (int h = 0; h < 2; h++)
+        for (int j = 0; j < 4; j++)
+            for (int i = 0; i < 32; i++)
+                q[128 * h + 32 * j + i] = (int8_t)((qs[32 * h + i] >> (2 * j)) & 3);
+}
+
+LLD_UNPACK void lld_unpack_q2_k(const void *block, lld_unpacked_k *out)
+{
+    const lld_block_q2_k *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->dmin = lld_f16_to_f32(b->dmin);
+    for (int i = 0; i < 16; i++) {
+        out->scale[i] = (int8_t)(b->scales[i] & 15);
+        out->min[i] = b->scales[i] >> 4;
+    }
+    lld_unpack_2_bits(b->qs, out->q);
+}
+
+/* The third bit of e = 32*j + i is bit j of hmask[i]; the three-bit number has an offset of 4. */
+LLD_UNPACK void lld_unpack_q3_k(const void *block, lld_unpacked_k *out)
+{
+    const lld_block_q3_k *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->dmin = 0.0f;
+    lld_q3_scales(b->scales, out->scale);
+    for (int i = 0; i < 16; i++) out->min[i] = 0;
+    lld_unpack_2_bits(b->qs, out->q);
+    for (int j = 0; j < 8; j++)
+        for (int i = 0; i < 32; i++)
+            out->q[32 * j + i] = (int8_t)((out->q[32 * j + i] | ((b->hmask[i] >> j) & 1) << 2) - 4);
+}
+
+/* Four bits an element: e = 64*g + i is the low nibble of byte 32*g + i, e + 32 the high one. */
+LLD_UNPACK void lld_unpack_4_bits(const uint8_t qs[128], int8_t q[256])
+{
+    for (int g = 0; g < 4; g++)
+        for (int i = 0; i < 32; i++) {
+            q[64 * g + i] = (int8_t)(qs[32 * g + i] & 15);
+            q[64 * g + 32 + i] = (int8_t)(qs[32 * g + i] >> 4);
+        }
+}
+
+LLD_UNPACK void lld_unpack_k4_scales(const uint8_t packed[12], lld_unpacked_k *out)
+{
+    uint8_t scales[8], mins[8];
+    lld_k4_scales(packed, scales, mins);
+    for (int i = 0; i < 16; i++) {
+        out->scale[i] = (int8_t)scales[i / 2];
+        out->min[i] = mins[i / 2];
+    }
+}
+
+LLD_UNPACK void lld_unpack_q4_k(const void *block, lld_unpacked_k *out)
+{
+    const lld_block_q4_k *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->dmin = lld_f16_to_f32(b->dmin);
+    lld_unpack_k4_scales(b->scales, out);
+    lld_unpack_4_bits(b->qs, out->q);
+}
+
+/* The fifth bit of e = 32*j + i is bit j of qh[i]. */
+LLD_UNPACK void lld_unpack_q5_k(const void *block, lld_unpacked_k *out)
+{
+    const lld_block_q5_k *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->dmin = lld_f16_to_f32(b->dmin);
+    lld_unpack_k4_scales(b->scales, out);
+    lld_unpack_4_bits(b->qs, out->q);
+    for (int j = 0; j < 8; j++)
+        for (int i = 0; i < 32; i++)
+            out->q[32 * j + i] = (int8_t)(out->q[32 * j + i] | (((b->qh[i] >> j) & 1) << 4));
+}
+
+/* e = 128*h + 32*j + i: low bits from byte 64*h + 32*(j%2) + i of ql (its high nibble for j >= 2),
+ * high bits from bits 2j..2j+1 of byte 32*h + i of qh. */
+LLD_UNPACK void lld_unpack_q6_k(const void *block, lld_unpacked_k *out)
+{
+    const lld_block_q6_k *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->dmin = 0.0f;
+    for (int i = 0; i < 16; i++) {
+        out->scale[i] = b->scales[i];
+        out->min[i] = 0;
+    }
+    for (int h = 0; h < 2; h++)
+        for (int j = 0; j < 4; j++)
+            for (int i = 0; i < 32; i++) {
+                int low = (b->ql[64 * h + 32 * (j % 2) + i] >> (j / 2 * 4)) & 15;
+                int high = (b->qh[32 * h + i] >> (2 * j)) & 3;
+                out->q[128 * h + 32 * j + i] = (int8_t)((low | (high << 4)) - 32);
+            }
+}
+
+/* Eight sub-blocks of 32, each laid out as IQ4_NL; 6-bit scales with an offset of 32. */
+LLD_UNPACK void lld_unpack_iq4_xs(const void *block, lld_unpacked_k *out)
+{
+    const lld_block_iq4_xs *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->dmin = 0.0f;
+    for (int g = 0; g < 8; g++) {
+        int low = (b->scales_l[g / 2] >> (g % 2 * 4)) & 15, high = (b->scales_h >> (2 * g)) & 3;
+        out->scale[2 * g] = out->scale[2 * g + 1] = (int8_t)((low | (high << 4)) - 32);
+        out->min[2 * g] = out->min[2 * g + 1] = 0;
+        for (int i = 0; i < 16; i++) {
+            out->q[32 * g + i] = lld_iq4_values[b->qs[16 * g + i] & 15];
+            out->q[32 * g + 16 + i] = lld_iq4_values[b->qs[16 * g + i] >> 4];
+        }
+    }
+}
+
+#endif

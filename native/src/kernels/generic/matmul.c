@@ -1,0 +1,176 @@
+/* matmul.c - the reference matmul of every weight format, in plain C.
+ * Each is the chain of kernels.h, written once per activation kind: a weight block is unpacked to
+ * integers (unpack.h), then multiplied with that block of every activation row, out[] itself being
+ * the accumulator. The integer loops have fixed lengths so that the compiler vectorizes them. */
+#include <assert.h>
+
+#include "kernels/generic/generic.h"
+#include "format/unpack.h"
+#include "base/vecmath.h"
+
+static void clear_outputs(float *out, size_t out_stride, size_t n)
+{
+    for (size_t c = 0; c < n; c++) out[c * out_stride] = 0.0f;
+}
+
+/* ---- blocks of 32 against Q8 ----------------------------------------------------------------- */
+
+static int32_t dot_32(const int8_t q[32], const int8_t y[32])
+{
+    int32_t sum = 0; /* |sum| <= 32 * 128 * 127 */
+    for (int i = 0; i < 32; i++) sum += q[i] * y[i];
+    return sum;
+}
+
+typedef void (*unpack_fn)(const void *block, lld_unpacked *out);
+
+LLD_INLINE void matmul_q8(unpack_fn unpack, bool has_min, size_t block_bytes, float *out,
+                          size_t out_stride, const uint8_t *w, size_t row_bytes, size_t n_rows,
+                          const lld_acts *x)
+{
+    const size_t n_blocks = x->n_cols / LLD_QK;
+    assert(x->n_cols % LLD_QK == 0 && row_bytes >= n_blocks * block_bytes);
+    for (size_t r = 0; r < n_rows; r++) {
+        clear_outputs(out + r, out_stride, x->n_rows);
+        for (size_t b = 0; b < n_blocks; b++) {
+            lld_unpacked u;
+            unpack(w + r * row_bytes + b * block_bytes, &u);
+            for (size_t c = 0; c < x->n_rows; c++) {
+                float *acc = &out[c * out_stride + r];
+                int32_t isum = dot_32(u.q, x->y + c * x->y_stride + b * LLD_QK);
+                *acc = __builtin_fmaf(u.d * x->d[c * n_blocks + b], (float)isum, *acc);
+                if (has_min) *acc = __builtin_fmaf(u.m, x->s[c * n_blocks + b], *acc);
+            }
+        }
+    }
+}
+
+/* ---- blocks of 256 against Q8K --------------------------------------------------------------- */
+
+static int32_t dot_256(const lld_unpacked_k *u, const int8_t y[256])
+{
+    int32_t sum = 0; /* |sum| <= 256 * 128 * 32 * 127 (Q6_K) < 2^28 */
+    for (int j = 0; j < LLD_QK_K / 16; j++) {
+        int32_t part = 0;
+        for (int i = 16 * j; i < 16 * j + 16; i++) part += u->q[i] * y[i];
+        sum += u->scale[j] * part;
+    }
+    return sum;
+}
+
+static int32_t dot_mins(const lld_unpacked_k *u, const int16_t sum16[16])
+{
+    int32_t sum = 0; /* |sum| <= 16 * 63 * 16 * 127 */
+    for (int j = 0; j < LLD_QK_K / 16; j++) sum += u->min[j] * sum16[j];
+    return sum;
+}
+
+typedef void (*unpack_k_fn)(const void *block, lld_unpacked_k *out);
+
+LLD_INLINE void matmul_q8k(unpack_k_fn unpack, bool has_min, size_t block_bytes, float *out,
+                           size_t out_stride, const uint8_t *w, size_t row_bytes, size_t n_rows,
+                           const lld_acts *x)
+{
+    const size_t n_blocks = x->n_cols / LLD_QK_K;
+    assert(x->n_cols % LLD_QK_K == 0 && row_bytes >= n_blocks * block_bytes);
+    for (size_t r = 0; r < n_rows; r++) {
+        clear_outputs(out + r, out_stride, x->n_rows);
+        for (size_t b = 0; b < n_blocks; b++) {
+            lld_unpacked_k u;
+            unpack(w + r * row_bytes + b * block_bytes, &u);
+            for (size_t c = 0; c < x->n_rows; c++) {
+                float *acc = &out[c * out_stride + r];
+                float dx = x->d[c * n_blocks + b];
+                int32_t isum = dot_256(&u, x->y + c * x->y_stride + b * LLD_QK_K);
+                *acc = __builtin_fmaf(u.d * dx, (float)isum, *acc);
+                if (has_min) {
+                    int32_t msum = dot_mins(&u, x->sum16 + (c * n_blocks + b) * (LLD_QK_K / 16));
+                    *acc = __builtin_fmaf(-(u.dmin * dx), (float)msum, *acc);
+                }
+            }
+        }
+    }
+}
+
+#define DEFINE_MATMUL(format, kind, has_min)                                                       \
+    static void matmul_##format(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes, \
+                                size_t n_rows, const lld_acts *x, void *scratch)                   \
+    {                                                                                              \
+        (void)scratch;                                                                             \
+        matmul_##kind(lld_unpack_##format, has_min, sizeof(lld_block_##format), out, out_stride,   \
+                      w, row_bytes, n_rows, x);                                                    \
+    }
+
+DEFINE_MATMUL(q4_0, q8, false)
+DEFINE_MATMUL(q4_1, q8, true)
+DEFINE_MATMUL(q5_0, q8, false)
+DEFINE_MATMUL(q5_1, q8, true)
+DEFINE_MATMUL(q8_0, q8, false)
+DEFINE_MATMUL(iq4_nl, q8, false)
+DEFINE_MATMUL(q2_k, q8k, true)
+DEFINE_MATMUL(q3_k, q8k, false)
+DEFINE_MATMUL(q4_k, q8k, true)
+DEFINE_MATMUL(q5_k, q8k, true)
+DEFINE_MATMUL(q6_k, q8k, false)
+DEFINE_MATMUL(iq4_xs, q8k, false)
+
+/* ---- float weights --------------------------------------------------------------------------- */
+
+static float dot_f32(const float *w, const float *x, size_t n)
+{
+    float lane[8] = {0};
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8)
+        for (size_t i = 0; i < 8; i++) lane[i] = __builtin_fmaf(w[k + i], x[k + i], lane[i]);
+    for (size_t i = 0; k + i < n; i++) lane[i] = __builtin_fmaf(w[k + i], x[k + i], lane[i]);
+    return lld_reduce8(lane);
+}
+
+/* One weight row at a time is widened into scratch: (n_cols) float32. */
+LLD_INLINE void matmul_float(uint32_t type, float *out, size_t out_stride, const uint8_t *w,
+                             size_t row_bytes, size_t n_rows, const lld_acts *x, float *scratch)
+{
+    assert(row_bytes >= lld_type_row_bytes(type, x->n_cols));
+    for (size_t r = 0; r < n_rows; r++) {
+        lld_dequantize_row(type, w + r * row_bytes, scratch, x->n_cols);
+        for (size_t c = 0; c < x->n_rows; c++)
+            out[c * out_stride + r] = dot_f32(scratch, x->f32 + c * x->n_cols, x->n_cols);
+    }
+}
+
+static void matmul_f32(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,
+                       size_t n_rows, const lld_acts *x, void *scratch)
+{
+    matmul_float(LLD_F32, out, out_stride, w, row_bytes, n_rows, x, scratch);
+}
+
+static void matmul_f16(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,
+                       size_t n_rows, const lld_acts *x, void *scratch)
+{
+    matmul_float(LLD_F16, out, out_stride, w, row_bytes, n_rows, x, scratch);
+}
+
+static void matmul_bf16(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,
+                        size_t n_rows, const lld_acts *x, void *scratch)
+{
+    matmul_float(LLD_BF16, out, out_stride, w, row_bytes, n_rows, x, scratch);
+}
+
+void lld_kernels_init_generic_matmul(lld_kernels *table)
+{
+    table->matmul[LLD_F32] = matmul_f32;
+    table->matmul[LLD_F16] = matmul_f16;
+    table->matmul[LLD_BF16] = matmul_bf16;
+    table->matmul[LLD_Q4_0] = matmul_q4_0;
+    table->matmul[LLD_Q4_1] = matmul_q4_1;
+    table->matmul[LLD_Q5_0] = matmul_q5_0;
+    table->matmul[LLD_Q5_1] = matmul_q5_1;
+    table->matmul[LLD_Q8_0] = matmul_q8_0;
+    table->matmul[LLD_IQ4_NL] = matmul_iq4_nl;
+    table->matmul[LLD_Q2_K] = matmul_q2_k;
+    table->matmul[LLD_Q3_K] = matmul_q3_k;
+    table->matmul[LLD_Q4_K] = matmul_q4_k;
+    table->matmul[LLD_Q5_K] = matmul_q5_k;
+    table->matmul[LLD_Q6_K] = matmul_q6_k;
+    table->matmul[LLD_IQ4_XS] = matmul_iq4_xs;
+}

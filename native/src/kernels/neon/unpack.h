@@ -1,0 +1,116 @@
+/* unpack.h - GGUF blocks to int8 vectors in registers, for baseline NEON.
+ * Owns the bit layouts of the 32-element blocks. Weights come out in order, 16 a vector. The offset
+ * that a format subtracts is left to the caller where that is cheaper (lld_block_offset).
+ * The 256-element blocks are in unpack_k.h. */
+#ifndef LLD_MATMUL_NEON_UNPACK_H
+#define LLD_MATMUL_NEON_UNPACK_H
+
+#if defined(__aarch64__)
+
+#include "kernels/neon/matmul.h"
+
+LLD_INLINE size_t lld_block_bytes(int type)
+{
+    switch (type) {
+    case LLD_Q4_0:
+        return sizeof(lld_block_q4_0);
+    case LLD_Q4_1:
+        return sizeof(lld_block_q4_1);
+    case LLD_Q5_0:
+        return sizeof(lld_block_q5_0);
+    case LLD_Q5_1:
+        return sizeof(lld_block_q5_1);
+    case LLD_Q8_0:
+        return sizeof(lld_block_q8_0);
+    case LLD_IQ4_NL:
+        return sizeof(lld_block_iq4_nl);
+    default:
+        __builtin_unreachable();
+    }
+}
+
+/* weight = unpacked + offset: the caller adds offset * sum(y) to the block's integer sum. */
+LLD_INLINE int32_t lld_block_offset(int type)
+{
+    return type == LLD_Q4_0 ? -8 : type == LLD_Q5_1 ? 16 : 0;
+}
+
+LLD_INLINE bool lld_block_has_min(int type) { return type == LLD_Q4_1 || type == LLD_Q5_1; }
+
+/* Weights of 8 bits: a sum of four products does not fit 16 bits. The others reach at most
+ * 4*15*127 = 7620 (unsigned nibbles) or 4*16*127 = 8128 (signed five bits). */
+LLD_INLINE bool lld_block_is_wide(int type) { return type == LLD_Q8_0 || type == LLD_IQ4_NL; }
+
+LLD_INLINE void lld_unpack_nibbles(const uint8_t *qs, uint8x16_t q[2])
+{
+    uint8x16_t packed = vld1q_u8(qs);
+    q[0] = vandq_u8(packed, vdupq_n_u8(15));
+    q[1] = vshrq_n_u8(packed, 4);
+}
+
+/* Five-bit weights minus 16: bits 4..7 of a byte are the fifth bit's complement, the sign. */
+LLD_INLINE void lld_unpack_five_bits(const uint8_t *qh, const uint8_t *qs, uint8x16_t q[2])
+{
+    static const uint8_t byte_of[2][16] = {{0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1},
+                                           {2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3}};
+    static const uint8_t bit_of[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    uint32_t high;
+    memcpy(&high, qh, sizeof high);
+    uint8x16_t bytes = vreinterpretq_u8_u32(vdupq_n_u32(~high)), bits = vld1q_u8(bit_of);
+    uint8x16_t packed = vld1q_u8(qs);
+    uint8x16_t sign0 = vtstq_u8(vqtbl1q_u8(bytes, vld1q_u8(byte_of[0])), bits);
+    uint8x16_t sign1 = vtstq_u8(vqtbl1q_u8(bytes, vld1q_u8(byte_of[1])), bits);
+    q[0] = vbslq_u8(vdupq_n_u8(15), packed, sign0);
+    q[1] = vsriq_n_u8(sign1, packed, 4);
+}
+
+/* The 32 weights of one block, in order, without the format's offset. */
+LLD_INLINE void lld_unpack_block(int type, const uint8_t *block, int8x16_t w[2])
+{
+    uint8x16_t q[2];
+    switch (type) {
+    case LLD_Q4_0:
+        lld_unpack_nibbles(block + offsetof(lld_block_q4_0, qs), q);
+        break;
+    case LLD_Q4_1:
+        lld_unpack_nibbles(block + offsetof(lld_block_q4_1, qs), q);
+        break;
+    case LLD_Q5_0:
+        lld_unpack_five_bits(block + offsetof(lld_block_q5_0, qh),
+                             block + offsetof(lld_block_q5_0, qs), q);
+        break;
+    case LLD_Q5_1:
+        lld_unpack_five_bits(block + offsetof(lld_block_q5_1, qh),
+                             block + offsetof(lld_block_q5_1, qs), q);
+        break;
+    case LLD_Q8_0:
+        q[0] = vld1q_u8(block + offsetof(lld_block_q8_0, qs));
+        q[1] = vld1q_u8(block + offsetof(lld_block_q8_0, qs) + 16);
+        break;
+    case LLD_IQ4_NL: {
+        uint8x16_t table = vreinterpretq_u8_s8(vld1q_s8(lld_iq4_values));
+        lld_unpack_nibbles(block + offsetof(lld_block_iq4_nl, qs), q);
+        q[0] = vqtbl1q_u8(table, q[0]);
+        q[1] = vqtbl1q_u8(table, q[1]);
+        break;
+    }
+    default:
+        __builtin_unreachable();
+    }
+    w[0] = vreinterpretq_s8_u8(q[0]);
+    w[1] = vreinterpretq_s8_u8(q[1]);
+}
+
+/* The f16 field at `offset` of four rows, lane = row. Gathered in general registers, whose pipes
+ * are idle here: a lane load would cost a vector slot each. */
+LLD_INLINE float32x4_t lld_row_halves(const lld_row_group *w, size_t offset)
+{
+    uint16_t half[4];
+    for (int r = 0; r < 4; r++) memcpy(&half[r], w->row[r] + offset, sizeof half[r]);
+    uint64_t bits =
+        half[0] | (uint64_t)half[1] << 16 | (uint64_t)half[2] << 32 | (uint64_t)half[3] << 48;
+    return vcvt_f32_f16(vcreate_f16(bits));
+}
+
+#endif
+#endif

@@ -1,0 +1,230 @@
+/* config.c - see config.h. Key names: GGUF specification, "Standardized key-value pairs". */
+#include "model/config.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/status.h"
+
+static const lld_architecture architectures[] = {
+    /* name     rope pairs       q,k,v bias     output bias    q,k norm */
+    {"llama", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_OPTIONAL, LLD_ABSENT},
+    {"qwen2", LLD_ROPE_NEOX, LLD_REQUIRED, LLD_OPTIONAL, LLD_ABSENT},
+    {"qwen3", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_OPTIONAL, LLD_REQUIRED},
+};
+
+enum {
+    MAX_LAYERS = 1024,
+    MAX_DIM = 1 << 17,
+    MAX_HIDDEN = 1 << 19,
+    MAX_HEADS = 1024,
+    MAX_HEAD_DIM = 512,
+    MAX_CTX = 1 << 30,
+    KEY_BYTES = 96
+};
+
+/* Reads keys of one architecture: the first failure sticks, so a caller checks once. */
+typedef struct {
+    const lld_gguf *gguf;
+    const char *prefix;
+    int status;
+} reader;
+
+static const char *key_name(const reader *r, const char *suffix, char key[KEY_BYTES])
+{
+    snprintf(key, KEY_BYTES, "%s.%s", r->prefix, suffix);
+    return key;
+}
+
+/* An integer in [low, high]; `fallback` < 0 says that the key is required. */
+static uint32_t read_count(reader *r, const char *suffix, uint32_t low, uint32_t high,
+                           int64_t fallback)
+{
+    char key[KEY_BYTES];
+    uint32_t value = 0;
+    bool found = false;
+    if (r->status != LLD_OK) return 0;
+    r->status = lld_gguf_read_u32(r->gguf, key_name(r, suffix, key), &value, &found);
+    if (r->status != LLD_OK) return 0;
+    if (!found) {
+        if (fallback < 0)
+            r->status = lld_fail(LLD_ERR_CORRUPT, "metadata key '%s' is missing", key);
+        return fallback < 0 ? 0 : (uint32_t)fallback;
+    }
+    if (value < low || value > high)
+        r->status = lld_fail(LLD_ERR_CORRUPT,
+                             "metadata key '%s' is %" PRIu32 ", must be %" PRIu32 " to %" PRIu32,
+                             key, value, low, high);
+    return value;
+}
+
+/* A finite float in [low, high]; `fallback` NaN says that the key is required. */
+static float read_float(reader *r, const char *suffix, float low, float high, float fallback)
+{
+    char key[KEY_BYTES];
+    float value = fallback;
+    bool found = false;
+    if (r->status != LLD_OK) return 0.0f;
+    r->status = lld_gguf_read_f32(r->gguf, key_name(r, suffix, key), &value, &found);
+    if (r->status != LLD_OK) return 0.0f;
+    if (!found && isnan(fallback))
+        r->status = lld_fail(LLD_ERR_CORRUPT, "metadata key '%s' is missing", key);
+    else if (!(value >= low && value <= high))
+        r->status = lld_fail(LLD_ERR_CORRUPT, "metadata key '%s' is %g, must be %g to %g", key,
+                             (double)value, (double)low, (double)high);
+    return value;
+}
+
+static bool text_equals(const char *text, size_t length, const char *word)
+{
+    return strlen(word) == length && memcmp(text, word, length) == 0;
+}
+
+static int find_architecture(const lld_gguf *gguf, const lld_architecture **out)
+{
+    const char *name = NULL;
+    size_t length = 0;
+    bool found = false;
+    int status = lld_gguf_read_string(gguf, "general.architecture", &name, &length, &found);
+    if (status != LLD_OK) return status;
+    if (!found) return lld_fail(LLD_ERR_CORRUPT, "metadata key 'general.architecture' is missing");
+    for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++) {
+        if (text_equals(name, length, architectures[i].name)) {
+            *out = &architectures[i];
+            return LLD_OK;
+        }
+    }
+    return lld_fail(LLD_ERR_UNSUPPORTED,
+                    "architecture '%.*s' is not supported (llama, qwen2, qwen3 are)",
+                    (int)(length > 64 ? 64 : length), name);
+}
+
+static void read_scaling_type(reader *r, lld_config *c)
+{
+    static const struct {
+        const char *name;
+        lld_rope_scaling scaling;
+    } types[] = {
+        {"none", LLD_SCALING_NONE},
+        {"linear", LLD_SCALING_LINEAR},
+        {"yarn", LLD_SCALING_YARN},
+        {"llama3", LLD_SCALING_LLAMA3},
+    };
+    char key[KEY_BYTES];
+    const char *name = NULL;
+    size_t length = 0;
+    bool found = false;
+    if (r->status != LLD_OK) return;
+    r->status = lld_gguf_read_string(r->gguf, key_name(r, "rope.scaling.type", key), &name, &length,
+                                     &found);
+    if (r->status != LLD_OK || !found) return;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        if (text_equals(name, length, types[i].name)) {
+            c->scaling = types[i].scaling;
+            return;
+        }
+    }
+    r->status = lld_fail(LLD_ERR_UNSUPPORTED,
+                         "metadata key '%s' is '%.*s', supported are none, linear, yarn, llama3",
+                         key, (int)(length > 64 ? 64 : length), name);
+}
+
+static void read_scaling(reader *r, lld_config *c)
+{
+    c->scaling = LLD_SCALING_NONE;
+    /* Files before rope.scaling.* carry only this key. */
+    float old_factor = read_float(r, "rope.scale_linear", 1e-3f, 1e6f, 1.0f);
+    if (old_factor != 1.0f) c->scaling = LLD_SCALING_LINEAR;
+    read_scaling_type(r, c);
+    c->scaling_factor = read_float(r, "rope.scaling.factor", 1e-3f, 1e6f, old_factor);
+    c->scaling_original_ctx = read_count(r, "rope.scaling.original_context_length", 1, MAX_CTX,
+                                         c->scaling == LLD_SCALING_LLAMA3 ? 8192 : c->n_ctx_train);
+    c->yarn_attention_factor = read_float(r, "rope.scaling.attn_factor", 1e-3f, 1e3f, 1.0f);
+    c->yarn_beta_fast = read_float(r, "rope.scaling.yarn_beta_fast", 1e-3f, 1e6f, 32.0f);
+    c->yarn_beta_slow = read_float(r, "rope.scaling.yarn_beta_slow", 1e-3f, 1e6f, 1.0f);
+    c->llama3_low_frequency = read_float(r, "rope.scaling.low_freq_factor", 1e-3f, 1e6f, 1.0f);
+    c->llama3_high_frequency = read_float(r, "rope.scaling.high_freq_factor", 1e-3f, 1e6f, 4.0f);
+    if (r->status == LLD_OK && c->scaling == LLD_SCALING_LLAMA3 &&
+        !(c->llama3_high_frequency > c->llama3_low_frequency))
+        r->status = lld_fail(
+            LLD_ERR_CORRUPT,
+            "metadata key '%s.rope.scaling.high_freq_factor' is %g, must exceed low_freq_factor %g",
+            r->prefix, (double)c->llama3_high_frequency, (double)c->llama3_low_frequency);
+}
+
+static void read_heads(reader *r, lld_config *c)
+{
+    c->n_heads = read_count(r, "attention.head_count", 1, MAX_HEADS, -1);
+    if (r->status != LLD_OK) return;
+    c->n_kv_heads = read_count(r, "attention.head_count_kv", 1, MAX_HEADS, c->n_heads);
+    if (r->status != LLD_OK) return;
+    if (c->n_heads % c->n_kv_heads != 0) {
+        r->status = lld_fail(LLD_ERR_CORRUPT,
+                             "metadata key '%s.attention.head_count_kv' is %" PRIu32
+                             ", must divide head_count %" PRIu32,
+                             r->prefix, c->n_kv_heads, c->n_heads);
+        return;
+    }
+    c->head_dim = read_count(r, "attention.key_length", 2, MAX_HEAD_DIM, c->dim / c->n_heads);
+    uint32_t value_length = read_count(r, "attention.value_length", 2, MAX_HEAD_DIM, c->head_dim);
+    if (r->status != LLD_OK) return;
+    if (c->head_dim < 2 || c->head_dim > MAX_HEAD_DIM || c->head_dim % 2 != 0) {
+        r->status = lld_fail(LLD_ERR_CORRUPT,
+                             "head dimension is %" PRIu32 " (embedding_length %" PRIu32
+                             ", head_count %" PRIu32 "), must be even, 2 to %d",
+                             c->head_dim, c->dim, c->n_heads, (int)MAX_HEAD_DIM);
+        return;
+    }
+    if (value_length != c->head_dim) {
+        r->status = lld_fail(LLD_ERR_UNSUPPORTED,
+                             "metadata key '%s.attention.value_length' is %" PRIu32
+                             ", only key_length %" PRIu32 " is supported",
+                             r->prefix, value_length, c->head_dim);
+        return;
+    }
+    c->n_rot = read_count(r, "rope.dimension_count", 2, c->head_dim, c->head_dim);
+    if (r->status == LLD_OK && c->n_rot % 2 != 0)
+        r->status = lld_fail(LLD_ERR_CORRUPT,
+                             "metadata key '%s.rope.dimension_count' is %" PRIu32 ", must be even",
+                             r->prefix, c->n_rot);
+}
+
+/* llama-gguf-split cuts a model into files; each has all metadata of the first, or next to none. */
+static int check_whole(const lld_gguf *gguf)
+{
+    uint32_t n_parts = 0;
+    bool found = false;
+    const int status = lld_gguf_read_u32(gguf, "split.count", &n_parts, &found);
+    if (status != LLD_OK || !found || n_parts <= 1) return status;
+    return lld_fail(LLD_ERR_UNSUPPORTED,
+                    "is one of %" PRIu32 " parts of a model, which llama-gguf-split --merge joins",
+                    n_parts);
+}
+
+int lld_config_read(const lld_gguf *gguf, lld_config *config)
+{
+    lld_config c = {0};
+    int status = check_whole(gguf);
+    if (status == LLD_OK) status = find_architecture(gguf, &c.architecture);
+    if (status != LLD_OK) return status;
+
+    reader r = {.gguf = gguf, .prefix = c.architecture->name, .status = LLD_OK};
+    c.n_layers = read_count(&r, "block_count", 1, MAX_LAYERS, -1);
+    c.dim = read_count(&r, "embedding_length", 1, MAX_DIM, -1);
+    c.hidden_dim = read_count(&r, "feed_forward_length", 1, MAX_HIDDEN, -1);
+    c.n_ctx_train = read_count(&r, "context_length", 1, MAX_CTX, -1);
+    c.norm_epsilon = read_float(&r, "attention.layer_norm_rms_epsilon", 1e-12f, 1.0f, NAN);
+    c.rope_base = read_float(&r, "rope.freq_base", 1.0001f, 1e15f, 10000.0f);
+    uint32_t n_experts = read_count(&r, "expert_count", 0, UINT32_MAX, 0);
+    if (r.status == LLD_OK && n_experts != 0)
+        r.status = lld_fail(LLD_ERR_UNSUPPORTED,
+                            "metadata key '%s.expert_count' is %" PRIu32
+                            ", mixtures of experts are not supported",
+                            r.prefix, n_experts);
+    if (r.status == LLD_OK) read_heads(&r, &c);
+    if (r.status == LLD_OK) read_scaling(&r, &c);
+    if (r.status == LLD_OK) *config = c;
+    return r.status;
+}

@@ -1,0 +1,54 @@
+/* config.h - the hyperparameters of a model, and what each architecture does with them.
+ * Read once from the metadata and checked there; everything after trusts them. Owns no tensor. */
+#ifndef LLD_CONFIG_H
+#define LLD_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "gguf/gguf.h"
+
+typedef enum lld_rope_pairs {                /* which elements of a head RoPE rotates together */
+                              LLD_ROPE_NORM, /* 2i and 2i+1, as in the RoFormer paper */
+                              LLD_ROPE_NEOX  /* i and i + n_rot/2, as in GPT-NeoX */
+} lld_rope_pairs;
+
+typedef enum lld_need { LLD_ABSENT, LLD_OPTIONAL, LLD_REQUIRED } lld_need;
+
+/* One family of models: a row of the table in config.c. */
+typedef struct lld_architecture {
+    const char *name; /* general.architecture, and the prefix of its keys */
+    lld_rope_pairs rope;
+    lld_need qkv_bias;    /* blk.N.attn_{q,k,v}.bias */
+    lld_need output_bias; /* blk.N.attn_output.bias */
+    lld_need qk_norm;     /* blk.N.attn_{q,k}_norm.weight, per head, before RoPE */
+} lld_architecture;
+
+typedef enum lld_rope_scaling {
+    LLD_SCALING_NONE,
+    LLD_SCALING_LINEAR,
+    LLD_SCALING_YARN,
+    LLD_SCALING_LLAMA3
+} lld_rope_scaling;
+
+typedef struct lld_config {
+    const lld_architecture *architecture;
+    uint32_t n_layers, dim, hidden_dim;
+    uint32_t n_heads, n_kv_heads; /* n_kv_heads divides n_heads */
+    uint32_t head_dim;            /* even */
+    uint32_t n_rot;               /* even, <= head_dim: elements of a head that RoPE rotates */
+    uint32_t n_ctx_train;
+    float norm_epsilon;
+    float rope_base;
+    lld_rope_scaling scaling;
+    float scaling_factor;          /* context extension, > 0 */
+    uint32_t scaling_original_ctx; /* tokens */
+    float yarn_attention_factor, yarn_beta_fast, yarn_beta_slow;
+    float llama3_low_frequency, llama3_high_frequency;
+} lld_config;
+
+/* Fill config from the metadata, or name the key that is missing, of the wrong type or out of
+ * range. */
+int lld_config_read(const lld_gguf *gguf, lld_config *config);
+
+#endif

@@ -1,0 +1,249 @@
+/* model.c - bind the tensors of a file to the shapes in model.h; every check of a tensor is here.
+ */
+#include "model/model.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/status.h"
+
+enum { NAME_BYTES = 64, MAX_VOCAB = 1 << 22 };
+
+/* Binds tensors by name: the first failure sticks, so a caller checks once. */
+typedef struct {
+    lld_model *model;
+    const lld_gguf *gguf;
+    int layer; /* -1: a tensor of the whole model */
+    int status;
+} binder;
+
+static void tensor_name(const binder *b, const char *suffix, char name[NAME_BYTES])
+{
+    if (b->layer < 0)
+        snprintf(name, NAME_BYTES, "%s", suffix);
+    else
+        snprintf(name, NAME_BYTES, "blk.%d.%s", b->layer, suffix);
+}
+
+static const lld_tensor *find(binder *b, const char *suffix, lld_need need, char name[NAME_BYTES])
+{
+    if (b->status != LLD_OK) return NULL;
+    tensor_name(b, suffix, name);
+    const lld_tensor *tensor = lld_gguf_find_tensor(b->gguf, name);
+    if (tensor == NULL && need == LLD_REQUIRED)
+        b->status = lld_fail(LLD_ERR_CORRUPT, "tensor '%s' is missing", name);
+    return tensor;
+}
+
+static bool check_shape(binder *b, const lld_tensor *t, const char *name, uint64_t n_cols,
+                        uint64_t n_rows)
+{
+    if (t->dims[0] == n_cols && t->dims[1] == n_rows && t->dims[2] == 1 && t->dims[3] == 1)
+        return true;
+    b->status = lld_fail(LLD_ERR_CORRUPT,
+                         "tensor '%s' has shape (%" PRIu64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64
+                         "), must be (%" PRIu64 ", %" PRIu64 ")",
+                         name, t->dims[0], t->dims[1], t->dims[2], t->dims[3], n_cols, n_rows);
+    return false;
+}
+
+static lld_matrix bind_matrix(binder *b, const char *suffix, lld_need need, uint64_t n_rows,
+                              uint64_t n_cols)
+{
+    char name[NAME_BYTES];
+    const lld_tensor *t = find(b, suffix, need, name);
+    if (t == NULL || !check_shape(b, t, name, n_cols, n_rows)) return (lld_matrix){0};
+    b->model->weight_bytes += t->bytes;
+    b->model->streamed_bytes += t->bytes;
+    return (lld_matrix){.data = t->data,
+                        .n_rows = n_rows,
+                        .n_cols = n_cols,
+                        .row_bytes = lld_type_row_bytes(t->type, n_cols),
+                        .type = t->type,
+                        .act = lld_type_act_kind(t->type)};
+}
+
+static const float *bind_vector(binder *b, const char *suffix, lld_need need, uint64_t n)
+{
+    char name[NAME_BYTES];
+    if (need == LLD_ABSENT) return NULL;
+    const lld_tensor *t = find(b, suffix, need, name);
+    if (t == NULL || !check_shape(b, t, name, n, 1)) return NULL;
+    b->model->weight_bytes += t->bytes;
+    b->model->streamed_bytes += t->bytes;
+    if (t->type == LLD_F32) return (const float *)(const void *)t->data;
+    if (t->type != LLD_F16 && t->type != LLD_BF16) {
+        b->status =
+            lld_fail(LLD_ERR_UNSUPPORTED, "tensor '%s' has type %s, must be F32, F16 or BF16", name,
+                     lld_type_name(t->type));
+        return NULL;
+    }
+    float *copy = b->model->converted + b->model->converted_used;
+    b->model->converted_used += n;
+    lld_dequantize_row(t->type, t->data, copy, n);
+    return copy;
+}
+
+static void bind_layer(binder *b, lld_layer *layer)
+{
+    const lld_config *c = &b->model->config;
+    const lld_architecture *a = c->architecture;
+    uint64_t n_q = (uint64_t)c->n_heads * c->head_dim, n_kv = (uint64_t)c->n_kv_heads * c->head_dim;
+
+    layer->attn_norm = bind_vector(b, "attn_norm.weight", LLD_REQUIRED, c->dim);
+    layer->wq = bind_matrix(b, "attn_q.weight", LLD_REQUIRED, n_q, c->dim);
+    layer->wk = bind_matrix(b, "attn_k.weight", LLD_REQUIRED, n_kv, c->dim);
+    layer->wv = bind_matrix(b, "attn_v.weight", LLD_REQUIRED, n_kv, c->dim);
+    layer->wv.fine = true;
+    layer->bq = bind_vector(b, "attn_q.bias", a->qkv_bias, n_q);
+    layer->bk = bind_vector(b, "attn_k.bias", a->qkv_bias, n_kv);
+    layer->bv = bind_vector(b, "attn_v.bias", a->qkv_bias, n_kv);
+    layer->q_norm = bind_vector(b, "attn_q_norm.weight", a->qk_norm, c->head_dim);
+    layer->k_norm = bind_vector(b, "attn_k_norm.weight", a->qk_norm, c->head_dim);
+    layer->wo = bind_matrix(b, "attn_output.weight", LLD_REQUIRED, c->dim, n_q);
+    layer->bo = bind_vector(b, "attn_output.bias", a->output_bias, c->dim);
+    layer->ffn_norm = bind_vector(b, "ffn_norm.weight", LLD_REQUIRED, c->dim);
+    layer->w_gate = bind_matrix(b, "ffn_gate.weight", LLD_REQUIRED, c->hidden_dim, c->dim);
+    layer->w_up = bind_matrix(b, "ffn_up.weight", LLD_REQUIRED, c->hidden_dim, c->dim);
+    layer->w_down = bind_matrix(b, "ffn_down.weight", LLD_REQUIRED, c->dim, c->hidden_dim);
+}
+
+/* The vocabulary's size is the embedding's number of rows; the token list must agree with it. */
+static void read_vocab_size(binder *b)
+{
+    char name[NAME_BYTES];
+    const lld_tensor *t = find(b, "token_embd.weight", LLD_REQUIRED, name);
+    if (t == NULL) return;
+    if (t->dims[1] < 1 || t->dims[1] > MAX_VOCAB) {
+        b->status = lld_fail(LLD_ERR_CORRUPT, "tensor '%s' has %" PRIu64 " rows, must be 1 to %d",
+                             name, t->dims[1], (int)MAX_VOCAB);
+        return;
+    }
+    const lld_kv *tokens = lld_gguf_find(b->gguf, "tokenizer.ggml.tokens");
+    if (tokens != NULL && tokens->type == LLD_GGUF_ARRAY && tokens->count != t->dims[1]) {
+        b->status = lld_fail(LLD_ERR_CORRUPT,
+                             "metadata key 'tokenizer.ggml.tokens' has %" PRIu64
+                             " tokens, tensor '%s' has %" PRIu64 " rows",
+                             tokens->count, name, t->dims[1]);
+        return;
+    }
+    b->model->vocab_size = (uint32_t)t->dims[1];
+}
+
+static void check_rope_factors(binder *b)
+{
+    const float *factors = b->model->rope_factors;
+    for (uint32_t i = 0; factors != NULL && i < b->model->config.n_rot / 2; i++) {
+        if (isfinite(factors[i]) && factors[i] > 0.0f) continue;
+        b->status = lld_fail(LLD_ERR_CORRUPT,
+                             "tensor 'rope_freqs.weight': element %" PRIu32
+                             " is %g, must be finite and > 0",
+                             i, (double)factors[i]);
+        return;
+    }
+}
+
+static void bind_model(binder *b)
+{
+    lld_model *m = b->model;
+    const lld_config *c = &m->config;
+    read_vocab_size(b);
+    if (b->status != LLD_OK) return;
+    m->embedding = bind_matrix(b, "token_embd.weight", LLD_REQUIRED, m->vocab_size, c->dim);
+    m->output_norm = bind_vector(b, "output_norm.weight", LLD_REQUIRED, c->dim);
+    m->output = bind_matrix(b, "output.weight", LLD_OPTIONAL, m->vocab_size, c->dim);
+    if (b->status != LLD_OK) return;
+    if (m->output.data == NULL)
+        m->output = m->embedding;
+    else /* one row of the embedding is read for a token, not the matrix */
+        m->streamed_bytes -= m->vocab_size * m->embedding.row_bytes - m->embedding.row_bytes;
+    m->output.fine = true;
+    m->rope_factors = bind_vector(b, "rope_freqs.weight", LLD_OPTIONAL, c->n_rot / 2);
+    if (b->status == LLD_OK) check_rope_factors(b);
+    for (uint32_t i = 0; i < c->n_layers && b->status == LLD_OK; i++) {
+        b->layer = (int)i;
+        bind_layer(b, &m->layers[i]);
+    }
+}
+
+/* Room for every vector of the file that is not float32. */
+static int allocate_converted(lld_model *m, const lld_gguf *gguf)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < gguf->n_tensors; i++) {
+        const lld_tensor *t = &gguf->tensors[i];
+        bool vector = t->dims[1] == 1 && t->dims[2] == 1 && t->dims[3] == 1; /* whatever n_dims */
+        if (vector && (t->type == LLD_F16 || t->type == LLD_BF16)) n += t->dims[0];
+    }
+    if (n == 0) return LLD_OK;
+    m->converted = malloc(n * sizeof *m->converted);
+    if (m->converted == NULL)
+        return lld_fail(LLD_ERR_MEMORY, "no memory for %" PRIu64 " converted weights", n);
+    return LLD_OK;
+}
+
+int lld_model_open(const char *path, lld_model **out)
+{
+    lld_model *m = calloc(1, sizeof *m);
+    if (m == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory for the model");
+    int status = lld_file_open(path, &m->file);
+    if (status != LLD_OK) {
+        free(m);
+        return status;
+    }
+    const lld_gguf *gguf = &m->file->gguf;
+    status = lld_config_read(gguf, &m->config);
+    if (status == LLD_OK) status = allocate_converted(m, gguf);
+    if (status == LLD_OK) {
+        m->layers = calloc(m->config.n_layers, sizeof *m->layers);
+        if (m->layers == NULL) status = lld_fail(LLD_ERR_MEMORY, "no memory for the layer table");
+    }
+    if (status == LLD_OK) {
+        binder b = {.model = m, .gguf = gguf, .layer = -1, .status = LLD_OK};
+        bind_model(&b);
+        status = b.status;
+    }
+    status = lld_file_name_fault(m->file, status);
+    if (status != LLD_OK) {
+        lld_model_close(m);
+        return status;
+    }
+    *out = m;
+    return LLD_OK;
+}
+
+void lld_model_close(lld_model *model)
+{
+    if (model == NULL) return;
+    lld_file_close(model->file);
+    free(model->layers);
+    free(model->converted);
+    free(model);
+}
+
+const lld_file *lld_model_file(const lld_model *model) { return model->file; }
+
+void lld_model_get_info(const lld_model *model, lld_model_info *out)
+{
+    const lld_config *c = &model->config;
+    uint64_t kv_values = 2ull * c->n_layers * c->n_kv_heads * c->head_dim; /* a token */
+    uint64_t kv_groups = 2ull * c->n_layers * c->n_kv_heads * ((c->head_dim + 31) / 32);
+    memset(out, 0, sizeof *out);
+    snprintf(out->architecture, sizeof out->architecture, "%s", c->architecture->name);
+    out->n_layers = c->n_layers;
+    out->dim = c->dim;
+    out->hidden_dim = c->hidden_dim;
+    out->n_heads = c->n_heads;
+    out->n_kv_heads = c->n_kv_heads;
+    out->head_dim = c->head_dim;
+    out->vocab_size = model->vocab_size;
+    out->n_ctx_train = c->n_ctx_train;
+    out->file_bytes = lld_file_bytes(model->file);
+    out->weight_bytes = model->weight_bytes;
+    out->streamed_bytes = model->streamed_bytes;
+    out->kv_bytes_per_token_f16 = kv_values * 2;
+    out->kv_bytes_per_token_q8_0 = kv_values + kv_groups * 2;
+}

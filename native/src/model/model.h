@@ -1,0 +1,59 @@
+/* model.h - the weights of a model, as they lie in the mapped file, with every shape.
+ *
+ * A matrix is (n_rows, n_cols) with the columns contiguous: a row is one output's weights, in the
+ * GGUF block layout, never copied. Vectors are float32; where the file holds them in half precision
+ * they are converted once into memory that the model owns.
+ */
+#ifndef LLD_MODEL_H
+#define LLD_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model/config.h"
+#include "gguf/file.h"
+#include "kernels/kernels.h"
+
+typedef struct lld_matrix {
+    const uint8_t *data; /* n_rows * row_bytes */
+    size_t n_rows, n_cols, row_bytes;
+    uint32_t type;    /* enum lld_type */
+    lld_act_kind act; /* the form of activations it is multiplied with */
+    bool fine;        /* its activations are quantized in two levels, see forward.h */
+} lld_matrix;
+
+typedef struct lld_layer {
+    const float *attn_norm; /* (dim) */
+    lld_matrix wq;          /* (n_heads * head_dim, dim) */
+    lld_matrix wk;          /* (n_kv_heads * head_dim, dim) */
+    lld_matrix wv;          /* (n_kv_heads * head_dim, dim) */
+    const float *bq;        /* (n_heads * head_dim) or NULL */
+    const float *bk;        /* (n_kv_heads * head_dim) or NULL */
+    const float *bv;        /* (n_kv_heads * head_dim) or NULL */
+    const float *q_norm;    /* (head_dim) or NULL */
+    const float *k_norm;    /* (head_dim) or NULL */
+    lld_matrix wo;          /* (dim, n_heads * head_dim) */
+    const float *bo;        /* (dim) or NULL */
+    const float *ffn_norm;  /* (dim) */
+    lld_matrix w_gate;      /* (hidden_dim, dim) */
+    lld_matrix w_up;        /* (hidden_dim, dim) */
+    lld_matrix w_down;      /* (dim, hidden_dim) */
+} lld_layer;
+
+struct lld_model {
+    lld_file *file;
+    lld_config config;
+    uint32_t vocab_size;
+    lld_matrix embedding; /* (vocab_size, dim) */
+    lld_matrix output;    /* (vocab_size, dim); the embedding where the file has no output.weight */
+    const float *output_norm;  /* (dim) */
+    const float *rope_factors; /* (n_rot / 2) divisors of the RoPE frequencies, or NULL */
+    lld_layer *layers;         /* (n_layers) */
+    float *converted;          /* vectors that were not float32 in the file */
+    size_t converted_used;     /* floats */
+    uint64_t weight_bytes;     /* of all tensors above */
+    uint64_t streamed_bytes;   /* of those, read for each decoded token */
+};
+
+#endif

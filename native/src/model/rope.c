@@ -1,0 +1,69 @@
+/* rope.c - see rope.h. */
+#include "model/rope.h"
+
+#include <math.h>
+
+static const double TWO_PI = 6.283185307179586476925;
+
+/* The pair index at which a head of n_rot dims makes `rotations` turns over n_ctx tokens (YaRN, eq.
+ * 17 solved for the dim). */
+static double yarn_pair(const lld_config *c, double rotations)
+{
+    return c->n_rot * log(c->scaling_original_ctx / (rotations * TWO_PI)) /
+           (2.0 * log(c->rope_base));
+}
+
+/* 1 where a pair turns often enough to be left alone, 0 where it is fully interpolated. */
+static double yarn_extrapolation(const lld_config *c, uint32_t pair)
+{
+    double low = fmax(0.0, floor(yarn_pair(c, c->yarn_beta_fast)));
+    double high = fmin(c->n_rot - 1.0, ceil(yarn_pair(c, c->yarn_beta_slow)));
+    double ramp = (pair - low) / fmax(0.001, high - low);
+    return 1.0 - fmin(1.0, fmax(0.0, ramp));
+}
+
+/* Llama 3.1: short wavelengths stay, long ones are divided by the factor, smoothly between. */
+static double llama3_frequency(const lld_config *c, double frequency)
+{
+    double wavelength = TWO_PI / frequency;
+    double longest_kept = c->scaling_original_ctx / (double)c->llama3_high_frequency;
+    double shortest_scaled = c->scaling_original_ctx / (double)c->llama3_low_frequency;
+    if (wavelength < longest_kept) return frequency;
+    if (wavelength > shortest_scaled) return frequency / c->scaling_factor;
+    double smooth = (c->scaling_original_ctx / wavelength - c->llama3_low_frequency) /
+                    ((double)c->llama3_high_frequency - c->llama3_low_frequency);
+    return (1.0 - smooth) * frequency / c->scaling_factor + smooth * frequency;
+}
+
+float lld_rope_frequencies(const lld_config *c, const float *factors, double *frequencies)
+{
+    double magnitude = 1.0;
+    for (uint32_t i = 0; i < c->n_rot / 2; i++) {
+        double f = pow(c->rope_base, -2.0 * i / c->n_rot);
+        if (factors != NULL) f /= factors[i];
+        if (c->scaling == LLD_SCALING_LINEAR) {
+            f /= c->scaling_factor;
+        } else if (c->scaling == LLD_SCALING_LLAMA3) {
+            f = factors != NULL
+                    ? f
+                    : llama3_frequency(c, f); /* the factors are this scaling, precomputed */
+        } else if (c->scaling == LLD_SCALING_YARN) {
+            double keep = yarn_extrapolation(c, i);
+            f = f * keep + f / c->scaling_factor * (1.0 - keep);
+        }
+        frequencies[i] = f;
+    }
+    if (c->scaling == LLD_SCALING_YARN)
+        magnitude = c->yarn_attention_factor * (1.0 + 0.1 * log(c->scaling_factor));
+    return (float)magnitude;
+}
+
+void lld_rope_table(const double *frequencies, uint32_t n_rot, float magnitude, uint32_t position,
+                    float *cos_sin)
+{
+    for (uint32_t i = 0; i < n_rot / 2; i++) {
+        double angle = frequencies[i] * position;
+        cos_sin[2 * i] = (float)(cos(angle) * magnitude);
+        cos_sin[2 * i + 1] = (float)(sin(angle) * magnitude);
+    }
+}

@@ -1,0 +1,18 @@
+/* rope.h - rotary position embedding: frequencies, their scaling, and (cos, sin) of a position.
+ * RoFormer (arXiv 2104.09864, section 3.4.2); linear scaling (arXiv 2306.15595); YaRN (arXiv
+ * 2309.00071, section 3); Llama 3.1's scaling by wavelength. The rotation itself is a kernel. */
+#ifndef LLD_ROPE_H
+#define LLD_ROPE_H
+
+#include "model/config.h"
+
+/* Angle per position of each pair, scaling applied. factors: (n_rot/2) divisors or NULL.
+ * frequencies: (n_rot/2) radians a token. Returns the factor of cos and sin (YaRN's attention
+ * factor). */
+float lld_rope_frequencies(const lld_config *config, const float *factors, double *frequencies);
+
+/* cos_sin: (n_rot/2) pairs (cos, sin) of one position, computed in double and rounded once. */
+void lld_rope_table(const double *frequencies, uint32_t n_rot, float magnitude, uint32_t position,
+                    float *cos_sin);
+
+#endif
