@@ -75,12 +75,18 @@ def _kernels() -> list[Kernel]:
         )
         kernels.append(
             Kernel(
-                f"{name} panel", "kernels/dotprod/matmul_panel", f"dot_{name}", "neoverse-n1", 8 * 32 * 4
+                f"{name} panel",
+                "kernels/dotprod/matmul_panel",
+                f"dot_{name}",
+                "neoverse-n1",
+                8 * 32 * 4,
             )
         )
     for name, sub_blocks in (("q3_k", 16), ("q4_k", 8), ("q6_k", 16)):
         kernels.append(
-            Kernel(f"{name} one", "kernels/dotprod/matmul", f"{name}_one", "neoverse-n1", 4 * 256, 2)
+            Kernel(
+                f"{name} one", "kernels/dotprod/matmul", f"{name}_one", "neoverse-n1", 4 * 256, 2
+            )
         )
         kernels.append(
             Kernel(
