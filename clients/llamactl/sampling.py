@@ -5,16 +5,31 @@ from typing import cast
 
 from llamad_client.request import Options
 
-_FLAGS = (  # flag, type, metavar, help
-    ("--temperature", float, "T", "0 is greedy"),
-    ("--top-k", int, "K", "0 is off"),
-    ("--top-p", float, "P", "1 is off"),
-    ("--min-p", float, "P", "0 is off"),
-    ("--typical-p", float, "P", "1 is off"),
-    ("--repeat-penalty", float, "R", "1 is off"),
-    ("--repeat-last-n", int, "N", "tokens; 0 is off, -1 the whole context"),
-    ("--presence-penalty", float, "P", "0 is off"),
-    ("--frequency-penalty", float, "P", "0 is off"),
+_FLAGS = (  # flag, type, metavar, help; the words are those of the daemon's table, tests compare
+    ("--temperature", float, "T", "0 always takes the likeliest token"),
+    ("--top-k", int, "K", "Draw from the k likeliest tokens; 0 is off"),
+    (
+        "--top-p",
+        float,
+        "P",
+        "Draw from the likeliest tokens that together have this probability; 1 is off",
+    ),
+    ("--min-p", float, "P", "Drop tokens less likely than this times the likeliest; 0 is off"),
+    ("--typical-p", float, "P", "Locally typical sampling; 1 is off"),
+    ("--repeat-penalty", float, "R", "Above 1, make recent tokens less likely; 1 is off"),
+    (
+        "--repeat-last-n",
+        int,
+        "N",
+        "How many tokens are recent for the three penalties; 0 is off, -1 the whole context",
+    ),
+    ("--presence-penalty", float, "P", "Taken from the logit of every recent token; 0 is off"),
+    (
+        "--frequency-penalty",
+        float,
+        "P",
+        "Taken from the logit of a recent token once for each time it occurs; 0 is off",
+    ),
     ("--seed", int, "S", "the same seed and request give the same text"),
 )
 _DESTINATIONS = tuple(flag.removeprefix("--").replace("-", "_") for flag, *_ in _FLAGS)

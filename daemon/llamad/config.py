@@ -6,7 +6,6 @@ that names the file, the key and what is allowed. It opens nothing but the confi
 """
 
 import dataclasses
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from llamad.errors import ErrorKind, LlamadError
+from llamad.ranges import Integer, Real
+from llamad.sampling.parameters import Sampling
 
 DEFAULT_PATH = Path("/etc/llamad/llamad.toml")
 
@@ -29,55 +30,11 @@ class Rule(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Integer:
-    """A whole number from low to high, both included."""
-
-    low: int
-    high: int
-
-    def check(self, value: object) -> int:
-        """Return the number; a boolean is none."""
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"must be a whole number, {self}")
-        if not self.low <= value <= self.high:
-            raise ValueError(f"must be {self}")
-        return value
-
-    def __str__(self) -> str:
-        return f"{self.low}..{self.high}"
-
-
-@dataclass(frozen=True, slots=True)
 class Mode(Integer):
     """File permission bits."""
 
     def __str__(self) -> str:
         return f"0o{self.low:o}..0o{self.high:o}"
-
-
-@dataclass(frozen=True, slots=True)
-class Real:
-    """A finite number from low to high; ``open_low``/``open_high`` leave that end out."""
-
-    low: float
-    high: float
-    open_low: bool = False
-    open_high: bool = False
-
-    def check(self, value: object) -> float:
-        """Return the number as a float; whole numbers are taken too."""
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"must be a number in {self}")
-        number = float(value)
-        above = number > self.low if self.open_low else number >= self.low
-        below = number < self.high if self.open_high else number <= self.high
-        if not (math.isfinite(number) and above and below):
-            raise ValueError(f"must be in {self}")
-        return number
-
-    def __str__(self) -> str:
-        left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
-        return f"{left}{self.low:g}, {self.high:g}{right}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,21 +156,6 @@ class QueueConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingConfig:
-    """[sampling]: what a request gets for the fields it leaves out."""
-
-    temperature: float = _key(0.8, Real(0.0, 100.0))
-    top_k: int = _key(40, Integer(0, 1 << 20))
-    top_p: float = _key(0.95, Real(0.0, 1.0, open_low=True))
-    min_p: float = _key(0.0, Real(0.0, 1.0, open_high=True))
-    typical_p: float = _key(1.0, Real(0.0, 1.0, open_low=True))
-    repeat_penalty: float = _key(1.1, Real(0.0, 100.0, open_low=True))
-    repeat_last_n: int = _key(64, Integer(-1, 1 << 20))
-    presence_penalty: float = _key(0.0, Real(-2.0, 2.0))
-    frequency_penalty: float = _key(0.0, Real(-2.0, 2.0))
-
-
-@dataclass(frozen=True, slots=True)
 class LimitsConfig:
     """[limits]: what one client may cost. Bytes and seconds."""
 
@@ -238,7 +180,7 @@ class Config:
     service: ServiceConfig = field(default_factory=ServiceConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    sampling: Sampling = field(default_factory=Sampling)  # for what a request leaves out
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
@@ -247,7 +189,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "service": ServiceConfig,
     "model": ModelConfig,
     "queue": QueueConfig,
-    "sampling": SamplingConfig,
+    "sampling": Sampling,
     "limits": LimitsConfig,
     "log": LogConfig,
 }
@@ -277,7 +219,8 @@ def load_config(path: Path | None, overrides: Mapping[str, object] | None = None
 
 def rules(section: str) -> dict[str, Rule]:
     """Return the rule of every key of a section."""
-    return {f.name: cast(Rule, f.metadata["rule"]) for f in dataclasses.fields(SECTIONS[section])}
+    keys = dataclasses.fields(SECTIONS[section])
+    return {f.name: cast(Rule, f.metadata["rule"]) for f in keys if "rule" in f.metadata}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from llamad import __version__, systemd
 from llamad.config import Config
 from llamad.engine import bindings
 from llamad.errors import ErrorKind, LlamadError
-from llamad.jobs.request import Sampling
 from llamad.logs import fields
 from llamad.rpc.admin_service import AdminService
 from llamad.rpc.from_proto import Rules
@@ -163,10 +162,7 @@ class Daemon:
 
 
 def _rules(config: Config) -> Rules:
-    return Rules(
-        sampling=Sampling(**dataclasses.asdict(config.sampling)),
-        max_prompt_bytes=config.limits.max_prompt_bytes,
-    )
+    return Rules(sampling=config.sampling, max_prompt_bytes=config.limits.max_prompt_bytes)
 
 
 def serve(config: Config, *, model_required: bool, read_again: Callable[[], Config]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from llamad.engine.bindings import Engine, EngineModel, Sampler
 from llamad.memory.machine import Machine
 from llamad.memory.plan import plan_huge_pages
+from llamad.sampling.parameters import GREEDY
 
 WARM_UP_PROMPT, WARM_UP_DECODE = 32, 4  # tokens
 BATCH_PROMPT = 16  # tokens of each sequence's prompt with -b
@@ -122,21 +123,7 @@ class _Session:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._last = [0] * engine.n_sequences
-        self._sampler = Sampler(
-            vocab_size=engine.vocab_size,
-            n_ctx=engine.n_ctx,
-            temperature=0.0,
-            top_k=0,
-            top_p=1.0,
-            min_p=0.0,
-            typical_p=1.0,
-            repeat_penalty=1.0,
-            repeat_last_n=0,
-            presence_penalty=0.0,
-            frequency_penalty=0.0,
-            seed=0,
-            logit_bias={},
-        )
+        self._sampler = Sampler(GREEDY, vocab_size=engine.vocab_size, n_ctx=engine.n_ctx, seed=0)
 
     def prefill(self, sequence: int, n_tokens: int) -> float:
         """Restart a sequence with a prompt of n_tokens; return the seconds it took."""

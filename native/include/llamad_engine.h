@@ -248,12 +248,12 @@ typedef struct lld_sampler
     lld_sampler; /* parameters, random state and penalty window of one sequence */
 
 typedef struct lld_sampling {
-    float temperature;       /* 0 = greedy; >= 0 */
+    float temperature;       /* [0, 100], 0 = greedy */
     int32_t top_k;           /* 0 = off */
     float top_p;             /* (0, 1], 1 = off */
     float min_p;             /* [0, 1), 0 = off */
     float typical_p;         /* (0, 1], 1 = off */
-    float repeat_penalty;    /* > 0, 1 = off */
+    float repeat_penalty;    /* (0, 100], 1 = off */
     int32_t repeat_last_n;   /* window of the three penalties in tokens: 0 = off, -1 = all */
     float presence_penalty;  /* [-2, 2], 0 = off */
     float frequency_penalty; /* [-2, 2], 0 = off */

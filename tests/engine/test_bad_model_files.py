@@ -36,6 +36,7 @@ from engine.gguf_bytes import (
     strings,
 )
 from llamad.engine.bindings import Engine, EngineError, EngineModel, GgufFile, Sampler
+from llamad.sampling.parameters import GREEDY
 
 MAX_RSS_BYTES = 256 << 20
 TESTS = Path(__file__).resolve().parents[1]
@@ -311,21 +312,7 @@ def test_a_norm_of_halves_may_be_written_with_two_dimensions(tmp_path: Path) -> 
 def test_weights_that_are_not_finite_end_in_an_error(tmp_path: Path) -> None:
     path = write(tmp_path, model(weight=float("nan")))
     with EngineModel(path) as opened, Engine(opened, n_threads=1, n_ctx=8) as engine:
-        sampler = Sampler(
-            vocab_size=VOCAB,
-            n_ctx=8,
-            temperature=0.0,
-            top_k=0,
-            top_p=1.0,
-            min_p=0.0,
-            typical_p=1.0,
-            repeat_penalty=1.0,
-            repeat_last_n=0,
-            presence_penalty=0.0,
-            frequency_penalty=0.0,
-            seed=1,
-            logit_bias={},
-        )
+        sampler = Sampler(GREEDY, vocab_size=VOCAB, n_ctx=8, seed=1)
         engine.forward([1], [0], [0], [1])
         with pytest.raises(EngineError) as caught:
             sampler.sample(engine, 0)

@@ -7,8 +7,9 @@ import grpc
 import pytest
 
 from llamad.errors import ErrorKind, LlamadError
-from llamad.jobs.request import Priority, Sampling
+from llamad.jobs.request import Priority
 from llamad.rpc import from_proto as convert
+from llamad.sampling.parameters import Sampling
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import error_of_call, serving
 from unit.schedule.fakes import asynchronous
@@ -173,7 +174,7 @@ async def test_a_refused_request_never_becomes_a_job() -> None:
     async with serving() as service, service.stub() as stub:
         code, message, metadata = await error_of_call(stub.Generate(sampling(temperature=-1)))
         assert code is grpc.StatusCode.INVALID_ARGUMENT
-        assert message == "temperature: is -1, must be at least 0 and finite"
+        assert message == "temperature: is -1, must be in [0, 100]"
         assert metadata["llamad-reason"] == "INVALID_TEMPERATURE"
         assert service.bench.scheduler.list(include_ended=True) == []
 

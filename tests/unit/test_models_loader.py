@@ -13,7 +13,8 @@ from llamad.engine.bindings import StopFlag
 from llamad.engine.worker import EngineWorker
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.event import FinishReason
-from llamad.jobs.request import ChatMessage, GenerationRequest, Sampling
+from llamad.jobs.request import ChatMessage, GenerationRequest
+from llamad.sampling.parameters import Sampling
 from llamad.schedule.loop import Limits, Scheduler
 from llamad.service.loading import LoadedModel, load
 from tiny_gguf import TinyModelPath, TinySpec

@@ -15,6 +15,7 @@ from llamad.engine.info import ModelInfo as ModelInfo
 from llamad.engine.info import TensorInfo as TensorInfo
 from llamad.errors import ErrorKind, LlamadError
 from llamad.gguf.value import MetadataValue, RawEntry
+from llamad.sampling.parameters import PARAMETERS, Sampling
 
 Buffer = bytes | bytearray | memoryview
 
@@ -425,48 +426,20 @@ class Importance(_Handle):
 class Sampler(_Handle):
     """Parameters, random state and penalty window of one sequence."""
 
-    def __init__(
-        self,
-        *,
-        vocab_size: int,
-        n_ctx: int,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        min_p: float,
-        typical_p: float,
-        repeat_penalty: float,
-        repeat_last_n: int,
-        presence_penalty: float,
-        frequency_penalty: float,
-        seed: int,
-        logit_bias: Mapping[int, float],
-    ) -> None:
+    def __init__(self, sampling: Sampling, *, vocab_size: int, n_ctx: int, seed: int) -> None:
+        """Raise EngineError when a parameter is refused. seed: used whatever ``sampling`` says."""
         self._pointer = None
-        sampling = ffi.new(
-            "lld_sampling *",
-            {
-                "temperature": temperature,
-                "top_k": top_k,
-                "top_p": top_p,
-                "min_p": min_p,
-                "typical_p": typical_p,
-                "repeat_penalty": repeat_penalty,
-                "repeat_last_n": repeat_last_n,
-                "presence_penalty": presence_penalty,
-                "frequency_penalty": frequency_penalty,
-                "seed": seed,
-            },
-        )
+        numbers = {name: getattr(sampling, name) for name in PARAMETERS}
+        bias = sampling.logit_bias
         out = ffi.new("lld_sampler **")
         _check(
             lib.lld_sampler_create(
-                sampling,
+                ffi.new("lld_sampling *", {**numbers, "seed": seed}),
                 vocab_size,
                 n_ctx,
-                ffi.new("int32_t[]", list(logit_bias.keys())),
-                ffi.new("float[]", list(logit_bias.values())),
-                len(logit_bias),
+                ffi.new("int32_t[]", list(bias.keys())),
+                ffi.new("float[]", list(bias.values())),
+                len(bias),
                 out,
             )
         )

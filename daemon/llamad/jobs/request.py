@@ -1,12 +1,12 @@
 """What a client asks for, validated: the frozen values that enter the scheduler.
 
-Ranges are those of ``llamad.proto``; ``rpc/convert.py`` checks them before it builds these values.
+``rpc/from_proto.py`` checks every field before it builds these values.
 """
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
+
+from llamad.sampling.parameters import Sampling
 
 
 class Priority(enum.IntEnum):
@@ -15,23 +15,6 @@ class Priority(enum.IntEnum):
     INTERACTIVE = 1
     NORMAL = 2
     BATCH = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is chosen; the defaults are the service's built-in ones."""
-
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.0
-    typical_p: float = 1.0
-    repeat_penalty: float = 1.1
-    repeat_last_n: int = 64  # tokens; 0 off, -1 the whole context
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    seed: int | None = None  # None: drawn at submission and reported at the end
-    logit_bias: Mapping[int, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)

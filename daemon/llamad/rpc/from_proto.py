@@ -1,17 +1,26 @@
 """Messages to domain values and back; every check of a request's fields that needs no model.
 
-The ranges are those of the comments in llamad.proto. A field outside its range raises the INVALID
-error that names it. What depends on the loaded model (length of a prompt in tokens, token ids
-against the vocabulary) is checked where the model is known.
+The ranges of sampling are those of ``sampling/parameters.py``. A field outside its range raises the
+INVALID error that names it. What depends on the loaded model (length of a prompt in tokens, token
+ids against the vocabulary) is checked where the model is known.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from llamad.errors import invalid
 from llamad.jobs import event, request
 from llamad.jobs.record import JobSnapshot, JobState
+from llamad.ranges import Integer, Real
+from llamad.sampling.parameters import (
+    LOGIT_BIAS,
+    MAX_LOGIT_BIASES,
+    PARAMETERS,
+    Parameter,
+    Sampling,
+)
 from llamad_api.v1 import llamad_pb2 as pb
 
 MAX_TEXT_BYTES = 1 << 20
@@ -19,8 +28,8 @@ MAX_LISTED_TOKENS = 1 << 20
 MAX_MESSAGES = 1024
 MAX_STOP_STRINGS = 16
 MAX_STOP_BYTES = 256
-MAX_LOGIT_BIAS = 1024
 MAX_NAME_BYTES = 256
+DEADLINE_SECONDS = Real(0.0, math.inf, open_low=True)
 ROLES = ("system", "user", "assistant", "tool")
 
 _PRIORITIES = {
@@ -54,7 +63,7 @@ _JOB_STATES = {
 class Rules:
     """What the service's configuration says about requests."""
 
-    sampling: request.Sampling = field(default_factory=request.Sampling)  # for absent fields
+    sampling: Sampling = field(default_factory=Sampling)  # for absent fields
     max_prompt_bytes: int = MAX_TEXT_BYTES  # of a prompt, or of all messages together
 
 
@@ -114,7 +123,7 @@ def _with_options(
         raise invalid("priority", f"{options.priority} is no priority")
     deadline = options.deadline_seconds if options.HasField("deadline_seconds") else None
     if deadline is not None:
-        _check_range("deadline_seconds", deadline, 0, math.inf, open_low=True)
+        _checked("deadline_seconds", DEADLINE_SECONDS, deadline)
     return replace(
         base,
         model=options.model,
@@ -137,46 +146,28 @@ def _stop_strings(options: pb.Options) -> tuple[str, ...]:
     return tuple(options.stop)
 
 
-def _sampling(message: pb.Sampling, defaults: request.Sampling) -> request.Sampling:
-    def number(name: str) -> float:
-        given = message.HasField(name)
-        return float(getattr(message if given else defaults, name))
-
-    sampling = request.Sampling(
-        temperature=number("temperature"),
-        top_k=int(number("top_k")),
-        top_p=number("top_p"),
-        min_p=number("min_p"),
-        typical_p=number("typical_p"),
-        repeat_penalty=number("repeat_penalty"),
-        repeat_last_n=int(number("repeat_last_n")),
-        presence_penalty=number("presence_penalty"),
-        frequency_penalty=number("frequency_penalty"),
+def _sampling(message: pb.Sampling, defaults: Sampling) -> Sampling:
+    given = {
+        name: _checked(name, rule, getattr(message, name))
+        for name, rule in PARAMETERS.items()
+        if message.HasField(name)
+    }
+    return replace(
+        defaults,
+        **given,
         seed=message.seed if message.HasField("seed") else defaults.seed,
-        logit_bias=dict(message.logit_bias) or defaults.logit_bias,
+        logit_bias=_logit_bias(message.logit_bias) or defaults.logit_bias,
     )
-    _check_sampling(sampling)
-    return sampling
 
 
-def _check_sampling(sampling: request.Sampling) -> None:
-    _check_range("temperature", sampling.temperature, 0, math.inf)
-    _check_range("top_k", sampling.top_k, 0, math.inf)
-    _check_range("top_p", sampling.top_p, 0, 1, open_low=True)
-    _check_range("min_p", sampling.min_p, 0, 1, open_high=True)
-    _check_range("typical_p", sampling.typical_p, 0, 1, open_low=True)
-    _check_range("repeat_penalty", sampling.repeat_penalty, 0, math.inf, open_low=True)
-    _check_range("repeat_last_n", sampling.repeat_last_n, -1, math.inf)
-    _check_range("presence_penalty", sampling.presence_penalty, -2, 2)
-    _check_range("frequency_penalty", sampling.frequency_penalty, -2, 2)
-    if len(sampling.logit_bias) > MAX_LOGIT_BIAS:
-        raise invalid(
-            "logit_bias", f"there are {len(sampling.logit_bias)} entries, at most {MAX_LOGIT_BIAS}"
-        )
-    for token, bias in sampling.logit_bias.items():
+def _logit_bias(given: Mapping[int, float]) -> Mapping[int, float]:
+    if len(given) > MAX_LOGIT_BIASES:
+        raise invalid("logit_bias", f"there are {len(given)} entries, at most {MAX_LOGIT_BIASES}")
+    for token, bias in given.items():
         if token < 0:
             raise invalid("logit_bias", f"token {token} is negative")
-        _check_range("logit_bias", bias, -100, 100)
+        _checked("logit_bias", LOGIT_BIAS, bias)
+    return dict(given)
 
 
 def tokenize_text(message: pb.TokenizeRequest) -> str:
@@ -208,24 +199,13 @@ def _check_text(name: str, text: str, most_bytes: int, least_bytes: int = 0) -> 
         raise invalid(name, "is empty")
 
 
-def _check_range(
-    name: str,
-    value: float,
-    low: float,
-    high: float,
-    *,
-    open_low: bool = False,
-    open_high: bool = False,
-) -> None:
-    """Raise unless value is finite and in the range; an open end is outside it. NaN is outside."""
-    above = value > low if open_low else value >= low
-    below = value < high if open_high else value <= high
-    if above and below and math.isfinite(value):
-        return
-    least = f"{'greater than' if open_low else 'at least'} {low:g}"
-    most = f"{'less than' if open_high else 'at most'} {high:g}"
-    limits = f"{least} and finite" if math.isinf(high) else f"{least} and {most}"
-    raise invalid(name, f"is {value:g}, must be {limits}")
+def _checked(name: str, rule: Integer | Real | Parameter, value: float) -> Any:
+    """Return the number in the rule's type, or raise the error that names the field."""
+    try:
+        return rule.check(value)
+    except ValueError as error:
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        raise invalid(name, f"is {shown}, {error}") from None
 
 
 def _quote(text: str) -> str:

@@ -52,19 +52,7 @@ def start(job: Job, slot: Slot, model: ModelRuntime, *, speculation: bool) -> Ru
     Raises the LlamadError of a sampler that refuses its parameters.
     """
     sampling = job.request.sampling
-    sampler = model.new_sampler(
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        typical_p=sampling.typical_p,
-        repeat_penalty=sampling.repeat_penalty,
-        repeat_last_n=sampling.repeat_last_n,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        seed=job.seed,
-        logit_bias=sampling.logit_bias,
-    )
+    sampler = model.new_sampler(sampling, seed=job.seed)
     n_prompt = len(job.prompt_tokens)
     window = n_prompt if sampling.repeat_last_n < 0 else min(n_prompt, sampling.repeat_last_n)
     for token in job.prompt_tokens[n_prompt - window :]:

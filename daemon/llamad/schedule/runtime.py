@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from llamad.engine.worker import StepSampler
+from llamad.sampling.parameters import Sampling
 
 
 class Tokenizer(Protocol):
@@ -94,19 +95,8 @@ class ModelRuntime(Protocol):
     def new_detokenizer(self) -> Detokenizer:
         """Create a detokenizer for one completion."""
 
-    def new_sampler(
-        self,
-        *,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        min_p: float,
-        typical_p: float,
-        repeat_penalty: float,
-        repeat_last_n: int,
-        presence_penalty: float,
-        frequency_penalty: float,
-        seed: int,
-        logit_bias: Mapping[int, float],
-    ) -> StepSampler:
-        """Create a sampler for one sequence; raise LlamadError when a parameter is refused."""
+    def new_sampler(self, sampling: Sampling, *, seed: int, n_draws: int = 0) -> StepSampler:
+        """Create a sampler for one sequence; raise LlamadError when a parameter is refused.
+
+        n_draws: how many tokens of the sequence were drawn before.
+        """

@@ -24,6 +24,7 @@ from llamad.gguf.value import MetadataValue
 from llamad.logs import fields
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MemoryPlan, plan_huge_pages, plan_memory
+from llamad.sampling.parameters import Sampling
 from llamad.store.registry import ModelFile, ModelRegistry
 from llamad.text import tokenizer_from_metadata
 from llamad.text.chat_template import ChatTemplate
@@ -95,37 +96,14 @@ class LoadedModel:
         """Create a detokenizer for one completion."""
         return Detokenizer(self.tokenizer)
 
-    def new_sampler(
-        self,
-        *,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        min_p: float,
-        typical_p: float,
-        repeat_penalty: float,
-        repeat_last_n: int,
-        presence_penalty: float,
-        frequency_penalty: float,
-        seed: int,
-        logit_bias: Mapping[int, float],
-    ) -> Sampler:
-        """Create a sampler for one sequence; raise LlamadError when a parameter is refused."""
-        return Sampler(
-            vocab_size=self.vocab_size,
-            n_ctx=self.n_ctx,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            typical_p=typical_p,
-            repeat_penalty=repeat_penalty,
-            repeat_last_n=repeat_last_n,
-            presence_penalty=presence_penalty,
-            frequency_penalty=frequency_penalty,
-            seed=seed,
-            logit_bias=logit_bias,
-        )
+    def new_sampler(self, sampling: Sampling, *, seed: int, n_draws: int = 0) -> Sampler:
+        """Create a sampler for one sequence; raise LlamadError when a parameter is refused.
+
+        n_draws: how many tokens of the sequence were drawn before.
+        """
+        if n_draws:
+            raise NotImplementedError("the engine's samplers begin at their first draw")
+        return Sampler(sampling, vocab_size=self.vocab_size, n_ctx=self.n_ctx, seed=seed)
 
     def close(self) -> None:
         """Destroy the engine, then unmap the model. The engine thread must have ended."""

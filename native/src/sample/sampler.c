@@ -51,13 +51,13 @@ static int check_range(const range *r)
 static int check_sampling(const lld_sampling *s)
 {
     const range ranges[] = {
-        {"temperature", s->temperature, 0, FLT_MAX, false, false},
+        {"temperature", s->temperature, 0, 100, false, false},
         {"top_k", s->top_k, 0, INT32_MAX, false, false},
         {"top_p", s->top_p, 0, 1, true, false},
         {"min_p", s->min_p, 0, 1, false, true},
         {"typical_p", s->typical_p, 0, 1, true, false},
-        {"repeat_penalty", s->repeat_penalty, 0, FLT_MAX, true, false},
-        {"repeat_last_n", s->repeat_last_n, -1, INT32_MAX, false, false},
+        {"repeat_penalty", s->repeat_penalty, 0, 100, true, false},
+        {"repeat_last_n", s->repeat_last_n, -1, 1 << 20, false, false},
         {"presence_penalty", s->presence_penalty, -2, 2, false, false},
         {"frequency_penalty", s->frequency_penalty, -2, 2, false, false},
     };

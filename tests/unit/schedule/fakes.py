@@ -18,7 +18,8 @@ from llamad.engine.worker import EngineWorker
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.event import Delta, Event, Finished, Timings
 from llamad.jobs.record import Job, JobSnapshot
-from llamad.jobs.request import GenerationRequest, Sampling
+from llamad.jobs.request import GenerationRequest
+from llamad.sampling.parameters import Sampling
 from llamad.schedule.loop import Limits, Scheduler
 from llamad.text.detokenizer import Detokenizer
 
@@ -194,7 +195,7 @@ class FakeModel:
     def new_detokenizer(self) -> Any:
         return Detokenizer(self.tokenizer)  # type: ignore[arg-type]
 
-    def new_sampler(self, *, seed: int, **parameters: Any) -> FakeSampler:
+    def new_sampler(self, sampling: Sampling, *, seed: int, n_draws: int = 0) -> FakeSampler:
         if self.sampler_error is not None:
             raise self.sampler_error
         self.samplers.append(FakeSampler(seed))

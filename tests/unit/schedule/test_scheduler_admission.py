@@ -8,7 +8,8 @@ import pytest
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.record import JobState
-from llamad.jobs.request import GenerationRequest, Sampling
+from llamad.jobs.request import GenerationRequest
+from llamad.sampling.parameters import Sampling
 from llamad.schedule.loop import Limits
 from unit.schedule.fakes import Bench, asynchronous, events_of, request
 

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from llamad.jobs.event import Event, Finished, FinishReason, PrefillProgress, Queued
-from llamad.jobs.request import ChatMessage, GenerationRequest, Sampling
+from llamad.jobs.request import ChatMessage, GenerationRequest
+from llamad.sampling.parameters import Sampling
 from llamad.schedule.loop import Limits
 from unit.schedule.fakes import (
     Bench,

@@ -1,0 +1,1 @@
+"""How the next token is chosen, as plain values: no gRPC, no C."""
