@@ -3,14 +3,16 @@
 
 #include <math.h>
 
+#include "base/elementary.h"
+
 static const double TWO_PI = 6.283185307179586476925;
 
 /* The pair index at which a head of n_rot dims makes `rotations` turns over n_ctx tokens (YaRN, eq.
  * 17 solved for the dim). */
 static double yarn_pair(const lld_config *c, double rotations)
 {
-    return c->n_rot * log(c->scaling_original_ctx / (rotations * TWO_PI)) /
-           (2.0 * log(c->rope_base));
+    return c->n_rot * lld_log(c->scaling_original_ctx / (rotations * TWO_PI)) /
+           (2.0 * lld_log(c->rope_base));
 }
 
 /* 1 where a pair turns often enough to be left alone, 0 where it is fully interpolated. */
@@ -39,7 +41,7 @@ float lld_rope_frequencies(const lld_config *c, const float *factors, double *fr
 {
     double magnitude = 1.0;
     for (uint32_t i = 0; i < c->n_rot / 2; i++) {
-        double f = pow(c->rope_base, -2.0 * i / c->n_rot);
+        double f = lld_pow(c->rope_base, -2.0 * i / c->n_rot);
         if (factors != NULL) f /= factors[i];
         if (c->scaling == LLD_SCALING_LINEAR) {
             f /= c->scaling_factor;
@@ -54,7 +56,7 @@ float lld_rope_frequencies(const lld_config *c, const float *factors, double *fr
         frequencies[i] = f;
     }
     if (c->scaling == LLD_SCALING_YARN)
-        magnitude = c->yarn_attention_factor * (1.0 + 0.1 * log(c->scaling_factor));
+        magnitude = c->yarn_attention_factor * (1.0 + 0.1 * lld_log(c->scaling_factor));
     return (float)magnitude;
 }
 
@@ -62,8 +64,9 @@ void lld_rope_table(const double *frequencies, uint32_t n_rot, float magnitude, 
                     float *cos_sin)
 {
     for (uint32_t i = 0; i < n_rot / 2; i++) {
-        double angle = frequencies[i] * position;
-        cos_sin[2 * i] = (float)(cos(angle) * magnitude);
-        cos_sin[2 * i + 1] = (float)(sin(angle) * magnitude);
+        double sine, cosine;
+        lld_sincos(frequencies[i] * position, &sine, &cosine);
+        cos_sin[2 * i] = (float)(cosine * magnitude);
+        cos_sin[2 * i + 1] = (float)(sine * magnitude);
     }
 }

@@ -5,6 +5,8 @@
 #include <math.h>
 #include <stdbool.h>
 
+#include "base/elementary.h"
+
 typedef enum order { BEST_FIRST, WORST_FIRST, TYPICAL_FIRST } order;
 
 typedef struct ranking {
@@ -75,7 +77,7 @@ static double weigh(lld_candidates *c, double greatest, double temperature)
 {
     double sum = 0;
     for (size_t i = 0; i < c->n; i++) {
-        c->items[i].weight = exp(((double)c->items[i].logit - greatest) / temperature);
+        c->items[i].weight = lld_exp(((double)c->items[i].logit - greatest) / temperature);
         sum += c->items[i].weight;
     }
     return sum;
@@ -115,7 +117,7 @@ void lld_candidates_keep_top_p(lld_candidates *c, double p)
 
 void lld_candidates_keep_min_p(lld_candidates *c, double min_p)
 {
-    double least = greatest_logit(c) + log(min_p);
+    double least = greatest_logit(c) + lld_log(min_p);
     size_t n = 0;
     for (size_t i = 0; i < c->n; i++)
         if (c->items[i].logit >= least) c->items[n++] = c->items[i];

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/elementary.h"
 #include "base/status.h"
 
 /* ---- random numbers -------------------------------------------------------------------------- */
@@ -247,6 +248,6 @@ double lld_log_probability(const float *logits, size_t vocab_size, int32_t token
 {
     float most = logits[greatest(logits, vocab_size)];
     double sum = 0;
-    for (size_t i = 0; i < vocab_size; i++) sum += exp((double)logits[i] - most);
-    return (double)logits[token] - most - log(sum);
+    for (size_t i = 0; i < vocab_size; i++) sum += lld_exp((double)logits[i] - most);
+    return (double)logits[token] - most - lld_log(sum);
 }
