@@ -7,7 +7,7 @@
 
 #include "model/config.h"
 #include "gguf/gguf.h"
-#include "format/quant.h"
+#include "format/format.h"
 
 /* Read n bytes in a way that the compiler must carry out. */
 static void touch(const void *bytes, size_t n)

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "format/quant.h"
+#include "format/format.h"
 
 enum {
     TINY_DIM = 64,

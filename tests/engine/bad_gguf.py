@@ -155,7 +155,16 @@ TENSORS = [
     BadFile(
         "row-33", _tensor((33,), Q4_0), "rows of 33 elements, type Q4_0 needs a multiple of 32"
     ),
-    BadFile("tensor-type-removed", _tensor(_ROW, 4), "tensor 't.weight': type 4 is not supported"),
+    BadFile(
+        "tensor-type-removed",
+        _tensor(_ROW, 4),
+        "tensor 't.weight': type Q4_2 (4) is not supported: fetch the Q4_0 file",
+    ),
+    BadFile(
+        "tensor-type-arm",
+        _tensor(_ROW, 31),
+        "tensor 't.weight': type Q4_0_4_4 (31) is not supported: fetch the Q4_0 file",
+    ),
     BadFile("tensor-type-unknown", _tensor(_ROW, 99), "tensor 't.weight': type 99"),
     BadFile("tensor-type-negative", _tensor(_ROW, (1 << 32) - 1), "type 4294967295"),
     BadFile(

@@ -1,11 +1,12 @@
 /* unpack.h - one block of a GGML format as plain integers and float scales: the bit layouts, once.
- * Inline, so that dequantization (quant.c) and the generic kernels (kernels/generic/matmul.c)
+ * Inline, so that dequantization (format.c) and the generic kernels (kernels/generic/matmul.c)
  * compile them into their own loops. Does no float arithmetic on the elements.
  * Element numbers are written e = ...; the layouts are those of ggml-common.h and of `gguf`. */
 #ifndef LLD_UNPACK_H
 #define LLD_UNPACK_H
 
-#include "format/quant.h"
+#include "format/blocks.h"
+#include "format/half.h"
 
 #define LLD_UNPACK static inline __attribute__((always_inline, unused))
 
@@ -91,6 +92,33 @@ LLD_UNPACK void lld_unpack_iq4_nl(const void *block, lld_unpacked *out)
     for (int i = 0; i < 16; i++) {
         out->q[i] = lld_iq4_values[b->qs[i] & 15];
         out->q[i + 16] = lld_iq4_values[b->qs[i] >> 4];
+    }
+}
+
+/* ---- packed scales --------------------------------------------------------------------------- */
+
+/* The 6-bit scales and mins of Q4_K and Q5_K: (8) each. */
+LLD_UNPACK void lld_k4_scales(const uint8_t packed[12], uint8_t scales[8], uint8_t mins[8])
+{
+    /* Bytes 0-3: scales 0-3, bytes 4-7: mins 0-3. Their top two bits, over the nibbles of bytes
+     * 8-11 (low: scale, high: min), give scales and mins 4-7. */
+    for (int j = 0; j < 4; j++) {
+        scales[j] = packed[j] & 63;
+        mins[j] = packed[j + 4] & 63;
+        scales[j + 4] = (uint8_t)((packed[j + 8] & 15) | (packed[j] >> 6 << 4));
+        mins[j + 4] = (uint8_t)((packed[j + 8] >> 4) | (packed[j + 4] >> 6 << 4));
+    }
+}
+
+/* The 6-bit signed scales (-32..31) of Q3_K: (16). */
+LLD_UNPACK void lld_q3_scales(const uint8_t packed[12], int8_t scales[16])
+{
+    /* The low four bits in the low nibbles of bytes 0-7, then in the high ones; the top two in
+     * bytes 8-11. */
+    for (int j = 0; j < 16; j++) {
+        int low = (packed[j % 8] >> (j / 8 * 4)) & 15;
+        int high = (packed[8 + j % 4] >> (j / 4 * 2)) & 3;
+        scales[j] = (int8_t)((low | (high << 4)) - 32);
     }
 }
 

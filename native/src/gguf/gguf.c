@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "gguf/name.h"
-#include "format/quant.h"
+#include "format/format.h"
 #include "base/status.h"
 
 enum {
@@ -267,9 +267,7 @@ static int take_dims(cursor *c, lld_tensor *t)
 static int measure_tensor(const cursor *c, lld_tensor *t)
 {
     uint64_t block = lld_type_block(t->type);
-    if (!lld_type_supported(t->type) || block == 0)
-        return lld_fail(LLD_ERR_UNSUPPORTED, "%s: type %" PRIu32 " is not supported", c->subject,
-                        t->type);
+    if (block == 0) return lld_type_refuse(c->subject, t->type);
     if (t->dims[0] % block != 0)
         return lld_fail(LLD_ERR_CORRUPT,
                         "%s: rows of %" PRIu64 " elements, type %s needs a "

@@ -32,7 +32,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "format/quant.h"
+#include "format/format.h"
 
 /* What form of activations a weight type is multiplied with. */
 typedef enum lld_act_kind { LLD_ACT_F32, LLD_ACT_Q8, LLD_ACT_Q8K, LLD_ACT_COUNT } lld_act_kind;

@@ -105,8 +105,7 @@ void lld_quantize_weights(const float *importance, float *w, size_t n)
 
 static int check_type(uint32_t type, size_t n_cols)
 {
-    if (!lld_type_supported(type))
-        return lld_fail(LLD_ERR_UNSUPPORTED, "tensor type %u is not supported", (unsigned)type);
+    if (!lld_type_supported(type)) return lld_type_refuse("tensor", type);
     if (n_cols % lld_type_block(type) != 0)
         return lld_fail(LLD_ERR_INVALID, "row of %zu elements is no multiple of %s's block of %zu",
                         n_cols, lld_type_name(type), lld_type_block(type));

@@ -1,11 +1,11 @@
 /* quantize.h - from float32 to the block formats: one row at a time, and the weights of its columns.
  * The public entry, its checks and its threads are in quantize.c; blocks of 32 in blocks_32.c,
  * blocks of 256 in blocks_k.c, the searches for scales in search.h. The other direction
- * is quant.c. */
+ * is format.c. */
 #ifndef LLD_QUANTIZE_H
 #define LLD_QUANTIZE_H
 
-#include "format/quant.h"
+#include "format/format.h"
 #include "quantize/search.h"
 
 /* Quantize a row: x (n) finite float32, within the type's range; importance (n) weights >= 0 of the

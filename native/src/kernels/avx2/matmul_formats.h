@@ -12,7 +12,7 @@
 
 #include <stdbool.h>
 
-#include "format/quant.h"
+#include "format/format.h"
 #include "kernels/avx2/simd.h"
 
 enum { LLD_FIT_4_BITS = 8, LLD_FIT_5_BITS = 4, LLD_FIT_6_BITS = 2, LLD_FIT_SIGNED = 1 };

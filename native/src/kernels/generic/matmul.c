@@ -92,28 +92,6 @@ LLD_INLINE void matmul_q8k(unpack_k_fn unpack, bool has_min, size_t block_bytes,
     }
 }
 
-#define DEFINE_MATMUL(format, kind, has_min)                                                       \
-    static void matmul_##format(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes, \
-                                size_t n_rows, const lld_acts *x, void *scratch)                   \
-    {                                                                                              \
-        (void)scratch;                                                                             \
-        matmul_##kind(lld_unpack_##format, has_min, sizeof(lld_block_##format), out, out_stride,   \
-                      w, row_bytes, n_rows, x);                                                    \
-    }
-
-DEFINE_MATMUL(q4_0, q8, false)
-DEFINE_MATMUL(q4_1, q8, true)
-DEFINE_MATMUL(q5_0, q8, false)
-DEFINE_MATMUL(q5_1, q8, true)
-DEFINE_MATMUL(q8_0, q8, false)
-DEFINE_MATMUL(iq4_nl, q8, false)
-DEFINE_MATMUL(q2_k, q8k, true)
-DEFINE_MATMUL(q3_k, q8k, false)
-DEFINE_MATMUL(q4_k, q8k, true)
-DEFINE_MATMUL(q5_k, q8k, true)
-DEFINE_MATMUL(q6_k, q8k, false)
-DEFINE_MATMUL(iq4_xs, q8k, false)
-
 /* ---- float weights --------------------------------------------------------------------------- */
 
 static float dot_f32(const float *w, const float *x, size_t n)
@@ -138,39 +116,30 @@ LLD_INLINE void matmul_float(uint32_t type, float *out, size_t out_stride, const
     }
 }
 
-static void matmul_f32(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,
-                       size_t n_rows, const lld_acts *x, void *scratch)
-{
-    matmul_float(LLD_F32, out, out_stride, w, row_bytes, n_rows, x, scratch);
-}
+/* ---- every format of the list ---------------------------------------------------------------- */
 
-static void matmul_f16(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,
-                       size_t n_rows, const lld_acts *x, void *scratch)
-{
-    matmul_float(LLD_F16, out, out_stride, w, row_bytes, n_rows, x, scratch);
-}
-
-static void matmul_bf16(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,
-                        size_t n_rows, const lld_acts *x, void *scratch)
-{
-    matmul_float(LLD_BF16, out, out_stride, w, row_bytes, n_rows, x, scratch);
-}
+#define DEFINE_MATMUL(name, function, id, block, bytes, offset, quantizer)                         \
+    static void matmul_##function(float *out, size_t out_stride, const uint8_t *w,                 \
+                                  size_t row_bytes, size_t n_rows, const lld_acts *x,              \
+                                  void *scratch)                                                   \
+    {                                                                                              \
+        MULTIPLY_##block(id, function, offset);                                                    \
+    }
+#define MULTIPLY_1(id, function, offset)                                                           \
+    matmul_float(id, out, out_stride, w, row_bytes, n_rows, x, scratch)
+#define MULTIPLY_32(id, function, offset)                                                          \
+    (void)scratch;                                                                                 \
+    matmul_q8(lld_unpack_##function, offset, sizeof(lld_block_##function), out, out_stride, w,     \
+              row_bytes, n_rows, x)
+#define MULTIPLY_256(id, function, offset)                                                         \
+    (void)scratch;                                                                                 \
+    matmul_q8k(lld_unpack_##function, offset, sizeof(lld_block_##function), out, out_stride, w,    \
+               row_bytes, n_rows, x)
+LLD_FORMATS(DEFINE_MATMUL)
 
 void lld_kernels_init_generic_matmul(lld_kernels *table)
 {
-    table->matmul[LLD_F32] = matmul_f32;
-    table->matmul[LLD_F16] = matmul_f16;
-    table->matmul[LLD_BF16] = matmul_bf16;
-    table->matmul[LLD_Q4_0] = matmul_q4_0;
-    table->matmul[LLD_Q4_1] = matmul_q4_1;
-    table->matmul[LLD_Q5_0] = matmul_q5_0;
-    table->matmul[LLD_Q5_1] = matmul_q5_1;
-    table->matmul[LLD_Q8_0] = matmul_q8_0;
-    table->matmul[LLD_IQ4_NL] = matmul_iq4_nl;
-    table->matmul[LLD_Q2_K] = matmul_q2_k;
-    table->matmul[LLD_Q3_K] = matmul_q3_k;
-    table->matmul[LLD_Q4_K] = matmul_q4_k;
-    table->matmul[LLD_Q5_K] = matmul_q5_k;
-    table->matmul[LLD_Q6_K] = matmul_q6_k;
-    table->matmul[LLD_IQ4_XS] = matmul_iq4_xs;
+#define SET_MATMUL(name, function, id, block, bytes, offset, quantizer)                            \
+    table->matmul[id] = matmul_##function;
+    LLD_FORMATS(SET_MATMUL)
 }

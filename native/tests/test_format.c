@@ -1,7 +1,8 @@
-/* test_quant.c - block formats: half precision exhaustively, packed scales, and every format's
+/* test_format.c - block formats: half precision exhaustively, packed scales, and every format's
  * dequantization against a second reading of its layout, written here element by element.
  * tests/engine/test_dequantize.py compares the same code with the `gguf` package. */
-#include "format/quant.h"
+#include "format/format.h"
+#include "format/unpack.h"
 
 #include <math.h>
 #include <string.h>
@@ -246,6 +247,57 @@ static void test_types_know_their_sizes(void)
     CHECK(n_supported == n_known, "%zu types supported", n_supported);
 }
 
+/* Types that files hold and this engine lacks, from the list in the `gguf` package 0.19 and the ids that
+ * ggml took out of use before it. */
+static void test_types_that_are_not_supported_are_refused_by_name(void)
+{
+    static const struct {
+        uint32_t type;
+        const char *name, *instead;
+    } refused[] = {
+        {4, "Q4_2", "Q4_0"},
+        {5, "Q4_3", "Q4_1"},
+        {9, "Q8_1", "Q8_0"},
+        {15, "Q8_K", "Q8_0"},
+        {16, "IQ2_XXS", "Q2_K"},
+        {17, "IQ2_XS", "Q2_K"},
+        {18, "IQ3_XXS", "Q3_K_S"},
+        {19, "IQ1_S", "Q2_K"},
+        {21, "IQ3_S", "Q3_K_S"},
+        {22, "IQ2_S", "Q2_K"},
+        {24, "I8", "F16"},
+        {25, "I16", "F16"},
+        {26, "I32", "F16"},
+        {27, "I64", "F16"},
+        {28, "F64", "F16"},
+        {29, "IQ1_M", "Q2_K"},
+        {31, "Q4_0_4_4", "Q4_0"},
+        {32, "Q4_0_4_8", "Q4_0"},
+        {33, "Q4_0_8_8", "Q4_0"},
+        {34, "TQ1_0", "Q2_K"},
+        {35, "TQ2_0", "Q2_K"},
+        {36, "IQ4_NL_4_4", "IQ4_NL"},
+        {37, "IQ4_NL_4_8", "IQ4_NL"},
+        {38, "IQ4_NL_8_8", "IQ4_NL"},
+        {39, "MXFP4", "Q4_K_M"},
+        {40, "NVFP4", "Q4_K_M"},
+        {41, "Q1_0", "Q2_K"},
+    };
+    enum { N_REFUSED = sizeof refused / sizeof refused[0], N_SUPPORTED = 15 };
+    _Static_assert(N_REFUSED + N_SUPPORTED == LLD_TYPE_COUNT, "every id has a name");
+    for (size_t i = 0; i < N_REFUSED; i++) {
+        char wanted[128];
+        snprintf(wanted, sizeof wanted,
+                 "tensor 't': type %s (%u) is not supported: fetch the %s file", refused[i].name,
+                 (unsigned)refused[i].type, refused[i].instead);
+        CHECK(lld_type_refuse("tensor 't'", refused[i].type) == LLD_ERR_UNSUPPORTED, "status");
+        CHECK(strcmp(lld_error_message(), wanted) == 0, "%s", lld_error_message());
+    }
+    lld_type_refuse("tensor 't'", 42);
+    CHECK(strcmp(lld_error_message(), "tensor 't': type 42 is unknown") == 0, "%s",
+          lld_error_message());
+}
+
 static void test_unknown_types_and_partial_blocks_are_refused(void)
 {
     static const uint32_t unknown[] = {4, 5, 9, 15, 16, 29, 31, 40, UINT32_MAX};
@@ -274,6 +326,7 @@ int main(void)
     test_every_format_dequantizes_as_specified();
     test_packed_scales_unpack();
     test_types_know_their_sizes();
+    test_types_that_are_not_supported_are_refused_by_name();
     test_unknown_types_and_partial_blocks_are_refused();
     return check_result();
 }
