@@ -50,7 +50,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad.gguf.value": ("llamad.errors",),
     # load_tokenizer() reads the vocabulary of a file; the rest of the package knows no files
     "llamad.text": ("llamad.engine.bindings",),
-    "llamad.text.": ("llamad.errors",),
+    "llamad.text.": ("llamad.errors", "llamad.logs", "llamad.printable"),
+    "llamad.text.template_program": (),
     "llamad.memory": LEAVES,
     "llamad.store": ("llamad.engine.bindings", "llamad.gguf", *LEAVES),
     "llamad.jobs": ("llamad.sampling", *LEAVES),
@@ -105,7 +106,7 @@ LIBRARY_OWNERS: dict[str, tuple[str, ...]] = {
     "llamad._engine": ("llamad.engine.bindings",),
     "sentencepiece": ("llamad.text",),
     "regex": ("llamad.text",),
-    "jinja2": ("llamad.text",),
+    "jinja2": ("llamad.text.template_program",),
     "sdnotify": ("llamad.systemd",),
     "numpy": ("llamad.engine.model", "llamad_tools"),
 }

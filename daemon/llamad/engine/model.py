@@ -87,7 +87,8 @@ class Model:
         return result
 
     def close(self) -> None:
-        """Free the engine and unmap the file."""
+        """Free the engine, unmap the file, end the chat template's process."""
+        self.chat_template.close()
         self.engine.close()
         self._model.close()
 

@@ -107,6 +107,7 @@ class LoadedModel:
 
     def close(self) -> None:
         """Destroy the engine, then unmap the model. The engine thread must have ended."""
+        self.chat_template.close()
         self.engine.close()
         self.model.close()
 
@@ -124,6 +125,7 @@ def load(
     file = ModelRegistry(Path(config.directory)).resolve(config.path)
     tell(f"mapping {file.name}")
     model = EngineModel(file.path)
+    template = None
     try:
         tokenizer, template = _text(model.metadata(), model.info)
         n_ctx = _context(config, model.info)
@@ -131,6 +133,8 @@ def load(
         locked_bytes = _make_resident(config, file, model, plan, stop, tell)
         engine = _create_engine(config, model, n_ctx, plan)
     except BaseException:
+        if template is not None:
+            template.close()
         model.close()
         raise
     return LoadedModel(

@@ -1,24 +1,16 @@
 """Chat templates: a conversation as the one text, and the ids, the model was trained on.
 
 Owns the choice of the template (the model's own, else one that fits its vocabulary) and what goes
-in and out of it. How it is run safely is ``template_sandbox.py``; how a message is kept from
+in and out of it. How it is run safely is ``template_process.py``; how a message is kept from
 containing control tokens is ``content_guard.py``.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Never
 
-from jinja2 import TemplateSyntaxError
-
-from llamad.errors import ErrorKind, LlamadError, invalid
+from llamad.errors import invalid
 from llamad.text.content_guard import ContentGuard, choose_marker
 from llamad.text.sentencepiece import SentencePieceTokenizer
-from llamad.text.template_budget import pay_format
-from llamad.text.template_sandbox import (
-    MAX_OUTPUT_CHARACTERS,
-    TemplateSandbox,
-)
+from llamad.text.template_process import MAX_OUTPUT_CHARACTERS, TemplateProcess, template_error
 from llamad.text.tokenizer import Tokenizer, check_unicode
 from llamad.text.vocabulary import Metadata
 
@@ -65,22 +57,16 @@ _TRANSCRIPT = """\
 
 
 class ChatTemplate:
-    """The chat template of one model. Immutable: any thread may use it."""
+    """The chat template of one model and the process that runs it. Any thread may use it."""
 
     def __init__(self, source: str, tokenizer: Tokenizer) -> None:
-        """Compile the template. Raises LlamadError CORRUPT, CHAT_TEMPLATE_INVALID."""
+        """Compile the template. Raises CORRUPT, CHAT_TEMPLATE_INVALID; UNAVAILABLE."""
         self.source = source
         self._tokenizer = tokenizer
         self._guard = ContentGuard(tokenizer.special.control_texts)
         if len(source) > _MAX_SOURCE_CHARACTERS:
-            raise _broken(f"has {len(source)} characters, limit {_MAX_SOURCE_CHARACTERS}")
-        sandbox = TemplateSandbox({"raise_exception": _refuse, "strftime_now": _strftime_now})
-        try:
-            self._template = sandbox.load(source)
-        except TemplateSyntaxError as error:
-            raise _broken(f"line {error.lineno}: {error.message}") from None
-        except Exception as error:  # whatever the compiler may raise
-            raise _broken(f"{type(error).__name__}: {error}") from None
+            raise template_error(f"has {len(source)} characters, limit {_MAX_SOURCE_CHARACTERS}")
+        self._process = TemplateProcess(source)
 
     @classmethod
     def from_metadata(cls, metadata: Metadata, tokenizer: Tokenizer) -> "ChatTemplate":
@@ -92,7 +78,7 @@ class ChatTemplate:
         if source is None:
             return cls(_fallback(tokenizer), tokenizer)
         if not isinstance(source, str):
-            raise _broken(f"is {type(source).__name__}, must be a string")
+            raise template_error(f"is {type(source).__name__}, must be a string")
         return cls(source, tokenizer)
 
     def render(
@@ -102,7 +88,8 @@ class ChatTemplate:
 
         messages: each with ``role`` (one of ROLES) and ``content``; add_generation_prompt: end with
         the beginning of the assistant's answer. Raises LlamadError INVALID for messages that are
-        malformed or that the template refuses, CORRUPT when the template fails.
+        malformed or that the template refuses, CORRUPT when the template fails, UNAVAILABLE when it
+        cannot be run.
         """
         check_messages(messages)
         return self._run(messages, add_generation_prompt)
@@ -125,6 +112,10 @@ class ChatTemplate:
         ]
         return self._tokenizer.encode_rendered(self._run(guarded, add_generation_prompt), marker)
 
+    def close(self) -> None:
+        """End the template's process."""
+        self._process.close()
+
     def _run(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
         variables = {
             "messages": [dict(message) for message in messages],
@@ -133,12 +124,7 @@ class ChatTemplate:
             "eos_token": self._token_text(self._tokenizer.eos_id),
             "tools": None,
         }
-        try:
-            return self._template.render(variables)
-        except LlamadError:
-            raise
-        except Exception as error:  # whatever the code of a template may raise
-            raise _broken(f"{type(error).__name__}: {error}") from None
+        return self._process.render(variables)
 
     def _token_text(self, token: int | None) -> str:
         return "" if token is None else self._tokenizer.vocabulary.tokens[token]
@@ -173,17 +159,3 @@ def _fallback(tokenizer: Tokenizer) -> str:
     if isinstance(tokenizer, SentencePieceTokenizer):
         return _LLAMA2
     return _TRANSCRIPT
-
-
-def _broken(message: str) -> LlamadError:
-    return LlamadError(ErrorKind.CORRUPT, "CHAT_TEMPLATE_INVALID", f"{_KEY}: {message}")
-
-
-def _refuse(message: object) -> Never:
-    """Be ``raise_exception`` of a template: it does not accept these messages."""
-    raise invalid("messages", f"refused by the model's chat template: {message}")
-
-
-def _strftime_now(pattern: str) -> str:
-    pay_format(pattern)
-    return datetime.now().strftime(pattern)

@@ -1,6 +1,7 @@
 """Chat templates: what is rendered, what is refused, and that no message can end its turn."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -75,13 +76,18 @@ PIECES = st.sampled_from(
 CONTENT = st.lists(PIECES, max_size=6).map("".join)
 
 
+@cache
+def tricky_template(name: str) -> ChatTemplate:
+    return ChatTemplate(TEMPLATES[name], TRICKY)
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 @given(contents=st.lists(CONTENT, min_size=1, max_size=3))
 @settings(max_examples=60)
 def test_no_content_adds_a_control_token_or_changes_the_text(
     name: str, contents: list[str]
 ) -> None:
-    template = ChatTemplate(TEMPLATES[name], TRICKY)
+    template = tricky_template(name)
     tokens = template.encode(chat(*contents))
 
     def control_ids(tokens: list[int]) -> list[int]:

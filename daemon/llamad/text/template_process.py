@@ -1,0 +1,186 @@
+"""Running a chat template in a process of its own, with bounds on time, memory and output.
+
+The service never parses, compiles or runs a template: ``template_program.py`` does, in a process
+that is started once for a template, reused, killed when it overruns, and started again by the next
+request. One request at a time; it blocks the calling thread, with the GIL released.
+
+The process shares nothing with the service but a socket, and ends when that is closed, so with
+the service, however it dies.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Never
+
+from llamad.errors import ErrorKind, LlamadError, invalid
+from llamad.printable import printable
+
+MAX_OUTPUT_CHARACTERS = 4 << 20
+IDLE_BYTES = 16 << 20  # its share of memory between requests: 12.5 MiB with Python 3.11 on x86-64
+MAX_BYTES = 256 << 20  # of addresses, of which the interpreter has 25 MiB
+
+_PROGRAM = Path(__file__).with_name("template_program.py")
+_START_SECONDS = 30.0  # an interpreter and jinja2 from a cold, slow card
+_REQUEST_SECONDS = 1.5  # an ordinary chat takes a thousandth of it
+_MAX_ANSWER_BYTES = 4 * MAX_OUTPUT_CHARACTERS + 4096
+_KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH", "TZ")
+
+
+def template_error(message: str) -> LlamadError:
+    """Return the error for a template that is broken; the message begins with its key."""
+    return LlamadError(
+        ErrorKind.CORRUPT, "CHAT_TEMPLATE_INVALID", f"tokenizer.chat_template: {message}"
+    )
+
+
+class TemplateProcess:
+    """One template and the process that runs it. Any thread may use it."""
+
+    def __init__(self, source: str) -> None:
+        """Compile the template. Raises what ``render`` raises for a broken one."""
+        self._source = source
+        self._lock = threading.Lock()
+        self._child: _Child | None = None
+        with self._lock:
+            self._started()
+
+    def render(self, variables: Mapping[str, Any]) -> str:
+        """Return the template's output for variables of JSON's types.
+
+        Raises LlamadError: INVALID when the template refuses the messages, CORRUPT,
+        CHAT_TEMPLATE_INVALID when it fails or overruns, UNAVAILABLE when no process can be had.
+        """
+        with self._lock:
+            text = self._ask(self._started(), {"variables": variables}).get("text")
+        if not isinstance(text, str) or len(text) > MAX_OUTPUT_CHARACTERS:
+            raise template_error("gives no text")
+        return text
+
+    def close(self) -> None:
+        """End the process. A later ``render`` would start another."""
+        with self._lock:
+            self._end()
+
+    def _started(self) -> "_Child":
+        """Return the process with the template compiled; start one where none lives."""
+        if self._child is not None and self._child.process.poll() is None:
+            return self._child
+        self._end()
+        self._child = child = _start()
+        self._ask(child, {"source": self._source})
+        return child
+
+    def _end(self) -> None:
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    def _ask(self, child: "_Child", request: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            answer = child.ask(request)
+        except TimeoutError:
+            self._end()
+            raise template_error(f"runs longer than {_REQUEST_SECONDS} s") from None
+        except (OSError, ValueError) as error:
+            self._end()
+            status = child.process.returncode
+            raise template_error(f"its process ended with status {status}: {error}") from None
+        if "refused" in answer:
+            _refuse(str(answer["refused"]))
+        if "exhausted" in answer:
+            self._end()
+        for key in ("error", "exhausted"):
+            if key in answer:
+                raise template_error(printable(str(answer[key])))
+        return answer
+
+
+def _refuse(message: str) -> Never:
+    raise invalid("messages", f"refused by the model's chat template: {printable(message)}")
+
+
+class _Child:
+    """A process and the socket to it. Ends when it is forgotten, at the latest."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", connection: socket.socket) -> None:
+        self.process = process
+        self._connection = connection
+        self.end = weakref.finalize(self, _end, process, connection)
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer. Raises TimeoutError; OSError or ValueError when there is none."""
+        body = json.dumps(request, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        deadline = time.monotonic() + _REQUEST_SECONDS
+        self._connection.settimeout(_REQUEST_SECONDS)
+        self._connection.sendall(len(body).to_bytes(4, "little") + body)
+        return self.answer(deadline)
+
+    def answer(self, deadline: float) -> dict[str, Any]:
+        """Return the next answer, at the latest at ``deadline``, of the monotonic clock."""
+        size = int.from_bytes(self._receive(4, deadline), "little")
+        if size > _MAX_ANSWER_BYTES:
+            raise ValueError(f"an answer of {size} bytes, limit {_MAX_ANSWER_BYTES}")
+        body = self._receive(size, deadline).decode("utf-8", "surrogatepass")
+        answer: dict[str, Any] = json.loads(body)
+        return answer
+
+    def _receive(self, size: int, deadline: float) -> bytearray:
+        data = bytearray(size)
+        rest = memoryview(data)
+        while rest:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._connection.settimeout(left)
+            count = self._connection.recv_into(rest)
+            if count == 0:
+                raise ConnectionError("it closed its socket")
+            rest = rest[count:]
+        return data
+
+
+def _start() -> _Child:
+    """Start the process and wait until it is ready. Raises UNAVAILABLE."""
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-I", str(_PROGRAM), str(MAX_BYTES), str(MAX_OUTPUT_CHARACTERS)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env={name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ},
+            )
+    except OSError as error:
+        ours.close()
+        raise _unavailable(error) from None
+    child = _Child(process, ours)
+    try:
+        child.answer(time.monotonic() + _START_SECONDS)
+    except (OSError, ValueError) as error:
+        child.end()
+        raise _unavailable(error or type(error).__name__) from None
+    return child
+
+
+def _unavailable(cause: object) -> LlamadError:
+    return LlamadError(
+        ErrorKind.UNAVAILABLE,
+        "TEMPLATE_PROCESS_FAILED",
+        f"no process for the chat template: {cause}",
+    )
+
+
+def _end(process: "subprocess.Popen[bytes]", connection: socket.socket) -> None:
+    connection.close()
+    process.kill()
+    process.wait()
