@@ -90,6 +90,21 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class FilePath(Text):
+    """A path. It is used as it stands: there is no shell here that would expand ``~``."""
+
+    def check(self, value: object) -> str:
+        """Return the path."""
+        path = Text.check(self, value)
+        if path.startswith("~"):
+            raise ValueError("~ is not expanded here: give the whole path")
+        return path
+
+    def __str__(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True, slots=True)
 class BytesOrAuto:
     """A number of bytes, or "auto"."""
 
@@ -119,7 +134,7 @@ class ServiceConfig:
     """[service]: where clients connect."""
 
     socket: str = _key(
-        "/run/llamad/llamad.sock", Text("path of the Unix socket", 107, may_be_empty=False)
+        "/run/llamad/llamad.sock", FilePath("path of the Unix socket", 107, may_be_empty=False)
     )
     socket_mode: int = _key(0o660, Mode(0o600, 0o777))
     socket_group: str = _key("", Text("group of the socket; empty: the service's own", 32))
@@ -132,8 +147,12 @@ class ServiceConfig:
 class ModelConfig:
     """[model]: which model, and what of the machine it may use."""
 
-    path: str = _key("", Text("file, or a name in directory; empty: the selected or the only one"))
-    directory: str = _key("/var/lib/llamad/models", Text("where models lie", may_be_empty=False))
+    path: str = _key(
+        "", FilePath("file, or a name in directory; empty: the selected or the only one")
+    )
+    directory: str = _key(
+        "/var/lib/llamad/models", FilePath("where models lie", may_be_empty=False)
+    )
     threads: int = _key(0, Integer(0, 64))  # 0: as many CPUs as the service may use
     ctx_size: int = _key(2048, Integer(32, 1 << 20))  # tokens of one sequence
     kv_type: str = _key("f16", Choice(("f16", "q8_0")))

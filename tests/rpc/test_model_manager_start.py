@@ -1,7 +1,24 @@
 """Which model the service loads at a start when the configuration names none."""
 
+import signal
+import threading
+
+import grpc
+import pytest
+
+from llamad.errors import ErrorKind, LlamadError
 from llamad.store.registry import ModelRegistry
-from rpc.many_models import ManyModels, Status, generate, status_of, switching, text_of, use
+from llamad_api.v1 import admin_pb2
+from rpc.living import send
+from rpc.many_models import (
+    ManyModels,
+    Status,
+    generate,
+    status_of,
+    switching,
+    text_of,
+    use,
+)
 
 
 @switching
@@ -44,3 +61,28 @@ async def test_a_directory_that_cannot_be_written_keeps_no_model_from_serving(
     (life.models / ".selected").mkdir()
     async with life.serving() as (stub, _):
         assert (await status_of(stub)).model.name == "one"
+
+
+@switching
+async def test_the_model_that_is_being_loaded_at_a_start_cannot_be_removed(
+    life: ManyModels,
+) -> None:
+    life.put("one", "two")
+    (life.models / "alias.gguf").symlink_to("one.gguf")
+    ModelRegistry(life.models).select("alias")
+    life.held["alias"] = threading.Event()
+    life.failing["alias"] = LlamadError(ErrorKind.CORRUPT, "MODEL_CORRUPT", "bad magic")
+    async with life.running() as task, life.stub() as stub, life.admin() as admin:
+        await life.heard("STATUS=reading alias")
+        try:
+            for name in ("alias", "one"):  # the link, and what it leads to
+                with pytest.raises(grpc.aio.AioRpcError, match="is loaded"):
+                    await admin.RemoveModel(admin_pb2.RemoveModelRequest(name=name))
+            await admin.RemoveModel(admin_pb2.RemoveModelRequest(name="two"))
+        finally:
+            life.held["alias"].set()
+        await life.heard("READY=1")
+        assert (await status_of(stub)).state == Status.STATE_FAILED
+        await admin.RemoveModel(admin_pb2.RemoveModelRequest(name="alias"))  # the broken one
+        send(signal.SIGTERM)
+        await task

@@ -47,6 +47,14 @@ def _refusal(path: Path | None, overrides: dict[str, object] | None = None) -> s
     return error.value.message
 
 
+@pytest.mark.parametrize("key", ["service.socket", "model.path", "model.directory"])
+def test_a_path_that_a_shell_should_have_expanded_is_refused(key: str, tmp_path: Path) -> None:
+    section, name = key.split(".")
+    file = _write(tmp_path, f'[{section}]\n{name} = "~/there"\n')
+    assert f"{key} = '~/there': ~ is not expanded" in _refusal(file)
+    assert "~ is not expanded" in _refusal(None, {key: "~user/there"})
+
+
 def test_the_default_file_changes_nothing() -> None:
     assert load_config(DEFAULT_FILE) == Config() == load_config(None)
 

@@ -1,5 +1,6 @@
 """Models on the machine: names and links, CPUs and memory, and the plan made from them."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -63,10 +64,52 @@ def test_a_model_directory_may_itself_be_a_link(folder: Path, tmp_path: Path) ->
     assert [model.name for model in ModelRegistry(tmp_path / "link").scan()] == ["m"]
 
 
-def test_a_missing_directory_has_no_models(tmp_path: Path) -> None:
-    registry = ModelRegistry(tmp_path / "none")
-    assert registry.scan() == []
-    assert _error(registry, "m").kind is ErrorKind.NOT_FOUND
+@pytest.mark.parametrize("model", ["", "m"])
+def test_a_missing_directory_has_no_models_and_is_told_as_such(tmp_path: Path, model: str) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    for name, why in (
+        ("none", "none does not exist"),
+        ("none/models", f"does not exist, nor does {tmp_path}/none"),
+        ("link", "link is a link to nowhere, which does not exist"),
+    ):
+        registry = ModelRegistry(tmp_path / name)
+        assert registry.scan() == []
+        error = _error(registry, model)
+        assert (error.kind, error.reason) == (ErrorKind.NOT_FOUND, "MODEL_DIRECTORY_MISSING")
+        assert why in error.message
+
+
+def test_a_directory_that_is_none_or_cannot_be_read_is_told_as_such(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    for path, why in ((file, "Not a directory"), (tmp_path / "loop", "loop")):
+        error = _error(ModelRegistry(path), "")
+        assert error.reason == "MODEL_DIRECTORY_UNREADABLE"
+        assert str(path) in error.message
+        assert why in error.message
+
+    def refuse(path: Path) -> list[str]:  # root, who may run this, reads every folder
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert "Permission denied" in _error(ModelRegistry(folder), "").message
+
+
+def test_a_file_of_the_directory_that_is_no_model_is_refused_by_what_it_is(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / "dangling.gguf").symlink_to("nothing.gguf")
+    (folder / "outside.gguf").symlink_to(_model(tmp_path, "secret"))
+    (folder / "folder.gguf").mkdir()
+    registry = ModelRegistry(folder)
+    assert "is a link to nothing.gguf, which does not" in _error(registry, "dangling").message
+    assert f"out of the directory, to {tmp_path}/secret" in _error(registry, "outside").message
+    assert "is no regular file" in _error(registry, "folder").message
+    path = f"{folder}/dangling.gguf"
+    assert "is a link to nothing.gguf, which does not" in _error(registry, path).message
 
 
 def test_a_path_may_lie_anywhere(folder: Path, tmp_path: Path) -> None:

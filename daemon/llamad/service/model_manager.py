@@ -138,9 +138,13 @@ class ModelManager:
 
     def selected(self) -> Path | None:
         """Return the file that the next start would load. Blocking; any thread."""
+        file = self._first_file()
+        return None if file is None else place(file.path)
+
+    def _first_file(self) -> ModelFile | None:
         try:
-            return place(self._registry.resolve(self._config.model.path).path)
-        except LlamadError:
+            return self._registry.resolve(self._config.model.path)
+        except LlamadError:  # the load tells it
             return None
 
     def note_added(self, name: str) -> None:
@@ -287,9 +291,11 @@ class ModelManager:
     async def _load_first(self) -> LoadedModel | None:
         """Load the model of this start; None when there is none to serve."""
         self._loading("loading the model")
+        self._reserve(await asyncio.to_thread(self._first_file))
         try:
             model = await self._load(None)
         except LlamadError as error:
+            self._reserve()
             if self._stopping:
                 return None
             if self._model_required:
@@ -325,7 +331,7 @@ class ModelManager:
         given = self._config.model.path
         if not given and error.reason == "MODEL_NOT_FOUND":
             self._state.no_model(NO_MODEL_YET)
-        elif not given and error.reason == "MODEL_AMBIGUOUS":
+        elif not given and error.reason in ("MODEL_AMBIGUOUS", "MODEL_DIRECTORY_MISSING"):
             self._state.no_model(error.message)
         else:
             self._state.failed(error)

@@ -85,15 +85,16 @@ class ModelRegistry:
         """
         try:
             root = self.directory.resolve(strict=True)
-            paths = sorted(path for path in root.glob("*" + SUFFIX) if _can_be_named(path))
+            files = (path for path in root.iterdir() if path.name.endswith(SUFFIX))
+            paths = sorted(path for path in files if _can_be_named(path))
             found = [self._model(path, root) for path in paths]
         except FileNotFoundError:
             return []
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter: links that lead to themselves
             raise LlamadError(
                 ErrorKind.STATE,
                 "MODEL_DIRECTORY_UNREADABLE",
-                f"model directory {self.directory}: {error.strerror}",
+                f"model directory {self.directory}: {getattr(error, 'strerror', None) or error}",
             ) from error
         return [model for model in found if model is not None]
 
@@ -102,8 +103,8 @@ class ModelRegistry:
 
         Anything with a slash or the suffix is a path, and may lie anywhere: it comes from the
         operator, never from a request. An empty string is the selected model, if it is there, or
-        the directory's only one. Raises MODEL_NOT_FOUND, MODEL_AMBIGUOUS, or MODEL_UNREADABLE for
-        what is no regular file.
+        the directory's only one. Raises MODEL_NOT_FOUND, MODEL_AMBIGUOUS,
+        MODEL_DIRECTORY_MISSING, or MODEL_UNREADABLE for what is no regular file.
         """
         if not model:
             return self._selected_or_only()
@@ -116,12 +117,15 @@ class ModelRegistry:
         return next((model for model in self.scan() if model.name == name), None)
 
     def require(self, name: str) -> ModelFile:
-        """Return the model of this name. Raises MODEL_NOT_FOUND."""
+        """Return the model of this name. Raises MODEL_NOT_FOUND, saying what is there instead."""
         model = self.find(name)
         if model is None:
-            raise LlamadError(
-                ErrorKind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model {name!r} in {self.directory}"
-            )
+            self._require_directory()
+            message = f"no model {name!r} in {self.directory}"
+            path = self.directory / (name + SUFFIX)
+            if os.path.lexists(path):
+                message += f": {path.name} {self._why_no_model(path)}"
+            raise LlamadError(ErrorKind.NOT_FOUND, "MODEL_NOT_FOUND", message)
         return model
 
     def path_of(self, name: str) -> Path:
@@ -182,6 +186,7 @@ class ModelRegistry:
         if len(models) == 1:
             return models[0]
         if not models:
+            self._require_directory()
             raise LlamadError(
                 ErrorKind.NOT_FOUND, "MODEL_NOT_FOUND", f"no {SUFFIX} file in {self.directory}"
             )
@@ -192,17 +197,38 @@ class ModelRegistry:
             f'{self.directory} holds {len(models)} models, "llamactl use NAME" loads one: {names}',
         )
 
+    def _require_directory(self) -> None:
+        """Raise MODEL_DIRECTORY_MISSING when there is none."""
+        if not self.directory.exists():
+            raise LlamadError(
+                ErrorKind.NOT_FOUND,
+                "MODEL_DIRECTORY_MISSING",
+                f"model directory {self.directory} {_why_missing(self.directory)}:"
+                ' "llamactl pull" makes it, model.directory in the configuration names another',
+            )
+
+    def _why_no_model(self, path: Path) -> str:
+        """Return what is wrong with a file of the directory that is none of its models."""
+        if not path.exists():
+            return _why_missing(path)
+        if not path.is_file():
+            return "is no regular file"
+        return f"leads out of the directory, to {path.resolve()}: model.path may name that"
+
     def _at(self, path: Path) -> ModelFile:
         try:
             os.fspath(path).encode()  # every answer that names it is UTF-8
             status = path.stat()
         except FileNotFoundError:
             raise LlamadError(
-                ErrorKind.NOT_FOUND, "MODEL_NOT_FOUND", f"no model file {path}"
+                ErrorKind.NOT_FOUND,
+                "MODEL_NOT_FOUND",
+                f"model file {path} {_why_missing(path)}",
             ) from None
         except (OSError, ValueError) as error:
+            fault = getattr(error, "strerror", None) or error
             raise LlamadError(
-                ErrorKind.STATE, "MODEL_UNREADABLE", f"model file {os.fspath(path)!r}: {error}"
+                ErrorKind.STATE, "MODEL_UNREADABLE", f"model file {os.fspath(path)!r}: {fault}"
             ) from error
         if not stat.S_ISREG(status.st_mode):
             raise LlamadError(
@@ -221,3 +247,13 @@ class ModelRegistry:
         if not target.is_relative_to(root) or not stat.S_ISREG(status.st_mode):
             return None
         return ModelFile(path.name.removesuffix(SUFFIX), path, status.st_size)
+
+
+def _why_missing(path: Path) -> str:
+    """Return why a path leads to nothing: itself, a folder above it, or what it links to."""
+    if path.is_symlink():
+        return f"is a link to {path.readlink()}, which does not exist"
+    folder = path.parent
+    if not folder.exists() and folder != folder.parent:
+        return f"does not exist, nor does {folder}"
+    return "does not exist"
