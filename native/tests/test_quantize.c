@@ -340,8 +340,8 @@ static void test_threads_and_instruction_sets_change_no_byte(void)
                 lld_quantize_row_32(&lld_search_generic, type, x + row * COLS, importance, dst,
                                     COLS);
             else
-                lld_quantize_row_k(&lld_search_generic, type, x + row * COLS, importance, dst,
-                                   COLS);
+                lld_quantize_row_256(&lld_search_generic, type, x + row * COLS, importance, dst,
+                                     COLS);
         }
         CHECK(memcmp(one, other, bytes) == 0, "%s: %s and generic code differ", lld_type_name(type),
               lld_search_select(detected) == &lld_search_generic ? "generic" : "this machine's");

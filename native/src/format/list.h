@@ -15,7 +15,7 @@
  *   block        weights of a block: 32, multiplied with Q8 activations; 256, with Q8K; 1, with F32
  *   bytes        of a block
  *   offset       whether x = d*q + m (blocks of 32) or d*s*q - dmin*m (of 256); else x = d*q, d*s*q
- *   quantizer    lld_quantize_row_<quantizer> makes rows of it; none: it is only read */
+ *   quantizer    who makes rows of it: quantize.c (plain), blocks_32.c, blocks_256.c; none: it is only read */
 #define LLD_FORMATS(X) \
     /* name    function  id  block bytes  offset quantizer */ \
     X(F32,     f32,       0,    1,    4,  false, plain) \

@@ -125,33 +125,6 @@ static void table_by_search(const lld_search *search, const float x[LLD_QK], con
     for (int i = 0; i < LLD_QK; i++) out->q[i] = lld_iq4_index(q[i]);
 }
 
-/* w: NULL for the levels that the extremes give. */
-static void find_levels(const lld_search *search, uint32_t type, const float x[LLD_QK],
-                        const float *w, levels_32 *out)
-{
-    const int highest = type == LLD_Q4_0 || type == LLD_Q4_1 ? 15 : 31;
-    switch (type) {
-    case LLD_Q8_0:
-        eight_bits(x, out);
-        break;
-    case LLD_IQ4_NL:
-        table_by_search(search, x, w, out);
-        break;
-    case LLD_Q4_0:
-    case LLD_Q5_0:
-        if (w == NULL)
-            symmetric_by_range(x, highest, out);
-        else
-            symmetric_by_search(search, x, w, highest, out);
-        break;
-    default:
-        if (w == NULL)
-            affine_by_range(x, highest, out);
-        else
-            affine_by_search(search, x, w, highest, out);
-    }
-}
-
 /* ---- packing: e = i is the low nibble of byte i, e = 16 + i the high one --------------------- */
 
 static void pack_nibbles(const uint8_t q[LLD_QK], uint8_t qs[16])
@@ -166,59 +139,104 @@ static void pack_fifth_bits(const uint8_t q[LLD_QK], uint8_t qh[4])
     memcpy(qh, &bits, sizeof bits);
 }
 
-static void pack(uint32_t type, const levels_32 *levels, void *block)
+static void pack_q4_0(const levels_32 *levels, void *block)
 {
-    switch (type) {
-    case LLD_Q4_1: {
-        lld_block_q4_1 *b = block;
-        b->d = levels->d;
-        b->m = levels->m;
-        pack_nibbles(levels->q, b->qs);
-        break;
-    }
-    case LLD_Q5_0: {
-        lld_block_q5_0 *b = block;
-        b->d = levels->d;
-        pack_fifth_bits(levels->q, b->qh);
-        pack_nibbles(levels->q, b->qs);
-        break;
-    }
-    case LLD_Q5_1: {
-        lld_block_q5_1 *b = block;
-        b->d = levels->d;
-        b->m = levels->m;
-        pack_fifth_bits(levels->q, b->qh);
-        pack_nibbles(levels->q, b->qs);
-        break;
-    }
-    case LLD_Q8_0: {
-        lld_block_q8_0 *b = block;
-        b->d = levels->d;
-        memcpy(b->qs, levels->q, sizeof b->qs);
-        break;
-    }
-    default: { /* Q4_0, IQ4_NL */
-        lld_block_q4_0 *b = block;
-        b->d = levels->d;
-        pack_nibbles(levels->q, b->qs);
-    }
-    }
+    lld_block_q4_0 *b = block;
+    b->d = levels->d;
+    pack_nibbles(levels->q, b->qs);
 }
 
-_Static_assert(sizeof(lld_block_q4_0) == sizeof(lld_block_iq4_nl), "packed by the same code");
+static void pack_q4_1(const levels_32 *levels, void *block)
+{
+    lld_block_q4_1 *b = block;
+    b->d = levels->d;
+    b->m = levels->m;
+    pack_nibbles(levels->q, b->qs);
+}
+
+static void pack_q5_0(const levels_32 *levels, void *block)
+{
+    lld_block_q5_0 *b = block;
+    b->d = levels->d;
+    pack_fifth_bits(levels->q, b->qh);
+    pack_nibbles(levels->q, b->qs);
+}
+
+static void pack_q5_1(const levels_32 *levels, void *block)
+{
+    lld_block_q5_1 *b = block;
+    b->d = levels->d;
+    b->m = levels->m;
+    pack_fifth_bits(levels->q, b->qh);
+    pack_nibbles(levels->q, b->qs);
+}
+
+static void pack_q8_0(const levels_32 *levels, void *block)
+{
+    lld_block_q8_0 *b = block;
+    b->d = levels->d;
+    memcpy(b->qs, levels->q, sizeof b->qs);
+}
+
+_Static_assert(sizeof(lld_block_q4_0) == sizeof(lld_block_iq4_nl), "packed by the same function");
+
+/* ---- the formats ------------------------------------------------------------------------------ */
+
+typedef struct {
+    enum {
+        SYMMETRIC,
+        AFFINE,
+        EIGHT_BITS,
+        TABLE
+    } levels;    /* d*(q - zero), d*q + m, d*q, d*table[q] */
+    int highest; /* level, of the first two */
+    void (*pack)(const levels_32 *levels, void *block);
+} format;
+
+static const format formats[LLD_TYPE_COUNT] = {
+    [LLD_Q4_0] = {SYMMETRIC, 15, pack_q4_0}, [LLD_Q4_1] = {AFFINE, 15, pack_q4_1},
+    [LLD_Q5_0] = {SYMMETRIC, 31, pack_q5_0}, [LLD_Q5_1] = {AFFINE, 31, pack_q5_1},
+    [LLD_Q8_0] = {EIGHT_BITS, 0, pack_q8_0}, [LLD_IQ4_NL] = {TABLE, 0, pack_q4_0},
+};
+
+/* w: NULL for the levels that the extremes give. */
+static void find_levels(const lld_search *search, const format *f, const float x[LLD_QK],
+                        const float *w, levels_32 *out)
+{
+    switch (f->levels) {
+    case EIGHT_BITS:
+        eight_bits(x, out);
+        break;
+    case TABLE:
+        table_by_search(search, x, w, out);
+        break;
+    case SYMMETRIC:
+        if (w == NULL)
+            symmetric_by_range(x, f->highest, out);
+        else
+            symmetric_by_search(search, x, w, f->highest, out);
+        break;
+    case AFFINE:
+        if (w == NULL)
+            affine_by_range(x, f->highest, out);
+        else
+            affine_by_search(search, x, w, f->highest, out);
+    }
+}
 
 void lld_quantize_row_32(const lld_search *search, uint32_t type, const float *x,
                          const float *importance, void *dst, size_t n)
 {
     assert(lld_type_block(type) == LLD_QK && n % LLD_QK == 0);
     const size_t block_bytes = lld_type_block_bytes(type);
-    const bool searched = importance != NULL || type == LLD_IQ4_NL;
+    const format *f = &formats[type];
+    const bool searched = importance != NULL || f->levels == TABLE;
     for (size_t b = 0; b < n / LLD_QK; b++) {
         float w[LLD_QK];
         levels_32 levels;
         if (searched)
             lld_quantize_weights(importance == NULL ? NULL : importance + b * LLD_QK, w, LLD_QK);
-        find_levels(search, type, x + b * LLD_QK, searched ? w : NULL, &levels);
-        pack(type, &levels, (uint8_t *)dst + b * block_bytes);
+        find_levels(search, f, x + b * LLD_QK, searched ? w : NULL, &levels);
+        f->pack(&levels, (uint8_t *)dst + b * block_bytes);
     }
 }

@@ -1,5 +1,5 @@
 /* quantize.c - lld_quantize and lld_requantize: checks, rows shared out over threads, and the types
- * without blocks. The block formats are blocks_32.c and blocks_k.c. */
+ * without blocks. The block formats are blocks_32.c and blocks_256.c. */
 #include "quantize/quantize.h"
 
 #include <float.h>
@@ -51,31 +51,35 @@ static size_t find_beyond(const float *x, size_t n, float largest)
     return i;
 }
 
-static void quantize_row(const lld_search *search, uint32_t type, const float *x,
-                         const float *importance, void *dst, size_t n)
+static void quantize_row_plain(const lld_search *search, uint32_t type, const float *x,
+                               const float *importance, void *dst, size_t n)
 {
     uint16_t *halves = dst;
-    switch (type) {
-    case LLD_F32:
+    (void)search;
+    (void)importance;
+    if (type == LLD_F32) {
         memcpy(dst, x, n * sizeof *x);
-        break;
-    case LLD_F16:
+    } else if (type == LLD_F16) {
         for (size_t i = 0; i < n; i++) halves[i] = lld_f32_to_f16(x[i]);
-        break;
-    case LLD_BF16:
-        for (size_t i = 0; i < n; i++) { /* the upper half, to nearest even */
+    } else {
+        for (size_t i = 0; i < n; i++) { /* BF16: the upper half, to nearest even */
             uint32_t bits;
             memcpy(&bits, &x[i], sizeof bits);
             halves[i] = (uint16_t)((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
         }
-        break;
-    default:
-        if (lld_type_block(type) == LLD_QK)
-            lld_quantize_row_32(search, type, x, importance, dst, n);
-        else
-            lld_quantize_row_k(search, type, x, importance, dst, n);
     }
 }
+
+/* By type; NULL: it is only read. */
+static void (*const quantizers[LLD_TYPE_COUNT])(const lld_search *search, uint32_t type,
+                                                const float *x, const float *importance, void *dst,
+                                                size_t n) = {
+#define QUANTIZER_plain                                                quantize_row_plain
+#define QUANTIZER_32                                                   lld_quantize_row_32
+#define QUANTIZER_256                                                  lld_quantize_row_256
+#define QUANTIZER_none                                                 NULL
+#define QUANTIZER(name, function, id, block, bytes, offset, quantizer) [id] = QUANTIZER_##quantizer,
+    LLD_FORMATS(QUANTIZER)};
 
 static void work_on_rows(void *argument, unsigned thread)
 {
@@ -86,8 +90,8 @@ static void work_on_rows(void *argument, unsigned thread)
         lld_dequantize_row(work->src_type, work->src + row * work->src_row_bytes, x, work->n_cols);
         const size_t column = find_beyond(x, work->n_cols, largest_of(work->type));
         if (column == work->n_cols)
-            quantize_row(work->search, work->type, x, work->importance,
-                         work->dst + row * work->dst_row_bytes, work->n_cols);
+            quantizers[work->type](work->search, work->type, x, work->importance,
+                                   work->dst + row * work->dst_row_bytes, work->n_cols);
         else if (row < refusal->row)
             *refusal = (struct refusal){row, column, x[column]};
     }
@@ -137,6 +141,9 @@ int lld_requantize(uint32_t src_type, const void *src, uint32_t type, size_t n_r
 {
     int status = check_type(src_type, n_cols);
     if (status == LLD_OK) status = check_type(type, n_cols);
+    if (status == LLD_OK && quantizers[type] == NULL)
+        return lld_fail(LLD_ERR_UNSUPPORTED, "tensor: type %s can be read, not written",
+                        lld_type_name(type));
     if (status == LLD_OK) status = check_importance(importance, n_cols);
     uint32_t cpu_flags = 0;
     if (status == LLD_OK) status = lld_cpu_select(NULL, &cpu_flags);

@@ -1,6 +1,6 @@
 /* quantize.h - from float32 to the block formats: one row at a time, and the weights of its columns.
  * The public entry, its checks and its threads are in quantize.c; blocks of 32 in blocks_32.c,
- * blocks of 256 in blocks_k.c, the searches for scales in search.h. The other direction
+ * blocks of 256 in blocks_256.c, the searches for scales in search.h. The other direction
  * is format.c. */
 #ifndef LLD_QUANTIZE_H
 #define LLD_QUANTIZE_H
@@ -12,8 +12,8 @@
  * squared errors, or NULL for equal ones; dst (n / block) blocks. */
 void lld_quantize_row_32(const lld_search *search, uint32_t type, const float *x,
                          const float *importance, void *dst, size_t n);
-void lld_quantize_row_k(const lld_search *search, uint32_t type, const float *x,
-                        const float *importance, void *dst, size_t n);
+void lld_quantize_row_256(const lld_search *search, uint32_t type, const float *x,
+                          const float *importance, void *dst, size_t n);
 
 /* w: (n) the importance over its mean, so that no sum overflows; ones when it is NULL or all 0. */
 void lld_quantize_weights(const float *importance, float *w, size_t n);

@@ -4,7 +4,7 @@
  * format's levels, with the least sum of w*(x - scale*q - offset)^2. The searches try
  * LLD_SEARCH_LANES candidates side by side, one a SIMD lane, so that plain C vectorizes without
  * reordering a sum: every set of functions below, and every machine, computes the same bytes.
- * Knows no block layout: blocks_k.c and blocks_32.c do. */
+ * Knows no block layout: blocks_256.c and blocks_32.c do. */
 #ifndef LLD_QUANTIZE_SEARCH_H
 #define LLD_QUANTIZE_SEARCH_H
 

@@ -1,4 +1,4 @@
-/* blocks_k.c - the formats with blocks of 256 weights: Q2_K to Q6_K and IQ4_XS.
+/* blocks_256.c - the formats with blocks of 256 weights: Q2_K to Q6_K and IQ4_XS.
  *
  * One procedure for all: each group of 16 or 32 weights gets its own best scale (and min); the
  * block's float16 d and dmin follow from the largest; then, ROUNDS times, each group chooses among
@@ -136,29 +136,14 @@ static void pack_iq4_xs(const lld_unpacked_k *u, void *block)
     }
 }
 
-static const format *format_of(uint32_t type)
-{
-    static const format q2_k = {16, {0, 3, NULL}, 0, 15, 15, pack_q2_k};
-    static const format q3_k = {16, {-4, 3, NULL}, -32, 31, 0, pack_q3_k};
-    static const format q4_k = {32, {0, 15, NULL}, 0, 63, 63, pack_q4_k};
-    static const format q5_k = {32, {0, 31, NULL}, 0, 63, 63, pack_q5_k};
-    static const format q6_k = {16, {-32, 31, NULL}, -128, 127, 0, pack_q6_k};
-    static const format iq4_xs = {32, {-127, 113, lld_iq4_values}, -32, 31, 0, pack_iq4_xs};
-    switch (type) {
-    case LLD_Q2_K:
-        return &q2_k;
-    case LLD_Q3_K:
-        return &q3_k;
-    case LLD_Q4_K:
-        return &q4_k;
-    case LLD_Q5_K:
-        return &q5_k;
-    case LLD_Q6_K:
-        return &q6_k;
-    default:
-        return &iq4_xs;
-    }
-}
+static const format formats[LLD_TYPE_COUNT] = {
+    [LLD_Q2_K] = {16, {0, 3, NULL}, 0, 15, 15, pack_q2_k},
+    [LLD_Q3_K] = {16, {-4, 3, NULL}, -32, 31, 0, pack_q3_k},
+    [LLD_Q4_K] = {32, {0, 15, NULL}, 0, 63, 63, pack_q4_k},
+    [LLD_Q5_K] = {32, {0, 31, NULL}, 0, 63, 63, pack_q5_k},
+    [LLD_Q6_K] = {16, {-32, 31, NULL}, -128, 127, 0, pack_q6_k},
+    [LLD_IQ4_XS] = {32, {-127, 113, lld_iq4_values}, -32, 31, 0, pack_iq4_xs},
+};
 
 /* ---- d and dmin ------------------------------------------------------------------------------ */
 
@@ -310,11 +295,11 @@ static void quantize_block(const lld_search *search, const format *f, const floa
     }
 }
 
-void lld_quantize_row_k(const lld_search *search, uint32_t type, const float *x,
-                        const float *importance, void *dst, size_t n)
+void lld_quantize_row_256(const lld_search *search, uint32_t type, const float *x,
+                          const float *importance, void *dst, size_t n)
 {
     assert(lld_type_block(type) == LLD_QK_K && n % LLD_QK_K == 0);
-    const format *f = format_of(type);
+    const format *f = &formats[type];
     for (size_t b = 0; b < n / LLD_QK_K; b++) {
         float w[LLD_QK_K];
         lld_unpacked_k u;
