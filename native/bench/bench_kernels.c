@@ -109,7 +109,13 @@ typedef struct matmul_case {
 static void run_matmul(void *context)
 {
     matmul_case *m = context;
-    m->matmul(m->out, m->n_rows, m->w, m->row_bytes, m->n_rows, &m->x, m->scratch);
+    m->matmul(&(lld_matmul){.out = m->out,
+                            .out_stride = m->n_rows,
+                            .w = m->w,
+                            .row_bytes = m->row_bytes,
+                            .n_rows = m->n_rows,
+                            .x = &m->x,
+                            .scratch = m->scratch});
 }
 
 /* Random payload; the float fields are whatever bytes fall there, cleared of infinities and NaN. */

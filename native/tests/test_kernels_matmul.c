@@ -143,6 +143,19 @@ static void fill_extreme(operands *o, uint8_t payload, uint8_t scales, float d, 
 
 /* ---- comparison ------------------------------------------------------------------------------ */
 
+/* out: (MAX_COLS, MAX_ROWS) */
+static void multiply_all(const lld_kernels *table, const operands *o, float *out)
+{
+    void *scratch = guarded_tail(scratch_buffer, lld_kernels_scratch_bytes(o->k));
+    table->matmul[o->format->type](&(lld_matmul){.out = out,
+                                                 .out_stride = MAX_ROWS,
+                                                 .w = o->w,
+                                                 .row_bytes = o->row_bytes,
+                                                 .n_rows = MAX_ROWS,
+                                                 .x = &o->x,
+                                                 .scratch = scratch});
+}
+
 /* Multiply the last n_rows weight rows with the last n_cols activation rows into a canary-filled
  * buffer: (n_cols, out_stride), and compare with those of `expected`: (MAX_COLS, MAX_ROWS). */
 static void check_part(const lld_kernels *table, const operands *o, const float *expected,
@@ -166,8 +179,13 @@ static void check_part(const lld_kernels *table, const operands *o, const float 
     float *out = guarded_tail(out_buffer, n_out * sizeof(float));
     void *scratch = guarded_tail(scratch_buffer, lld_kernels_scratch_bytes(o->k));
     fill_canary(out, n_out);
-    table->matmul[o->format->type](out, out_stride, o->w + first_row * o->row_bytes, o->row_bytes,
-                                   n_rows, &x, scratch);
+    table->matmul[o->format->type](&(lld_matmul){.out = out,
+                                                 .out_stride = out_stride,
+                                                 .w = o->w + first_row * o->row_bytes,
+                                                 .row_bytes = o->row_bytes,
+                                                 .n_rows = n_rows,
+                                                 .x = &x,
+                                                 .scratch = scratch});
 
     static float wanted[MAX_COLS * MAX_STRIDE];
     fill_canary(wanted, n_out);
@@ -206,9 +224,7 @@ static void check_tables(const operands *o, const counts *list, size_t n)
     static float expected[MAX_COLS * MAX_ROWS];
     const lld_kernels *tables[MAX_TABLES];
     const size_t n_tables = machine_tables(tables);
-    void *scratch = guarded_tail(scratch_buffer, lld_kernels_scratch_bytes(o->k));
-    tables[0]->matmul[o->format->type](expected, MAX_ROWS, o->w, o->row_bytes, MAX_ROWS, &o->x,
-                                       scratch);
+    multiply_all(tables[0], o, expected);
     for (size_t t = 0; t < n_tables; t++)
         for (size_t i = 0; i < n; i++)
             check_part(tables[t], o, expected, list[i].rows, list[i].cols,
@@ -252,9 +268,7 @@ static double offset_bound(const operands *o, size_t r, size_t i)
 static void check_against_double(const operands *o)
 {
     static float expected[MAX_COLS * MAX_ROWS], row[MAX_K];
-    lld_kernels_get(0)->matmul[o->format->type](
-        expected, MAX_ROWS, o->w, o->row_bytes, MAX_ROWS, &o->x,
-        guarded_tail(scratch_buffer, lld_kernels_scratch_bytes(o->k)));
+    multiply_all(lld_kernels_get(0), o, expected);
     const size_t steps = chain_steps(lld_type_act_kind(o->format->type), o->k);
     for (size_t r = 0; r < MAX_ROWS; r += 8) {
         lld_dequantize_row(o->format->type, o->w + r * o->row_bytes, row, o->k);

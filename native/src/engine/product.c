@@ -77,8 +77,14 @@ static size_t chunk_rows(const lld_forward *f, const lld_matrix *m)
 static void multiply(lld_forward *f, unsigned thread, const lld_matrix *m, size_t first_row,
                      size_t n_rows, const lld_acts *x, float *out, size_t out_stride)
 {
-    f->kernels->matmul[m->type](out, out_stride, m->data + first_row * m->row_bytes, m->row_bytes,
-                                n_rows, x, f->scratch.threads[thread].matmul);
+    const lld_matmul product = {.out = out,
+                                .out_stride = out_stride,
+                                .w = m->data + first_row * m->row_bytes,
+                                .row_bytes = m->row_bytes,
+                                .n_rows = n_rows,
+                                .x = x,
+                                .scratch = f->scratch.threads[thread].matmul};
+    f->kernels->matmul[m->type](&product);
 }
 
 /* Add the product of n rows of the second level to out: (n, out_stride). */

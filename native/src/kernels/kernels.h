@@ -52,12 +52,18 @@ typedef struct lld_acts {
 
 lld_act_kind lld_type_act_kind(uint32_t type);
 
-/* out[c*out_stride + r] = dot(w row r, x row c), for r < n_rows, c < x->n_rows.
- * w: n_rows rows of row_bytes each, in the GGUF layout. scratch: lld_kernels_scratch_bytes(K)
- * bytes, 64-byte aligned, private to the calling thread. n_rows may be anything >= 1; multiples of
- * 16 are fast. */
-typedef void (*lld_matmul_fn)(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,
-                              size_t n_rows, const lld_acts *x, void *scratch);
+/* out[c*out_stride + r] = dot(w row r, x row c), for r < n_rows, c < x->n_rows. n_rows may be
+ * anything >= 1; multiples of 16 are fast. */
+typedef struct lld_matmul {
+    float *out; /* (x->n_rows, out_stride) */
+    size_t out_stride;
+    const uint8_t *w; /* (n_rows, row_bytes), in the GGUF layout */
+    size_t row_bytes, n_rows;
+    const lld_acts *x;
+    void *scratch; /* lld_kernels_scratch_bytes(K), 64-byte aligned, the calling thread's alone */
+} lld_matmul;
+
+typedef void (*lld_matmul_fn)(const lld_matmul *m);
 
 enum { LLD_KV_BLOCK = 32 }; /* tokens in one KV block */
 

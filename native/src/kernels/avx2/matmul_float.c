@@ -36,94 +36,97 @@ LLD_AVX2 static __m256 multiply_tail(__m256 acc, const uint8_t *w, const float *
     return _mm256_blendv_ps(acc, sum, _mm256_loadu_ps(mask));
 }
 
-/* One tile: n_rows x n_columns outputs (constants after inlining). */
-LLD_AVX2_INLINE void multiply_tile(float *out, size_t out_stride, const uint8_t *w,
-                                   size_t row_bytes, const float *x, size_t n, size_t n_rows,
-                                   size_t n_columns, size_t size, bool bf16)
+/* One tile: its first output, weight row and activation row; n_rows x n_columns outputs (constants
+ * after inlining). */
+typedef struct tile {
+    float *out;
+    const uint8_t *w;
+    const float *x;
+    size_t n_rows, n_columns;
+} tile;
+
+LLD_AVX2_INLINE void multiply_tile(lld_matmul m, tile t, size_t size, bool bf16)
 {
+    const size_t n = m.x->n_cols;
     __m256 acc[2 * TILE_ROWS * TILE_COLUMNS];
     size_t k = 0;
 #pragma GCC unroll 16
-    for (size_t i = 0; i < n_rows * n_columns; i++) acc[i] = _mm256_setzero_ps();
+    for (size_t i = 0; i < t.n_rows * t.n_columns; i++) acc[i] = _mm256_setzero_ps();
     for (; k + 8 <= n; k += 8) {
         __m256 acts[TILE_COLUMNS];
 #pragma GCC unroll 4
-        for (size_t c = 0; c < n_columns; c++) acts[c] = _mm256_loadu_ps(x + c * n + k);
+        for (size_t c = 0; c < t.n_columns; c++) acts[c] = _mm256_loadu_ps(t.x + c * n + k);
 #pragma GCC unroll 8
-        for (size_t r = 0; r < n_rows; r++) {
-            __m256 weights = load_weights(w + r * row_bytes + k * size, size, bf16);
+        for (size_t r = 0; r < t.n_rows; r++) {
+            __m256 weights = load_weights(t.w + r * m.row_bytes + k * size, size, bf16);
 #pragma GCC unroll 4
-            for (size_t c = 0; c < n_columns; c++)
-                acc[r * n_columns + c] = _mm256_fmadd_ps(weights, acts[c], acc[r * n_columns + c]);
+            for (size_t c = 0; c < t.n_columns; c++)
+                acc[r * t.n_columns + c] =
+                    _mm256_fmadd_ps(weights, acts[c], acc[r * t.n_columns + c]);
         }
     }
 #pragma GCC unroll 8
-    for (size_t r = 0; r < n_rows; r++)
+    for (size_t r = 0; r < t.n_rows; r++)
 #pragma GCC unroll 4
-        for (size_t c = 0; c < n_columns; c++) {
-            __m256 lanes = acc[r * n_columns + c];
+        for (size_t c = 0; c < t.n_columns; c++) {
+            __m256 lanes = acc[r * t.n_columns + c];
             if (k < n)
-                lanes = multiply_tail(lanes, w + r * row_bytes + k * size, x + c * n + k, n - k,
-                                      size, bf16);
-            out[c * out_stride + r] = lld_reduce_lanes(lanes);
+                lanes = multiply_tail(lanes, t.w + r * m.row_bytes + k * size, t.x + c * n + k,
+                                      n - k, size, bf16);
+            t.out[c * m.out_stride + r] = lld_reduce_lanes(lanes);
         }
 }
 
-/* Columns [first, n) with full tiles of rows, then single rows. */
-LLD_AVX2_INLINE void multiply_columns(float *out, size_t out_stride, const uint8_t *w,
-                                      size_t row_bytes, size_t n_rows, const lld_acts *x,
-                                      size_t first, size_t n_columns, size_t size, bool bf16)
+/* Columns [first, first + n_columns) with full tiles of rows, then single rows. */
+LLD_AVX2_INLINE void multiply_columns(lld_matmul m, size_t first, size_t n_columns, size_t size,
+                                      bool bf16)
 {
     const size_t tile_rows = n_columns == 1 ? 2 * TILE_ROWS : TILE_ROWS;
-    const float *acts = x->f32 + first * x->n_cols;
+    tile t = {.out = m.out + first * m.out_stride,
+              .w = m.w,
+              .x = m.x->f32 + first * m.x->n_cols,
+              .n_columns = n_columns};
     size_t r = 0;
-    out += first * out_stride;
-    for (; r + tile_rows <= n_rows; r += tile_rows)
-        multiply_tile(out + r, out_stride, w + r * row_bytes, row_bytes, acts, x->n_cols, tile_rows,
-                      n_columns, size, bf16);
-    for (; r < n_rows; r++)
-        multiply_tile(out + r, out_stride, w + r * row_bytes, row_bytes, acts, x->n_cols, 1,
-                      n_columns, size, bf16);
+    for (; r + tile_rows <= m.n_rows; r += tile_rows) {
+        t.n_rows = tile_rows;
+        multiply_tile(m, t, size, bf16);
+        t.out += tile_rows;
+        t.w += tile_rows * m.row_bytes;
+    }
+    for (; r < m.n_rows; r++) {
+        t.n_rows = 1;
+        multiply_tile(m, t, size, bf16);
+        t.out++;
+        t.w += m.row_bytes;
+    }
 }
 
 /* Sixteen rows at a time, so that they stay in cache while the columns pass. */
-LLD_AVX2_INLINE void matmul_float(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,
-                                  size_t n_rows, const lld_acts *x, size_t size, bool bf16)
+LLD_AVX2_INLINE void matmul_float(lld_matmul m, size_t size, bool bf16)
 {
     enum { ROWS = 16 };
-    assert(row_bytes >= x->n_cols * size);
-    for (size_t r = 0; r < n_rows; r += ROWS) {
-        const size_t rows = n_rows - r < ROWS ? n_rows - r : ROWS;
+    assert(m.row_bytes >= m.x->n_cols * size);
+    for (size_t left = m.n_rows; left > 0; left -= m.n_rows) {
         size_t c = 0;
-        for (; c + TILE_COLUMNS <= x->n_rows; c += TILE_COLUMNS)
-            multiply_columns(out + r, out_stride, w + r * row_bytes, row_bytes, rows, x, c,
-                             TILE_COLUMNS, size, bf16);
-        for (; c < x->n_rows; c++)
-            multiply_columns(out + r, out_stride, w + r * row_bytes, row_bytes, rows, x, c, 1, size,
-                             bf16);
+        m.n_rows = left < ROWS ? left : ROWS;
+        for (; c + TILE_COLUMNS <= m.x->n_rows; c += TILE_COLUMNS)
+            multiply_columns(m, c, TILE_COLUMNS, size, bf16);
+        for (; c < m.x->n_rows; c++) multiply_columns(m, c, 1, size, bf16);
+        m.out += m.n_rows;
+        m.w += m.n_rows * m.row_bytes;
     }
 }
 
-LLD_AVX2 void lld_matmul_avx2_f32(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,
-                                  size_t n_rows, const lld_acts *x, void *scratch)
+LLD_AVX2 void lld_matmul_avx2_f32(const lld_matmul *m) { matmul_float(*m, sizeof(float), false); }
+
+LLD_AVX2 void lld_matmul_avx2_f16(const lld_matmul *m)
 {
-    (void)scratch;
-    matmul_float(out, out_stride, w, row_bytes, n_rows, x, sizeof(float), false);
+    matmul_float(*m, sizeof(uint16_t), false);
 }
 
-LLD_AVX2 void lld_matmul_avx2_f16(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,
-                                  size_t n_rows, const lld_acts *x, void *scratch)
+LLD_AVX2 void lld_matmul_avx2_bf16(const lld_matmul *m)
 {
-    (void)scratch;
-    matmul_float(out, out_stride, w, row_bytes, n_rows, x, sizeof(uint16_t), false);
-}
-
-LLD_AVX2 void lld_matmul_avx2_bf16(float *out, size_t out_stride, const uint8_t *w,
-                                   size_t row_bytes, size_t n_rows, const lld_acts *x,
-                                   void *scratch)
-{
-    (void)scratch;
-    matmul_float(out, out_stride, w, row_bytes, n_rows, x, sizeof(uint16_t), true);
+    matmul_float(*m, sizeof(uint16_t), true);
 }
 
 #else

@@ -24,6 +24,7 @@ typedef struct lld_format32 {
     unsigned fit;
     int offset;
     bool has_m;
+    bool nibbles; /* the quants are the low and high halves of the block's last 16 bytes */
     __m256i (*unpack)(const uint8_t *block); /* the 32 quants in order */
     /* The same of eight rows at byte `at`, transposed: q[i] lane r = elements 4i..4i+3 of row r.
      * NULL: unpack, then transpose. */
@@ -137,33 +138,6 @@ LLD_AVX2_INLINE void lld_iq4_nl_unpack8(__m256i q[8], const uint8_t *const rows[
     lld_unpack8_nibbles(q, rows, at + offsetof(lld_block_iq4_nl, qs));
     for (int i = 0; i < 8; i++) q[i] = lld_iq4_lookup(q[i]);
 }
-
-static const lld_format32 lld_avx2_q4_0 = {.bytes = sizeof(lld_block_q4_0),
-                                           .fit = LLD_FIT_4_BITS,
-                                           .offset = 8,
-                                           .unpack = lld_q4_0_unpack,
-                                           .unpack8 = lld_q4_0_unpack8};
-static const lld_format32 lld_avx2_q4_1 = {.bytes = sizeof(lld_block_q4_1),
-                                           .fit = LLD_FIT_4_BITS,
-                                           .has_m = true,
-                                           .unpack = lld_q4_1_unpack,
-                                           .unpack8 = lld_q4_1_unpack8};
-static const lld_format32 lld_avx2_q5_0 = {.bytes = sizeof(lld_block_q5_0),
-                                           .fit = LLD_FIT_5_BITS,
-                                           .offset = 16,
-                                           .unpack = lld_q5_0_unpack};
-static const lld_format32 lld_avx2_q5_1 = {.bytes = sizeof(lld_block_q5_1),
-                                           .fit = LLD_FIT_5_BITS,
-                                           .has_m = true,
-                                           .unpack = lld_q5_1_unpack};
-static const lld_format32 lld_avx2_q8_0 = {.bytes = sizeof(lld_block_q8_0),
-                                           .fit = LLD_FIT_SIGNED,
-                                           .unpack = lld_q8_0_unpack,
-                                           .unpack8 = lld_q8_0_unpack8};
-static const lld_format32 lld_avx2_iq4_nl = {.bytes = sizeof(lld_block_iq4_nl),
-                                             .fit = LLD_FIT_SIGNED,
-                                             .unpack = lld_iq4_nl_unpack,
-                                             .unpack8 = lld_iq4_nl_unpack8};
 
 /* ---- blocks of 256 ----------------------------------------------------------------------- */
 
@@ -293,51 +267,37 @@ LLD_AVX2_INLINE __m256i lld_iq4_xs_unpack(const uint8_t *block, unsigned j)
     return lld_iq4_lookup(lld_unpack_nibbles(block + offsetof(lld_block_iq4_xs, qs) + 16 * j));
 }
 
-static const lld_format256 lld_avx2_q2_k = {.bytes = sizeof(lld_block_q2_k),
-                                            .d_at = offsetof(lld_block_q2_k, d),
-                                            .dmin_at = offsetof(lld_block_q2_k, dmin),
-                                            .fit = LLD_FIT_5_BITS,
-                                            .sub = 16,
-                                            .side = LLD_SIDE_MIN,
-                                            .unpack = lld_q2_k_unpack,
-                                            .scales = lld_q2_k_scales};
-static const lld_format256 lld_avx2_q3_k = {.bytes = sizeof(lld_block_q3_k),
-                                            .d_at = offsetof(lld_block_q3_k, d),
-                                            .fit = LLD_FIT_5_BITS,
-                                            .sub = 16,
-                                            .side = LLD_SIDE_OFFSET,
-                                            .unpack = lld_q3_k_unpack,
-                                            .scales = lld_q3_k_scales};
-static const lld_format256 lld_avx2_q4_k = {.bytes = sizeof(lld_block_q4_k),
-                                            .d_at = offsetof(lld_block_q4_k, d),
-                                            .dmin_at = offsetof(lld_block_q4_k, dmin),
-                                            .fit = LLD_FIT_4_BITS,
-                                            .sub = 32,
-                                            .side = LLD_SIDE_MIN,
-                                            .unpack = lld_q4_k_unpack,
-                                            .scales = lld_q4_k_scales,
-                                            .unpack8 = lld_q4_k_unpack8};
-static const lld_format256 lld_avx2_q5_k = {.bytes = sizeof(lld_block_q5_k),
-                                            .d_at = offsetof(lld_block_q5_k, d),
-                                            .dmin_at = offsetof(lld_block_q5_k, dmin),
-                                            .fit = LLD_FIT_5_BITS,
-                                            .sub = 32,
-                                            .side = LLD_SIDE_MIN,
-                                            .unpack = lld_q5_k_unpack,
-                                            .scales = lld_q5_k_scales};
-static const lld_format256 lld_avx2_q6_k = {.bytes = sizeof(lld_block_q6_k),
-                                            .d_at = offsetof(lld_block_q6_k, d),
-                                            .fit = LLD_FIT_6_BITS,
-                                            .sub = 16,
-                                            .side = LLD_SIDE_OFFSET,
-                                            .unpack = lld_q6_k_unpack,
-                                            .scales = lld_q6_k_scales};
-static const lld_format256 lld_avx2_iq4_xs = {.bytes = sizeof(lld_block_iq4_xs),
-                                              .d_at = offsetof(lld_block_iq4_xs, d),
-                                              .fit = LLD_FIT_SIGNED,
-                                              .sub = 32,
-                                              .side = LLD_SIDE_NONE,
-                                              .unpack = lld_iq4_xs_unpack,
-                                              .scales = lld_iq4_xs_scales};
+/* ---- the formats ------------------------------------------------------------------------- */
+
+/* A line makes the constant lld_avx2_<function> and the format's products: name and function as in the
+ * list of formats; block; how two activation rows are multiplied: GEMM where unpacking takes longer
+ * than multiplying twice, else GEMV; then what the constant has besides its defaults. A format of the
+ * list without a line here is multiplied by generic C. */
+/* clang-format off */
+#define LLD_AVX2_FORMATS(X) \
+    X(Q4_0,   q4_0,    32, GEMM, .fit = LLD_FIT_4_BITS, .offset = 8, .nibbles = true, .unpack8 = lld_q4_0_unpack8) \
+    X(Q4_1,   q4_1,    32, GEMM, .fit = LLD_FIT_4_BITS, .has_m = true, .nibbles = true, .unpack8 = lld_q4_1_unpack8) \
+    X(Q5_0,   q5_0,    32, GEMM, .fit = LLD_FIT_5_BITS, .offset = 16) \
+    X(Q5_1,   q5_1,    32, GEMM, .fit = LLD_FIT_5_BITS, .has_m = true) \
+    X(Q8_0,   q8_0,    32, GEMV, .fit = LLD_FIT_SIGNED, .unpack8 = lld_q8_0_unpack8) \
+    X(IQ4_NL, iq4_nl,  32, GEMV, .fit = LLD_FIT_SIGNED, .unpack8 = lld_iq4_nl_unpack8) \
+    X(Q2_K,   q2_k,   256, GEMV, .fit = LLD_FIT_5_BITS, .sub = 16, .side = LLD_SIDE_MIN, .dmin_at = offsetof(lld_block_q2_k, dmin)) \
+    X(Q3_K,   q3_k,   256, GEMV, .fit = LLD_FIT_5_BITS, .sub = 16, .side = LLD_SIDE_OFFSET) \
+    X(Q4_K,   q4_k,   256, GEMM, .fit = LLD_FIT_4_BITS, .sub = 32, .side = LLD_SIDE_MIN, .dmin_at = offsetof(lld_block_q4_k, dmin), \
+                                 .unpack8 = lld_q4_k_unpack8) \
+    X(Q5_K,   q5_k,   256, GEMV, .fit = LLD_FIT_5_BITS, .sub = 32, .side = LLD_SIDE_MIN, .dmin_at = offsetof(lld_block_q5_k, dmin)) \
+    X(Q6_K,   q6_k,   256, GEMV, .fit = LLD_FIT_6_BITS, .sub = 16, .side = LLD_SIDE_OFFSET) \
+    X(IQ4_XS, iq4_xs, 256, GEMV, .fit = LLD_FIT_SIGNED, .sub = 32, .side = LLD_SIDE_NONE)
+/* clang-format on */
+
+#define LLD_AVX2_CONSTANT(name, function, block, two, ...)                                         \
+    static const lld_format##block lld_avx2_##function = {LLD_AVX2_DEFAULTS_##block(function),     \
+                                                          __VA_ARGS__};
+#define LLD_AVX2_DEFAULTS_32(function)                                                             \
+    .bytes = sizeof(lld_block_##function), .unpack = lld_##function##_unpack
+#define LLD_AVX2_DEFAULTS_256(function)                                                            \
+    .bytes = sizeof(lld_block_##function), .d_at = offsetof(lld_block_##function, d),              \
+    .unpack = lld_##function##_unpack, .scales = lld_##function##_scales
+LLD_AVX2_FORMATS(LLD_AVX2_CONSTANT)
 
 #endif

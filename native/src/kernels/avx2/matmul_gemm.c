@@ -17,7 +17,6 @@
 
 #include <assert.h>
 
-#include "kernels/avx2/matmul_formats.h"
 #include "kernels/avx2/matmul.h"
 
 enum {
@@ -349,21 +348,16 @@ typedef struct format {
 } format;
 
 typedef struct operands {
-    float *out;
-    size_t out_stride;
-    const uint8_t *w;
-    size_t row_bytes, n_rows;
-    const lld_acts *x;
-    uint8_t *panels;
+    lld_matmul m;
     size_t n_blocks, panel_bytes, pass_rows;
 } operands;
 
 LLD_AVX2_INLINE void pack_rows(format f, const operands *o, size_t row, size_t end)
 {
-    uint8_t *panels = o->panels;
+    uint8_t *panels = o->m.scratch;
     for (size_t r = row; r < end; r += LLD_AVX2_ROWS, panels += o->panel_bytes) {
         const uint8_t *rows[LLD_AVX2_ROWS];
-        lld_row_pointers(rows, o->w, o->row_bytes, r, o->n_rows);
+        lld_row_pointers(rows, o->m.w, o->m.row_bytes, r, o->m.n_rows);
         if (f.of32 != NULL)
             pack32(f.of32, panels, rows, o->n_blocks);
         else
@@ -375,16 +369,16 @@ LLD_AVX2_INLINE void pack_rows(format f, const operands *o, size_t row, size_t e
 LLD_AVX2_INLINE void multiply_rows(format f, const operands *o, size_t row, size_t end,
                                    size_t n_cols, const columns *cols)
 {
-    const uint8_t *panels = o->panels;
+    const uint8_t *panels = o->m.scratch;
     for (size_t r = row; r < end; r += LLD_AVX2_ROWS, panels += o->panel_bytes) {
-        const size_t ahead = (r + o->pass_rows) * o->row_bytes;
-        const uintptr_t next = cols->first == 0 ? (uintptr_t)o->w + ahead : 0;
+        const size_t ahead = (r + o->pass_rows) * o->m.row_bytes;
+        const uintptr_t next = cols->first == 0 ? (uintptr_t)o->m.w + ahead : 0;
         __m256 acc[COLUMNS];
         if (f.of32 != NULL)
-            tile32(f.of32, acc, n_cols, panels, o->x, cols, next);
+            tile32(f.of32, acc, n_cols, panels, o->m.x, cols, next);
         else
-            tile256(f.of256, acc, n_cols, panels, o->x, cols, next);
-        store_tile(o->out + r, o->out_stride, n_cols, cols, acc, o->n_rows - r);
+            tile256(f.of256, acc, n_cols, panels, o->m.x, cols, next);
+        store_tile(o->m.out + r, o->m.out_stride, n_cols, cols, acc, o->m.n_rows - r);
     }
 }
 
@@ -392,17 +386,17 @@ LLD_AVX2_INLINE void gemm(format f, operands o)
 {
     const size_t block = f.of32 != NULL ? LLD_QK : LLD_QK_K;
     const unsigned fit = f.of32 != NULL ? f.of32->fit : f.of256->fit;
-    o.n_blocks = o.x->n_cols / block;
+    o.n_blocks = o.m.x->n_cols / block;
     o.panel_bytes = o.n_blocks * (f.of32 != NULL ? panel32_bytes(f.of32) : panel256_bytes(f.of256));
     o.pass_rows = panels_of_pass(fit) * LLD_AVX2_ROWS;
-    assert(o.x->n_cols % block == 0);
-    assert(panels_of_pass(fit) * o.panel_bytes <= lld_kernels_scratch_bytes(o.x->n_cols));
-    for (size_t row = 0; row < o.n_rows; row += o.pass_rows) {
-        const size_t end = o.n_rows - row < o.pass_rows ? o.n_rows : row + o.pass_rows;
+    assert(o.m.x->n_cols % block == 0);
+    assert(panels_of_pass(fit) * o.panel_bytes <= lld_kernels_scratch_bytes(o.m.x->n_cols));
+    for (size_t row = 0; row < o.m.n_rows; row += o.pass_rows) {
+        const size_t end = o.m.n_rows - row < o.pass_rows ? o.m.n_rows : row + o.pass_rows;
         pack_rows(f, &o, row, end);
         columns cols;
-        for (size_t c = 0; c < o.x->n_rows; c += cols.count) {
-            cols = take_columns(o.x, c);
+        for (size_t c = 0; c < o.m.x->n_rows; c += cols.count) {
+            cols = take_columns(o.m.x, c);
             if (cols.count > FEW_COLUMNS)
                 multiply_rows(f, &o, row, end, COLUMNS, &cols);
             else
@@ -411,32 +405,12 @@ LLD_AVX2_INLINE void gemm(format f, operands o)
     }
 }
 
-#define LLD_GEMM(size, name)                                                                       \
-    LLD_AVX2 void lld_gemm_avx2_##name(float *out, size_t out_stride, const uint8_t *w,            \
-                                       size_t row_bytes, size_t n_rows, const lld_acts *x,         \
-                                       void *scratch)                                              \
+#define GEMM(name, function, block, two, ...)                                                      \
+    LLD_AVX2 void lld_gemm_avx2_##function(const lld_matmul *m)                                    \
     {                                                                                              \
-        gemm((format){.of##size = &lld_avx2_##name}, (operands){.out = out,                        \
-                                                                .out_stride = out_stride,          \
-                                                                .w = w,                            \
-                                                                .row_bytes = row_bytes,            \
-                                                                .n_rows = n_rows,                  \
-                                                                .x = x,                            \
-                                                                .panels = scratch});               \
+        gemm((format){.of##block = &lld_avx2_##function}, (operands){.m = *m});                    \
     }
-
-LLD_GEMM(32, q4_0)
-LLD_GEMM(32, q4_1)
-LLD_GEMM(32, q5_0)
-LLD_GEMM(32, q5_1)
-LLD_GEMM(32, q8_0)
-LLD_GEMM(32, iq4_nl)
-LLD_GEMM(256, q2_k)
-LLD_GEMM(256, q3_k)
-LLD_GEMM(256, q4_k)
-LLD_GEMM(256, q5_k)
-LLD_GEMM(256, q6_k)
-LLD_GEMM(256, iq4_xs)
+LLD_AVX2_FORMATS(GEMM)
 
 #else
 typedef int lld_gemm_avx2_not_on_this_architecture; /* a translation unit may not be empty */

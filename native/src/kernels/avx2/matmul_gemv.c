@@ -8,7 +8,6 @@
 
 #include <assert.h>
 
-#include "kernels/avx2/matmul_formats.h"
 #include "kernels/avx2/matmul.h"
 
 /* Decode reads every weight once, and eight short streams defeat the hardware prefetcher. So while
@@ -51,19 +50,67 @@ LLD_AVX2_INLINE __m256i multiply_pairs(unsigned fit, __m256i q, __m256i y)
     return _mm256_maddubs_epi16(q, y);
 }
 
-/* n_cols: 1 or 2, a constant where this is inlined. */
-LLD_AVX2_INLINE void gemv32(const lld_format32 *f, const size_t n_cols, float *out,
-                            size_t out_stride, const uint8_t *w, size_t row_bytes, size_t n_rows,
-                            const lld_acts *x)
+/* Four-bit blocks of 32, whose 16 bytes hold elements 0..15 in the low nibbles and 16..31 in the high
+ * ones. Rows r and r + 4 share a vector, so a group is four vectors, and the tree stays in 16 bits:
+ * a lane is two results of vpmaddubsw (2 * 3810), then 15240, then 30480 <= 32767. About half the
+ * instructions of gemv32 for the same block. */
+LLD_AVX2_INLINE void gemv_nibbles(const lld_format32 *f, const lld_matmul m)
 {
+    const lld_acts *x = m.x;
+    const size_t qs = f->bytes - 16;
+    const size_t n_blocks = x->n_cols / LLD_QK;
+    const __m256i ones = _mm256_set1_epi16(1), mask = _mm256_set1_epi8(15);
+    assert(x->n_rows == 1 && x->n_cols % LLD_QK == 0 && m.row_bytes >= n_blocks * f->bytes);
+    for (size_t first = 0; first < m.n_rows; first += LLD_AVX2_ROWS) {
+        const uint8_t *rows[LLD_AVX2_ROWS];
+        const fetch_ahead ahead = fetch_ahead_of(m.w, first, m.row_bytes);
+        __m256 acc = _mm256_setzero_ps();
+        lld_row_pointers(rows, m.w, m.row_bytes, first, m.n_rows);
+        for (size_t b = 0; b < n_blocks; b++) {
+            const size_t at = b * f->bytes;
+            const int8_t *y = x->y + b * LLD_QK;
+            const __m256i low_y = _mm256_broadcastsi128_si256(lld_load128(y));
+            const __m256i high_y = _mm256_broadcastsi128_si256(lld_load128(y + 16));
+            __m256i pairs[4];
+            prefetch(ahead, LLD_AVX2_ROWS * at, LLD_AVX2_ROWS * f->bytes);
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; r++) {
+                __m256i bytes = lld_load2x128(rows[r] + at + qs, rows[r + 4] + at + qs);
+                __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
+                pairs[r] =
+                    _mm256_add_epi16(_mm256_maddubs_epi16(_mm256_and_si256(bytes, mask), low_y),
+                                     _mm256_maddubs_epi16(high, high_y));
+            }
+            __m256i fours = _mm256_hadd_epi16(_mm256_hadd_epi16(pairs[0], pairs[1]),
+                                              _mm256_hadd_epi16(pairs[2], pairs[3]));
+            __m256i isum = _mm256_madd_epi16(fours, ones);
+            if (f->offset != 0)
+                isum = _mm256_sub_epi32(isum, _mm256_set1_epi32(f->offset * x->sum[b]));
+            __m256 scale = _mm256_mul_ps(lld_gather_f16(rows, at), _mm256_set1_ps(x->d[b]));
+            acc = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(isum), acc);
+            if (f->has_m)
+                acc = _mm256_fmadd_ps(lld_gather_f16(rows, at + 2), _mm256_set1_ps(x->s[b]), acc);
+        }
+        lld_store_lanes(m.out + first, acc, m.n_rows - first);
+    }
+}
+
+/* n_cols: 1 or 2, a constant where this is inlined. */
+LLD_AVX2_INLINE void gemv32(const lld_format32 *f, const size_t n_cols, const lld_matmul m)
+{
+    const lld_acts *x = m.x;
+    if (f->nibbles && n_cols == 1) {
+        gemv_nibbles(f, m);
+        return;
+    }
     const size_t n_blocks = x->n_cols / LLD_QK;
     const __m256i ones = _mm256_set1_epi16(1);
-    assert(x->n_rows == n_cols && x->n_cols % LLD_QK == 0 && row_bytes >= n_blocks * f->bytes);
-    for (size_t first = 0; first < n_rows; first += LLD_AVX2_ROWS) {
+    assert(x->n_rows == n_cols && x->n_cols % LLD_QK == 0 && m.row_bytes >= n_blocks * f->bytes);
+    for (size_t first = 0; first < m.n_rows; first += LLD_AVX2_ROWS) {
         const uint8_t *rows[LLD_AVX2_ROWS];
-        const fetch_ahead ahead = fetch_ahead_of(w, first, row_bytes);
+        const fetch_ahead ahead = fetch_ahead_of(m.w, first, m.row_bytes);
         __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-        lld_row_pointers(rows, w, row_bytes, first, n_rows);
+        lld_row_pointers(rows, m.w, m.row_bytes, first, m.n_rows);
         for (size_t b = 0; b < n_blocks; b++) {
             const size_t at = b * f->bytes;
             __m256i q[LLD_AVX2_ROWS];
@@ -91,52 +138,7 @@ LLD_AVX2_INLINE void gemv32(const lld_format32 *f, const size_t n_cols, float *o
             }
         }
         for (size_t c = 0; c < n_cols; c++)
-            lld_store_lanes(out + c * out_stride + first, acc[c], n_rows - first);
-    }
-}
-
-/* Four-bit blocks of 32, whose 16 bytes hold elements 0..15 in the low nibbles and 16..31 in the high
- * ones. Rows r and r + 4 share a vector, so a group is four vectors, and the tree stays in 16 bits:
- * a lane is two results of vpmaddubsw (2 * 3810), then 15240, then 30480 <= 32767. About half the
- * instructions of gemv32 for the same block. */
-LLD_AVX2_INLINE void gemv_nibbles(const lld_format32 *f, const size_t qs, float *out,
-                                  const uint8_t *w, size_t row_bytes, size_t n_rows,
-                                  const lld_acts *x)
-{
-    const size_t n_blocks = x->n_cols / LLD_QK;
-    const __m256i ones = _mm256_set1_epi16(1), mask = _mm256_set1_epi8(15);
-    assert(x->n_rows == 1 && x->n_cols % LLD_QK == 0 && row_bytes >= n_blocks * f->bytes);
-    for (size_t first = 0; first < n_rows; first += LLD_AVX2_ROWS) {
-        const uint8_t *rows[LLD_AVX2_ROWS];
-        const fetch_ahead ahead = fetch_ahead_of(w, first, row_bytes);
-        __m256 acc = _mm256_setzero_ps();
-        lld_row_pointers(rows, w, row_bytes, first, n_rows);
-        for (size_t b = 0; b < n_blocks; b++) {
-            const size_t at = b * f->bytes;
-            const int8_t *y = x->y + b * LLD_QK;
-            const __m256i low_y = _mm256_broadcastsi128_si256(lld_load128(y));
-            const __m256i high_y = _mm256_broadcastsi128_si256(lld_load128(y + 16));
-            __m256i pairs[4];
-            prefetch(ahead, LLD_AVX2_ROWS * at, LLD_AVX2_ROWS * f->bytes);
-#pragma GCC unroll 4
-            for (int r = 0; r < 4; r++) {
-                __m256i bytes = lld_load2x128(rows[r] + at + qs, rows[r + 4] + at + qs);
-                __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
-                pairs[r] =
-                    _mm256_add_epi16(_mm256_maddubs_epi16(_mm256_and_si256(bytes, mask), low_y),
-                                     _mm256_maddubs_epi16(high, high_y));
-            }
-            __m256i fours = _mm256_hadd_epi16(_mm256_hadd_epi16(pairs[0], pairs[1]),
-                                              _mm256_hadd_epi16(pairs[2], pairs[3]));
-            __m256i isum = _mm256_madd_epi16(fours, ones);
-            if (f->offset != 0)
-                isum = _mm256_sub_epi32(isum, _mm256_set1_epi32(f->offset * x->sum[b]));
-            __m256 scale = _mm256_mul_ps(lld_gather_f16(rows, at), _mm256_set1_ps(x->d[b]));
-            acc = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(isum), acc);
-            if (f->has_m)
-                acc = _mm256_fmadd_ps(lld_gather_f16(rows, at + 2), _mm256_set1_ps(x->s[b]), acc);
-        }
-        lld_store_lanes(out + first, acc, n_rows - first);
+            lld_store_lanes(m.out + c * m.out_stride + first, acc[c], m.n_rows - first);
     }
 }
 
@@ -161,17 +163,16 @@ LLD_AVX2_INLINE __m256i dot256(const lld_format256 *f, const uint8_t *block, __m
     return isum;
 }
 
-LLD_AVX2_INLINE void gemv256(const lld_format256 *f, const size_t n_cols, float *out,
-                             size_t out_stride, const uint8_t *w, size_t row_bytes, size_t n_rows,
-                             const lld_acts *x)
+LLD_AVX2_INLINE void gemv256(const lld_format256 *f, const size_t n_cols, const lld_matmul m)
 {
+    const lld_acts *x = m.x;
     const size_t n_blocks = x->n_cols / LLD_QK_K;
-    assert(x->n_rows == n_cols && x->n_cols % LLD_QK_K == 0 && row_bytes >= n_blocks * f->bytes);
-    for (size_t first = 0; first < n_rows; first += LLD_AVX2_ROWS) {
+    assert(x->n_rows == n_cols && x->n_cols % LLD_QK_K == 0 && m.row_bytes >= n_blocks * f->bytes);
+    for (size_t first = 0; first < m.n_rows; first += LLD_AVX2_ROWS) {
         const uint8_t *rows[LLD_AVX2_ROWS];
-        const fetch_ahead ahead = fetch_ahead_of(w, first, row_bytes);
+        const fetch_ahead ahead = fetch_ahead_of(m.w, first, m.row_bytes);
         __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-        lld_row_pointers(rows, w, row_bytes, first, n_rows);
+        lld_row_pointers(rows, m.w, m.row_bytes, first, m.n_rows);
         for (size_t b = 0; b < n_blocks; b++) {
             const size_t at = b * f->bytes;
             __m256i isums[2][LLD_AVX2_ROWS], msums[2][LLD_AVX2_ROWS];
@@ -205,52 +206,23 @@ LLD_AVX2_INLINE void gemv256(const lld_format256 *f, const size_t n_cols, float 
             }
         }
         for (size_t c = 0; c < n_cols; c++)
-            lld_store_lanes(out + c * out_stride + first, acc[c], n_rows - first);
+            lld_store_lanes(m.out + c * m.out_stride + first, acc[c], m.n_rows - first);
     }
 }
 
-#define LLD_GEMV(template, format)                                                                 \
-    LLD_AVX2 void lld_gemv_avx2_##format(float *out, const uint8_t *w, size_t row_bytes,           \
-                                         size_t n_rows, const lld_acts *x)                         \
+#define GEMV(name, function, block, two, ...)                                                      \
+    LLD_AVX2 void lld_gemv_avx2_##function(const lld_matmul *m)                                    \
     {                                                                                              \
-        template(&lld_avx2_##format, 1, out, 0, w, row_bytes, n_rows, x);                          \
-    }
-#define LLD_GEMV2(template, format)                                                                \
-    LLD_AVX2 void lld_gemv2_avx2_##format(float *out, size_t out_stride, const uint8_t *w,         \
-                                          size_t row_bytes, size_t n_rows, const lld_acts *x)      \
+        gemv##block(&lld_avx2_##function, 1, *m);                                                  \
+    }                                                                                              \
+    TWO_BY_##two(function, block)
+#define TWO_BY_GEMM(function, block)
+#define TWO_BY_GEMV(function, block)                                                               \
+    LLD_AVX2 void lld_gemv2_avx2_##function(const lld_matmul *m)                                   \
     {                                                                                              \
-        template(&lld_avx2_##format, 2, out, out_stride, w, row_bytes, n_rows, x);                 \
+        gemv##block(&lld_avx2_##function, 2, *m);                                                  \
     }
-
-#define LLD_GEMV_NIBBLES(format)                                                                   \
-    LLD_AVX2 void lld_gemv_avx2_##format(float *out, const uint8_t *w, size_t row_bytes,           \
-                                         size_t n_rows, const lld_acts *x)                         \
-    {                                                                                              \
-        gemv_nibbles(&lld_avx2_##format, offsetof(lld_block_##format, qs), out, w, row_bytes,      \
-                     n_rows, x);                                                                   \
-    }
-
-LLD_GEMV_NIBBLES(q4_0)
-LLD_GEMV_NIBBLES(q4_1)
-LLD_GEMV(gemv32, q5_0)
-LLD_GEMV(gemv32, q5_1)
-LLD_GEMV(gemv32, q8_0)
-LLD_GEMV(gemv32, iq4_nl)
-LLD_GEMV(gemv256, q2_k)
-LLD_GEMV(gemv256, q3_k)
-LLD_GEMV(gemv256, q4_k)
-LLD_GEMV(gemv256, q5_k)
-LLD_GEMV(gemv256, q6_k)
-LLD_GEMV(gemv256, iq4_xs)
-
-/* Faster than gemm for two activation rows; the other formats take gemm (matmul.c). */
-LLD_GEMV2(gemv32, q8_0)
-LLD_GEMV2(gemv32, iq4_nl)
-LLD_GEMV2(gemv256, q2_k)
-LLD_GEMV2(gemv256, q3_k)
-LLD_GEMV2(gemv256, q5_k)
-LLD_GEMV2(gemv256, q6_k)
-LLD_GEMV2(gemv256, iq4_xs)
+LLD_AVX2_FORMATS(GEMV)
 
 #else
 typedef int lld_gemv_avx2_not_on_this_architecture; /* a translation unit may not be empty */

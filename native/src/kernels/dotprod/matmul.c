@@ -23,28 +23,26 @@ LLD_DOTPROD LLD_INLINE int32x4_t dot_16(const int8x16_t w[4][2], int i, const in
     return vpaddq_s32(vpaddq_s32(sum[0], sum[1]), vpaddq_s32(sum[2], sum[3]));
 }
 
-LLD_DOTPROD LLD_INLINE void blocks_cell(int type, int width, float *out, size_t out_stride,
-                                        const lld_row_group *group, const lld_acts *x, size_t col,
-                                        size_t n_cols)
+LLD_DOTPROD LLD_INLINE void blocks_cell(const lld_neon_format32 *f, int width, float *out,
+                                        size_t out_stride, const lld_row_group *group,
+                                        const lld_acts *x, size_t col, size_t n_cols)
 {
-    size_t n_blocks = x->n_cols / LLD_QK, step = lld_block_bytes(type);
+    size_t n_blocks = x->n_cols / LLD_QK, step = f->bytes;
     lld_row_group w = *group;
     float32x4_t acc[2] = {vdupq_n_f32(0.0f), vdupq_n_f32(0.0f)};
     for (size_t b = 0; b < n_blocks; b++) {
         int8x16_t q[4][2];
-        for (int r = 0; r < 4; r++) lld_unpack_block(type, w.row[r] + b * step, q[r]);
+        for (int r = 0; r < 4; r++) lld_unpack_block(f, w.row[r] + b * step, q[r]);
         if (b % 2 == 0) lld_prefetch_rows(&w, b * step);
         float32x4_t scale = lld_row_halves(&w, b * step);
         float32x4_t min = scale;
-        if (lld_block_has_min(type))
-            min = lld_row_halves(&w, b * step + offsetof(lld_block_q4_1, m));
+        if (f->has_min) min = lld_row_halves(&w, b * step + offsetof(lld_block_q4_1, m));
         for (int c = 0; c < width; c++) {
             size_t column = lld_cell_column(col, n_cols, c), i = column * n_blocks + b;
             int32x4_t sum = dot_32(q, x->y + column * x->y_stride + b * LLD_QK);
-            if (lld_block_offset(type))
-                sum = vaddq_s32(sum, vdupq_n_s32(lld_block_offset(type) * x->sum[i]));
+            if (f->offset) sum = vaddq_s32(sum, vdupq_n_s32(f->offset * x->sum[i]));
             acc[c] = vfmaq_f32(acc[c], vmulq_n_f32(scale, x->d[i]), vcvtq_f32_s32(sum));
-            if (lld_block_has_min(type)) acc[c] = vfmaq_n_f32(acc[c], min, x->s[i]);
+            if (f->has_min) acc[c] = vfmaq_n_f32(acc[c], min, x->s[i]);
         }
     }
     for (int c = 0; c < width; c++)
@@ -53,9 +51,9 @@ LLD_DOTPROD LLD_INLINE void blocks_cell(int type, int width, float *out, size_t 
 
 /* The integer sums of one superblock: sum[c] = scaled products of w (at the superblock) and
  * y[c]. */
-LLD_DOTPROD LLD_INLINE void superblock_sums(int type, int width, const lld_row_group *w,
-                                            const lld_k_scales *k, const int8_t *const y[2],
-                                            int32x4_t sum[2])
+LLD_DOTPROD LLD_INLINE void superblock_sums(const lld_neon_format256 *f, int width,
+                                            const lld_row_group *w, const lld_k_scales *k,
+                                            const int8_t *const y[2], int32x4_t sum[2])
 {
     for (int c = 0; c < width; c++) sum[c] = vdupq_n_s32(0);
     for (int half = 0; half < 2; half++) {
@@ -63,11 +61,11 @@ LLD_DOTPROD LLD_INLINE void superblock_sums(int type, int width, const lld_row_g
         for (int g = 0; g < 4; g++) {
             int8x16_t q[4][2];
             int j = 4 * half + g;
-            for (int r = 0; r < 4; r++) lld_unpack_k(type, w->row[r], half, g, q[r]);
+            for (int r = 0; r < 4; r++) lld_unpack_k(f, w->row[r], half, g, q[r]);
             if (g % 2 == 0) lld_prefetch_rows(w, 32 * j);
             for (int c = 0; c < width; c++) {
                 const int8_t *at = y[c] + 32 * j;
-                if (!lld_k_is_16(type)) {
+                if (!f->sub_16) {
                     sum[c] = vmlaq_s32(sum[c], dot_32(q, at), vmovl_s16(vld1_s16(k->scale[j])));
                     continue;
                 }
@@ -80,11 +78,11 @@ LLD_DOTPROD LLD_INLINE void superblock_sums(int type, int width, const lld_row_g
     }
 }
 
-LLD_DOTPROD LLD_INLINE void k_cell(int type, int width, float *out, size_t out_stride,
-                                   const lld_row_group *group, const lld_acts *x, size_t col,
-                                   size_t n_cols)
+LLD_DOTPROD LLD_INLINE void k_cell(const lld_neon_format256 *f, int width, float *out,
+                                   size_t out_stride, const lld_row_group *group, const lld_acts *x,
+                                   size_t col, size_t n_cols)
 {
-    size_t n_blocks = x->n_cols / LLD_QK_K, step = lld_k_block_bytes(type);
+    size_t n_blocks = x->n_cols / LLD_QK_K, step = f->bytes;
     lld_row_group w = *group;
     const int8_t *y[2];
     float32x4_t acc[2] = {vdupq_n_f32(0.0f), vdupq_n_f32(0.0f)};
@@ -92,11 +90,11 @@ LLD_DOTPROD LLD_INLINE void k_cell(int type, int width, float *out, size_t out_s
     for (size_t b = 0; b < n_blocks; b++) {
         lld_k_scales k;
         int32x4_t sum[2];
-        lld_k_scales_at(type, &w, &k);
-        superblock_sums(type, width, &w, &k, y, sum);
+        f->scales(&w, &k);
+        superblock_sums(f, width, &w, &k, y, sum);
         for (int c = 0; c < width; c++) {
             size_t i = lld_cell_column(col, n_cols, c) * n_blocks + b;
-            acc[c] = lld_k_float_step(type, acc[c], sum[c], &w, &k, x, i);
+            acc[c] = lld_k_float_step(f, acc[c], sum[c], &w, &k, x, i);
             y[c] += LLD_QK_K;
         }
         for (int r = 0; r < 4; r++) w.row[r] += step;
@@ -105,47 +103,25 @@ LLD_DOTPROD LLD_INLINE void k_cell(int type, int width, float *out, size_t out_s
         if ((size_t)c < n_cols) lld_store_rows(out + (col + c) * out_stride, acc[c], w.n);
 }
 
-#define DOTPROD_FORMAT(name, body, type)                                                           \
-    LLD_DOTPROD LLD_NEON_CELL(name##_one, body, type, 1) LLD_DOTPROD LLD_NEON_CELL(                \
-        name##_two, body, type, 2) static void name##_matmul(float *out, size_t out_stride,        \
-                                                             const uint8_t *w, size_t row_bytes,   \
-                                                             size_t n_rows, const lld_acts *x,     \
-                                                             void *scratch)                        \
+#define CELL_32  blocks_cell
+#define CELL_256 k_cell
+#define MATMUL(name, function, block, ...)                                                         \
+    LLD_DOTPROD LLD_NEON_CELL(function##_one, CELL_##block, &lld_neon_##function, 1) LLD_DOTPROD   \
+    LLD_NEON_CELL(function##_two, CELL_##block, &lld_neon_##function,                              \
+                  2) static void function##_matmul(const lld_matmul *m)                            \
     {                                                                                              \
-        static const lld_cells cells = {name##_one, name##_two, NULL};                             \
-        if (x->n_rows >= LLD_PANEL_MIN_COLUMNS)                                                    \
-            lld_dotprod_panels(type, out, out_stride, w, row_bytes, n_rows, x, scratch);           \
+        static const lld_cells cells = {function##_one, function##_two, NULL};                     \
+        if (m->x->n_rows >= LLD_PANEL_MIN_COLUMNS)                                                 \
+            lld_dotprod_panels(LLD_##name, m);                                                     \
         else                                                                                       \
-            lld_neon_matmul(&cells, out, out_stride, w, row_bytes, n_rows, x);                     \
+            lld_neon_matmul(&cells, m);                                                            \
     }
-
-DOTPROD_FORMAT(q4_0, blocks_cell, LLD_Q4_0)
-DOTPROD_FORMAT(q4_1, blocks_cell, LLD_Q4_1)
-DOTPROD_FORMAT(q5_0, blocks_cell, LLD_Q5_0)
-DOTPROD_FORMAT(q5_1, blocks_cell, LLD_Q5_1)
-DOTPROD_FORMAT(q8_0, blocks_cell, LLD_Q8_0)
-DOTPROD_FORMAT(iq4_nl, blocks_cell, LLD_IQ4_NL)
-DOTPROD_FORMAT(q2_k, k_cell, LLD_Q2_K)
-DOTPROD_FORMAT(q3_k, k_cell, LLD_Q3_K)
-DOTPROD_FORMAT(q4_k, k_cell, LLD_Q4_K)
-DOTPROD_FORMAT(q5_k, k_cell, LLD_Q5_K)
-DOTPROD_FORMAT(q6_k, k_cell, LLD_Q6_K)
-DOTPROD_FORMAT(iq4_xs, k_cell, LLD_IQ4_XS)
+LLD_NEON_FORMATS(MATMUL)
 
 void lld_dotprod_init_matmul(lld_kernels *table)
 {
-    table->matmul[LLD_Q4_0] = q4_0_matmul;
-    table->matmul[LLD_Q4_1] = q4_1_matmul;
-    table->matmul[LLD_Q5_0] = q5_0_matmul;
-    table->matmul[LLD_Q5_1] = q5_1_matmul;
-    table->matmul[LLD_Q8_0] = q8_0_matmul;
-    table->matmul[LLD_IQ4_NL] = iq4_nl_matmul;
-    table->matmul[LLD_Q2_K] = q2_k_matmul;
-    table->matmul[LLD_Q3_K] = q3_k_matmul;
-    table->matmul[LLD_Q4_K] = q4_k_matmul;
-    table->matmul[LLD_Q5_K] = q5_k_matmul;
-    table->matmul[LLD_Q6_K] = q6_k_matmul;
-    table->matmul[LLD_IQ4_XS] = iq4_xs_matmul;
+#define SET(name, function, block, ...) table->matmul[LLD_##name] = function##_matmul;
+    LLD_NEON_FORMATS(SET)
 }
 
 #endif

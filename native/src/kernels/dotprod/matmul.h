@@ -6,18 +6,15 @@
 
 #if defined(__aarch64__)
 
-#include "kernels/neon/matmul.h"
-#include "kernels/neon/unpack.h"
-#include "kernels/neon/unpack_k.h"
+#include "kernels/neon/formats.h"
 
 #define LLD_DOTPROD __attribute__((target("arch=armv8.2-a+dotprod")))
 
 /* From this many columns on, packing eight rows into a panel pays. */
 enum { LLD_PANEL_MIN_COLUMNS = 4 };
 
-/* out as in lld_matmul_fn, from panels of eight rows packed into scratch. */
-void lld_dotprod_panels(uint32_t type, float *out, size_t out_stride, const uint8_t *w,
-                        size_t row_bytes, size_t n_rows, const lld_acts *x, void *scratch);
+/* The product of a type's weights, from panels of eight rows packed into scratch. */
+void lld_dotprod_panels(uint32_t type, const lld_matmul *m);
 
 /* Fill the table's entries of the quantized formats. */
 void lld_dotprod_init_matmul(lld_kernels *table);

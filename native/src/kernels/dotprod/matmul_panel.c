@@ -51,47 +51,46 @@ LLD_INLINE void pack_16(int8_t *q, const int8x16_t rows[4][2], int i)
 }
 
 /* One row group to rows first .. first+3 of the panel, 32-element blocks. */
-LLD_INLINE void pack_blocks(int type, const panel *p, size_t first, const lld_row_group *w,
-                            size_t k)
+LLD_INLINE void pack_blocks(const lld_neon_format32 *f, const panel *p, size_t first,
+                            const lld_row_group *w, size_t k)
 {
-    size_t step = lld_block_bytes(type);
+    size_t step = f->bytes;
     for (size_t b = 0; b < k / LLD_QK; b++) {
         int8x16_t q[4][2];
-        for (int r = 0; r < 4; r++) lld_unpack_block(type, w->row[r] + b * step, q[r]);
+        for (int r = 0; r < 4; r++) lld_unpack_block(f, w->row[r] + b * step, q[r]);
         for (int i = 0; i < 2; i++)
             pack_16(p->q + (b * LLD_QK + 16 * i) * PANEL_ROWS + 4 * first, q, i);
         vst1q_f32(p->d + b * PANEL_ROWS + first, lld_row_halves(w, b * step));
-        if (lld_block_has_min(type))
+        if (f->has_min)
             vst1q_f32(p->m + b * PANEL_ROWS + first,
                       lld_row_halves(w, b * step + offsetof(lld_block_q4_1, m)));
     }
 }
 
 /* The same for superblocks. */
-LLD_INLINE void pack_k(int type, const panel *p, size_t first, const lld_row_group *group, size_t k)
+LLD_INLINE void pack_k(const lld_neon_format256 *f, const panel *p, size_t first,
+                       const lld_row_group *group, size_t k)
 {
     lld_row_group w = *group;
-    int n_sub = lld_k_is_16(type) ? 16 : 8;
+    int n_sub = f->sub_16 ? 16 : 8;
     for (size_t b = 0; b < k / LLD_QK_K; b++) {
         int8_t *q = p->q + b * LLD_QK_K * PANEL_ROWS + 4 * first;
         lld_k_scales scales;
-        lld_k_scales_at(type, &w, &scales);
+        f->scales(&w, &scales);
         for (int j = 0; j < n_sub; j++)
             vst1_s16(p->scale + (b * n_sub + j) * PANEL_ROWS + first, vld1_s16(scales.scale[j]));
-        if (lld_k_has_min(type))
-            memcpy(panel_mins(p, first / 4, b, k), scales.min, sizeof scales.min);
-        vst1q_f32(p->d + b * PANEL_ROWS + first, lld_row_halves(&w, lld_k_d_offset(type)));
-        if (lld_k_has_min(type))
-            vst1q_f32(p->m + b * PANEL_ROWS + first, lld_row_halves(&w, lld_k_d_offset(type) + 2));
+        if (f->has_min) memcpy(panel_mins(p, first / 4, b, k), scales.min, sizeof scales.min);
+        vst1q_f32(p->d + b * PANEL_ROWS + first, lld_row_halves(&w, f->d_at));
+        if (f->has_min) vst1q_f32(p->m + b * PANEL_ROWS + first, lld_row_halves(&w, f->d_at + 2));
         for (int half = 0; half < 2; half++)
 #pragma GCC unroll 4
             for (int g = 0; g < 4; g++) {
                 int8x16_t weights[4][2];
-                for (int r = 0; r < 4; r++) lld_unpack_k(type, w.row[r], half, g, weights[r]);
+                for (int r = 0; r < 4; r++) lld_unpack_k(f, w.row[r], half, g, weights[r]);
                 for (int i = 0; i < 2; i++)
                     pack_16(q + (128 * half + 32 * g + 16 * i) * PANEL_ROWS, weights, i);
             }
-        for (int r = 0; r < 4; r++) w.row[r] += lld_k_block_bytes(type);
+        for (int r = 0; r < 4; r++) w.row[r] += f->bytes;
     }
 }
 
@@ -144,7 +143,7 @@ LLD_INLINE tile_f32 zero_tile(void)
     return tile;
 }
 
-LLD_DOTPROD LLD_INLINE tile_f32 dot_blocks(int type, panel_cell cell)
+LLD_DOTPROD LLD_INLINE tile_f32 dot_blocks(const lld_neon_format32 *f, panel_cell cell)
 {
     const panel p = *cell.p;
     const lld_acts *x = cell.x;
@@ -156,7 +155,7 @@ LLD_DOTPROD LLD_INLINE tile_f32 dot_blocks(int type, panel_cell cell)
         tile_i32 sum;
 #pragma GCC unroll 4
         for (int c = 0; c < PANEL_COLUMNS; c++) {
-            int32_t offset = lld_block_offset(type);
+            int32_t offset = f->offset;
             int32_t start = offset ? offset * sum_y[cell.column[c] * n_blocks + b] : 0;
             sum.v[c][0] = sum.v[c][1] = vdupq_n_s32(start);
         }
@@ -166,13 +165,13 @@ LLD_DOTPROD LLD_INLINE tile_f32 dot_blocks(int type, panel_cell cell)
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             float32x4_t d = vld1q_f32(p.d + b * PANEL_ROWS + 4 * h);
-            float32x4_t m = lld_block_has_min(type) ? vld1q_f32(p.m + b * PANEL_ROWS + 4 * h) : d;
+            float32x4_t m = f->has_min ? vld1q_f32(p.m + b * PANEL_ROWS + 4 * h) : d;
 #pragma GCC unroll 4
             for (int c = 0; c < PANEL_COLUMNS; c++) {
                 size_t i = cell.column[c] * n_blocks + b;
                 float32x4_t scale = vmulq_n_f32(d, d_y[i]);
                 acc.v[c][h] = vfmaq_f32(acc.v[c][h], scale, vcvtq_f32_s32(sum.v[c][h]));
-                if (lld_block_has_min(type)) acc.v[c][h] = vfmaq_n_f32(acc.v[c][h], m, s_y[i]);
+                if (f->has_min) acc.v[c][h] = vfmaq_n_f32(acc.v[c][h], m, s_y[i]);
             }
         }
     }
@@ -181,17 +180,17 @@ LLD_DOTPROD LLD_INLINE tile_f32 dot_blocks(int type, panel_cell cell)
 
 /* total += scale * products of sub-block j (counted from the row's start), eight rows x four
  * columns. */
-LLD_DOTPROD LLD_INLINE void dot_sub_block(int type, const panel *p, const panel_cell *cell,
-                                          size_t j, tile_i32 *total)
+LLD_DOTPROD LLD_INLINE void dot_sub_block(const lld_neon_format256 *f, const panel *p,
+                                          const panel_cell *cell, size_t j, tile_i32 *total)
 {
-    size_t size = lld_k_is_16(type) ? 16 : 32;
+    size_t size = f->sub_16 ? 16 : 32;
     int16x8_t scale = vld1q_s16(p->scale + j * PANEL_ROWS);
     int32x4_t low = vmovl_s16(vget_low_s16(scale)), high = vmovl_high_s16(scale);
     tile_i32 sum;
 #pragma GCC unroll 4
     for (int c = 0; c < PANEL_COLUMNS; c++) {
         const int16_t *sums = cell->x->sum16 + cell->column[c] * (cell->x->n_cols / 16) + 2 * j;
-        int32_t start = lld_k_offset(type) ? lld_k_offset(type) * (sums[0] + sums[1]) : 0;
+        int32_t start = f->offset ? f->offset * (sums[0] + sums[1]) : 0;
         sum.v[c][0] = sum.v[c][1] = vdupq_n_s32(start);
     }
 #pragma GCC unroll 2
@@ -204,30 +203,29 @@ LLD_DOTPROD LLD_INLINE void dot_sub_block(int type, const panel *p, const panel_
     }
 }
 
-LLD_DOTPROD LLD_INLINE tile_f32 dot_k(int type, panel_cell cell)
+LLD_DOTPROD LLD_INLINE tile_f32 dot_k(const lld_neon_format256 *f, panel_cell cell)
 {
     const panel p = *cell.p;
     const lld_acts *x = cell.x;
     tile_f32 acc = zero_tile();
-    size_t n_blocks = x->n_cols / LLD_QK_K, n_sub = lld_k_is_16(type) ? 16 : 8;
+    size_t n_blocks = x->n_cols / LLD_QK_K, n_sub = f->sub_16 ? 16 : 8;
     for (size_t b = 0; b < n_blocks; b++) {
         tile_i32 total;
 #pragma GCC unroll 4
         for (int c = 0; c < PANEL_COLUMNS; c++) total.v[c][0] = total.v[c][1] = vdupq_n_s32(0);
-        for (size_t j = b * n_sub; j < (b + 1) * n_sub; j++)
-            dot_sub_block(type, &p, &cell, j, &total);
+        for (size_t j = b * n_sub; j < (b + 1) * n_sub; j++) dot_sub_block(f, &p, &cell, j, &total);
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             float32x4_t d = vld1q_f32(p.d + b * PANEL_ROWS + 4 * h);
-            float32x4_t dmin = lld_k_has_min(type) ? vld1q_f32(p.m + b * PANEL_ROWS + 4 * h) : d;
+            float32x4_t dmin = f->has_min ? vld1q_f32(p.m + b * PANEL_ROWS + 4 * h) : d;
 #pragma GCC unroll 4
             for (int c = 0; c < PANEL_COLUMNS; c++) {
                 size_t i = cell.column[c] * n_blocks + b;
                 float32x4_t scale = vmulq_n_f32(d, x->d[i]);
                 acc.v[c][h] = vfmaq_f32(acc.v[c][h], scale, vcvtq_f32_s32(total.v[c][h]));
-                if (!lld_k_has_min(type)) continue;
+                if (!f->has_min) continue;
                 int32x4_t mins =
-                    lld_k_dot_sums(type, panel_mins(&p, h, b, x->n_cols), x->sum16 + i * 16);
+                    lld_k_dot_sums(f, panel_mins(&p, h, b, x->n_cols), x->sum16 + i * 16);
                 scale = vmulq_n_f32(dmin, x->d[i]);
                 acc.v[c][h] = vfmsq_f32(acc.v[c][h], scale, vcvtq_f32_s32(mins));
             }
@@ -241,34 +239,24 @@ typedef struct panel_format {
     tile_f32 (*dot)(panel_cell cell);
 } panel_format;
 
-#define PANEL_FORMAT(name, pack_body, dot_body, type)                                              \
-    static void pack_##name(const panel *p, size_t first, const lld_row_group *w, size_t k)        \
+#define PACK_32  pack_blocks
+#define PACK_256 pack_k
+#define DOT_32   dot_blocks
+#define DOT_256  dot_k
+#define PANEL(name, function, block, ...)                                                          \
+    static void pack_##function(const panel *p, size_t first, const lld_row_group *w, size_t k)    \
     {                                                                                              \
-        pack_body(type, p, first, w, k);                                                           \
+        PACK_##block(&lld_neon_##function, p, first, w, k);                                        \
     }                                                                                              \
-    LLD_DOTPROD static tile_f32 dot_##name(panel_cell cell) { return dot_body(type, cell); }
-
-PANEL_FORMAT(q4_0, pack_blocks, dot_blocks, LLD_Q4_0)
-PANEL_FORMAT(q4_1, pack_blocks, dot_blocks, LLD_Q4_1)
-PANEL_FORMAT(q5_0, pack_blocks, dot_blocks, LLD_Q5_0)
-PANEL_FORMAT(q5_1, pack_blocks, dot_blocks, LLD_Q5_1)
-PANEL_FORMAT(q8_0, pack_blocks, dot_blocks, LLD_Q8_0)
-PANEL_FORMAT(iq4_nl, pack_blocks, dot_blocks, LLD_IQ4_NL)
-PANEL_FORMAT(q2_k, pack_k, dot_k, LLD_Q2_K)
-PANEL_FORMAT(q3_k, pack_k, dot_k, LLD_Q3_K)
-PANEL_FORMAT(q4_k, pack_k, dot_k, LLD_Q4_K)
-PANEL_FORMAT(q5_k, pack_k, dot_k, LLD_Q5_K)
-PANEL_FORMAT(q6_k, pack_k, dot_k, LLD_Q6_K)
-PANEL_FORMAT(iq4_xs, pack_k, dot_k, LLD_IQ4_XS)
+    LLD_DOTPROD static tile_f32 dot_##function(panel_cell cell)                                    \
+    {                                                                                              \
+        return DOT_##block(&lld_neon_##function, cell);                                            \
+    }
+LLD_NEON_FORMATS(PANEL)
 
 static const panel_format formats[LLD_TYPE_COUNT] = {
-    [LLD_Q4_0] = {pack_q4_0, dot_q4_0}, [LLD_Q4_1] = {pack_q4_1, dot_q4_1},
-    [LLD_Q5_0] = {pack_q5_0, dot_q5_0}, [LLD_Q5_1] = {pack_q5_1, dot_q5_1},
-    [LLD_Q8_0] = {pack_q8_0, dot_q8_0}, [LLD_IQ4_NL] = {pack_iq4_nl, dot_iq4_nl},
-    [LLD_Q2_K] = {pack_q2_k, dot_q2_k}, [LLD_Q3_K] = {pack_q3_k, dot_q3_k},
-    [LLD_Q4_K] = {pack_q4_k, dot_q4_k}, [LLD_Q5_K] = {pack_q5_k, dot_q5_k},
-    [LLD_Q6_K] = {pack_q6_k, dot_q6_k}, [LLD_IQ4_XS] = {pack_iq4_xs, dot_iq4_xs},
-};
+#define ENTRY(name, function, block, ...) [LLD_##name] = {pack_##function, dot_##function},
+    LLD_NEON_FORMATS(ENTRY)};
 
 static void multiply_columns(const panel_format *format, const panel *p, const lld_acts *x,
                              size_t col, float *out, size_t out_stride)
@@ -287,20 +275,20 @@ static void multiply_columns(const panel_format *format, const panel *p, const l
     }
 }
 
-void lld_dotprod_panels(uint32_t type, float *out, size_t out_stride, const uint8_t *w,
-                        size_t row_bytes, size_t n_rows, const lld_acts *x, void *scratch)
+void lld_dotprod_panels(uint32_t type, const lld_matmul *m)
 {
     const panel_format *format = &formats[type];
-    panel p = panel_in(scratch, x->n_cols);
-    for (size_t row = 0; row < n_rows; row += PANEL_ROWS) {
-        p.n_rows = n_rows - row < PANEL_ROWS ? n_rows - row : PANEL_ROWS;
+    const lld_acts *x = m->x;
+    panel p = panel_in(m->scratch, x->n_cols);
+    for (size_t row = 0; row < m->n_rows; row += PANEL_ROWS) {
+        p.n_rows = m->n_rows - row < PANEL_ROWS ? m->n_rows - row : PANEL_ROWS;
         for (size_t first = 0; first < PANEL_ROWS; first += 4) {
-            size_t at = row + first < n_rows ? row + first : n_rows - 1;
-            lld_row_group group = lld_row_group_at(w, row_bytes, at, n_rows);
+            size_t at = row + first < m->n_rows ? row + first : m->n_rows - 1;
+            lld_row_group group = lld_row_group_at(m->w, m->row_bytes, at, m->n_rows);
             format->pack(&p, first, &group, x->n_cols);
         }
         for (size_t col = 0; col < x->n_rows; col += PANEL_COLUMNS)
-            multiply_columns(format, &p, x, col, out + row, out_stride);
+            multiply_columns(format, &p, x, col, m->out + row, m->out_stride);
     }
 }
 

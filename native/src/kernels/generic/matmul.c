@@ -24,19 +24,18 @@ static int32_t dot_32(const int8_t q[32], const int8_t y[32])
 
 typedef void (*unpack_fn)(const void *block, lld_unpacked *out);
 
-LLD_INLINE void matmul_q8(unpack_fn unpack, bool has_min, size_t block_bytes, float *out,
-                          size_t out_stride, const uint8_t *w, size_t row_bytes, size_t n_rows,
-                          const lld_acts *x)
+LLD_INLINE void matmul_q8(unpack_fn unpack, bool has_min, size_t block_bytes, lld_matmul m)
 {
+    const lld_acts *x = m.x;
     const size_t n_blocks = x->n_cols / LLD_QK;
-    assert(x->n_cols % LLD_QK == 0 && row_bytes >= n_blocks * block_bytes);
-    for (size_t r = 0; r < n_rows; r++) {
-        clear_outputs(out + r, out_stride, x->n_rows);
+    assert(x->n_cols % LLD_QK == 0 && m.row_bytes >= n_blocks * block_bytes);
+    for (size_t r = 0; r < m.n_rows; r++) {
+        clear_outputs(m.out + r, m.out_stride, x->n_rows);
         for (size_t b = 0; b < n_blocks; b++) {
             lld_unpacked u;
-            unpack(w + r * row_bytes + b * block_bytes, &u);
+            unpack(m.w + r * m.row_bytes + b * block_bytes, &u);
             for (size_t c = 0; c < x->n_rows; c++) {
-                float *acc = &out[c * out_stride + r];
+                float *acc = &m.out[c * m.out_stride + r];
                 int32_t isum = dot_32(u.q, x->y + c * x->y_stride + b * LLD_QK);
                 *acc = __builtin_fmaf(u.d * x->d[c * n_blocks + b], (float)isum, *acc);
                 if (has_min) *acc = __builtin_fmaf(u.m, x->s[c * n_blocks + b], *acc);
@@ -67,19 +66,18 @@ static int32_t dot_mins(const lld_unpacked_k *u, const int16_t sum16[16])
 
 typedef void (*unpack_k_fn)(const void *block, lld_unpacked_k *out);
 
-LLD_INLINE void matmul_q8k(unpack_k_fn unpack, bool has_min, size_t block_bytes, float *out,
-                           size_t out_stride, const uint8_t *w, size_t row_bytes, size_t n_rows,
-                           const lld_acts *x)
+LLD_INLINE void matmul_q8k(unpack_k_fn unpack, bool has_min, size_t block_bytes, lld_matmul m)
 {
+    const lld_acts *x = m.x;
     const size_t n_blocks = x->n_cols / LLD_QK_K;
-    assert(x->n_cols % LLD_QK_K == 0 && row_bytes >= n_blocks * block_bytes);
-    for (size_t r = 0; r < n_rows; r++) {
-        clear_outputs(out + r, out_stride, x->n_rows);
+    assert(x->n_cols % LLD_QK_K == 0 && m.row_bytes >= n_blocks * block_bytes);
+    for (size_t r = 0; r < m.n_rows; r++) {
+        clear_outputs(m.out + r, m.out_stride, x->n_rows);
         for (size_t b = 0; b < n_blocks; b++) {
             lld_unpacked_k u;
-            unpack(w + r * row_bytes + b * block_bytes, &u);
+            unpack(m.w + r * m.row_bytes + b * block_bytes, &u);
             for (size_t c = 0; c < x->n_rows; c++) {
-                float *acc = &out[c * out_stride + r];
+                float *acc = &m.out[c * m.out_stride + r];
                 float dx = x->d[c * n_blocks + b];
                 int32_t isum = dot_256(&u, x->y + c * x->y_stride + b * LLD_QK_K);
                 *acc = __builtin_fmaf(u.d * dx, (float)isum, *acc);
@@ -105,36 +103,27 @@ static float dot_f32(const float *w, const float *x, size_t n)
 }
 
 /* One weight row at a time is widened into scratch: (n_cols) float32. */
-LLD_INLINE void matmul_float(uint32_t type, float *out, size_t out_stride, const uint8_t *w,
-                             size_t row_bytes, size_t n_rows, const lld_acts *x, float *scratch)
+LLD_INLINE void matmul_float(uint32_t type, lld_matmul m)
 {
-    assert(row_bytes >= lld_type_row_bytes(type, x->n_cols));
-    for (size_t r = 0; r < n_rows; r++) {
-        lld_dequantize_row(type, w + r * row_bytes, scratch, x->n_cols);
+    const lld_acts *x = m.x;
+    float *row = m.scratch;
+    assert(m.row_bytes >= lld_type_row_bytes(type, x->n_cols));
+    for (size_t r = 0; r < m.n_rows; r++) {
+        lld_dequantize_row(type, m.w + r * m.row_bytes, row, x->n_cols);
         for (size_t c = 0; c < x->n_rows; c++)
-            out[c * out_stride + r] = dot_f32(scratch, x->f32 + c * x->n_cols, x->n_cols);
+            m.out[c * m.out_stride + r] = dot_f32(row, x->f32 + c * x->n_cols, x->n_cols);
     }
 }
 
 /* ---- every format of the list ---------------------------------------------------------------- */
 
 #define DEFINE_MATMUL(name, function, id, block, bytes, offset, quantizer)                         \
-    static void matmul_##function(float *out, size_t out_stride, const uint8_t *w,                 \
-                                  size_t row_bytes, size_t n_rows, const lld_acts *x,              \
-                                  void *scratch)                                                   \
-    {                                                                                              \
-        MULTIPLY_##block(id, function, offset);                                                    \
-    }
-#define MULTIPLY_1(id, function, offset)                                                           \
-    matmul_float(id, out, out_stride, w, row_bytes, n_rows, x, scratch)
+    static void matmul_##function(const lld_matmul *m) { MULTIPLY_##block(id, function, offset); }
+#define MULTIPLY_1(id, function, offset) matmul_float(id, *m)
 #define MULTIPLY_32(id, function, offset)                                                          \
-    (void)scratch;                                                                                 \
-    matmul_q8(lld_unpack_##function, offset, sizeof(lld_block_##function), out, out_stride, w,     \
-              row_bytes, n_rows, x)
+    matmul_q8(lld_unpack_##function, offset, sizeof(lld_block_##function), *m)
 #define MULTIPLY_256(id, function, offset)                                                         \
-    (void)scratch;                                                                                 \
-    matmul_q8k(lld_unpack_##function, offset, sizeof(lld_block_##function), out, out_stride, w,    \
-               row_bytes, n_rows, x)
+    matmul_q8k(lld_unpack_##function, offset, sizeof(lld_block_##function), *m)
 LLD_FORMATS(DEFINE_MATMUL)
 
 void lld_kernels_init_generic_matmul(lld_kernels *table)

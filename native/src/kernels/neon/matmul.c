@@ -28,15 +28,15 @@ static void row_group_times_tile(const lld_cells *cells, float *out, size_t out_
     }
 }
 
-void lld_neon_matmul(const lld_cells *cells, float *out, size_t out_stride, const uint8_t *w,
-                     size_t row_bytes, size_t n_rows, const lld_acts *x)
+void lld_neon_matmul(const lld_cells *cells, const lld_matmul *m)
 {
+    const lld_acts *x = m->x;
     size_t tile = tile_columns(x);
     for (size_t col = 0; col < x->n_rows; col += tile) {
         size_t end = x->n_rows - col < tile ? x->n_rows : col + tile;
-        for (size_t row = 0; row < n_rows; row += 4) {
-            lld_row_group group = lld_row_group_at(w, row_bytes, row, n_rows);
-            row_group_times_tile(cells, out + row, out_stride, &group, x, col, end);
+        for (size_t row = 0; row < m->n_rows; row += 4) {
+            lld_row_group group = lld_row_group_at(m->w, m->row_bytes, row, m->n_rows);
+            row_group_times_tile(cells, m->out + row, m->out_stride, &group, x, col, end);
         }
     }
 }

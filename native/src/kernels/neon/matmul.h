@@ -71,8 +71,7 @@ LLD_INLINE void lld_prefetch_rows(const lld_row_group *w, size_t offset)
 LLD_INLINE void lld_keep_loads_below(void) { __asm__ volatile("" ::: "memory"); }
 
 /* Walk rows and columns in cells, columns in tiles that stay in L2. */
-void lld_neon_matmul(const lld_cells *cells, float *out, size_t out_stride, const uint8_t *w,
-                     size_t row_bytes, size_t n_rows, const lld_acts *x);
+void lld_neon_matmul(const lld_cells *cells, const lld_matmul *m);
 
 /* Fill the entries of a table: formats of 32-element blocks, of 256-element blocks, plain
  * floats. */
@@ -83,20 +82,18 @@ void lld_neon_init_attn(lld_kernels *table);
 
 /* The matmul function of a format, from its cells. */
 #define LLD_NEON_MATMUL(name, ...)                                                                 \
-    static void name##_matmul(float *out, size_t out_stride, const uint8_t *w, size_t row_bytes,   \
-                              size_t n_rows, const lld_acts *x, void *scratch)                     \
+    static void name##_matmul(const lld_matmul *m)                                                 \
     {                                                                                              \
-        (void)scratch;                                                                             \
         static const lld_cells cells = {__VA_ARGS__};                                              \
-        lld_neon_matmul(&cells, out, out_stride, w, row_bytes, n_rows, x);                         \
+        lld_neon_matmul(&cells, m);                                                                \
     }
 
-/* One cell of `width` columns, its body the inline function `body(type, width, ...)`. */
-#define LLD_NEON_CELL(name, body, type, width)                                                     \
+/* One cell of `width` columns, its body the inline function `body(format, width, ...)`. */
+#define LLD_NEON_CELL(name, body, format, width)                                                   \
     static void name(float *out, size_t out_stride, const lld_row_group *w, const lld_acts *x,     \
                      size_t col, size_t n_cols)                                                    \
     {                                                                                              \
-        body(type, width, out, out_stride, w, x, col, n_cols);                                     \
+        body(format, width, out, out_stride, w, x, col, n_cols);                                   \
     }
 
 #endif

@@ -8,8 +8,7 @@
  * the outputs all have lane = row. Bounds, with |y| <= 127: a lane of four products of 4 or 5
  * bits holds at most 4*16*127 = 8128, after two pairwise adds 32512 < 32768; a lane of two 8-bit
  * products 2*128*127. */
-#include "kernels/neon/matmul.h"
-#include "kernels/neon/unpack.h"
+#include "kernels/neon/formats.h"
 
 #if defined(__aarch64__)
 
@@ -31,10 +30,11 @@ LLD_INLINE int32x4_t dot_wide(const int8x16_t w[2], int8x16_t y0, int8x16_t y1)
 }
 
 /* Sum of the 32 products of each of four rows, plus `start`. */
-LLD_INLINE int32x4_t dot_rows(int type, int8x16_t w[4][2], const int8_t *y, int32_t start)
+LLD_INLINE int32x4_t dot_rows(const lld_neon_format32 *f, int8x16_t w[4][2], const int8_t *y,
+                              int32_t start)
 {
     int8x16_t y0 = vld1q_s8(y), y1 = vld1q_s8(y + 16);
-    if (lld_block_is_wide(type)) {
+    if (f->wide) {
         int32x4_t low = vpaddq_s32(dot_wide(w[0], y0, y1), dot_wide(w[1], y0, y1));
         int32x4_t high = vpaddq_s32(dot_wide(w[2], y0, y1), dot_wide(w[3], y0, y1));
         return vpaddq_s32(low, high);
@@ -58,25 +58,25 @@ LLD_INLINE column column_at(const lld_acts *x, size_t c)
 }
 
 /* Block b of four rows and `width` columns. */
-LLD_INLINE void block_step(int type, int width, const lld_row_group *w, const column x[4], size_t b,
-                           float32x4_t acc[4])
+LLD_INLINE void block_step(const lld_neon_format32 *f, int width, const lld_row_group *w,
+                           const column x[4], size_t b, float32x4_t acc[4])
 {
-    size_t at = b * lld_block_bytes(type);
+    size_t at = b * f->bytes;
     int8x16_t q[4][2];
-    for (int r = 0; r < 4; r++) lld_unpack_block(type, w->row[r] + at, q[r]);
+    for (int r = 0; r < 4; r++) lld_unpack_block(f, w->row[r] + at, q[r]);
     float32x4_t scale = lld_row_halves(w, at), min = scale;
-    if (lld_block_has_min(type)) min = lld_row_halves(w, at + offsetof(lld_block_q4_1, m));
+    if (f->has_min) min = lld_row_halves(w, at + offsetof(lld_block_q4_1, m));
 #pragma GCC unroll 4
     for (int c = 0; c < width; c++) {
         if (c == 2) lld_keep_loads_below();
-        int32_t start = lld_block_offset(type) ? lld_block_offset(type) * x[c].sum[b] : 0;
-        int32x4_t sum = dot_rows(type, q, x[c].y + b * LLD_QK, start);
+        int32_t start = f->offset ? f->offset * x[c].sum[b] : 0;
+        int32x4_t sum = dot_rows(f, q, x[c].y + b * LLD_QK, start);
         acc[c] = vfmaq_f32(acc[c], vmulq_n_f32(scale, x[c].d[b]), vcvtq_f32_s32(sum));
-        if (lld_block_has_min(type)) acc[c] = vfmaq_n_f32(acc[c], min, x[c].s[b]);
+        if (f->has_min) acc[c] = vfmaq_n_f32(acc[c], min, x[c].s[b]);
     }
 }
 
-LLD_INLINE void blocks_cell(int type, int width, float *out, size_t out_stride,
+LLD_INLINE void blocks_cell(const lld_neon_format32 *f, int width, float *out, size_t out_stride,
                             const lld_row_group *group, const lld_acts *acts, size_t col,
                             size_t n_cols)
 {
@@ -90,36 +90,30 @@ LLD_INLINE void blocks_cell(int type, int width, float *out, size_t out_stride,
         acc[c] = vdupq_n_f32(0.0f);
     }
     for (size_t b = 0; b < n_blocks; b += width == 1 ? 2 : 1) {
-        if (width == 1) lld_prefetch_rows(&w, b * lld_block_bytes(type));
-        block_step(type, width, &w, x, b, acc);
-        if (width == 1 && b + 1 < n_blocks) block_step(type, width, &w, x, b + 1, acc);
+        if (width == 1) lld_prefetch_rows(&w, b * f->bytes);
+        block_step(f, width, &w, x, b, acc);
+        if (width == 1 && b + 1 < n_blocks) block_step(f, width, &w, x, b + 1, acc);
     }
 #pragma GCC unroll 4
     for (int c = 0; c < width; c++)
         if ((size_t)c < n_cols) lld_store_rows(out + (col + c) * out_stride, acc[c], w.n);
 }
 
-#define BLOCK_FORMAT(name, type)                                                                   \
-    LLD_NEON_CELL(name##_one, blocks_cell, type, 1)                                                \
-    LLD_NEON_CELL(name##_two, blocks_cell, type, 2)                                                \
-    LLD_NEON_CELL(name##_four, blocks_cell, type, 4)                                               \
-    LLD_NEON_MATMUL(name, name##_one, name##_two, name##_four)
-
-BLOCK_FORMAT(q4_0, LLD_Q4_0)
-BLOCK_FORMAT(q4_1, LLD_Q4_1)
-BLOCK_FORMAT(q5_0, LLD_Q5_0)
-BLOCK_FORMAT(q5_1, LLD_Q5_1)
-BLOCK_FORMAT(q8_0, LLD_Q8_0)
-BLOCK_FORMAT(iq4_nl, LLD_IQ4_NL)
+#define BLOCKS_32(name, function)                                                                  \
+    LLD_NEON_CELL(function##_one, blocks_cell, &lld_neon_##function, 1)                            \
+    LLD_NEON_CELL(function##_two, blocks_cell, &lld_neon_##function, 2)                            \
+    LLD_NEON_CELL(function##_four, blocks_cell, &lld_neon_##function, 4)                           \
+    LLD_NEON_MATMUL(function, function##_one, function##_two, function##_four)
+#define BLOCKS_256(name, function)         /* matmul_k.c */
+#define DEFINE(name, function, block, ...) BLOCKS_##block(name, function)
+LLD_NEON_FORMATS(DEFINE)
 
 void lld_neon_init_blocks(lld_kernels *table)
 {
-    table->matmul[LLD_Q4_0] = q4_0_matmul;
-    table->matmul[LLD_Q4_1] = q4_1_matmul;
-    table->matmul[LLD_Q5_0] = q5_0_matmul;
-    table->matmul[LLD_Q5_1] = q5_1_matmul;
-    table->matmul[LLD_Q8_0] = q8_0_matmul;
-    table->matmul[LLD_IQ4_NL] = iq4_nl_matmul;
+#define SET_32(name, function) table->matmul[LLD_##name] = function##_matmul;
+#define SET_256(name, function)
+#define SET(name, function, block, ...) SET_##block(name, function)
+    LLD_NEON_FORMATS(SET)
 }
 
 #endif

@@ -6,9 +6,7 @@
  * bits, so there is one float step per 256. Bounds, with |y| <= 127: lanes of four products of 4
  * or 5 bits, or of two of 6 bits, hold at most 8128, after two pairwise adds 32512 < 32768. Mins
  * and offsets enter through the activations' block sums. */
-#include "kernels/neon/matmul.h"
-#include "kernels/neon/unpack.h"
-#include "kernels/neon/unpack_k.h"
+#include "kernels/neon/formats.h"
 
 #if defined(__aarch64__)
 
@@ -90,8 +88,8 @@ LLD_INLINE void finish_columns(row_sums *a, row_sums *b)
 
 /* The integer sums of one superblock: sum[c] = scaled products of w (at the superblock) and
  * y[c]. */
-LLD_INLINE void superblock_sums(int type, int width, const lld_row_group *w, lld_k_scales *k,
-                                const int8_t *const y[4], row_sums sum[4])
+LLD_INLINE void superblock_sums(const lld_neon_format256 *f, int width, const lld_row_group *w,
+                                lld_k_scales *k, const int8_t *const y[4], row_sums sum[4])
 {
 #pragma GCC unroll 4
     for (int c = 0; c < width; c++) sum[c].low = sum[c].high = vdupq_n_s32(0);
@@ -100,13 +98,13 @@ LLD_INLINE void superblock_sums(int type, int width, const lld_row_group *w, lld
         for (int g = 0; g < 4; g++) {
             int8x16_t q[4][2];
             int j = 4 * half + g;
-            for (int r = 0; r < 4; r++) lld_unpack_k(type, w->row[r], half, g, q[r]);
+            for (int r = 0; r < 4; r++) lld_unpack_k(f, w->row[r], half, g, q[r]);
             if (width == 1 && g % 2 == 0) lld_prefetch_rows(w, 32 * j);
 #pragma GCC unroll 4
             for (int c = 0; c < width; c++) {
-                if (lld_k_is_wide(type))
+                if (f->wide)
                     sum[c] = dot_wide(sum[c], q, y[c] + 32 * j, k->scale[j]);
-                else if (lld_k_is_16(type))
+                else if (f->sub_16)
                     sum[c] = dot_16(sum[c], q, y[c] + 32 * j, k->scale + 2 * j);
                 else
                     sum[c] = dot_32(sum[c], q, y[c] + 32 * j, k->scale[j]);
@@ -116,10 +114,10 @@ LLD_INLINE void superblock_sums(int type, int width, const lld_row_group *w, lld
     }
 }
 
-LLD_INLINE void k_cell(int type, int width, float *out, size_t out_stride,
+LLD_INLINE void k_cell(const lld_neon_format256 *f, int width, float *out, size_t out_stride,
                        const lld_row_group *group, const lld_acts *x, size_t col, size_t n_cols)
 {
-    size_t n_blocks = x->n_cols / LLD_QK_K, step = lld_k_block_bytes(type);
+    size_t n_blocks = x->n_cols / LLD_QK_K, step = f->bytes;
     lld_row_group w = *group;
     size_t column[4];
     const int8_t *y[4];
@@ -133,12 +131,12 @@ LLD_INLINE void k_cell(int type, int width, float *out, size_t out_stride,
     for (size_t b = 0; b < n_blocks; b++) {
         lld_k_scales k;
         row_sums sum[4];
-        lld_k_scales_at(type, &w, &k);
-        superblock_sums(type, width, &w, &k, y, sum);
+        f->scales(&w, &k);
+        superblock_sums(f, width, &w, &k, y, sum);
 #pragma GCC unroll 4
         for (int c = 0; c < width; c++) {
             int32x4_t rows = vpaddq_s32(sum[c].low, sum[c].high);
-            acc[c] = lld_k_float_step(type, acc[c], rows, &w, &k, x, column[c] * n_blocks + b);
+            acc[c] = lld_k_float_step(f, acc[c], rows, &w, &k, x, column[c] * n_blocks + b);
             y[c] += LLD_QK_K;
         }
         for (int r = 0; r < 4; r++) w.row[r] += step;
@@ -148,27 +146,21 @@ LLD_INLINE void k_cell(int type, int width, float *out, size_t out_stride,
         if ((size_t)c < n_cols) lld_store_rows(out + (col + c) * out_stride, acc[c], w.n);
 }
 
-#define K_FORMAT(name, type)                                                                       \
-    LLD_NEON_CELL(name##_one, k_cell, type, 1)                                                     \
-    LLD_NEON_CELL(name##_two, k_cell, type, 2)                                                     \
-    LLD_NEON_CELL(name##_four, k_cell, type, 4)                                                    \
-    LLD_NEON_MATMUL(name, name##_one, name##_two, name##_four)
-
-K_FORMAT(q2_k, LLD_Q2_K)
-K_FORMAT(q3_k, LLD_Q3_K)
-K_FORMAT(q4_k, LLD_Q4_K)
-K_FORMAT(q5_k, LLD_Q5_K)
-K_FORMAT(q6_k, LLD_Q6_K)
-K_FORMAT(iq4_xs, LLD_IQ4_XS)
+#define K_32(name, function) /* matmul_blocks.c */
+#define K_256(name, function)                                                                      \
+    LLD_NEON_CELL(function##_one, k_cell, &lld_neon_##function, 1)                                 \
+    LLD_NEON_CELL(function##_two, k_cell, &lld_neon_##function, 2)                                 \
+    LLD_NEON_CELL(function##_four, k_cell, &lld_neon_##function, 4)                                \
+    LLD_NEON_MATMUL(function, function##_one, function##_two, function##_four)
+#define DEFINE(name, function, block, ...) K_##block(name, function)
+LLD_NEON_FORMATS(DEFINE)
 
 void lld_neon_init_k(lld_kernels *table)
 {
-    table->matmul[LLD_Q2_K] = q2_k_matmul;
-    table->matmul[LLD_Q3_K] = q3_k_matmul;
-    table->matmul[LLD_Q4_K] = q4_k_matmul;
-    table->matmul[LLD_Q5_K] = q5_k_matmul;
-    table->matmul[LLD_Q6_K] = q6_k_matmul;
-    table->matmul[LLD_IQ4_XS] = iq4_xs_matmul;
+#define SET_32(name, function)
+#define SET_256(name, function)         table->matmul[LLD_##name] = function##_matmul;
+#define SET(name, function, block, ...) SET_##block(name, function)
+    LLD_NEON_FORMATS(SET)
 }
 
 #endif

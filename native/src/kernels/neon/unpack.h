@@ -1,6 +1,6 @@
 /* unpack.h - GGUF blocks to int8 vectors in registers, for baseline NEON.
  * Owns the bit layouts of the 32-element blocks. Weights come out in order, 16 a vector. The offset
- * that a format subtracts is left to the caller where that is cheaper (lld_block_offset).
+ * that a format subtracts is left to the caller where that is cheaper.
  * The 256-element blocks are in unpack_k.h. */
 #ifndef LLD_MATMUL_NEON_UNPACK_H
 #define LLD_MATMUL_NEON_UNPACK_H
@@ -9,37 +9,17 @@
 
 #include "kernels/neon/matmul.h"
 
-LLD_INLINE size_t lld_block_bytes(int type)
-{
-    switch (type) {
-    case LLD_Q4_0:
-        return sizeof(lld_block_q4_0);
-    case LLD_Q4_1:
-        return sizeof(lld_block_q4_1);
-    case LLD_Q5_0:
-        return sizeof(lld_block_q5_0);
-    case LLD_Q5_1:
-        return sizeof(lld_block_q5_1);
-    case LLD_Q8_0:
-        return sizeof(lld_block_q8_0);
-    case LLD_IQ4_NL:
-        return sizeof(lld_block_iq4_nl);
-    default:
-        __builtin_unreachable();
-    }
-}
-
-/* weight = unpacked + offset: the caller adds offset * sum(y) to the block's integer sum. */
-LLD_INLINE int32_t lld_block_offset(int type)
-{
-    return type == LLD_Q4_0 ? -8 : type == LLD_Q5_1 ? 16 : 0;
-}
-
-LLD_INLINE bool lld_block_has_min(int type) { return type == LLD_Q4_1 || type == LLD_Q5_1; }
-
-/* Weights of 8 bits: a sum of four products does not fit 16 bits. The others reach at most
- * 4*15*127 = 7620 (unsigned nibbles) or 4*16*127 = 8128 (signed five bits). */
-LLD_INLINE bool lld_block_is_wide(int type) { return type == LLD_Q8_0 || type == LLD_IQ4_NL; }
+/* A format of 32-element blocks that start with an f16 scale, and an f16 min behind it if it has one. */
+typedef struct lld_neon_format32 {
+    size_t bytes; /* of a block */
+    int32_t
+        offset; /* weight = unpacked + offset: the caller adds offset * sum(y) to the block's sum */
+    bool has_min;
+    /* Weights of 8 bits: a sum of four products does not fit 16 bits. The others reach at most
+     * 4*15*127 = 7620 (unsigned nibbles) or 4*16*127 = 8128 (signed five bits). */
+    bool wide;
+    void (*unpack)(const uint8_t *block, uint8x16_t q[2]); /* the 32 weights in order */
+} lld_neon_format32;
 
 LLD_INLINE void lld_unpack_nibbles(const uint8_t *qs, uint8x16_t q[2])
 {
@@ -64,39 +44,53 @@ LLD_INLINE void lld_unpack_five_bits(const uint8_t *qh, const uint8_t *qs, uint8
     q[1] = vsriq_n_u8(sign1, packed, 4);
 }
 
+LLD_INLINE void lld_neon_unpack_q4_0(const uint8_t *block, uint8x16_t q[2])
+{
+    lld_unpack_nibbles(block + offsetof(lld_block_q4_0, qs), q);
+}
+
+LLD_INLINE void lld_neon_unpack_q4_1(const uint8_t *block, uint8x16_t q[2])
+{
+    lld_unpack_nibbles(block + offsetof(lld_block_q4_1, qs), q);
+}
+
+LLD_INLINE void lld_neon_unpack_q5_0(const uint8_t *block, uint8x16_t q[2])
+{
+    lld_unpack_five_bits(block + offsetof(lld_block_q5_0, qh), block + offsetof(lld_block_q5_0, qs),
+                         q);
+}
+
+LLD_INLINE void lld_neon_unpack_q5_1(const uint8_t *block, uint8x16_t q[2])
+{
+    lld_unpack_five_bits(block + offsetof(lld_block_q5_1, qh), block + offsetof(lld_block_q5_1, qs),
+                         q);
+}
+
+LLD_INLINE void lld_neon_unpack_q8_0(const uint8_t *block, uint8x16_t q[2])
+{
+    q[0] = vld1q_u8(block + offsetof(lld_block_q8_0, qs));
+    q[1] = vld1q_u8(block + offsetof(lld_block_q8_0, qs) + 16);
+}
+
+/* Nibbles that are places in the table of IQ4_NL and IQ4_XS. */
+LLD_INLINE void lld_unpack_iq4(const uint8_t *qs, uint8x16_t q[2])
+{
+    uint8x16_t table = vreinterpretq_u8_s8(vld1q_s8(lld_iq4_values));
+    lld_unpack_nibbles(qs, q);
+    q[0] = vqtbl1q_u8(table, q[0]);
+    q[1] = vqtbl1q_u8(table, q[1]);
+}
+
+LLD_INLINE void lld_neon_unpack_iq4_nl(const uint8_t *block, uint8x16_t q[2])
+{
+    lld_unpack_iq4(block + offsetof(lld_block_iq4_nl, qs), q);
+}
+
 /* The 32 weights of one block, in order, without the format's offset. */
-LLD_INLINE void lld_unpack_block(int type, const uint8_t *block, int8x16_t w[2])
+LLD_INLINE void lld_unpack_block(const lld_neon_format32 *f, const uint8_t *block, int8x16_t w[2])
 {
     uint8x16_t q[2];
-    switch (type) {
-    case LLD_Q4_0:
-        lld_unpack_nibbles(block + offsetof(lld_block_q4_0, qs), q);
-        break;
-    case LLD_Q4_1:
-        lld_unpack_nibbles(block + offsetof(lld_block_q4_1, qs), q);
-        break;
-    case LLD_Q5_0:
-        lld_unpack_five_bits(block + offsetof(lld_block_q5_0, qh),
-                             block + offsetof(lld_block_q5_0, qs), q);
-        break;
-    case LLD_Q5_1:
-        lld_unpack_five_bits(block + offsetof(lld_block_q5_1, qh),
-                             block + offsetof(lld_block_q5_1, qs), q);
-        break;
-    case LLD_Q8_0:
-        q[0] = vld1q_u8(block + offsetof(lld_block_q8_0, qs));
-        q[1] = vld1q_u8(block + offsetof(lld_block_q8_0, qs) + 16);
-        break;
-    case LLD_IQ4_NL: {
-        uint8x16_t table = vreinterpretq_u8_s8(vld1q_s8(lld_iq4_values));
-        lld_unpack_nibbles(block + offsetof(lld_block_iq4_nl, qs), q);
-        q[0] = vqtbl1q_u8(table, q[0]);
-        q[1] = vqtbl1q_u8(table, q[1]);
-        break;
-    }
-    default:
-        __builtin_unreachable();
-    }
+    f->unpack(block, q);
     w[0] = vreinterpretq_s8_u8(q[0]);
     w[1] = vreinterpretq_s8_u8(q[1]);
 }

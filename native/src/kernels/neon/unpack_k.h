@@ -15,67 +15,30 @@ typedef struct lld_k_scales {
     int16_t min[16][4];
 } lld_k_scales;
 
-LLD_INLINE size_t lld_k_block_bytes(int type)
-{
-    switch (type) {
-    case LLD_Q2_K:
-        return sizeof(lld_block_q2_k);
-    case LLD_Q3_K:
-        return sizeof(lld_block_q3_k);
-    case LLD_Q4_K:
-        return sizeof(lld_block_q4_k);
-    case LLD_Q5_K:
-        return sizeof(lld_block_q5_k);
-    case LLD_Q6_K:
-        return sizeof(lld_block_q6_k);
-    case LLD_IQ4_XS:
-        return sizeof(lld_block_iq4_xs);
-    default:
-        __builtin_unreachable();
-    }
-}
+/* A format of 256-element blocks; its dmin, if it has mins, lies behind d. */
+typedef struct lld_neon_format256 {
+    size_t bytes, d_at;
+    int32_t offset; /* as of lld_neon_format32 */
+    bool has_min;
+    bool sub_16; /* sub-blocks are of 16 elements, else of 32 */
+    /* Weights of 8 bits; the others reach at most 2*32*127 in a lane of two products (Q6_K) or
+     * 4*16*127 in one of four. */
+    bool wide;
+    /* Weights 128*half + 32*g .. + 31 in order, without the offset. */
+    void (*unpack)(const uint8_t *block, int half, int g, uint8x16_t q[2]);
+    /* The integer scales (and mins) of the superblock that the rows of w point to. */
+    void (*scales)(const lld_row_group *w, lld_k_scales *out);
+} lld_neon_format256;
 
-LLD_INLINE bool lld_k_is_16(int type)
-{
-    return type == LLD_Q2_K || type == LLD_Q3_K || type == LLD_Q6_K;
-}
-
-LLD_INLINE bool lld_k_has_min(int type)
-{
-    return type == LLD_Q2_K || type == LLD_Q4_K || type == LLD_Q5_K;
-}
-
-/* Weights of 8 bits; the others reach at most 2*32*127 in a lane of two products (Q6_K) or
- * 4*16*127 in one of four. */
-LLD_INLINE bool lld_k_is_wide(int type) { return type == LLD_IQ4_XS; }
-
-/* weight = unpacked + offset, as in lld_block_offset. */
-LLD_INLINE int32_t lld_k_offset(int type) { return type == LLD_Q5_K ? 16 : 0; }
-
-LLD_INLINE size_t lld_k_d_offset(int type)
-{
-    switch (type) {
-    case LLD_Q2_K:
-        return offsetof(lld_block_q2_k, d);
-    case LLD_Q3_K:
-        return offsetof(lld_block_q3_k, d);
-    case LLD_Q6_K:
-        return offsetof(lld_block_q6_k, d);
-    default:
-        return 0;
-    }
-}
-
-/* Weights 128*half + 32*g .. + 31 of a superblock, without the format's offset; g is a constant
- * after unrolling. Signed results are built by inserting the low bits into a byte whose upper bits
+/* g is a constant after unrolling. Signed results are built by inserting the low bits into a byte whose upper bits
  * are the sign, which needs no subtraction. */
-LLD_INLINE void lld_unpack_q2(const uint8_t *block, int half, int g, uint8x16_t q[2])
+LLD_INLINE void lld_neon_unpack_q2_k(const uint8_t *block, int half, int g, uint8x16_t q[2])
 {
     const uint8_t *qs = block + offsetof(lld_block_q2_k, qs) + 32 * half;
     for (int i = 0; i < 2; i++) q[i] = vandq_u8(vld1q_u8(qs + 16 * i) >> (2 * g), vdupq_n_u8(3));
 }
 
-LLD_INLINE void lld_unpack_q3(const uint8_t *block, int half, int g, uint8x16_t q[2])
+LLD_INLINE void lld_neon_unpack_q3_k(const uint8_t *block, int half, int g, uint8x16_t q[2])
 {
     const uint8_t *qs = block + offsetof(lld_block_q3_k, qs) + 32 * half;
     const uint8_t *hmask = block + offsetof(lld_block_q3_k, hmask);
@@ -86,15 +49,16 @@ LLD_INLINE void lld_unpack_q3(const uint8_t *block, int half, int g, uint8x16_t 
     }
 }
 
-LLD_INLINE void lld_unpack_q4(const uint8_t *qs, int half, int g, uint8x16_t q[2])
+LLD_INLINE void lld_neon_unpack_q4_k(const uint8_t *block, int half, int g, uint8x16_t q[2])
 {
+    const uint8_t *qs = block + offsetof(lld_block_q4_k, qs);
     for (int i = 0; i < 2; i++) {
         uint8x16_t packed = vld1q_u8(qs + 64 * half + 32 * (g / 2) + 16 * i);
         q[i] = g % 2 ? vshrq_n_u8(packed, 4) : vandq_u8(packed, vdupq_n_u8(15));
     }
 }
 
-LLD_INLINE void lld_unpack_q5(const uint8_t *block, int half, int g, uint8x16_t q[2])
+LLD_INLINE void lld_neon_unpack_q5_k(const uint8_t *block, int half, int g, uint8x16_t q[2])
 {
     const uint8_t *qs = block + offsetof(lld_block_q5_k, qs) + 64 * half + 32 * (g / 2);
     const uint8_t *qh = block + offsetof(lld_block_q5_k, qh);
@@ -106,7 +70,7 @@ LLD_INLINE void lld_unpack_q5(const uint8_t *block, int half, int g, uint8x16_t 
     }
 }
 
-LLD_INLINE void lld_unpack_q6(const uint8_t *block, int half, int g, uint8x16_t q[2])
+LLD_INLINE void lld_neon_unpack_q6_k(const uint8_t *block, int half, int g, uint8x16_t q[2])
 {
     const uint8_t *ql = block + offsetof(lld_block_q6_k, ql) + 64 * half + 32 * (g % 2);
     const uint8_t *qh = block + offsetof(lld_block_q6_k, qh) + 32 * half;
@@ -118,36 +82,17 @@ LLD_INLINE void lld_unpack_q6(const uint8_t *block, int half, int g, uint8x16_t 
     }
 }
 
-LLD_INLINE void lld_unpack_k(int type, const uint8_t *block, int half, int g, int8x16_t w[2])
+/* 16 bytes a sub-block: low nibbles first, then high ones. */
+LLD_INLINE void lld_neon_unpack_iq4_xs(const uint8_t *block, int half, int g, uint8x16_t q[2])
+{
+    lld_unpack_iq4(block + offsetof(lld_block_iq4_xs, qs) + 64 * half + 16 * g, q);
+}
+
+LLD_INLINE void lld_unpack_k(const lld_neon_format256 *f, const uint8_t *block, int half, int g,
+                             int8x16_t w[2])
 {
     uint8x16_t q[2];
-    switch (type) {
-    case LLD_Q2_K:
-        lld_unpack_q2(block, half, g, q);
-        break;
-    case LLD_Q3_K:
-        lld_unpack_q3(block, half, g, q);
-        break;
-    case LLD_Q4_K:
-        lld_unpack_q4(block + offsetof(lld_block_q4_k, qs), half, g, q);
-        break;
-    case LLD_Q5_K:
-        lld_unpack_q5(block, half, g, q);
-        break;
-    case LLD_Q6_K:
-        lld_unpack_q6(block, half, g, q);
-        break;
-    case LLD_IQ4_XS: {
-        /* 16 bytes a sub-block: low nibbles first, then high ones. */
-        uint8x16_t table = vreinterpretq_u8_s8(vld1q_s8(lld_iq4_values));
-        lld_unpack_nibbles(block + offsetof(lld_block_iq4_xs, qs) + 64 * half + 16 * g, q);
-        q[0] = vqtbl1q_u8(table, q[0]);
-        q[1] = vqtbl1q_u8(table, q[1]);
-        break;
-    }
-    default:
-        __builtin_unreachable();
-    }
+    f->unpack(block, half, g, q);
     w[0] = vreinterpretq_s8_u8(q[0]);
     w[1] = vreinterpretq_s8_u8(q[1]);
 }
@@ -179,8 +124,10 @@ LLD_INLINE void lld_store_scales(int16_t out[4][4], uint32x4_t words, int8x16_t 
 }
 
 /* Q4_K, Q5_K: bytes 4..15 hold eight 6-bit scales and mins. */
-LLD_INLINE void lld_scales_q4(const uint32x4_t words[4], lld_k_scales *out)
+LLD_INLINE void lld_neon_scales_q4_k(const lld_row_group *w, lld_k_scales *out)
 {
+    uint32x4_t words[4];
+    lld_row_words(w, 0, words);
     uint32x4_t low6 = vdupq_n_u32(0x3f3f3f3f), low4 = vdupq_n_u32(0x0f0f0f0f);
     uint32x4_t top2 = vdupq_n_u32(0x30303030);
     int8x16_t none = vdupq_n_s8(0);
@@ -194,10 +141,13 @@ LLD_INLINE void lld_scales_q4(const uint32x4_t words[4], lld_k_scales *out)
     lld_store_scales(out->min + 4, min, none);
 }
 
-/* Q3_K: sixteen 6-bit scales minus 32 in 12 bytes; words 1..3 when read from 4 bytes before
- * them. */
-LLD_INLINE void lld_scales_q3(const uint32x4_t words[4], lld_k_scales *out)
+#define lld_neon_scales_q5_k lld_neon_scales_q4_k
+
+/* Sixteen 6-bit scales minus 32 in 12 bytes; words 1..3 when read from 4 bytes before them. */
+LLD_INLINE void lld_neon_scales_q3_k(const lld_row_group *w, lld_k_scales *out)
 {
+    uint32x4_t words[4];
+    lld_row_words(w, offsetof(lld_block_q3_k, scales) - 4, words);
     uint32x4_t low4 = vdupq_n_u32(0x0f0f0f0f), top2 = vdupq_n_u32(0x30303030);
     int8x16_t bias = vdupq_n_s8(32);
     uint32x4_t high = words[3];
@@ -212,8 +162,26 @@ LLD_INLINE void lld_scales_q3(const uint32x4_t words[4], lld_k_scales *out)
     lld_store_scales(out->scale + 12, s3, bias);
 }
 
-/* IQ4_XS: eight 6-bit scales minus 32, four bits in scales_l, two in scales_h. */
-LLD_INLINE void lld_scales_iq4(const lld_row_group *w, lld_k_scales *out)
+LLD_INLINE void lld_neon_scales_q6_k(const lld_row_group *w, lld_k_scales *out)
+{
+    uint32x4_t words[4];
+    lld_row_words(w, offsetof(lld_block_q6_k, scales), words);
+    for (int i = 0; i < 4; i++) lld_store_scales(out->scale + 4 * i, words[i], vdupq_n_s8(0));
+}
+
+LLD_INLINE void lld_neon_scales_q2_k(const lld_row_group *w, lld_k_scales *out)
+{
+    uint32x4_t words[4], low4 = vdupq_n_u32(0x0f0f0f0f);
+    int8x16_t none = vdupq_n_s8(0);
+    lld_row_words(w, offsetof(lld_block_q2_k, scales), words);
+    for (int i = 0; i < 4; i++) {
+        lld_store_scales(out->scale + 4 * i, vandq_u32(words[i], low4), none);
+        lld_store_scales(out->min + 4 * i, vandq_u32(vshrq_n_u32(words[i], 4), low4), none);
+    }
+}
+
+/* Eight 6-bit scales minus 32, four bits in scales_l, two in scales_h. */
+LLD_INLINE void lld_neon_scales_iq4_xs(const lld_row_group *w, lld_k_scales *out)
 {
     for (int r = 0; r < 4; r++) {
         lld_block_iq4_xs head;
@@ -223,39 +191,6 @@ LLD_INLINE void lld_scales_iq4(const lld_row_group *w, lld_k_scales *out)
                 high = head.scales_h >> (2 * j) & 3;
             out->scale[j][r] = (int16_t)((low | high << 4) - 32);
         }
-    }
-}
-
-/* The integer scales (and mins) of the superblock that the rows of w point to. */
-LLD_INLINE void lld_k_scales_at(int type, const lld_row_group *w, lld_k_scales *out)
-{
-    uint32x4_t words[4];
-    uint32x4_t low4 = vdupq_n_u32(0x0f0f0f0f);
-    int8x16_t none = vdupq_n_s8(0);
-    switch (type) {
-    case LLD_Q4_K:
-    case LLD_Q5_K:
-        lld_row_words(w, 0, words);
-        lld_scales_q4(words, out);
-        break;
-    case LLD_Q3_K:
-        lld_row_words(w, offsetof(lld_block_q3_k, scales) - 4, words);
-        lld_scales_q3(words, out);
-        break;
-    case LLD_Q6_K:
-        lld_row_words(w, offsetof(lld_block_q6_k, scales), words);
-        for (int i = 0; i < 4; i++) lld_store_scales(out->scale + 4 * i, words[i], none);
-        break;
-    case LLD_Q2_K:
-        lld_row_words(w, offsetof(lld_block_q2_k, scales), words);
-        for (int i = 0; i < 4; i++) {
-            lld_store_scales(out->scale + 4 * i, vandq_u32(words[i], low4), none);
-            lld_store_scales(out->min + 4 * i, vandq_u32(vshrq_n_u32(words[i], 4), low4), none);
-        }
-        break;
-    default:
-        lld_scales_iq4(w, out);
-        break;
     }
 }
 
@@ -274,27 +209,27 @@ LLD_INLINE int32x4_t lld_dot_8_sums(int32x4_t acc, const int16_t (*rows)[4], int
 
 /* Scales or mins of four rows times the activations' sums of a superblock's sub-blocks.
  * sum16: (16); a sum of 32 is at most 32*127 and fits. */
-LLD_INLINE int32x4_t lld_k_dot_sums(int type, const int16_t (*rows)[4], const int16_t *sum16)
+LLD_INLINE int32x4_t lld_k_dot_sums(const lld_neon_format256 *f, const int16_t (*rows)[4],
+                                    const int16_t *sum16)
 {
     int16x8_t low = vld1q_s16(sum16), high = vld1q_s16(sum16 + 8);
     int32x4_t acc = vdupq_n_s32(0);
-    if (!lld_k_is_16(type)) return lld_dot_8_sums(acc, rows, vpaddq_s16(low, high));
+    if (!f->sub_16) return lld_dot_8_sums(acc, rows, vpaddq_s16(low, high));
     return lld_dot_8_sums(lld_dot_8_sums(acc, rows, low), rows + 8, high);
 }
 
 /* The float steps of one superblock (that w points to) and one column; i: its index in x->d. */
-LLD_INLINE float32x4_t lld_k_float_step(int type, float32x4_t acc, int32x4_t sum,
+LLD_INLINE float32x4_t lld_k_float_step(const lld_neon_format256 *f, float32x4_t acc, int32x4_t sum,
                                         const lld_row_group *w, const lld_k_scales *k,
                                         const lld_acts *x, size_t i)
 {
     const int16_t *sum16 = x->sum16 + i * 16;
-    float32x4_t d = lld_row_halves(w, lld_k_d_offset(type));
-    if (lld_k_offset(type))
-        sum = vmlaq_n_s32(sum, lld_k_dot_sums(type, k->scale, sum16), lld_k_offset(type));
+    float32x4_t d = lld_row_halves(w, f->d_at);
+    if (f->offset) sum = vmlaq_n_s32(sum, lld_k_dot_sums(f, k->scale, sum16), f->offset);
     acc = vfmaq_f32(acc, vmulq_n_f32(d, x->d[i]), vcvtq_f32_s32(sum));
-    if (lld_k_has_min(type)) {
-        float32x4_t dmin = lld_row_halves(w, lld_k_d_offset(type) + sizeof(uint16_t));
-        float32x4_t mins = vcvtq_f32_s32(lld_k_dot_sums(type, k->min, sum16));
+    if (f->has_min) {
+        float32x4_t dmin = lld_row_halves(w, f->d_at + sizeof(uint16_t));
+        float32x4_t mins = vcvtq_f32_s32(lld_k_dot_sums(f, k->min, sum16));
         acc = vfmsq_f32(acc, vmulq_n_f32(dmin, x->d[i]), mins);
     }
     return acc;
