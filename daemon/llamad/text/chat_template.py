@@ -7,7 +7,7 @@ containing control tokens is ``content_guard.py``.
 
 from collections.abc import Mapping, Sequence
 
-from llamad.errors import invalid
+from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.text.content_guard import ContentGuard, choose_marker
 from llamad.text.sentencepiece import SentencePieceTokenizer
 from llamad.text.template_process import MAX_OUTPUT_CHARACTERS, TemplateProcess, template_error
@@ -56,6 +56,9 @@ _TRANSCRIPT = """\
 {% if add_generation_prompt %}Assistant:{% endif %}"""
 
 
+_PROBE = "thesystemmessage"
+
+
 class ChatTemplate:
     """The chat template of one model and the process that runs it. Any thread may use it."""
 
@@ -63,10 +66,11 @@ class ChatTemplate:
         """Compile the template. Raises CORRUPT, CHAT_TEMPLATE_INVALID; UNAVAILABLE."""
         self.source = source
         self._tokenizer = tokenizer
-        self._guard = ContentGuard(tokenizer.special.control_texts)
+        self._guard = ContentGuard(tokenizer.special, source)
         if len(source) > _MAX_SOURCE_CHARACTERS:
             raise template_error(f"has {len(source)} characters, limit {_MAX_SOURCE_CHARACTERS}")
         self._process = TemplateProcess(source)
+        self._takes_system: bool | None = None  # known when the first system message comes
 
     @classmethod
     def from_metadata(cls, metadata: Metadata, tokenizer: Tokenizer) -> "ChatTemplate":
@@ -87,21 +91,23 @@ class ChatTemplate:
         """Return the conversation as text.
 
         messages: each with ``role`` (one of ROLES) and ``content``; add_generation_prompt: end with
-        the beginning of the assistant's answer. Raises LlamadError INVALID for messages that are
-        malformed or that the template refuses, CORRUPT when the template fails, UNAVAILABLE when it
-        cannot be run.
+        the beginning of the assistant's answer. Where the template refuses or ignores a system
+        message, its text stands in front of the first user message. Raises LlamadError INVALID for
+        messages that are malformed or that the template refuses, CORRUPT when the template fails,
+        UNAVAILABLE when it cannot be run.
         """
         check_messages(messages)
-        return self._run(messages, add_generation_prompt)
+        return self._run(self._accepted(messages), add_generation_prompt)
 
     def encode(
         self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
     ) -> list[int]:
-        """Return the ids of the conversation: control tokens from the template only, BOS once.
+        """Return the ids of the conversation: markers from the template only, BOS once.
 
         Arguments and errors are those of ``render``.
         """
         check_messages(messages)
+        messages = self._accepted(messages)
         marker = choose_marker([self.source, *(m[key] for m in messages for key in m)])
         guarded = [
             {
@@ -110,11 +116,32 @@ class ChatTemplate:
             }
             for message in messages
         ]
-        return self._tokenizer.encode_rendered(self._run(guarded, add_generation_prompt), marker)
+        rendered = self._run(guarded, add_generation_prompt)
+        return self._tokenizer.encode_rendered(self._guard.split(rendered, marker))
 
     def close(self) -> None:
         """End the template's process."""
         self._process.close()
+
+    def _accepted(self, messages: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
+        """Return the messages as the template takes them: with a system message, or without."""
+        if messages[0]["role"] != "system" or self._accepts_system():
+            return messages
+        return without_system(messages)
+
+    def _accepts_system(self) -> bool:
+        """Whether a system message gets into the text; a template that fails is asked again."""
+        if self._takes_system is None:
+            trial = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "x"}]
+            try:
+                self._takes_system = _PROBE in self._run(trial, add_generation_prompt=True)
+            except LlamadError as error:
+                if error.kind is ErrorKind.UNAVAILABLE:
+                    raise
+                if error.kind is ErrorKind.INVALID:
+                    self._takes_system = False
+                return False
+        return self._takes_system
 
     def _run(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
         variables = {
@@ -128,6 +155,21 @@ class ChatTemplate:
 
     def _token_text(self, token: int | None) -> str:
         return "" if token is None else self._tokenizer.vocabulary.tokens[token]
+
+
+def without_system(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Return a chat with the text of its leading system messages in front of its first user's.
+
+    Two line ends between them, as in Gemma's template. Without a user message it becomes one.
+    """
+    n_system = next((i for i, m in enumerate(messages) if m["role"] != "system"), len(messages))
+    text = "\n\n".join(message["content"] for message in messages[:n_system])
+    result = list(messages[n_system:])
+    for i, message in enumerate(result):
+        if message["role"] == "user":
+            result[i] = {**message, "content": f"{text}\n\n{message['content']}"}
+            return result
+    return [{"role": "user", "content": text}, *result]
 
 
 def check_messages(messages: Sequence[Mapping[str, str]]) -> None:

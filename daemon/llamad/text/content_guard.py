@@ -1,19 +1,22 @@
-"""Keeping control tokens out of what people write in a chat.
+"""Keeping control tokens and markers out of what people write in a chat.
 
 A template is rendered as one text and tokenized as one text, or merges across its borders would
 come out differently. So that ``<|im_end|>`` in a message stays ten characters, a marker, one
 character that occurs in no message, is put inside each occurrence before the template is
-rendered. The tokenizer then does not recognize it, and removes the marker
-(``Tokenizer.encode_rendered``). Text that a template could complete to a control token, such as a
-message that ends in ``<|im_``, is interrupted likewise.
+rendered. ``split`` then does not recognize it, and removes the marker. Text that a template could
+complete to a control token, such as a message that ends in ``<|im_``, is interrupted likewise.
+
+Files call markers of turns and tools user-defined, too, so that answers show them; those are found
+in any text elsewhere, but not in a message.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from llamad.errors import invalid
-from llamad.text.special_tokens import alternation
+from llamad.text.marker_names import is_marker
+from llamad.text.special_tokens import SpecialTokens, alternation
 
 _CANDIDATES = range(0x10FFFD, 0x10F000, -1)  # private use: in no sensible text
 
@@ -28,10 +31,14 @@ def choose_marker(texts: Iterable[str]) -> str:
 
 
 class ContentGuard:
-    """Interrupts the control tokens of one vocabulary in texts that are not the template's."""
+    """Interrupts the control tokens and markers of one vocabulary in texts that people write."""
 
-    def __init__(self, control_texts: Iterable[str]) -> None:
-        controls = [text for text in control_texts if len(text) > 1]
+    def __init__(self, special: SpecialTokens, template: str) -> None:
+        """``template``: the source; what it writes itself, messages must not."""
+        self._special = special
+        user = {text for text in special.user_texts if is_marker(text, template)}
+        controls = [text for text in special.control_texts | user if len(text) > 1]
+        self._split_user = special.splitter(special.user_texts - user)
         self._first_character = re.compile(f"(?=(?:{alternation(controls)})).", re.DOTALL)
         self._enabled = bool(controls)
         self._heads = frozenset(text[:n] for text in controls for n in range(1, len(text)))
@@ -57,3 +64,14 @@ class ContentGuard:
         borders = [0, *sorted(cuts), len(core)]
         pieces = (core[a:b] for a, b in pairwise(borders))
         return head + marker.join(pieces) + tail
+
+    def split(self, rendered: str, marker: str) -> Iterator[str | int]:
+        """Yield the ids of special tokens and the plain text between them, ``marker`` removed.
+
+        Control tokens and markers are found except where ``marker`` interrupts them.
+        """
+        for part in self._special.split(rendered, parse_special=True):
+            if isinstance(part, int):
+                yield part
+            else:
+                yield from self._split_user(part.replace(marker, ""))

@@ -3,6 +3,8 @@
 User-defined tokens are found in any text. Control and unknown tokens are found only where the
 caller asks for it, because a user who types ``<|im_end|>`` must not end the turn. A control token
 of one character is never found: it could not be told from text. The longest token wins.
+Which tokens a message of a chat must not contain, user-defined ones among them, is
+``content_guard.py``'s.
 """
 
 import re
@@ -31,13 +33,21 @@ class SpecialTokens:
             if len(tokens[i]) > 1
         }
         self.control_texts = frozenset(control)
+        self.user_texts = frozenset(user)
         self._ids = user | control
-        self._user_pattern = re.compile(alternation(user)) if user else None
-        self._all_pattern = re.compile(alternation(self._ids)) if self._ids else None
+        self._user_pattern = _pattern(user)
+        self._all_pattern = _pattern(self._ids)
 
     def split(self, text: str, parse_special: bool) -> Iterator[str | int]:
-        """Yield the ids of special tokens and the non-empty plain text between them, in order."""
-        pattern = self._all_pattern if parse_special else self._user_pattern
+        """Return the ids of special tokens and the non-empty plain text between them, in order."""
+        return self._cut(text, self._all_pattern if parse_special else self._user_pattern)
+
+    def splitter(self, texts: Iterable[str]) -> Callable[[str], Iterator[str | int]]:
+        """Return a ``split`` that finds these tokens only."""
+        pattern = _pattern(texts)
+        return lambda text: self._cut(text, pattern)
+
+    def _cut(self, text: str, pattern: re.Pattern[str] | None) -> Iterator[str | int]:
         position = 0
         for match in pattern.finditer(text) if pattern else ():
             if match.start() > position:
@@ -46,3 +56,8 @@ class SpecialTokens:
             position = match.end()
         if position < len(text):
             yield text[position:]
+
+
+def _pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
+    expression = alternation(texts)
+    return re.compile(expression) if expression else None

@@ -67,18 +67,11 @@ class Tokenizer(ABC):
             ids.append(self.eos_id)
         return ids
 
-    def encode_rendered(self, text: str, marker: str) -> list[int]:
+    def encode_rendered(self, parts: Iterable[str | int]) -> list[int]:
         """Return the ids of a rendered chat, BOS as the metadata says, never doubled, no EOS.
 
-        Control tokens are found except where ``marker`` (one character, which is no part of the
-        text) interrupts them; see ``content_guard.py``.
+        parts: ids of special tokens and plain text; see ``content_guard.py``.
         """
-        parts: list[str | int] = []
-        for part in self.special.split(text, parse_special=True):
-            if isinstance(part, int):
-                parts.append(part)
-            else:
-                parts.extend(self.special.split(part.replace(marker, ""), parse_special=False))
         ids = self._encode_parts(parts)
         if self.vocabulary.add_bos and ids[:1] != [self.bos_id]:
             ids = self._with_bos(ids)

@@ -6,31 +6,22 @@ Owns the reading of the ``tokenizer.ggml.*`` metadata keys (GGUF specification, 
 """
 
 import enum
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from llamad.errors import ErrorKind, LlamadError
+from llamad.logs import fields
+from llamad.text.marker_names import is_end, is_template_marker
+
+logger = logging.getLogger(__name__)
 
 Metadata = Mapping[str, object]
 
 PREFIX = "tokenizer.ggml."
 
-# Control tokens that end an answer in models whose metadata names only one end-of-sequence token.
-_END_NAMES = frozenset(
-    {
-        "<|im_end|>",
-        "<|eot_id|>",
-        "<|eom_id|>",
-        "<|end|>",
-        "<|endoftext|>",
-        "<|end_of_text|>",
-        "<end_of_turn>",
-        "<EOT>",
-        "</s>",
-    }
-)
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -43,6 +34,14 @@ class TokenType(enum.IntEnum):
     USER_DEFINED = 4
     UNUSED = 5
     BYTE = 6
+
+
+_MARKER_TYPES = (
+    TokenType.NORMAL,
+    TokenType.CONTROL,
+    TokenType.USER_DEFINED,
+    TokenType.UNUSED,
+)
 
 
 def corrupt(key: str, message: str) -> LlamadError:
@@ -114,9 +113,10 @@ class Vocabulary:
     ) -> "Vocabulary":
         """Read and check the keys every tokenizer shares.
 
-        default_ids: ids of a tokenizer family where the metadata names none, such as
-        ``{"bos": 1}``; ignored when outside the vocabulary. Raises LlamadError CORRUPT that names
-        the key and the limit.
+        default_ids: ids of a tokenizer family where the metadata names none, or one outside the
+        vocabulary, such as ``{"bos": 1}``; ignored when outside the vocabulary themselves. Markers
+        become control tokens, whatever type the file gives them. Raises LlamadError CORRUPT that
+        names the key and the limit.
         """
         tokens = list_value(metadata, "tokens", str)
         if not tokens:
@@ -131,19 +131,23 @@ class Vocabulary:
                 ("eot", "eot_token_id"),
                 ("eom", "eom_token_id"),
                 ("unk", "unknown_token_id"),
+                ("fim_pad", "fim_pad_token_id"),
+                ("fim_repository", "fim_rep_token_id"),
+                ("fim_separator", "fim_sep_token_id"),
             )
         }
         strings = cast(Sequence[str], tokens)
-        types = _types(metadata, strings, ids)
-        named = (
-            i
-            for i, kind in enumerate(types)
-            if kind == TokenType.CONTROL and strings[i] in _END_NAMES
-        )
-        ends = {i for i in (ids["eos"], ids["eot"], ids["eom"]) if i is not None}
+        types = bytearray(_types(metadata, strings, ids))
+        names = frozenset(strings)
+        ends = {
+            i for i, name in enumerate(strings) if types[i] in _MARKER_TYPES and is_end(name, names)
+        }
+        roles = {i for role, i in ids.items() if i is not None and role not in ("bos", "unk")}
+        whole = {i for i in roles if types[i] == TokenType.USER_DEFINED}  # and so no plain text
+        _type_markers(strings, types, ends | whole)
         return cls(
             tokens=strings,
-            types=types,
+            types=bytes(types),
             bos_id=ids["bos"],
             eos_id=ids["eos"],
             eot_id=ids["eot"],
@@ -151,7 +155,7 @@ class Vocabulary:
             unk_id=ids["unk"],
             add_bos=bool_value(metadata, "add_bos_token", add_bos_default),
             add_eos=bool_value(metadata, "add_eos_token", False),
-            end_ids=frozenset(ends.union(named)),
+            end_ids=frozenset(ends | roles),
         )
 
 
@@ -167,9 +171,38 @@ def _special_id(metadata: Metadata, key: str, n_tokens: int, default: int | None
         return None
     if not isinstance(value, int) or isinstance(value, bool):
         raise corrupt(key, f"is {type(value).__name__}, must be an integer")
-    if not 0 <= value < n_tokens:
-        raise corrupt(key, f"is {value}, the vocabulary has {n_tokens} tokens")
+    if not 0 <= value < n_tokens:  # converters wrote -1 for a role that the model has not
+        logger.warning(
+            fields(
+                "special token outside the vocabulary ignored",
+                key=PREFIX + key,
+                id=value,
+                vocab_size=n_tokens,
+                used=default,
+            )
+        )
+        return default
     return value
+
+
+def _type_markers(tokens: Sequence[str], types: bytearray, ends: Iterable[int]) -> None:
+    """Make control tokens of ends, and of what only a template writes, where they are text."""
+    wrong = {i for i in ends if types[i] != TokenType.CONTROL}
+    wrong |= {
+        i
+        for i, name in enumerate(tokens)
+        if types[i] == TokenType.NORMAL and is_template_marker(name)
+    }
+    for i in wrong:
+        types[i] = TokenType.CONTROL
+    if wrong:
+        logger.warning(
+            fields(
+                "markers that the file does not call control tokens are taken as such",
+                tokens=len(wrong),
+                first=tokens[min(wrong)],
+            )
+        )
 
 
 def _types(metadata: Metadata, tokens: Sequence[str], ids: Mapping[str, int | None]) -> bytes:

@@ -222,16 +222,6 @@ def test_an_id_outside_the_vocabulary_is_refused_with_the_limit(token: int) -> N
     assert caught.value.kind is ErrorKind.INVALID
 
 
-def test_ends_of_generation_are_the_named_ids_and_known_control_tokens() -> None:
-    special = [("<|im_end|>", CONTROL), ("<|eot_id|>", NORMAL), ("<e>", CONTROL), ("<t>", CONTROL)]
-    metadata = bpe_metadata(special=special)
-    eos, eot = token_id(metadata, "<e>"), token_id(metadata, "<t>")
-    metadata |= {"tokenizer.ggml.eos_token_id": eos, "tokenizer.ggml.eot_token_id": eot}
-    tokenizer = tokenizer_from_metadata(metadata)
-    ends = {i for i in range(tokenizer.vocab_size) if tokenizer.is_end_of_generation(i)}
-    assert ends == {eos, eot, token_id(metadata, "<|im_end|>")}
-
-
 def test_the_byte_alphabet_is_that_of_gpt_2() -> None:
     assert _ALPHABET[ord(" ")] == "Ġ"
     assert _ALPHABET[ord("\n")] == "Ċ"

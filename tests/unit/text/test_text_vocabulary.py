@@ -28,9 +28,6 @@ N = len(GOOD["tokenizer.ggml.tokens"])  # type: ignore[arg-type]
         ("merges", ["he"], "merges: element 0 is 'he', must be two tokens"),
         ("merges", [" he"], "must be two tokens"),
         ("merges", ["h "], "must be two tokens"),
-        ("bos_token_id", N, f"bos_token_id: is {N}, the vocabulary has {N} tokens"),
-        ("eos_token_id", 2**32 - 1, "eos_token_id: is 4294967295, the vocabulary has"),
-        ("eot_token_id", -1, "eot_token_id: is -1"),
         ("unknown_token_id", "0", "unknown_token_id: is str, must be an integer"),
         ("model", None, "model: is missing"),
         ("model", 1, "model: is int, must be a string"),
@@ -51,6 +48,23 @@ def test_a_tokenizer_that_is_not_implemented_is_named(key: str, value: str) -> N
     with pytest.raises(LlamadError, match=f"'{value}'") as caught:
         tokenizer_from_metadata(GOOD | {f"tokenizer.ggml.{key}": value})
     assert (caught.value.kind, caught.value.reason) == (ErrorKind.STATE, "TOKENIZER_UNSUPPORTED")
+
+
+@pytest.mark.parametrize("value", [N, -1, 2**32 - 1])
+@pytest.mark.parametrize("role", ["bos", "eos", "eot", "eom", "unknown", "fim_pad"])
+def test_a_special_id_outside_the_vocabulary_is_ignored_with_a_warning(
+    role: str, value: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = f"tokenizer.ggml.{role}_token_id"
+    vocabulary = tokenizer_from_metadata(GOOD | {key: value}).vocabulary
+    assert vocabulary == tokenizer_from_metadata(GOOD).vocabulary
+    assert [f"key={key} id={value} vocab_size={N}" in text for text in caplog.messages] == [True]
+
+
+def test_a_special_id_outside_the_vocabulary_is_the_familys_default() -> None:
+    metadata = spm_metadata(bos_token_id=2**32 - 1, eos_token_id=10**6, unknown_token_id=-1)
+    vocabulary = tokenizer_from_metadata(metadata).vocabulary
+    assert (vocabulary.unk_id, vocabulary.bos_id, vocabulary.eos_id) == (0, 1, 2)
 
 
 def test_the_padding_token_is_not_looked_at() -> None:
