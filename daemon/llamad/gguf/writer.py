@@ -11,23 +11,18 @@ import errno
 import fcntl
 import os
 import stat
-import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from llamad.engine.bindings import TENSOR_TYPES, Buffer, GgufFile, row_bytes
+from llamad.engine.bindings import Buffer, GgufFile
 from llamad.errors import ErrorKind, LlamadError
-from llamad.gguf.value import RawEntry, Scalar, ValueType, encode_scalar, encode_string
+from llamad.gguf.layout import GgufLayout, TensorSlot
 from llamad.gguf.write_journal import Recorded, WriteJournal
 from llamad.small_file import sync_directory
 
-VERSION = 3
-DEFAULT_ALIGNMENT = 32  # bytes; another one stands in the entry general.alignment
-ALIGNMENT_KEY = "general.alignment"
 JOURNAL_BYTES = 64 << 20  # of data between two entries of the journal, each a wait for the disk
 CHECK_BYTES = 4 << 20  # of one reading of what an earlier attempt left
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: FAT32 ends at 4 GiB, ulimit -f
@@ -36,18 +31,7 @@ Report = Callable[[int], None]
 """Gets bytes as they are checked."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSlot:
-    """A declared tensor: shape with the row length first, offset from the start of the data."""
-
-    name: str
-    type_name: str
-    shape: tuple[int, ...]
-    n_bytes: int
-    offset: int
-
-
-class GgufWriter:
+class GgufWriter(GgufLayout):
     """A file being written: ``add_*``, then ``begin``, then ``write`` in order, then ``finish``.
 
     A context manager: leaving it before ``finish`` removes what was written, so that a full disk is
@@ -60,13 +44,10 @@ class GgufWriter:
     def __init__(
         self, path: Path, *, inputs: Iterable[Path] = (), identity: str | None = None
     ) -> None:
+        super().__init__()
         self.path = path.resolve()
         self.temporary_path = _temporary_path(self.path)
         self._refuse_place(tuple(inputs))
-        self._entries: dict[str, bytes] = {}
-        self._tensors: dict[str, TensorSlot] = {}
-        self._alignment = DEFAULT_ALIGNMENT
-        self._data_bytes = 0  # of the declared tensors, padding included
         self._fd: int | None = None
         self._order: Sequence[TensorSlot] = ()  # of the declared tensors, once writing has begun
         self._current = 0  # index of the tensor being written
@@ -75,47 +56,6 @@ class GgufWriter:
         self._keeps_journal = identity is not None
         self._recorded = 0  # tensors that the journal knows
         self._checksum = 0  # CRC-32 of the file so far, where a journal is kept
-
-    # ---- declaring ----------------------------------------------------------------------------
-
-    def add(self, key: str, value: Scalar, value_type: ValueType) -> None:
-        """Declare a scalar entry; surrogate escapes become the bytes they stand for again."""
-        if key == ALIGNMENT_KEY and isinstance(value, int):
-            self._set_alignment(value)
-        self._add(key, struct.pack("<I", value_type) + encode_scalar(value, value_type))
-
-    def add_array(self, key: str, values: Iterable[Scalar], element_type: ValueType) -> None:
-        """Declare an array of scalars or strings."""
-        items = [encode_scalar(value, element_type) for value in values]
-        head = struct.pack("<IIQ", ValueType.ARRAY, element_type, len(items))
-        self._add(key, head + b"".join(items))
-
-    def add_raw(self, entry: RawEntry) -> None:
-        """Declare an entry as another file holds it, byte for byte."""
-        if entry.key == ALIGNMENT_KEY:
-            self._set_alignment(int.from_bytes(entry.data, "little"))
-        self._add(entry.key, entry.encode())
-
-    def add_tensor(self, name: str, type_name: str, shape: Sequence[int]) -> TensorSlot:
-        """Declare the next tensor; shape: the row length first."""
-        self._require_declaring()
-        if name in self._tensors:
-            raise ValueError(f"tensor {name} is declared twice")
-        n_rows = 1
-        for n in shape[1:]:
-            n_rows *= n
-        n_bytes = row_bytes(type_name, shape[0]) * n_rows
-        if n_bytes == 0:
-            raise ValueError(f"tensor {name} of shape {tuple(shape)} cannot be {type_name}")
-        slot = TensorSlot(name, type_name, tuple(shape), n_bytes, self._data_bytes)
-        self._tensors[name] = slot
-        self._data_bytes += n_bytes + -n_bytes % self._alignment
-        return slot
-
-    @property
-    def file_bytes(self) -> int:
-        """The size of the finished file, as declared so far."""
-        return len(self._header()) + self._data_bytes
 
     @property
     def left_bytes(self) -> int:
@@ -142,14 +82,14 @@ class GgufWriter:
 
         Raises LlamadError when the disk has too little room for the file.
         """
-        self._require_declaring()
-        header = self._header()
-        self._order = tuple(self._tensors.values())
+        self.seal()
+        header = self.header()
+        self._order = self.tensors
         with self._disk_errors():
             self._fd = _open_exclusively(self.temporary_path)
             kept = self._resume(header, report)
             os.ftruncate(self._fd, kept)
-            self._check_room(len(header) + self._data_bytes - kept)
+            self._check_room(len(header) + self.data_bytes - kept)
             os.lseek(self._fd, kept, os.SEEK_SET)
             if not kept:
                 self._write_all(header)
@@ -164,7 +104,7 @@ class GgufWriter:
             self._write_all(data)
             self._written += data.nbytes
             if self._written == tensor.n_bytes:
-                self._write_all(bytes(-tensor.n_bytes % self._alignment))
+                self._write_all(bytes(self.padding(tensor.n_bytes)))
                 self._current += 1
                 self._written = 0
                 self._record()
@@ -172,7 +112,7 @@ class GgufWriter:
     def finish(self) -> None:
         """Verify the file, bring it to disk and give it its name."""
         if self._fd is None or self._current != len(self._order):
-            raise ValueError(f"{self._current} of {len(self._tensors)} tensors are written")
+            raise ValueError(f"{self._current} of {len(self.tensors)} tensors are written")
         with self._disk_errors():
             os.fsync(self._fd)
             self._verify()
@@ -219,37 +159,13 @@ class GgufWriter:
             if any(os.path.samestat(status, other.stat()) for other in inputs if other.exists()):
                 raise _error(f"{path} is the input: choose another name for the output")
 
-    def _require_declaring(self) -> None:
-        if self._order or self._fd is not None:
-            raise ValueError(f"{self.path}: writing has begun")
-
-    def _set_alignment(self, alignment: int) -> None:
-        if self._tensors:
-            raise ValueError("the alignment is declared before the first tensor")
-        if alignment < 8 or alignment % 8:
-            raise _error(f"{self.path}: alignment of {alignment} bytes is no multiple of 8")
-        self._alignment = alignment
-
-    def _add(self, key: str, typed_value: bytes) -> None:
-        self._require_declaring()
-        self._entries[key] = encode_string(key) + typed_value
-
-    def _header(self) -> bytes:
-        head = [struct.pack("<4sIQQ", b"GGUF", VERSION, len(self._tensors), len(self._entries))]
-        head += self._entries.values()
-        for slot in self._tensors.values():
-            numbers = (len(slot.shape), *slot.shape, TENSOR_TYPES[slot.type_name], slot.offset)
-            head.append(encode_string(slot.name) + struct.pack(f"<I{len(slot.shape)}QIQ", *numbers))
-        joined = b"".join(head)
-        return joined + bytes(-len(joined) % self._alignment)
-
     def _resume(self, header: bytes, report: Report) -> int:
         """Return the bytes of the temporary file that are as this writer would write them."""
         assert self._fd is not None
         found = self._journal.read() if self._keeps_journal else None
         if found is not None and found.n_tensors <= len(self._order):
             last = self._order[found.n_tensors - 1]
-            kept = len(header) + last.offset + last.n_bytes + -last.n_bytes % self._alignment
+            kept = len(header) + last.offset + last.n_bytes + self.padding(last.n_bytes)
             has_header = os.pread(self._fd, len(header), 0) == header
             if has_header and self._checksum_of(kept, report) == found.checksum:
                 self._current = self._recorded = found.n_tensors
@@ -309,7 +225,7 @@ class GgufWriter:
             found = [(t.name, t.type_name, t.shape, t.n_bytes) for t in file.tensors()]
             n_entries = len(file.raw_metadata())
         declared = [(t.name, t.type_name, t.shape, t.n_bytes) for t in self._order]
-        if found != declared or n_entries != len(self._entries):
+        if found != declared or n_entries != self.n_entries:
             raise _error(
                 f"{self.path}: the file reads back otherwise than written",
                 ErrorKind.INTERNAL,
