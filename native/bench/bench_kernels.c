@@ -216,19 +216,6 @@ static void run_silu_mul(void *context)
     c->kernels->silu_mul(c->out, c->in, c->n);
 }
 
-static void run_scores_f16(void *context)
-{
-    vector_case *c = context;
-    c->kernels->attn_scores_f16(c->scores, LLD_KV_BLOCK, c->in, HEAD_DIM, c->n_q, c->k, HEAD_DIM);
-}
-
-static void run_scores_q8(void *context)
-{
-    vector_case *c = context;
-    c->kernels->attn_scores_q8(c->scores, LLD_KV_BLOCK, c->in, HEAD_DIM, c->n_q, c->k, c->kd,
-                               HEAD_DIM);
-}
-
 static void run_softmax(void *context)
 {
     vector_case *c = context;
@@ -237,18 +224,53 @@ static void run_softmax(void *context)
     c->kernels->attn_softmax(c->out, 256, &sum);
 }
 
+static lld_attn_scores scores_of(const vector_case *c)
+{
+    return (lld_attn_scores){.scores = c->scores,
+                             .score_stride = LLD_KV_BLOCK,
+                             .q = c->in,
+                             .q_stride = HEAD_DIM,
+                             .n_q = c->n_q,
+                             .head_dim = HEAD_DIM,
+                             .k = c->k,
+                             .kd = c->kd};
+}
+
+static lld_attn_values values_of(const vector_case *c)
+{
+    return (lld_attn_values){.acc = c->out,
+                             .acc_stride = HEAD_DIM,
+                             .p = c->scores,
+                             .p_stride = LLD_KV_BLOCK,
+                             .n_q = c->n_q,
+                             .head_dim = HEAD_DIM,
+                             .n_tokens = LLD_KV_BLOCK,
+                             .v = c->v,
+                             .vd = c->vd};
+}
+
+static void run_scores_f16(void *context)
+{
+    const lld_attn_scores s = scores_of(context);
+    ((vector_case *)context)->kernels->attn_scores_f16(&s);
+}
+
+static void run_scores_q8(void *context)
+{
+    const lld_attn_scores s = scores_of(context);
+    ((vector_case *)context)->kernels->attn_scores_q8(&s);
+}
+
 static void run_values_f16(void *context)
 {
-    vector_case *c = context;
-    c->kernels->attn_values_f16(c->out, HEAD_DIM, c->scores, LLD_KV_BLOCK, c->n_q, c->v, HEAD_DIM,
-                                LLD_KV_BLOCK);
+    const lld_attn_values v = values_of(context);
+    ((vector_case *)context)->kernels->attn_values_f16(&v);
 }
 
 static void run_values_q8(void *context)
 {
-    vector_case *c = context;
-    c->kernels->attn_values_q8(c->out, HEAD_DIM, c->scores, LLD_KV_BLOCK, c->n_q, c->v, c->vd,
-                               HEAD_DIM, LLD_KV_BLOCK);
+    const lld_attn_values v = values_of(context);
+    ((vector_case *)context)->kernels->attn_values_q8(&v);
 }
 
 static void bench_vectors(const lld_kernels *kernels, const options *o)

@@ -192,10 +192,16 @@ static void run_scores(const lld_kernels *table, const kv_block *b, const float 
                        size_t q_stride, float *scores)
 {
     fill_canary(scores, (n_q - 1) * STRIDE + LLD_KV_BLOCK);
-    if (b->k16 != NULL)
-        table->attn_scores_f16(scores, STRIDE, q, q_stride, n_q, b->k16, b->head_dim);
-    else
-        table->attn_scores_q8(scores, STRIDE, q, q_stride, n_q, b->k8, b->kd, b->head_dim);
+    lld_attn_scores s = {.scores = scores,
+                         .score_stride = STRIDE,
+                         .q = q,
+                         .q_stride = q_stride,
+                         .n_q = n_q,
+                         .head_dim = b->head_dim,
+                         .k = b->k16,
+                         .kd = b->kd};
+    if (b->k16 == NULL) s.k = b->k8;
+    (b->k16 != NULL ? table->attn_scores_f16 : table->attn_scores_q8)(&s);
 }
 
 /* head_dim fused additions, and for q8_0 one more a group, each rounded relative to a partial sum
@@ -254,12 +260,17 @@ typedef struct weighting { /* n_q rows of probabilities over n_tokens tokens */
 
 static void run_values(const lld_kernels *table, const kv_block *b, const weighting *w, float *acc)
 {
-    if (b->v16 != NULL)
-        table->attn_values_f16(acc, w->acc_stride, w->p, w->p_stride, w->n_q, b->v16, b->head_dim,
-                               w->n_tokens);
-    else
-        table->attn_values_q8(acc, w->acc_stride, w->p, w->p_stride, w->n_q, b->v8, b->vd,
-                              b->head_dim, w->n_tokens);
+    lld_attn_values v = {.acc = acc,
+                         .acc_stride = w->acc_stride,
+                         .p = w->p,
+                         .p_stride = w->p_stride,
+                         .n_q = w->n_q,
+                         .head_dim = b->head_dim,
+                         .n_tokens = w->n_tokens,
+                         .v = b->v16,
+                         .vd = b->vd};
+    if (b->v16 == NULL) v.v = b->v8;
+    (b->v16 != NULL ? table->attn_values_f16 : table->attn_values_q8)(&v);
 }
 
 /* n_tokens fused additions to a start value, one rounded factor each. */

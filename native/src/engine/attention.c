@@ -114,13 +114,18 @@ static void chunk_scores(const lld_attention *a, const lld_attention_tile *t,
              padded = (n_visible + LLD_KV_BLOCK - 1) / LLD_KV_BLOCK * LLD_KV_BLOCK;
     for (uint32_t b = 0; b < padded / LLD_KV_BLOCK; b++) {
         lld_kv_head head = lld_kv_head_at(a->cache, blocks[b], layer, kv_head);
-        float *scores = s->scores + b * LLD_KV_BLOCK;
+        const lld_attn_scores scores = {.scores = s->scores + b * LLD_KV_BLOCK,
+                                        .score_stride = LLD_ATTENTION_CHUNK,
+                                        .q = s->q,
+                                        .q_stride = a->head_dim,
+                                        .n_q = n_q,
+                                        .head_dim = a->head_dim,
+                                        .k = head.k,
+                                        .kd = head.kd};
         if (a->cache->type == LLD_KV_F16)
-            k->attn_scores_f16(scores, LLD_ATTENTION_CHUNK, s->q, a->head_dim, n_q, head.k,
-                               a->head_dim);
+            k->attn_scores_f16(&scores);
         else
-            k->attn_scores_q8(scores, LLD_ATTENTION_CHUNK, s->q, a->head_dim, n_q, head.k, head.kd,
-                              a->head_dim);
+            k->attn_scores_q8(&scores);
     }
     for (uint32_t i = 0; i < n_q; i++) {
         float *scores = s->scores + (size_t)i * LLD_ATTENTION_CHUNK;
@@ -144,13 +149,19 @@ static void chunk_values(const lld_attention *a, const lld_attention_tile *t,
     for (uint32_t b = 0; b * LLD_KV_BLOCK < n_visible; b++) {
         lld_kv_head head = lld_kv_head_at(a->cache, blocks[b], layer, kv_head);
         uint32_t left = n_visible - b * LLD_KV_BLOCK, n = left < LLD_KV_BLOCK ? left : LLD_KV_BLOCK;
-        const float *p = s->scores + b * LLD_KV_BLOCK;
+        const lld_attn_values values = {.acc = s->o,
+                                        .acc_stride = a->head_dim,
+                                        .p = s->scores + b * LLD_KV_BLOCK,
+                                        .p_stride = LLD_ATTENTION_CHUNK,
+                                        .n_q = n_q,
+                                        .head_dim = a->head_dim,
+                                        .n_tokens = n,
+                                        .v = head.v,
+                                        .vd = head.vd};
         if (a->cache->type == LLD_KV_F16)
-            k->attn_values_f16(s->o, a->head_dim, p, LLD_ATTENTION_CHUNK, n_q, head.v, a->head_dim,
-                               n);
+            k->attn_values_f16(&values);
         else
-            k->attn_values_q8(s->o, a->head_dim, p, LLD_ATTENTION_CHUNK, n_q, head.v, head.vd,
-                              a->head_dim, n);
+            k->attn_values_q8(&values);
     }
 }
 

@@ -67,6 +67,24 @@ typedef void (*lld_matmul_fn)(const lld_matmul *m);
 
 enum { LLD_KV_BLOCK = 32 }; /* tokens in one KV block */
 
+/* Queries and the keys of one KV block; its layout is at kv_store below. */
+typedef struct lld_attn_scores {
+    float *scores;  /* (n_q, score_stride), 32 of a row are written */
+    const float *q; /* (n_q, q_stride), head_dim of a row are read */
+    size_t score_stride, q_stride, n_q, head_dim;
+    const void *k;      /* (head_dim, 32) f16 or int8 */
+    const uint16_t *kd; /* (ceil(head_dim/32), 32) of q8_0; NULL: f16 */
+} lld_attn_scores;
+
+/* Probabilities of n_tokens tokens, and their values in one KV block. */
+typedef struct lld_attn_values {
+    float *acc;     /* (n_q, acc_stride), head_dim of a row are added to */
+    const float *p; /* (n_q, p_stride), n_tokens of a row are read */
+    size_t acc_stride, p_stride, n_q, head_dim, n_tokens;
+    const void *v;      /* (32, head_dim) f16 or int8 */
+    const uint16_t *vd; /* (32, ceil(head_dim/32)) of q8_0; NULL: f16 */
+} lld_attn_values;
+
 typedef struct lld_kernels {
     const char *name; /* "generic", "avx2", "neon", "dotprod" */
 
@@ -109,11 +127,9 @@ typedef struct lld_kernels {
      *   f16:  acc_j = fma(q[d], k[d][j], acc_j) for d in order.
      *   q8_0: per group of 32 dims t_j = fma(q[d], (float)k[d][j], t_j) from 0;
      *         acc_j = fma(t_j, kd[g][j], acc_j).
-     * q already carries 1/sqrt(head_dim). q: (n_q, head_dim), q_stride floats between queries. */
-    void (*attn_scores_f16)(float *scores, size_t score_stride, const float *q, size_t q_stride,
-                            size_t n_q, const uint16_t *k_block, size_t head_dim);
-    void (*attn_scores_q8)(float *scores, size_t score_stride, const float *q, size_t q_stride,
-                           size_t n_q, const int8_t *k_block, const uint16_t *kd, size_t head_dim);
+     * q already carries 1/sqrt(head_dim). */
+    void (*attn_scores_f16)(const lld_attn_scores *s);
+    void (*attn_scores_q8)(const lld_attn_scores *s);
 
     /* Softmax numerators of one chunk in place: m = max(scores[0..n)), p = lld_expf(score - m),
      * zeros from n up to the next multiple of 32. *sum: lane[j % 8] += p[j] for j in order (padded
@@ -122,11 +138,8 @@ typedef struct lld_kernels {
 
     /* acc[i*acc_stride + d] = fma(p[i*p_stride + j], v[j][d], acc) for j = 0..n_tokens-1 in order;
      * q8_0: the factor is p * vd[j][d/32] rounded once, times (float)v. */
-    void (*attn_values_f16)(float *acc, size_t acc_stride, const float *p, size_t p_stride,
-                            size_t n_q, const uint16_t *v_block, size_t head_dim, size_t n_tokens);
-    void (*attn_values_q8)(float *acc, size_t acc_stride, const float *p, size_t p_stride,
-                           size_t n_q, const int8_t *v_block, const uint16_t *vd, size_t head_dim,
-                           size_t n_tokens);
+    void (*attn_values_f16)(const lld_attn_values *v);
+    void (*attn_values_q8)(const lld_attn_values *v);
 } lld_kernels;
 
 /* The table for a flag word of cpu.h. The pointer is static and never changes. */

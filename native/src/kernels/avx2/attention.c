@@ -120,24 +120,23 @@ LLD_AVX2_INLINE void score_tile(__m256 sums[MAX_QUERIES][TOKEN_VECTORS], const f
 }
 
 /* n_q: 1 to 3, a constant after inlining. kd: NULL for f16. */
-LLD_AVX2_INLINE void scores_of_tile(float *scores, size_t score_stride, const float *q,
-                                    size_t q_stride, size_t n_q, const void *k_block,
-                                    const uint16_t *kd, size_t head_dim)
+LLD_AVX2_INLINE void scores_of_tile(lld_attn_scores s, size_t n_q)
 {
-    const size_t group = kd == NULL ? head_dim : GROUP, bytes = kd == NULL ? sizeof(uint16_t) : 1;
-    for (size_t first = 0; first < head_dim; first += group) {
+    const size_t group = s.kd == NULL ? s.head_dim : GROUP,
+                 bytes = s.kd == NULL ? sizeof(uint16_t) : 1;
+    for (size_t first = 0; first < s.head_dim; first += group) {
         __m256 sums[MAX_QUERIES][TOKEN_VECTORS];
-        score_tile(sums, q, q_stride, n_q, k_block, bytes, first,
-                   head_dim - first < group ? head_dim : first + group);
+        score_tile(sums, s.q, s.q_stride, n_q, s.k, bytes, first,
+                   s.head_dim - first < group ? s.head_dim : first + group);
 #pragma GCC unroll 4
         for (size_t j = 0; j < TOKEN_VECTORS; j++) {
             __m256 scale = _mm256_setzero_ps();
-            if (kd != NULL)
-                scale = load_elements(kd, first / GROUP * LLD_KV_BLOCK + 8 * j, sizeof *kd);
+            if (s.kd != NULL)
+                scale = load_elements(s.kd, first / GROUP * LLD_KV_BLOCK + 8 * j, sizeof *s.kd);
 #pragma GCC unroll 4
             for (size_t i = 0; i < n_q; i++) {
-                float *out = scores + i * score_stride + 8 * j;
-                if (kd != NULL) {
+                float *out = s.scores + i * s.score_stride + 8 * j;
+                if (s.kd != NULL) {
                     __m256 acc = first == 0 ? _mm256_setzero_ps() : _mm256_loadu_ps(out);
                     sums[i][j] = _mm256_fmadd_ps(sums[i][j], scale, acc);
                 }
@@ -147,34 +146,32 @@ LLD_AVX2_INLINE void scores_of_tile(float *scores, size_t score_stride, const fl
     }
 }
 
-LLD_AVX2_INLINE void attn_scores(float *scores, size_t score_stride, const float *q,
-                                 size_t q_stride, size_t n_q, const void *k_block,
-                                 const uint16_t *kd, size_t head_dim)
+LLD_AVX2_INLINE void attn_scores(lld_attn_scores s)
 {
-    for (size_t n; n_q > 0; n_q -= n, scores += n * score_stride, q += n * q_stride) {
-        n = tile_queries(n_q);
+    for (size_t n; s.n_q > 0; s.n_q -= n) {
+        n = tile_queries(s.n_q);
         if (n == 3)
-            scores_of_tile(scores, score_stride, q, q_stride, 3, k_block, kd, head_dim);
+            scores_of_tile(s, 3);
         else if (n == 2)
-            scores_of_tile(scores, score_stride, q, q_stride, 2, k_block, kd, head_dim);
+            scores_of_tile(s, 2);
         else
-            scores_of_tile(scores, score_stride, q, q_stride, 1, k_block, kd, head_dim);
+            scores_of_tile(s, 1);
+        s.scores += n * s.score_stride;
+        s.q += n * s.q_stride;
     }
 }
 
-LLD_AVX2 static void attn_scores_f16(float *scores, size_t score_stride, const float *q,
-                                     size_t q_stride, size_t n_q, const uint16_t *k_block,
-                                     size_t head_dim)
+LLD_AVX2 static void attn_scores_f16(const lld_attn_scores *s)
 {
-    attn_scores(scores, score_stride, q, q_stride, n_q, k_block, NULL, head_dim);
+    lld_attn_scores f16 = *s;
+    f16.kd = NULL; /* known to the compiler, as in attn_scores_q8 */
+    attn_scores(f16);
 }
 
-LLD_AVX2 static void attn_scores_q8(float *scores, size_t score_stride, const float *q,
-                                    size_t q_stride, size_t n_q, const int8_t *k_block,
-                                    const uint16_t *kd, size_t head_dim)
+LLD_AVX2 static void attn_scores_q8(const lld_attn_scores *s)
 {
-    assert(kd != NULL);
-    attn_scores(scores, score_stride, q, q_stride, n_q, k_block, kd, head_dim);
+    if (s->kd == NULL) __builtin_unreachable();
+    attn_scores(*s);
 }
 
 /* ---- softmax ----------------------------------------------------------------------------- */
@@ -219,19 +216,12 @@ LLD_AVX2 static float attn_softmax(float *scores, size_t n, float *sum)
 
 /* ---- values ------------------------------------------------------------------------------ */
 
-typedef struct values { /* one call's operands */
-    float *acc;
-    const float *p;
-    const void *v;
-    const uint16_t *vd; /* NULL for f16 */
-    size_t acc_stride, p_stride, head_dim, n_tokens, n_groups;
-} values;
-
 /* Elements [d, d + 8*n_vectors) of n_q queries; with count < 8, n_vectors is 1 and only `count`
  * exist. A tile lies in one group of 32. */
-LLD_AVX2_INLINE void values_of_tile(const values *a, size_t query, size_t n_q, size_t d,
+LLD_AVX2_INLINE void values_of_tile(const lld_attn_values *a, size_t query, size_t n_q, size_t d,
                                     size_t n_vectors, size_t count)
 {
+    const size_t n_groups = (a->head_dim + GROUP - 1) / GROUP;
     const size_t bytes = a->vd == NULL ? sizeof(uint16_t) : 1;
     __m256 acc[MAX_QUERIES][4];
 #pragma GCC unroll 4
@@ -245,7 +235,7 @@ LLD_AVX2_INLINE void values_of_tile(const values *a, size_t query, size_t n_q, s
         for (size_t i = 0; i < n_q; i++) {
             p[i] = _mm256_set1_ps(a->p[(query + i) * a->p_stride + t]);
             if (a->vd != NULL)
-                p[i] = _mm256_mul_ps(p[i], broadcast_f16(a->vd[t * a->n_groups + d / GROUP]));
+                p[i] = _mm256_mul_ps(p[i], broadcast_f16(a->vd[t * n_groups + d / GROUP]));
         }
 #pragma GCC unroll 4
         for (size_t j = 0; j < n_vectors; j++) {
@@ -263,7 +253,7 @@ LLD_AVX2_INLINE void values_of_tile(const values *a, size_t query, size_t n_q, s
             lld_store_lanes(a->acc + (query + i) * a->acc_stride + d + 8 * j, acc[i][j], count);
 }
 
-LLD_AVX2_INLINE void values_of_queries(const values *a, size_t query, size_t n_q)
+LLD_AVX2_INLINE void values_of_queries(const lld_attn_values *a, size_t query, size_t n_q)
 {
     size_t d = 0;
     for (; d + 32 <= a->head_dim; d += 32) values_of_tile(a, query, n_q, d, 4, 8);
@@ -271,10 +261,10 @@ LLD_AVX2_INLINE void values_of_queries(const values *a, size_t query, size_t n_q
     if (d < a->head_dim) values_of_tile(a, query, n_q, d, 1, a->head_dim - d);
 }
 
-LLD_AVX2_INLINE void attn_values(const values *a, size_t n_q)
+LLD_AVX2_INLINE void attn_values(const lld_attn_values *a)
 {
-    for (size_t query = 0, n; query < n_q; query += n) {
-        n = tile_queries(n_q - query);
+    for (size_t query = 0, n; query < a->n_q; query += n) {
+        n = tile_queries(a->n_q - query);
         if (n == 3)
             values_of_queries(a, query, 3);
         else if (n == 2)
@@ -284,35 +274,18 @@ LLD_AVX2_INLINE void attn_values(const values *a, size_t n_q)
     }
 }
 
-LLD_AVX2 static void attn_values_f16(float *acc, size_t acc_stride, const float *p, size_t p_stride,
-                                     size_t n_q, const uint16_t *v_block, size_t head_dim,
-                                     size_t n_tokens)
+LLD_AVX2 static void attn_values_f16(const lld_attn_values *v)
 {
-    const values a = {.acc = acc,
-                      .acc_stride = acc_stride,
-                      .p = p,
-                      .p_stride = p_stride,
-                      .v = v_block,
-                      .head_dim = head_dim,
-                      .n_tokens = n_tokens};
-    attn_values(&a, n_q);
+    lld_attn_values f16 = *v;
+    f16.vd = NULL;
+    attn_values(&f16);
 }
 
-LLD_AVX2 static void attn_values_q8(float *acc, size_t acc_stride, const float *p, size_t p_stride,
-                                    size_t n_q, const int8_t *v_block, const uint16_t *vd,
-                                    size_t head_dim, size_t n_tokens)
+LLD_AVX2 static void attn_values_q8(const lld_attn_values *v)
 {
-    const values a = {.acc = acc,
-                      .acc_stride = acc_stride,
-                      .p = p,
-                      .p_stride = p_stride,
-                      .v = v_block,
-                      .vd = vd,
-                      .head_dim = head_dim,
-                      .n_tokens = n_tokens,
-                      .n_groups = (head_dim + GROUP - 1) / GROUP};
-    assert(vd != NULL);
-    attn_values(&a, n_q);
+    const lld_attn_values q8 = *v; /* a copy of its own: no store of acc can change it */
+    if (q8.vd == NULL) __builtin_unreachable();
+    attn_values(&q8);
 }
 
 void lld_kernels_init_avx2_attention(lld_kernels *table)

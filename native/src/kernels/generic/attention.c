@@ -47,37 +47,37 @@ static void kv_store_q8(int8_t *k_block, uint16_t *kd, int8_t *v_block, uint16_t
     }
 }
 
-static void attn_scores_f16(float *scores, size_t score_stride, const float *q, size_t q_stride,
-                            size_t n_q, const uint16_t *k_block, size_t head_dim)
+static void attn_scores_f16(const lld_attn_scores *s)
 {
-    for (size_t i = 0; i < n_q; i++)
-        for (size_t j = 0; j < LLD_KV_BLOCK; j++) scores[i * score_stride + j] = 0.0f;
-    for (size_t d = 0; d < head_dim; d++) {
+    const uint16_t *k_block = s->k;
+    for (size_t i = 0; i < s->n_q; i++)
+        for (size_t j = 0; j < LLD_KV_BLOCK; j++) s->scores[i * s->score_stride + j] = 0.0f;
+    for (size_t d = 0; d < s->head_dim; d++) {
         float k[LLD_KV_BLOCK];
         for (size_t j = 0; j < LLD_KV_BLOCK; j++)
             k[j] = lld_f16_to_f32(k_block[d * LLD_KV_BLOCK + j]);
-        for (size_t i = 0; i < n_q; i++) {
-            float *acc = scores + i * score_stride;
+        for (size_t i = 0; i < s->n_q; i++) {
+            float *acc = s->scores + i * s->score_stride;
             for (size_t j = 0; j < LLD_KV_BLOCK; j++)
-                acc[j] = __builtin_fmaf(q[i * q_stride + d], k[j], acc[j]);
+                acc[j] = __builtin_fmaf(s->q[i * s->q_stride + d], k[j], acc[j]);
         }
     }
 }
 
-static void attn_scores_q8(float *scores, size_t score_stride, const float *q, size_t q_stride,
-                           size_t n_q, const int8_t *k_block, const uint16_t *kd, size_t head_dim)
+static void attn_scores_q8(const lld_attn_scores *s)
 {
-    for (size_t i = 0; i < n_q; i++) {
-        float *acc = scores + i * score_stride;
+    const int8_t *k_block = s->k;
+    for (size_t i = 0; i < s->n_q; i++) {
+        float *acc = s->scores + i * s->score_stride;
         for (size_t j = 0; j < LLD_KV_BLOCK; j++) acc[j] = 0.0f;
-        for (size_t first = 0; first < head_dim; first += LLD_QK) {
-            size_t end = head_dim - first < LLD_QK ? head_dim : first + LLD_QK;
-            const uint16_t *scales = kd + first / LLD_QK * LLD_KV_BLOCK;
+        for (size_t first = 0; first < s->head_dim; first += LLD_QK) {
+            size_t end = s->head_dim - first < LLD_QK ? s->head_dim : first + LLD_QK;
+            const uint16_t *scales = s->kd + first / LLD_QK * LLD_KV_BLOCK;
             float t[LLD_KV_BLOCK] = {0};
             for (size_t d = first; d < end; d++) {
                 const int8_t *k = k_block + d * LLD_KV_BLOCK;
                 for (size_t j = 0; j < LLD_KV_BLOCK; j++)
-                    t[j] = __builtin_fmaf(q[i * q_stride + d], (float)k[j], t[j]);
+                    t[j] = __builtin_fmaf(s->q[i * s->q_stride + d], (float)k[j], t[j]);
             }
             for (size_t j = 0; j < LLD_KV_BLOCK; j++)
                 acc[j] = __builtin_fmaf(t[j], lld_f16_to_f32(scales[j]), acc[j]);
@@ -99,30 +99,31 @@ static float attn_softmax(float *scores, size_t n, float *sum)
     return max;
 }
 
-static void attn_values_f16(float *acc, size_t acc_stride, const float *p, size_t p_stride,
-                            size_t n_q, const uint16_t *v_block, size_t head_dim, size_t n_tokens)
+static void attn_values_f16(const lld_attn_values *a)
 {
-    for (size_t j = 0; j < n_tokens; j++)
-        for (size_t d = 0; d < head_dim; d++) {
-            float v = lld_f16_to_f32(v_block[j * head_dim + d]);
-            for (size_t i = 0; i < n_q; i++) {
-                float *out = &acc[i * acc_stride + d];
-                *out = __builtin_fmaf(p[i * p_stride + j], v, *out);
+    const uint16_t *v_block = a->v;
+    for (size_t j = 0; j < a->n_tokens; j++)
+        for (size_t d = 0; d < a->head_dim; d++) {
+            float v = lld_f16_to_f32(v_block[j * a->head_dim + d]);
+            for (size_t i = 0; i < a->n_q; i++) {
+                float *out = &a->acc[i * a->acc_stride + d];
+                *out = __builtin_fmaf(a->p[i * a->p_stride + j], v, *out);
             }
         }
 }
 
-static void attn_values_q8(float *acc, size_t acc_stride, const float *p, size_t p_stride,
-                           size_t n_q, const int8_t *v_block, const uint16_t *vd, size_t head_dim,
-                           size_t n_tokens)
+static void attn_values_q8(const lld_attn_values *a)
 {
-    const size_t n_groups = (head_dim + LLD_QK - 1) / LLD_QK;
-    for (size_t i = 0; i < n_q; i++)
-        for (size_t j = 0; j < n_tokens; j++)
-            for (size_t d = 0; d < head_dim; d++) {
-                float scale = lld_f16_to_f32(vd[j * n_groups + d / LLD_QK]);
-                float factor = p[i * p_stride + j] * scale, v = (float)v_block[j * head_dim + d];
-                acc[i * acc_stride + d] = __builtin_fmaf(factor, v, acc[i * acc_stride + d]);
+    const int8_t *v_block = a->v;
+    const size_t n_groups = (a->head_dim + LLD_QK - 1) / LLD_QK;
+    for (size_t i = 0; i < a->n_q; i++)
+        for (size_t j = 0; j < a->n_tokens; j++)
+            for (size_t d = 0; d < a->head_dim; d++) {
+                float scale = lld_f16_to_f32(a->vd[j * n_groups + d / LLD_QK]);
+                float factor = a->p[i * a->p_stride + j] * scale,
+                      v = (float)v_block[j * a->head_dim + d];
+                a->acc[i * a->acc_stride + d] =
+                    __builtin_fmaf(factor, v, a->acc[i * a->acc_stride + d]);
             }
 }
 

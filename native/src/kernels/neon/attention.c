@@ -135,37 +135,41 @@ LLD_INLINE void scores_q8_cell(int n_q, float *scores, size_t score_stride, cons
     }
 }
 
-static void attn_scores_f16(float *scores, size_t score_stride, const float *q, size_t q_stride,
-                            size_t n_q, const uint16_t *k_block, size_t head_dim)
+static void attn_scores_f16(const lld_attn_scores *s)
 {
+    const size_t stride = s->score_stride, q_stride = s->q_stride, n_q = s->n_q;
     for (size_t j = 0; j < LLD_KV_BLOCK; j += LANES) {
+        const uint16_t *k = (const uint16_t *)s->k + j;
+        float *scores = s->scores + j;
         size_t i = 0;
         for (; i + 4 <= n_q; i += 4)
-            scores_f16_cell(4, scores + i * score_stride + j, score_stride, q + i * q_stride,
-                            q_stride, k_block + j, head_dim);
+            scores_f16_cell(4, scores + i * stride, stride, s->q + i * q_stride, q_stride, k,
+                            s->head_dim);
         for (; i + 2 <= n_q; i += 2)
-            scores_f16_cell(2, scores + i * score_stride + j, score_stride, q + i * q_stride,
-                            q_stride, k_block + j, head_dim);
+            scores_f16_cell(2, scores + i * stride, stride, s->q + i * q_stride, q_stride, k,
+                            s->head_dim);
         if (i < n_q)
-            scores_f16_cell(1, scores + i * score_stride + j, score_stride, q + i * q_stride,
-                            q_stride, k_block + j, head_dim);
+            scores_f16_cell(1, scores + i * stride, stride, s->q + i * q_stride, q_stride, k,
+                            s->head_dim);
     }
 }
 
-static void attn_scores_q8(float *scores, size_t score_stride, const float *q, size_t q_stride,
-                           size_t n_q, const int8_t *k_block, const uint16_t *kd, size_t head_dim)
+static void attn_scores_q8(const lld_attn_scores *s)
 {
+    const size_t stride = s->score_stride, q_stride = s->q_stride, n_q = s->n_q;
     for (size_t j = 0; j < LLD_KV_BLOCK; j += LANES) {
+        const int8_t *k = (const int8_t *)s->k + j;
+        float *scores = s->scores + j;
         size_t i = 0;
         for (; i + 4 <= n_q; i += 4)
-            scores_q8_cell(4, scores + i * score_stride + j, score_stride, q + i * q_stride,
-                           q_stride, k_block + j, kd + j, head_dim);
+            scores_q8_cell(4, scores + i * stride, stride, s->q + i * q_stride, q_stride, k,
+                           s->kd + j, s->head_dim);
         for (; i + 2 <= n_q; i += 2)
-            scores_q8_cell(2, scores + i * score_stride + j, score_stride, q + i * q_stride,
-                           q_stride, k_block + j, kd + j, head_dim);
+            scores_q8_cell(2, scores + i * stride, stride, s->q + i * q_stride, q_stride, k,
+                           s->kd + j, s->head_dim);
         if (i < n_q)
-            scores_q8_cell(1, scores + i * score_stride + j, score_stride, q + i * q_stride,
-                           q_stride, k_block + j, kd + j, head_dim);
+            scores_q8_cell(1, scores + i * stride, stride, s->q + i * q_stride, q_stride, k,
+                           s->kd + j, s->head_dim);
     }
 }
 
@@ -206,79 +210,70 @@ static float attn_softmax(float *scores, size_t n, float *sum)
     return max;
 }
 
-/* 16 dimensions of n_q outputs over all tokens. vd: this group's scale of token 0, NULL for f16. */
-LLD_INLINE void values_cell(bool q8, int n_q, float *acc, size_t acc_stride, const float *p,
-                            size_t p_stride, const void *v, size_t head_dim, const uint16_t *vd,
-                            size_t n_groups, size_t n_tokens)
+/* 16 dimensions, from d on, of n_q outputs, from `first` on, over all tokens. */
+LLD_INLINE void values_cell(bool q8, int n_q, lld_attn_values a, size_t first, size_t d)
 {
+    const size_t n_groups = (a.head_dim + LLD_QK - 1) / LLD_QK;
+    const uint8_t *v = (const uint8_t *)a.v + d * (q8 ? sizeof(int8_t) : sizeof(uint16_t));
+    const uint16_t *vd = q8 ? a.vd + d / LLD_QK : NULL;
+    const float *p = a.p + first * a.p_stride;
+    float *acc = a.acc + first * a.acc_stride + d;
     float32x4_t sum[4][4];
     for (int i = 0; i < n_q; i++)
-        for (int t = 0; t < 4; t++) sum[i][t] = vld1q_f32(acc + i * acc_stride + 4 * t);
-    for (size_t j = 0; j < n_tokens; j++) {
+        for (int t = 0; t < 4; t++) sum[i][t] = vld1q_f32(acc + i * a.acc_stride + 4 * t);
+    for (size_t j = 0; j < a.n_tokens; j++) {
         float32x4_t value[4];
         float scale = q8 ? from_f16(vd[j * n_groups]) : 1.0f;
         if (q8)
-            load_q8((const int8_t *)v + j * head_dim, value);
+            load_q8((const int8_t *)v + j * a.head_dim, value);
         else
-            load_f16((const uint16_t *)v + j * head_dim, value);
+            load_f16((const uint16_t *)(const void *)v + j * a.head_dim, value);
         for (int i = 0; i < n_q; i++) {
-            float factor = q8 ? p[i * p_stride + j] * scale : p[i * p_stride + j];
+            float factor = q8 ? p[i * a.p_stride + j] * scale : p[i * a.p_stride + j];
             for (int t = 0; t < 4; t++) sum[i][t] = vfmaq_n_f32(sum[i][t], value[t], factor);
         }
     }
     for (int i = 0; i < n_q; i++)
-        for (int t = 0; t < 4; t++) vst1q_f32(acc + i * acc_stride + 4 * t, sum[i][t]);
+        for (int t = 0; t < 4; t++) vst1q_f32(acc + i * a.acc_stride + 4 * t, sum[i][t]);
 }
 
-static void attn_values_f16(float *acc, size_t acc_stride, const float *p, size_t p_stride,
-                            size_t n_q, const uint16_t *v_block, size_t head_dim, size_t n_tokens)
+/* The dimensions in steps of 16; returns how many are done. */
+LLD_INLINE size_t values_cells(bool q8, lld_attn_values a)
 {
     size_t d = 0;
-    for (; d + LANES <= head_dim; d += LANES) {
+    for (; d + LANES <= a.head_dim; d += LANES) {
         size_t i = 0;
-        for (; i + 4 <= n_q; i += 4)
-            values_cell(false, 4, acc + i * acc_stride + d, acc_stride, p + i * p_stride, p_stride,
-                        v_block + d, head_dim, NULL, 0, n_tokens);
-        for (; i + 2 <= n_q; i += 2)
-            values_cell(false, 2, acc + i * acc_stride + d, acc_stride, p + i * p_stride, p_stride,
-                        v_block + d, head_dim, NULL, 0, n_tokens);
-        if (i < n_q)
-            values_cell(false, 1, acc + i * acc_stride + d, acc_stride, p + i * p_stride, p_stride,
-                        v_block + d, head_dim, NULL, 0, n_tokens);
+        for (; i + 4 <= a.n_q; i += 4) values_cell(q8, 4, a, i, d);
+        for (; i + 2 <= a.n_q; i += 2) values_cell(q8, 2, a, i, d);
+        if (i < a.n_q) values_cell(q8, 1, a, i, d);
     }
-    for (size_t i = 0; i < n_q; i++)
-        for (size_t tail = d; tail < head_dim; tail++) {
-            float *at = acc + i * acc_stride + tail;
-            for (size_t j = 0; j < n_tokens; j++)
-                *at = __builtin_fmaf(p[i * p_stride + j], from_f16(v_block[j * head_dim + tail]),
+    return d;
+}
+
+static void attn_values_f16(const lld_attn_values *a)
+{
+    const uint16_t *v = a->v;
+    const size_t done = values_cells(false, *a);
+    for (size_t i = 0; i < a->n_q; i++)
+        for (size_t d = done; d < a->head_dim; d++) {
+            float *at = a->acc + i * a->acc_stride + d;
+            for (size_t j = 0; j < a->n_tokens; j++)
+                *at = __builtin_fmaf(a->p[i * a->p_stride + j], from_f16(v[j * a->head_dim + d]),
                                      *at);
         }
 }
 
-static void attn_values_q8(float *acc, size_t acc_stride, const float *p, size_t p_stride,
-                           size_t n_q, const int8_t *v_block, const uint16_t *vd, size_t head_dim,
-                           size_t n_tokens)
+static void attn_values_q8(const lld_attn_values *a)
 {
-    size_t n_groups = (head_dim + LLD_QK - 1) / LLD_QK, d = 0;
-    for (; d + LANES <= head_dim; d += LANES) {
-        const uint16_t *scale = vd + d / LLD_QK;
-        size_t i = 0;
-        for (; i + 4 <= n_q; i += 4)
-            values_cell(true, 4, acc + i * acc_stride + d, acc_stride, p + i * p_stride, p_stride,
-                        v_block + d, head_dim, scale, n_groups, n_tokens);
-        for (; i + 2 <= n_q; i += 2)
-            values_cell(true, 2, acc + i * acc_stride + d, acc_stride, p + i * p_stride, p_stride,
-                        v_block + d, head_dim, scale, n_groups, n_tokens);
-        if (i < n_q)
-            values_cell(true, 1, acc + i * acc_stride + d, acc_stride, p + i * p_stride, p_stride,
-                        v_block + d, head_dim, scale, n_groups, n_tokens);
-    }
-    for (size_t i = 0; i < n_q; i++)
-        for (size_t tail = d; tail < head_dim; tail++) {
-            float *at = acc + i * acc_stride + tail;
-            for (size_t j = 0; j < n_tokens; j++) {
-                float factor = p[i * p_stride + j] * from_f16(vd[j * n_groups + tail / LLD_QK]);
-                *at = __builtin_fmaf(factor, (float)v_block[j * head_dim + tail], *at);
+    const int8_t *v = a->v;
+    const size_t n_groups = (a->head_dim + LLD_QK - 1) / LLD_QK, done = values_cells(true, *a);
+    for (size_t i = 0; i < a->n_q; i++)
+        for (size_t d = done; d < a->head_dim; d++) {
+            float *at = a->acc + i * a->acc_stride + d;
+            for (size_t j = 0; j < a->n_tokens; j++) {
+                float factor =
+                    a->p[i * a->p_stride + j] * from_f16(a->vd[j * n_groups + d / LLD_QK]);
+                *at = __builtin_fmaf(factor, (float)v[j * a->head_dim + d], *at);
             }
         }
 }
