@@ -103,6 +103,9 @@ int lld_file_tensor(const lld_file *file, size_t index, lld_tensor *out);
 /* "Q4_0" and so on for a GGML type id; NULL when this engine does not know it. */
 const char *lld_type_name(uint32_t type);
 
+/* Weights of one block; 0 for a type that is not supported. */
+size_t lld_type_block(uint32_t type);
+
 /* Dequantize one row of n elements. n must be a multiple of the type's block, and src_bytes the
  * size of such a row. src is aligned to 2 bytes. dst: (n) float32. */
 int lld_dequantize(uint32_t type, const void *src, size_t src_bytes, size_t n, float *dst);

@@ -4,7 +4,13 @@ import gguf
 import numpy as np
 import pytest
 
-from llamad.engine.bindings import TENSOR_TYPES, EngineError, dequantize
+from llamad.engine.bindings import (
+    TENSOR_TYPES,
+    EngineError,
+    block_size,
+    dequantize,
+    row_bytes,
+)
 
 N_BLOCKS = 257  # random blocks of each format: every byte value in nearly every place
 
@@ -84,6 +90,13 @@ def test_extreme_blocks_dequantize_as_gguf_does(type_name: str, payload: int) ->
 def test_every_half_dequantizes_as_gguf_does(type_name: str) -> None:
     halves = np.arange(65536, dtype="<u2").view(np.uint8).reshape(-1, 2)
     assert_same_bits(type_name, halves)
+
+
+def test_ids_and_sizes_are_those_of_gguf() -> None:
+    for name, type_id in TENSOR_TYPES.items():
+        assert gguf.GGMLQuantizationType(type_id).name == name
+        block, n_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(type_id)]
+        assert (block_size(name), row_bytes(name, 256)) == (block, 256 // block * n_bytes)
 
 
 def test_an_unknown_type_is_named() -> None:

@@ -85,6 +85,11 @@ def dequantize(type_name: str, data: bytes, n: int) -> "memoryview[float]":
     return memoryview(ffi.buffer(row)).cast("f")
 
 
+def block_size(type_name: str) -> int:
+    """Return the weights of one block of a supported type; rows are multiples. 1: plain floats."""
+    return cast(int, lib.lld_type_block(TENSOR_TYPES[type_name]))
+
+
 def row_bytes(type_name: str, n_cols: int) -> int:
     """Return the bytes of n_cols weights; 0 when those are no multiple of the type's block."""
     return cast(int, lib.lld_type_bytes(TENSOR_TYPES[type_name], n_cols))

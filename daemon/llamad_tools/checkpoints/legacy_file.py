@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llamad.engine.bindings import row_bytes
+from llamad.engine.bindings import TENSOR_TYPES, row_bytes
 from llamad.text.vocabulary import TokenType
 from llamad_tools.checkpoints.hyperparameters import Hyperparameters
 from llamad_tools.checkpoints.legacy_blocks import (
@@ -41,8 +41,11 @@ MAGICS = {0x67676D6C: "ggml", 0x67676D66: "ggmf", 0x67676A74: "ggjt"}
 _VERSIONS = {"ggml": range(0, 1), "ggmf": range(1, 2), "ggjt": range(1, 4)}
 _ALIGNMENT = 32  # bytes, of the weights in "ggjt"
 
-_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0"}
-_K_TYPES = {10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K"}  # "ggjt" 3 only
+# The ids of those days are those of GGUF; later types never stood in such files.
+_TYPES = {TENSOR_TYPES[name]: name for name in ("F32", "F16", *LAYOUTS)}
+_K_TYPES = {  # "ggjt" 3 only
+    TENSOR_TYPES[name]: name for name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+}
 _GGUF_BLOCKS = 3  # the version of "ggjt" whose blocks are GGUF's
 
 _MAX_VOCAB, _MAX_TOKEN_BYTES, _MAX_NAME_BYTES = 1 << 20, 1 << 16, 256

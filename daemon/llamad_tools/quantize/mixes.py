@@ -11,13 +11,12 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
+from llamad.engine.bindings import TENSOR_TYPES, block_size
 from llamad.gguf.value import MetadataValue
 
 FILE_TYPE, QUANTIZATION_VERSION = "general.file_type", "general.quantization_version"
 GGML_QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION, since 2023 that of every block format
-PLAIN_TYPES = frozenset({"F32", "F16", "BF16"})
-K_BLOCK = 256  # weights; a row of a K type is a multiple
-BLOCK = 32  # the same for the other block types
+PLAIN_TYPES = frozenset(name for name in TENSOR_TYPES if block_size(name) == 1)
 
 _FALLBACKS: Mapping[str, str] = {
     "Q2_K": "Q4_0",
@@ -129,22 +128,18 @@ def tensor_type(
     if mix.base in PLAIN_TYPES:
         return mix.base
     chosen = mix.base if pure else _by_role(mix, name, n_cols, model)
-    return chosen if n_cols % _block(chosen) == 0 else _fallback(chosen, n_cols)
-
-
-def _block(type_name: str) -> int:
-    return K_BLOCK if type_name in _FALLBACKS else BLOCK
+    return chosen if n_cols % block_size(chosen) == 0 else _fallback(chosen, n_cols)
 
 
 def _fallback(type_name: str, n_cols: int) -> str:
     """Return the type of blocks of 32 that stands in; F16 for rows that no block type can hold."""
     smaller = _FALLBACKS.get(type_name)
-    return smaller if smaller is not None and n_cols % BLOCK == 0 else "F16"
+    return smaller if smaller is not None and n_cols % block_size(smaller) == 0 else "F16"
 
 
 def _by_role(mix: Mix, name: str, n_cols: int, model: MixedModel) -> str:
     if name == "output.weight" or (model.tied_output and name == "token_embd.weight"):
-        if n_cols % _block(mix.base) or mix.base == "Q8_0":
+        if n_cols % block_size(mix.base) or mix.base == "Q8_0":
             return "Q8_0"
         return "Q6_K"
     match = re.match(r"blk\.(\d+)\.(\w+)\.weight$", name)

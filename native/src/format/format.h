@@ -9,9 +9,9 @@
 
 #include "format/blocks.h"
 #include "format/list.h"
+#include "llamad_engine.h"
 
-/* Elements and bytes of one block; 0 for a type that is not supported. */
-size_t lld_type_block(uint32_t type);
+/* Bytes of one block; 0 for a type that is not supported. Its elements: lld_type_block. */
 size_t lld_type_block_bytes(uint32_t type);
 bool lld_type_supported(uint32_t type);
 /* Bytes of a row of n elements (n a multiple of the block). */
