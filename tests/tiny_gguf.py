@@ -75,6 +75,8 @@ class TinySpec:
     tied_output: bool = False
     qkv_bias: bool | None = None  # qwen2 has them
     output_bias: bool = False  # attn_output.bias
+    ffn_bias: bool = False  # of gate, up and down
+    logits_bias: bool = False  # output.bias
     norm_eps: float = 1e-5
     rope_freq_base: float = 10000.0
     rope_dimension_count: int | None = None  # head_dim
@@ -218,6 +220,12 @@ def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
             yield f"blk.{layer}.attn_v.bias", spec.n_kv_heads * head_dim, 0.0
         if spec.output_bias:
             yield f"blk.{layer}.attn_output.bias", spec.dim, 0.0
+        if spec.ffn_bias:
+            yield f"blk.{layer}.ffn_gate.bias", spec.hidden_dim, 0.0
+            yield f"blk.{layer}.ffn_up.bias", spec.hidden_dim, 0.0
+            yield f"blk.{layer}.ffn_down.bias", spec.dim, 0.0
+    if spec.logits_bias:
+        yield "output.bias", spec.vocab_size, 0.0
 
 
 def _tensors(spec: TinySpec) -> list[Tensor]:

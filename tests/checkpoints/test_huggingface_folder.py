@@ -34,6 +34,7 @@ SPECS = {
     "llama": SPEC,
     "mistral": replace(SPEC, head_dim=24, rope_freq_base=1e6),
     "llama with biases": replace(SPEC, qkv_bias=True, output_bias=True),
+    "llama with feed-forward biases": replace(SPEC, ffn_bias=True),
     "llama tied": replace(SPEC, tied_output=True),
     "llama with linear scaling": replace(SPEC, rope_scaling="linear"),
     "llama with yarn scaling": replace(SPEC, rope_scaling="yarn"),
@@ -79,6 +80,7 @@ def test_the_converted_model_has_the_oracles_logits(
     config = config_of(spec, name.split(" ")[0])
     if spec.output_bias:
         config["attention_bias"] = True
+    config["mlp_bias"] = spec.ffn_bias
     if spec.rope_scaling is not None:
         config["rope_scaling"] = LLAMA3_SCALING | {
             "rope_type": spec.rope_scaling,
@@ -287,7 +289,7 @@ def test_what_else_lies_in_a_folder_is_left_alone(
         ({"rope_scaling": "twice"}, "rope_scaling"),
         ({"rope_scaling": {"type": "linear"}}, "factor"),
         ({"hidden_act": "gelu"}, "hidden_act"),
-        ({"mlp_bias": True}, "mlp_bias"),
+        ({"mlp_bias": True}, "ffn_gate.bias"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "'gptq'"),
         ({"hidden_size": None}, "hidden_size"),
         ({"rms_norm_eps": "small"}, "rms_norm_eps"),

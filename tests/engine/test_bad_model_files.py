@@ -3,6 +3,7 @@
 No crash, no memory: the worst is tried in a process of its own, whose peak is measured.
 """
 
+import math
 import os
 import struct
 import subprocess
@@ -14,11 +15,13 @@ import pytest
 
 from engine.bad_gguf import BAD_FILES, GOOD_FILES, BadFile
 from engine.gguf_bytes import (
+    BOOL,
     DIM,
     F16,
     F32,
     FLOAT32,
     FLOAT64,
+    HEAD_DIM,
     HIDDEN,
     INT32,
     INT64,
@@ -247,7 +250,6 @@ BAD_KEYS: Mapping[str, Sequence[bytes | None]] = {
     "llama.rope.dimension_count": [scalar(UINT32, 0), scalar(UINT32, 3), scalar(UINT32, 64)],
     "llama.rope.scaling.type": [scalar(STRING, "longrope"), scalar(UINT32, 1)],
     "llama.rope.scaling.factor": [scalar(FLOAT32, 0.0), scalar(FLOAT32, float("nan"))],
-    "llama.expert_count": [scalar(UINT32, 8)],
     "general.architecture": [scalar(UINT32, 1), scalar(STRING, ""), scalar(STRING, "gpt-j"), None],
     "tokenizer.ggml.tokens": [strings(["a"]), strings(["a"] * (VOCAB + 1))],
 }
@@ -259,6 +261,71 @@ def test_a_hyperparameter_outside_its_range_is_refused(tmp_path: Path, key: str)
         message = refused_model(tmp_path, {key: value})
         named = "architecture" if key == "general.architecture" else f"'{key}'"
         assert named in message, (value, message)
+
+
+# What the engine does not compute, as files of other families and tools write it.
+UNSUPPORTED_KEYS: Mapping[str, Sequence[bytes]] = {
+    "llama.attention.causal": [scalar(BOOL, False)],
+    "llama.attention.clamp_kqv": [scalar(FLOAT32, 8.0)],
+    "llama.attention.max_alibi_bias": [scalar(FLOAT32, 8.0)],
+    "llama.attention.recurrent_layers": [array(BOOL, 2, b"\0\1")],
+    "llama.attention.rope_pattern": [array(BOOL, 2, b"\1\0")],
+    "llama.attention.scale": [scalar(FLOAT32, 0.0078125)],
+    "llama.attention.sliding_window": [scalar(UINT32, 4)],
+    "llama.attention.temperature_scale": [scalar(FLOAT32, 0.1)],
+    "llama.attn_logit_softcapping": [scalar(FLOAT32, 50.0)],
+    "llama.embedding_scale": [scalar(FLOAT32, 12.0), scalar(FLOAT32, float("nan"))],
+    "llama.expert_count": [scalar(UINT32, 8), array(INT32, 1, struct.pack("<i", 8))],
+    "llama.expert_used_count": [scalar(UINT32, 2)],
+    "llama.final_logit_softcapping": [scalar(FLOAT32, 30.0)],
+    "llama.hidden_activation": [scalar(STRING, "gelu")],
+    "llama.logit_scale": [scalar(FLOAT32, 16.0), scalar(FLOAT64, 16.0)],
+    "llama.nextn_predict_layers": [scalar(UINT32, 1)],
+    "llama.pooling_type": [scalar(UINT32, 4)],
+    "llama.residual_scale": [scalar(FLOAT32, 0.22)],
+    "llama.rope.scaling.alpha": [scalar(FLOAT32, 1000.0)],
+    "llama.rope.scaling.yarn_log_multiplier": [scalar(FLOAT32, 0.1)],
+    "llama.use_parallel_residual": [scalar(BOOL, True)],
+}
+
+
+@pytest.mark.parametrize("key", UNSUPPORTED_KEYS)
+def test_a_key_that_asks_for_what_the_engine_lacks_is_refused(tmp_path: Path, key: str) -> None:
+    for value in UNSUPPORTED_KEYS[key]:
+        error = refused(write(tmp_path, model({key: value})))
+        assert error.reason == "MODEL_UNSUPPORTED"
+        assert f"'{key}'" in str(error)
+
+
+def test_keys_that_say_not_used_are_accepted(tmp_path: Path) -> None:
+    keys = {
+        "llama.attention.causal": scalar(BOOL, True),
+        "llama.attention.scale": scalar(FLOAT32, HEAD_DIM**-0.5),
+        "llama.attention.sliding_window": scalar(UINT32, 0),
+        "llama.attention.rope_pattern": array(BOOL, 2, b"\1\1"),
+        "llama.attention.recurrent_layers": array(BOOL, 0, b""),
+        "llama.embedding_scale": scalar(FLOAT32, 1.0),
+        "llama.expert_count": scalar(UINT32, 0),
+        "llama.final_logit_softcapping": scalar(FLOAT32, 0.0),
+        "llama.hidden_activation": scalar(STRING, "silu"),
+        "llama.pooling_type": scalar(UINT32, 3),
+        "llama.rope.scaling.yarn_ext_factor": scalar(FLOAT32, -1.0),
+        "llama.some.new_key": scalar(FLOAT32, 7.0),
+    }
+    with EngineModel(write(tmp_path, model(keys))) as opened:
+        assert opened.info.dim == DIM
+
+
+def test_a_yarn_magnitude_other_than_yarns_is_refused(tmp_path: Path) -> None:
+    yarn = {
+        "llama.rope.scaling.type": scalar(STRING, "yarn"),
+        "llama.rope.scaling.factor": scalar(FLOAT32, 4.0),
+    }
+    key = "llama.rope.scaling.yarn_attn_factor"
+    own = 1 + 0.1 * math.log(4)
+    assert f"'{key}'" in refused_model(tmp_path, yarn | {key: scalar(FLOAT32, 1.0)})
+    with EngineModel(write(tmp_path, model(yarn | {key: scalar(FLOAT32, own)}))) as opened:
+        assert opened.info.dim == DIM
 
 
 def test_a_part_of_a_split_model_is_refused(tmp_path: Path) -> None:
@@ -301,6 +368,47 @@ BAD_TENSORS: Mapping[str, tuple[str, TensorChange]] = {
 def test_a_tensor_of_the_wrong_kind_is_refused(tmp_path: Path, case: str) -> None:
     name, change = BAD_TENSORS[case]
     assert f"'{name}'" in refused_model(tmp_path, tensors={name: change})
+
+
+# Tensors that other loaders use, and nobody does: the answer without them is another model's.
+UNBOUND = (
+    "blk.0.attn_q.scale",
+    "blk.0.attn_sub_norm.weight",
+    "blk.0.ffn_norm.bias",
+    "blk.0.post_ffw_norm.weight",
+    "blk.1.attn_norm.weight",
+    "output.scale",
+    "cls.output.weight",
+    "whatever",
+)
+
+
+@pytest.mark.parametrize("name", UNBOUND)
+def test_a_tensor_that_nothing_uses_is_refused(tmp_path: Path, name: str) -> None:
+    error = refused(write(tmp_path, model(tensors={name: ((DIM,), F32)})))
+    assert error.reason == "MODEL_UNSUPPORTED"
+    assert f"tensor '{name}'" in str(error)
+
+
+def test_stored_rope_angles_may_be_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path, model(tensors={"blk.0.attn_rot_embd": ((HEAD_DIM // 2,), F32)}))
+    with EngineModel(path) as opened:
+        assert opened.info.dim == DIM
+
+
+def test_weight_bytes_count_the_biases(tmp_path: Path) -> None:
+    with EngineModel(write(tmp_path, model())) as opened:
+        plain = opened.info
+    biases: Mapping[str, TensorChange] = {
+        "output.bias": ((VOCAB,), F32),
+        "blk.0.ffn_gate.bias": ((HIDDEN,), F32),
+        "blk.0.ffn_up.bias": ((HIDDEN,), F16),
+        "blk.0.ffn_down.bias": ((DIM,), F32),
+    }
+    n_bytes = 4 * VOCAB + 4 * HIDDEN + 2 * HIDDEN + 4 * DIM
+    with EngineModel(write(tmp_path, model(tensors=biases))) as opened:
+        assert opened.info.weight_bytes == plain.weight_bytes + n_bytes
+        assert opened.info.streamed_bytes == plain.streamed_bytes + n_bytes
 
 
 def test_a_norm_of_halves_may_be_written_with_two_dimensions(tmp_path: Path) -> None:

@@ -120,12 +120,23 @@ VARIANTS = {
     "tied quantized output": TinySpec(tied_output=True, weight_type="Q4_0"),
     "llama with q, k and v biases": TinySpec(qkv_bias=True),
     "bias on the attention output": TinySpec(output_bias=True, qkv_bias=True),
+    "biases on the feed-forward": TinySpec(ffn_bias=True),
+    "biases on a quantized feed-forward": TinySpec(ffn_bias=True, weight_type="Q4_0"),
+    "bias on the output": TinySpec(architecture="qwen2", logits_bias=True),
+    "bias on a tied output": TinySpec(tied_output=True, logits_bias=True),
     "heads wider than dim": TinySpec(head_dim=40),
     "heads narrower than dim": TinySpec(architecture="qwen3", dim=96, head_dim=8),
     "half of each head rotated": TinySpec(rope_dimension_count=8),
     "half of each head rotated, neox": TinySpec(architecture="qwen2", rope_dimension_count=8),
     "rope base of a million": TinySpec(rope_freq_base=1e6),
     "linear rope scaling": TinySpec(rope_scaling="linear"),
+    "rope factor without a type": TinySpec(metadata={"llama.rope.scaling.factor": 4.0}),
+    "rope factor of an old file": TinySpec(metadata={"llama.rope.scale_linear": 4.0}),
+    "no rope scaling in spite of a factor": TinySpec(rope_scaling="none"),
+    "attention factor without yarn": TinySpec(
+        rope_scaling="linear", metadata={"llama.rope.scaling.attn_factor": 0.7}
+    ),
+    "yarn that shrinks": TinySpec(rope_scaling="yarn", rope_scaling_factor=0.5),
     "llama3 rope scaling": TinySpec(head_dim=64, rope_scaling="llama3", rope_original_context=256),
     "yarn with an attention factor": TinySpec(
         rope_scaling="yarn", metadata={"llama.rope.scaling.attn_factor": 0.7}

@@ -49,7 +49,7 @@ def angles(
     frequencies = hp.rope_base ** (-np.arange(0, hp.n_rot, 2, dtype=np.float64) / hp.n_rot)
     if divisors is not None:
         frequencies = frequencies / divisors
-    magnitude = 1.0
+    magnitude = hp.rope_attn_factor
     if hp.rope_scaling == "linear":
         frequencies = frequencies / hp.rope_factor
     elif hp.rope_scaling == "llama3":
@@ -57,7 +57,7 @@ def angles(
     elif hp.rope_scaling == "yarn":
         ramp = _yarn_ramp(hp)
         frequencies = frequencies * (1 - ramp) + frequencies / hp.rope_factor * ramp
-        magnitude = hp.rope_attn_factor * (1.0 + 0.1 * math.log(hp.rope_factor))
+        magnitude *= 1.0 + 0.1 * math.log(max(1.0, hp.rope_factor))
     angle = positions[:, None] * frequencies[None, :]
     return np.cos(angle) * magnitude, np.sin(angle) * magnitude
 

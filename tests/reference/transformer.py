@@ -56,6 +56,10 @@ class _Pass:
             fine = name.endswith("attn_v") or "blk." not in name
             x = round_activations(x, weight.type_name, fine=fine)
         y: Array = x @ weight.values.astype(self.dtype).T
+        return self.biased(y, name)
+
+    def biased(self, y: Array, name: str) -> Array:
+        """Add the bias of a matrix where the file has one."""
         bias = self.model.find(name + ".bias")
         return y if bias is None else y + bias.values.astype(self.dtype)
 
@@ -98,8 +102,9 @@ class _Pass:
             x = x + self.attention(self.norm(x, layer + "attn_norm.weight"), layer, cos, sin)
             x = x + self.feed_forward(self.norm(x, layer + "ffn_norm.weight"), layer)
         x = self.norm(x, "output_norm.weight")
-        tied = self.model.find("output.weight") is None
-        return self.linear(x, "token_embd" if tied else "output")
+        if self.model.find("output.weight") is not None:
+            return self.linear(x, "output")
+        return self.biased(self.linear(x, "token_embd"), "output")
 
 
 def forward(

@@ -54,13 +54,9 @@ class HuggingFaceConfig:
                 f"its weights are quantized already (quantization_config: {method!r}): convert "
                 "the model that it was made from",
             )
-        for key, accepted in (
-            ("hidden_act", ("silu", "swish")),  # two names of one function
-            ("mlp_bias", (False,)),
-        ):
-            value = self.values.get(key)
-            if value is not None and value not in accepted:
-                raise unsupported(self.path, f"{key} {value!r} is not supported")
+        activation = self.values.get("hidden_act")
+        if activation is not None and activation not in ("silu", "swish"):  # names of one function
+            raise unsupported(self.path, f"hidden_act {activation!r} is not supported")
         return str(model_type)
 
     def _type_of_class(self) -> str | None:
@@ -92,6 +88,7 @@ class HuggingFaceConfig:
             tied_output=bool(self.values.get("tie_word_embeddings")),
             qkv_bias=biased or self.model_type == "qwen2",
             output_bias=biased and self.model_type != "qwen2",
+            ffn_bias=self.model_type == "llama" and bool(self.values.get("mlp_bias")),
             qk_norm=self.model_type == "qwen3",
         )
 

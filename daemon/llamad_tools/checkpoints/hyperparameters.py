@@ -32,6 +32,7 @@ class Hyperparameters:
     tied_output: bool = False
     qkv_bias: bool = False
     output_bias: bool = False  # of attn_output
+    ffn_bias: bool = False  # of gate, up and down
     qk_norm: bool = False
 
     def check(self, path: Path) -> None:
@@ -89,6 +90,10 @@ class Hyperparameters:
             yield block + "ffn_gate.weight", (self.hidden_dim, self.dim)
             yield block + "ffn_up.weight", (self.hidden_dim, self.dim)
             yield block + "ffn_down.weight", (self.dim, self.hidden_dim)
+            if self.ffn_bias:
+                yield block + "ffn_gate.bias", (self.hidden_dim,)
+                yield block + "ffn_up.bias", (self.hidden_dim,)
+                yield block + "ffn_down.bias", (self.dim,)
 
     def arrange(self, path: Path, tensors: Sequence[SourceTensor]) -> list[SourceTensor]:
         """Return the tensors in file order.

@@ -26,7 +26,8 @@ static void make_kept_row(lld_forward *f, size_t row, const float *weight, float
 static void logits_phase(lld_forward *f, unsigned thread)
 {
     const lld_model *m = f->model;
-    const lld_product products[] = {{.matrix = &m->output, .out = f->scratch.logits}};
+    const lld_product products[] = {
+        {.matrix = &m->output, .bias = m->output_bias, .out = f->scratch.logits}};
     const lld_source s = {.make_row = make_kept_row,
                           .weight = m->output_norm,
                           .n_rows = f->batch.n_kept,

@@ -115,8 +115,10 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
     lld_multiply_tile(f, thread, &l->w_up, first, n, input, first_col, n_cols, t->up, n);
     for (size_t c = 0; c < n_cols; c++) {
         size_t row = first_col + c;
-        float *gate = t->gate + c * n;
-        f->kernels->silu_mul(gate, t->up + c * n, n);
+        float *gate = t->gate + c * n, *up = t->up + c * n;
+        if (l->b_gate != NULL) f->kernels->add(gate, l->b_gate + first, n);
+        if (l->b_up != NULL) f->kernels->add(up, l->b_up + first, n);
+        f->kernels->silu_mul(gate, up, n);
         lld_importance_add(f->importance, thread, (uint32_t)(l - f->model->layers),
                            LLD_IMPORTANCE_DOWN, first, gate, n);
         if (l->w_down.act == LLD_ACT_F32)
@@ -153,8 +155,10 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 
 static void down_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
-    const lld_product products[] = {
-        {.matrix = &l->w_down, .out = f->scratch.work, .residual = f->scratch.x}};
+    const lld_product products[] = {{.matrix = &l->w_down,
+                                     .bias = l->b_down,
+                                     .out = f->scratch.work,
+                                     .residual = f->scratch.x}};
     lld_input *input = &f->scratch.threads[thread].input;
     *input = f->scratch.hidden_input;
     lld_input_shape(input, f->batch.n_rows, l->w_down.n_cols, f->scratch.hidden);

@@ -44,6 +44,8 @@ const lld_tensor *lld_gguf_find_tensor(const lld_gguf *gguf, const char *name); 
 int lld_gguf_read_u32(const lld_gguf *gguf, const char *key, uint32_t *out, bool *found);
 int lld_gguf_read_f32(const lld_gguf *gguf, const char *key, float *out, bool *found);
 int lld_gguf_read_bool(const lld_gguf *gguf, const char *key, bool *out, bool *found);
+/* Element `index` (0 of a scalar) as a double, a bool as 0 or 1; false where it is no number. */
+bool lld_gguf_number(const lld_kv *kv, uint64_t index, double *out);
 /* A string value, not terminated; *out points into the file. */
 int lld_gguf_read_string(const lld_gguf *gguf, const char *key, const char **out, size_t *length,
                          bool *found);

@@ -72,18 +72,24 @@ static bool is_signed(uint32_t type)
            type == LLD_GGUF_INT64;
 }
 
+/* A little-endian integer of n <= 8 bytes, its sign extended to 64 bits if `negative_too`. */
+static uint64_t take_integer(const uint8_t *data, size_t n, bool negative_too)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < n; i++) value |= (uint64_t)data[i] << (8 * i);
+    if (negative_too && n < 8 && (data[n - 1] & 0x80) != 0) value |= ~UINT64_C(0) << (8 * n);
+    return value;
+}
+
 int lld_gguf_read_u32(const lld_gguf *gguf, const char *key, uint32_t *out, bool *found)
 {
     const lld_kv *kv = look_up(gguf, key, found);
     if (kv == NULL) return LLD_OK;
     if (!is_integer(kv->type)) return wrong_type(key, kv, "an integer");
-    uint64_t value = 0;
-    for (size_t i = 0; i < kv->data_bytes; i++) value |= (uint64_t)kv->data[i] << (8 * i);
-    if (is_signed(kv->type) && kv->data[kv->data_bytes - 1] & 0x80) {
-        uint64_t sign_bits = kv->data_bytes == 8 ? 0 : ~UINT64_C(0) << (8 * kv->data_bytes);
+    uint64_t value = take_integer(kv->data, kv->data_bytes, is_signed(kv->type));
+    if (is_signed(kv->type) && (int64_t)value < 0)
         return lld_fail(LLD_ERR_CORRUPT, "key '%s': %" PRId64 ", must be 0..4294967295", key,
-                        (int64_t)(value | sign_bits));
-    }
+                        (int64_t)value);
     if (value > UINT32_MAX)
         return lld_fail(LLD_ERR_CORRUPT, "key '%s': %" PRIu64 ", must be 0..4294967295", key,
                         value);
@@ -104,6 +110,25 @@ int lld_gguf_read_f32(const lld_gguf *gguf, const char *key, float *out, bool *f
     memcpy(&value, kv->data, sizeof value);
     *out = (float)value;
     return LLD_OK;
+}
+
+bool lld_gguf_number(const lld_kv *kv, uint64_t index, double *out)
+{
+    const uint32_t type = kv->element_type;
+    if (type > LLD_GGUF_FLOAT64 || type == LLD_GGUF_STRING || type == LLD_GGUF_ARRAY) return false;
+    const size_t n = kv->data_bytes / kv->count;
+    const uint8_t *data = kv->data + index * n;
+    float value;
+    if (type == LLD_GGUF_FLOAT32) {
+        memcpy(&value, data, sizeof value);
+        *out = value;
+    } else if (type == LLD_GGUF_FLOAT64) {
+        memcpy(out, data, sizeof *out);
+    } else {
+        const uint64_t bits = take_integer(data, n, is_signed(type));
+        *out = is_signed(type) ? (double)(int64_t)bits : (double)bits;
+    }
+    return true;
 }
 
 int lld_gguf_read_bool(const lld_gguf *gguf, const char *key, bool *out, bool *found)

@@ -7,12 +7,13 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "model/unsupported.h"
 
 static const lld_architecture architectures[] = {
-    /* name     rope pairs       q,k,v bias     output bias    q,k norm */
-    {"llama", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_OPTIONAL, LLD_ABSENT},
-    {"qwen2", LLD_ROPE_NEOX, LLD_REQUIRED, LLD_OPTIONAL, LLD_ABSENT},
-    {"qwen3", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_OPTIONAL, LLD_REQUIRED},
+    /* name     rope pairs       q,k,v bias     q,k norm */
+    {"llama", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_ABSENT},
+    {"qwen2", LLD_ROPE_NEOX, LLD_REQUIRED, LLD_ABSENT},
+    {"qwen3", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_REQUIRED},
 };
 
 enum {
@@ -133,15 +134,14 @@ static void read_scaling_type(reader *r, lld_config *c)
 
 static void read_scaling(reader *r, lld_config *c)
 {
-    c->scaling = LLD_SCALING_NONE;
-    /* Files before rope.scaling.* carry only this key. */
+    /* Files before rope.scaling.* carry only rope.scale_linear. A factor without a type is linear. */
     float old_factor = read_float(r, "rope.scale_linear", 1e-3f, 1e6f, 1.0f);
-    if (old_factor != 1.0f) c->scaling = LLD_SCALING_LINEAR;
-    read_scaling_type(r, c);
     c->scaling_factor = read_float(r, "rope.scaling.factor", 1e-3f, 1e6f, old_factor);
+    c->scaling = c->scaling_factor != 1.0f ? LLD_SCALING_LINEAR : LLD_SCALING_NONE;
+    read_scaling_type(r, c);
     c->scaling_original_ctx = read_count(r, "rope.scaling.original_context_length", 1, MAX_CTX,
                                          c->scaling == LLD_SCALING_LLAMA3 ? 8192 : c->n_ctx_train);
-    c->yarn_attention_factor = read_float(r, "rope.scaling.attn_factor", 1e-3f, 1e3f, 1.0f);
+    c->rope_attention_factor = read_float(r, "rope.scaling.attn_factor", 1e-3f, 1e3f, 1.0f);
     c->yarn_beta_fast = read_float(r, "rope.scaling.yarn_beta_fast", 1e-3f, 1e6f, 32.0f);
     c->yarn_beta_slow = read_float(r, "rope.scaling.yarn_beta_slow", 1e-3f, 1e6f, 1.0f);
     c->llama3_low_frequency = read_float(r, "rope.scaling.low_freq_factor", 1e-3f, 1e6f, 1.0f);
@@ -217,14 +217,9 @@ int lld_config_read(const lld_gguf *gguf, lld_config *config)
     c.n_ctx_train = read_count(&r, "context_length", 1, MAX_CTX, -1);
     c.norm_epsilon = read_float(&r, "attention.layer_norm_rms_epsilon", 1e-12f, 1.0f, NAN);
     c.rope_base = read_float(&r, "rope.freq_base", 1.0001f, 1e15f, 10000.0f);
-    uint32_t n_experts = read_count(&r, "expert_count", 0, UINT32_MAX, 0);
-    if (r.status == LLD_OK && n_experts != 0)
-        r.status = lld_fail(LLD_ERR_UNSUPPORTED,
-                            "metadata key '%s.expert_count' is %" PRIu32
-                            ", mixtures of experts are not supported",
-                            r.prefix, n_experts);
     if (r.status == LLD_OK) read_heads(&r, &c);
     if (r.status == LLD_OK) read_scaling(&r, &c);
+    if (r.status == LLD_OK) r.status = lld_config_check_unsupported(gguf, &c);
     if (r.status == LLD_OK) *config = c;
     return r.status;
 }

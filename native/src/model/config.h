@@ -19,9 +19,8 @@ typedef enum lld_need { LLD_ABSENT, LLD_OPTIONAL, LLD_REQUIRED } lld_need;
 typedef struct lld_architecture {
     const char *name; /* general.architecture, and the prefix of its keys */
     lld_rope_pairs rope;
-    lld_need qkv_bias;    /* blk.N.attn_{q,k,v}.bias */
-    lld_need output_bias; /* blk.N.attn_output.bias */
-    lld_need qk_norm;     /* blk.N.attn_{q,k}_norm.weight, per head, before RoPE */
+    lld_need qkv_bias; /* blk.N.attn_{q,k,v}.bias; every other matrix may have one */
+    lld_need qk_norm;  /* blk.N.attn_{q,k}_norm.weight, per head, before RoPE */
 } lld_architecture;
 
 typedef enum lld_rope_scaling {
@@ -43,7 +42,8 @@ typedef struct lld_config {
     lld_rope_scaling scaling;
     float scaling_factor;          /* context extension, > 0 */
     uint32_t scaling_original_ctx; /* tokens */
-    float yarn_attention_factor, yarn_beta_fast, yarn_beta_slow;
+    float rope_attention_factor;   /* of cos and sin, whatever the scaling */
+    float yarn_beta_fast, yarn_beta_slow;
     float llama3_low_frequency, llama3_high_frequency;
 } lld_config;
 

@@ -16,7 +16,8 @@ enum { NAME_BYTES = 64, MAX_VOCAB = 1 << 22 };
 typedef struct {
     lld_model *model;
     const lld_gguf *gguf;
-    int layer; /* -1: a tensor of the whole model */
+    bool *bound; /* (gguf->n_tensors) */
+    int layer;   /* -1: a tensor of the whole model */
     int status;
 } binder;
 
@@ -35,6 +36,7 @@ static const lld_tensor *find(binder *b, const char *suffix, lld_need need, char
     const lld_tensor *tensor = lld_gguf_find_tensor(b->gguf, name);
     if (tensor == NULL && need == LLD_REQUIRED)
         b->status = lld_fail(LLD_ERR_CORRUPT, "tensor '%s' is missing", name);
+    if (tensor != NULL) b->bound[tensor - b->gguf->tensors] = true;
     return tensor;
 }
 
@@ -104,11 +106,14 @@ static void bind_layer(binder *b, lld_layer *layer)
     layer->q_norm = bind_vector(b, "attn_q_norm.weight", a->qk_norm, c->head_dim);
     layer->k_norm = bind_vector(b, "attn_k_norm.weight", a->qk_norm, c->head_dim);
     layer->wo = bind_matrix(b, "attn_output.weight", LLD_REQUIRED, c->dim, n_q);
-    layer->bo = bind_vector(b, "attn_output.bias", a->output_bias, c->dim);
+    layer->bo = bind_vector(b, "attn_output.bias", LLD_OPTIONAL, c->dim);
     layer->ffn_norm = bind_vector(b, "ffn_norm.weight", LLD_REQUIRED, c->dim);
     layer->w_gate = bind_matrix(b, "ffn_gate.weight", LLD_REQUIRED, c->hidden_dim, c->dim);
     layer->w_up = bind_matrix(b, "ffn_up.weight", LLD_REQUIRED, c->hidden_dim, c->dim);
     layer->w_down = bind_matrix(b, "ffn_down.weight", LLD_REQUIRED, c->dim, c->hidden_dim);
+    layer->b_gate = bind_vector(b, "ffn_gate.bias", LLD_OPTIONAL, c->hidden_dim);
+    layer->b_up = bind_vector(b, "ffn_up.bias", LLD_OPTIONAL, c->hidden_dim);
+    layer->b_down = bind_vector(b, "ffn_down.bias", LLD_OPTIONAL, c->dim);
 }
 
 /* The vocabulary's size is the embedding's number of rows; the token list must agree with it. */
@@ -146,6 +151,29 @@ static void check_rope_factors(binder *b)
     }
 }
 
+/* RoPE's angles, which old converters stored for each layer: they follow from the metadata. */
+static bool is_derivable(const lld_tensor *t)
+{
+    static const char suffix[] = ".attn_rot_embd";
+    const size_t n = sizeof suffix - 1;
+    for (size_t i = 0; i + n <= t->name_length; i++)
+        if (memcmp(t->name + i, suffix, n) == 0) return true;
+    return false;
+}
+
+/* What is left out changes the answer: a tensor that nothing bound is refused by its name. */
+static void check_all_bound(binder *b)
+{
+    for (size_t i = 0; i < b->gguf->n_tensors && b->status == LLD_OK; i++) {
+        const lld_tensor *t = &b->gguf->tensors[i];
+        if (b->bound[i] || is_derivable(t)) continue;
+        b->status = lld_fail(LLD_ERR_UNSUPPORTED,
+                             "tensor '%.*s' has no place in a model of architecture '%s'",
+                             (int)(t->name_length > 64 ? 64 : t->name_length), t->name,
+                             b->model->config.architecture->name);
+    }
+}
+
 static void bind_model(binder *b)
 {
     lld_model *m = b->model;
@@ -161,12 +189,27 @@ static void bind_model(binder *b)
     else /* one row of the embedding is read for a token, not the matrix */
         m->streamed_bytes -= m->vocab_size * m->embedding.row_bytes - m->embedding.row_bytes;
     m->output.fine = true;
+    m->output_bias = bind_vector(b, "output.bias", LLD_OPTIONAL, m->vocab_size);
     m->rope_factors = bind_vector(b, "rope_freqs.weight", LLD_OPTIONAL, c->n_rot / 2);
     if (b->status == LLD_OK) check_rope_factors(b);
     for (uint32_t i = 0; i < c->n_layers && b->status == LLD_OK; i++) {
         b->layer = (int)i;
         bind_layer(b, &m->layers[i]);
     }
+    if (b->status == LLD_OK) check_all_bound(b);
+}
+
+static int bind(lld_model *m, const lld_gguf *gguf)
+{
+    binder b = {.model = m, .gguf = gguf, .layer = -1, .status = LLD_OK};
+    b.bound = calloc(gguf->n_tensors + 1, sizeof *b.bound);
+    m->layers = calloc(m->config.n_layers, sizeof *m->layers);
+    if (b.bound == NULL || m->layers == NULL)
+        b.status = lld_fail(LLD_ERR_MEMORY, "no memory for the layer table");
+    else
+        bind_model(&b);
+    free(b.bound);
+    return b.status;
 }
 
 /* Room for every vector of the file that is not float32. */
@@ -197,15 +240,7 @@ int lld_model_open(const char *path, lld_model **out)
     const lld_gguf *gguf = &m->file->gguf;
     status = lld_config_read(gguf, &m->config);
     if (status == LLD_OK) status = allocate_converted(m, gguf);
-    if (status == LLD_OK) {
-        m->layers = calloc(m->config.n_layers, sizeof *m->layers);
-        if (m->layers == NULL) status = lld_fail(LLD_ERR_MEMORY, "no memory for the layer table");
-    }
-    if (status == LLD_OK) {
-        binder b = {.model = m, .gguf = gguf, .layer = -1, .status = LLD_OK};
-        bind_model(&b);
-        status = b.status;
-    }
+    if (status == LLD_OK) status = bind(m, gguf);
     status = lld_file_name_fault(m->file, status);
     if (status != LLD_OK) {
         lld_model_close(m);

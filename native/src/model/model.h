@@ -39,6 +39,9 @@ typedef struct lld_layer {
     lld_matrix w_gate;      /* (hidden_dim, dim) */
     lld_matrix w_up;        /* (hidden_dim, dim) */
     lld_matrix w_down;      /* (dim, hidden_dim) */
+    const float *b_gate;    /* (hidden_dim) or NULL */
+    const float *b_up;      /* (hidden_dim) or NULL */
+    const float *b_down;    /* (dim) or NULL */
 } lld_layer;
 
 struct lld_model {
@@ -47,6 +50,7 @@ struct lld_model {
     uint32_t vocab_size;
     lld_matrix embedding; /* (vocab_size, dim) */
     lld_matrix output;    /* (vocab_size, dim); the embedding where the file has no output.weight */
+    const float *output_bias;  /* (vocab_size) or NULL */
     const float *output_norm;  /* (dim) */
     const float *rope_factors; /* (n_rot / 2) divisors of the RoPE frequencies, or NULL */
     lld_layer *layers;         /* (n_layers) */

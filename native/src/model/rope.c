@@ -39,7 +39,7 @@ static double llama3_frequency(const lld_config *c, double frequency)
 
 float lld_rope_frequencies(const lld_config *c, const float *factors, double *frequencies)
 {
-    double magnitude = 1.0;
+    double magnitude = c->rope_attention_factor;
     for (uint32_t i = 0; i < c->n_rot / 2; i++) {
         double f = lld_pow(c->rope_base, -2.0 * i / c->n_rot);
         if (factors != NULL) f /= factors[i];
@@ -55,8 +55,8 @@ float lld_rope_frequencies(const lld_config *c, const float *factors, double *fr
         }
         frequencies[i] = f;
     }
-    if (c->scaling == LLD_SCALING_YARN)
-        magnitude = c->yarn_attention_factor * (1.0 + 0.1 * lld_log(c->scaling_factor));
+    if (c->scaling == LLD_SCALING_YARN && c->scaling_factor > 1.0f)
+        magnitude *= 1.0 + 0.1 * lld_log(c->scaling_factor);
     return (float)magnitude;
 }
 

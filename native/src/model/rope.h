@@ -7,8 +7,7 @@
 #include "model/config.h"
 
 /* Angle per position of each pair, scaling applied. factors: (n_rot/2) divisors or NULL.
- * frequencies: (n_rot/2) radians a token. Returns the factor of cos and sin (YaRN's attention
- * factor). */
+ * frequencies: (n_rot/2) radians a token. Returns the factor of cos and sin. */
 float lld_rope_frequencies(const lld_config *config, const float *factors, double *frequencies);
 
 /* cos_sin: (n_rot/2) pairs (cos, sin) of one position, computed in double and rounded once. */

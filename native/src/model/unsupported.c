@@ -1,0 +1,135 @@
+/* unsupported.c - see unsupported.h. Keys: llama.cpp's list of them (src/llama-arch.cpp), those that
+ * change the computation of a decoder without tensors of their own. */
+#include "model/unsupported.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/elementary.h"
+#include "base/status.h"
+
+enum { KEY_BYTES = 96 };
+
+/* A key and the values that say "not used". Of an array every element must be one of them. */
+typedef struct {
+    const char *suffix; /* behind the architecture's prefix */
+    double off, also_off;
+} switch_key;
+
+static const switch_key switches[] = {
+    {"attention.causal", 1, 1},
+    {"attention.clamp_kqv", 0, 0},
+    {"attention.max_alibi_bias", 0, 0},
+    {"attention.output_scale", 0, 1},
+    {"attention.recurrent_layers", 0, 0},
+    {"attention.rope_pattern", 1, 1},
+    {"attention.shared_kv_layers", 0, 0},
+    {"attention.temperature_length", 0, 0},
+    {"attention.temperature_scale", 0, 0},
+    {"attention.value_scale", 0, 1},
+    {"attn_logit_softcapping", 0, 0},
+    {"embedding_scale", 0, 1},
+    {"expert_count", 0, 0},
+    {"expert_used_count", 0, 0},
+    {"final_logit_softcapping", 0, 0},
+    {"full_attention_interval", 0, 1},
+    {"logit_scale", 0, 1},
+    {"nextn_predict_layers", 0, 0},
+    {"num_loops", 0, 1},
+    {"rescale_every_n_layers", 0, 0},
+    {"residual_scale", 0, 1},
+    {"rope.scaling.alpha", 0, 1},
+    {"rope.scaling.yarn_ext_factor", -1, 1},
+    {"rope.scaling.yarn_log_multiplier", 0, 0},
+    {"router_logit_softcapping", 0, 0},
+    {"swin_norm", 0, 0},
+    {"token_shift_count", 0, 0},
+    {"use_parallel_residual", 0, 0},
+};
+
+/* A number is `wanted` if it differs by less than a float32 written as text and read back does. */
+static bool is_near(double value, double wanted)
+{
+    return fabs(value - wanted) <= 1e-5 * fabs(wanted);
+}
+
+static int refuse_number(const char *key, double value)
+{
+    return lld_fail(LLD_ERR_UNSUPPORTED, "metadata key '%s' is %g, which is not supported", key,
+                    value);
+}
+
+static int check_switch(const lld_kv *kv, const char *key, double off, double also_off)
+{
+    for (uint64_t i = 0; i < kv->count; i++) {
+        double value;
+        if (!lld_gguf_number(kv, i, &value))
+            return lld_fail(LLD_ERR_CORRUPT, "metadata key '%s' is no number", key);
+        if (!is_near(value, off) && !is_near(value, also_off)) return refuse_number(key, value);
+    }
+    return LLD_OK;
+}
+
+static const lld_kv *find(const lld_gguf *gguf, const lld_config *c, const char *suffix,
+                          char key[KEY_BYTES])
+{
+    snprintf(key, KEY_BYTES, "%s.%s", c->architecture->name, suffix);
+    return lld_gguf_find(gguf, key);
+}
+
+/* Keys that repeat what the engine computes anyway, or else ask for something different. */
+static int check_repeated(const lld_gguf *gguf, const lld_config *c)
+{
+    char key[KEY_BYTES];
+    int status = LLD_OK;
+    const lld_kv *kv = find(gguf, c, "attention.scale", key);
+    if (kv != NULL) status = check_switch(kv, key, 0, 1.0 / sqrt(c->head_dim));
+    if (status != LLD_OK) return status;
+
+    kv = find(gguf, c, "rope.scaling.yarn_attn_factor", key);
+    double magnitude = c->scaling_factor > 1.0f ? 1.0 + 0.1 * lld_log(c->scaling_factor) : 1.0;
+    if (kv != NULL && c->scaling == LLD_SCALING_YARN)
+        status = check_switch(kv, key, magnitude, magnitude);
+    if (status != LLD_OK) return status;
+
+    uint32_t window = 0;
+    find(gguf, c, "attention.sliding_window", key);
+    status = lld_gguf_read_u32(gguf, key, &window, NULL);
+    if (status == LLD_OK && window != 0 && window < c->n_ctx_train)
+        return refuse_number(key, window);
+    return status;
+}
+
+/* Models that end in no logits, and feed-forwards with another activation. */
+static int check_kinds(const lld_gguf *gguf, const lld_config *c)
+{
+    enum { POOLING_RANK = 4 };
+    char key[KEY_BYTES];
+    const char *name = NULL;
+    size_t length = 0;
+    uint32_t pooling = 0;
+    bool found = false;
+    find(gguf, c, "pooling_type", key);
+    int status = lld_gguf_read_u32(gguf, key, &pooling, NULL);
+    if (status == LLD_OK && pooling == POOLING_RANK) return refuse_number(key, pooling);
+    find(gguf, c, "hidden_activation", key);
+    if (status == LLD_OK) status = lld_gguf_read_string(gguf, key, &name, &length, &found);
+    if (status != LLD_OK || !found || (length == 4 && memcmp(name, "silu", 4) == 0)) return status;
+    return lld_fail(LLD_ERR_UNSUPPORTED, "metadata key '%s' is '%.*s', supported is silu", key,
+                    (int)(length > 64 ? 64 : length), name);
+}
+
+int lld_config_check_unsupported(const lld_gguf *gguf, const lld_config *c)
+{
+    char key[KEY_BYTES];
+    int status = LLD_OK;
+    for (size_t i = 0; i < sizeof switches / sizeof *switches && status == LLD_OK; i++) {
+        const lld_kv *kv = find(gguf, c, switches[i].suffix, key);
+        if (kv != NULL) status = check_switch(kv, key, switches[i].off, switches[i].also_off);
+    }
+    if (status == LLD_OK) status = check_repeated(gguf, c);
+    if (status == LLD_OK) status = check_kinds(gguf, c);
+    return status;
+}

@@ -1,0 +1,12 @@
+/* unsupported.h - metadata that asks for arithmetic this engine does not have. A file that asks for
+ * it is refused by the key's name: it would load, and answer wrong. What comes with tensors of its
+ * own is not listed: model.c refuses every tensor that it does not bind. */
+#ifndef LLD_UNSUPPORTED_H
+#define LLD_UNSUPPORTED_H
+
+#include "model/config.h"
+
+/* config is complete. LLD_ERR_UNSUPPORTED names the key and its value. */
+int lld_config_check_unsupported(const lld_gguf *gguf, const lld_config *config);
+
+#endif
