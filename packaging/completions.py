@@ -205,13 +205,13 @@ WRITERS: dict[str, Callable[[tuple[Flag, ...], tuple[Command, ...]], str]] = {
 
 def main() -> int:
     """Run the command line; return the exit code."""
-    from llamactl.__main__ import _parser
+    from llamactl.command_line import parser as llamactl_parser
 
     check = sys.argv[1:] == ["--check"]
     if sys.argv[1:] and not check:
         print("usage: completions.py [--check]", file=sys.stderr)
         return 2
-    flags, commands = read_commands(_parser())
+    flags, commands = read_commands(llamactl_parser())
     old = []
     for name, write in WRITERS.items():
         path, text = FOLDER / name, write(flags, commands)

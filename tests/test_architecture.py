@@ -33,7 +33,7 @@ LEAVES = (
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad_api": (),
     "llamad_client": ("llamad_api",),
-    "llamactl": ("llamad_client", "llamad_api"),
+    "llamactl": ("llamad_client",),
     **dict.fromkeys(LEAVES, ()),
     "llamad.config": ("llamad.errors", "llamad.ranges", "llamad.sampling"),
     "llamad.sampling": ("llamad.ranges",),
@@ -102,7 +102,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 # Libraries that belong to one part of the program.
 LIBRARY_OWNERS: dict[str, tuple[str, ...]] = {
     "grpc": ("llamad.rpc", "llamad_client", "llamad_api"),
-    "google": ("llamad.rpc", "llamad_client", "llamactl", "llamad_api"),
+    "google": ("llamad.rpc", "llamad_client", "llamad_api"),
     "llamad._engine": ("llamad.engine.bindings",),
     "sentencepiece": ("llamad.text",),
     "regex": ("llamad.text",),

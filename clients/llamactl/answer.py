@@ -7,19 +7,26 @@ progress and statistics go to stderr, so that a pipe gets the answer and nothing
 import dataclasses
 import sys
 import time
-from typing import Any
 
-from llamactl.output import print_json, printable
-from llamad_api.v1 import llamad_pb2 as pb
-from llamad_client import Completion, Failed, Result
+from llamactl.output import print_json, print_note, printable
+from llamactl.progress_line import ProgressLine
+from llamad_client import Completion, Failed, PrefillProgress, Queued, Result, TextDelta
 
 PROGRESS_AFTER_SECONDS = 1.0
-_ERASE_LINE = "\r\x1b[K"
 
 
-def show(completion: Completion, *, as_json: bool, stats: bool) -> str:
+def show(
+    completion: Completion,
+    *,
+    as_json: bool,
+    stats: bool,
+    max_tokens: int | None = None,
+    when_full: str = "",
+) -> str:
     """Print a completion as it arrives; return its text.
 
+    max_tokens: that were asked for; an answer that ends sooner for its length met the end of the
+    context, and a note says so. when_full: what the note says to do about it.
     Leaving by an exception, Ctrl-C included, cancels the job. Raises Failed when somebody else
     cancelled it.
     """
@@ -30,22 +37,29 @@ def show(completion: Completion, *, as_json: bool, stats: bool) -> str:
         raise Failed("STREAM_ENDED", "the answer ended without its last event")
     if stats:
         print_stats(result)
+    if not as_json and _met_the_end_of_the_context(result, max_tokens):
+        print_note(f"the answer ends here: the context is full{when_full}")
     if result.finish_reason == "cancelled":
         raise Failed("CANCELLED", f"job {result.job_id} was cancelled")
     return text
 
 
+def _met_the_end_of_the_context(result: Result, max_tokens: int | None) -> bool:
+    wanted_more = max_tokens is None or result.completion_tokens < max_tokens
+    return result.finish_reason == "length" and wanted_more
+
+
 def _stream_text(completion: Completion) -> str:
-    progress = _Progress()
+    progress = _PrefillLine()
     pieces = []
     try:
         for event in completion.events():
-            if isinstance(event, pb.PrefillProgress):
+            if isinstance(event, PrefillProgress):
                 progress.update(event)
-            elif isinstance(event, pb.TextDelta):
+            elif isinstance(event, TextDelta):
                 progress.erase()
                 pieces.append(event.text)
-                sys.stdout.write(printable(event.text))
+                sys.stdout.write(event.text)
                 sys.stdout.flush()
     finally:
         progress.erase()
@@ -58,45 +72,36 @@ def _stream_text(completion: Completion) -> str:
 def _stream_json(completion: Completion) -> str:
     pieces = []
     for event in completion.events():
-        if isinstance(event, pb.TextDelta):
+        if isinstance(event, TextDelta):
             pieces.append(event.text)
-            print_json({"type": "delta", "text": event.text, "tokens": event.tokens})
-        elif isinstance(event, pb.PrefillProgress):
-            print_json({"type": "prefill", **_numbers(event, "processed_tokens", "prompt_tokens")})
-        elif isinstance(event, pb.Queued):
-            fields = _numbers(event, "job_id", "queue_position", "prompt_tokens")
-            print_json({"type": "queued", **fields})
+            print_json({"type": "delta", **dataclasses.asdict(event)})
+        elif isinstance(event, PrefillProgress):
+            print_json({"type": "prefill", **dataclasses.asdict(event)})
+        elif isinstance(event, Queued):
+            print_json({"type": "queued", **dataclasses.asdict(event)})
     if completion.result is not None:
         print_json({"type": "finished", **dataclasses.asdict(completion.result)})
     return "".join(pieces)
 
 
-def _numbers(event: Any, *names: str) -> dict[str, Any]:
-    return {name: getattr(event, name) for name in names}
-
-
-class _Progress:
-    """The line that tells how much of a long prompt is read; only on a terminal."""
+class _PrefillLine:
+    """The line that tells how much of a long prompt is read."""
 
     def __init__(self) -> None:
-        self._enabled = sys.stderr.isatty()
+        self._line = ProgressLine()
         self._started = time.monotonic()
-        self._shown = False
 
-    def update(self, event: pb.PrefillProgress) -> None:
+    def update(self, event: PrefillProgress) -> None:
         """Show the progress, once reading has taken long enough to wonder."""
-        if not self._enabled or time.monotonic() - self._started < PROGRESS_AFTER_SECONDS:
+        if time.monotonic() - self._started < PROGRESS_AFTER_SECONDS:
             return
         percent = 100 * event.processed_tokens // max(1, event.prompt_tokens)
-        line = f"reading the prompt: {event.processed_tokens}/{event.prompt_tokens} ({percent} %)"
-        print(_ERASE_LINE + line, end="", file=sys.stderr, flush=True)
-        self._shown = True
+        done = f"{event.processed_tokens}/{event.prompt_tokens} ({percent} %)"
+        self._line.show(f"reading the prompt: {done}")
 
     def erase(self) -> None:
         """Remove the line, if there is one."""
-        if self._shown:
-            print(_ERASE_LINE, end="", file=sys.stderr, flush=True)
-            self._shown = False
+        self._line.erase()
 
 
 def print_stats(result: Result) -> None:
@@ -115,7 +120,7 @@ def print_stats(result: Result) -> None:
         f"finish:  {result.finish_reason}",
         f"seed:    {result.seed}",
     ):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 def _rate(tokens: int, seconds: float) -> str:

@@ -1,68 +1,55 @@
-"""What commands print: JSON lines, tables, and text that is safe for a terminal."""
+"""What commands print besides answers: lines, JSON, tables and errors.
+
+A name, a message or a reason may come from anybody: everything here is one line, and nothing in it
+commands a terminal.
+"""
 
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from typing import Any
 
-from google.protobuf.message import Message
 
-_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
-for _code in (ord("\n"), ord("\t")):
-    del _ESCAPES[_code]
+def printable(text: str) -> str:
+    """Return the text in one line, what is not printable as an escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def print_line(text: str) -> None:
+    """Print a line to standard output, at once."""
+    print(printable(text), flush=True)
+
+
+def print_note(text: str, *, as_json: bool = False) -> None:
+    """Say something besides the output, on standard error."""
+    note = _json({"type": "note", "message": text})
+    print(note if as_json else f"llamactl: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def print_error(reason: str, message: str, *, as_json: bool) -> None:
+    """Say why a command, or a message of a conversation, failed."""
+    line = _json({"type": "error", "reason": reason, "message": message})
+    print(line if as_json else f"llamactl: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def print_json(values: dict[str, Any]) -> None:
     """Print one JSON object on a line of its own, at once."""
-    print(json.dumps(values, ensure_ascii=False), flush=True)
+    print(_json(values), flush=True)
 
 
-def as_dict(message: Message) -> dict[str, Any]:
-    """Return a message as plain values: every field, enums as lower-case names without prefix.
-
-    A field with presence that is not set is None.
-    """
-    return {field.name: _field(message, field) for field in message.DESCRIPTOR.fields}
-
-
-def _field(message: Message, field: Any) -> Any:
-    value = getattr(message, field.name)
-    try:
-        if not message.HasField(field.name):
-            return None
-    except ValueError:  # a field without presence: its value is all there is
-        pass
-    if isinstance(value, Message):
-        return as_dict(value)
-    if field.enum_type is not None:
-        return enum_name(field.enum_type, value)
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value
-
-
-def enum_name(enum: Any, number: int) -> str:
-    """Return a value's name in lower case without the prefix that all names of the enum share."""
-    names = {value.number: value.name for value in enum.values}
-    prefix = names[0].removesuffix("UNSPECIFIED")
-    return str(names.get(number, number)).removeprefix(prefix).lower()
-
-
-def printable(text: str, stream: TextIO | None = None) -> str:
-    """Return text for a stream, stdout without one.
-
-    On a terminal, control characters are shown and not obeyed.
-    """
-    return text.translate(_ESCAPES) if (stream or sys.stdout).isatty() else text
+def _json(values: dict[str, Any]) -> str:
+    """Return JSON in which everything printable stays as it is."""
+    text = json.dumps(values, ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows in aligned columns below a header; numbers are the caller's strings."""
-    lines = [header, *rows]
+    lines = [[printable(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-        print(printable("  ".join(cells).rstrip()))
+        print("  ".join(cells).rstrip())
 
 
 def bytes_text(count: int) -> str:

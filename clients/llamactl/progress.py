@@ -3,19 +3,17 @@
 The line on a terminal and notes go to stderr, progress as JSON goes to stdout.
 """
 
-import json
-import shutil
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-from llamactl.output import bytes_text, print_json
+from llamactl.output import bytes_text, print_json, print_note
+from llamactl.progress_line import ProgressLine
 
 SHOW_EVERY_SECONDS = 0.2
 RATE_OVER_SECONDS = 10.0
 UNSIZED_STEP_BYTES = 100_000_000  # between two lines when the size is not known
-_ERASE_LINE = "\r\x1b[K"
 
 
 class Progress:
@@ -24,7 +22,7 @@ class Progress:
     def __init__(self, *, as_json: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self.done_bytes = 0
         self._as_json = as_json
-        self._line = not as_json and sys.stderr.isatty()
+        self._line = ProgressLine()
         self._clock = clock
         self._total: int | None = None
         self._shown_at = 0.0
@@ -44,14 +42,11 @@ class Progress:
     def note(self, text: str) -> None:
         """Say something besides, where errors are said and in their form."""
         self.erase()
-        note = {"type": "note", "message": text}
-        line = json.dumps(note) if self._as_json else f"llamactl: {text}"
-        print(line, file=sys.stderr, flush=True)
+        print_note(text, as_json=self._as_json)
 
     def erase(self) -> None:
         """Remove the line from the terminal."""
-        if self._line:
-            print(_ERASE_LINE, end="", file=sys.stderr, flush=True)
+        self._line.erase()
 
     def _count(self, n_bytes: int) -> None:
         self.done_bytes += n_bytes
@@ -59,12 +54,10 @@ class Progress:
         self._recent.append((now, self.done_bytes))
         while now - self._recent[0][0] > RATE_OVER_SECONDS and len(self._recent) > 2:
             self._recent.popleft()
-        if self._line:
+        if self._line.visible and not self._as_json:
             if now - self._shown_at >= SHOW_EVERY_SECONDS:
                 self._shown_at = now
-                columns = shutil.get_terminal_size().columns - 1
-                text = _ERASE_LINE + self._text()[:columns]
-                print(text, end="", file=sys.stderr, flush=True)
+                self._line.show(self._text())
         elif self._current_step() > self._step:
             self._step = self._current_step()
             if self._as_json:

@@ -21,8 +21,21 @@ from llamad_client.errors import (
     ServiceUnreachable,
     StillLoading,
 )
-from llamad_client.result import Result, Timings
-from llamad_client.upload import AddedModel
+from llamad_client.values import (
+    AddedModel,
+    Event,
+    Job,
+    LoadedModel,
+    Model,
+    PrefillProgress,
+    Queued,
+    Result,
+    Status,
+    TextDelta,
+    Timings,
+    UsedModel,
+    Version,
+)
 
 __version__ = "0.1.0"
 
@@ -33,12 +46,22 @@ __all__ = [
     "Client",
     "ClientError",
     "Completion",
+    "Event",
     "Failed",
+    "Job",
+    "LoadedModel",
+    "Model",
     "NoPermission",
     "NotRunning",
+    "PrefillProgress",
+    "Queued",
     "Refused",
     "Result",
     "ServiceUnreachable",
+    "Status",
     "StillLoading",
+    "TextDelta",
     "Timings",
+    "UsedModel",
+    "Version",
 ]

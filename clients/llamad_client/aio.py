@@ -17,7 +17,20 @@ from llamad_client.address import CHANNEL_OPTIONS, socket_path, target
 from llamad_client.client import DEFAULT_TIMEOUT_SECONDS
 from llamad_client.failure import client_error
 from llamad_client.request import Options
-from llamad_client.result import Event, Result, event_of, result_of
+from llamad_client.upload import AsyncOpenAt, upload_async
+from llamad_client.values import (
+    AddedModel,
+    Event,
+    Job,
+    Model,
+    Result,
+    Status,
+    TextDelta,
+    UsedModel,
+    Version,
+    event_of,
+    value_of,
+)
 
 
 class AsyncCompletion:
@@ -38,7 +51,7 @@ class AsyncCompletion:
     async def __anext__(self) -> str:
         """Return the next piece of text."""
         while (event := await self._next()) is not None:
-            if isinstance(event, pb.TextDelta):
+            if isinstance(event, TextDelta):
                 return event.text
         raise StopAsyncIteration
 
@@ -63,8 +76,8 @@ class AsyncCompletion:
             if self._cancelled or response is grpc.aio.EOF:
                 return None
             event = event_of(response)
-        if isinstance(event, pb.Finished):
-            self.result = result_of(event)
+        if isinstance(event, Result):
+            self.result = event
         return event
 
     async def text(self) -> str:
@@ -95,7 +108,7 @@ class AsyncClient:
         """Use this socket, or $LLAMAD_SOCKET, or /run/llamad/llamad.sock.
 
         timeout_seconds: for every call but generate and chat, which have ``deadline_seconds``, and
-        those that load and unload models.
+        those that add, load and unload models.
         """
         self.path = socket_path(socket)
         self._timeout = timeout_seconds
@@ -152,43 +165,51 @@ class AsyncClient:
         message = request.detokenize_request(tokens)
         return str((await self._call(self._llamad.Detokenize, message)).text)
 
-    async def status(self) -> pb.GetStatusResponse:
+    async def status(self) -> Status:
         """Return what the service is doing."""
-        status: pb.GetStatusResponse = await self._call(
-            self._llamad.GetStatus, pb.GetStatusRequest()
-        )
-        return status
+        return value_of(Status, await self._call(self._llamad.GetStatus, pb.GetStatusRequest()))
 
-    async def version(self) -> pb.GetVersionResponse:
+    async def version(self) -> Version:
         """Return the versions of the service, its engine and its interface."""
-        version: pb.GetVersionResponse = await self._call(
-            self._llamad.GetVersion, pb.GetVersionRequest()
-        )
-        return version
+        return value_of(Version, await self._call(self._llamad.GetVersion, pb.GetVersionRequest()))
 
-    async def jobs(self, *, include_ended: bool = False) -> list[pb.Job]:
+    async def jobs(self, *, include_ended: bool = False) -> list[Job]:
         """Return the jobs, newest last."""
         message = pb.ListJobsRequest(include_ended=include_ended)
-        return list((await self._call(self._llamad.ListJobs, message)).jobs)
+        response = await self._call(self._llamad.ListJobs, message)
+        return [value_of(Job, job) for job in response.jobs]
 
-    async def cancel(self, job_id: str) -> pb.Job:
+    async def cancel(self, job_id: str) -> Job:
         """Cancel a job and return it; one that has ended already is no error."""
-        message = request.cancel_request(job_id)
-        job: pb.Job = (await self._call(self._llamad.CancelJob, message)).job
-        return job
+        response = await self._call(self._llamad.CancelJob, request.cancel_request(job_id))
+        return value_of(Job, response.job)
 
-    async def models(self) -> list[admin_pb2.Model]:
+    async def models(self) -> list[Model]:
         """Return the models the service knows."""
         response = await self._call(self._admin.ListModels, admin_pb2.ListModelsRequest())
-        return list(response.models)
+        return [value_of(Model, model) for model in response.models]
 
-    async def use_model(self, name: str) -> admin_pb2.UseModelResponse:
+    async def add_model(
+        self,
+        name: str,
+        open_at: AsyncOpenAt,
+        *,
+        file_bytes: int | None,
+        sha256: str,
+        source: str,
+        replace: bool = False,
+    ) -> AddedModel:
+        """Put a model into the service's model directory and return it.
+
+        As ``Client.add_model``; the pieces that ``open_at`` returns are an asynchronous iterable.
+        """
+        start = request.add_model_start(name, file_bytes, sha256, source, replace)
+        return await upload_async(self._admin.AddModel, start, open_at, self.path)
+
+    async def use_model(self, name: str) -> UsedModel:
         """Load a model of the model directory, now and at every start; wait until it serves."""
         message = request.model_request(admin_pb2.UseModelRequest, name)
-        used: admin_pb2.UseModelResponse = await self._call(
-            self._admin.UseModel, message, patient=True
-        )
-        return used
+        return value_of(UsedModel, await self._call(self._admin.UseModel, message, patient=True))
 
     async def unload_model(self) -> None:
         """Free the memory of the loaded model, once the running jobs have ended."""

@@ -14,8 +14,21 @@ from llamad_client import request
 from llamad_client.address import CHANNEL_OPTIONS, socket_path, target
 from llamad_client.failure import client_error
 from llamad_client.request import Options
-from llamad_client.result import Event, Result, event_of, result_of
-from llamad_client.upload import AddedModel, OpenAt, upload
+from llamad_client.upload import OpenAt, upload
+from llamad_client.values import (
+    AddedModel,
+    Event,
+    Job,
+    Model,
+    Result,
+    Status,
+    TextDelta,
+    UsedModel,
+    Version,
+    event_of,
+    value_of,
+)
+from llamad_client.waiting import interruptible
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 
@@ -38,7 +51,7 @@ class Completion:
     def __next__(self) -> str:
         """Return the next piece of text."""
         for event in self.events():
-            if isinstance(event, pb.TextDelta):
+            if isinstance(event, TextDelta):
                 return event.text
         raise StopIteration
 
@@ -52,7 +65,7 @@ class Completion:
         event = None
         while event is None:
             try:
-                response = next(self._call)
+                response = interruptible(lambda: next(self._call))
             except StopIteration:
                 return None
             except grpc.RpcError as error:
@@ -62,8 +75,8 @@ class Completion:
             if self._cancelled:
                 return None
             event = event_of(response)
-        if isinstance(event, pb.Finished):
-            self.result = result_of(event)
+        if isinstance(event, Result):
+            self.result = event
         return event
 
     def text(self) -> str:
@@ -73,7 +86,7 @@ class Completion:
     def cancel(self) -> None:
         """End the job; the iteration ends, without a result. After the end it does nothing."""
         self._cancelled = True
-        self._call.cancel()
+        interruptible(self._call.cancel)
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +122,7 @@ class Client:
 
     def close(self) -> None:
         """End the connection and every call on it."""
-        self._channel.close()
+        interruptible(self._channel.close)
 
     def __enter__(self) -> Self:
         return self
@@ -122,11 +135,12 @@ class Client:
     ) -> Completion:
         """Continue a prompt; ``parse_special`` takes control tokens in it as such."""
         message = request.generate_request(prompt, parse_special, options)
-        return Completion(self._llamad.Generate(message), self.path)
+        return Completion(interruptible(lambda: self._llamad.Generate(message)), self.path)
 
     def chat(self, messages: Sequence[Mapping[str, str]], **options: Unpack[Options]) -> Completion:
         """Answer a conversation: messages with ``role`` and ``content``."""
-        return Completion(self._llamad.Chat(request.chat_request(messages, options)), self.path)
+        message = request.chat_request(messages, options)
+        return Completion(interruptible(lambda: self._llamad.Chat(message)), self.path)
 
     def tokenize(
         self, text: str, *, add_bos: bool | None = None, parse_special: bool = False
@@ -148,30 +162,29 @@ class Client:
         response = self._call(self._llamad.Detokenize, request.detokenize_request(tokens))
         return str(response.text)
 
-    def status(self) -> pb.GetStatusResponse:
+    def status(self) -> Status:
         """Return what the service is doing."""
-        status: pb.GetStatusResponse = self._call(self._llamad.GetStatus, pb.GetStatusRequest())
-        return status
+        return value_of(Status, self._call(self._llamad.GetStatus, pb.GetStatusRequest()))
 
-    def version(self) -> pb.GetVersionResponse:
+    def version(self) -> Version:
         """Return the versions of the service, its engine and its interface."""
-        version: pb.GetVersionResponse = self._call(self._llamad.GetVersion, pb.GetVersionRequest())
-        return version
+        return value_of(Version, self._call(self._llamad.GetVersion, pb.GetVersionRequest()))
 
-    def jobs(self, *, include_ended: bool = False) -> list[pb.Job]:
+    def jobs(self, *, include_ended: bool = False) -> list[Job]:
         """Return the jobs, newest last."""
         message = pb.ListJobsRequest(include_ended=include_ended)
-        return list(self._call(self._llamad.ListJobs, message).jobs)
+        response = self._call(self._llamad.ListJobs, message)
+        return [value_of(Job, job) for job in response.jobs]
 
-    def cancel(self, job_id: str) -> pb.Job:
+    def cancel(self, job_id: str) -> Job:
         """Cancel a job and return it; one that has ended already is no error."""
-        job: pb.Job = self._call(self._llamad.CancelJob, request.cancel_request(job_id)).job
-        return job
+        response = self._call(self._llamad.CancelJob, request.cancel_request(job_id))
+        return value_of(Job, response.job)
 
-    def models(self) -> list[admin_pb2.Model]:
+    def models(self) -> list[Model]:
         """Return the models the service knows."""
         response = self._call(self._admin.ListModels, admin_pb2.ListModelsRequest())
-        return list(response.models)
+        return [value_of(Model, model) for model in response.models]
 
     def add_model(
         self,
@@ -194,11 +207,10 @@ class Client:
         start = request.add_model_start(name, file_bytes, sha256, source, replace)
         return upload(self._admin.AddModel, start, open_at, self.path)
 
-    def use_model(self, name: str) -> admin_pb2.UseModelResponse:
+    def use_model(self, name: str) -> UsedModel:
         """Load a model of the model directory, now and at every start; wait until it serves."""
         message = request.model_request(admin_pb2.UseModelRequest, name)
-        used: admin_pb2.UseModelResponse = self._call(self._admin.UseModel, message, patient=True)
-        return used
+        return value_of(UsedModel, self._call(self._admin.UseModel, message, patient=True))
 
     def unload_model(self) -> None:
         """Free the memory of the loaded model, once the running jobs have ended."""
@@ -217,6 +229,7 @@ class Client:
     def _call(self, method: Any, message: Any, *, patient: bool = False) -> Any:
         """Call with the client's timeout, or without any."""
         try:
-            return method(message, timeout=None if patient else self._timeout)
+            timeout = None if patient else self._timeout
+            return interruptible(lambda: method(message, timeout=timeout))
         except grpc.RpcError as error:
             raise client_error(error, self.path) from None

@@ -1,128 +1,157 @@
-"""Sending a model file through AddModel.
+"""Sending a model file through AddModel, for both clients.
 
-Owns the order of the call's messages and the hand-over between two threads: the caller's thread
-reads the source and the answers, a thread of grpc sends. So whatever the source raises, Ctrl-C
+Owns the order of the call's messages. In the synchronous client two threads share the work: the
+caller's reads the source and the answers, one of grpc sends. So whatever the source raises, Ctrl-C
 included, is raised where the source was read.
 """
 
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Self
 
 import grpc
 
-from llamad_api.v1 import admin_pb2
+from llamad_api.v1.admin_pb2 import AddModelRequest
 from llamad_client.failure import client_error
+from llamad_client.values import AddedModel, added_model
+from llamad_client.waiting import interruptible
 
 MAX_CHUNK_BYTES = 4 << 20  # of AddModelRequest.Chunk.data
 
 OpenAt = Callable[[int], tuple[int, Iterable[bytes]]]
 """From the bytes that the service has to where the pieces begin (there, or 0), and the pieces."""
 
-
-@dataclass(frozen=True, slots=True)
-class AddedModel:
-    """A model that the service has now. ``unchanged``: it had it already, nothing was sent."""
-
-    name: str
-    path: str
-    file_bytes: int
-    sha256: str
-    unchanged: bool
+AsyncOpenAt = Callable[[int], tuple[int, AsyncIterable[bytes]]]
+"""The same for the asyncio client."""
 
 
-def upload(
-    method: Any, start: admin_pb2.AddModelRequest.Start, open_at: OpenAt, path: Path
-) -> AddedModel:
+def upload(method: Any, start: AddModelRequest.Start, open_at: OpenAt, path: Path) -> AddedModel:
     """Send one model; return it. ``method``: the stub's AddModel; ``path``: of the socket.
 
     Raises ClientError for what the service says, and what ``open_at`` and its pieces raise.
     """
     requests = _Requests()
-    requests.put(admin_pb2.AddModelRequest(start=start))
-    call = method(requests)
+    requests.put(AddModelRequest(start=start))
+    call = interruptible(lambda: method(requests))
     if not call.add_callback(requests.abandon):
         requests.abandon()  # the call has ended already
     try:
-        event = next(call)
+        event = interruptible(lambda: next(call))
         if event.HasField("accepted"):
             _send(requests, start, event.accepted.offset, open_at)
-            event = next(call)
-        return _added(event.done)
+            event = interruptible(lambda: next(call))
+        return added_model(event.done)
     except grpc.RpcError as error:
         raise client_error(error, path) from None
     finally:
-        call.cancel()  # first: for a call that lives, the end of the messages is a half close
+        interruptible(call.cancel)  # first: for a call that lives, the end is a half close
         requests.abandon()
 
 
-def _send(
-    requests: "_Requests", start: admin_pb2.AddModelRequest.Start, kept: int, open_at: OpenAt
-) -> None:
+def _send(requests: "_Requests", start: AddModelRequest.Start, kept: int, open_at: OpenAt) -> None:
     """Send what the service does not have and half close; stop early when the call has ended."""
-    if not (start.HasField("file_bytes") and start.file_bytes == kept):
-        offset, pieces = open_at(kept)
-        if offset not in (0, kept):
-            raise ValueError(f"the source begins at {offset}, must be {kept} or 0")
-        for data in _cut(pieces):
-            chunk = admin_pb2.AddModelRequest.Chunk(offset=offset, data=data)
-            if not requests.put(admin_pb2.AddModelRequest(chunk=chunk)):
-                return
-            offset += len(data)
+    if not _is_whole(start, kept):
+        offset, pieces = _checked(open_at(kept), kept)
+        for piece in pieces:
+            for data in _cut(piece):
+                if not requests.put(_chunk(offset, data)):
+                    return
+                offset += len(data)
     requests.end()
 
 
-def _cut(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the pieces without empty ones, the large ones cut."""
-    for piece in pieces:
-        for first in range(0, len(piece), MAX_CHUNK_BYTES):
-            yield piece[first : first + MAX_CHUNK_BYTES]
+async def upload_async(
+    method: Any, start: AddModelRequest.Start, open_at: AsyncOpenAt, path: Path
+) -> AddedModel:
+    """Send one model; return it, as ``upload`` does."""
+    call = method()
+    try:
+        await call.write(AddModelRequest(start=start))
+        event = await call.read()
+        if event is not grpc.aio.EOF and event.HasField("accepted"):
+            await _send_async(call, start, event.accepted.offset, open_at)
+            event = await call.read()
+        return added_model(event.done)
+    except grpc.RpcError as error:
+        raise client_error(error, path) from None
+    finally:
+        call.cancel()
 
 
-def _added(done: admin_pb2.AddModelResponse.Done) -> AddedModel:
-    model = done.model
-    return AddedModel(model.name, model.path, model.file_bytes, done.sha256, done.unchanged)
+async def _send_async(
+    call: Any, start: AddModelRequest.Start, kept: int, open_at: AsyncOpenAt
+) -> None:
+    if not _is_whole(start, kept):
+        offset, pieces = _checked(open_at(kept), kept)
+        async for piece in pieces:
+            for data in _cut(piece):
+                try:
+                    await call.write(_chunk(offset, data))
+                except asyncio.InvalidStateError:  # the call has ended; the next read says how
+                    return
+                offset += len(data)
+    await call.done_writing()
+
+
+def _is_whole(start: AddModelRequest.Start, kept: int) -> bool:
+    return start.HasField("file_bytes") and start.file_bytes == kept
+
+
+Pieces = Any  # Iterable or AsyncIterable of bytes
+
+
+def _checked(opened: tuple[int, Pieces], kept: int) -> tuple[int, Pieces]:
+    if opened[0] not in (0, kept):
+        raise ValueError(f"the source begins at {opened[0]}, must be {kept} or 0")
+    return opened
+
+
+def _cut(piece: bytes) -> Iterator[bytes]:
+    """Yield a piece in parts of at most MAX_CHUNK_BYTES; an empty one has none."""
+    for first in range(0, len(piece), MAX_CHUNK_BYTES):
+        yield piece[first : first + MAX_CHUNK_BYTES]
+
+
+def _chunk(offset: int, data: bytes) -> AddModelRequest:
+    return AddModelRequest(chunk=AddModelRequest.Chunk(offset=offset, data=data))
 
 
 class _Requests:
-    """The messages of the call: put by one thread, taken by another, one at a time."""
+    """The messages of the call: put by one thread, taken by another, one at a time.
+
+    Queues in C and no Condition: see ``waiting.py``.
+    """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._message: admin_pb2.AddModelRequest | None = None
-        self._ended = False  # nothing more will be put
-        self._abandoned = False  # nothing more will be taken
+        self._messages: SimpleQueue[AddModelRequest | None] = SimpleQueue()
+        self._permits: SimpleQueue[bool] = SimpleQueue()  # True: one may be put; False: none more
+        self._permits.put(True)
 
-    def put(self, message: admin_pb2.AddModelRequest) -> bool:
+    def put(self, message: AddModelRequest) -> bool:
         """Hand over a message once the one before is taken; False when the call has ended."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._message is None or self._abandoned)
-            self._message = message
-            self._changed.notify_all()
-            return not self._abandoned
+        if not self._permits.get():
+            self._permits.put(False)
+            return False
+        self._messages.put(message)
+        return True
 
     def end(self) -> None:
         """Half close after the last message."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+        self._messages.put(None)
 
     def abandon(self) -> None:
         """Let both sides go: the call has ended."""
-        with self._changed:
-            self._abandoned = True
-            self._changed.notify_all()
+        self._permits.put(False)
+        self._messages.put(None)
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> admin_pb2.AddModelRequest:
-        with self._changed:
-            self._changed.wait_for(lambda: self._message or self._ended or self._abandoned)
-            message, self._message = self._message, None
-            self._changed.notify_all()
-            if message is None or self._abandoned:
-                raise StopIteration
-            return message
+    def __next__(self) -> AddModelRequest:
+        message = self._messages.get()
+        if message is None:
+            raise StopIteration
+        self._permits.put(True)
+        return message

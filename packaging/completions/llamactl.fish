@@ -34,6 +34,7 @@ complete -c llamactl -n '__fish_seen_subcommand_from ask' -l stop -x -d 'end at 
 complete -c llamactl -n '__fish_seen_subcommand_from ask' -l priority -x -a 'interactive normal batch'
 complete -c llamactl -n '__fish_seen_subcommand_from ask' -l stats -d 'print timings and the seed to standard error'
 complete -c llamactl -n '__fish_seen_subcommand_from ask' -l raw -d 'continue the prompt as it is'
+complete -c llamactl -n '__fish_seen_subcommand_from ask' -l parse-special -d 'with --raw: take control tokens as such'
 complete -c llamactl -n '__fish_seen_subcommand_from ask' -l socket -r -F -d 'the service’s socket; default: $LLAMAD_SOCKET, /run/llamad/llamad.sock'
 complete -c llamactl -n '__fish_seen_subcommand_from ask' -l json -d 'print one JSON object a line'
 complete -c llamactl -n '__fish_seen_subcommand_from chat' -s h -l help -d 'show this help message and exit'

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from llamactl import answer
-from llamad_api.v1 import llamad_pb2 as pb
-from llamad_client import Result, Timings
+from llamad_client import PrefillProgress, Result, TextDelta, Timings
 
 
 class Terminal(io.StringIO):
@@ -43,9 +42,9 @@ def result(finish_reason: str = "stop") -> Result:
 
 
 EVENTS = (
-    pb.PrefillProgress(processed_tokens=25, prompt_tokens=100),
-    pb.PrefillProgress(processed_tokens=50, prompt_tokens=100),
-    pb.TextDelta(text="Hi", tokens=1),
+    PrefillProgress(processed_tokens=25, prompt_tokens=100),
+    PrefillProgress(processed_tokens=50, prompt_tokens=100),
+    TextDelta(text="Hi", tokens=1),
 )
 
 

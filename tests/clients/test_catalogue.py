@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from llamactl.__main__ import main
 from llamactl.catalogue import Catalogue, Entry, read_catalogue
+from llamactl.command_line import run as main
 from llamad.engine.bindings import row_bytes
 from llamad.memory.plan import MARGIN_BYTES
 from llamad_client import Failed, Refused

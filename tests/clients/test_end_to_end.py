@@ -96,6 +96,7 @@ def test_a_question_is_answered_and_the_same_seed_gives_the_same_answer(
             ids = client.tokenize("hello", add_bos=False)
             assert client.detokenize(ids) == "hello"
             status = client.status()
+            assert status.model is not None
             assert status.model.architecture == "llama"
             assert status.requests_finished == 2
         assert service.stop() == 0

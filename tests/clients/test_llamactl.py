@@ -1,6 +1,5 @@
 """llamactl as a child process: output, exit codes, messages, interruption."""
 
-import contextlib
 import itertools
 import json
 import os
@@ -138,45 +137,6 @@ def test_every_flag_reaches_the_service(service: RunningService) -> None:
     assert (job["priority"], job["max_tokens"], job["state"]) == ("batch", 3, "finished")
 
 
-def test_control_characters_are_not_obeyed_by_a_terminal_and_kept_in_a_pipe(
-    service: RunningService,
-) -> None:
-    service.engine.rule = saying("a\x1b[2Jb")
-    assert run(service.path, "ask", "q").stdout == b"a\x1b[2Jb\n"
-    output, code = on_terminal(service, "ask", "q")
-    assert code == 0
-    assert b"a\\x1b[2Jb" in output
-    assert b"\x1b[2J" not in output
-
-
-def test_control_characters_in_an_error_are_not_obeyed_by_a_terminal(
-    service: RunningService,
-) -> None:
-    error = LlamadError(ErrorKind.CORRUPT, "MODEL_CORRUPT", "tensor a\x9b2Jb")
-    service.do(lambda: service.service.fail_submit(error))
-    output, code = on_terminal(service, "ask", "q")
-    assert (code, b"tensor a\\x9b2Jb" in output) == (5, True)
-
-
-def on_terminal(service: RunningService, *arguments: str) -> tuple[bytes, int]:
-    """Run llamactl on a terminal of its own; return what it showed and its exit code."""
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        llamactl_command("--socket", str(service.path), *arguments),
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env=environment(),
-    )
-    os.close(slave)
-    shown = b""
-    with contextlib.suppress(OSError):  # EIO: the last process has left the terminal
-        while data := os.read(master, 4096):
-            shown += data
-    os.close(master)
-    return shown, process.wait(TIMEOUT_SECONDS)
-
-
 # ---- interruption --------------------------------------------------------------------------------
 
 
@@ -241,6 +201,7 @@ def test_a_broken_pipe_ends_it_quietly_and_cancels_the_job(service: RunningServi
         (["ask", "--priority", "urgent", "q"], "invalid choice"),
         (["ask"], "no prompt"),
         (["ask", "--raw", "-s", "x", "q"], "--raw"),
+        (["ask", "--parse-special", "q"], "--parse-special is for --raw"),
         (["cancel"], "ID"),
     ],
 )
@@ -272,7 +233,7 @@ def test_not_running_is_3(tmp_path: Path) -> None:
 # (argparse imports shutil late).
 AS_ANOTHER_USER = """
 import os, shutil, sys
-import llamactl.__main__
+import llamactl.__main__, llamactl.command_line
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid(65534)
@@ -309,7 +270,7 @@ def test_still_loading_is_3_and_a_different_message() -> None:
 def test_refused_is_4_and_names_the_field(service: RunningService) -> None:
     done = run(service.path, "ask", "--temperature", "-1", "q")
     assert done.returncode == 4
-    assert message(done) == "llamactl: temperature: is -1, must be at least 0 and finite"
+    assert message(done) == "llamactl: temperature: is -1, must be in [0, 100]"
     done = run(service.path, "cancel", "j1")
     assert (done.returncode, "no job 'j1'" in message(done)) == (4, True)
     done = run(service.path, "ask", stdin=b"\xff")
@@ -398,6 +359,46 @@ def test_chat_sends_the_history_and_reset_forgets_it(service: RunningService) ->
         b"user:three|",
         b"system:S|user:three|assistant:An answer.|user:four|",
     ]
+
+
+def test_a_chat_that_outgrows_the_context_names_reset_and_goes_on() -> None:
+    with running_service(n_ctx=64, kv_blocks_total=8) as service:
+        service.engine.rule = saying("An answer.")
+        done = run(service.path, "chat", stdin=b"one\ntwo\nthree\n/reset\nfour\n")
+    # 9 tokens are answered, 40 are asked with room for 24, 70 are too many, 10 are few again
+    assert (done.returncode, done.stdout) == (4, b"An answer.\n" * 3)
+    [line] = done.stderr.decode().splitlines()
+    assert "context holds 64: the conversation so far is part of it; /reset forgets" in line
+
+
+@pytest.mark.parametrize("command", ["ask", "chat"])
+def test_an_answer_that_meets_the_end_of_the_context_says_so(command: str) -> None:
+    with running_service(n_ctx=16, kv_blocks_total=8) as service:
+        service.engine.rule = saying("An answer.")
+        done = run(service.path, command, stdin=b"q\n")
+        assert (done.returncode, done.stdout) == (0, b"An answer\n")
+        [line] = done.stderr.decode().splitlines()
+        assert line.startswith("llamactl: the answer ends here: the context is full")
+        assert ("/reset" in line) == (command == "chat")
+        for enough in (["-n", "3"], ["-n", "9"]):
+            done = run(service.path, command, *enough, stdin=b"q\n")
+            assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_raw_with_parse_special_takes_control_tokens_as_such(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = service.service.bench.model.tokenizer
+    encode, asked = tokenizer.encode, list[bool]()
+
+    def noting(text: str, add_bos: bool | None = None, parse_special: bool = False) -> list[int]:
+        asked.append(parse_special)
+        return encode(text)
+
+    monkeypatch.setattr(tokenizer, "encode", noting)
+    assert run(service.path, "ask", "--raw", "--parse-special", "<s>").returncode == 0
+    assert run(service.path, "ask", "--raw", "<s>").returncode == 0
+    assert asked == [True, False]
 
 
 def test_chat_on_a_terminal_goes_on_after_an_interrupted_answer(service: RunningService) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -237,16 +237,59 @@ def test_models_are_used_unloaded_and_removed(service: RunningService, client: C
     assert error.value.reason == "MODEL_NOT_FOUND"
 
 
+class AsyncSource(Source):
+    """The same for the asyncio client."""
+
+    def open_asynchronously(self, offset: int) -> tuple[int, AsyncIterator[bytes]]:
+        begin, pieces = self.open_at(offset)
+
+        async def yield_them() -> AsyncIterator[bytes]:
+            for piece in pieces:
+                yield piece
+
+        return begin, yield_them()
+
+    async def add_with(self, client: AsyncClient, **changes: object) -> AddedModel:
+        described = {"file_bytes": len(self.data), "sha256": SHA256, "source": "s", **changes}
+        return await client.add_model("m", self.open_asynchronously, **described)  # type: ignore[arg-type]
+
+
 def test_the_asyncio_client_does_the_same(service: RunningService, client: Client) -> None:
-    Source().add_to(client)
+    kept = keep_half(client)
 
     @asynchronous
     async def body() -> None:
         async with AsyncClient(service.path) as same:
+            source = AsyncSource()
+            added = await source.add_with(same)
+            path = str(service.service.models / "m.gguf")
+            assert added == AddedModel("m", path, len(MODEL), SHA256, unchanged=False)
+            assert source.opened == [kept]
+            again = AsyncSource()
+            assert (await again.add_with(same)).unchanged
+            assert again.opened == []
             assert (await same.use_model("m")).model.name == "m"
             await same.unload_model()
             service.service.memory.used.clear()
             assert await same.remove_model("m") == len(MODEL)
+
+    body()
+
+
+def test_what_ends_an_upload_of_the_asyncio_client_is_raised(service: RunningService) -> None:
+    @asynchronous
+    async def body() -> None:
+        async with AsyncClient(service.path) as client:
+            source = AsyncSource()
+            source.error = OSError("the network is gone")
+            with pytest.raises(OSError, match="the network is gone"):
+                await source.add_with(client)
+            with pytest.raises(Refused) as error:
+                await AsyncSource().add_with(client, sha256="no")
+            assert error.value.reason == "INVALID_SHA256"
+            longer = AsyncSource(MODEL + bytes(3 * MAX_CHUNK_BYTES), piece=MAX_CHUNK_BYTES)
+            with pytest.raises(Refused):  # the service ends the call while pieces are sent
+                await longer.add_with(client, source="t", file_bytes=len(MODEL))
 
     body()
 

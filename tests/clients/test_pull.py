@@ -16,7 +16,7 @@ import pytest
 
 from clients.http_server import HttpRequest, a_file, http_server, reply
 from clients.running import RunningService, environment, llamactl_command, running_service
-from llamactl.__main__ import main
+from llamactl.command_line import run as main
 from llamad.door.caller import Credentials
 from llamad.errors import ErrorKind, LlamadError
 from tiny_gguf import TinySpec, write_tiny_model

@@ -86,8 +86,10 @@ def test_a_note_takes_the_place_of_the_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_a_terminal(monkeypatch)
-    Progress(as_json=False).note("trying again")
-    assert shown(capsys) == ["llamactl: trying again\n"]
+    progress = Progress(as_json=False, clock=Clock(step=1))
+    list(progress.watch(0, 100 * MEGABYTE, pieces(1)))
+    progress.note("trying \x1b]8;;again")
+    assert shown(capsys)[-1] == "llamactl: trying \\x1b]8;;again\n"
 
 
 def test_a_log_gets_each_tenth_once(capsys: pytest.CaptureFixture[str]) -> None:

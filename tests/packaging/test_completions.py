@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clients.running import environment
-from llamactl.__main__ import _parser
+from llamactl.command_line import parser as llamactl_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "packaging" / "completions"
@@ -34,7 +34,7 @@ def test_the_committed_files_are_what_the_parser_says() -> None:
 
 
 def test_bash_offers_every_command_and_every_flag_of_it() -> None:
-    parser = _parser()
+    parser = llamactl_parser()
     subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     assert set(subparsers.choices) <= set(_complete("llamactl", ""))
     for name, command in subparsers.choices.items():

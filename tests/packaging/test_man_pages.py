@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llamactl.__main__ import _parser as llamactl_parser
+from llamactl.command_line import parser as llamactl_parser
 from llamad.__main__ import _parser as llamad_parser
 from llamad.config import SECTIONS, rules
 

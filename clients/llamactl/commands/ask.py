@@ -20,6 +20,9 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     )
     sampling.add_flags(parser)
     parser.add_argument("--raw", action="store_true", help="continue the prompt as it is")
+    parser.add_argument(
+        "--parse-special", action="store_true", help="with --raw: take control tokens as such"
+    )
     parser.add_argument("prompt", nargs="*", metavar="PROMPT")
     parser.set_defaults(run=run, usage_error=parser.error)
     return parser
@@ -29,28 +32,39 @@ def run(arguments: argparse.Namespace) -> int:
     """Ask, and show the answer."""
     if arguments.raw and arguments.system is not None:
         arguments.usage_error("--raw has no chat template that could take --system")
+    if arguments.parse_special and not arguments.raw:
+        arguments.usage_error("--parse-special is for --raw: a message's text is never a token")
     prompt = _prompt(arguments)
     if not prompt:
         arguments.usage_error("no prompt: give one as an argument or on standard input")
     options = sampling.client_options(arguments)
     with Client(arguments.socket) as client:
         if arguments.raw:
-            completion = client.generate(prompt, **options)
+            special = arguments.parse_special
+            completion = client.generate(prompt, parse_special=special, **options)
         else:
             messages = [{"role": "user", "content": prompt}]
             if arguments.system is not None:
                 messages.insert(0, {"role": "system", "content": arguments.system})
             completion = client.chat(messages, **options)
-        show(completion, as_json=arguments.json, stats=arguments.stats)
+        show(
+            completion,
+            as_json=arguments.json,
+            stats=arguments.stats,
+            max_tokens=arguments.max_tokens,
+        )
     return 0
 
 
 def _prompt(arguments: argparse.Namespace) -> str:
     """Return the arguments and what stands on standard input, unless that is a terminal."""
     words = " ".join(arguments.prompt)
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin.isatty():
         return words
-    data = sys.stdin.buffer.read(MAX_PROMPT_BYTES + 1)
+    try:
+        data = sys.stdin.buffer.read(MAX_PROMPT_BYTES + 1)
+    except OSError as error:
+        raise Refused("INVALID_PROMPT", f"prompt: standard input: {error.strerror}") from None
     if len(data) > MAX_PROMPT_BYTES:
         message = f"standard input has more than {MAX_PROMPT_BYTES} bytes"
         raise Refused("INVALID_PROMPT", f"prompt: {message}")

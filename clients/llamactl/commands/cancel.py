@@ -1,10 +1,10 @@
 """``llamactl cancel``: end a job."""
 
 import argparse
+import dataclasses
 
 from llamactl.commands import Commands
-from llamactl.output import as_dict, enum_name, print_json
-from llamad_api.v1 import llamad_pb2 as pb
+from llamactl.output import print_json, print_line
 from llamad_client import Client
 
 
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Client(arguments.socket) as client:
         job = client.cancel(arguments.id)
     if arguments.json:
-        print_json(as_dict(job))
+        print_json(dataclasses.asdict(job))
     else:
-        print(f"{job.id} {enum_name(pb.JobState.DESCRIPTOR, job.state)}")
+        print_line(f"{job.id} {job.state}")
     return 0

@@ -9,10 +9,13 @@ import sys
 from llamactl import sampling
 from llamactl.answer import show
 from llamactl.commands import Commands
-from llamad_client import Client, ClientError, ServiceUnreachable
+from llamactl.exit_codes import exit_code
+from llamactl.output import print_error
+from llamad_client import Client, ClientError, Refused, ServiceUnreachable
 
 PROMPT = "> "
-HELP = "/reset forgets the conversation, /system TEXT sets the system message, /exit leaves"
+RESET = "/reset forgets the conversation"
+HELP = f"{RESET}, /system TEXT sets the system message, /exit leaves"
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -26,7 +29,11 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read messages until the end of the input; answer each."""
+    """Read messages until the end of the input; answer each.
+
+    A message that fails does not end the conversation; from a pipe, the first failure is the exit
+    code.
+    """
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     if interactive:
         with contextlib.suppress(ImportError):
@@ -36,17 +43,19 @@ def run(arguments: argparse.Namespace) -> int:
         while (line := _read_line(interactive)) is not None:
             if not conversation.take(line):
                 break
-    return 0
+    return 0 if interactive else conversation.exit_code
 
 
 def _read_line(interactive: bool) -> str | None:
-    """Return the next line, None at the end of the input."""
+    """Return the next line, None at the end of the input. Raises Refused where it breaks off."""
     try:
         return input(PROMPT if interactive else "")
     except EOFError:
         if interactive:
             print()
         return None
+    except OSError as error:
+        raise Refused("INVALID_PROMPT", f"standard input: {error.strerror}") from None
 
 
 class _Conversation:
@@ -59,6 +68,7 @@ class _Conversation:
         self._interactive = interactive
         self._system: str | None = arguments.system
         self._turns: list[dict[str, str]] = []
+        self.exit_code = 0  # of the first message that failed
 
     def take(self, line: str) -> bool:
         """Do what a line says; return False when it ends the conversation."""
@@ -87,14 +97,20 @@ class _Conversation:
                 self._client.chat([*system, *self._turns, question], **self._options),
                 as_json=self._arguments.json,
                 stats=self._arguments.stats,
+                max_tokens=self._arguments.max_tokens,
+                when_full=f"; {RESET}",
             )
         except KeyboardInterrupt:
             if not self._interactive:
                 raise
             print(f"\n({signal.strsignal(signal.SIGINT)})", file=sys.stderr)
         except ClientError as error:
-            if not self._interactive or isinstance(error, ServiceUnreachable):
+            if isinstance(error, ServiceUnreachable):
                 raise
-            print(f"llamactl: {error.message}", file=sys.stderr)
+            message = error.message
+            if error.reason == "PROMPT_TOO_LONG" and self._turns:
+                message += f": the conversation so far is part of it; {RESET}"
+            print_error(error.reason, message, as_json=self._arguments.json)
+            self.exit_code = self.exit_code or exit_code(error)
         else:
             self._turns += (question, {"role": "assistant", "content": text})

@@ -3,9 +3,8 @@
 import argparse
 
 from llamactl.commands import Commands
-from llamactl.output import print_json
-from llamad_api.v1 import llamad_pb2 as pb
-from llamad_client import Client, ClientError, Failed, StillLoading
+from llamactl.output import print_json, print_line
+from llamad_client import Client, ClientError, Failed, Status, StillLoading
 
 SERVING = "SERVING"
 
@@ -30,13 +29,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"status": health})
     else:
-        print(health)
+        print_line(health)
     if status is not None:
         raise _reason(status)
     return 0
 
 
-def _reason(status: pb.GetStatusResponse) -> ClientError:
-    if status.state == pb.GetStatusResponse.STATE_LOADING:
+def _reason(status: Status) -> ClientError:
+    if status.state == "loading":
         return StillLoading("MODEL_LOADING", f"the model is still loading: {status.detail}")
     return Failed("NOT_SERVING", f"the service cannot answer: {status.detail}")

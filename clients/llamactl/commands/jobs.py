@@ -1,12 +1,12 @@
 """``llamactl jobs``: what is queued and running."""
 
 import argparse
+import dataclasses
 import pwd
 
 from llamactl.commands import Commands
-from llamactl.output import as_dict, enum_name, print_json, print_table
-from llamad_api.v1 import llamad_pb2 as pb
-from llamad_client import Client
+from llamactl.output import print_json, print_table
+from llamad_client import Client, Job
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
         jobs = client.jobs(include_ended=arguments.all)
     if arguments.json:
         for job in jobs:
-            print_json(as_dict(job))
+            print_json(dataclasses.asdict(job))
         return 0
     print_table(
         ("ID", "OWNER", "STATE", "PRIORITY", "PROMPT", "COMPLETION", "AGE", "ERROR"),
@@ -33,16 +33,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _row(job: pb.Job) -> tuple[str, ...]:
+def _row(job: Job) -> tuple[str, ...]:
     return (
         job.id,
-        _user_name(job.owner_uid) if job.HasField("owner_uid") else "-",
-        enum_name(pb.JobState.DESCRIPTOR, job.state),
-        enum_name(pb.Priority.DESCRIPTOR, job.priority),
+        "-" if job.owner_uid is None else _user_name(job.owner_uid),
+        job.state,
+        job.priority,
         f"{job.processed_prompt_tokens}/{job.prompt_tokens}",
         f"{job.completion_tokens}/{job.max_tokens}",
         f"{job.age_seconds:.0f} s",
-        job.error,
+        f"{job.error_reason}: {job.error}" if job.error else "",
     )
 
 

@@ -5,7 +5,7 @@ import dataclasses
 
 from llamactl.catalogue import read_catalogue
 from llamactl.commands import Commands
-from llamactl.output import as_dict, bytes_text, print_json, print_table
+from llamactl.output import bytes_text, print_json, print_table
 from llamad_client import Client
 
 
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
         models = client.models()
     if arguments.json:
         for model in models:
-            print_json(as_dict(model))
+            print_json(dataclasses.asdict(model))
         return 0
     rows = [
         (m.name, bytes_text(m.file_bytes), _mark(m.loaded), _mark(m.selected), m.path)

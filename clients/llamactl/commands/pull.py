@@ -18,16 +18,14 @@ from urllib.parse import urlsplit
 from llamactl.catalogue import Entry, read_catalogue
 from llamactl.commands import Commands
 from llamactl.download import Download
-from llamactl.output import bytes_text, print_json, printable
+from llamactl.output import bytes_text, print_json, print_line
 from llamactl.progress import Progress
 from llamactl.source import BeginAgain, LocalFile, Source, model_name, path_of
-from llamad_api.v1 import llamad_pb2 as pb
-from llamad_client import Client, Refused
-from llamad_client.upload import AddedModel
+from llamad_client import AddedModel, Client, Refused
 
 MAX_BYTES = 100_000_000_000
 WAIT_SECONDS, MOST_WAITS = 0.2, 25
-WITHOUT_MODEL = (pb.GetStatusResponse.STATE_NO_MODEL, pb.GetStatusResponse.STATE_FAILED)
+WITHOUT_MODEL = ("no_model", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
         status = client.status()
         if not arguments.no_use and status.state in WITHOUT_MODEL:
             _use(client, added.name, as_json=arguments.json)
-        elif not arguments.json and status.model.name != added.name:
-            print(printable(f'"llamactl use {added.name}" loads it'))
+        elif not arguments.json and (status.model is None or status.model.name != added.name):
+            print_line(f'"llamactl use {added.name}" loads it')
     return 0
 
 
@@ -201,7 +199,7 @@ def _print_added(added: AddedModel, *, as_json: bool) -> None:
         return
     what = "was there already" if added.unchanged else "added"
     size = bytes_text(added.file_bytes)
-    print(printable(f"{added.name}: {what}, {size}, sha256 {added.sha256}"), flush=True)
+    print_line(f"{added.name}: {what}, {size}, sha256 {added.sha256}")
 
 
 def _use(client: Client, name: str, *, as_json: bool) -> None:
@@ -210,4 +208,4 @@ def _use(client: Client, name: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"type": "used", "name": name, "load_seconds": used.load_seconds})
     else:
-        print(printable(f"{name}: loaded in {used.load_seconds:.1f} s, and at every start"))
+        print_line(f"{name}: loaded in {used.load_seconds:.1f} s, and at every start")

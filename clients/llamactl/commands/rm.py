@@ -3,7 +3,7 @@
 import argparse
 
 from llamactl.commands import Commands
-from llamactl.output import bytes_text, print_json, printable
+from llamactl.output import bytes_text, print_json, print_line
 from llamad_client import Client
 
 
@@ -28,5 +28,5 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.json:
                 print_json({"name": name, "freed_bytes": freed})
             else:
-                print(printable(f"{name} deleted, {bytes_text(freed)} freed"))
+                print_line(f"{name} deleted, {bytes_text(freed)} freed")
     return 0

@@ -1,11 +1,11 @@
 """``llamactl status``: what the service is doing."""
 
 import argparse
+import dataclasses
 
 from llamactl.commands import Commands
-from llamactl.output import as_dict, bytes_text, print_json, printable
-from llamad_api.v1 import llamad_pb2 as pb
-from llamad_client import Client
+from llamactl.output import bytes_text, print_json, print_line
+from llamad_client import Client, Status
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -21,22 +21,21 @@ def run(arguments: argparse.Namespace) -> int:
     with Client(arguments.socket) as client:
         status = client.status()
     if arguments.json:
-        print_json(as_dict(status))
+        print_json(dataclasses.asdict(status))
     else:
         for name, value in _lines(status):
-            print(printable(f"{name + ':':<11} {value}"))
+            print_line(f"{name + ':':<11} {value}")
     return 0
 
 
-def _lines(status: pb.GetStatusResponse) -> list[tuple[str, str]]:
-    state = pb.GetStatusResponse.State.Name(status.state).removeprefix("STATE_").lower()
+def _lines(status: Status) -> list[tuple[str, str]]:
     lines = [
-        ("state", f"{state} ({status.detail})"),
+        ("state", f"{status.state} ({status.detail})"),
         ("uptime", f"{status.uptime_seconds:.0f} s"),
     ]
-    if not status.HasField("model"):
-        return lines
     model = status.model
+    if model is None:
+        return lines
     return [
         *lines,
         ("model", f"{model.name} ({model.architecture}, {bytes_text(model.file_bytes)})"),

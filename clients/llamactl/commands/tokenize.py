@@ -3,7 +3,7 @@
 import argparse
 
 from llamactl.commands import Commands
-from llamactl.output import print_json, printable
+from llamactl.output import print_json, print_line
 from llamad_client import Client
 
 
@@ -28,5 +28,5 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print_json({"token": token, "text": text, "bytes": data.hex()})
         else:
-            print(printable(f"{token:>7} {text!r}"))
+            print_line(f"{token:>7} {text!r}")
     return 0

@@ -1,9 +1,10 @@
 """``llamactl use``: serve another model."""
 
 import argparse
+import dataclasses
 
 from llamactl.commands import Commands
-from llamactl.output import as_dict, print_json, printable
+from llamactl.output import print_json, print_line
 from llamad_client import Client
 
 
@@ -25,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Client(arguments.socket) as client:
         used = client.use_model(arguments.name)
     if arguments.json:
-        print_json(as_dict(used))
+        print_json(dataclasses.asdict(used))
     else:
-        print(printable(f"{used.model.name} loaded in {used.load_seconds:.2f} s"))
+        print_line(f"{used.model.name} loaded in {used.load_seconds:.2f} s")
     return 0

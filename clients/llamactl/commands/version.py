@@ -1,9 +1,10 @@
 """``llamactl version``: the versions of this program and of the service."""
 
 import argparse
+import dataclasses
 
 from llamactl.commands import Commands
-from llamactl.output import as_dict, print_json
+from llamactl.output import print_json, print_line
 from llamad_client import Client, __version__
 
 
@@ -22,8 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
     with Client(arguments.socket) as client:
         version = client.version()
     if arguments.json:
-        print_json({"client_version": __version__, **as_dict(version)})
+        print_json({"client_version": __version__, **dataclasses.asdict(version)})
     else:
-        print(f"llamad   {version.version} (engine {version.engine_version},", end=" ")
-        print(f"interface {version.api_version})")
+        engine, interface = version.engine_version, version.api_version
+        print_line(f"llamad   {version.version} (engine {engine}, interface {interface})")
     return 0

@@ -282,5 +282,6 @@ def job(snapshot: JobSnapshot) -> pb.Job:
         running_seconds=snapshot.running_seconds,
         finish_reason=(pb.FINISH_REASON_UNSPECIFIED if reason is None else _FINISH_REASONS[reason]),
         error=snapshot.error,
+        error_reason=snapshot.error_reason,
         owner_uid=snapshot.owner_uid,
     )

@@ -1,0 +1,247 @@
+"""What the service says, as values of this package: protobuf ends here.
+
+A value has the fields of its message in llamad.proto or admin.proto, where their units stand, under
+the same names. An enum is its name in lower case without prefix (``ready``, ``stop_string``); what
+is optional and absent is None. ``tests/clients/test_values.py`` compares the two.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from llamad_api.v1 import admin_pb2
+from llamad_api.v1 import llamad_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The first event of a completion: its job is in the queue."""
+
+    job_id: str
+    queue_position: int
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillProgress:
+    """An event while a long prompt is read."""
+
+    processed_tokens: int
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the completion. tokens: of the completion so far."""
+
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Durations in seconds."""
+
+    queue_seconds: float
+    prefill_seconds: float
+    decode_seconds: float
+    time_to_first_token_seconds: float
+    time_per_output_token_seconds: float
+    load_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The last event: how a completion ended, `Finished` and its `Usage` in llamad.proto.
+
+    ``finish_reason``: stop, stop_string, length or cancelled.
+    """
+
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    cached_prompt_tokens: int
+    timings: Timings
+    seed: int
+    job_id: str
+    model: str
+    stop_string: str
+
+
+Event = Queued | PrefillProgress | TextDelta | Result
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request on its way through the service."""
+
+    id: str
+    state: str
+    priority: str
+    model: str
+    prompt_tokens: int
+    processed_prompt_tokens: int
+    completion_tokens: int
+    max_tokens: int | None
+    age_seconds: float
+    running_seconds: float
+    finish_reason: str
+    error: str
+    owner_uid: int | None
+    error_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """The model that answers."""
+
+    name: str
+    path: str
+    architecture: str
+    file_bytes: int
+    locked_bytes: int
+    n_ctx: int
+    n_ctx_train: int
+    vocab_size: int
+    load_seconds: float
+    kv_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the service is doing: `GetStatusResponse` in llamad.proto.
+
+    ``state``: loading, ready, no_model, failed or stopping.
+    """
+
+    state: str
+    detail: str
+    uptime_seconds: float
+    model: LoadedModel | None
+    jobs_queued: int
+    jobs_running: int
+    queue_capacity: int
+    sequence_slots: int
+    kv_bytes: int
+    kv_blocks_total: int
+    kv_blocks_free: int
+    requests_finished: int
+    generated_tokens: int
+    prompt_tokens: int
+    threads: int
+    kernel_set: str
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """The versions of the service, its engine and its interface: `GetVersionResponse`."""
+
+    version: str
+    engine_version: str
+    api_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model in the service's model directory."""
+
+    name: str
+    path: str
+    file_bytes: int
+    loaded: bool
+    selected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UsedModel:
+    """The model that was loaded on request: `UseModelResponse` in admin.proto."""
+
+    model: Model
+    load_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AddedModel:
+    """A model that the service has now. ``unchanged``: it had it already, nothing was sent."""
+
+    name: str
+    path: str
+    file_bytes: int
+    sha256: str
+    unchanged: bool
+
+
+VALUES: dict[type[Message], type[Any]] = {
+    pb.Queued: Queued,
+    pb.PrefillProgress: PrefillProgress,
+    pb.TextDelta: TextDelta,
+    pb.Timings: Timings,
+    pb.Job: Job,
+    pb.LoadedModel: LoadedModel,
+    pb.GetStatusResponse: Status,
+    pb.GetVersionResponse: Version,
+    admin_pb2.Model: Model,
+    admin_pb2.UseModelResponse: UsedModel,
+}
+"""The messages that have the very fields of a value."""
+
+Value = TypeVar("Value")
+
+
+def value_of(kind: type[Value], message: Message) -> Value:
+    """Return a message of ``VALUES`` as its value."""
+    return kind(**{entry.name: _field(message, entry.name) for entry in fields(kind)})  # type: ignore[arg-type]
+
+
+def _field(message: Message, name: str) -> Any:
+    field = message.DESCRIPTOR.fields_by_name[name]
+    value = getattr(message, name)
+    if field.enum_type is not None:
+        return _enum_name(field.enum_type, value)
+    # an optional field is the one member of a oneof that nobody names
+    has_presence = field.message_type is not None or field.containing_oneof is not None
+    if has_presence and not message.HasField(name):
+        return None
+    return value_of(VALUES[type(value)], value) if isinstance(value, Message) else value
+
+
+def _enum_name(enum: Any, number: int) -> str:
+    names = {value.number: value.name for value in enum.values}
+    prefix = names[0].removesuffix("UNSPECIFIED")
+    return str(names.get(number, number)).removeprefix(prefix).lower()
+
+
+def event_of(response: pb.GenerateResponse | pb.ChatResponse) -> Event | None:
+    """Return the event of a response; None for one that this version does not know."""
+    match response.WhichOneof("event"):
+        case "delta":
+            return value_of(TextDelta, response.delta)
+        case "queued":
+            return value_of(Queued, response.queued)
+        case "prefill":
+            return value_of(PrefillProgress, response.prefill)
+        case "finished":
+            return _result(response.finished)
+        case _:
+            return None
+
+
+def _result(finished: pb.Finished) -> Result:
+    return Result(
+        finish_reason=_enum_name(pb.FinishReason.DESCRIPTOR, finished.reason),
+        prompt_tokens=finished.usage.prompt_tokens,
+        completion_tokens=finished.usage.completion_tokens,
+        cached_prompt_tokens=finished.usage.cached_prompt_tokens,
+        timings=value_of(Timings, finished.timings),
+        seed=finished.seed,
+        job_id=finished.job_id,
+        model=finished.model,
+        stop_string=finished.stop_string,
+    )
+
+
+def added_model(done: admin_pb2.AddModelResponse.Done) -> AddedModel:
+    """Return the last message of an AddModel call."""
+    model = done.model
+    return AddedModel(model.name, model.path, model.file_bytes, done.sha256, done.unchanged)
