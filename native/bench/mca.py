@@ -20,6 +20,7 @@ LINE = re.compile(r"^\s+([0-9a-f]+):\s+(\S+)\s*(.*?)(?:\s*//.*)?$")
 TARGET = re.compile(r"\b([0-9a-f]+) <")
 BRANCHES = ("b", "cbz", "cbnz", "tbz", "tbnz")
 CALL = re.compile(r"^bl?\s.*<(\w+)>$")
+SYMBOL = re.compile(r"\s*<[^>]*>")
 SPILL = re.compile(r"^(?:str|stp)\s+q\d+.*\[sp")
 
 
@@ -82,7 +83,7 @@ def _kernels() -> list[Kernel]:
                 8 * 32 * 4,
             )
         )
-    for name, sub_blocks in (("q3_k", 16), ("q4_k", 8), ("q6_k", 16)):
+    for name, sub_blocks in (("q3_k", 16), ("q4_k", 8), ("q5_k", 8), ("q6_k", 16)):
         kernels.append(
             Kernel(
                 f"{name} one", "kernels/dotprod/matmul", f"{name}_one", "neoverse-n1", 4 * 256, 2
@@ -166,7 +167,8 @@ def loops(code: list[Instruction], nested: bool) -> tuple[list[Instruction], lis
 
 def cycles(mca: str, cpu: str, body: list[Instruction]) -> float:
     """Return the modelled cycles of one pass over straight-line code."""
-    lines = [i.text for i in body if i.target is None]
+    # objdump's "<symbol>" behind an address is no assembly, which LLVM 14 forgave
+    lines = [SYMBOL.sub("", i.text) for i in body if i.target is None]
     if not lines:
         return 0.0
     report = subprocess.run(
