@@ -25,6 +25,7 @@ LEAVES = (
     "llamad.printable",
     "llamad.ranges",
     "llamad.small_file",
+    "llamad.streams",
     "llamad.systemd",
 )
 

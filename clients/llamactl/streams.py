@@ -11,10 +11,7 @@ import os
 import re
 import select
 import sys
-from collections.abc import Callable
-from typing import Any, TextIO, TypeVar
-
-T = TypeVar("T")
+from typing import Any, TextIO
 
 # C0 but tab and line feed, DEL, C1; what turns the direction of text over (Unicode TR 36, 3.2). A
 # carriage return is harmless in front of a line feed; alone it would overwrite what was shown.
@@ -51,7 +48,7 @@ def open_streams() -> None:
     encodings = [getattr(stream, "encoding", "utf-8") for stream in (sys.stdin, sys.stdout)]
     closed = sys.stdout is None
     sys.stdin = io.TextIOWrapper(
-        io.BufferedReader(_Input()), encoding=encodings[0], errors="surrogateescape"
+        io.BufferedReader(_Input(0, closefd=False)), encoding=encodings[0], errors="surrogateescape"
     )
     sys.stdout = _text(_Output(1, required=True, closed=closed), encodings[1])
     sys.stderr = _text(_Output(2, required=False), encodings[1])
@@ -82,62 +79,35 @@ def _text(raw: "_Output", encoding: str) -> io.TextIOWrapper:
     )
 
 
-class _Descriptor(io.RawIOBase):
-    """One of the descriptors 0, 1 and 2; it stays open."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def fileno(self) -> int:
-        return self._number
-
-    def isatty(self) -> bool:
-        return os.isatty(self._number)
-
-    def _patiently(self, operation: Callable[[], T], events: int) -> T:
-        """Do it, after waiting where the descriptor does not wait by itself."""
-        while True:
-            try:
-                return operation()
-            except BlockingIOError:
-                poll = select.poll()
-                poll.register(self._number, events)
-                poll.poll()
-
-
-class _Input(_Descriptor):
-    def __init__(self) -> None:
-        super().__init__(0)
-
-    def readable(self) -> bool:
-        return True
+class _Input(io.FileIO):
+    """Descriptor 0; reading waits where the descriptor does not."""
 
     def readinto(self, buffer: Any, /) -> int:
         try:
-            data = self._patiently(lambda: os.read(0, len(buffer)), select.POLLIN)
+            while (n_bytes := super().readinto(buffer)) is None:
+                _wait(self.fileno(), select.POLLIN)
         except OSError as error:
-            if error.errno != errno.EBADF:
+            if error.errno != errno.EBADF:  # open for writing only: nobody meant it to be read
                 raise
-            data = b""  # open for writing only: nobody meant it to be read
-        buffer[: len(data)] = data
-        return len(data)
+            return 0
+        return n_bytes
 
 
-class _Output(_Descriptor):
+class _Output(io.FileIO):
+    """Descriptor 1 or 2; writing waits where the descriptor does not."""
+
     def __init__(self, number: int, *, required: bool, closed: bool = False) -> None:
-        super().__init__(number)
+        super().__init__(number, "w", closefd=False)
         self.was_closed = closed
         self._required = required
         self._lost = False  # it failed once, and whoever needs to know was told
-
-    def writable(self) -> bool:
-        return True
 
     def write(self, data: Any, /) -> int:
         if self._lost:
             return len(data)
         try:
-            return self._patiently(lambda: os.write(self._number, data), select.POLLOUT)
+            while (n_bytes := super().write(data)) is None:
+                _wait(self.fileno(), select.POLLOUT)
         except OSError as error:
             self._lost = True
             if not self._required:
@@ -145,3 +115,10 @@ class _Output(_Descriptor):
             if isinstance(error, BrokenPipeError):
                 raise
             raise OutputFailed(f"standard output: {error.strerror}") from None
+        return n_bytes
+
+
+def _wait(number: int, events: int) -> None:
+    poll = select.poll()
+    poll.register(number, events)
+    poll.poll()

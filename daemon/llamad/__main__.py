@@ -5,10 +5,8 @@ tool is imported only when it may be the one asked for, so that the service does
 """
 
 import argparse
-import contextlib
 import functools
 import importlib
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,27 +15,33 @@ from pathlib import Path
 from llamad import __version__
 from llamad.errors import LlamadError
 from llamad.printable import printable
+from llamad.streams import OutputFailed, open_streams
 
 # Modules of llamad_tools.commands: add_parser(subparsers).
 TOOLS = ("inspect", "convert", "quantize", "imatrix", "fit", "perplexity", "bench")
+PRINTING = ("inspect", "fit", "perplexity", "bench")  # nothing is left of them without output
 
 MAX_MESSAGE = 5000  # characters of the line on stderr; a path may have 4096
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    output_is_open = open_streams() if arguments is None else True
     argv = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser(argv[0] if argv else "").parse_args(argv)
     try:
+        if not output_is_open and argv[0] in PRINTING:
+            raise OutputFailed("standard output is closed")
         code: int = options.run(options)
         sys.stdout.flush()
         return code
     except LlamadError as error:
         print(f"llamad: {_as_line(error.message)}", file=sys.stderr)
         return 1
+    except OutputFailed as error:
+        print(f"llamad: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # whoever read our output has left: nothing to say, nowhere to say it
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

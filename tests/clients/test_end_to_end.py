@@ -120,6 +120,7 @@ def test_a_service_without_a_model_says_what_to_do_and_answers_after_a_pull(
     folder: Path, tiny: Path
 ) -> None:
     models = folder / "models"
+    models.mkdir()
     file = folder / "llamad.toml"
     file.write_text(f'[model]\ndirectory = "{models}"\n')
     with daemon(folder, "--config", str(file)) as service:
