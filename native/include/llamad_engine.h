@@ -157,9 +157,12 @@ int lld_model_use_huge_pages(lld_model *model, const volatile int32_t *stop);
 /* Bytes per second at which n_threads read the whole file from memory, over at least 0.25 s. */
 int lld_model_read_bandwidth(const lld_model *model, uint32_t n_threads, double *bytes_per_second);
 
-/* mlock weights in file order, up to max_bytes; *locked_bytes says how much was locked. Fewer bytes
- * than asked is not an error (RLIMIT_MEMLOCK); lld_error_message() then holds the reason. */
-int lld_model_lock(lld_model *model, uint64_t max_bytes, uint64_t *locked_bytes);
+/* mlock weights in order of use for a decoded token (the embedding last), up to max_bytes;
+ * *locked_bytes says how much was locked, also when *stop, polled as in populate, ended it with
+ * LLD_ERR_CANCELLED; lld_model_close unlocks. Fewer bytes than asked is not an error (RLIMIT_MEMLOCK,
+ * no memory): lld_error_message() then holds the reason, else an empty line. */
+int lld_model_lock(lld_model *model, uint64_t max_bytes, const volatile int32_t *stop,
+                   uint64_t *locked_bytes);
 
 /* ---- engine ---------------------------------------------------------------------------------- */
 

@@ -11,6 +11,7 @@ from typing import Any, Self, cast
 
 from llamad._engine import ffi, lib
 from llamad.engine.info import EngineInfo as EngineInfo
+from llamad.engine.info import Locked as Locked
 from llamad.engine.info import ModelInfo as ModelInfo
 from llamad.engine.info import TensorInfo as TensorInfo
 from llamad.errors import ErrorKind, LlamadError
@@ -230,7 +231,7 @@ def _read_metadata(file: Any) -> dict[str, MetadataValue]:
 
 
 class StopFlag:
-    """A flag that ends ``EngineModel.populate`` early; any thread may set it."""
+    """A flag that ends ``EngineModel.populate`` and ``lock`` early; any thread may set it."""
 
     def __init__(self) -> None:
         self._flag = ffi.new("int32_t *", 0)
@@ -277,11 +278,14 @@ class EngineModel(_Handle):
         _check(lib.lld_model_read_bandwidth(self._pointer, n_threads, result))
         return cast(float, result[0])
 
-    def lock(self, max_bytes: int) -> int:
-        """Lock up to max_bytes of the weights in memory; return the bytes that are locked."""
+    def lock(self, max_bytes: int, stop: StopFlag | None = None) -> Locked:
+        """Lock up to max_bytes of the weights in memory, those first that every token reads.
+
+        Raises EngineError with kind CANCELLED when ``stop`` is set; ``close`` unlocks what was locked.
+        """
         locked = ffi.new("uint64_t *")
-        _check(lib.lld_model_lock(self._pointer, max_bytes, locked))
-        return cast(int, locked[0])
+        _check(lib.lld_model_lock(self._pointer, max_bytes, _stop_pointer(stop), locked))
+        return Locked(cast(int, locked[0]), _message())
 
 
 KV_TYPES: Mapping[str, int] = {"f16": lib.LLD_KV_F16, "q8_0": lib.LLD_KV_Q8_0}

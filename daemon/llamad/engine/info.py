@@ -45,3 +45,11 @@ class EngineInfo:
     kv_blocks_free: int
     n_threads: int
     kernel_set: str
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """What ``EngineModel.lock`` locked: bytes of whole pages, and one line on what stopped it."""
+
+    n_bytes: int
+    fault: str  # empty: all weights that the limit holds are locked

@@ -223,16 +223,17 @@ def _make_resident(
     if not config.lock or plan.lockable_bytes == 0:
         return 0
     tell(f"locking {file.name}")
-    locked_bytes = model.lock(plan.lockable_bytes)
-    if locked_bytes < plan.lockable_bytes:
+    locked = model.lock(plan.lockable_bytes, stop)
+    if locked.fault:
         logger.warning(
             fields(
-                "model locked in part, RLIMIT_MEMLOCK allows no more",
-                locked_bytes=locked_bytes,
+                "model locked in part",
+                fault=locked.fault,
+                locked_bytes=locked.n_bytes,
                 lockable_bytes=plan.lockable_bytes,
             )
         )
-    return locked_bytes
+    return locked.n_bytes
 
 
 def _create_engine(config: ModelConfig, model: EngineModel, n_ctx: int, plan: MemoryPlan) -> Engine:

@@ -40,6 +40,13 @@ static const lld_tensor *find(binder *b, const char *suffix, lld_need need, char
     return tensor;
 }
 
+/* The forward reads this tensor from the file. */
+static void add_extent(binder *b, const lld_tensor *t)
+{
+    lld_model *m = b->model;
+    m->extents[m->n_extents++] = (lld_extent){.offset = t->file_offset, .bytes = t->bytes};
+}
+
 static bool check_shape(binder *b, const lld_tensor *t, const char *name, uint64_t n_cols,
                         uint64_t n_rows)
 {
@@ -58,6 +65,7 @@ static lld_matrix bind_matrix(binder *b, const char *suffix, lld_need need, uint
     char name[NAME_BYTES];
     const lld_tensor *t = find(b, suffix, need, name);
     if (t == NULL || !check_shape(b, t, name, n_cols, n_rows)) return (lld_matrix){0};
+    add_extent(b, t);
     b->model->weight_bytes += t->bytes;
     b->model->streamed_bytes += t->bytes;
     return (lld_matrix){.data = t->data,
@@ -76,7 +84,10 @@ static const float *bind_vector(binder *b, const char *suffix, lld_need need, ui
     if (t == NULL || !check_shape(b, t, name, n, 1)) return NULL;
     b->model->weight_bytes += t->bytes;
     b->model->streamed_bytes += t->bytes;
-    if (t->type == LLD_F32) return (const float *)(const void *)t->data;
+    if (t->type == LLD_F32) {
+        add_extent(b, t);
+        return (const float *)(const void *)t->data;
+    }
     if (t->type != LLD_F16 && t->type != LLD_BF16) {
         b->status =
             lld_fail(LLD_ERR_UNSUPPORTED, "tensor '%s' has type %s, must be F32, F16 or BF16", name,
@@ -180,21 +191,25 @@ static void bind_model(binder *b)
     const lld_config *c = &m->config;
     read_vocab_size(b);
     if (b->status != LLD_OK) return;
-    m->embedding = bind_matrix(b, "token_embd.weight", LLD_REQUIRED, m->vocab_size, c->dim);
-    m->output_norm = bind_vector(b, "output_norm.weight", LLD_REQUIRED, c->dim);
     m->output = bind_matrix(b, "output.weight", LLD_OPTIONAL, m->vocab_size, c->dim);
-    if (b->status != LLD_OK) return;
-    if (m->output.data == NULL)
+    bool tied = b->status == LLD_OK && m->output.data == NULL;
+    if (tied) {
+        m->embedding = bind_matrix(b, "token_embd.weight", LLD_REQUIRED, m->vocab_size, c->dim);
         m->output = m->embedding;
-    else /* one row of the embedding is read for a token, not the matrix */
-        m->streamed_bytes -= m->vocab_size * m->embedding.row_bytes - m->embedding.row_bytes;
+    }
     m->output.fine = true;
+    m->output_norm = bind_vector(b, "output_norm.weight", LLD_REQUIRED, c->dim);
     m->output_bias = bind_vector(b, "output.bias", LLD_OPTIONAL, m->vocab_size);
     m->rope_factors = bind_vector(b, "rope_freqs.weight", LLD_OPTIONAL, c->n_rot / 2);
     if (b->status == LLD_OK) check_rope_factors(b);
     for (uint32_t i = 0; i < c->n_layers && b->status == LLD_OK; i++) {
         b->layer = (int)i;
         bind_layer(b, &m->layers[i]);
+    }
+    b->layer = -1;
+    if (!tied) { /* one row of it is read for a token, not the matrix */
+        m->embedding = bind_matrix(b, "token_embd.weight", LLD_REQUIRED, m->vocab_size, c->dim);
+        if (b->status == LLD_OK) m->streamed_bytes -= (m->vocab_size - 1) * m->embedding.row_bytes;
     }
     if (b->status == LLD_OK) check_all_bound(b);
 }
@@ -204,7 +219,8 @@ static int bind(lld_model *m, const lld_gguf *gguf)
     binder b = {.model = m, .gguf = gguf, .layer = -1, .status = LLD_OK};
     b.bound = calloc(gguf->n_tensors + 1, sizeof *b.bound);
     m->layers = calloc(m->config.n_layers, sizeof *m->layers);
-    if (b.bound == NULL || m->layers == NULL)
+    m->extents = calloc(gguf->n_tensors + 1, sizeof *m->extents);
+    if (b.bound == NULL || m->layers == NULL || m->extents == NULL)
         b.status = lld_fail(LLD_ERR_MEMORY, "no memory for the layer table");
     else
         bind_model(&b);
@@ -255,6 +271,7 @@ void lld_model_close(lld_model *model)
     if (model == NULL) return;
     lld_file_close(model->file);
     free(model->layers);
+    free(model->extents);
     free(model->converted);
     free(model);
 }

@@ -44,6 +44,11 @@ typedef struct lld_layer {
     const float *b_down;    /* (dim) or NULL */
 } lld_layer;
 
+/* Consecutive bytes of the file. */
+typedef struct lld_extent {
+    uint64_t offset, bytes;
+} lld_extent;
+
 struct lld_model {
     lld_file *file;
     lld_config config;
@@ -54,10 +59,14 @@ struct lld_model {
     const float *output_norm;  /* (dim) */
     const float *rope_factors; /* (n_rot / 2) divisors of the RoPE frequencies, or NULL */
     lld_layer *layers;         /* (n_layers) */
-    float *converted;          /* vectors that were not float32 in the file */
-    size_t converted_used;     /* floats */
-    uint64_t weight_bytes;     /* of all tensors above */
-    uint64_t streamed_bytes;   /* of those, read for each decoded token */
+    /* (n_extents) of the tensors that a forward reads from the file, in order of use for a decoded
+     * token: output, norms and layers; the embedding last, of which it reads one row. */
+    lld_extent *extents;
+    size_t n_extents;
+    float *converted;        /* vectors that were not float32 in the file */
+    size_t converted_used;   /* floats */
+    uint64_t weight_bytes;   /* of all tensors above */
+    uint64_t streamed_bytes; /* of those, read for each decoded token */
 };
 
 #endif

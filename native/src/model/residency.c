@@ -1,17 +1,23 @@
 /* residency.c - which pages hold the mapped weights: lld_model_populate, lld_model_use_huge_pages,
- * lld_model_lock. Works in file order, which is layer order in every converter's output, in pieces
- * so that a stop request is seen soon. Plans nothing: the caller knows the budget. */
+ * lld_model_lock. Reads in file order, which is layer order in every converter's output, and locks in
+ * order of use; both in pieces so that a stop request is seen soon, also on a slow card. Plans nothing:
+ * the caller knows the budget. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "model/model.h"
 #include "base/status.h"
 
-enum { PIECE_BYTES = 8 << 20, HUGE_PIECE_BYTES = 16 * LLD_HUGE_PAGE_BYTES };
+enum {
+    PIECE_BYTES = 8 << 20,
+    HUGE_PIECE_BYTES = 4 * LLD_HUGE_PAGE_BYTES,
+    LOCK_PIECE_BYTES = 4 << 20
+};
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22 /* Linux 5.14 */
@@ -78,23 +84,60 @@ int lld_model_use_huge_pages(lld_model *model, const volatile int32_t *stop)
     return LLD_OK;
 }
 
-int lld_model_lock(lld_model *model, uint64_t max_bytes, uint64_t *locked_bytes)
+/* The pages of extent i that no extent before it has: two tensors may meet within a page. begin, end:
+ * bytes of the mapping, multiples of the page; begin == end where there are none. */
+static void pages_of(const lld_model *model, size_t i, uint64_t page, uint64_t *begin,
+                     uint64_t *end)
 {
-    const lld_mapping *map = &model->file->mapping;
-    uint64_t limit = max_bytes < map->size ? max_bytes : map->size;
-    uint64_t locked = 0;
-    lld_fail(LLD_OK, "all of %" PRIu64 " bytes are locked", limit);
-    while (locked < limit) {
-        size_t piece =
-            limit - locked < PIECE_BYTES ? (size_t)(limit - locked) : (size_t)PIECE_BYTES;
-        if (mlock(map->bytes + locked, piece) != 0) {
-            int error = errno;
-            lld_fail(LLD_OK, "%s: locked %" PRIu64 " of %" PRIu64 " bytes: %s (RLIMIT_MEMLOCK)",
-                     model->file->path, locked, limit, strerror(error));
-            break;
-        }
-        locked += piece;
+    const lld_extent *e = model->extents;
+    *begin = e[i].offset / page * page;
+    *end = (e[i].offset + e[i].bytes + page - 1) / page * page;
+    for (size_t k = 0; k < i && *begin < *end; k++) {
+        uint64_t first = e[k].offset / page * page;
+        uint64_t behind = (e[k].offset + e[k].bytes + page - 1) / page * page;
+        if (first <= *begin && *begin < behind) *begin = behind < *end ? behind : *end;
+        if (first < *end && *end <= behind) *end = first > *begin ? first : *begin;
     }
-    *locked_bytes = locked;
+}
+
+/* Say why `wanted` bytes beyond `locked` could not be locked. The kernel answers EAGAIN when it finds
+ * no memory for the pages (the machine's or a control group's), ENOMEM and EPERM at the limit. */
+static void explain_lock(const lld_model *model, uint64_t locked, uint64_t wanted, int error)
+{
+    struct rlimit limit;
+    if (error != EAGAIN && getrlimit(RLIMIT_MEMLOCK, &limit) == 0 &&
+        limit.rlim_cur != RLIM_INFINITY && locked + wanted > limit.rlim_cur)
+        lld_fail(LLD_OK, "%s: locked %" PRIu64 " bytes: RLIMIT_MEMLOCK is %" PRIu64 " bytes",
+                 model->file->path, locked, (uint64_t)limit.rlim_cur);
+    else
+        lld_fail(LLD_OK,
+                 "%s: locked %" PRIu64 " bytes: the machine or the control group has no memory for "
+                 "%" PRIu64 " more: %s",
+                 model->file->path, locked, wanted, strerror(error));
+}
+
+int lld_model_lock(lld_model *model, uint64_t max_bytes, const volatile int32_t *stop,
+                   uint64_t *locked_bytes)
+{
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t begin, end;
+    *locked_bytes = 0;
+    lld_fail(LLD_OK, "%s", "");
+    for (size_t i = 0; i < model->n_extents; i++) {
+        for (pages_of(model, i, page, &begin, &end); begin < end;) {
+            uint64_t piece = end - begin < LOCK_PIECE_BYTES ? end - begin : LOCK_PIECE_BYTES;
+            if (piece > max_bytes - *locked_bytes)
+                piece = (max_bytes - *locked_bytes) / page * page;
+            if (piece == 0) return LLD_OK;
+            if (stop != NULL && *stop != 0)
+                return lld_fail(LLD_ERR_CANCELLED, "loading was stopped");
+            if (mlock(model->file->mapping.bytes + begin, piece) != 0) {
+                explain_lock(model, *locked_bytes, piece, errno);
+                return LLD_OK;
+            }
+            *locked_bytes += piece;
+            begin += piece;
+        }
+    }
     return LLD_OK;
 }
