@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad_client": ("llamad_api",),
     "llamactl": ("llamad_client",),
     **dict.fromkeys(LEAVES, ()),
+    "llamad.logs": ("llamad.printable",),
     "llamad.config": ("llamad.errors", "llamad.ranges", "llamad.sampling"),
     "llamad.sampling": ("llamad.ranges",),
     "llamad.engine.bindings": (

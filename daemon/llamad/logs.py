@@ -1,8 +1,9 @@
 """How the service logs: lines on stderr, the event first, then key=value.
 
 Owns the line format and the journald level prefixes (``<N>``, sd-daemon(3)), which stand on every
-line of a record, tracebacks included, so that journald keeps the level of all of them. Prompts and
-completions are never logged at INFO.
+line of a record, tracebacks included, so that journald keeps the level of all of them. Whatever a
+value or an exception contains, a line is printable. Prompts and completions are never logged at
+INFO.
 """
 
 import json
@@ -11,8 +12,11 @@ import os
 import sys
 from typing import TextIO
 
+from llamad.printable import printable
+
 Value = str | int | float | bool | None
 
+MAX_VALUE_CHARACTERS = 1000  # of a value; names and messages may come from a client
 _SYSLOG_LEVELS = (
     (logging.CRITICAL, 2),
     (logging.ERROR, 3),
@@ -36,6 +40,8 @@ def _value(value: Value) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     text = str(value)
+    if len(text) > MAX_VALUE_CHARACTERS:
+        text = text[:MAX_VALUE_CHARACTERS] + "…"
     plain = text.isprintable() and not any(c in ' "=' for c in text)
     return text if text and plain else json.dumps(text)
 
@@ -50,7 +56,18 @@ class JournalFormatter(logging.Formatter):
         """Return the record with the level's prefix on each of its lines."""
         level = next((n for floor, n in _SYSLOG_LEVELS if record.levelno >= floor), 7)
         lines = super().format(record).splitlines() or [""]
-        return "\n".join(f"<{level}>{line}" for line in lines)
+        return "\n".join(f"<{level}>{printable(line)}" for line in lines)
+
+
+class TimedFormatter(logging.Formatter):
+    """Puts time and level in front of a record, for whoever reads stderr itself."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record, each of its lines printable."""
+        return "\n".join(map(printable, super().format(record).splitlines()))
 
 
 def under_journald(stream: TextIO) -> bool:
@@ -72,11 +89,7 @@ def configure(level: str, journald: bool | None = None, stream: TextIO | None = 
     stream = stream or sys.stderr
     prefixed = under_journald(stream) if journald is None else journald
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(
-        JournalFormatter()
-        if prefixed
-        else logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
-    )
+    handler.setFormatter(JournalFormatter() if prefixed else TimedFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -8,9 +8,10 @@ import grpc
 import grpc.aio
 import pytest
 
-from llamad.door import call_limits
+from llamad.door import limits
 from llamad.door.call_limits import CallLimits
 from llamad.door.caller import Caller, Credentials
+from llamad.errors import LlamadError
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import error_of_call, serving
 from unit.schedule.fakes import asynchronous
@@ -23,8 +24,8 @@ ROOT = Credentials(uid=0, gids=frozenset({0}))
 async def test_a_user_with_too_many_calls_is_refused_and_nobody_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(call_limits, "CALLS_OF_A_USER", 2)
-    monkeypatch.setattr(call_limits, "CALLS_OF_ALL_USERS", 3)
+    monkeypatch.setattr(limits, "CALLS_OF_A_USER", 2)
+    monkeypatch.setattr(limits, "CALLS_OF_ALL_USERS", 3)
     who = [ALICE]
 
     def credentials(connection: socket.socket) -> Credentials:
@@ -69,10 +70,33 @@ async def end_of(call: Any) -> None:
 def test_calls_that_fail_or_are_cancelled_count_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(call_limits, "CALLS_OF_A_USER", 1)
-    limits, caller = CallLimits(), Caller(uid=54321, is_admin=False)
+    monkeypatch.setattr(limits, "CALLS_OF_A_USER", 1)
+    calls, caller = CallLimits(), Caller(uid=54321, is_admin=False)
     for error in (ValueError, asyncio.CancelledError):
-        with pytest.raises(error), limits.running(caller):
+        with pytest.raises(error), calls.running(caller):
             raise error
-    with limits.running(caller):
+    with calls.running(caller):
         pass
+
+
+@asynchronous
+async def test_requests_of_a_user_arrive_one_after_the_other_and_others_do_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "RECEIVING_OF_A_USER", 1)
+    calls = CallLimits()
+    alice, root = Caller(uid=54321, is_admin=False), Caller(uid=0, is_admin=True)
+    async with calls.receiving(alice):
+        monkeypatch.setattr(limits, "RECEIVE_SECONDS", 0)
+        with pytest.raises(LlamadError) as caught:
+            await calls.receiving(alice).__aenter__()
+        assert (caught.value.reason, caught.value.message) == (
+            "TOO_MANY_CALLS",
+            "user 54321 has 1 requests on their way, none ended in 0 seconds, no more are allowed",
+        )
+        monkeypatch.setattr(limits, "RECEIVE_SECONDS", 60)
+        async with calls.receiving(root):
+            waiting = asyncio.create_task(calls.receiving(alice).__aenter__())
+            await asyncio.sleep(0)
+            assert not waiting.done()
+    await waiting

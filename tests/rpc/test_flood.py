@@ -9,7 +9,7 @@ import struct
 
 import grpc
 
-from llamad.rpc.server import MAX_MESSAGE_BYTES
+from llamad.door.limits import MESSAGE_BYTES
 from llamad.schedule.loop import Limits
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import Service, error_of_call, serving
@@ -108,7 +108,7 @@ async def test_bytes_that_are_no_http2_end_their_connection_only() -> None:
 @asynchronous
 async def test_a_message_beyond_the_limit_is_refused() -> None:
     async with serving() as service, service.stub() as stub:
-        request = pb.GenerateRequest(prompt="x" * (MAX_MESSAGE_BYTES + 1))
+        request = pb.GenerateRequest(prompt="x" * (MESSAGE_BYTES + 1))
         code, _, _ = await error_of_call(stub.Generate(request))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert await still_serves(service)

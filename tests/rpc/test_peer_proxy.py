@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from llamad.door import peer_proxy
+from llamad.door import limits
 from llamad.door.caller import Caller
-from llamad.door.peer_proxy import READ_BYTES, PeerProxy
+from llamad.door.limits import HELD_BYTES
+from llamad.door.peer_proxy import PeerProxy
 from llamad.door.unix_socket import listen
 from unit.schedule.fakes import asynchronous
 
@@ -51,7 +52,7 @@ class Stage:
         sent = blocked = 0
         while blocked < 100:  # turns of the event loop, in which the proxy could take more
             try:
-                sent += end.send(bytes(READ_BYTES))
+                sent += end.send(bytes(HELD_BYTES))
                 blocked = 0
             except BlockingIOError:
                 blocked += 1
@@ -89,8 +90,8 @@ def peer(service: socket.socket) -> str:
 
 @pytest.fixture
 def few_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_proxy, "MAX_CONNECTIONS", 4)
-    monkeypatch.setattr(peer_proxy, "RESERVED_CONNECTIONS", 1)
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(limits, "RESERVED_CONNECTIONS", 1)
 
 
 def open_descriptors() -> int:
@@ -172,7 +173,7 @@ async def test_what_the_service_wrote_last_reaches_the_client_before_the_end() -
 async def test_the_last_answer_reaches_a_client_that_still_sends() -> None:
     async with stage() as s:
         client, service = await s.joined()
-        goodbye = os.urandom(2 * READ_BYTES)  # more than is passed on in one go
+        goodbye = os.urandom(2 * HELD_BYTES)  # more than is passed on in one go
         assert service.send(goodbye) == len(goodbye)
         service.close()
         client.send(b"question")  # meets a closed socket before all of the answer is on its way
@@ -212,7 +213,7 @@ async def test_connections_beyond_the_limit_are_closed_and_the_log_says_so_once(
 async def test_a_user_with_too_many_connections_keeps_no_other_user_out(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(peer_proxy, "CONNECTIONS_OF_A_USER", 2)
+    monkeypatch.setattr(limits, "CONNECTIONS_OF_A_USER", 2)
     who = [USER]
     async with stage(lambda connection: who[0]) as s:
         ends = [await s.joined() for _ in range(2)]
@@ -243,7 +244,7 @@ class Exhausted(socket.socket):
 async def test_a_lack_of_descriptors_passes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(peer_proxy, "ACCEPT_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(limits, "ACCEPT_PAUSE_SECONDS", 0)
     with tempfile.TemporaryDirectory() as folder:
         behind = listen(Path(folder) / "private", -1, 0o600)
         behind.setblocking(False)

@@ -180,12 +180,16 @@ async def test_a_refused_request_never_becomes_a_job() -> None:
 
 
 @asynchronous
-async def test_a_10_megabyte_prompt_is_refused_by_its_size() -> None:
+async def test_a_4_megabyte_prompt_is_refused_by_its_size_and_a_10_megabyte_one_unread() -> None:
     async with serving() as service, service.stub() as stub:
+        request = pb.GenerateRequest(prompt="x" * 4_000_000)
+        code, message, _ = await error_of_call(stub.Generate(request))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert message == "prompt: has 4000000 bytes, at most 1048576"
         request = pb.GenerateRequest(prompt="x" * 10_000_000)
         code, message, _ = await error_of_call(stub.Generate(request))
-    assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert message == "prompt: has 10000000 bytes, at most 1048576"
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "larger than max" in message
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,9 @@ def logged(journald: bool, level: str = "info") -> tuple[io.StringIO, logging.Lo
         ("a=b", '"a=b"'),
         ("line\nbreak", r'"line\nbreak"'),
         ("\x1b[2J", r'"\u001b[2J"'),
+        ("end\u2028of line", r'"end\u2028of line"'),
+        ("\x7f", r'"\u007f"'),
+        ("x" * 1001, "x" * 1000 + "…"),
         (True, "true"),
         (3, "3"),
         (0.5, "0.500"),
@@ -76,6 +79,17 @@ def test_every_line_of_a_traceback_carries_the_level() -> None:
     assert lines[0] == "<3>call failed"
     assert lines[-2:] == ["<3>ValueError: first", "<3>second"]
     assert all(line.startswith("<3>") for line in lines)
+
+
+@pytest.mark.parametrize("journald", [True, False])
+def test_what_an_exception_says_commands_no_terminal(journald: bool) -> None:
+    stream, log = logged(journald)
+    try:
+        raise ValueError("\x1b[2J\x85<0>forged")
+    except ValueError:
+        log.exception("call failed")
+    assert all(line.isprintable() for line in stream.getvalue().split("\n"))
+    assert not any(line.startswith("<0>") for line in stream.getvalue().split("\n") if journald)
 
 
 def test_without_a_journal_a_line_has_time_and_level() -> None:

@@ -5,8 +5,9 @@ others. So this proxy accepts, reads the credentials, and joins each connection 
 gRPC's private socket. It gives that one a name nobody can guess and none has had before; gRPC tells
 the name as the peer of each call, and ``PeerProxy.caller`` tells whose connection it is.
 
-Owns the accepted connections and their limit. It reads nothing of what it passes on. Everything
-here runs on the event loop's thread, when a socket is ready; no socket call blocks.
+Owns the accepted connections, their limits, and the pace at which those of a user are read. What
+their bytes cost is known to ``traffic.py``; what administrators send is passed on unread.
+Everything here runs on the event loop's thread, when a socket is ready; no socket call blocks.
 """
 
 import asyncio
@@ -16,17 +17,14 @@ import logging
 import secrets
 import socket
 from collections.abc import Callable
+from functools import partial
 
+from llamad.door import limits
 from llamad.door.caller import Caller
+from llamad.door.traffic import TooMuchError, Traffic, UserAllowance
 from llamad.logs import fields
 
 log = logging.getLogger(__name__)
-
-MAX_CONNECTIONS = 256  # three descriptors each, of the 1024 that a service has by default
-RESERVED_CONNECTIONS = 8  # of these, for administrators only
-CONNECTIONS_OF_A_USER = 128  # who is no administrator: nobody keeps all others out
-READ_BYTES = 64 << 10  # most of one direction that is held while its reader is slow
-ACCEPT_PAUSE_SECONDS = 1.0  # while the process is out of descriptors
 
 
 class PeerProxy:
@@ -44,6 +42,7 @@ class PeerProxy:
         self._identify = identify
         self._loop = asyncio.get_running_loop()
         self._splices: dict[str, _Splice] = {}  # by the peer that gRPC tells
+        self._users: dict[int, UserAllowance] = {}  # who connected and is no administrator
         self._idle = asyncio.Event()
         self._idle.set()
         self._complained = False  # in the log, about connections that could not be had
@@ -86,7 +85,7 @@ class PeerProxy:
         except OSError as error:
             self._complain(str(error.strerror))
             self._loop.remove_reader(self._listener)
-            self._pause = self._loop.call_later(ACCEPT_PAUSE_SECONDS, self.start)
+            self._pause = self._loop.call_later(limits.ACCEPT_PAUSE_SECONDS, self.start)
             return
         with contextlib.ExitStack() as undo:
             undo.callback(client.close)
@@ -100,20 +99,36 @@ class PeerProxy:
     def _admit(self, client: socket.socket) -> None:
         """Join a connection to gRPC. Raises OSError when it cannot be had."""
         caller = self._identify(client)
-        self._check_limits(caller)
+        user = None if caller.is_admin else self._user(caller.uid)
+        self._check_limits(caller, user)
         name = "llamad-" + secrets.token_hex(16)
         service = self._connected(name)
         peer = "unix-abstract:" + name
-        self._splices[peer] = _Splice(caller, client, service, lambda: self._ended(peer))
+        splice = _Splice(caller, client, service, lambda: self._ended(peer))
+        if user is not None:
+            splice.limit(user)
+        self._splices[peer] = splice
         self._idle.clear()
 
-    def _check_limits(self, caller: Caller) -> None:
+    def _user(self, uid: int) -> UserAllowance:
+        """Return what a user has left; forget those who have been away for long."""
+        if uid not in self._users:
+            connected = {splice.caller.uid for splice in self._splices.values()}
+            for other, user in list(self._users.items()):
+                if other not in connected and user.is_untouched():
+                    del self._users[other]
+            self._users[uid] = UserAllowance(self._loop.time)
+        return self._users[uid]
+
+    def _check_limits(self, caller: Caller, user: UserAllowance | None) -> None:
         """Raise OSError when there are too many connections, in all or of this user."""
-        reserved = 0 if caller.is_admin else RESERVED_CONNECTIONS
-        if len(self._splices) >= MAX_CONNECTIONS - reserved:
+        if user is not None and user.connections.use(1):
+            raise OSError(errno.EUSERS, f"too many connections a second of user {caller.uid}")
+        reserved = 0 if caller.is_admin else limits.RESERVED_CONNECTIONS
+        if len(self._splices) >= limits.MAX_CONNECTIONS - reserved:
             raise OSError(errno.EUSERS, "too many connections")
         of_user = sum(splice.caller.uid == caller.uid for splice in self._splices.values())
-        if not caller.is_admin and of_user >= CONNECTIONS_OF_A_USER:
+        if not caller.is_admin and of_user >= limits.CONNECTIONS_OF_A_USER:
             raise OSError(errno.EUSERS, f"too many connections of user {caller.uid}")
 
     def _connected(self, name: str) -> socket.socket:
@@ -128,7 +143,7 @@ class PeerProxy:
 
     def _ended(self, peer: str) -> None:
         del self._splices[peer]
-        if len(self._splices) < MAX_CONNECTIONS // 2:
+        if len(self._splices) < limits.MAX_CONNECTIONS // 2:
             self._complained = False
         if not self._splices:
             self._idle.set()
@@ -160,9 +175,32 @@ class _Splice:
         # A client that ended reads no more either, and gRPC is to know at once: jobs hang on it.
         self._requests = _Pipe(client, service, self.end, self._let_last_answers_through)
         self._answers = _Pipe(service, client, self.end, self.end)
+        self._answers.unread_seconds = limits.UNREAD_SECONDS
+
+    def limit(self, user: UserAllowance) -> None:
+        """Pass on no more than a user is allowed."""
+        traffic = Traffic(user, asyncio.get_running_loop().time)
+        self._requests.read_bytes = limits.METERED_READ_BYTES
+        self._requests.seconds_to_wait = user.seconds_to_wait
+        self._requests.watch = partial(self._watch_request, traffic)
+        self._answers.watch = traffic.answer
+
+    def _watch_request(self, traffic: Traffic, data: bytes) -> bytes:
+        try:
+            data = traffic.request(data)
+        except TooMuchError as error:
+            log.warning(fields("connection ended", user=self.caller.uid, reason=str(error)))
+            self.end()
+            return b""
+        if resets := traffic.pending_answer():
+            log.warning(fields("request too large", user=self.caller.uid))
+            self._answers.insert(resets)
+        return data
 
     def end(self) -> None:
         """Close both sides now; gRPC's answers up to its own end have been sent then."""
+        if self._client.fileno() == -1:
+            return
         self._requests.stop()
         self._answers.stop()
         self._client.close()
@@ -185,29 +223,59 @@ class _Pipe:
         on_source_end: Callable[[], None],
         on_target_end: Callable[[], None],
     ) -> None:
+        """Pass bytes from now on."""
+        self.watch: Callable[[bytes], bytes] = _unchanged  # from what came to what is passed on
+        self.read_bytes = limits.HELD_BYTES
+        self.seconds_to_wait: Callable[[], float] = _nothing  # until the source may be read
+        self.unread_seconds: float | None = None  # until a target that takes nothing has ended
         self._source = source
         self._target = target
         self._on_source_end = on_source_end
         self._on_target_end = on_target_end
         self._held = b""  # read, and not taken by the target; nothing is read while there is some
+        self._pause: asyncio.TimerHandle | None = None  # nothing is read either until it has passed
+        self._unread: asyncio.TimerHandle | None = None  # while something is held
+        self._stopped = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(source, self._read)
 
     def stop(self) -> None:
         """Pass nothing on any more."""
+        self._stopped = True
+        for timer in (self._pause, self._unread):
+            if timer is not None:
+                timer.cancel()
         self._loop.remove_reader(self._source)
         self._loop.remove_writer(self._target)
 
+    def _resume(self) -> None:
+        self._pause = None
+        if not self._held:
+            self._loop.add_reader(self._source, self._read)
+
+    def insert(self, data: bytes) -> None:
+        """Pass on what did not come from the source."""
+        if self._held:
+            self._held += data
+        elif not self._stopped:
+            self._pass_on(data)
+
     def _read(self) -> None:
+        if seconds := self.seconds_to_wait():
+            self._loop.remove_reader(self._source)
+            self._pause = self._loop.call_later(seconds, self._resume)
+            return
         try:
-            data = self._source.recv(READ_BYTES)
+            data = self._source.recv(self.read_bytes)
         except BlockingIOError:
             return
         except OSError:  # reset by the other end
             data = b""
         if not data:
             self._on_source_end()
-        else:
+            return
+        data = self.watch(data)
+        if not self._stopped:
             self._pass_on(data)
 
     def _pass_on_held(self) -> None:
@@ -227,5 +295,23 @@ class _Pipe:
             self._loop.add_writer(self._target, self._pass_on_held)
         elif self._held and not rest:
             self._loop.remove_writer(self._target)
-            self._loop.add_reader(self._source, self._read)
+            if self._pause is None:
+                self._loop.add_reader(self._source, self._read)
         self._held = rest
+        self._wait_for_reader()
+
+    def _wait_for_reader(self) -> None:
+        """Begin anew to wait for a target that has to take what is held."""
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        if self._held and self.unread_seconds is not None:
+            self._unread = self._loop.call_later(self.unread_seconds, self._on_target_end)
+
+
+def _nothing() -> float:
+    return 0.0
+
+
+def _unchanged(data: bytes) -> bytes:
+    return data

@@ -1,13 +1,14 @@
-"""Around every call: who makes it and may they, its request id, its parsing, its end when it fails.
+"""Around every call: who makes it and may they, its request id, its limits, its end when it fails.
 
 Owns the mapping of exceptions to gRPC statuses (through ``status.py``) and the log line of a failed
 call. A service below simply raises LlamadError. CancelledError, which is how a vanished client, a
 passed deadline and a stopping server arrive, goes through untouched.
 """
 
+import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
 from functools import partial
@@ -15,13 +16,14 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
+from llamad.door import limits
 from llamad.door.call_limits import CallLimits
 from llamad.door.caller import Caller
 from llamad.door.rights import check_method
 from llamad.errors import ErrorKind, LlamadError
 from llamad.logs import fields
+from llamad.rpc.incoming import Incoming
 from llamad.rpc.status import failure
 
 log = logging.getLogger(__name__)
@@ -34,15 +36,19 @@ caller: ContextVar[Caller] = ContextVar("caller")
 
 Handler = Any  # grpc.RpcMethodHandler: grpc has no types
 Context = Any  # grpc.aio.ServicerContext
-Parse = Callable[[Any], Any]  # from the bytes of a request, or an iterator over them
 
-
-_WRAPPED = {  # by whether requests and responses stream
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, False): grpc.stream_unary_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
+# Requests that may be large; every other method takes SMALL_MESSAGE_BYTES, because a call holds its
+# request while it runs, and a message may carry fields that nobody knows.
+_LARGE_REQUESTS = frozenset(
+    {
+        "/llamad.v1.Admin/AddModel",
+        "/llamad.v1.Llamad/Chat",
+        "/llamad.v1.Llamad/Detokenize",
+        "/llamad.v1.Llamad/Generate",
+        "/llamad.v1.Llamad/Tokenize",
+    }
+)
+_ADMIN = "/llamad.v1.Admin/"
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -61,42 +67,41 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         handler = await continuation(details)
         if handler is None:
             return None
-        parse = partial(
-            _each_parsed if handler.request_streaming else _parsed, handler.request_deserializer
-        )
-        respond = self._streaming if handler.response_streaming else self._unary
-        wrapped = _WRAPPED[handler.request_streaming, handler.response_streaming]
-        return wrapped(
-            respond(_behavior(handler), parse, details.method),
-            response_serializer=handler.response_serializer,
+        # To gRPC every request is a stream: so the caller is known, and the call is counted, before
+        # anything of its request is received. Answers are streams too: writing one waits until the
+        # client has room for it. On the wire there is no difference.
+        return grpc.stream_stream_rpc_method_handler(
+            partial(self._call, handler, details.method),
+            response_serializer=partial(_serialized, handler.response_serializer),
         )
 
-    def _unary(self, behave: Any, parse: Parse, method: str) -> Any:
-        async def call(received: Any, context: Context) -> Any:
-            request_id.set(secrets.token_hex(8))
-            try:
-                with self._limits.running(self._admit(method, context)):
-                    return await behave(parse(received), context)
-            except Exception as error:
-                await _end(error, method, context)
-
-        return call
-
-    def _streaming(self, behave: Any, parse: Parse, method: str) -> Any:
+    async def _call(self, handler: Handler, method: str, _received: Any, context: Context) -> None:
         # A coroutine that writes, not a generator: a generator suspended at its yield is not closed
         # when the call is cancelled, and the job behind it must be freed at once.
-        async def call(received: Any, context: Context) -> None:
-            request_id.set(secrets.token_hex(8))
-            try:
-                with self._limits.running(self._admit(method, context)):
-                    messages: AsyncIterator[Any] = behave(parse(received), context)
-                    async with aclosing(messages):  # type: ignore[type-var]
+        request_id.set(secrets.token_hex(8))
+        incoming = Incoming(context, handler.request_deserializer, _most_bytes(method))
+        behave = _behavior(handler)
+        try:
+            known = self._admit(method, context)
+            with self._limits.running(known, upload=handler.request_streaming):
+                if handler.request_streaming:
+                    answer = behave(incoming.messages(), context)
+                elif handler.response_streaming or method.startswith(_ADMIN):
+                    async with self._limits.receiving(known):
+                        answer = behave(await incoming.message(), context)
+                else:
+                    # With its place held to the end, so that large answers wait for their readers.
+                    async with self._limits.receiving(known):
+                        await _write(await behave(await incoming.message(), context), context)
+                    return
+                if handler.response_streaming:
+                    async with aclosing(answer) as messages:
                         async for message in messages:
                             await context.write(message)
-            except Exception as error:
-                await _end(error, method, context)
-
-        return call
+                else:
+                    await _write(await answer, context)
+        except Exception as error:
+            await _end(error, method, context)
 
     def _admit(self, method: str, context: Context) -> Caller:
         """Set and return who calls.
@@ -119,26 +124,32 @@ def _behavior(handler: Handler) -> Any:
     )
 
 
-async def _each_parsed(
-    parse: Callable[[bytes], Any], received: AsyncIterator[bytes]
-) -> AsyncIterator[Any]:
-    async for data in received:
-        yield _parsed(parse, data)
+def _serialized(serialize: Callable[[Any], bytes], answer: Any) -> bytes:
+    """Return the bytes of an answer; a service may have made them already."""
+    return answer if isinstance(answer, bytes) else serialize(answer)
 
 
-def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+def _most_bytes(method: str) -> int:
+    return limits.MESSAGE_BYTES if method in _LARGE_REQUESTS else limits.SMALL_MESSAGE_BYTES
+
+
+async def _write(message: Any, context: Context) -> None:
+    """Answer with one message. Raises ANSWER_NOT_READ."""
     try:
-        return parse(data)
-    except (DecodeError, UnicodeDecodeError, ValueError):
+        async with asyncio.timeout(limits.ANSWER_SECONDS):
+            await context.write(message)
+    except TimeoutError:
         raise LlamadError(
-            ErrorKind.INVALID, "INVALID_REQUEST", "the request is no valid message of this method"
+            ErrorKind.EXHAUSTED,
+            "ANSWER_NOT_READ",
+            f"the client did not read the answer in {limits.ANSWER_SECONDS:g} seconds",
         ) from None
 
 
 async def _end(error: Exception, method: str, context: Context) -> None:
     """Finish a failed call: status, message and trailing metadata, and a line in the journal."""
     if isinstance(error, grpc.aio.BaseError):  # the call is already over, nobody hears more
-        raise error
+        raise asyncio.CancelledError from error
     end = failure(error, request_id.get())
     internal = end.code is grpc.StatusCode.INTERNAL
     log.log(

@@ -6,9 +6,10 @@ the coroutine, and leaving a job's stream cancels the job.
 # ruff: noqa: N802 - the methods are named by llamad.proto
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from llamad import __version__
 from llamad.door.rights import check_cancel
@@ -31,6 +32,9 @@ _STATES = {
     Phase.STOPPING: pb.GetStatusResponse.STATE_STOPPING,
 }
 
+_Answer = TypeVar("_Answer")
+PART_TOKENS = 8192  # of an answer that are in memory as a message
+
 Context = Any  # grpc.aio.ServicerContext: grpc has no types
 
 
@@ -41,6 +45,8 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         self._state = state
         self._rules = rules
         self._engine_version = engine_version
+        # One text at a time: a million tokens take tens of megabytes until their answer is read.
+        self._text_thread = ThreadPoolExecutor(1, thread_name_prefix="text")
 
     def change_rules(self, rules: convert.Rules) -> None:
         """Set the defaults and bounds of the requests that come from now on."""
@@ -70,30 +76,46 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
             async for event in stream:
                 yield convert.response(event, kind)
 
-    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
-        """Return the token ids of a text, and the bytes of each."""
+    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> bytes:
+        """Return the token ids of a text, and the bytes of each, in a message's bytes.
+
+        Bytes of messages in a row are those of one message with the fields of all: made in parts,
+        an answer of a million tokens takes 6 MB instead of 70.
+        """
         text = convert.tokenize_text(request)
         add_bos = request.add_bos if request.HasField("add_bos") else None
         codec = self._state.require().codec
 
-        def work() -> pb.TokenizeResponse:
+        def work() -> bytes:
             ids = codec.encode(text, add_bos=add_bos, parse_special=request.parse_special)
-            return pb.TokenizeResponse(tokens=ids, pieces=[codec.piece(token) for token in ids])
+            return b"".join(
+                pb.TokenizeResponse(
+                    tokens=part, pieces=(codec.piece(token) for token in part)
+                ).SerializeToString()
+                for part in (ids[i : i + PART_TOKENS] for i in range(0, len(ids), PART_TOKENS))
+            )
 
-        return await asyncio.to_thread(work)
+        return await self._on_text_thread(work)
 
     async def Detokenize(
         self, request: pb.DetokenizeRequest, context: Context
     ) -> pb.DetokenizeResponse:
         """Return the text of token ids."""
-        ids = convert.detokenize_tokens(request)
         serving = self._state.require()
         vocab_size = serving.model.vocab_size
-        for i, token in enumerate(ids):
-            if not 0 <= token < vocab_size:
-                raise invalid("tokens", f"token {i} is {token}, must be 0 to {vocab_size - 1}")
-        text = await asyncio.to_thread(serving.codec.decode, ids)
-        return pb.DetokenizeResponse(text=text)
+
+        def work() -> pb.DetokenizeResponse:
+            ids = convert.detokenize_tokens(request)
+            for i, token in enumerate(ids):
+                if not 0 <= token < vocab_size:
+                    raise invalid("tokens", f"token {i} is {token}, must be 0 to {vocab_size - 1}")
+            return pb.DetokenizeResponse(text=serving.codec.decode(ids))
+
+        return await self._on_text_thread(work)
+
+    async def _on_text_thread(self, work: Callable[[], _Answer]) -> _Answer:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._text_thread, work)
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """Return the jobs, newest last; there are none before the first model is loaded."""

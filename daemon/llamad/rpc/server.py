@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from llamad.door import limits
 from llamad.door.caller import Administrators, Caller, Credentials, peer_credentials
 from llamad.door.peer_proxy import PeerProxy
 from llamad.door.unix_socket import NamelessSocket, group_id, listen, make_room
@@ -28,15 +29,22 @@ from llamad.rpc.reflection import SERVICE_NAMES as REFLECTION_NAMES
 from llamad.rpc.reflection import Reflection, published_files
 from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
 
-MAX_MESSAGE_BYTES = 16 << 20  # so that a prompt beyond its limit is refused by name, not by gRPC
-MAX_CONCURRENT_CALLS = 512
-MAX_STREAMS_PER_CONNECTION = 1024  # beyond it streams are reset, which says less than a status
 FLUSH_SECONDS = 1.0  # for clients to take the last answers, once every call has ended
+_IDENTITY_ONLY = 1  # a bit for each of grpc_compression_algorithm; a message expands 1,000 times
 
 _OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),
-    ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CONNECTION),
+    ("grpc.max_concurrent_streams", limits.STREAMS_OF_A_CONNECTION),
+    ("grpc.server.max_pending_requests", limits.WAITING_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", limits.WAITING_CALLS),
+    ("grpc.max_metadata_size", limits.METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", limits.METADATA_BYTES),
+    ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
+    # What a stream may send before anybody reads it; gRPC would let it grow with the traffic.
+    ("grpc.http2.lookahead_bytes", limits.WINDOW_BYTES),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.server_handshake_timeout_ms", int(limits.HANDSHAKE_SECONDS * 1000)),
     ("grpc.so_reuseport", 0),
     # A client that stopped (SIGSTOP, a hung host program) is noticed and its jobs are freed.
     ("grpc.keepalive_time_ms", 60_000),
@@ -76,7 +84,6 @@ class RpcServer:
         self._server = grpc.aio.server(
             interceptors=[CallInterceptor(self._caller, admin_group)],
             options=_OPTIONS,
-            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
         )
         llamad_pb2_grpc.add_LlamadServicer_to_server(llamad, self._server)  # type: ignore[no-untyped-call]
         admin_pb2_grpc.add_AdminServicer_to_server(admin, self._server)  # type: ignore[no-untyped-call]
