@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
+from itertools import pairwise
 from typing import cast
 
 import regex
@@ -29,9 +30,12 @@ from llamad.text.vocabulary import (
 
 _CACHED_WORDS = 8192
 _CACHED_CHARACTERS = 32  # words longer than this are rare: not cached
+_SHORT_WORD_BYTES = 40  # what costs less with simple lists
 _MAX_WORD_CHARACTERS = 16384  # longer words are cut: memory stays bounded, the text stays the same
 
 _NO_TOKEN = -1  # a byte without a token, or a symbol merged into its left neighbour
+
+# The key of a pair of symbols is ``left << 32 | right``: negative, so no merge's, with _NO_TOKEN.
 
 
 def _byte_alphabet() -> str:
@@ -92,41 +96,75 @@ class BpeTokenizer(Tokenizer):
             whole = self._whole_words.get(spelled(data))
             if whole is not None:
                 return (whole,)
-        return tuple(self._merge([self._byte_ids[byte] for byte in data]))
+        merge = self._merge_short if len(data) <= _SHORT_WORD_BYTES else self._merge_long
+        return tuple(s for s in merge([self._byte_ids[byte] for byte in data]) if s != _NO_TOKEN)
 
-    def _merge(self, symbols: list[int]) -> list[int]:
-        """Merge the symbols of one word, lowest rank first, leftmost among equals.
+    def _merge_short(self, symbols: list[int]) -> list[int]:
+        """Merge the symbols of one word, lowest rank first, leftmost among equals: as defined."""
+        rank_of, none = self._ranks.get, len(self._merged)
+        ranks = [rank_of(left << 32 | right, none) for left, right in pairwise(symbols)]
+        while ranks and (rank := min(ranks)) < none:
+            left = ranks.index(rank)
+            token = self._merged[rank]
+            symbols[left : left + 2] = [token]
+            del ranks[left]
+            if left < len(ranks):
+                ranks[left] = rank_of(token << 32 | symbols[left + 1], none)
+            if left > 0:
+                ranks[left - 1] = rank_of(symbols[left - 1] << 32 | token, none)
+        return symbols
 
-        A heap of (rank, left symbol) over a linked list: n log n in the length of the word. A heap
-        entry whose pair has changed since is recognized by its rank and dropped.
+    def _merge_long(self, symbols: list[int]) -> list[int]:
+        """Do as ``_merge_short`` in n log n steps; symbols merged into others become _NO_TOKEN.
+
+        All places of one rank at a time, over a linked list. A place (the left symbol of a pair)
+        whose pair has changed since is recognized by its rank.
         """
-        ranks, end = self._ranks, len(symbols)
-        following = list(range(1, end + 1))
-        preceding = list(range(-1, end - 1))
-        heap = [
-            (rank, left)
-            for left in range(end - 1)
-            if (rank := ranks.get(_pair(symbols[left], symbols[left + 1]))) is not None
-        ]
+        rank_of, merged = self._ranks.get, self._merged
+        places = self._places(symbols)
+        following = [*range(1, len(symbols) + 2)]
+        preceding = [*range(-1, len(symbols))]
+        symbols.append(_NO_TOKEN)  # no pair has it, also to the left of the first
+        heap = [*places]
         heapify(heap)
+
+        def add(rank: int, left: int) -> None:
+            if rank in places:
+                places[rank].append(left)
+            else:
+                places[rank] = [left]
+                heappush(heap, rank)
+
         while heap:
-            rank, left = heappop(heap)
-            right = following[left]
-            if right == end or ranks.get(_pair(symbols[left], symbols[right])) != rank:
-                continue
-            symbols[left], symbols[right] = self._merged[rank], _NO_TOKEN
-            after, before = following[right], preceding[left]
-            following[left] = after
-            if after < end:
+            rank = heappop(heap)
+            lefts = sorted(places.pop(rank, ()))
+            token = merged[rank]
+            for n_done, left in enumerate(lefts, 1):
+                right = following[left]
+                if rank_of(symbols[left] << 32 | symbols[right]) != rank:
+                    continue
+                symbols[left], symbols[right] = token, _NO_TOKEN
+                following[left] = after = following[right]
                 preceding[after] = left
-                new_rank = ranks.get(_pair(symbols[left], symbols[after]))
-                if new_rank is not None:
-                    heappush(heap, (new_rank, left))
-            if before >= 0:
-                new_rank = ranks.get(_pair(symbols[before], symbols[left]))
-                if new_rank is not None:
-                    heappush(heap, (new_rank, before))
-        return [symbol for symbol in symbols if symbol != _NO_TOKEN]
+                if (new_rank := rank_of(token << 32 | symbols[after])) is not None:
+                    add(new_rank, left)
+                before = preceding[left]
+                if (new_rank := rank_of(symbols[before] << 32 | token)) is not None:
+                    add(new_rank, before)
+                if heap and heap[0] < rank:  # the file ranks a merge before one it is made of
+                    places.setdefault(rank, []).extend(lefts[n_done:])
+                    heappush(heap, rank)
+                    break
+        return symbols
+
+    def _places(self, symbols: list[int]) -> dict[int, list[int]]:
+        """Return rank -> the left symbols of all pairs that merge with it."""
+        places: dict[int, list[int]] = {}
+        for left, (symbol, right) in enumerate(pairwise(symbols)):
+            rank = self._ranks.get(symbol << 32 | right)
+            if rank is not None:
+                places.setdefault(rank, []).append(left)
+        return places
 
     def _text_piece(self, token: int, text: str) -> bytes:
         if self.vocabulary.types[token] == TokenType.USER_DEFINED:
@@ -135,11 +173,6 @@ class BpeTokenizer(Tokenizer):
             _BYTE_OF.get(character) or character.encode("utf-8", "surrogateescape")
             for character in text
         )
-
-
-def _pair(left: int, right: int) -> int:
-    """Return the key of a pair of symbols; negative, so no key of a merge, if one is _NO_TOKEN."""
-    return left << 32 | right
 
 
 def _text_ids(vocabulary: Vocabulary) -> dict[str, int]:
@@ -167,7 +200,7 @@ def _read_merges(
         if not (left and space and right):
             raise corrupt("merges", f"element {rank} is {merge!r}, must be two tokens")
         try:
-            key, merged[rank] = _pair(ids[left], ids[right]), ids[left + right]
+            key, merged[rank] = ids[left] << 32 | ids[right], ids[left + right]
         except KeyError as error:
             if error.args[0] not in vocabulary.tokens:
                 raise corrupt(

@@ -9,13 +9,37 @@ Which tokens a message of a chat must not contain, user-defined ones among them,
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from os.path import commonprefix
 
 from llamad.text.vocabulary import TokenType, Vocabulary
 
+_MAX_TREE_DEPTH = 50
+
 
 def alternation(texts: Iterable[str]) -> str:
-    """Return a regular expression that matches any of ``texts``, the longest first."""
-    return "|".join(re.escape(text) for text in sorted(set(texts), key=len, reverse=True))
+    """Return a regular expression that matches any of ``texts``, the longest that it can.
+
+    A tree of their common beginnings: what a text costs does not depend on how many tokens begin
+    with ``<|``.
+    """
+    distinct = sorted(set(texts))
+    return _tree(distinct, _MAX_TREE_DEPTH) if distinct else ""
+
+
+def _tree(texts: list[str], depth: int) -> str:
+    """Return the expression for distinct texts in order, at most ``depth`` groups deep."""
+    if depth == 0:
+        longest_first = sorted(texts, key=len, reverse=True)
+        return f"(?:{'|'.join(re.escape(text) for text in longest_first)})"
+    branches = []
+    for _, group in groupby((text for text in texts if text), key=itemgetter(0)):
+        ends = list(group)
+        head = commonprefix(ends)  # noqa: RUF071 - texts, no paths
+        tails = [end[len(head) :] for end in ends]
+        branches.append(re.escape(head) + ("" if tails == [""] else _tree(tails, depth - 1)))
+    return f"(?:{'|'.join(branches)}){'' if texts[0] else '?'}"
 
 
 class SpecialTokens:
