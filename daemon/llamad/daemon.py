@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from llamad.store.transfers import Transfers
 
 log = logging.getLogger(__name__)
 
+SWITCH_SECONDS = 0.001  # the loop and the engine wait as long, at most, for a thread that encodes
 STOP_GRACE_SECONDS = 1.0  # for the last events to reach their clients, once no job is left
 
 
@@ -72,6 +74,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Serve until a signal. Raises the LlamadError of a socket or a required model."""
+        sys.setswitchinterval(SWITCH_SECONDS)
         with self._signals():
             await self._server.start()
             log.info(

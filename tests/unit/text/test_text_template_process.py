@@ -266,6 +266,16 @@ def test_signals_of_a_group_do_not_end_the_process_but_its_socket_does(
     assert child.process.wait(60) == 0
 
 
+def test_an_idle_process_has_the_memory_that_is_planned_for_it() -> None:
+    process = TemplateProcess("{% for m in messages %}{{ m.role ~ m.content }}{% endfor %}")
+    assert process.render({"messages": HI["messages"] * 100}) == "userhi" * 100
+    assert process._child is not None
+    rollup = Path(f"/proc/{process._child.process.pid}/smaps_rollup").read_text(encoding="ascii")
+    share_kib = next(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:")
+    assert share_kib << 10 <= template_process.IDLE_BYTES
+    process.close()
+
+
 def test_a_forgotten_process_ends() -> None:
     process = TemplateProcess("x")
     assert process._child is not None
