@@ -104,7 +104,7 @@ def test_an_idle_service_has_no_timer_shorter_than_half_the_watchdogs_period(
     assert [timer for timer in waiting if timer[0] < HALF_PERIOD_SECONDS] == []
 
 
-@pytest.mark.parametrize("library", ["numpy", "PIL", "llamad_tools", "llamad_client"])
+@pytest.mark.parametrize("library", ["numpy", "PIL", "jinja2", "llamad_tools", "llamad_client"])
 def test_the_service_starts_without(library: str) -> None:
     code = f"import sys, llamad.daemon; sys.exit({library!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=environment()).returncode == 0
