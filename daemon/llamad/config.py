@@ -6,6 +6,7 @@ that names the file, the key and what is allowed. It opens nothing but the confi
 """
 
 import dataclasses
+import logging
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from llamad.errors import ErrorKind, LlamadError
+from llamad.logs import fields
 from llamad.ranges import Integer, Real
 from llamad.sampling.parameters import Sampling
+
+log = logging.getLogger(__name__)
 
 DEFAULT_PATH = Path("/etc/llamad/llamad.toml")
 
@@ -170,7 +174,7 @@ class QueueConfig:
     """[queue]: how many wait, and how steps are cut."""
 
     capacity: int = _key(64, Integer(1, 10_000))
-    prefill_chunk: int = _key(128, Integer(1, 4096))  # prompt rows a step while others decode
+    step_seconds: float = _key(0.25, Real(0.01, 60.0))  # of one step, unless a row takes longer
     history: int = _key(100, Integer(0, 10_000))  # ended jobs that are remembered
 
 
@@ -203,6 +207,11 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
+
+# Keys of earlier versions: taken and without effect, so that an upgrade keeps the service running.
+RETIRED: Mapping[str, str] = {
+    "queue.prefill_chunk": "queue.step_seconds bounds a step, in time instead of tokens",
+}
 
 SECTIONS: Mapping[str, type[Any]] = {
     "service": ServiceConfig,
@@ -260,6 +269,13 @@ def _merge(values: dict[str, dict[str, object]], given: Mapping[str, Any], sourc
             raise _error(f"{source}: {section} must be a section, [{section}]")
         allowed = rules(section)
         for key, value in entries.items():
+            if (instead := RETIRED.get(f"{section}.{key}")) is not None:
+                log.warning(
+                    fields(
+                        "key without effect", file=source, key=f"{section}.{key}", instead=instead
+                    )
+                )
+                continue
             if key not in allowed:
                 raise _error(
                     f"{source}: unknown key {section}.{key}; [{section}] has {', '.join(allowed)}"

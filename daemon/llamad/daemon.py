@@ -19,6 +19,7 @@ from llamad import __version__, systemd
 from llamad.config import Config
 from llamad.engine import bindings
 from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.book import JobBook
 from llamad.logs import fields
 from llamad.rpc.admin_service import AdminService
 from llamad.rpc.from_proto import Rules
@@ -49,13 +50,15 @@ class Daemon:
         self._read_again = read_again
         self._notifier = systemd.Notifier()
         self._state = ServiceState()
-        self._service = LlamadService(self._state, _rules(config), bindings.engine_version())
+        book = JobBook(config.queue.history)
+        self._service = LlamadService(self._state, book, _rules(config), bindings.engine_version())
         registry = ModelRegistry(Path(config.model.directory))
         self._model_manager = ModelManager(
             config,
             registry,
             self._state,
             self._notifier,
+            book,
             set_serving=lambda serving: self._server.health.set_serving(serving),
             model_required=model_required,
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llamad.engine.bindings import Engine, EngineModel, Sampler
+from llamad.engine.single_sequence import SingleSequence, blocks_for
 from llamad.memory.machine import Machine
 from llamad.memory.plan import plan_huge_pages
 from llamad.sampling.parameters import GREEDY
@@ -73,18 +74,19 @@ def measure(
             model.use_huge_pages()
         else:
             model.populate()
+        n_ctx = max(n_prompt, WARM_UP_PROMPT, BATCH_PROMPT) + max(n_decode, WARM_UP_DECODE)
         engine = Engine(
             model,
             n_threads=n_threads,
-            n_ctx=max(n_prompt, WARM_UP_PROMPT, BATCH_PROMPT) + max(n_decode, WARM_UP_DECODE),
-            n_sequences=n_sequences,
+            n_ctx=n_ctx,
+            n_blocks=n_sequences * blocks_for(n_ctx),
             n_batch=max(min(n_prompt, MAX_BATCH), n_sequences, WARM_UP_PROMPT),
             n_logits=n_sequences,
             kv_type=kv_type,
         )
         with engine:
             load_seconds = time.perf_counter() - start
-            session = _Session(engine)
+            session = _Session(engine, n_sequences)
             session.prefill(0, WARM_UP_PROMPT)
             session.decode([0], WARM_UP_DECODE)
             prefill_seconds = session.prefill(0, n_prompt)
@@ -120,9 +122,10 @@ def measure(
 class _Session:
     """Drives the engine's sequences with pseudo-random prompts and greedy sampling."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, n_sequences: int) -> None:
         self._engine = engine
-        self._last = [0] * engine.n_sequences
+        self._sequences = [SingleSequence(engine, i) for i in range(n_sequences)]
+        self._last = [0] * n_sequences
         self._sampler = Sampler(GREEDY, vocab_size=engine.vocab_size, n_ctx=engine.n_ctx, seed=0)
 
     def prefill(self, sequence: int, n_tokens: int) -> float:
@@ -131,12 +134,11 @@ class _Session:
         source = random.Random(sequence + 1)
         low = min(300, engine.vocab_size - 1)  # beyond the byte and control tokens
         tokens = [source.randrange(low, engine.vocab_size) for _ in range(n_tokens)]
-        engine.truncate(sequence, 0)
+        self._sequences[sequence].truncate(0)
         start = time.perf_counter()
         for at in range(0, n_tokens, engine.n_batch):
             part = tokens[at : at + engine.n_batch]
-            wants = [0] * (len(part) - 1) + [int(at + len(part) == n_tokens)]
-            engine.forward(part, [sequence] * len(part), range(at, at + len(part)), wants)
+            self._sequences[sequence].feed(part, n_out=int(at + len(part) == n_tokens))
         self._last[sequence] = self._sampler.sample(engine, 0)
         return time.perf_counter() - start
 
@@ -145,10 +147,9 @@ class _Session:
         engine = self._engine
         start = time.perf_counter()
         for _ in range(n_steps):
-            positions = [engine.length(s) for s in sequences]
-            tokens = [self._last[s] for s in sequences]
-            engine.forward(tokens, sequences, positions, [1] * len(sequences))
+            engine.forward([self._sequences[s].run([self._last[s]], n_out=1) for s in sequences])
             for k, s in enumerate(sequences):
+                self._sequences[s].length += 1
                 self._last[s] = self._sampler.sample(engine, k)
         return time.perf_counter() - start
 

@@ -29,10 +29,9 @@ typedef enum lld_status {
     LLD_ERR_UNSUPPORTED = 3, /* a valid file that this engine does not implement */
     LLD_ERR_INVALID = 4,     /* an argument is outside its range */
     LLD_ERR_MEMORY = 5,      /* memory could not be allocated or locked */
-    LLD_ERR_CANCELLED = 6,   /* lld_engine_cancel was called; the KV cache is as before the step */
-    LLD_ERR_KV_FULL = 7,     /* no free KV block; the KV cache is as before the step */
-    LLD_ERR_FAULT = 8,       /* the mapped file lost pages (cut, I/O error): the model is dead */
-    LLD_ERR_NUMERIC = 9      /* logits are NaN or infinite: broken weights */
+    LLD_ERR_CANCELLED = 6,   /* lld_engine_cancel was called */
+    LLD_ERR_FAULT = 7,       /* the mapped file lost pages (cut, I/O error): the model is dead */
+    LLD_ERR_NUMERIC = 8      /* logits are NaN or infinite: broken weights */
 } lld_status;
 
 /* One line for the last failure on this thread: names the thing, the fault and the limit. Never
@@ -171,20 +170,31 @@ typedef struct lld_engine lld_engine; /* threads, scratch and KV cache over one 
 typedef enum lld_kv_type { LLD_KV_F16 = 0, LLD_KV_Q8_0 = 1 } lld_kv_type;
 
 typedef struct lld_engine_params {
-    uint32_t n_threads;   /* 1..64, the calling thread included */
-    uint32_t n_ctx;       /* most tokens in one sequence, 1..2^20 */
-    uint32_t n_sequences; /* sequence slots 0..n_sequences-1, 1..256 */
-    uint32_t n_kv_tokens; /* KV cache capacity over all sequences, rounded up to blocks; 0 = n_ctx *
-                             n_sequences */
-    uint32_t n_batch;     /* most rows in one forward, 1..4096 */
-    uint32_t n_logits;    /* most rows of logits kept from one forward, 1..n_batch */
-    uint32_t kv_type;     /* lld_kv_type */
-    const char *cpu;      /* as for lld_cpu_kernel_set */
+    uint32_t n_threads; /* 1..64, the calling thread included */
+    uint32_t n_ctx;     /* most tokens in one sequence, 1..2^20 */
+    uint32_t n_blocks;  /* of the KV cache, ids 0..n_blocks-1, up to 2^23; 0 = those of n_ctx */
+    uint32_t n_batch;   /* most rows in one forward, 1..4096 */
+    uint32_t n_logits;  /* most rows of logits kept from one forward, 1..n_batch */
+    uint32_t kv_type;   /* lld_kv_type */
+    const char *cpu;    /* as for lld_cpu_kernel_set */
 } lld_engine_params;
+
+/* What lld_engine_create allocates for a model and params, to the byte. Beside it a thread's stack
+ * has a few pages in use. */
+typedef struct lld_engine_sizes {
+    uint32_t n_blocks, kv_block_tokens;
+    uint64_t kv_block_bytes;
+    uint64_t kv_bytes; /* n_blocks * kv_block_bytes; a block takes memory when it is first used */
+    uint64_t scratch_bytes; /* logits included; all of it takes memory at create */
+} lld_engine_sizes;
+
+/* Fails as lld_engine_create would for these params. */
+int lld_engine_bytes(const lld_model *model, const lld_engine_params *params,
+                     lld_engine_sizes *out);
 
 typedef struct lld_engine_info {
     uint64_t kv_bytes, scratch_bytes; /* allocated */
-    uint32_t kv_block_tokens, kv_blocks_total, kv_blocks_free;
+    uint32_t kv_block_tokens, kv_blocks_total;
     uint32_t n_threads;
     const char *kernel_set;
 } lld_engine_info;
@@ -193,13 +203,27 @@ int lld_engine_create(lld_model *model, const lld_engine_params *params, lld_eng
 void lld_engine_destroy(lld_engine *engine);
 void lld_engine_get_info(const lld_engine *engine, lld_engine_info *out);
 
-/* Run n_rows rows (token, sequence, position) through the model. Rows of one sequence must be
- * consecutive in the arrays, in position order, and continue that sequence: the first position is
- * the sequence's length. Row i's logits are kept when wants_logits[i] != 0: the k-th kept row is
- * row k of lld_engine_logits(), valid until the next forward. On any error no sequence has changed.
- */
-int lld_engine_forward(lld_engine *engine, const int32_t *tokens, const uint32_t *sequences,
-                       const uint32_t *positions, const uint8_t *wants_logits, size_t n_rows);
+/* Consecutive tokens of one sequence. What a sequence is, which blocks it has and how many tokens of
+ * it are in them, the caller knows: the engine keeps blocks, not sequences. */
+typedef struct lld_run {
+    const int32_t *tokens;  /* (n_tokens) */
+    uint32_t n_tokens;      /* >= 1 */
+    uint32_t position;      /* of tokens[0]; what lies before it is in the blocks already */
+    const uint32_t *blocks; /* (n_blocks) ids in position order, 32 tokens each */
+    uint32_t n_blocks; /* >= ceil((position + n_tokens) / 32); those beyond are not looked at */
+    uint32_t n_out;    /* the logits of the last n_out tokens are kept; 0..n_tokens */
+} lld_run;
+
+/* Run the tokens of all runs through the model, in one step of at most n_batch tokens. A run writes
+ * the blocks of its tokens' positions and reads those before. A block that a run writes no other
+ * run of the step may name, except one that continues it: the same pointer `blocks`, directly
+ * behind it in the array, its position where the other ends (so that logits inside a prompt can be
+ * kept). The kept logits are rows 0, 1, ... of lld_engine_logits(), in the order of the runs, until
+ * the next forward.
+ *
+ * A step that is refused (LLD_ERR_INVALID) changes no block. One that fails or is cancelled has
+ * changed no position before those of its runs: with the same tokens it can be run again. */
+int lld_engine_forward(lld_engine *engine, const lld_run *runs, size_t n_runs);
 
 /* Kept row k of the last forward: (vocab_size) float32, or NULL beyond the kept rows. */
 const float *lld_engine_logits(const lld_engine *engine, size_t k);
@@ -209,6 +233,16 @@ const float *lld_engine_logits(const lld_engine *engine, size_t k);
  * step. */
 void lld_engine_cancel(lld_engine *engine);
 void lld_engine_cancel_clear(lld_engine *engine);
+
+/* Layers that forwards have finished since create. Any thread: while a forward runs and this does
+ * not move, the forward hangs. */
+uint64_t lld_engine_progress(const lld_engine *engine);
+
+/* Copy a block; read or write one as n_bytes = kv_block_bytes, whose layout is the engine's own:
+ * they fit the same model, kv_type and version only. Between forwards. */
+int lld_block_copy(lld_engine *engine, uint32_t dst, uint32_t src);
+int lld_block_read(const lld_engine *engine, uint32_t block, void *dst, size_t n_bytes);
+int lld_block_write(lld_engine *engine, uint32_t block, const void *src, size_t n_bytes);
 
 /* ---- importance ------------------------------------------------------------------------------ */
 
@@ -240,14 +274,6 @@ size_t lld_importance_cols(const lld_importance *importance, lld_importance_inpu
 int lld_importance_read(const lld_importance *importance, uint32_t layer,
                         lld_importance_input input, double *sums, size_t n_cols, uint64_t *n_rows);
 
-/* ---- sequences ------------------------------------------------------------------------------- */
-
-/* Sequences of the KV cache. Truncate to n_tokens (0 frees the slot's blocks). Share the first
- * n_tokens of src with the empty sequence dst without copying whole blocks. */
-int lld_sequence_truncate(lld_engine *engine, uint32_t sequence, uint32_t n_tokens);
-int lld_sequence_share(lld_engine *engine, uint32_t dst, uint32_t src, uint32_t n_tokens);
-uint32_t lld_sequence_length(const lld_engine *engine, uint32_t sequence);
-
 /* ---- sampler --------------------------------------------------------------------------------- */
 
 typedef struct lld_sampler
@@ -266,12 +292,17 @@ typedef struct lld_sampling {
     uint64_t seed;
 } lld_sampling;
 
+/* n_draws: random numbers that were drawn before: a sampler made anew with them and given the tokens
+ * so far (lld_sampler_accept) goes on as the one that drew them. */
 int lld_sampler_create(const lld_sampling *sampling, uint32_t vocab_size, uint32_t n_ctx,
                        const int32_t *bias_tokens, const float *bias_values, size_t n_bias,
-                       lld_sampler **out);
+                       uint64_t n_draws, lld_sampler **out);
 void lld_sampler_destroy(lld_sampler *sampler);
 
-/* Put one token of the prompt into the penalty window (sampled tokens enter it by themselves). */
+/* The most bytes that a sampler takes, but for 8 for each biased token. */
+uint64_t lld_sampler_bytes(uint32_t vocab_size, uint32_t n_ctx);
+
+/* Put one token into the penalty window (sampled tokens enter it by themselves). */
 void lld_sampler_accept(lld_sampler *sampler, int32_t token);
 
 /* Draw the next token from logits: (vocab_size) float32, left unchanged. Draw i of a seed is the

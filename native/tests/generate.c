@@ -11,7 +11,11 @@
 #include "llamad_engine.h"
 
 static const int32_t prompt[] = {1, 17, 42, 99, 140, 3, 260, 270, 281, 5, 64, 128};
-enum { N_PROMPT = sizeof prompt / sizeof *prompt, MAX_TOKENS = 1024 };
+enum {
+    N_PROMPT = sizeof prompt / sizeof *prompt,
+    MAX_TOKENS = 1024,
+    N_BLOCKS = (N_PROMPT + MAX_TOKENS + 31) / 32
+};
 
 /* FNV-1a (Fowler, Noll, Vo) over the bytes of the logits. */
 static uint64_t checksum(const float *logits, size_t n)
@@ -31,17 +35,21 @@ static int32_t largest(const float *logits, size_t n)
     return (int32_t)best;
 }
 
-/* Append tokens to sequence 0 and return the greedy choice after the last of them. */
-static int step(lld_engine *engine, const int32_t *tokens, size_t n, size_t vocab_size,
-                int32_t *next)
+/* Feed tokens at *position and return the greedy choice after the last of them. */
+static int step(lld_engine *engine, const int32_t *tokens, uint32_t n, uint32_t *position,
+                size_t vocab_size, int32_t *next)
 {
-    uint32_t sequences[N_PROMPT] = {0}, positions[N_PROMPT];
-    uint8_t wants[N_PROMPT] = {0};
-    uint32_t first = lld_sequence_length(engine, 0);
-    for (size_t i = 0; i < n; i++) positions[i] = first + (uint32_t)i;
-    wants[n - 1] = 1;
-    int status = lld_engine_forward(engine, tokens, sequences, positions, wants, n);
+    static uint32_t blocks[N_BLOCKS];
+    for (uint32_t i = 0; i < N_BLOCKS; i++) blocks[i] = i;
+    const lld_run run = {.tokens = tokens,
+                         .n_tokens = n,
+                         .position = *position,
+                         .blocks = blocks,
+                         .n_blocks = N_BLOCKS,
+                         .n_out = 1};
+    int status = lld_engine_forward(engine, &run, 1);
     if (status != LLD_OK) return status;
+    *position += n;
     const float *logits = lld_engine_logits(engine, 0);
     *next = largest(logits, vocab_size);
     printf("%d %016llx\n", (int)*next, (unsigned long long)checksum(logits, vocab_size));
@@ -51,9 +59,10 @@ static int step(lld_engine *engine, const int32_t *tokens, size_t n, size_t voca
 static int generate(lld_engine *engine, size_t vocab_size, int n_tokens)
 {
     int32_t token;
-    int status = step(engine, prompt, N_PROMPT, vocab_size, &token);
+    uint32_t position = 0;
+    int status = step(engine, prompt, N_PROMPT, &position, vocab_size, &token);
     for (int i = 1; status == LLD_OK && i < n_tokens; i++)
-        status = step(engine, &token, 1, vocab_size, &token);
+        status = step(engine, &token, 1, &position, vocab_size, &token);
     return status;
 }
 
@@ -67,7 +76,6 @@ int main(int argc, char **argv)
     lld_engine_params params = {
         .n_threads = 2,
         .n_ctx = N_PROMPT + MAX_TOKENS,
-        .n_sequences = 1,
         .n_batch = N_PROMPT,
         .n_logits = 1,
         .kv_type = strcmp(argv[3], "q8_0") == 0 ? LLD_KV_Q8_0 : LLD_KV_F16,

@@ -6,7 +6,7 @@
 #include "llamad_engine.h"
 #include "tiny_model.h"
 
-enum { N_TOKENS = 150, MAX_COLS = TINY_HIDDEN };
+enum { N_TOKENS = 150, N_BLOCKS = (N_TOKENS + 31) / 32, MAX_COLS = TINY_HIDDEN };
 
 typedef struct {
     double sums[TINY_LAYERS][LLD_IMPORTANCE_INPUTS][MAX_COLS];
@@ -31,7 +31,6 @@ static lld_engine *create_engine(lld_model *model, uint32_t n_threads)
 {
     lld_engine_params p = {.n_threads = n_threads,
                            .n_ctx = N_TOKENS,
-                           .n_sequences = 1,
                            .n_batch = N_TOKENS,
                            .n_logits = N_TOKENS,
                            .kv_type = LLD_KV_F16};
@@ -55,17 +54,19 @@ static lld_importance *create_importance(const lld_model *model, uint32_t n_thre
 static void feed(lld_engine *e, uint32_t piece)
 {
     int32_t tokens[N_TOKENS];
-    uint32_t slots[N_TOKENS] = {0}, positions[N_TOKENS];
-    uint8_t wants[N_TOKENS];
-    memset(wants, 1, sizeof wants);
-    for (uint32_t i = 0; i < N_TOKENS; i++) {
+    uint32_t blocks[N_BLOCKS];
+    for (uint32_t i = 0; i < N_TOKENS; i++)
         tokens[i] = (int32_t)((i * 7 + i * i % 11) % TINY_VOCAB);
-        positions[i] = i;
-    }
+    for (uint32_t i = 0; i < N_BLOCKS; i++) blocks[i] = i;
     for (uint32_t at = 0; at < N_TOKENS; at += piece) {
         uint32_t n = N_TOKENS - at < piece ? N_TOKENS - at : piece;
-        CHECK(lld_engine_forward(e, tokens + at, slots, positions + at, wants, n) == LLD_OK, "%s",
-              lld_error_message());
+        const lld_run run = {.tokens = tokens + at,
+                             .n_tokens = n,
+                             .position = at,
+                             .blocks = blocks,
+                             .n_blocks = N_BLOCKS,
+                             .n_out = n};
+        CHECK(lld_engine_forward(e, &run, 1) == LLD_OK, "%s", lld_error_message());
     }
 }
 

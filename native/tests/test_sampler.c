@@ -21,7 +21,7 @@ static lld_sampling neutral(void)
 static lld_sampler *create(lld_sampling sampling, uint32_t vocab_size)
 {
     lld_sampler *s = NULL;
-    int status = lld_sampler_create(&sampling, vocab_size, 4096, NULL, NULL, 0, &s);
+    int status = lld_sampler_create(&sampling, vocab_size, 4096, NULL, NULL, 0, 0, &s);
     CHECK(status == LLD_OK, "%s", lld_error_message());
     return s;
 }
@@ -290,7 +290,7 @@ static void test_bias_moves_a_token(void)
     const float values[3] = {-100, 1.5f, 100};
     lld_sampling sampling = neutral();
     lld_sampler *s = NULL;
-    CHECK(lld_sampler_create(&sampling, 3, 8, tokens, values, 3, &s) == LLD_OK, "create");
+    CHECK(lld_sampler_create(&sampling, 3, 8, tokens, values, 3, 0, &s) == LLD_OK, "create");
     for (int i = 0; i < 100; i++) CHECK(sample(s, logits) == 1, "draw %d", i);
     lld_sampler_destroy(s);
 }
@@ -314,6 +314,30 @@ static void test_the_same_seed_draws_the_same_tokens(void)
     lld_sampler_destroy(a);
     lld_sampler_destroy(b);
     lld_sampler_destroy(other);
+}
+
+/* At every point of 200 draws, a sampler that begins there goes on as the one that came so far. */
+static void test_a_sampler_made_anew_goes_on_as_the_old_one(void)
+{
+    enum { N = 200, AHEAD = 5, VOCAB = 64 };
+    float logits[VOCAB];
+    uint64_t state = 1;
+    for (int i = 0; i < VOCAB; i++) logits[i] = (float)(check_random(&state) % 100) * 0.02f;
+    lld_sampling sampling = neutral();
+    sampling.repeat_penalty = 1.2f, sampling.frequency_penalty = 0.3f, sampling.top_k = 40;
+    sampling.repeat_last_n = 16;
+    int32_t tokens[N];
+    lld_sampler *s = create(sampling, VOCAB);
+    for (int i = 0; i < N; i++) tokens[i] = sample(s, logits);
+    lld_sampler_destroy(s);
+    for (int from = 0; from + AHEAD <= N; from++) {
+        int status = lld_sampler_create(&sampling, VOCAB, 4096, NULL, NULL, 0, (uint64_t)from, &s);
+        CHECK(status == LLD_OK, "%s", lld_error_message());
+        for (int i = 0; i < from; i++) lld_sampler_accept(s, tokens[i]);
+        for (int i = from; i < from + AHEAD; i++)
+            CHECK(sample(s, logits) == tokens[i], "draw %d of a sampler made at %d", i, from);
+        lld_sampler_destroy(s);
+    }
 }
 
 static void test_random_numbers_are_uniform_and_independent_of_near_seeds(void)
@@ -367,7 +391,7 @@ static void test_broken_logits_are_refused(void)
 static void check_refused(lld_sampling sampling, const char *name)
 {
     lld_sampler *s = NULL;
-    int status = lld_sampler_create(&sampling, 8, 8, NULL, NULL, 0, &s);
+    int status = lld_sampler_create(&sampling, 8, 8, NULL, NULL, 0, 0, &s);
     CHECK(status == LLD_ERR_INVALID && s == NULL, "%s was accepted", name);
     CHECK(strncmp(lld_error_message(), name, strlen(name)) == 0, "'%s' names no %s",
           lld_error_message(), name);
@@ -412,7 +436,7 @@ static void check_bias_refused(int32_t token, float value, const char *expected)
 {
     lld_sampling sampling = neutral();
     lld_sampler *s = NULL;
-    CHECK(lld_sampler_create(&sampling, 8, 8, &token, &value, 1, &s) == LLD_ERR_INVALID, "%s",
+    CHECK(lld_sampler_create(&sampling, 8, 8, &token, &value, 1, 0, &s) == LLD_ERR_INVALID, "%s",
           expected);
     CHECK(strcmp(lld_error_message(), expected) == 0, "'%s'", lld_error_message());
     lld_sampler_destroy(s);
@@ -443,6 +467,7 @@ int main(void)
     test_tokens_outside_the_vocabulary_do_not_enter_the_window();
     test_bias_moves_a_token();
     test_the_same_seed_draws_the_same_tokens();
+    test_a_sampler_made_anew_goes_on_as_the_old_one();
     test_random_numbers_are_uniform_and_independent_of_near_seeds();
     test_log_probability_is_of_the_unmodified_logits();
     test_broken_logits_are_refused();

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 import llama_cpp
 from llama_cpp import LlamaCpp
 from llamad.engine import Model
+from llamad.engine.single_sequence import SingleSequence
 from reference import EXACT, Array, ReferenceModel, forward, load
 
 PROMPTS = (
@@ -94,11 +95,11 @@ def compare(
 
 
 def _ours(model: Model) -> Extend:
+    sequence = SingleSequence(model.engine)
+
     def extend(tokens: Sequence[int], first: int) -> Logits:
-        n = len(tokens)
-        model.engine.truncate(0, first)
-        wanted = b"\0" * (n - 1) + b"\1"
-        model.engine.forward(tokens, [0] * n, range(first, first + n), wanted)
+        sequence.truncate(first)
+        sequence.feed(tokens, n_out=1)
         return np.array(model.engine.logits(0), np.float32)
 
     return extend

@@ -44,11 +44,11 @@ class RunningService:
         """Wait for the end of every job; return the snapshots of all."""
 
         async def wait() -> list[Any]:
-            scheduler = self.service.bench.scheduler
-            for job in scheduler.list():
-                async for _ in scheduler.watch(job.id):
+            book = self.service.bench.book
+            for job in book.list():
+                async for _ in book.watch(job.id):
                     pass
-            return scheduler.list(include_ended=True)
+            return book.list(include_ended=True)
 
         return asyncio.run_coroutine_threadsafe(wait(), self._loop).result(TIMEOUT_SECONDS)
 

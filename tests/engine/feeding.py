@@ -7,47 +7,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamad.engine.bindings import Engine
+from llamad.engine.single_sequence import SingleSequence
 
 Logits = NDArray[np.float32]  # (n_tokens, vocab_size)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Part:
     """n consecutive tokens of one sequence in one step."""
 
     sequence: int
     n: int
 
 
-def feed(engine: Engine, tokens: Sequence[int], *, chunk: int, sequence: int = 0) -> Logits:
-    """Append tokens to a sequence, ``chunk`` rows a step; return the logits of all of them."""
+def feed(
+    engine: Engine, tokens: Sequence[int], *, chunk: int, sequence: SingleSequence | None = None
+) -> Logits:
+    """Append tokens to a sequence, ``chunk`` rows a step; return the logits of all of them.
+
+    sequence: a new one, in the engine's first blocks, when there is none.
+    """
+    sequence = sequence or SingleSequence(engine)
     rows: list[Logits] = []
     for start in range(0, len(tokens), chunk):
         part = tokens[start : start + chunk]
-        first = engine.length(sequence)
-        positions = range(first, first + len(part))
-        engine.forward(part, [sequence] * len(part), list(positions), [1] * len(part))
+        sequence.feed(part, n_out=len(part))
         rows += [np.array(engine.logits(k)) for k in range(len(part))]
     return np.stack(rows)
 
 
 def feed_together(
-    engine: Engine, prompts: Sequence[Sequence[int]], steps: Sequence[Sequence[Run]]
+    engine: Engine, prompts: Sequence[Sequence[int]], steps: Sequence[Sequence[Part]]
 ) -> list[Logits]:
-    """Feed prompt i to sequence i in the given steps; return each sequence's logits."""
+    """Feed prompt i to a new sequence i in the given steps; return each sequence's logits."""
+    fed = [SingleSequence(engine, i) for i in range(len(prompts))]
     collected: list[list[Logits]] = [[] for _ in prompts]
     for step in steps:
-        tokens: list[int] = []
-        sequences: list[int] = []
-        positions: list[int] = []
-        for run in step:
-            first = engine.length(run.sequence)
-            tokens += prompts[run.sequence][first : first + run.n]
-            sequences += [run.sequence] * run.n
-            positions += range(first, first + run.n)
-        engine.forward(tokens, sequences, positions, [1] * len(tokens))
-        for k, sequence in enumerate(sequences):
-            collected[sequence].append(np.array(engine.logits(k)))
+        runs = []
+        for part in step:
+            at = fed[part.sequence].length
+            tokens = prompts[part.sequence][at : at + part.n]
+            runs.append(fed[part.sequence].run(tokens, n_out=part.n))
+        engine.forward(runs)
+        k = 0
+        for part in step:
+            fed[part.sequence].length += part.n
+            rows = range(k, k + part.n)
+            collected[part.sequence] += [np.array(engine.logits(row)) for row in rows]
+            k += part.n
     return [np.stack(rows) for rows in collected]
 
 

@@ -38,7 +38,7 @@ from engine.gguf_bytes import (
     scalar,
     strings,
 )
-from llamad.engine.bindings import Engine, EngineError, EngineModel, GgufFile, Sampler
+from llamad.engine.bindings import Engine, EngineError, EngineModel, GgufFile, Run, Sampler
 from llamad.sampling.parameters import GREEDY
 
 MAX_RSS_BYTES = 256 << 20
@@ -158,21 +158,21 @@ def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path) -> N
 
 FORWARD_ON_A_CUT_FILE = """
 import os, sys
-from llamad.engine.bindings import Engine, EngineError, EngineModel
+from llamad.engine.bindings import Engine, EngineError, EngineModel, Run
 model = EngineModel(sys.argv[1])
 engine = Engine(model, n_threads=2, n_ctx=16)
-engine.forward([1, 2], [0, 0], [0, 1], [0, 1])
+engine.forward([Run([1, 2], 0, [0], 1)])
 os.truncate(sys.argv[1], 0)
 try:
-    engine.forward([3], [0], [2], [1])
+    engine.forward([Run([3], 2, [0], 1)])
 except EngineError as error:
-    print(error.reason, engine.length(0))
+    print(error.reason)
 """
 
 
 def test_a_model_cut_under_the_engine_ends_the_forward_and_not_the_process(tmp_path: Path) -> None:
     path = write(tmp_path, model())
-    assert run_python(FORWARD_ON_A_CUT_FILE, path).split() == ["MODEL_FILE_LOST", "2"]
+    assert run_python(FORWARD_ON_A_CUT_FILE, path).split() == ["MODEL_FILE_LOST"]
 
 
 REPLACE_UNDER_THE_MAPPING = """
@@ -421,7 +421,7 @@ def test_weights_that_are_not_finite_end_in_an_error(tmp_path: Path) -> None:
     path = write(tmp_path, model(weight=float("nan")))
     with EngineModel(path) as opened, Engine(opened, n_threads=1, n_ctx=8) as engine:
         sampler = Sampler(GREEDY, vocab_size=VOCAB, n_ctx=8, seed=1)
-        engine.forward([1], [0], [0], [1])
+        engine.forward([Run([1], 0, [0], 1)])
         with pytest.raises(EngineError) as caught:
             sampler.sample(engine, 0)
         assert caught.value.reason == "MODEL_NOT_FINITE"

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from engine.feeding import Logits, Run, bits, feed, feed_together, random_tokens
-from llamad.engine.bindings import Engine, EngineError, EngineModel, kernel_set
+from engine.feeding import Logits, Part, bits, feed, feed_together, random_tokens
+from llamad.engine.bindings import Engine, EngineError, EngineModel, Run, kernel_set
+from llamad.engine.single_sequence import BLOCK_TOKENS, SingleSequence, blocks_for
 from llamad.errors import ErrorKind
 from tiny_gguf import FORMATS, TinyModelPath, TinySpec
 
@@ -37,7 +38,6 @@ def open_engine(
     n_threads: int = 2,
     n_ctx: int = 96,
     n_sequences: int = 1,
-    n_kv_tokens: int = 0,
     kv_type: str = "f16",
     cpu: str | None = None,
 ) -> Iterator[Engine]:
@@ -47,8 +47,7 @@ def open_engine(
             model,
             n_threads=n_threads,
             n_ctx=n_ctx,
-            n_sequences=n_sequences,
-            n_kv_tokens=n_kv_tokens,
+            n_blocks=n_sequences * blocks_for(n_ctx),
             n_batch=n_ctx,
             n_logits=n_ctx,
             kv_type=kv_type,
@@ -59,10 +58,8 @@ def open_engine(
 
 
 def fed_whole(engine: Engine, tokens: list[int]) -> Logits:
-    """Return the logits of tokens fed in one step to the empty sequence 0, and empty it again."""
-    logits = feed(engine, tokens, chunk=len(tokens))
-    engine.truncate(0, 0)
-    return logits
+    """Return the logits of tokens fed in one step to a new sequence."""
+    return feed(engine, tokens, chunk=len(tokens))
 
 
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
@@ -75,20 +72,19 @@ def test_chunking_changes_no_bit(
         whole = fed_whole(engine, tokens)
         for chunk in (33, 32, 7, 4, 3, 2, 1):
             assert bits(feed(engine, tokens, chunk=chunk)) == bits(whole), f"chunks of {chunk}"
-            engine.truncate(0, 0)
 
 
-def random_steps(seed: int, lengths: list[int]) -> list[list[Run]]:
+def random_steps(seed: int, lengths: list[int]) -> list[list[Part]]:
     """Return steps that feed sequences of these lengths: 0-9 tokens of each a step, any order."""
     rng = np.random.default_rng(seed)
     left = dict(enumerate(lengths))
-    steps: list[list[Run]] = []
+    steps: list[list[Part]] = []
     while any(left.values()):
         step = []
         for sequence in rng.permutation(len(lengths)).tolist():
             n = min(int(rng.integers(0, 10)), left[sequence])
             left[sequence] -= n
-            step += [Run(sequence, n)] if n else []
+            step += [Part(sequence, n)] if n else []
         steps += [step] if step else []
     return steps
 
@@ -104,8 +100,6 @@ def test_company_changes_no_bit(
         tiny_model_path, spec_of(weight_type), n_sequences=5, kv_type=kv_type
     ) as engine:
         together = feed_together(engine, prompts, random_steps(3, lengths))
-        for sequence in range(5):
-            engine.truncate(sequence, 0)
         for prompt, logits in zip(prompts, together, strict=True):
             assert bits(logits) == bits(fed_whole(engine, prompt))
 
@@ -135,8 +129,7 @@ def test_a_long_context_changes_no_bit(tiny_model_path: TinyModelPath, kv_type: 
             results.append(bits(fed_whole(engine, tokens)))
             for chunk in (100, 5, 4, 1):
                 results.append(bits(feed(engine, tokens, chunk=chunk)))
-                engine.truncate(0, 0)
-            pairs = [[Run(0, n), Run(1, n)] for n in [250, 1, 2, 3] + [1] * 274]
+            pairs = [[Part(0, n), Part(1, n)] for n in [250, 1, 2, 3] + [1] * 274]
             results.append(bits(feed_together(engine, [tokens, other], pairs)[0]))
     assert len(set(results)) == 1
 
@@ -155,6 +148,20 @@ def test_this_machines_kernels_and_the_generic_ones_give_the_same_bits(
     assert results[0] == results[1]
 
 
+def sharing(engine: Engine, owner: SingleSequence, n_shared: int) -> SingleSequence:
+    """Return another sequence that begins with the owner's first n_shared tokens.
+
+    It names the owner's whole blocks; a block that it will write to, it gets a copy of.
+    """
+    sharer = SingleSequence(engine, 1)
+    n_whole = n_shared // BLOCK_TOKENS
+    if n_shared % BLOCK_TOKENS:
+        engine.block_copy(sharer.blocks[n_whole], owner.blocks[n_whole])
+    sharer.blocks = [*owner.blocks[:n_whole], *sharer.blocks[n_whole:]]
+    sharer.length = n_shared
+    return sharer
+
+
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
 @pytest.mark.parametrize("n_shared", [1, 31, 32, 33, 64, 70])
 def test_a_shared_prefix_equals_a_recomputed_one(
@@ -164,28 +171,43 @@ def test_a_shared_prefix_equals_a_recomputed_one(
     second = first[:n_shared] + random_tokens(6, N_TOKENS + 10 - n_shared)
     with open_engine(tiny_model_path, spec_of("Q4_0"), n_sequences=2, kv_type=kv_type) as engine:
         alone = fed_whole(engine, second)
-        feed(engine, first, chunk=32)
-        engine.share(1, 0, n_shared)
-        assert engine.length(1) == n_shared
-        branched = feed(engine, second[n_shared:], chunk=7, sequence=1)
+        owner = SingleSequence(engine)
+        feed(engine, first, chunk=32, sequence=owner)
+        sharer = sharing(engine, owner, n_shared)
+        branched = feed(engine, second[n_shared:], chunk=7, sequence=sharer)
         assert bits(branched) == bits(alone[n_shared:])
         # and the branch wrote nothing into the sequence it came from
         more = random_tokens(8, 9)
-        continued = feed(engine, more, chunk=9)
-        engine.truncate(0, 0)
+        continued = feed(engine, more, chunk=9, sequence=owner)
         assert bits(continued) == bits(fed_whole(engine, first + more)[N_TOKENS:])
 
 
-def test_whole_blocks_of_a_shared_prefix_are_not_copied(tiny_model_path: TinyModelPath) -> None:
-    with open_engine(tiny_model_path, spec_of("F32"), n_sequences=2) as engine:
-        feed(engine, random_tokens(1, 64), chunk=64)
-        free = engine.info.kv_blocks_free
-        engine.share(1, 0, 64)
-        assert engine.info.kv_blocks_free == free
-        engine.truncate(0, 0)
-        assert engine.info.kv_blocks_free == free
-        engine.truncate(1, 0)
-        assert engine.info.kv_blocks_free == engine.info.kv_blocks_total
+def test_sequences_that_share_blocks_may_be_in_one_step(tiny_model_path: TinyModelPath) -> None:
+    first, more, other = random_tokens(5, 64), random_tokens(6, 9), random_tokens(7, 9)
+    with open_engine(tiny_model_path, spec_of("Q4_0"), n_sequences=2) as engine:
+        expected = [fed_whole(engine, first + tail)[64:] for tail in (more, other)]
+        owner = SingleSequence(engine)
+        feed(engine, first, chunk=64, sequence=owner)
+        sharer = sharing(engine, owner, 64)
+        engine.forward([owner.run(more, n_out=9), sharer.run(other, n_out=9)])
+        rows = np.stack([np.array(engine.logits(k)) for k in range(18)])
+        assert [bits(rows[:9]), bits(rows[9:])] == [bits(logits) for logits in expected]
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+def test_blocks_kept_as_bytes_continue_in_another_engine(
+    tiny_model_path: TinyModelPath, kv_type: str
+) -> None:
+    first, more = random_tokens(1, N_TOKENS), random_tokens(2, 20)
+    with open_engine(tiny_model_path, spec_of("Q8_0"), kv_type=kv_type) as engine:
+        expected = fed_whole(engine, first + more)[N_TOKENS:]
+        blocks = [engine.block_read(i) for i in range(blocks_for(N_TOKENS))]
+    with open_engine(tiny_model_path, spec_of("Q8_0"), kv_type=kv_type, n_threads=1) as engine:
+        for i, data in enumerate(blocks):
+            engine.block_write(i, data)
+        sequence = SingleSequence(engine)
+        sequence.length = N_TOKENS
+        assert bits(feed(engine, more, chunk=20, sequence=sequence)) == bits(expected)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 31, 32, 50])
@@ -195,36 +217,42 @@ def test_a_truncated_sequence_continues_as_if_never_longer(
     first, second = random_tokens(1, N_TOKENS), random_tokens(2, 20)
     with open_engine(tiny_model_path, spec_of("Q8_0"), kv_type="q8_0") as engine:
         expected = fed_whole(engine, first[:kept] + second)[kept:]
-        feed(engine, first, chunk=32)
-        engine.truncate(0, kept)
-        assert bits(feed(engine, second, chunk=20)) == bits(expected)
+        sequence = SingleSequence(engine)
+        feed(engine, first, chunk=32, sequence=sequence)
+        sequence.truncate(kept)
+        assert bits(feed(engine, second, chunk=20, sequence=sequence)) == bits(expected)
 
 
-def test_a_cancelled_step_leaves_the_cache_as_it_was(tiny_model_path: TinyModelPath) -> None:
+def test_a_cancelled_step_can_be_run_again(tiny_model_path: TinyModelPath) -> None:
     tokens = random_tokens(1, N_TOKENS)
     with open_engine(tiny_model_path, spec_of("Q4_0")) as engine:
         whole = fed_whole(engine, tokens)
-        feed(engine, tokens[:40], chunk=40)
-        free = engine.info.kv_blocks_free
+        sequence = SingleSequence(engine)
+        feed(engine, tokens[:40], chunk=40, sequence=sequence)
         engine.cancel()
         with pytest.raises(EngineError) as caught:
-            feed(engine, tokens[40:], chunk=30)
+            feed(engine, tokens[40:], chunk=30, sequence=sequence)
         assert caught.value.kind is ErrorKind.CANCELLED
-        assert (engine.length(0), engine.info.kv_blocks_free) == (40, free)
+        assert sequence.length == 40
         engine.cancel_clear()
-        assert bits(feed(engine, tokens[40:], chunk=30)) == bits(whole[40:])
+        again = feed(engine, tokens[40:], chunk=30, sequence=sequence)
+        assert bits(again) == bits(whole[40:])
 
 
-def test_a_step_without_room_leaves_the_cache_as_it_was(tiny_model_path: TinyModelPath) -> None:
+def test_a_step_that_is_refused_changes_no_block(tiny_model_path: TinyModelPath) -> None:
     tokens = random_tokens(1, 60)
-    with open_engine(tiny_model_path, spec_of("Q4_0"), n_sequences=2, n_kv_tokens=96) as engine:
-        whole = fed_whole(engine, tokens)
-        feed(engine, tokens, chunk=60, sequence=1)
-        feed(engine, tokens[:20], chunk=20)
-        free = engine.info.kv_blocks_free
-        with pytest.raises(EngineError) as caught:
-            feed(engine, tokens[20:], chunk=40)
-        assert caught.value.reason == "KV_CACHE_FULL"
-        assert (engine.length(0), engine.info.kv_blocks_free) == (20, free)
-        engine.truncate(1, 0)
-        assert bits(feed(engine, tokens[20:], chunk=40)) == bits(whole[20:])
+    with open_engine(tiny_model_path, spec_of("Q4_0"), n_sequences=2) as engine:
+        feed(engine, tokens, chunk=60)
+        blocks = [engine.block_read(i) for i in range(engine.n_blocks)]
+        good, bad = SingleSequence(engine, 1).run(tokens[:20]), Run(tokens[:9], 0, [0], n_out=10)
+        with pytest.raises(EngineError, match="run 1: logits of 10 tokens are wanted, it has 9"):
+            engine.forward([good, bad])
+        assert [engine.block_read(i) for i in range(engine.n_blocks)] == blocks
+
+
+def test_progress_counts_the_layers_of_every_step(tiny_model_path: TinyModelPath) -> None:
+    spec = spec_of("Q4_0")
+    with open_engine(tiny_model_path, spec) as engine:
+        assert engine.progress == 0
+        feed(engine, random_tokens(1, 3), chunk=1)
+        assert engine.progress == 3 * spec.n_layers

@@ -67,7 +67,6 @@ def _assert_long(engine: Engine, oracle: ReferenceModel, kv_type: str, bound: fl
     expected = forward(oracle, tokens, engine_rounding(kv_type))
     for chunk in (LONG, 7, 1):
         actual = feed(engine, tokens, chunk=chunk)
-        engine.truncate(0, 0)
         worst = row_errors(actual, expected).max()
         assert worst <= bound, f"chunks of {chunk}: error {worst:.2e}, bound {bound:.0e}"
 
@@ -78,7 +77,6 @@ def _assert_short(engine: Engine, oracle: ReferenceModel, kv_type: str, bound: f
         tokens = random_tokens(100 + seed, SHORT)
         expected = forward(oracle, tokens, engine_rounding(kv_type))
         errors.append(row_errors(feed(engine, tokens, chunk=SHORT), expected).max())
-        engine.truncate(0, 0)
     typical = float(np.median(errors))
     assert typical <= bound, f"typical error {typical:.2e}, bound {bound:.0e}"
 

@@ -37,7 +37,7 @@ class FakeLoadedModel(FakeModel):
         self.name = path.stem
         self.path = path
         self.tokenizer = Codec()
-        self.engine = FakeEngine(n_batch=64, n_sequences=4, n_blocks=64, block_tokens=32)
+        self.engine = FakeEngine(n_batch=64, n_blocks=64, block_tokens=32)
         self.engine.rule = saying("An answer.")
         self.info = SimpleNamespace(
             architecture="llama", file_bytes=10, n_ctx_train=512, vocab_size=256

@@ -116,7 +116,7 @@ class Service:
             group="",
             admin_group=ADMIN_GROUP,
             credentials=credentials,
-            llamad=LlamadService(self.state, rules, "engine 1"),
+            llamad=LlamadService(self.state, bench.book, rules, "engine 1"),
             admin=AdminService(self.state, registry, self.transfers, self.memory),
         )
         if loaded:
@@ -170,7 +170,7 @@ async def serving(
     name: str = "llamad.sock",
     mode: int = 0o660,
     credentials: CredentialsOf = peer_credentials,
-    **sizes: int,
+    **sizes: Any,
 ) -> AsyncIterator[Service]:
     """Run a service with a socket of this name; sizes are those of FakeModel.
 

@@ -91,7 +91,7 @@ async def test_streams_opened_and_reset_at_once_leave_no_jobs() -> None:
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
         assert await still_serves(service)
-        assert service.bench.scheduler.list(include_ended=True) == []
+        assert service.bench.book.list(include_ended=True) == []
 
 
 @asynchronous

@@ -25,8 +25,8 @@ async def events(call: Any) -> list[tuple[str, Any]]:
 
 async def wait_until_idle(service: Service) -> None:
     """Return once no job is left; the events of the scheduler, not time, are waited for."""
-    for job in service.bench.scheduler.list():
-        async for _ in service.bench.scheduler.watch(job.id):
+    for job in service.bench.book.list():
+        async for _ in service.bench.book.watch(job.id):
             pass
 
 
@@ -80,9 +80,9 @@ async def test_a_client_that_cancels_frees_its_job_and_the_next_request_runs() -
         call = stub.Generate(pb.GenerateRequest(prompt="first"))
         await call.read()
         await entered.wait()
-        [job] = service.bench.scheduler.list()
+        [job] = service.bench.book.list()
         call.cancel()
-        async for snapshot in service.bench.scheduler.watch(job.id):
+        async for snapshot in service.bench.book.watch(job.id):
             last = snapshot
         assert last.state is JobState.CANCELLED
         service.bench.engine.rule = saying("next")
@@ -98,7 +98,7 @@ async def test_a_passed_grpc_deadline_cancels_the_job() -> None:
         code, _, _ = await error_of_call(call)
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
         await wait_until_idle(service)
-        [job] = service.bench.scheduler.list(include_ended=True)
+        [job] = service.bench.book.list(include_ended=True)
     assert job.state is JobState.CANCELLED
 
 
@@ -163,7 +163,7 @@ async def test_a_client_that_never_reads_is_cut_off_with_a_reason() -> None:
         async with service.stub() as stub:
             call = stub.Generate(pb.GenerateRequest(prompt="p"))
             queued = await call.read()
-            async for snapshot in service.bench.scheduler.watch(queued.queued.job_id):
+            async for snapshot in service.bench.book.watch(queued.queued.job_id):
                 last = snapshot
             assert last.error_reason == "SLOW_CLIENT"
             code, _, metadata = await error_of_call(call)

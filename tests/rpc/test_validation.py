@@ -176,7 +176,7 @@ async def test_a_refused_request_never_becomes_a_job() -> None:
         assert code is grpc.StatusCode.INVALID_ARGUMENT
         assert message == "temperature: is -1, must be in [0, 100]"
         assert metadata["llamad-reason"] == "INVALID_TEMPERATURE"
-        assert service.bench.scheduler.list(include_ended=True) == []
+        assert service.bench.book.list(include_ended=True) == []
 
 
 @asynchronous

@@ -68,7 +68,6 @@ def test_a_long_text_is_scored_in_windows(tiny_model_path: TinyModelPath) -> Non
                 window = tokens[start : start + 40]
                 logprobs = log_softmax(feed(engine, window, chunk=40))
                 total += nll_of(logprobs, window) * (len(window) - 1)
-                engine.truncate(0, 0)
     assert result.scored_tokens == 98
     assert result.nll_per_token == pytest.approx(total / 98, rel=1e-6)
 

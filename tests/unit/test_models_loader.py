@@ -12,6 +12,7 @@ from llamad.config import ModelConfig
 from llamad.engine.bindings import StopFlag
 from llamad.engine.worker import EngineWorker
 from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.book import JobBook
 from llamad.jobs.event import FinishReason
 from llamad.jobs.request import ChatMessage, GenerationRequest
 from llamad.sampling.parameters import Sampling
@@ -109,7 +110,7 @@ def _wish(i: int, **fields: object) -> GenerationRequest:
 
 async def _serve(model: LoadedModel, wishes: list[GenerationRequest]) -> list[str]:
     worker = EngineWorker(model.engine)
-    scheduler = Scheduler(model, worker, Limits(prefill_chunk=8))
+    scheduler = Scheduler(model, worker, JobBook(), Limits())
     loop = asyncio.create_task(scheduler.run())
     jobs = [await scheduler.submit(wish) for wish in wishes]
     texts = await asyncio.gather(*(text_of(job) for job in jobs))
@@ -129,7 +130,6 @@ async def test_seeded_completions_are_the_same_alone_and_in_company(
     with _loaded(path) as model:
         together = await _serve(model, wishes)
         alone = [(await _serve(model, [wish]))[0] for wish in wishes]
-        assert model.engine.info.kv_blocks_free == model.kv_blocks_total
     assert together == alone
     assert len(set(together)) > 1
 
@@ -141,22 +141,23 @@ async def test_a_job_cancelled_in_a_step_frees_its_blocks_and_the_others_finish(
     with _loaded(tiny) as model:
         expected = await _serve(model, [_wish(1)])
         worker = EngineWorker(model.engine)
-        scheduler = Scheduler(model, worker, Limits())
+        book = JobBook()
+        scheduler = Scheduler(model, worker, book, Limits())
         loop = asyncio.create_task(scheduler.run())
         assert model.tokenizer.eos_id is not None
         endless = Sampling(seed=2, logit_bias={model.tokenizer.eos_id: -100.0})
         victim = await scheduler.submit(replace(_wish(2), max_tokens=None, sampling=endless))
         other = await scheduler.submit(_wish(1))
-        async for snapshot in scheduler.watch(victim.id):
+        async for snapshot in book.watch(victim.id):
             if snapshot.completion_tokens >= 2:
-                scheduler.cancel(victim.id)
+                book.cancel(victim.id)
         assert (await events_of(victim))[-1].reason is FinishReason.CANCELLED  # type: ignore[union-attr]
         assert await text_of(other) == expected[0]
         await scheduler.drain(5.0)
         loop.cancel()
         await asyncio.gather(loop, return_exceptions=True)
         worker.close()
-        assert model.engine.info.kv_blocks_free == model.kv_blocks_total
+        assert scheduler.counts().kv_blocks_free == model.kv_blocks_total
 
 
 @asynchronous
@@ -166,7 +167,8 @@ async def test_a_conversation_is_answered(tiny: Path) -> None:
     )
     with _loaded(tiny) as model:
         worker = EngineWorker(model.engine)
-        scheduler = Scheduler(model, worker, Limits())
+        book = JobBook()
+        scheduler = Scheduler(model, worker, book, Limits())
         loop = asyncio.create_task(scheduler.run())
         finished = await finish_of(await scheduler.submit(wish))
         loop.cancel()

@@ -35,6 +35,22 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineBytes:
+    """What an engine will allocate, to the byte.
+
+    The scratch, logits included, takes memory at create; a KV block when it is first used.
+    sampler_bytes: the most that one sampler over the engine's vocabulary takes.
+    """
+
+    n_blocks: int
+    kv_block_tokens: int
+    kv_block_bytes: int
+    kv_bytes: int
+    scratch_bytes: int
+    sampler_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What an engine allocated."""
 
@@ -42,7 +58,6 @@ class EngineInfo:
     scratch_bytes: int
     kv_block_tokens: int
     kv_blocks_total: int
-    kv_blocks_free: int
     n_threads: int
     kernel_set: str
 

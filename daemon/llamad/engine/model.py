@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llamad.engine.bindings import Engine, EngineModel
+from llamad.engine.single_sequence import SingleSequence
 from llamad.errors import invalid
 from llamad.text import ChatTemplate, tokenizer_from_metadata
 
@@ -76,12 +77,11 @@ class Model:
         if not 1 <= len(tokens) <= self.n_ctx:
             raise invalid("tokens", f"text has {len(tokens)} tokens, must be 1 to {self.n_ctx}")
         result = np.empty((len(tokens), self.info.vocab_size), dtype=np.float32)
-        self.engine.truncate(0, 0)
+        sequence = SingleSequence(self.engine)
         step = self.engine.n_logits
         for start in range(0, len(tokens), step):
             part = tokens[start : start + step]
-            positions = range(start, start + len(part))
-            self.engine.forward(part, [0] * len(part), positions, b"\1" * len(part))
+            sequence.feed(part, len(part))
             for i in range(len(part)):
                 result[start + i] = np.asarray(self.engine.logits(i), dtype=np.float32)
         return result

@@ -1,7 +1,7 @@
 """The one thread that enters the engine, and the steps it runs.
 
-Owns the thread. It does not decide what a step holds (jobs/batch.py does) nor what follows from its
-result. The C module is not imported here: an engine and its samplers come in from outside.
+Owns the thread. It does not decide what a step holds (schedule/step.py does) nor what follows from
+its result. The C module is not imported here: an engine and its samplers come in from outside.
 
 Every method except ``cancel`` belongs to the event loop's thread.
 """
@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from llamad.engine.run import Run
 from llamad.errors import LlamadError
 
 T = TypeVar("T")
@@ -20,17 +21,8 @@ T = TypeVar("T")
 class StepEngine(Protocol):
     """The part of ``bindings.Engine`` that a step needs."""
 
-    def forward(
-        self,
-        tokens: Sequence[int],
-        sequences: Sequence[int],
-        positions: Sequence[int],
-        wants_logits: Sequence[int] | bytes,
-    ) -> None:
-        """Run rows of (token, sequence, position); on an error no sequence has changed."""
-
-    def truncate(self, sequence: int, n_tokens: int) -> None:
-        """Keep the first n_tokens of a sequence; 0 frees it."""
+    def forward(self, runs: Sequence[Run]) -> None:
+        """Compute runs of tokens, each of another sequence; on an error nothing has changed."""
 
     def cancel(self) -> None:
         """Make the running or next forward fail with CANCELLED. Any thread."""
@@ -51,18 +43,23 @@ class StepSampler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive tokens of one sequence, from ``position`` on.
+    """Consecutive tokens of one sequence, from ``position`` on, with the blocks that hold it.
 
     With a sampler, the next token is drawn from the last row; without, no logits are kept. The
     last ``n_drafts`` tokens are guesses: a token is drawn from the row before each, and the first
-    that differs from its guess ends the chunk; the rows behind it leave the sequence again.
+    that differs from its guess ends the chunk.
     """
 
-    sequence: int
     tokens: tuple[int, ...]
     position: int
+    blocks: tuple[int, ...]
     sampler: StepSampler | None = None
     n_drafts: int = 0
+
+    @property
+    def n_out(self) -> int:
+        """Rows that tokens may be drawn from."""
+        return 0 if self.sampler is None else 1 + self.n_drafts
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,29 +83,34 @@ class EngineWorker:
     def __init__(self, engine: StepEngine) -> None:
         self._engine = engine
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llamad-engine")
+        self._n_calls = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call has begun, or waits, and has not returned."""
+        return self._n_calls > 0
 
     async def step(self, plan: StepPlan) -> StepResult:
         """Run one step.
 
-        Raises the LlamadError of the forward pass: then no sequence has changed and no sampler has
-        drawn. When the awaiting task is cancelled, the engine is told to stop, and the cancellation
-        goes on only after the thread has left C.
+        Raises the LlamadError of the forward pass: then no sampler has drawn. When the awaiting
+        task is cancelled, the engine is told to stop, and the cancellation goes on only after the
+        thread has left C.
         """
         return await self.call(lambda: self._run(plan))
 
     async def call(self, function: Callable[[], T]) -> T:
         """Run ``function`` on the engine thread, with the cancellation rule of ``step``."""
+        self._n_calls += 1
         future = asyncio.get_running_loop().run_in_executor(self._executor, function)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             self._engine.cancel()
-            await asyncio.wait([future])
+            await _until_done(future)
             raise
-
-    async def release(self, sequence: int) -> None:
-        """Free a sequence's KV blocks."""
-        await self.call(lambda: self._engine.truncate(sequence, 0))
+        finally:
+            self._n_calls -= 1
 
     def cancel(self) -> None:
         """Make the step that runs now, or the next one, fail with kind CANCELLED. Any thread."""
@@ -123,41 +125,37 @@ class EngineWorker:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, plan: StepPlan) -> StepResult:
-        tokens: list[int] = []
-        sequences: list[int] = []
-        positions: list[int] = []
-        wants_logits = bytearray()
-        for chunk in plan.chunks:
-            n = len(chunk.tokens)
-            tokens.extend(chunk.tokens)
-            sequences.extend([chunk.sequence] * n)
-            positions.extend(range(chunk.position, chunk.position + n))
-            kept = 0 if chunk.sampler is None else 1 + chunk.n_drafts
-            wants_logits.extend(bytes(n - kept) + b"\1" * kept)
-        self._engine.forward(tokens, sequences, positions, bytes(wants_logits))
-        return self._sample(plan)
-
-    def _sample(self, plan: StepPlan) -> StepResult:
+        self._engine.forward(
+            [Run(chunk.tokens, chunk.position, chunk.blocks, chunk.n_out) for chunk in plan.chunks]
+        )
         results: list[Drawn] = []
         k = 0
         for chunk in plan.chunks:
-            if chunk.sampler is None:
-                results.append(())
-                continue
             try:
-                results.append(self._draw(chunk, chunk.sampler, k))
+                results.append(self._draw(chunk, k))
             except LlamadError as error:
                 results.append(error)
-            k += 1 + chunk.n_drafts
+            k += chunk.n_out
         return tuple(results)
 
-    def _draw(self, chunk: Chunk, sampler: StepSampler, k: int) -> tuple[int, ...]:
+    def _draw(self, chunk: Chunk, k: int) -> tuple[int, ...]:
         """Draw from the chunk's kept rows, k and on, as long as the guesses are right."""
-        n_sure = len(chunk.tokens) - chunk.n_drafts
-        drawn = [sampler.sample(self._engine, k)]
-        for i, guess in enumerate(chunk.tokens[n_sure:], start=1):
-            if drawn[-1] != guess:
-                self._engine.truncate(chunk.sequence, chunk.position + n_sure + i - 1)
+        if chunk.sampler is None:
+            return ()
+        drawn = [chunk.sampler.sample(self._engine, k)]
+        for i in range(chunk.n_drafts):
+            if drawn[-1] != chunk.tokens[i - chunk.n_drafts]:
                 break
-            drawn.append(sampler.sample(self._engine, k + i))
+            drawn.append(chunk.sampler.sample(self._engine, k + 1 + i))
         return tuple(drawn)
+
+
+async def _until_done(future: "asyncio.Future[T]") -> None:
+    """Wait for the future, whatever it comes to, also when cancelled again meanwhile."""
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            continue
+    if not future.cancelled():
+        future.exception()  # taken: whoever waited for it has left

@@ -1,1 +1,1 @@
-"""Jobs as data: requests, records, the book of all jobs, and the events their clients read."""
+"""Jobs: requests, records, the book of all jobs, and the events their clients read."""

@@ -1,19 +1,16 @@
-"""One job: its states as a table, its counters, its times, and what others may see of it.
+"""What is known of one job: its states as a table, its counters and its times. Plain data.
 
-Owns the life of a job as data. It decides nothing: the scheduler moves it, and everything here runs
-on the event loop's thread.
+Owns nothing that lives (no event, no timer, no stream: those are job.py's) and decides nothing. So
+a record can be kept when its job has ended, and stored.
 """
 
-import asyncio
 import enum
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from llamad.clock import Timer
 from llamad.errors import LlamadError
 from llamad.jobs.event import FinishReason, Timings
 from llamad.jobs.request import GenerationRequest, Priority
-from llamad.jobs.subscription import JobStream
 
 
 class JobState(enum.Enum):
@@ -32,10 +29,13 @@ class JobState(enum.Enum):
         return not TRANSITIONS[self]
 
 
+_ENDS = frozenset({JobState.CANCELLED, JobState.FAILED})
+
+# A job that gives its KV blocks to others goes back to the queue, with the tokens it has.
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.PREFILL, JobState.CANCELLED, JobState.FAILED}),
-    JobState.PREFILL: frozenset({JobState.DECODE, JobState.CANCELLED, JobState.FAILED}),
-    JobState.DECODE: frozenset({JobState.FINISHED, JobState.CANCELLED, JobState.FAILED}),
+    JobState.QUEUED: _ENDS | {JobState.PREFILL},
+    JobState.PREFILL: _ENDS | {JobState.DECODE, JobState.QUEUED},
+    JobState.DECODE: _ENDS | {JobState.FINISHED, JobState.QUEUED},
     JobState.FINISHED: frozenset(),
     JobState.CANCELLED: frozenset(),
     JobState.FAILED: frozenset(),
@@ -68,60 +68,33 @@ class JobSnapshot:
     owner_uid: int | None = None  # None: not known
 
 
-class Job:
-    """A request on its way through the service.
+@dataclass(slots=True)
+class JobRecord:
+    """One job. Times are monotonic seconds; None: not reached."""
 
-    The rpc layer reads ``id``, ``stream`` and ``snapshot``; everything else is the scheduler's.
-    """
-
-    def __init__(
-        self,
-        request: GenerationRequest,
-        prompt_tokens: tuple[int, ...],
-        *,
-        model: str,
-        max_tokens: int,
-        seed: int,
-        submitted_at: float,
-        stream: JobStream,
-    ) -> None:
-        self.id = "j" + secrets.token_hex(6)
-        self.request = request
-        self.prompt_tokens = prompt_tokens
-        self.model = model
-        self.max_tokens = max_tokens  # already clamped to what the context leaves
-        self.seed = seed
-        self.stream = stream
-        self.state = JobState.QUEUED
-        self.processed_prompt_tokens = 0
-        self.completion_tokens = 0
-        self.finish_reason: FinishReason | None = None
-        self.error: LlamadError | None = None
-        self.stop_string = ""
-        self.deadline: Timer | None = None
-        self.submitted_at = submitted_at
-        self.started_at: float | None = None
-        self.first_token_at: float | None = None
-        self.last_token_at: float | None = None
-        self.ended_at: float | None = None
-        self._changed = asyncio.Event()
-
-    @property
-    def changed(self) -> asyncio.Event:
-        """The event that the next change of this job will set."""
-        return self._changed
+    request: GenerationRequest
+    prompt_tokens: tuple[int, ...]
+    model: str
+    max_tokens: int  # already at most what the context leaves
+    seed: int
+    submitted_at: float
+    id: str = field(default_factory=lambda: "j" + secrets.token_hex(6))
+    state: JobState = JobState.QUEUED
+    processed_prompt_tokens: int = 0
+    completion_tokens: int = 0
+    finish_reason: FinishReason | None = None
+    stop_string: str = ""
+    error: LlamadError | None = None
+    started_at: float | None = None
+    first_token_at: float | None = None
+    last_token_at: float | None = None
+    ended_at: float | None = None
 
     def move(self, state: JobState) -> None:
         """Go to another state; raise IllegalTransition when the table does not allow it."""
         if state not in TRANSITIONS[self.state]:
             raise IllegalTransition(f"job {self.id}: {self.state.value} to {state.value}")
         self.state = state
-        self.touch()
-
-    def touch(self) -> None:
-        """Wake everyone who watches this job."""
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
 
     def snapshot(self, now: float) -> JobSnapshot:
         """Return the job as it is at ``now``, a monotonic time in seconds."""

@@ -25,7 +25,7 @@ class _UnreadText:
     tokens: int
 
 
-class JobStream:
+class Subscription:
     """An asynchronous iterator over the events of one job, for one consumer.
 
     It ends after ``Finished``, or raises the LlamadError that ended the job. A consumer that gives

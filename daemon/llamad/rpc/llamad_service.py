@@ -5,19 +5,17 @@ the coroutine, and leaving a job's stream cancels the job.
 """
 # ruff: noqa: N802 - the methods are named by llamad.proto
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 from llamad import __version__
 from llamad.door.rights import check_cancel
-from llamad.errors import ErrorKind, LlamadError, invalid
+from llamad.errors import invalid
+from llamad.jobs.book import JobBook
 from llamad.jobs.request import GenerationRequest
 from llamad.rpc import from_proto as convert
 from llamad.rpc.interceptor import caller, request_id
-from llamad.schedule.loop import Scheduler
 from llamad.service.state import Phase, ServiceState
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_api.v1 import llamad_pb2_grpc
@@ -32,8 +30,8 @@ _STATES = {
     Phase.STOPPING: pb.GetStatusResponse.STATE_STOPPING,
 }
 
-_Answer = TypeVar("_Answer")
 PART_TOKENS = 8192  # of an answer that are in memory as a message
+TOKEN_BYTES = 4  # of text, about, that a token stands for
 
 Context = Any  # grpc.aio.ServicerContext: grpc has no types
 
@@ -41,12 +39,13 @@ Context = Any  # grpc.aio.ServicerContext: grpc has no types
 class LlamadService(llamad_pb2_grpc.LlamadServicer):
     """Generation, tokenization, jobs and status."""
 
-    def __init__(self, state: ServiceState, rules: convert.Rules, engine_version: str) -> None:
+    def __init__(
+        self, state: ServiceState, book: JobBook, rules: convert.Rules, engine_version: str
+    ) -> None:
         self._state = state
+        self._book = book
         self._rules = rules
         self._engine_version = engine_version
-        # One text at a time: a million tokens take tens of megabytes until their answer is read.
-        self._text_thread = ThreadPoolExecutor(1, thread_name_prefix="text")
 
     def change_rules(self, rules: convert.Rules) -> None:
         """Set the defaults and bounds of the requests that come from now on."""
@@ -84,7 +83,8 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         """
         text = convert.tokenize_text(request)
         add_bos = request.add_bos if request.HasField("add_bos") else None
-        codec = self._state.require().codec
+        serving = self._state.require()
+        codec = serving.codec
 
         def work() -> bytes:
             ids = codec.encode(text, add_bos=add_bos, parse_special=request.parse_special)
@@ -95,7 +95,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
                 for part in (ids[i : i + PART_TOKENS] for i in range(0, len(ids), PART_TOKENS))
             )
 
-        return await self._on_text_thread(work)
+        return await serving.scheduler.encode(work, len(text))
 
     async def Detokenize(
         self, request: pb.DetokenizeRequest, context: Context
@@ -111,44 +111,33 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
                     raise invalid("tokens", f"token {i} is {token}, must be 0 to {vocab_size - 1}")
             return pb.DetokenizeResponse(text=serving.codec.decode(ids))
 
-        return await self._on_text_thread(work)
-
-    async def _on_text_thread(self, work: Callable[[], _Answer]) -> _Answer:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._text_thread, work)
+        return await serving.scheduler.encode(work, TOKEN_BYTES * len(request.tokens))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
-        """Return the jobs, newest last; there are none before the first model is loaded."""
-        serving = self._state.serving
-        jobs = [] if serving is None else serving.scheduler.list(request.include_ended)
+        """Return the jobs, newest last, whatever models they had."""
+        jobs = self._book.list(request.include_ended)
         return pb.ListJobsResponse(jobs=[convert.job(snapshot) for snapshot in jobs])
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """Return one job."""
         job_id = convert.job_id(request)
-        return pb.GetJobResponse(job=convert.job(self._scheduler_of(job_id).get(job_id)))
+        return pb.GetJobResponse(job=convert.job(self._book.get(job_id)))
 
     async def CancelJob(
         self, request: pb.CancelJobRequest, context: Context
     ) -> pb.CancelJobResponse:
         """Cancel a job of the caller's, or any for an administrator."""
         job_id = convert.job_id(request)
-        scheduler = self._scheduler_of(job_id)
-        check_cancel(scheduler.get(job_id), caller.get())
-        return pb.CancelJobResponse(job=convert.job(scheduler.cancel(job_id)))
+        check_cancel(self._book.get(job_id), caller.get())
+        return pb.CancelJobResponse(job=convert.job(self._book.cancel(job_id)))
 
     async def WatchJob(
         self, request: pb.WatchJobRequest, context: Context
     ) -> AsyncIterator[pb.WatchJobResponse]:
         """Yield a job now and after each change, until it ends."""
         job_id = convert.job_id(request)
-        async for snapshot in self._scheduler_of(job_id).watch(job_id):
+        async for snapshot in self._book.watch(job_id):
             yield pb.WatchJobResponse(job=convert.job(snapshot))
-
-    def _scheduler_of(self, job_id: str) -> Scheduler:
-        if self._state.serving is None:
-            raise LlamadError(ErrorKind.NOT_FOUND, "JOB_NOT_FOUND", f"no job {job_id!r}")
-        return self._state.serving.scheduler
 
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: Context
@@ -156,7 +145,12 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         """Return what the service is doing, in every phase of its life."""
         state = self._state
         response = pb.GetStatusResponse(
-            state=_STATES[state.phase], detail=state.detail, uptime_seconds=state.uptime_seconds
+            state=_STATES[state.phase],
+            detail=state.detail,
+            uptime_seconds=state.uptime_seconds,
+            requests_finished=self._book.totals.finished,
+            generated_tokens=self._book.totals.generated_tokens,
+            prompt_tokens=self._book.totals.prompt_tokens,
         )
         if state.serving is not None:
             _add_model(response, state)
@@ -198,6 +192,3 @@ def _add_model(response: pb.GetStatusResponse, state: ServiceState) -> None:
     response.sequence_slots = counts.sequence_slots
     response.kv_blocks_total = counts.kv_blocks_total
     response.kv_blocks_free = counts.kv_blocks_free
-    response.requests_finished = counts.requests_finished
-    response.generated_tokens = counts.generated_tokens
-    response.prompt_tokens = counts.prompt_tokens

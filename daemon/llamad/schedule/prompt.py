@@ -1,6 +1,6 @@
 """From a request to the token ids of its prompt, and the checks that need the model.
 
-Pure and blocking: the scheduler calls it in a thread. Field ranges that need no model are checked
+Pure and blocking: the scheduler's encoder calls it. Field ranges that need no model are checked
 before a request is built, in rpc/convert.py.
 """
 
@@ -28,6 +28,11 @@ def check_model(model: ModelRuntime, request: GenerationRequest) -> None:
                 "sampling.logit_bias",
                 f"token {token} is outside the vocabulary, 0..{model.vocab_size - 1}",
             )
+
+
+def prompt_bytes(request: GenerationRequest) -> int:
+    """Return about how much text there is to encode: its characters, at least."""
+    return len(request.prompt or "") + sum(len(message.content) for message in request.messages)
 
 
 def encode_prompt(model: ModelRuntime, request: GenerationRequest) -> tuple[int, ...]:

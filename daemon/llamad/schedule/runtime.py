@@ -1,7 +1,7 @@
 """What the scheduler needs of a loaded model, as protocols.
 
-``models.loader.LoadedModel`` has this shape; tests bring their own. So ``jobs/`` runs without the C
-library and without a model file.
+``service.loading.LoadedModel`` has this shape; tests bring their own. So ``schedule/`` runs without
+the C library and without a model file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ class ModelRuntime(Protocol):
         """Create a detokenizer for one completion."""
 
     def new_sampler(self, sampling: Sampling, *, seed: int, n_draws: int = 0) -> StepSampler:
-        """Create a sampler for one sequence; raise LlamadError when a parameter is refused.
+        """Create the sampler of a sequence, as it is after n_draws draws.
 
-        n_draws: how many tokens of the sequence were drawn before.
+        Raises LlamadError when a parameter is refused.
         """

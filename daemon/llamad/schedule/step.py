@@ -1,58 +1,148 @@
-"""Composing a step: which rows of which running jobs go into it.
+"""Composing a step: which rows of which jobs go into it, and who gives way for blocks.
 
 Decoding sequences come first, one row each, so that text keeps flowing, and a few rows of guesses
-where the step stays bound by memory, not by arithmetic. What is left of the batch goes to prompts
-in the order their jobs started; while anything decodes, prompts share at most ``prefill_chunk``
-rows, which bounds how long the next token waits. The cut changes no result: the engine's
-arithmetic does not depend on it.
+where the step stays bound by memory, not by arithmetic. What is left of the step's time goes to
+prompts, in turns of one block: a short prompt never waits for all of a long one, and a new one has
+the first turn. The cut changes no result: the engine's arithmetic does not depend on it.
+
+When no block is free, the job that goes last (policy.py) gives its blocks back and waits again.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Sequence as Rows
 
 from llamad.engine.worker import Chunk
-from llamad.schedule.completion import Running
+from llamad.schedule.blocks import BlockPool
+from llamad.schedule.cost import StepCost
+from llamad.schedule.generation import Generation
+from llamad.schedule.policy import by_rank
 
 MAX_DECODE_ROWS = 8  # with guesses; beyond this a small board's step is bound by arithmetic
+LEAST_PROMPT_ROWS = 8  # below this many, a step costs what its weights cost to read
+
+Part = tuple[Generation, Chunk]
 
 
-def compose(
-    running: Sequence[Running], *, n_batch: int, prefill_chunk: int, guess_rows: int
-) -> list[tuple[Running, Chunk]]:
-    """Return each running job that takes part in the next step with its rows; at most n_batch rows.
+class StepComposer:
+    """Makes one step after the other for the sequences of one engine."""
 
-    ``guess_rows``: most rows of guesses that the engine has room for.
-    ``n_batch`` must be at least the number of running jobs: every one that decodes gets its row.
-    """
-    decoding = [(entry, entry.last_token) for entry in running if entry.last_token is not None]
-    spare = min(guess_rows, MAX_DECODE_ROWS - len(decoding), n_batch - len(decoding))
-    step = []
-    for entry, token in decoding:
-        chunk = _decode_rows(entry, token, spare)
-        spare -= chunk.n_drafts
-        step.append((entry, chunk))
-    budget = n_batch - sum(len(chunk.tokens) for _, chunk in step)
-    if step:
-        budget = min(budget, prefill_chunk)
-    for entry in running:
-        if budget == 0:
-            break
-        if entry.last_token is None:
-            chunk = _prompt_rows(entry, budget)
-            budget -= len(chunk.tokens)
-            step.append((entry, chunk))
-    return step
+    def __init__(self, pool: BlockPool, cost: StepCost, *, n_batch: int, guess_rows: int) -> None:
+        """Compose steps of at most ``n_batch`` rows, which must be enough for one of each sequence.
+
+        ``guess_rows``: most rows of guesses that the engine has room for.
+        """
+        self._pool = pool
+        self._cost = cost
+        self._n_batch = n_batch
+        self._guess_rows = guess_rows
+        self._number = 0  # of the step that is composed
+
+    def come(self, generation: Generation, running: Rows[Generation]) -> None:
+        """Let a job in that starts; the prompt whose turn is open lets it go first."""
+        generation.turn.come(self._number)
+        for other in running:
+            other.turn.close(self._number)
+
+    def compose(
+        self, running: Rows[Generation], budget_seconds: float
+    ) -> tuple[list[Part], list[Generation]]:
+        """Return the next step, and those that gave their blocks back for it.
+
+        There is always a step while anything runs: whoever goes first gets the blocks it needs.
+        """
+        self._number += 1
+        ready, preempted = self._secure(by_rank(running))
+        decoding = [g for g in ready if g.sequence.n_pending == 1]
+        prompts = [g for g in ready if g.sequence.n_pending > 1]
+        prompts.sort(key=lambda g: g.turn.rank())
+        step = self._decode_parts(decoding, LEAST_PROMPT_ROWS if prompts else 0)
+        n_rows = sum(len(chunk.tokens) for _, chunk in step)
+        rows = max(LEAST_PROMPT_ROWS, self._cost.rows_within(budget_seconds) - n_rows)
+        for generation, n in self._share(prompts, min(rows, self._n_batch - n_rows)).items():
+            n = min(n, self._pool.room(generation.sequence))
+            self._pool.grow(generation.sequence, n)
+            generation.turn.take(n, self._number, self._pool.block_tokens)
+            step.append((generation, _chunk(generation, n)))
+        return step, preempted
+
+    def _secure(self, ranked: Rows[Generation]) -> tuple[list[Generation], list[Generation]]:
+        """Give each a block for its next token, at the cost of those behind it.
+
+        Return those that have one, and those that gave theirs back; the others wait.
+        """
+        behind = deque(ranked)
+        ready: list[Generation] = []
+        preempted: list[Generation] = []
+        while behind:
+            generation = behind.popleft()
+            while self._pool.room(generation.sequence) < 1 and behind:
+                last = behind.pop()
+                if last.sequence.blocks:
+                    self.preempt(last)
+                    preempted.append(last)
+            if self._pool.room(generation.sequence) >= 1:
+                self._pool.grow(generation.sequence, 1)
+                ready.append(generation)
+        return ready, preempted
+
+    def preempt(self, generation: Generation) -> None:
+        """Take a job's blocks: what they held is computed again when it goes on."""
+        self._pool.release(generation.sequence)
+        generation.pause()
+
+    # ---- decode rows ------------------------------------------------------------------------
+
+    def _decode_parts(self, decoding: Rows[Generation], prompt_rows: int) -> list[Part]:
+        """Return a row of each, and guesses that leave ``prompt_rows`` of the batch to prompts."""
+        spare = min(
+            self._guess_rows,
+            MAX_DECODE_ROWS - len(decoding),
+            self._n_batch - len(decoding) - prompt_rows,
+        )
+        step: list[Part] = []
+        for generation in decoding:
+            guesses = self._guesses(generation, spare)
+            spare -= len(guesses)
+            step.append((generation, _chunk(generation, 1, guesses)))
+        return step
+
+    def _guesses(self, generation: Generation, spare: int) -> tuple[int, ...]:
+        """Return guesses within what the job may still say and the blocks that are free."""
+        if generation.lookup is None:
+            return ()
+        record = generation.job.record
+        left = record.max_tokens - record.completion_tokens - 1
+        room = self._pool.room(generation.sequence) - 1
+        guesses = generation.lookup.draft(min(spare, left, room))
+        self._pool.grow(generation.sequence, 1 + len(guesses))
+        return guesses
+
+    # ---- prompt rows ------------------------------------------------------------------------
+
+    def _share(self, prompts: Rows[Generation], rows: int) -> dict[Generation, int]:
+        """Give the rows out in turns of one block, as often as they last."""
+        shares: dict[Generation, int] = {}
+        turn_rows = self._pool.block_tokens
+        unread = {generation: generation.sequence.n_pending for generation in prompts}
+        while rows and any(unread.values()):
+            for generation in prompts:
+                begun = 0 if generation in shares else generation.turn.rows
+                n = min(rows, turn_rows - begun, unread[generation])
+                if n:
+                    shares[generation] = shares.get(generation, 0) + n
+                    unread[generation] -= n
+                    rows -= n
+        return shares
 
 
-def _decode_rows(entry: Running, token: int, spare: int) -> Chunk:
-    """Return the row of the last token, and guesses within what the job may still say."""
-    left = entry.job.max_tokens - entry.job.completion_tokens - 1
-    drafts = () if entry.lookup is None else entry.lookup.draft(min(spare, left))
-    tokens = (token, *drafts)
-    return Chunk(entry.slot.sequence, tokens, entry.n_cached, entry.sampler, len(drafts))
-
-
-def _prompt_rows(entry: Running, budget: int) -> Chunk:
-    prompt = entry.job.prompt_tokens
-    end = min(entry.n_cached + budget, len(prompt))
-    sampler = entry.sampler if end == len(prompt) else None
-    return Chunk(entry.slot.sequence, prompt[entry.n_cached : end], entry.n_cached, sampler)
+def _chunk(generation: Generation, n_tokens: int, guesses: tuple[int, ...] = ()) -> Chunk:
+    """Return the next n_tokens of a sequence, with guesses behind its last one."""
+    sequence = generation.sequence
+    end = sequence.n_computed + n_tokens
+    return Chunk(
+        tokens=(*sequence.tokens[sequence.n_computed : end], *guesses),
+        position=sequence.n_computed,
+        blocks=tuple(sequence.blocks),
+        sampler=generation.sampler if end == len(sequence.tokens) else None,
+        n_drafts=len(guesses),
+    )

@@ -19,6 +19,7 @@ from llamad.engine.bindings import (
     Sampler,
     StopFlag,
 )
+from llamad.engine.single_sequence import blocks_for
 from llamad.errors import ErrorKind, LlamadError
 from llamad.gguf.value import MetadataValue
 from llamad.logs import fields
@@ -48,12 +49,13 @@ class LoadedModel:
     name: str
     path: Path
     info: ModelInfo
-    engine_info: EngineInfo  # as created: sizes, threads, kernel set; kv_blocks_free is not live
+    engine_info: EngineInfo  # as created: sizes, threads, kernel set
     model: EngineModel
     engine: Engine
     tokenizer: Tokenizer
     chat_template: ChatTemplate
     kv_type: str
+    n_sequences: int  # decoded together; the engine knows blocks only
     locked_bytes: int
     load_seconds: float
 
@@ -73,14 +75,9 @@ class LoadedModel:
         return self.engine.n_batch
 
     @property
-    def n_sequences(self) -> int:
-        """Sequence slots."""
-        return self.engine.n_sequences
-
-    @property
     def guess_rows(self) -> int:
         """Rows of logits one step may keep beyond one for each sequence."""
-        return self.engine.n_logits - self.engine.n_sequences
+        return self.engine.n_logits - self.n_sequences
 
     @property
     def kv_block_tokens(self) -> int:
@@ -101,9 +98,9 @@ class LoadedModel:
 
         n_draws: how many tokens of the sequence were drawn before.
         """
-        if n_draws:
-            raise NotImplementedError("the engine's samplers begin at their first draw")
-        return Sampler(sampling, vocab_size=self.vocab_size, n_ctx=self.n_ctx, seed=seed)
+        return Sampler(
+            sampling, vocab_size=self.vocab_size, n_ctx=self.n_ctx, seed=seed, n_draws=n_draws
+        )
 
     def close(self) -> None:
         """Destroy the engine, then unmap the model. The engine thread must have ended."""
@@ -147,6 +144,7 @@ def load(
         tokenizer=tokenizer,
         chat_template=template,
         kv_type=config.kv_type,
+        n_sequences=config.n_sequences,
         locked_bytes=locked_bytes,
         load_seconds=time.monotonic() - started,
     )
@@ -241,8 +239,7 @@ def _create_engine(config: ModelConfig, model: EngineModel, n_ctx: int, plan: Me
         model,
         n_threads=config.threads or min(Machine().cpus(), MAX_THREADS),
         n_ctx=n_ctx,
-        n_sequences=config.n_sequences,
-        n_kv_tokens=plan.kv_tokens,
+        n_blocks=blocks_for(plan.kv_tokens),
         n_batch=config.batch,
         n_logits=min(config.batch, config.n_sequences + GUESS_ROWS),
         kv_type=config.kv_type,

@@ -19,13 +19,14 @@ from llamad.config import Config
 from llamad.engine import bindings
 from llamad.engine.worker import EngineWorker
 from llamad.errors import ErrorKind, LlamadError, shutting_down
+from llamad.jobs.book import JobBook
 from llamad.jobs.event import Timings
 from llamad.jobs.record import JobSnapshot
 from llamad.logs import fields
 from llamad.schedule.loop import Limits, Scheduler
 from llamad.service.loading import LoadedModel, load
 from llamad.service.state import ModelFacts, Phase, ServiceState, Serving
-from llamad.store.registry import ModelFile, ModelRegistry, check_name, comparable_path
+from llamad.store.registry import ModelFile, ModelRegistry, check_name, place
 from llamad.systemd import Notifier
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class ModelManager:
         registry: ModelRegistry,
         state: ServiceState,
         notifier: Notifier,
+        book: JobBook,
         *,
         set_serving: Callable[[bool], None],
         model_required: bool,
@@ -70,6 +72,8 @@ class ModelManager:
         self._registry = registry
         self._state = state
         self._notifier = notifier
+        self._book = book
+        book.observer = self
         self._set_serving = set_serving
         self._model_required = model_required
         self._pending: _Change | None = None
@@ -78,7 +82,7 @@ class ModelManager:
         self._drain_ended = asyncio.Event()
         self._stop_loading = bindings.StopFlag()
         self._reserved: frozenset[Path] = frozenset()  # files that are loaded or about to be
-        self._served = 0  # jobs that have ended
+        self._n_ended = 0  # jobs that have ended
 
     async def run(self) -> None:
         """Load the first model and make the changes that are asked for, until ``stop``.
@@ -139,7 +143,7 @@ class ModelManager:
     def selected(self) -> Path | None:
         """Return the file that the next start would load. Blocking; any thread."""
         file = self._first_file()
-        return None if file is None else comparable_path(file.path)
+        return None if file is None else place(file.path)
 
     def _first_file(self) -> ModelFile | None:
         try:
@@ -176,7 +180,7 @@ class ModelManager:
         """Return the model of a name, which the configuration must not forbid."""
         file = self._registry.require(check_name(name))
         fixed = self._config.model.path
-        if fixed and self.selected() != comparable_path(file.path):
+        if fixed and self.selected() != place(file.path):
             raise LlamadError(
                 ErrorKind.STATE,
                 "MODEL_FIXED",
@@ -348,7 +352,7 @@ class ModelManager:
     async def _serve(self, model: LoadedModel) -> None:
         """Serve a model until a change or a stop, let the running jobs end, and close it."""
         worker = EngineWorker(model.engine)
-        scheduler = Scheduler(model, worker, _limits(self._config), observer=self)
+        scheduler = Scheduler(model, worker, self._book, _limits(self._config), observer=self)
         try:
             async with asyncio.TaskGroup() as tasks:
                 steps = tasks.create_task(scheduler.run(), name="scheduler")
@@ -408,9 +412,9 @@ class ModelManager:
 
     def on_ended(self, snapshot: JobSnapshot, timings: Timings) -> None:
         """Show in ``systemctl status`` that the service is alive; the history logs the job."""
-        self._served += 1
+        self._n_ended += 1
         if self._state.phase is Phase.READY:
-            self._notifier.status(f"{self._state.detail}: {self._served} requests served")
+            self._notifier.status(f"{self._state.detail}: {self._n_ended} requests served")
 
     def on_model_failed(self, error: LlamadError) -> None:
         """Live on without the model, and say so."""
@@ -420,9 +424,7 @@ class ModelManager:
 
 def _paths_of(file: ModelFile | None) -> frozenset[Path]:
     """Return where a file lies, and where what it links to does."""
-    if file is None:
-        return frozenset()
-    return frozenset({comparable_path(file.path), file.path.resolve()})
+    return frozenset() if file is None else frozenset({place(file.path), file.path.resolve()})
 
 
 def _file(model: LoadedModel) -> ModelFile:
@@ -432,8 +434,7 @@ def _file(model: LoadedModel) -> ModelFile:
 def _limits(config: Config) -> Limits:
     return Limits(
         queue_capacity=config.queue.capacity,
-        prefill_chunk=config.queue.prefill_chunk,
-        history=config.queue.history,
+        step_seconds=config.queue.step_seconds,
         stream_buffer_bytes=config.limits.stream_buffer_bytes,
         deadline_seconds=config.limits.default_deadline_seconds,
         speculation=config.model.speculation,

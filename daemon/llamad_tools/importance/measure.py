@@ -9,7 +9,9 @@ from llamad.engine.bindings import (
     Engine,
     EngineModel,
     Importance,
+    Run,
 )
+from llamad.engine.single_sequence import SingleSequence
 from llamad.errors import ErrorKind, LlamadError
 from llamad.text.tokenizer import Tokenizer
 from llamad_tools.importance.file import InputSums
@@ -66,24 +68,29 @@ def measure(
             n_threads=n_threads,
             n_ctx=n_ctx,
             n_batch=n_batch,
-            n_logits=-(-n_batch // OUTPUT_SAMPLE),
+            n_logits=max(1, n_batch // OUTPUT_SAMPLE),
         ) as engine,
         Progress(n_tokens, unit=("tokens", 1)) as progress,
     ):
         engine.collect(importance)
         for number, window in enumerate(windows, 1):
-            engine.truncate(0, 0)
-            for positions in _steps(len(window), n_batch):
-                tokens = window[positions.start : positions.stop]
-                wants = [i % OUTPUT_SAMPLE == OUTPUT_SAMPLE - 1 for i in range(len(tokens))]
-                engine.forward(tokens, [0] * len(tokens), positions, wants)
+            sequence = SingleSequence(engine)
+            for start in range(0, len(window), n_batch):
+                tokens = window[start : start + n_batch]
+                engine.forward(_sampled(sequence, tokens))
                 progress.advance(len(tokens), f"window {number} of {len(windows)}")
         matrices = tuple(_read(importance, model.info.n_layers, output))
     return Measurement(matrices, len(windows), n_tokens)
 
 
-def _steps(n: int, step: int) -> Iterator[range]:
-    return (range(start, min(start + step, n)) for start in range(0, n, step))
+def _sampled(sequence: SingleSequence, tokens: Sequence[int]) -> list[Run]:
+    """Append tokens, as runs that each keep their last row; what is left over keeps none."""
+    runs = []
+    for start in range(0, len(tokens), OUTPUT_SAMPLE):
+        part = tokens[start : start + OUTPUT_SAMPLE]
+        runs.append(sequence.run(part, n_out=len(part) // OUTPUT_SAMPLE))
+        sequence.length += len(part)
+    return runs
 
 
 def _read(importance: Importance, n_layers: int, output: str) -> Iterator[InputSums]:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from llamad.engine.bindings import Engine, EngineModel
+from llamad.engine.single_sequence import SingleSequence
 from llamad.errors import ErrorKind, LlamadError
 
 ROWS_A_STEP = 32  # rows of logits in memory: 16 MB for a vocabulary of 128,000
@@ -38,14 +39,12 @@ def scored_rows(engines: Sequence[Engine], tokens: Sequence[int]) -> Iterator[tu
     n_ctx = engines[0].n_ctx
     for first in range(0, len(tokens), n_ctx):
         window = tokens[first : first + n_ctx]
-        for engine in engines:
-            engine.truncate(0, 0)
+        sequences = [SingleSequence(engine) for engine in engines]
         n_inputs = len(window) - 1  # the last token predicts nothing that is scored
         for start in range(0, n_inputs, engines[0].n_batch):
             rows = range(start, min(start + engines[0].n_batch, n_inputs))
-            step = list(window[rows.start : rows.stop])
-            for engine in engines:
-                engine.forward(step, [0] * len(rows), list(rows), [1] * len(rows))
+            for sequence in sequences:
+                sequence.feed(window[rows.start : rows.stop], n_out=len(rows))
             for k, position in enumerate(rows):
                 yield k, window[position + 1]
 

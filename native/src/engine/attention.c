@@ -177,7 +177,7 @@ void lld_attention_run(const lld_attention *a, size_t unit, const lld_batch_run 
     const lld_attention_tile *t = &a->tiles[unit / a->n_kv_heads];
     uint32_t kv_head = (uint32_t)(unit % a->n_kv_heads), n_q = t->n_rows * a->group,
              hd = a->head_dim;
-    const uint32_t *blocks = a->cache->sequences[runs[t->run].sequence].blocks;
+    const uint32_t *blocks = runs[t->run].blocks;
     uint32_t n_tokens = t->position + t->n_rows; /* that the tile's last row sees */
 
     pack_queries(a, t, kv_head, q, s->q);

@@ -4,65 +4,110 @@
 #include <inttypes.h>
 
 #include "base/status.h"
+#include "engine/kv_cache.h"
 
-static int check_row(const lld_batch *b, const lld_kv_cache *c, size_t i, int32_t token,
-                     uint32_t sequence, uint32_t position)
+void lld_batch_take(lld_arena *arena, lld_batch *b)
 {
-    if (token < 0 || (uint32_t)token >= b->vocab_size)
-        return lld_fail(LLD_ERR_INVALID, "row %zu: token %" PRId32 ", must be 0 to %" PRIu32, i,
-                        token, b->vocab_size - 1);
-    if (sequence >= c->n_sequences)
-        return lld_fail(LLD_ERR_INVALID, "row %zu: sequence %" PRIu32 ", must be below %" PRIu32, i,
-                        sequence, c->n_sequences);
-    if (position >= b->n_ctx)
-        return lld_fail(LLD_ERR_INVALID, "row %zu: position %" PRIu32 ", context holds %" PRIu32, i,
-                        position, b->n_ctx);
-    return LLD_OK;
+    size_t rows = b->n_batch;
+    b->tokens = lld_arena_take(arena, rows, sizeof *b->tokens);
+    b->positions = lld_arena_take(arena, rows, sizeof *b->positions);
+    b->row_run = lld_arena_take(arena, rows, sizeof *b->row_run);
+    b->runs = lld_arena_take(arena, rows, sizeof *b->runs);
+    b->kept = lld_arena_take(arena, b->n_logits, sizeof *b->kept);
+    b->marks = lld_arena_take(arena, b->n_blocks, sizeof *b->marks);
 }
 
-/* Begin a run of consecutive rows at row i; its sequence must not have had one in this batch. */
-static int begin_run(lld_batch *b, const lld_kv_cache *c, size_t i, uint32_t sequence,
-                     uint32_t position)
+static int check_counts(const lld_batch *b, size_t i, const lld_run *r)
 {
-    for (size_t r = 0; r < b->n_runs; r++)
-        if (b->runs[r].sequence == sequence)
-            return lld_fail(LLD_ERR_INVALID,
-                            "row %zu: the rows of sequence %" PRIu32 " are not consecutive", i,
-                            sequence);
-    if (position != c->sequences[sequence].length)
+    if (r->tokens == NULL || r->blocks == NULL)
+        return lld_fail(LLD_ERR_INVALID, "run %zu: no tokens or no blocks", i);
+    if (r->n_tokens < 1 || r->n_tokens > b->n_batch - b->n_rows)
         return lld_fail(LLD_ERR_INVALID,
-                        "row %zu: position %" PRIu32 ", sequence %" PRIu32 " has %" PRIu32
-                        " tokens",
-                        i, position, sequence, c->sequences[sequence].length);
-    b->runs[b->n_runs++] =
-        (lld_batch_run){.sequence = sequence, .first_row = (uint32_t)i, .position = position};
+                        "run %zu: %" PRIu32 " tokens behind %zu, a step takes 1 to %" PRIu32, i,
+                        r->n_tokens, b->n_rows, b->n_batch);
+    if (r->position >= b->n_ctx || r->n_tokens > b->n_ctx - r->position)
+        return lld_fail(LLD_ERR_INVALID,
+                        "run %zu: %" PRIu32 " tokens at position %" PRIu32
+                        ", context holds %" PRIu32,
+                        i, r->n_tokens, r->position, b->n_ctx);
+    if (r->n_blocks < lld_kv_blocks_for((uint64_t)r->position + r->n_tokens))
+        return lld_fail(LLD_ERR_INVALID,
+                        "run %zu: %" PRIu32 " blocks of %d tokens, position %" PRIu32
+                        " is beyond them",
+                        i, r->n_blocks, LLD_KV_BLOCK, r->position + r->n_tokens - 1);
+    if (r->n_out > r->n_tokens)
+        return lld_fail(LLD_ERR_INVALID,
+                        "run %zu: logits of %" PRIu32 " tokens are wanted, it has %" PRIu32, i,
+                        r->n_out, r->n_tokens);
+    if (r->n_out > b->n_logits - b->n_kept)
+        return lld_fail(LLD_ERR_INVALID,
+                        "run %zu: %" PRIu32 " rows of logits behind %zu, a step keeps %" PRIu32, i,
+                        r->n_out, b->n_kept, b->n_logits);
     return LLD_OK;
 }
 
-int lld_batch_compose(lld_batch *b, const lld_kv_cache *c, const int32_t *tokens,
-                      const uint32_t *sequences, const uint32_t *positions,
-                      const uint8_t *wants_logits, size_t n_rows)
+/* Whether run i goes on where the one before it ends, so that both are runs of one sequence. */
+static bool continues(const lld_batch *b, size_t i, const lld_run *r)
 {
-    b->n_rows = n_rows;
-    b->tokens = tokens;
-    b->positions = positions;
-    b->n_runs = b->n_kept = 0;
-    for (size_t i = 0; i < n_rows; i++) {
-        int status = check_row(b, c, i, tokens[i], sequences[i], positions[i]);
-        if (status == LLD_OK && (i == 0 || sequences[i] != sequences[i - 1]))
-            status = begin_run(b, c, i, sequences[i], positions[i]);
-        else if (status == LLD_OK && positions[i] != positions[i - 1] + 1)
-            status =
-                lld_fail(LLD_ERR_INVALID, "row %zu: position %" PRIu32 " does not follow %" PRIu32,
-                         i, positions[i], positions[i - 1]);
+    if (i == 0) return false;
+    const lld_batch_run *last = &b->runs[i - 1];
+    return r->blocks == last->blocks && r->position == last->position + last->n_rows;
+}
+
+/* Mark the blocks of a run; a block that is written must be named once in a step. */
+static int mark_blocks(lld_batch *b, size_t i, const lld_run *r)
+{
+    uint32_t first_written = r->position / LLD_KV_BLOCK;
+    uint32_t n_blocks = lld_kv_blocks_for((uint64_t)r->position + r->n_tokens);
+    uint32_t n_marked = continues(b, i, r) ? lld_kv_blocks_for(r->position) : 0;
+    const uint64_t reads = 2 * b->step, writes = reads + 1;
+    for (uint32_t k = n_marked; k < n_blocks; k++) {
+        uint32_t id = r->blocks[k];
+        if (id >= b->n_blocks)
+            return lld_fail(LLD_ERR_INVALID,
+                            "run %zu: block %" PRIu32 " is %" PRIu32 ", must be below %" PRIu32, i,
+                            k, id, b->n_blocks);
+        if (b->marks[id] >= reads && (k >= first_written || b->marks[id] == writes))
+            return lld_fail(LLD_ERR_INVALID,
+                            "run %zu: block %" PRIu32 " is written and named twice in one step", i,
+                            id);
+        b->marks[id] = k >= first_written ? writes : reads;
+    }
+    return LLD_OK;
+}
+
+static int add_rows(lld_batch *b, size_t i, const lld_run *r)
+{
+    for (uint32_t k = 0; k < r->n_tokens; k++) {
+        if (r->tokens[k] < 0 || (uint32_t)r->tokens[k] >= b->vocab_size)
+            return lld_fail(LLD_ERR_INVALID,
+                            "run %zu: token %" PRIu32 " is %" PRId32 ", must be 0 to %" PRIu32, i,
+                            k, r->tokens[k], b->vocab_size - 1);
+        size_t row = b->n_rows++;
+        b->tokens[row] = r->tokens[k];
+        b->positions[row] = r->position + k;
+        b->row_run[row] = (uint32_t)i;
+        if (r->n_tokens - k <= r->n_out) b->kept[b->n_kept++] = (uint32_t)row;
+    }
+    return LLD_OK;
+}
+
+int lld_batch_compose(lld_batch *b, const lld_run *runs, size_t n_runs)
+{
+    b->n_rows = b->n_runs = b->n_kept = 0;
+    b->step++;
+    if (n_runs == 0) return lld_fail(LLD_ERR_INVALID, "a step of no runs");
+    for (size_t i = 0; i < n_runs; i++) {
+        const lld_run *r = &runs[i];
+        uint32_t first_row = (uint32_t)b->n_rows;
+        int status = check_counts(b, i, r);
+        if (status == LLD_OK) status = mark_blocks(b, i, r);
+        if (status == LLD_OK) status = add_rows(b, i, r);
         if (status != LLD_OK) return status;
-        b->runs[b->n_runs - 1].n_rows++;
-        b->row_slot[i] = sequences[i];
-        if (wants_logits[i] == 0) continue;
-        if (b->n_kept == b->n_logits)
-            return lld_fail(LLD_ERR_INVALID, "row %zu: more than %" PRIu32 " rows want logits", i,
-                            b->n_logits);
-        b->kept[b->n_kept++] = (uint32_t)i;
+        b->runs[b->n_runs++] = (lld_batch_run){.first_row = first_row,
+                                               .n_rows = r->n_tokens,
+                                               .position = r->position,
+                                               .blocks = r->blocks};
     }
     return LLD_OK;
 }

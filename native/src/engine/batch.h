@@ -1,28 +1,33 @@
-/* batch.h - the rows of one step, and the checks that they are ones the engine can run. */
+/* batch.h - the rows of one step, and the checks that they are ones the engine can run.
+ * A row is one token at one position; rows of a run lie behind each other. */
 #ifndef LLD_BATCH_H
 #define LLD_BATCH_H
 
-#include "engine/kv_cache.h"
+#include "engine/acts.h"
+#include "llamad_engine.h"
 
-/* Consecutive rows of a batch that belong to one sequence. */
 typedef struct lld_batch_run {
-    uint32_t sequence, first_row, n_rows;
-    uint32_t position; /* of the first row */
+    uint32_t first_row, n_rows;
+    uint32_t position;      /* of the first row */
+    const uint32_t *blocks; /* the caller's, for the time of the step */
 } lld_batch_run;
 
 typedef struct lld_batch {
-    uint32_t n_batch, n_logits, n_ctx, vocab_size; /* limits, set at create */
+    uint32_t n_batch, n_logits, n_ctx, vocab_size, n_blocks; /* limits, set at create */
     size_t n_rows, n_runs, n_kept;
-    const int32_t *tokens; /* (n_rows) */
-    const uint32_t *positions;
-    uint32_t *kept;      /* (n_kept) rows whose logits are kept */
-    uint32_t *row_slot;  /* (n_rows) sequence of each row */
+    int32_t *tokens;     /* (n_rows) */
+    uint32_t *positions; /* (n_rows) */
+    uint32_t *row_run;   /* (n_rows) run of each row */
     lld_batch_run *runs; /* (n_runs) */
+    uint32_t *kept;      /* (n_kept) rows whose logits are kept */
+    uint64_t *marks; /* (n_blocks) the last step that named a block: 2 * step, + 1 if it writes */
+    uint64_t step;   /* counts compositions */
 } lld_batch;
 
-/* Compose a batch from the arguments of lld_engine_forward. */
-int lld_batch_compose(lld_batch *batch, const lld_kv_cache *cache, const int32_t *tokens,
-                      const uint32_t *sequences, const uint32_t *positions,
-                      const uint8_t *wants_logits, size_t n_rows);
+/* Room for the limits, in the arena of the scratch. */
+void lld_batch_take(lld_arena *arena, lld_batch *batch);
+
+/* Check the runs of a step and compose their rows. LLD_ERR_INVALID names the run and the fault. */
+int lld_batch_compose(lld_batch *batch, const lld_run *runs, size_t n_runs);
 
 #endif

@@ -1,4 +1,4 @@
-/* forward.h - one pass of a batch of (token, sequence, position) rows through the model.
+/* forward.h - one pass of a batch of rows through the model.
  *
  * Four things stay apart: the immutable model, its kernels, the KV cache, and the scratch here, all
  * of it taken at create. A layer is six phases with one barrier each:
@@ -34,6 +34,7 @@ typedef struct lld_forward {
     lld_kv_cache *cache;
     uint32_t n_threads;
     atomic_int *cancel;
+    atomic_ullong *progress;    /* layers finished */
     lld_importance *importance; /* collects the inputs of products; NULL: nothing does */
     lld_attention attention;
     lld_scratch scratch;

@@ -65,8 +65,7 @@ static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l
         rotate_heads(f, f->scratch.q + row * c->n_heads * hd, c->n_heads, l->q_norm, cos_sin);
         rotate_heads(f, k, c->n_kv_heads, l->k_norm, cos_sin);
         uint32_t position = f->batch.positions[row], slot = position % LLD_KV_BLOCK;
-        uint32_t block =
-            f->cache->sequences[f->batch.row_slot[row]].blocks[position / LLD_KV_BLOCK];
+        uint32_t block = f->batch.runs[f->batch.row_run[row]].blocks[position / LLD_KV_BLOCK];
         for (uint32_t h = 0; h < c->n_kv_heads; h++) {
             lld_kv_head head = lld_kv_head_at(f->cache, block, layer, h);
             if (f->cache->type == LLD_KV_F16)
@@ -111,15 +110,8 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
 {
     lld_thread_scratch *t = &f->scratch.threads[thread];
     size_t n_cols = lld_min_size(LLD_TILE_COLS, f->batch.n_rows - first_col);
-    lld_tile tile = {.first_row = first,
-                     .n_rows = n,
-                     .first_col = first_col,
-                     .n_cols = n_cols,
-                     .out = t->gate,
-                     .out_stride = n};
-    lld_multiply_tile(f, thread, &l->w_gate, input, &tile);
-    tile.out = t->up;
-    lld_multiply_tile(f, thread, &l->w_up, input, &tile);
+    lld_multiply_tile(f, thread, &l->w_gate, first, n, input, first_col, n_cols, t->gate, n);
+    lld_multiply_tile(f, thread, &l->w_up, first, n, input, first_col, n_cols, t->up, n);
     for (size_t c = 0; c < n_cols; c++) {
         size_t row = first_col + c;
         float *gate = t->gate + c * n, *up = t->up + c * n;
@@ -128,15 +120,11 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
         f->kernels->silu_mul(gate, up, n);
         lld_importance_add(f->importance, thread, (uint32_t)(l - f->model->layers),
                            LLD_IMPORTANCE_DOWN, first, gate, n);
-        const lld_row_part part = {.row = row,
-                                   .first_col = first,
-                                   .n = n,
-                                   .values = gate,
-                                   .fine = f->batch.positions[row] == 0};
         if (l->w_down.act == LLD_ACT_F32)
             memcpy(f->scratch.hidden + row * l->w_down.n_cols + first, gate, n * sizeof *gate);
         else
-            lld_input_quantize(f, thread, l->w_down.act, &f->scratch.hidden_input, &part);
+            lld_input_quantize(f, thread, l->w_down.act, &f->scratch.hidden_input, row, first, gate,
+                               n, f->batch.positions[row] == 0);
     }
 }
 

@@ -59,9 +59,7 @@ void lld_forward_take(lld_arena *arena, lld_forward *f)
     f->scratch.logits =
         lld_arena_take(arena, (size_t)f->batch.n_logits * f->model->vocab_size, sizeof(float));
     f->scratch.frequencies = lld_arena_take(arena, c->n_rot / 2, sizeof(double));
-    f->batch.kept = lld_arena_take(arena, f->batch.n_logits, sizeof *f->batch.kept);
-    f->batch.row_slot = lld_arena_take(arena, rows, sizeof *f->batch.row_slot);
-    f->batch.runs = lld_arena_take(arena, rows, sizeof *f->batch.runs);
+    lld_batch_take(arena, &f->batch);
     lld_acts_take(arena, kinds, rows, input_cols, f->scratch.input.forms);
     lld_acts_take(arena, kinds, rows, input_cols, f->scratch.input.fine);
     lld_acts_take(arena, down, rows, c->hidden_dim, f->scratch.hidden_input.forms);

@@ -109,7 +109,7 @@ static bool allocate(lld_sampler *s, uint32_t n_ctx)
 
 int lld_sampler_create(const lld_sampling *sampling, uint32_t vocab_size, uint32_t n_ctx,
                        const int32_t *bias_tokens, const float *bias_values, size_t n_bias,
-                       lld_sampler **out)
+                       uint64_t n_draws, lld_sampler **out)
 {
     *out = NULL;
     if (vocab_size < 1 || vocab_size > INT32_MAX)
@@ -123,6 +123,7 @@ int lld_sampler_create(const lld_sampling *sampling, uint32_t vocab_size, uint32
         s->sampling = *sampling;
         s->vocab_size = vocab_size;
         s->n_bias = n_bias;
+        s->n_draws = n_draws;
     }
     if (s == NULL || !allocate(s, n_ctx)) {
         lld_sampler_destroy(s);
@@ -134,6 +135,14 @@ int lld_sampler_create(const lld_sampling *sampling, uint32_t vocab_size, uint32
     }
     *out = s;
     return LLD_OK;
+}
+
+uint64_t lld_sampler_bytes(uint32_t vocab_size, uint32_t n_ctx)
+{
+    const lld_sampler *s = NULL; /* for its types only */
+    uint64_t a_token = sizeof *s->logits + sizeof *s->window.counts + sizeof *s->candidates.items;
+    return sizeof *s + vocab_size * a_token + (uint64_t)n_ctx * sizeof *s->window.tokens +
+           sizeof *s->bias_tokens + sizeof *s->bias_values;
 }
 
 void lld_sampler_destroy(lld_sampler *sampler)

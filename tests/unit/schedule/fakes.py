@@ -1,7 +1,7 @@
 """A deterministic engine, model and clock for the scheduler's tests, and a bench that joins them.
 
 The fake engine checks the contract of lld_engine_forward on every step, and its "logits" are the
-sequence's whole history, so a wrong token, position or sequence changes what is generated. Tokens
+sequence's whole history, so a wrong token, position or block changes what is generated. Tokens
 are byte values; byte 0 ends a generation.
 """
 
@@ -11,20 +11,27 @@ import heapq
 import threading
 import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from concurrent.futures import Executor, Future
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from llamad.engine.run import Run
 from llamad.engine.worker import EngineWorker
 from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.book import JobBook
 from llamad.jobs.event import Delta, Event, Finished, Timings
-from llamad.jobs.record import Job, JobSnapshot
+from llamad.jobs.job import Job
+from llamad.jobs.record import JobSnapshot
 from llamad.jobs.request import GenerationRequest
 from llamad.sampling.parameters import Sampling
+from llamad.schedule.encoder import Encoder
 from llamad.schedule.loop import Limits, Scheduler
 from llamad.text.detokenizer import Detokenizer
 
 END = 0
 TIMEOUT_SECONDS = 60.0  # only reached by a test that hangs
+SIMULATED_TICK_SECONDS = 0.01
+SETTLING_TURNS = 4  # of the event loop after each tick, for the tasks that it woke
 
 History = tuple[int, ...]
 Rule = Callable[[History, int, int], int]  # (history, seed, number of the draw) -> token
@@ -42,14 +49,17 @@ def saying(text: str | bytes, then: int = END) -> Rule:
 
 
 class FakeEngine:
-    """Sequences as token lists; a step can be held, failed and cancelled."""
+    """Blocks of tokens in place of keys and values; a step can be held, failed and cancelled.
 
-    def __init__(self, *, n_batch: int, n_sequences: int, n_blocks: int, block_tokens: int) -> None:
+    It checks what the C engine demands of a step, and reads the history of a sequence from its
+    blocks: a block that two sequences write, or that is given away too early, changes the text.
+    """
+
+    def __init__(self, *, n_batch: int, n_blocks: int, block_tokens: int) -> None:
         self.n_batch = n_batch
-        self.n_blocks = n_blocks
         self.block_tokens = block_tokens
-        self.sequences: list[list[int]] = [[] for _ in range(n_sequences)]
-        self.steps: list[dict[int, int]] = []  # rows of each sequence, for every completed step
+        self.blocks: list[list[int]] = [[-1] * block_tokens for _ in range(n_blocks)]
+        self.steps: list[list[int]] = []  # rows of each run, for every completed step
         self.threads: set[str] = set()
         self.rule: Rule = letters
         self.errors: list[Exception | None] = []  # raised by the next steps, in order
@@ -57,62 +67,58 @@ class FakeEngine:
             False
         )  # whose logits are not finite
         self.before_step: Callable[[], None] = lambda: None
+        self.compute: Callable[[int], None] = lambda n_rows: None  # takes the step's time
         self.n_cancelled_steps = 0
         self._cancelled = threading.Event()
         self._kept: list[History] = []
 
-    def forward(
-        self,
-        tokens: Sequence[int],
-        sequences: Sequence[int],
-        positions: Sequence[int],
-        wants_logits: Sequence[int] | bytes,
-    ) -> None:
+    def forward(self, runs: Sequence[Run]) -> None:
         self.threads.add(threading.current_thread().name)
+        self._check(runs)
         self.before_step()
+        if not self._cancelled.is_set():
+            self.compute(sum(len(run.tokens) for run in runs))
         if self._cancelled.is_set():
             self.n_cancelled_steps += 1
             raise LlamadError(ErrorKind.CANCELLED, "CANCELLED", "cancelled")
         error = self.errors.pop(0) if self.errors else None
         if error is not None:
             raise error
-        assert 1 <= len(tokens) <= self.n_batch
-        self._check_order(sequences)
-        kept: list[History] = []
-        rows: dict[int, int] = {}
-        for token, sequence, position, wanted in zip(
-            tokens, sequences, positions, wants_logits, strict=True
-        ):
-            history = self.sequences[sequence]
-            assert position == len(history)
-            history.append(token)
-            rows[sequence] = rows.get(sequence, 0) + 1
-            if wanted:
-                kept.append(tuple(history))
-        assert self.used_blocks() <= self.n_blocks
-        self._kept = kept
-        self.steps.append(rows)
+        self._kept = [history for run in runs for history in self._run(run)]
+        self.steps.append([len(run.tokens) for run in runs])
 
-    @staticmethod
-    def _check_order(sequences: Sequence[int]) -> None:
-        changes = [s for i, s in enumerate(sequences) if i == 0 or sequences[i - 1] != s]
-        assert len(changes) == len(set(changes)), "rows of a sequence must be consecutive"
+    def _run(self, run: Run) -> list[History]:
+        """Write a run into its blocks; return the history of each row that is kept."""
+        for i, token in enumerate(run.tokens):
+            block, slot = divmod(run.position + i, self.block_tokens)
+            self.blocks[run.blocks[block]][slot] = token
+        held = [token for block in run.blocks for token in self.blocks[block]]
+        end = run.position + len(run.tokens)
+        return [tuple(held[: n + 1]) for n in range(end - run.n_out, end)]
 
-    def used_blocks(self) -> int:
-        return sum(-(-len(tokens) // self.block_tokens) for tokens in self.sequences)
+    def _check(self, runs: Sequence[Run]) -> None:
+        assert runs
+        assert 1 <= sum(len(run.tokens) for run in runs) <= self.n_batch
+        used = [block for run in runs for block in run.blocks]
+        assert len(used) == len(set(used)), "a block is in two runs"
+        assert all(0 <= block < len(self.blocks) for block in used)
+        for run in runs:
+            assert 0 <= run.n_out <= len(run.tokens)
+            needed = -(-(run.position + len(run.tokens)) // self.block_tokens)
+            assert len(run.blocks) >= needed, "a run has too few blocks"
 
     def row(self, k: int) -> History:
         return self._kept[k]
-
-    def truncate(self, sequence: int, n_tokens: int) -> None:
-        self.threads.add(threading.current_thread().name)
-        del self.sequences[sequence][n_tokens:]
 
     def cancel(self) -> None:
         self._cancelled.set()
 
     def cancel_clear(self) -> None:
         self._cancelled.clear()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
 
     def wait_for_cancel(self) -> None:
         """Stand in for a long computation that only a cancel ends."""
@@ -122,10 +128,10 @@ class FakeEngine:
 class FakeSampler:
     """Draws by the engine's rule; counts its draws as a seeded sampler advances its state."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, n_draws: int = 0) -> None:
         self.seed = seed
         self.accepted: list[int] = []
-        self.n_draws = 0
+        self.n_draws = n_draws
 
     def accept(self, token: int) -> None:
         self.accepted.append(token)
@@ -198,7 +204,7 @@ class FakeModel:
     def new_sampler(self, sampling: Sampling, *, seed: int, n_draws: int = 0) -> FakeSampler:
         if self.sampler_error is not None:
             raise self.sampler_error
-        self.samplers.append(FakeSampler(seed))
+        self.samplers.append(FakeSampler(seed, n_draws))
         return self.samplers[-1]
 
 
@@ -254,25 +260,47 @@ class FakeObserver:
         self.model_errors.append(error)
 
 
+class InlineExecutor(Executor):
+    """Runs what it is given at once, so that simulated time holds no thread up."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
 class Bench:
     """A scheduler over a fake engine, with everything a test wants to look at."""
 
-    def __init__(self, limits: Limits | None = None, **sizes: int) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        history: int = 100,
+        encoder: Encoder | None = None,
+        scheduler_class: type[Scheduler] = Scheduler,
+        **sizes: int,
+    ) -> None:
         self.model = FakeModel(**sizes)
         self.engine = FakeEngine(
             n_batch=self.model.n_batch,
-            n_sequences=self.model.n_sequences,
             n_blocks=self.model.kv_blocks_total,
             block_tokens=self.model.kv_block_tokens,
         )
         self.worker = EngineWorker(self.engine)
         self.clock = FakeClock()
         self.observer = FakeObserver()
-        self.scheduler = Scheduler(
+        self.book = JobBook(history, clock=self.clock, observer=self.observer)
+        self.scheduler = scheduler_class(
             self.model,
             self.worker,
+            self.book,
             limits or Limits(),
             clock=self.clock,
+            encoder=encoder,
             observer=self.observer,
         )
         self._loop = asyncio.get_running_loop()
@@ -285,7 +313,8 @@ class Bench:
             yield
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            with suppress(asyncio.CancelledError):
+                await task  # a loop that failed is a failure of the test
             self.worker.close()
 
     def hold_step(self, number: int) -> asyncio.Event:
@@ -310,6 +339,32 @@ class Bench:
                 self.on_loop(action)
 
         self.engine.before_step = pause
+
+    def simulate(
+        self,
+        *,
+        seconds_per_row: float = 0.0,
+        seconds_per_step: float = 0.0,
+        tick_seconds: float = SIMULATED_TICK_SECONDS,
+    ) -> None:
+        """Let every step take simulated time, in which timers run and cancels are heard."""
+
+        def compute(n_rows: int) -> None:
+            left = seconds_per_step + n_rows * seconds_per_row
+            while left > 1e-9 and not self.engine.cancelled:
+                tick = min(tick_seconds, left)
+                self.on_loop(lambda: self.clock.advance(tick))
+                for _ in range(SETTLING_TURNS):
+                    self.on_loop(lambda: None)
+                left -= tick
+
+        self.engine.compute = compute
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for simulated time to pass."""
+        over = asyncio.Event()
+        self.clock.call_at(self.clock.now() + seconds, over.set)
+        await over.wait()
 
     def on_loop(self, action: Callable[[], object]) -> None:
         """Run ``action`` on the event loop and wait for it; called on the engine thread."""

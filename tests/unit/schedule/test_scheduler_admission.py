@@ -49,7 +49,7 @@ async def test_a_prompt_longer_than_the_kv_cache_is_refused_at_once() -> None:
     error = await _refused(bench, request("x" * 65))
     assert error.message == "prompt has 65 tokens, context holds 64"
     job = await bench.scheduler.submit(request("x" * 60, max_tokens=400))
-    assert job.max_tokens == 4
+    assert job.record.max_tokens == 4
 
 
 @pytest.mark.parametrize("token", [-1, 256, 1 << 40])
@@ -82,7 +82,7 @@ async def test_ten_thousand_submissions_fill_the_queue_and_the_rest_is_refused()
         accepted = [result for result in results if not isinstance(result, BaseException)]
         for job in accepted:
             await events_of(job)
-    assert bench.scheduler.counts().requests_finished == 64
+    assert bench.book.totals.finished == 64
 
 
 @asynchronous
@@ -109,33 +109,33 @@ async def test_the_queue_position_counts_the_jobs_in_front() -> None:
 async def test_list_has_the_living_jobs_and_on_request_the_ended_ones() -> None:
     bench = Bench()
     done = await bench.scheduler.submit(request())
-    bench.scheduler.cancel(done.id)
+    bench.book.cancel(done.id)
     bench.clock.advance(1.0)
     waiting = await bench.scheduler.submit(request())
     bench.clock.advance(2.0)
-    assert [job.id for job in bench.scheduler.list()] == [waiting.id]
-    both = bench.scheduler.list(include_ended=True)
+    assert [job.id for job in bench.book.list()] == [waiting.id]
+    both = bench.book.list(include_ended=True)
     assert [job.id for job in both] == [done.id, waiting.id]
     assert [job.age_seconds for job in both] == [3.0, 2.0]
 
 
 @asynchronous
 async def test_history_forgets_the_oldest_jobs() -> None:
-    bench = Bench(Limits(history=3))
+    bench = Bench(history=3)
     jobs = [await bench.scheduler.submit(request()) for _ in range(5)]
     for job in jobs:
-        bench.scheduler.cancel(job.id)
-    remembered = [job.id for job in bench.scheduler.list(include_ended=True)]
+        bench.book.cancel(job.id)
+    remembered = [job.id for job in bench.book.list(include_ended=True)]
     assert remembered == [job.id for job in jobs[2:]]
     with pytest.raises(LlamadError, match="no job"):
-        bench.scheduler.get(jobs[0].id)
+        bench.book.get(jobs[0].id)
 
 
 @asynchronous
 async def test_without_a_history_cancel_still_answers() -> None:
-    bench = Bench(Limits(history=0))
+    bench = Bench(history=0)
     job = await bench.scheduler.submit(request())
-    assert bench.scheduler.cancel(job.id).state is JobState.CANCELLED
+    assert bench.book.cancel(job.id).state is JobState.CANCELLED
 
 
 @asynchronous
@@ -144,22 +144,22 @@ async def test_watch_shows_every_state_and_ends_with_the_job() -> None:
     job = await bench.scheduler.submit(request(max_tokens=5))
     states: list[JobState] = []
     async with bench.running():
-        async for snapshot in bench.scheduler.watch(job.id):
+        async for snapshot in bench.book.watch(job.id):
             if not states or states[-1] is not snapshot.state:
                 states.append(snapshot.state)
     assert states[0] is JobState.QUEUED
     assert states[-1] is JobState.FINISHED
     assert snapshot.completion_tokens == 5
-    assert [s.state async for s in bench.scheduler.watch(job.id)] == [JobState.FINISHED]
+    assert [s.state async for s in bench.book.watch(job.id)] == [JobState.FINISHED]
     with pytest.raises(LlamadError):
-        bench.scheduler.watch("j0")
+        bench.book.watch("j0")
 
 
 @asynchronous
 async def test_a_watcher_that_sleeps_sees_the_latest_state_only() -> None:
     bench = Bench()
     job = await bench.scheduler.submit(request(max_tokens=50))
-    watcher = bench.scheduler.watch(job.id)
+    watcher = bench.book.watch(job.id)
     assert (await anext(watcher)).state is JobState.QUEUED
     async with bench.running():
         await events_of(job)
@@ -172,18 +172,19 @@ async def test_a_watcher_that_sleeps_sees_the_latest_state_only() -> None:
 async def test_counts_tell_queue_slots_blocks_and_totals() -> None:
     bench = Bench(n_sequences=2, kv_blocks_total=16, kv_block_tokens=32)
     jobs = [await bench.scheduler.submit(request("x" * 30, max_tokens=34)) for _ in range(3)]
-    entered = bench.hold_step(1)
+    entered = bench.hold_step(2)
     async with bench.running():
         await entered.wait()
         counts = bench.scheduler.counts()
-        assert (counts.queued, counts.running, counts.kv_blocks_free) == (1, 2, 12)
+        assert (counts.queued, counts.running, counts.kv_blocks_free) == (1, 2, 14)
         for job in jobs:
-            bench.scheduler.cancel(job.id)
+            bench.book.cancel(job.id)
         await bench.scheduler.drain(1.0)
     counts = bench.scheduler.counts()
     assert (counts.queued, counts.running, counts.kv_blocks_free) == (0, 0, 16)
-    assert (counts.prompt_tokens, counts.generated_tokens) == (60, 2)
-    assert (counts.requests_finished, counts.queue_capacity, counts.sequence_slots) == (0, 64, 2)
+    assert (counts.queue_capacity, counts.sequence_slots) == (64, 2)
+    totals = bench.book.totals
+    assert (totals.prompt_tokens, totals.generated_tokens, totals.finished) == (60, 3, 0)
 
 
 @asynchronous
@@ -191,5 +192,5 @@ async def test_nothing_of_a_prompt_is_logged(caplog: pytest.LogCaptureFixture) -
     caplog.set_level(logging.DEBUG, logger="llamad")
     bench = Bench()
     await _refused(bench, request("secret", model="other"))
-    bench.scheduler.cancel((await bench.scheduler.submit(request("secret"))).id)
+    bench.book.cancel((await bench.scheduler.submit(request("secret"))).id)
     assert "secret" not in caplog.text

@@ -43,7 +43,7 @@ async def test_a_conversation_goes_through_the_chat_template() -> None:
             GenerationRequest(messages=(ChatMessage("user", "hi"),), max_tokens=1)
         )
         await events_of(job)
-    assert bytes(job.prompt_tokens) == b"user:hi|"
+    assert bytes(job.record.prompt_tokens) == b"user:hi|"
 
 
 @asynchronous
@@ -74,7 +74,7 @@ async def test_sequences_decode_together_and_never_more_than_the_slots() -> None
     late = await bench.scheduler.submit(request(max_tokens=1))
     async with bench.running():
         await asyncio.gather(*(events_of(job) for job in [*jobs, late]))
-    assert bench.engine.steps == [{0: 6, 1: 6, 2: 6}, *[{0: 1, 1: 1, 2: 1}] * 4, {0: 6}]
+    assert bench.engine.steps == [[6, 6, 6], *[[1, 1, 1]] * 4, [6]]
 
 
 @asynchronous
@@ -83,25 +83,26 @@ async def test_several_prompts_share_a_step_up_to_the_batch() -> None:
     jobs = [await bench.scheduler.submit(request("x" * 7, max_tokens=1)) for _ in range(3)]
     async with bench.running():
         await asyncio.gather(*(events_of(job) for job in jobs))
-    assert bench.engine.steps == [{0: 7, 1: 3}, {1: 4, 2: 6}, {2: 1}]
+    assert bench.engine.steps == [[7, 3], [4, 6], [1]]
 
 
 @asynchronous
 async def test_a_long_prompt_does_not_stop_others_from_decoding() -> None:
-    bench = Bench(Limits(prefill_chunk=8), n_batch=32)
+    bench = Bench(Limits(step_seconds=0.1), n_batch=32)
+    bench.simulate(seconds_per_row=0.01)
     bench.engine.rule = saying("a" * 9)
     first = await bench.scheduler.submit(request("x" * 4))
     long = await bench.scheduler.submit(request("y" * 60, max_tokens=1))
     async with bench.running():
         await asyncio.gather(events_of(first), events_of(long))
-    # nothing decodes yet, so the first step is a whole batch; then 8 prompt rows and 1 decode row
-    assert bench.engine.steps[0] == {0: 4, 1: 28}
-    assert bench.engine.steps[1:5] == [{0: 1, 1: 8}] * 4
+    # nothing is known of the cost yet, so the first step is a whole batch; then 10 rows take 0.1 s
+    assert bench.engine.steps[0] == [4, 28]
+    assert bench.engine.steps[1:5] == [[1, 9], [1, 9], [1, 9], [1, 5]]
 
 
 @asynchronous
 async def test_a_prompt_alone_is_cut_by_the_batch_and_reports_progress() -> None:
-    bench = Bench(n_batch=20)
+    bench = Bench(Limits(step_seconds=1.0), n_batch=20)
     job = await bench.scheduler.submit(request("x" * 50, max_tokens=1))
     bench.engine.before_step = lambda: setattr(bench.clock, "time", bench.clock.time + 0.3)
     seen = []
@@ -109,7 +110,7 @@ async def test_a_prompt_alone_is_cut_by_the_batch_and_reports_progress() -> None
         async for event in job.stream:
             if isinstance(event, PrefillProgress):
                 seen.append(event.processed_tokens)
-    assert [rows[0] for rows in bench.engine.steps] == [20, 20, 10]
+    assert bench.engine.steps == [[20], [20], [10]]
     assert seen[-1] == 50
     assert seen == sorted(set(seen))
 
@@ -154,7 +155,7 @@ async def _alone(seed: int, prompt: str) -> str:
 async def test_a_seeded_completion_is_the_same_alone_and_in_company() -> None:
     prompts = [f"{'x' * (5 * i)} number {i}" for i in range(9)]
     alone = [await _alone(i, prompt) for i, prompt in enumerate(prompts)]
-    bench = Bench(Limits(prefill_chunk=5), n_batch=16, n_sequences=4)
+    bench = Bench(n_batch=16, n_sequences=4)
     async with bench.running():
         jobs = [
             await bench.scheduler.submit(request(prompt, seed=i, max_tokens=20))
@@ -201,24 +202,35 @@ def test_the_end_of_the_prompt_enters_the_penalty_window(repeat_last_n: int, win
 
 
 @asynchronous
-async def test_jobs_wait_for_kv_blocks_reserved_for_their_longest_completion() -> None:
-    # 4 blocks of 8 tokens; each job needs 6 + 10 = 16 tokens = 2 blocks, so two run at a time
-    bench = Bench(n_sequences=4, kv_blocks_total=4, kv_block_tokens=8, n_ctx=32)
+async def test_a_job_starts_when_its_prompt_and_a_block_to_grow_fit_beside_the_others() -> None:
+    # 6 blocks of 8 tokens; a prompt of 6 takes one, and each job may need one more to grow into
+    bench = Bench(n_sequences=4, kv_blocks_total=6, kv_block_tokens=8, n_ctx=32)
     jobs = [await bench.scheduler.submit(request(max_tokens=10)) for _ in range(4)]
     async with bench.running():
         finished = await asyncio.gather(*(finish_of(job) for job in jobs))
         await bench.scheduler.drain(1.0)
     assert [f.completion_tokens for f in finished] == [10] * 4
-    assert max(len(rows) for rows in bench.engine.steps) == 2
-    assert bench.scheduler.counts().kv_blocks_free == 4
+    assert [len(rows) for rows in bench.engine.steps] == [3] * 10 + [1] * 10
+    assert bench.scheduler.counts().kv_blocks_free == 6
+
+
+@asynchronous
+async def test_requests_that_name_no_length_run_together() -> None:
+    # four whole contexts would be 64 blocks
+    bench = Bench(n_sequences=4, kv_blocks_total=20, kv_block_tokens=32, n_ctx=512)
+    bench.engine.rule = saying("a short answer")
+    jobs = [await bench.scheduler.submit(request()) for _ in range(4)]
+    async with bench.running():
+        await asyncio.gather(*(events_of(job) for job in jobs))
+    assert [len(rows) for rows in bench.engine.steps] == [4] * 15
 
 
 @asynchronous
 async def test_a_small_job_does_not_overtake_a_large_one() -> None:
     bench = Bench(n_sequences=4, kv_blocks_total=4, kv_block_tokens=8, n_ctx=32)
-    first = await bench.scheduler.submit(request(max_tokens=10))  # 2 blocks
-    large = await bench.scheduler.submit(request(max_tokens=26))  # 4 blocks
-    small = await bench.scheduler.submit(request(max_tokens=2))  # 1 block
+    first = await bench.scheduler.submit(request(max_tokens=10))
+    large = await bench.scheduler.submit(request("l" * 20, max_tokens=4))  # 3 blocks and one
+    small = await bench.scheduler.submit(request(max_tokens=2))  # would fit beside the first
     async with bench.running():
         await asyncio.gather(*(events_of(job) for job in (first, large, small)))
     assert all(len(rows) == 1 for rows in bench.engine.steps)
@@ -232,7 +244,6 @@ async def test_sequences_are_freed_at_the_end() -> None:
         jobs = [await bench.scheduler.submit(request(max_tokens=3)) for _ in range(9)]
         await asyncio.gather(*(events_of(job) for job in jobs))
         await bench.scheduler.drain(1.0)
-        assert not any(bench.engine.sequences)
     assert bench.scheduler.counts().kv_blocks_free == bench.model.kv_blocks_total
 
 

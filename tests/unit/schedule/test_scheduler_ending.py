@@ -65,7 +65,7 @@ def test_max_tokens_is_at_most_what_the_context_leaves(asked: int | None, given:
         async with bench.running():
             job = await bench.scheduler.submit(request(max_tokens=asked))
             last = await finish_of(job)
-        assert job.max_tokens == last.completion_tokens == given
+        assert job.record.max_tokens == last.completion_tokens == given
 
     check()
 
@@ -145,7 +145,7 @@ async def test_logits_that_are_not_finite_fail_their_own_job_only() -> None:
         last = await finish_of(good)
     assert (error.kind, error.reason) == (ErrorKind.CORRUPT, "MODEL_NOT_FINITE")
     assert last.completion_tokens == 10
-    assert bench.scheduler.get(bad.id).state is JobState.FAILED
+    assert bench.book.get(bad.id).state is JobState.FAILED
 
 
 @asynchronous

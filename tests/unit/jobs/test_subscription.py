@@ -6,7 +6,7 @@ import pytest
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.event import Delta, Event, PrefillProgress, Queued
-from llamad.jobs.subscription import JobStream
+from llamad.jobs.subscription import Subscription
 from unit.schedule.fakes import asynchronous
 
 ERROR = LlamadError(ErrorKind.DEADLINE, "DEADLINE_EXCEEDED", "too late")
@@ -20,12 +20,12 @@ class _Abandoned:
         self.count += 1
 
 
-def _stream(max_bytes: int = 100) -> tuple[JobStream, _Abandoned]:
+def _stream(max_bytes: int = 100) -> tuple[Subscription, _Abandoned]:
     abandoned = _Abandoned()
-    return JobStream(max_bytes=max_bytes, on_abandon=abandoned), abandoned
+    return Subscription(max_bytes=max_bytes, on_abandon=abandoned), abandoned
 
 
-async def _all(stream: JobStream) -> list[Event]:
+async def _all(stream: Subscription) -> list[Event]:
     return [event async for event in stream]
 
 

@@ -1,0 +1,56 @@
+"""The only importer of the C module: handles as classes, statuses as errors.
+
+A thread rule: one handle is used by one thread at a time (the engine thread), except
+``Engine.cancel`` and ``Engine.progress``, which any thread may call. cffi releases the GIL around
+every call. Whatever the arguments, nothing here reads or writes memory that is not its own: a
+closed handle, a number out of range or a wrong type is a Python exception.
+"""
+
+from llamad.engine.bindings.engine import KV_TYPES, Engine, EngineParams, engine_bytes
+from llamad.engine.bindings.formats import (
+    TENSOR_TYPES,
+    Buffer,
+    block_size,
+    dequantize,
+    engine_version,
+    kernel_set,
+    requantize,
+    row_bytes,
+)
+from llamad.engine.bindings.gguf_file import GgufFile, read_metadata
+from llamad.engine.bindings.importance import INPUT_MATRICES, OUTPUT_INPUT, Importance
+from llamad.engine.bindings.model import EngineModel, StopFlag
+from llamad.engine.bindings.sampler import Sampler
+from llamad.engine.bindings.status import EngineError
+from llamad.engine.info import EngineBytes, EngineInfo, Locked, ModelInfo, TensorInfo
+from llamad.engine.run import Run
+
+__all__ = [
+    "INPUT_MATRICES",
+    "KV_TYPES",
+    "OUTPUT_INPUT",
+    "TENSOR_TYPES",
+    "Buffer",
+    "Engine",
+    "EngineBytes",
+    "EngineError",
+    "EngineInfo",
+    "EngineModel",
+    "EngineParams",
+    "GgufFile",
+    "Importance",
+    "Locked",
+    "ModelInfo",
+    "Run",
+    "Sampler",
+    "StopFlag",
+    "TensorInfo",
+    "block_size",
+    "dequantize",
+    "engine_bytes",
+    "engine_version",
+    "kernel_set",
+    "read_metadata",
+    "requantize",
+    "row_bytes",
+]

@@ -1,0 +1,157 @@
+"""The engine: steps, kept logits and blocks of the KV cache."""
+
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from typing import Any, Required, TypedDict, Unpack, cast
+
+from llamad._engine import ffi, lib
+from llamad.engine.bindings.formats import Buffer
+from llamad.engine.bindings.handle import Handle
+from llamad.engine.bindings.importance import Importance
+from llamad.engine.bindings.model import EngineModel
+from llamad.engine.bindings.status import check, cpu_argument
+from llamad.engine.info import EngineBytes, EngineInfo
+from llamad.engine.run import Run
+
+KV_TYPES: Mapping[str, int] = {"f16": lib.LLD_KV_F16, "q8_0": lib.LLD_KV_Q8_0}
+
+
+class EngineParams(TypedDict, total=False):
+    """The parameters of an engine; tokens, rows and KV blocks, see lld_engine_params."""
+
+    n_threads: Required[int]
+    n_ctx: Required[int]
+    n_blocks: int
+    n_batch: int
+    n_logits: int
+    kv_type: str
+    cpu: str | None
+
+
+def _params_argument(
+    *,
+    n_threads: int,
+    n_ctx: int,
+    n_blocks: int = 0,
+    n_batch: int = 512,
+    n_logits: int = 1,
+    kv_type: str = "f16",
+    cpu: str | None = None,
+) -> tuple[Any, Any]:
+    """Return the C struct, and the string that it points to."""
+    if kv_type not in KV_TYPES:
+        raise ValueError(f"KV type {kv_type} is not supported: {', '.join(KV_TYPES)}")
+    name = cpu_argument(cpu)
+    numbers = (n_threads, n_ctx, n_blocks, n_batch, n_logits, KV_TYPES[kv_type], name)
+    return ffi.new("lld_engine_params *", numbers), name
+
+
+def engine_bytes(model: EngineModel, **params: Unpack[EngineParams]) -> EngineBytes:
+    """Return what an Engine with these parameters will allocate; raise EngineError as it would."""
+    struct, _name = _params_argument(**params)
+    sizes = ffi.new("lld_engine_sizes *")
+    check(lib.lld_engine_bytes(model._c, struct, sizes))
+    return EngineBytes(
+        **{name: getattr(sizes, name) for name in EngineBytes.__slots__ if name != "sampler_bytes"},
+        sampler_bytes=lib.lld_sampler_bytes(model.info.vocab_size, struct.n_ctx),
+    )
+
+
+class Engine(Handle):
+    """Threads, scratch and the blocks of a KV cache over one model."""
+
+    def __init__(self, model: EngineModel, **params: Unpack[EngineParams]) -> None:
+        struct, _name = _params_argument(**params)
+        out = ffi.new("lld_engine **")
+        check(lib.lld_engine_create(model._c, struct, out))
+        self._lock = Lock()  # of what other threads may call, against close
+        self._open(out[0], lib.lld_engine_destroy, model)
+        self.n_ctx: int = struct.n_ctx
+        self.n_batch: int = struct.n_batch
+        self.n_logits: int = struct.n_logits
+        self.vocab_size = model.info.vocab_size
+        info = self.info
+        self.n_blocks, self.block_tokens = info.kv_blocks_total, info.kv_block_tokens
+        self._block_bytes = info.kv_bytes // info.kv_blocks_total
+
+    @property
+    def info(self) -> EngineInfo:
+        """What is allocated."""
+        info = ffi.new("lld_engine_info *")
+        lib.lld_engine_get_info(self._c, info)
+        numbers = {
+            name: getattr(info, name) for name in EngineInfo.__slots__ if name != "kernel_set"
+        }
+        return EngineInfo(kernel_set=ffi.string(info.kernel_set).decode(), **numbers)
+
+    def close(self) -> None:
+        """Free the engine; no forward may be running. Closing twice is no error."""
+        if not self._closed:
+            with self._lock:
+                super().close()
+
+    def forward(self, runs: Sequence[Run]) -> None:
+        """Compute the runs in one step; see lld_engine_forward.
+
+        Raises EngineError; then no state before the positions of the runs has changed.
+        """
+        c_runs, arrays = ffi.new("lld_run[]", len(runs)), []
+        for i, run in enumerate(runs):
+            tokens = ffi.new("int32_t[]", list(run.tokens))
+            if i == 0 or run.blocks is not runs[i - 1].blocks:  # a run that continues shares them
+                blocks = ffi.new("uint32_t[]", list(run.blocks))
+            arrays += [tokens, blocks]  # the struct does not keep them alive
+            numbers = (tokens, len(tokens), run.position, blocks, len(blocks), run.n_out)
+            c_runs[i] = numbers
+        check(lib.lld_engine_forward(self._c, c_runs, len(c_runs)))
+
+    def _row(self, k: int) -> Any:
+        row = lib.lld_engine_logits(self._c, k)
+        if row == ffi.NULL:
+            raise IndexError(f"row {k} of logits was not kept")
+        return row
+
+    def logits(self, k: int) -> "memoryview[float]":
+        """Return a copy of kept row k: (vocab_size) float32."""
+        return memoryview(bytes(ffi.buffer(self._row(k), self.vocab_size * 4))).cast("f")
+
+    def log_probability(self, k: int, token: int) -> float:
+        """Return the natural log-probability of a token under kept row k."""
+        if not 0 <= token < self.vocab_size:
+            raise IndexError(f"token {token}, must be 0 to {self.vocab_size - 1}")
+        return cast(float, lib.lld_log_probability(self._row(k), self.vocab_size, token))
+
+    def block_copy(self, dst: int, src: int) -> None:
+        """Copy one block of the KV cache over another."""
+        check(lib.lld_block_copy(self._c, dst, src))
+
+    def block_read(self, block: int) -> bytes:
+        """Return a block as bytes, which ``block_write`` of an engine like this one takes."""
+        data = bytearray(self._block_bytes)
+        check(lib.lld_block_read(self._c, block, ffi.from_buffer(data), len(data)))
+        return bytes(data)
+
+    def block_write(self, block: int, data: Buffer) -> None:
+        """Fill a block with what ``block_read`` returned."""
+        source = ffi.from_buffer(data)
+        check(lib.lld_block_write(self._c, block, source, len(source)))
+
+    def collect(self, importance: "Importance") -> None:
+        """Add the rows of every forward from now on to sums that no other engine adds to."""
+        check(lib.lld_engine_collect(self._c, importance._c))
+        self._use(importance)
+
+    @property
+    def progress(self) -> int:
+        """Layers that forwards have finished so far. Any thread."""
+        with self._lock:
+            return cast(int, lib.lld_engine_progress(self._c))
+
+    def cancel(self) -> None:
+        """Make the running or next forward fail with CANCELLED. Any thread."""
+        with self._lock:
+            lib.lld_engine_cancel(self._c)
+
+    def cancel_clear(self) -> None:
+        """Lower the cancel flag; the caller does this before it composes a step."""
+        lib.lld_engine_cancel_clear(self._c)

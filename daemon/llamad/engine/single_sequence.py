@@ -1,0 +1,44 @@
+"""A sequence with blocks of its own, for scripts and tools; the service has a scheduler."""
+
+from collections.abc import Sequence
+
+from llamad.engine.bindings import Engine
+from llamad.engine.run import Run
+
+BLOCK_TOKENS = 32  # of every engine: LLD_KV_BLOCK
+
+
+def blocks_for(n_tokens: int) -> int:
+    """Return the blocks that n_tokens of a sequence need."""
+    return -(-n_tokens // BLOCK_TOKENS)
+
+
+class SingleSequence:
+    """The tokens from position 0 that an engine has computed; owns a fixed part of its blocks.
+
+    Sequence ``index`` has the blocks of one whole context; the engine must have them.
+    """
+
+    def __init__(self, engine: Engine, index: int = 0) -> None:
+        self._engine = engine
+        n_blocks = blocks_for(engine.n_ctx)
+        self.blocks: Sequence[int] = range(index * n_blocks, (index + 1) * n_blocks)
+        self.length = 0  # tokens
+
+    def run(self, tokens: Sequence[int], n_out: int = 0) -> Run:
+        """Return the run that appends tokens, for a step with others.
+
+        After the step ``length`` is the caller's to advance.
+        """
+        return Run(tokens, self.length, self.blocks, n_out)
+
+    def feed(self, tokens: Sequence[int], n_out: int = 0) -> None:
+        """Append tokens in one step, alone; keep the logits of the last n_out."""
+        self._engine.forward([self.run(tokens, n_out)])
+        self.length += len(tokens)
+
+    def truncate(self, n_tokens: int) -> None:
+        """Forget all but the first n_tokens."""
+        if not 0 <= n_tokens <= self.length:
+            raise ValueError(f"cannot keep {n_tokens} of {self.length} tokens")
+        self.length = n_tokens

@@ -1,0 +1,66 @@
+"""A job that lives: its record, the events its client reads, and those who watch it.
+
+Owns the joints between a job and the outside. Who ends it is book.py's; what is computed for it is
+schedule/'s. Everything runs on the event loop's thread.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from llamad.clock import Timer
+from llamad.jobs.record import JobRecord, JobState
+from llamad.jobs.subscription import Subscription
+
+
+class Job:
+    """One request on its way through the service."""
+
+    def __init__(
+        self,
+        record: JobRecord,
+        *,
+        load_seconds: float,
+        max_unread_bytes: int,
+        on_abandon: Callable[["Job"], None],
+        on_end: Callable[["Job"], None],
+    ) -> None:
+        """Begin a job; ``load_seconds`` is of its model.
+
+        ``on_abandon`` hears that the client left its stream; ``on_end``, once, that the job ended.
+        """
+        self.record = record
+        self.load_seconds = load_seconds
+        self.stream = Subscription(max_bytes=max_unread_bytes, on_abandon=lambda: on_abandon(self))
+        self.on_end = on_end
+        self.deadline: Timer | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.record.id
+
+    @property
+    def state(self) -> JobState:
+        """Where the job is in its life."""
+        return self.record.state
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job finished, failed or was cancelled."""
+        return self.record.state.ended
+
+    @property
+    def changed(self) -> asyncio.Event:
+        """The event that the next change of this job will set."""
+        return self._changed
+
+    def move(self, state: JobState) -> None:
+        """Go to another state; raise IllegalTransition when the table does not allow it."""
+        self.record.move(state)
+        self.touch()
+
+    def touch(self) -> None:
+        """Wake everyone who watches this job."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

@@ -1,0 +1,105 @@
+"""A job while the engine works for it: its sequence, its sampler, its text and its turns.
+
+Owns what is kept between two steps. Which rows a step holds is step.py's; what a token means for
+the job is outcome.py's.
+"""
+
+import itertools
+
+from llamad.engine.worker import StepSampler
+from llamad.jobs.job import Job
+from llamad.schedule.prompt_lookup import PromptLookup
+from llamad.schedule.runtime import Detokenizer, ModelRuntime
+from llamad.schedule.sequence import Sequence
+from llamad.text.stop_strings import StopStrings
+
+_numbers = itertools.count()
+
+
+class CompletionText:
+    """Tokens to text that may be shown: whole characters, and nothing of a stop string."""
+
+    def __init__(self, detokenizer: Detokenizer, stop: tuple[str, ...]) -> None:
+        self._detokenizer = detokenizer
+        self._stops = StopStrings(stop)
+
+    def push(self, token: int) -> tuple[str, str | None]:
+        """Add a token; return the text that is now certain, and the stop string that matched."""
+        return self._stops.push(self._detokenizer.push(token))
+
+    def flush(self) -> tuple[str, str | None]:
+        """Return what was held back, at the end, and the stop string that its last bytes made."""
+        text, matched = self._stops.push(self._detokenizer.flush())
+        return (text, matched) if matched is not None else (text + self._stops.flush(), None)
+
+
+class Generation:
+    """One job's way through the engine; its blocks and its sampler may go and come again."""
+
+    def __init__(self, job: Job, model: ModelRuntime, *, speculation: bool) -> None:
+        """Prepare a job that waits.
+
+        ``speculation``: the service's default, for a request that does not say.
+        """
+        request, prompt = job.record.request, job.record.prompt_tokens
+        self.job = job
+        self.number = next(_numbers)  # in order of submission
+        self.sequence = Sequence(list(prompt), len(prompt))
+        self.sampler: StepSampler | None = None  # while it has blocks
+        self.text = CompletionText(model.new_detokenizer(), request.stop)
+        self.turn = Turn()
+        self.progress_at = 0.0  # when the last PrefillProgress was sent, monotonic seconds
+        self.lookup: PromptLookup | None = None  # guesses the next tokens, once it has started
+        self._speculation = speculation if request.speculation is None else request.speculation
+
+    def start(self, model: ModelRuntime) -> None:
+        """Make the sampler that draws what comes next, with the tokens so far behind it.
+
+        Raises the LlamadError of a sampler that refuses its parameters.
+        """
+        sampling = self.job.record.request.sampling
+        sampler = model.new_sampler(
+            sampling, seed=self.job.record.seed, n_draws=self.sequence.n_draws
+        )
+        n_tokens = len(self.sequence.tokens)
+        window = n_tokens if sampling.repeat_last_n < 0 else min(n_tokens, sampling.repeat_last_n)
+        for token in self.sequence.tokens[n_tokens - window :]:
+            sampler.accept(token)
+        self.sampler = sampler
+        if self._speculation and self.lookup is None:
+            self.lookup = PromptLookup(self.sequence.tokens)
+
+    def pause(self) -> None:
+        """Forget the sampler: its blocks are gone, and ``start`` will make it anew."""
+        self.sampler = None
+
+
+class Turn:
+    """Where a prompt stands among the prompts that share the steps, a block of rows at a time."""
+
+    __slots__ = ("ended", "n_turns", "rows")
+
+    def __init__(self) -> None:
+        self.ended = 0  # number of the step with which its last turn ended, or it came
+        self.n_turns = 0  # turns so far
+        self.rows = 0  # rows of the turn that is open
+
+    def rank(self) -> tuple[int, int]:
+        """Return the place in the order: who waited longest, and had the fewest turns."""
+        return self.ended, self.n_turns
+
+    def come(self, step: int) -> None:
+        """Begin to wait, with this step."""
+        self.ended, self.n_turns, self.rows = step, 0, 0
+
+    def close(self, step: int) -> None:
+        """End an open turn, so that somebody else goes first."""
+        if self.rows:
+            self.ended, self.rows = step, 0
+            self.n_turns += 1
+
+    def take(self, rows: int, step: int, turn_rows: int) -> None:
+        """Count rows of this step; a whole turn ends."""
+        self.rows += rows
+        if self.rows >= turn_rows:
+            self.close(step)

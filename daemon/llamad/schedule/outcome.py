@@ -1,0 +1,108 @@
+"""What a step means for a job: the one place that turns drawn tokens into text and ends.
+
+Owns the order of these questions: does the token end the generation, does its text complete a stop
+string, is the length reached, does the client still read. It ends nothing itself but through the
+book.
+"""
+
+from llamad.engine.worker import Chunk, Drawn
+from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.book import JobBook
+from llamad.jobs.event import Delta, FinishReason, PrefillProgress
+from llamad.jobs.record import JobState
+from llamad.schedule.generation import Generation
+from llamad.schedule.runtime import Tokenizer
+
+PROGRESS_INTERVAL_SECONDS = 0.25
+
+
+class Outcome:
+    """Reads the results of steps for the jobs of one model."""
+
+    def __init__(self, book: JobBook, tokenizer: Tokenizer, stream_buffer_bytes: int) -> None:
+        self._book = book
+        self._tokenizer = tokenizer
+        self.stream_buffer_bytes = stream_buffer_bytes  # only for the message of a slow client
+
+    def apply(self, generation: Generation, chunk: Chunk, drawn: Drawn, now: float) -> None:
+        """Take over what a step computed and drew for one job; one that has ended ignores it.
+
+        ``now``: the monotonic time in seconds at which the step was complete.
+        """
+        job = generation.job
+        if job.ended:
+            return
+        if isinstance(drawn, LlamadError):
+            self._book.end(job, JobState.FAILED, error=drawn)
+            return
+        sequence = generation.sequence
+        # The row of a right guess is computed too; those behind a wrong one are overwritten later.
+        sequence.n_computed += len(chunk.tokens) - chunk.n_drafts + max(0, len(drawn) - 1)
+        sequence.n_draws += len(drawn)
+        self._count_prompt(generation, now)
+        if generation.lookup is not None and chunk.n_drafts:
+            generation.lookup.judge(chunk.n_drafts, len(drawn) - 1)
+        for token in drawn:
+            if not job.ended:
+                self._apply_token(generation, token, now)
+
+    def _count_prompt(self, generation: Generation, now: float) -> None:
+        """Count the prompt's rows, once each; tell of progress where it takes several steps."""
+        record, n_prompt = generation.job.record, generation.sequence.n_prompt
+        processed = min(generation.sequence.n_computed, n_prompt)
+        n_new = processed - record.processed_prompt_tokens
+        if n_new <= 0:
+            return
+        record.processed_prompt_tokens = processed
+        self._book.totals.prompt_tokens += n_new
+        due = now - generation.progress_at >= PROGRESS_INTERVAL_SECONDS
+        if due or (processed == n_prompt and n_new < n_prompt):
+            generation.progress_at = now
+            generation.job.stream.put(PrefillProgress(processed, n_prompt))
+        generation.job.touch()
+
+    def _apply_token(self, generation: Generation, token: int, now: float) -> None:
+        job, record = generation.job, generation.job.record
+        generation.sequence.tokens.append(token)
+        if generation.lookup is not None:
+            generation.lookup.append(token)
+        record.last_token_at = now
+        if record.first_token_at is None:
+            record.first_token_at = now
+        if record.state is JobState.PREFILL:
+            job.move(JobState.DECODE)
+        record.completion_tokens += 1
+        self._book.totals.generated_tokens += 1
+        text, stop_string, reason = self._read(generation, token)
+        if stop_string is not None:
+            record.stop_string, reason = stop_string, FinishReason.STOP_STRING
+        if text and not job.stream.put(Delta(text, record.completion_tokens)):
+            error = _slow_client(self.stream_buffer_bytes)
+            self._book.end(job, JobState.CANCELLED, error=error)
+        elif reason is not None:
+            self._book.end(job, JobState.FINISHED, reason=reason)
+        else:
+            job.touch()
+
+    def _read(
+        self, generation: Generation, token: int
+    ) -> tuple[str, str | None, FinishReason | None]:
+        """Return a token's text, the stop string that it completes, and why it is the last one."""
+        record = generation.job.record
+        if self._tokenizer.is_end_of_generation(token):
+            return *generation.text.flush(), FinishReason.STOP
+        text, stop_string = generation.text.push(token)
+        if record.completion_tokens < record.max_tokens:
+            return text, stop_string, None
+        if stop_string is None:
+            rest, stop_string = generation.text.flush()
+            text += rest
+        return text, stop_string, FinishReason.LENGTH
+
+
+def _slow_client(max_bytes: int) -> LlamadError:
+    return LlamadError(
+        ErrorKind.CANCELLED,
+        "SLOW_CLIENT",
+        f"the client left {max_bytes} bytes of text unread, so the job was cancelled",
+    )

@@ -1,0 +1,24 @@
+"""What a job is to the engine: tokens, and how far their state is computed. Plain data.
+
+A sequence is its tokens, its seed and the number of its draws; everything else can be computed
+again. So prefill and decode are the same thing, catching up with the tokens, and a sequence that
+loses its blocks goes on later with the text it would have had.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Sequence:
+    """The prompt and every drawn token."""
+
+    tokens: list[int]
+    n_prompt: int
+    n_computed: int = 0  # the prefix whose keys and values the blocks hold
+    blocks: list[int] = field(default_factory=list)  # ids in position order
+    n_draws: int = 0
+
+    @property
+    def n_pending(self) -> int:
+        """Tokens that are not computed: one while the sequence decodes."""
+        return len(self.tokens) - self.n_computed

@@ -1,0 +1,100 @@
+"""Encodings keep their places until their thread is done, and short ones pass long ones."""
+
+import asyncio
+import threading
+
+import pytest
+
+from llamad.errors import LlamadError
+from llamad.schedule.encoder import LONG_BYTES, Encoder
+from llamad.schedule.loop import Limits
+from unit.schedule.fakes import TIMEOUT_SECONDS, Bench, asynchronous, events_of, request
+
+
+class Gate:
+    """A tokenizer that holds whoever encodes until it is opened."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.open = threading.Event()
+        self.running = 0
+        self.most = 0
+        self.entered = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._encode = bench.model.tokenizer.encode
+        bench.model.tokenizer.encode = self  # type: ignore[method-assign, assignment]
+
+    def __call__(self, text: str, **options: object) -> list[int]:
+        with self._lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        self._loop.call_soon_threadsafe(self.entered.set)
+        assert self.open.wait(TIMEOUT_SECONDS)
+        with self._lock:
+            self.running -= 1
+        return self._encode(text)
+
+
+@asynchronous
+async def test_cancelled_submissions_make_no_room_for_more_encodings() -> None:
+    bench = Bench(Limits(queue_capacity=2))
+    gate = Gate(bench)
+    submissions = [asyncio.create_task(bench.scheduler.submit(request())) for _ in range(2)]
+    await gate.entered.wait()
+    for submission in submissions:
+        submission.cancel()
+    await asyncio.gather(*submissions, return_exceptions=True)
+    # one runs on, and keeps its place; the other never began
+    third = asyncio.create_task(bench.scheduler.submit(request(max_tokens=1)))
+    await asyncio.sleep(0)
+    with pytest.raises(LlamadError, match="queue is full"):
+        await bench.scheduler.submit(request())
+    gate.open.set()
+    async with bench.running():
+        await events_of(await third)
+        await events_of(await bench.scheduler.submit(request(max_tokens=1)))
+    assert gate.most == 1
+
+
+@asynchronous
+async def test_a_short_text_does_not_wait_for_a_long_one() -> None:
+    encoder = Encoder()
+    hold = threading.Event()
+    long = asyncio.create_task(encoder.run(lambda: hold.wait(TIMEOUT_SECONDS), LONG_BYTES + 1))
+    assert await encoder.run(lambda: "short", LONG_BYTES) == "short"
+    assert encoder.pending == 1
+    hold.set()
+    assert await long
+    assert encoder.pending == 0
+    encoder.close()
+
+
+@asynchronous
+async def test_what_the_encoding_raises_is_raised_and_gives_the_place_back() -> None:
+    encoder = Encoder()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await encoder.run(fail, 1)
+    assert encoder.pending == 0
+    encoder.close()
+
+
+@asynchronous
+async def test_a_drain_tells_those_whose_encoding_has_not_begun() -> None:
+    bench = Bench()
+    gate = Gate(bench)
+    running = asyncio.create_task(bench.scheduler.submit(request()))
+    await gate.entered.wait()
+    waiting = asyncio.create_task(bench.scheduler.submit(request()))
+    await asyncio.sleep(0)
+    async with bench.running():
+        await bench.scheduler.drain(1.0)
+        with pytest.raises(LlamadError) as refused:
+            await waiting
+        gate.open.set()
+        with pytest.raises(LlamadError) as late:
+            await running
+    assert refused.value.reason == late.value.reason == "SHUTTING_DOWN"

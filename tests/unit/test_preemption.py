@@ -1,0 +1,98 @@
+"""A job that loses its blocks, as often as one likes, ends with the text it would have had."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llamad.config import ModelConfig
+from llamad.engine import bindings
+from llamad.engine.worker import EngineWorker
+from llamad.jobs.book import JobBook
+from llamad.jobs.request import GenerationRequest
+from llamad.sampling.parameters import Sampling
+from llamad.schedule.loop import Limits, Scheduler
+from llamad.service.loading import LoadedModel, load
+from tiny_gguf import TinySpec
+from unit.schedule.fakes import asynchronous, text_of
+
+PREEMPTIONS = 200
+SAMPLINGS = (
+    Sampling(temperature=0.0, repeat_penalty=1.0),
+    Sampling(temperature=1.0, repeat_penalty=1.2, repeat_last_n=16),
+    Sampling(temperature=1.5, top_k=0, min_p=0.02, frequency_penalty=0.5, repeat_last_n=-1),
+    Sampling(temperature=0.8, presence_penalty=1.0, top_p=0.7),
+)
+
+TinyModelPath = Callable[[TinySpec], Path]
+
+
+class Preempting(Scheduler):
+    """Takes the blocks of jobs at random points between two steps."""
+
+    chance = random.Random(0)
+    share = 0.0
+    n_preempted = 0
+
+    def _start_waiting(self) -> None:
+        for generation in list(self._running):
+            if generation.sequence.blocks and self.chance.random() < self.share:
+                self._composer.preempt(generation)
+                self._wait_again([generation])
+                self.n_preempted += 1
+        super()._start_waiting()
+
+
+def _wishes() -> list[GenerationRequest]:
+    return [
+        GenerationRequest(
+            prompt=f"number {i} " + "the quick brown fox " * (3 * i % 7),
+            max_tokens=40,
+            sampling=replace(SAMPLINGS[i % len(SAMPLINGS)], seed=i),
+            speculation=i % 2 == 0,
+        )
+        for i in range(20)
+    ]
+
+
+async def _texts(model: LoadedModel, share: float) -> tuple[list[str], int]:
+    worker = EngineWorker(model.engine)
+    scheduler = Preempting(model, worker, JobBook(), Limits())
+    scheduler.chance = random.Random(5)
+    scheduler.share = share
+    loop = asyncio.create_task(scheduler.run())
+    try:
+        jobs = [await scheduler.submit(wish) for wish in _wishes()]
+        texts = await asyncio.gather(*(text_of(job) for job in jobs))
+        await scheduler.drain(5.0)
+    finally:
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+        worker.close()
+    assert scheduler.counts().kv_blocks_free == model.kv_blocks_total
+    return texts, scheduler.n_preempted
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+def test_a_preempted_text_is_the_uninterrupted_one(
+    tiny_model_path: TinyModelPath, kv_type: str
+) -> None:
+    @asynchronous
+    async def check() -> None:
+        path = tiny_model_path(TinySpec(weight_type="Q8_0"))
+        config = ModelConfig(path=str(path), kv_type=kv_type, n_sequences=4, ctx_size=512)
+        model = load(config, bindings.StopFlag())
+        try:
+            uninterrupted, none = await _texts(model, 0.0)
+            interrupted, n_preempted = await _texts(model, 0.3)
+        finally:
+            model.close()
+        assert none == 0
+        assert n_preempted >= PREEMPTIONS
+        assert interrupted == uninterrupted
+        assert len(set(uninterrupted)) > 6
+
+    check()
