@@ -314,3 +314,65 @@ async def test_closing_waits_for_connections_that_end_in_time(
         assert len(await s.read(client)) == sent
         await closing
         client.close()
+
+
+@asynchronous
+async def test_a_user_beyond_the_pace_is_read_later_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "TRAFFIC_AT_ONCE", 1.0)
+    monkeypatch.setattr(limits, "TRAFFIC_A_SECOND", 1e9)
+    async with stage() as s:
+        client, service = await s.joined()
+        data = os.urandom(1 << 20)
+        sending = asyncio.create_task(s.loop.sock_sendall(client, data))
+        received = b""
+        while len(received) < len(data):
+            received += await s.loop.sock_recv(service, 1 << 20)
+        await sending
+        assert received == data
+        client.close()
+        service.close()
+
+
+@asynchronous
+async def test_an_administrator_is_read_at_any_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "TRAFFIC_AT_ONCE", 1.0)
+    monkeypatch.setattr(limits, "TRAFFIC_A_SECOND", 1e-9)
+    async with stage(lambda connection: ADMIN) as s:
+        client, service = await s.joined()
+        for _ in range(2):
+            await s.loop.sock_sendall(client, b"question")
+            assert await s.loop.sock_recv(service, 100) == b"question"
+        client.close()
+        service.close()
+
+
+@asynchronous
+async def test_a_client_that_takes_nothing_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "UNREAD_SECONDS", 0.01)
+    async with stage() as s:
+        client, service = await s.joined()
+        await s.fill(service)
+        assert await s.read(service) == b""
+        client.close()
+        service.close()
+
+
+@asynchronous
+async def test_a_user_who_connects_too_often_is_refused_and_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "CONNECTIONS_AT_ONCE", 1.0)
+    monkeypatch.setattr(limits, "CONNECTIONS_A_SECOND", 1e-9)
+    who = [USER]
+    async with stage(lambda connection: who[0]) as s:
+        ends = [await s.joined()]
+        refused = await s.connect()
+        assert await s.read(refused) == b""
+        assert any("too many connections a second of user 1000" in m for m in caplog.messages)
+        for other in (Caller(uid=1001, is_admin=False), ADMIN):
+            who[0] = other
+            ends.append(await s.joined())
+        for end in (refused, *(end for pair in ends for end in pair)):
+            end.close()

@@ -92,7 +92,7 @@ class Traffic:
         if kind == RST_STREAM or (flags & END_STREAM and kind in (DATA, HEADERS)):
             self._unfinished.pop(stream, None)
         elif kind == HEADERS:
-            self._unfinished[stream] = 0
+            self._unfinished.setdefault(stream, 0)
             if len(self._unfinished) > 2 * limits.STREAMS_OF_A_CONNECTION:
                 raise TooMuchError(f"{len(self._unfinished)} streams")
         elif kind == DATA and stream in self._unfinished:
