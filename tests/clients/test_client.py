@@ -12,7 +12,6 @@ import pytest
 import llamad
 import llamad_client
 from clients.running import RunningService, running_service
-from llamad.door import limits
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.record import JobState
 from llamad_client import (
@@ -244,7 +243,7 @@ def test_no_socket_and_a_dead_socket_mean_not_running(tmp_path: Path) -> None:
 def test_a_service_that_hangs_up_at_once_has_too_many_connections(
     service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 0)
+    monkeypatch.setattr(service.service.server._peer_proxy, "_max_connections", 0)
     with Client(service.path) as client, pytest.raises(ServiceUnreachable) as caught:
         client.status()
     assert caught.value.reason == "TOO_MANY_CONNECTIONS"

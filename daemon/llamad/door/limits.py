@@ -9,9 +9,11 @@ KIB, MIB = 1 << 10, 1 << 20
 
 # ---- connections -------------------------------------------------------------------------------
 
-MAX_CONNECTIONS = 256  # three descriptors each, of the 1024 that a service has by default
+MAX_CONNECTIONS = 256  # fewer where a process may have few descriptors, see below
+DESCRIPTORS_OF_A_CONNECTION = 3  # the client's, the proxy's to gRPC, and gRPC's
+OTHER_DESCRIPTORS = 96  # left for all else: gRPC 1.51 never accepts again after a lack of them
 RESERVED_CONNECTIONS = 8  # of these, for administrators only
-CONNECTIONS_OF_A_USER = 128  # nobody keeps all others out
+CONNECTIONS_OF_A_USER = 128  # and half of what there may be: nobody keeps all others out
 CONNECTIONS_A_SECOND = 50.0  # of a user, in the long run: one costs 0.2 ms of the service
 CONNECTIONS_AT_ONCE = 512.0  # of a user, after a pause: every client of a machine that starts
 HANDSHAKE_SECONDS = 20.0  # until a new connection has shown that it speaks HTTP/2
@@ -49,7 +51,7 @@ UPLOADS_OF_A_USER = (
 # user are received at a time, and the others wait, of each no more than the window.
 MESSAGE_BYTES = 4 * MIB + 64 * KIB  # AddModel's chunk of 4 MiB, a million of Detokenize's ids
 SMALL_MESSAGE_BYTES = 16 * KIB  # every other method: names and ids of 256 bytes
-WINDOW_BYTES = 16 * KIB  # of a stream that nobody reads yet
+WINDOW_BYTES = 8 * KIB  # of a stream that nobody reads yet
 RECEIVING_OF_A_USER = 2
 RECEIVE_SECONDS = 20.0  # for a request to arrive, or to wait until those before it have arrived
 MESSAGE_SECONDS = 300.0  # between the messages of a stream of requests

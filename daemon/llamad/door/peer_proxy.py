@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import resource
 import secrets
 import socket
 from collections.abc import Callable
@@ -42,6 +43,10 @@ class PeerProxy:
         self._identify = identify
         self._loop = asyncio.get_running_loop()
         self._splices: dict[str, _Splice] = {}  # by the peer that gRPC tells
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        possible = (descriptors - limits.OTHER_DESCRIPTORS) // limits.DESCRIPTORS_OF_A_CONNECTION
+        self._max_connections = min(limits.MAX_CONNECTIONS, possible)
+        self._most_of_a_user = min(limits.CONNECTIONS_OF_A_USER, possible // 2)
         self._users: dict[int, UserAllowance] = {}  # who connected and is no administrator
         self._idle = asyncio.Event()
         self._idle.set()
@@ -125,10 +130,10 @@ class PeerProxy:
         if user is not None and user.connections.use(1):
             raise OSError(errno.EUSERS, f"too many connections a second of user {caller.uid}")
         reserved = 0 if caller.is_admin else limits.RESERVED_CONNECTIONS
-        if len(self._splices) >= limits.MAX_CONNECTIONS - reserved:
+        if len(self._splices) >= self._max_connections - reserved:
             raise OSError(errno.EUSERS, "too many connections")
         of_user = sum(splice.caller.uid == caller.uid for splice in self._splices.values())
-        if not caller.is_admin and of_user >= limits.CONNECTIONS_OF_A_USER:
+        if not caller.is_admin and of_user >= self._most_of_a_user:
             raise OSError(errno.EUSERS, f"too many connections of user {caller.uid}")
 
     def _connected(self, name: str) -> socket.socket:
@@ -143,7 +148,7 @@ class PeerProxy:
 
     def _ended(self, peer: str) -> None:
         del self._splices[peer]
-        if len(self._splices) < limits.MAX_CONNECTIONS // 2:
+        if len(self._splices) < self._max_connections // 2:
             self._complained = False
         if not self._splices:
             self._idle.set()
