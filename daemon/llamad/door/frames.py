@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 PREFACE_BYTES = 24  # that a client sends before its first frame
 HEAD_BYTES = 9
-DATA, HEADERS, RST_STREAM, PING = 0, 1, 3, 6
+DATA, HEADERS, RST_STREAM, PING, CONTINUATION = 0, 1, 3, 6, 9
 END_STREAM = 1  # a flag of DATA and HEADERS
 ACK = 1  # a flag of PING
 ENHANCE_YOUR_CALM = 11  # gRPC's clients make RESOURCE_EXHAUSTED of it

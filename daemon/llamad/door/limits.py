@@ -57,3 +57,4 @@ RECEIVE_SECONDS = 20.0  # for a request to arrive, or to wait until those before
 MESSAGE_SECONDS = 300.0  # between the messages of a stream of requests
 ANSWER_SECONDS = 60.0  # for a client to read an answer that is one message
 METADATA_BYTES = 8 * KIB  # of a call's headers
+HEADER_BLOCK_BYTES = 32 * KIB  # of them as sent: gRPC 1.51 parses a long one anew with each frame

@@ -12,6 +12,7 @@ from llamad.door import limits
 from llamad.door.allowance import Allowance
 from llamad.door.frames import (
     ACK,
+    CONTINUATION,
     DATA,
     END_STREAM,
     HEADERS,
@@ -58,6 +59,7 @@ class Traffic:
         self._requests = FrameReader(PREFACE_BYTES)
         self._answers = FrameReader()
         self._unfinished: dict[int, int] = {}  # bytes by open stream, until its request is whole
+        self._header_bytes = 0  # of the last headers, with their continuations
         self._resets_to_service: list[int] = []  # streams
         self._resets_to_client: list[int] = []
 
@@ -71,6 +73,8 @@ class Traffic:
                 between = place
             cost += limits.FRAME_COST
             n_calls += kind == HEADERS
+            if kind in (HEADERS, CONTINUATION):
+                self._note_headers(frame)
             if kind <= RST_STREAM:
                 self._note_request(frame)
             elif kind == PING and not frame[1] & ACK and self._pings.use(1):
@@ -86,6 +90,12 @@ class Traffic:
         resets = b"".join(map(reset, self._resets_to_service))
         self._resets_to_service.clear()
         return data[:between] + resets + data[between:]
+
+    def _note_headers(self, frame: Frame) -> None:
+        kind, _, _, size, _ = frame
+        self._header_bytes = size + (self._header_bytes if kind == CONTINUATION else 0)
+        if self._header_bytes > limits.HEADER_BLOCK_BYTES:
+            raise TooMuchError(f"headers of {self._header_bytes} bytes")
 
     def _note_request(self, frame: Frame) -> None:
         kind, flags, stream, size, _ = frame

@@ -4,7 +4,7 @@ import pytest
 
 from llamad.door import limits
 from llamad.door.allowance import Allowance
-from llamad.door.frames import DATA, HEADERS, PING, RST_STREAM, FrameReader, reset
+from llamad.door.frames import CONTINUATION, DATA, HEADERS, PING, RST_STREAM, FrameReader, reset
 from llamad.door.traffic import MOST_UNFINISHED_BYTES, TooMuchError, Traffic, UserAllowance
 from rpc.http2_frames import ACK, END_HEADERS, END_STREAM, PREFACE, frame
 from unit.schedule.fakes import FakeClock
@@ -176,3 +176,12 @@ def test_streams_that_never_end_are_not_counted_for_ever(
     monkeypatch.setattr(limits, "STREAMS_OF_A_CONNECTION", 2)
     with pytest.raises(TooMuchError, match="5 streams"):
         connection.request(b"".join(opened(stream) for stream in range(1, 11, 2)))
+
+
+def test_headers_have_an_end(connection: Traffic) -> None:
+    piece = limits.HEADER_BLOCK_BYTES // 4
+    for stream in (1, 3):
+        connection.request(frame(HEADERS, 0, stream, bytes(piece)))
+        connection.request(frame(CONTINUATION, 0, stream, bytes(piece)) * 3)
+    with pytest.raises(TooMuchError, match="headers of 32769 bytes"):
+        connection.request(frame(CONTINUATION, 0, 3, b"x"))
