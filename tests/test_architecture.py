@@ -58,6 +58,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad.text.": ("llamad.errors", "llamad.logs", "llamad.printable"),
     "llamad.text.template_program": (),
     "llamad.memory": LEAVES,
+    "llamad.memory.demand": (
+        "llamad.config",
+        "llamad.engine.bindings",
+        "llamad.gguf.value",
+        "llamad.memory",
+        *LEAVES,
+    ),
     "llamad.store": ("llamad.engine.bindings", "llamad.gguf", *LEAVES),
     "llamad.jobs": ("llamad.sampling", *LEAVES),
     "llamad.schedule": (

@@ -109,6 +109,24 @@ class LoadedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What the loaded model's memory was divided into, in bytes: `MemoryPlan` in llamad.proto."""
+
+    budget_bytes: int
+    process_bytes: int
+    connections_bytes: int
+    template_bytes: int
+    vocabulary_bytes: int
+    samplers_bytes: int
+    scratch_bytes: int
+    kv_bytes: int
+    resident_bytes: int
+    streamed_bytes: int
+    lockable_bytes: int
+    kv_blocks: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What the service is doing: `GetStatusResponse` in llamad.proto.
 
@@ -131,6 +149,7 @@ class Status:
     prompt_tokens: int
     threads: int
     kernel_set: str
+    memory: MemoryPlan | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +198,7 @@ VALUES: dict[type[Message], type[Any]] = {
     pb.Timings: Timings,
     pb.Job: Job,
     pb.LoadedModel: LoadedModel,
+    pb.MemoryPlan: MemoryPlan,
     pb.GetStatusResponse: Status,
     pb.GetVersionResponse: Version,
     admin_pb2.Model: Model,

@@ -209,7 +209,7 @@ def test_auto_goes_on_with_its_type_whatever_memory_there_is_now(
     assert chosen is not None
     set_memory(monkeypatch, tmp_path, 1 << 30)
     interrupt(folder, out, 7, "auto")
-    fixed = roomy.margin_bytes + roomy.scratch_bytes + roomy.kv_bytes[512]["q8_0"]
+    fixed = roomy.fixed_bytes + roomy.kv_bytes[512]["q8_0"]
     set_memory(monkeypatch, tmp_path, fixed + sizes[chosen] - 1024)
     capsys.readouterr()
     whole = convert(folder, tmp_path / "whole.gguf", chosen).read_bytes()

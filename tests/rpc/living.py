@@ -25,7 +25,7 @@ from llamad.engine import bindings
 from llamad.errors import ErrorKind, LlamadError
 from llamad.service import model_manager
 from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
-from rpc.serving import Codec
+from rpc.serving import PLAN, Codec
 from unit.schedule.fakes import FakeEngine, FakeModel, asynchronous, saying
 
 
@@ -45,6 +45,7 @@ class FakeLoadedModel(FakeModel):
         self.engine_info = SimpleNamespace(kv_bytes=1, n_threads=1, kernel_set="generic")
         self.kv_type = "f16"
         self.locked_bytes = 0
+        self.plan = PLAN
         self.closed = False
 
     def close(self) -> None:

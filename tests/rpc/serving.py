@@ -13,6 +13,7 @@ import grpc.aio
 
 from llamad.door.caller import Credentials, peer_credentials
 from llamad.errors import LlamadError
+from llamad.memory.plan import MemoryPlan
 from llamad.rpc.admin_service import AdminService
 from llamad.rpc.from_proto import Rules
 from llamad.rpc.llamad_service import LlamadService
@@ -25,6 +26,20 @@ from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
 from unit.schedule.fakes import Bench, FakeTokenizer
 
 MAX_MODEL_BYTES = 1 << 30
+PLAN = MemoryPlan(
+    budget_bytes=None,
+    process_bytes=1,
+    connections_bytes=2,
+    template_bytes=3,
+    vocabulary_bytes=4,
+    samplers_bytes=5,
+    scratch_bytes=6,
+    kv_blocks=64,
+    kv_bytes=4096,
+    resident_bytes=900,
+    streamed_bytes=100,
+    lockable_bytes=900,
+)
 FACTS = ModelFacts(
     name="fake",
     path="/models/fake.gguf",
@@ -39,6 +54,7 @@ FACTS = ModelFacts(
     kv_bytes=4096,
     threads=2,
     kernel_set="generic",
+    plan=PLAN,
 )
 
 CredentialsOf = Callable[[socket.socket], Credentials]

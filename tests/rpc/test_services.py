@@ -1,5 +1,6 @@
 """The unary methods, and what every phase of the service's life answers."""
 
+import dataclasses
 from collections.abc import Callable
 
 import grpc
@@ -9,7 +10,7 @@ from llamad import __version__
 from llamad.errors import ErrorKind, LlamadError
 from llamad_api.v1 import admin_pb2
 from llamad_api.v1 import llamad_pb2 as pb
-from rpc.serving import Service, error_of_call, serving
+from rpc.serving import PLAN, Service, error_of_call, serving
 from unit.schedule.fakes import asynchronous, saying
 
 Status = pb.GetStatusResponse
@@ -90,6 +91,8 @@ async def test_status_of_a_loaded_service_tells_model_cache_and_counts() -> None
     assert (status.model.name, status.model.n_ctx, status.kernel_set) == ("fake", 512, "generic")
     assert (status.requests_finished, status.prompt_tokens, status.generated_tokens) == (1, 4, 3)
     assert status.kv_blocks_total == 64
+    told = {field.name: getattr(status.memory, field.name) for field in dataclasses.fields(PLAN)}
+    assert told == dataclasses.asdict(PLAN) | {"budget_bytes": 0}
 
 
 def loading(service: Service) -> None:

@@ -1,14 +1,17 @@
 """``llamad fit`` on files: its sizes are those that quantize writes and the engine reads."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from llamad.__main__ import main
-from llamad.config import load_config
-from llamad.engine.bindings import Engine, EngineModel
+from llamad.config import ModelConfig, load_config
+from llamad.engine.bindings import Engine, EngineModel, StopFlag
 from llamad.errors import LlamadError
+from llamad.memory.demand import engine_params
+from llamad.service.loading import load
 from llamad_tools.advice.choice import memory_here
 from llamad_tools.advice.recommendation import fit
 from llamad_tools.advice.source import read_shape
@@ -34,18 +37,41 @@ def test_sizes_are_those_of_the_written_file(
         assert expected.streamed_bytes == model.info.streamed_bytes
 
 
+@pytest.mark.parametrize("mix", ["F16", "Q8_0", "Q4_K_M", "IQ4_NL"])
 @pytest.mark.parametrize("spec", [WIDE, TIED], ids=["wide", "tied"])
-def test_cache_and_scratch_are_those_of_the_engine(
-    tiny_model_path: TinyModelPath, spec: TinySpec
+def test_cache_and_scratch_are_those_of_the_engine_of_the_written_file(
+    tiny_model_path: TinyModelPath, tmp_path: Path, spec: TinySpec, mix: str
+) -> None:
+    source, target = tiny_model_path(spec), tmp_path / "out.gguf"
+    sizes = read_shape(source).sizes(MIXES[mix], ModelConfig())
+    quantize(source, target, MIXES[mix])
+    with EngineModel(target) as model:
+        for kv_type, demand in sizes.demands.items():
+            params = engine_params(replace(ModelConfig(), kv_type=kv_type), 512)
+            with Engine(model, **params) as engine:
+                assert engine.info.scratch_bytes == demand.scratch_bytes
+                n_blocks = engine.info.kv_blocks_total
+                assert engine.info.kv_bytes == n_blocks * demand.kv_block_bytes
+
+
+@pytest.mark.parametrize("memory", ["700MiB", "760MiB", "2GiB"])
+@pytest.mark.parametrize("spec", [WIDE, TIED], ids=["wide", "tied"])
+def test_the_loader_plans_what_fit_says_to_the_byte(
+    tiny_model_path: TinyModelPath, capsys: pytest.CaptureFixture[str], spec: TinySpec, memory: str
 ) -> None:
     path = tiny_model_path(spec)
-    shape = read_shape(path)
-    with EngineModel(path) as model:
-        assert shape.kv_bytes("f16", 1) == model.info.kv_bytes_per_token_f16
-        assert shape.kv_bytes("q8_0", 1) == model.info.kv_bytes_per_token_q8_0
-        with Engine(model, n_threads=4, n_ctx=512, n_batch=256, n_logits=12) as engine:
-            allocated = engine.info.scratch_bytes
-    assert abs(shape.scratch_bytes() - allocated) < 4 << 20
+    assert main(["fit", str(path), "--memory", memory, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    config = ModelConfig(path=str(path), memory_budget=report["budget_bytes"], lock=False)
+    if report["plan_as_it_is"] is None:
+        with pytest.raises(LlamadError, match="a KV cache of"):
+            load(config, StopFlag())
+        return
+    model = load(config, StopFlag())
+    assert asdict(model.plan) == report["plan_as_it_is"]
+    assert model.engine_info.scratch_bytes == model.plan.scratch_bytes
+    assert model.engine_info.kv_bytes == model.plan.kv_bytes
+    model.close()
 
 
 def test_json_for_another_machine(

@@ -1,14 +1,13 @@
 """The arithmetic of ``llamad fit``: what it recommends for known machines, and why."""
 
 import math
+from functools import cache
 
 import pytest
 
-from llamad.config import ModelConfig
 from llamad.engine.bindings import TensorInfo
 from llamad.errors import LlamadError
 from llamad.gguf.value import RawEntry, ValueType, encode_scalar
-from llamad.memory.plan import MemoryPlan, plan_memory
 from llamad_tools.advice.recommendation import SYSTEM_BYTES, Fit, Settings, fit
 from llamad_tools.advice.shape import ModelShape, describe_shape
 
@@ -20,10 +19,16 @@ def number(key: str, value: int) -> RawEntry:
     return RawEntry(key, kind, kind, 1, encode_scalar(value, kind))
 
 
+def real(key: str, value: float) -> RawEntry:
+    kind = ValueType.FLOAT32
+    return RawEntry(key, kind, kind, 1, encode_scalar(value, kind))
+
+
 def text(key: str, value: str) -> RawEntry:
     return RawEntry(key, ValueType.STRING, ValueType.STRING, 1, value.encode())
 
 
+@cache
 def llama_7b() -> ModelShape:
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (4096, 32000)}
     for layer in range(32):
@@ -41,6 +46,9 @@ def llama_7b() -> ModelShape:
         number("llama.block_count", 32),
         number("llama.attention.head_count", 32),
         number("llama.context_length", 2048),
+        number("llama.embedding_length", 4096),
+        number("llama.feed_forward_length", 11008),
+        real("llama.attention.layer_norm_rms_epsilon", 1e-6),
     ]
     return describe_shape(entries, [tensor(name, shape) for name, shape in shapes.items()])
 
@@ -74,7 +82,7 @@ def test_the_recommendation_for_llama_7b(memory: int, context: int | None, mix: 
 def test_the_reason_names_the_loss_and_what_the_next_mix_lacks() -> None:
     reason = fit_machine(4 * GIB).recommendation.reason
     assert "+0.25 perplexity" in reason
-    assert "Q3_K_L lacks 1" in reason
+    assert "Q3_K_L lacks 227 MiB" in reason
     assert "a model of half the size" in reason
     assert "half the size" not in fit_machine(8 * GIB).recommendation.reason
 
@@ -89,7 +97,7 @@ def test_one_byte_less_than_needed_is_too_little() -> None:
     shape = llama_7b()
     result = fit(shape, 64 * GIB)
     sizes = {mix.name: mix.file_bytes for mix in result.mixes}
-    fixed = result.margin_bytes + result.scratch_bytes + shape.kv_bytes("q8_0", 512)
+    fixed = result.fixed_bytes + result.kv_bytes[512]["q8_0"]
     assert fit(shape, fixed + sizes["Q4_K_M"]).recommendation.mix == "Q4_K_M"
     assert fit(shape, fixed + sizes["Q4_K_M"] - 1).recommendation.mix == "Q4_K_S"
 
@@ -98,7 +106,7 @@ def test_what_nobody_measured_is_listed_but_never_recommended() -> None:
     shape = llama_7b()
     result = fit(shape, 64 * GIB)
     [q2_k] = [mix for mix in result.mixes if mix.name == "Q2_K"]
-    needed = result.margin_bytes + result.scratch_bytes + shape.kv_bytes("q8_0", 512)
+    needed = result.fixed_bytes + result.kv_bytes[512]["q8_0"]
     tight = fit(shape, needed + q2_k.file_bytes)
     assert [mix.name for mix in tight.mixes if mix.resident_context["q8_0"]] == ["Q2_K"]
     assert (q2_k.perplexity_loss, tight.recommendation.mix) == (None, None)
@@ -124,51 +132,35 @@ def test_published_sizes_and_speeds() -> None:
 
 
 def test_the_resident_context_is_what_is_left_and_at_most_the_trained() -> None:
-    shape = llama_7b()
-    mixes = {mix.name: mix for mix in fit_machine(4 * GIB).mixes}
+    result = fit_machine(4 * GIB)
+    mixes = {mix.name: mix for mix in result.mixes}
     assert mixes["Q4_0"].resident_context == {"f16": 0, "q8_0": 0}
-    left = 4 * GIB - SYSTEM_BYTES - 64 * MIB - shape.scratch_bytes() - mixes["Q3_K_M"].file_bytes
+    left = result.budget_bytes - result.fixed_bytes - mixes["Q3_K_M"].file_bytes
     assert mixes["Q3_K_M"].resident_context["f16"] == left // (512 << 10) // 32 * 32
     assert fit_machine(64 * GIB).mixes[-1].resident_context == {"f16": 2048, "q8_0": 2048}
 
 
-def serve(result: Fit, kv_type: str, ctx_size: int, n_sequences: int) -> MemoryPlan:
-    """Plan as the service does with the recommended file."""
-    [size] = (m.file_bytes for m in result.mixes if m.name == result.recommendation.mix)
-    return plan_memory(
-        budget_bytes=result.budget_bytes,
-        model_bytes=size,
-        kv_bytes_per_token=llama_7b().kv_bytes(kv_type, 1),
-        kv_tokens=0,
-        n_ctx=ctx_size,
-        n_sequences=n_sequences,
-    )
-
-
 @pytest.mark.parametrize(
     ("memory", "context", "sequences"),
-    [(4 * GIB, None, 1), (4 * GIB, 1024, 2), (8 * GIB, None, 4), (8 * GIB, 2000, 4)],
+    [(4 * GIB, None, 1), (4 * GIB, 1024, 1), (8 * GIB, None, 4), (8 * GIB, 2000, 4)],
 )
 def test_with_the_settings_the_service_keeps_the_model_resident(
     memory: int, context: int | None, sequences: int
 ) -> None:
     result = fit_machine(memory, context)
     assert result.settings is not None
+    assert result.plan is not None
     assert result.settings.ctx_size == result.recommendation.context
     assert result.settings.n_sequences == sequences
-    plan = serve(result, result.settings.kv_type, result.settings.ctx_size, sequences)
-    assert plan.model_fits
-    assert plan.kv_tokens == result.settings.ctx_size * sequences
-    left = result.budget_bytes - plan.kv_bytes - plan.lockable_bytes
-    assert left >= result.margin_bytes + result.scratch_bytes
+    [size] = (mix.file_bytes for mix in result.mixes if mix.name == result.recommendation.mix)
+    assert (result.plan.resident_bytes, result.plan.streamed_bytes) == (size, 0)
+    assert result.plan.kv_blocks * 32 >= result.settings.ctx_size * sequences - 31
+    assert result.plan.planned_bytes <= result.budget_bytes
 
 
-def test_without_the_settings_llama_7b_does_not_stay_on_4_gb() -> None:
-    defaults = ModelConfig()
-    result = fit_machine(4 * GIB)
-    plan = serve(result, defaults.kv_type, defaults.ctx_size, defaults.n_sequences)
-    assert not plan.model_fits
-    assert fit_machine(2 * GIB).settings is None
+def test_nothing_is_set_where_nothing_fits() -> None:
+    result = fit_machine(2 * GIB)
+    assert (result.settings, result.plan) == (None, None)
 
 
 def test_settings_are_those_that_the_configuration_allows() -> None:
@@ -182,5 +174,6 @@ def test_a_context_beyond_the_trained_is_refused() -> None:
 
 
 def test_a_file_without_attention_is_refused() -> None:
-    with pytest.raises(LlamadError, match=r"no matrix blk\.0\.attn_q\.weight"):
-        describe_shape([], [tensor("token_embd.weight", (64, 300))])
+    shape = describe_shape([text("general.architecture", "llama")], [tensor("x", (64, 300))])
+    with pytest.raises(LlamadError):
+        fit(shape, 8 * GIB)

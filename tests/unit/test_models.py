@@ -1,4 +1,4 @@
-"""Models on the machine: names and links, CPUs and memory, and the plan made from them."""
+"""Models on the machine: names and links, CPUs and memory."""
 
 import errno
 import os
@@ -8,7 +8,6 @@ import pytest
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.memory.machine import Machine
-from llamad.memory.plan import MARGIN_BYTES, MIB, plan_huge_pages, plan_memory
 from llamad.store.registry import ModelRegistry, check_name
 
 
@@ -318,84 +317,6 @@ def test_a_cpu_quota_bounds_the_cpus(
     machine = _machine(tmp_path, cgroup)
     _files(tmp_path / "cgroup" / folder, **files)
     assert machine.cpus() == (len(os.sched_getaffinity(0)) if cpus is None else cpus)
-
-
-# ---- memory plan ------------------------------------------------------------------------------
-
-GIB = 1 << 30
-
-
-def _plan(budget_bytes: int | None, model_bytes: int = GIB, kv_tokens: int = 0):  # type: ignore[no-untyped-def]
-    return plan_memory(
-        budget_bytes=budget_bytes,
-        model_bytes=model_bytes,
-        kv_bytes_per_token=MIB // 8,
-        kv_tokens=kv_tokens,
-        n_ctx=2048,
-        n_sequences=4,
-    )
-
-
-def test_with_room_every_sequence_gets_its_context_and_the_whole_model_is_lockable() -> None:
-    plan = _plan(4 * GIB)
-    assert (plan.kv_tokens, plan.kv_bytes) == (8192, GIB)
-    assert (plan.model_fits, plan.lockable_bytes) == (True, GIB)
-
-
-def test_without_a_known_budget_nothing_is_held_back() -> None:
-    plan = _plan(None)
-    assert (plan.kv_tokens, plan.model_fits, plan.lockable_bytes) == (8192, True, GIB)
-
-
-def test_the_kv_cache_shrinks_before_the_model_does_not_fit() -> None:
-    plan = _plan(MARGIN_BYTES + GIB + 600 * MIB)
-    assert (plan.kv_tokens, plan.model_fits) == (4800, True)
-    assert plan.kv_tokens % 32 == 0
-    assert plan.kv_bytes + GIB + MARGIN_BYTES <= MARGIN_BYTES + GIB + 600 * MIB
-
-
-def test_one_whole_context_stays_when_the_model_does_not_fit() -> None:
-    plan = _plan(MARGIN_BYTES + GIB)
-    assert (plan.kv_tokens, plan.model_fits) == (2048, False)
-    assert plan.lockable_bytes == GIB - 2048 * MIB // 8
-
-
-def test_a_configured_kv_cache_is_not_shrunk() -> None:
-    plan = _plan(MARGIN_BYTES + GIB, kv_tokens=4096)
-    assert (plan.kv_tokens, plan.model_fits, plan.lockable_bytes) == (4096, False, GIB // 2)
-
-
-@pytest.mark.parametrize("kv_tokens", [0, 8192])
-def test_a_kv_cache_that_does_not_fit_at_all_is_an_error_with_its_numbers(kv_tokens: int) -> None:
-    with pytest.raises(LlamadError) as error:
-        _plan(MARGIN_BYTES + 200 * MIB, kv_tokens=kv_tokens)
-    assert (error.value.kind, error.value.reason) == (ErrorKind.EXHAUSTED, "OUT_OF_MEMORY")
-    assert "264 MiB" in error.value.message
-    assert f"{kv_tokens or 2048} tokens" in error.value.message
-
-
-def test_a_budget_below_the_margin_is_an_error() -> None:
-    with pytest.raises(LlamadError, match="leaves 0 MiB"):
-        _plan(MIB)
-
-
-@pytest.mark.parametrize(
-    ("choice", "available_bytes", "is_board", "expected"),
-    [
-        ("auto", 2 * GIB, False, True),
-        ("auto", None, False, True),
-        ("auto", GIB + GIB // 4, False, False),
-        ("auto", 8 * GIB, True, False),
-        ("on", GIB // 2, True, True),
-        ("off", 8 * GIB, False, False),
-    ],
-)
-def test_huge_pages_are_for_machines_with_memory_to_spare(
-    choice: str, available_bytes: int | None, is_board: bool, expected: bool
-) -> None:
-    assert expected == plan_huge_pages(
-        choice, file_bytes=GIB, available_bytes=available_bytes, is_board=is_board
-    )
 
 
 def test_a_device_tree_makes_a_board(tmp_path: Path) -> None:

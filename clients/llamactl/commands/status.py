@@ -41,6 +41,7 @@ def _lines(status: Status) -> list[tuple[str, str]]:
         ("model", f"{model.name} ({model.architecture}, {bytes_text(model.file_bytes)})"),
         ("file", f"{model.path}, {bytes_text(model.locked_bytes)} locked"),
         ("context", f"{model.n_ctx} tokens (trained with {model.n_ctx_train})"),
+        *_memory(status),
         (
             "KV cache",
             f"{model.kv_type}, {bytes_text(status.kv_bytes)},"
@@ -56,3 +57,13 @@ def _lines(status: Status) -> list[tuple[str, str]]:
         ),
         ("loaded in", f"{model.load_seconds:.2f} s"),
     ]
+
+
+def _memory(status: Status) -> list[tuple[str, str]]:
+    plan = status.memory
+    if plan is None:
+        return []
+    text = f"{bytes_text(plan.resident_bytes)} of the file stay in memory"
+    if plan.streamed_bytes:
+        text += f", {bytes_text(plan.streamed_bytes)} are read for every token"
+    return [("memory", text)]

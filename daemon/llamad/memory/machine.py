@@ -6,9 +6,12 @@ cannot be read counts as no limit: a missing controller is an ordinary machine.
 
 import math
 import os
+import resource
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+_CAP_IPC_LOCK = 14  # linux/capability.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,28 @@ class Machine:
         cache that a cgroup could drop counts as room.
         """
         return _least([self.system_room(), self.cgroup_room()])
+
+    def budget_bytes(self) -> int | None:
+        """Return what this process may have in all: what is available, and what it has already."""
+        available = self.available_bytes()
+        return None if available is None else available + self._own_bytes()
+
+    def lock_limit_bytes(self) -> int | None:
+        """Return how much this process may lock; None: RLIMIT_MEMLOCK does not bound it."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        may_exceed = self._status("CapEff", 16) >> _CAP_IPC_LOCK & 1
+        return None if may_exceed or soft == resource.RLIM_INFINITY else soft
+
+    def _own_bytes(self) -> int:
+        return self._status("RssAnon", 10) * 1024
+
+    def _status(self, key: str, base: int) -> int:
+        """Return the number behind a key of /proc/self/status; 0 where it is not told."""
+        for line in _lines(self.proc / "self" / "status"):
+            name, _, value = line.partition(":")
+            if name == key:
+                return int(value.split()[0], base)
+        return 0
 
     def system_room(self) -> int | None:
         """Return MemAvailable of the whole machine, in bytes."""

@@ -5,6 +5,7 @@ the coroutine, and leaving a job's stream cancels the job.
 """
 # ruff: noqa: N802 - the methods are named by llamad.proto
 
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -183,6 +184,8 @@ def _add_model(response: pb.GetStatusResponse, state: ServiceState) -> None:
             kv_type=model.kv_type,
         )
     )
+    plan = dataclasses.asdict(model.plan)
+    response.memory.CopyFrom(pb.MemoryPlan(**{key: value or 0 for key, value in plan.items()}))
     response.kv_bytes = model.kv_bytes
     response.threads = model.threads
     response.kernel_set = model.kernel_set

@@ -19,12 +19,12 @@ from llamad.engine.bindings import (
     Sampler,
     StopFlag,
 )
-from llamad.engine.single_sequence import blocks_for
 from llamad.errors import ErrorKind, LlamadError
 from llamad.gguf.value import MetadataValue
 from llamad.logs import fields
+from llamad.memory.demand import context, engine_params, plan_of
 from llamad.memory.machine import Machine
-from llamad.memory.plan import MemoryPlan, plan_huge_pages, plan_memory
+from llamad.memory.plan import MemoryPlan, plan_huge_pages
 from llamad.sampling.parameters import Sampling
 from llamad.store.registry import ModelFile, ModelRegistry
 from llamad.text import tokenizer_from_metadata
@@ -33,9 +33,6 @@ from llamad.text.detokenizer import Detokenizer
 from llamad.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
-
-MAX_THREADS = 64
-GUESS_ROWS = 8  # of logits, for guessed tokens; over all sequences
 
 
 @dataclass(slots=True)
@@ -56,6 +53,7 @@ class LoadedModel:
     chat_template: ChatTemplate
     kv_type: str
     n_sequences: int  # decoded together; the engine knows blocks only
+    plan: MemoryPlan
     locked_bytes: int
     load_seconds: float
 
@@ -124,11 +122,13 @@ def load(
     model = EngineModel(file.path)
     template = None
     try:
-        tokenizer, template = _text(model.metadata(), model.info)
-        n_ctx = _context(config, model.info)
-        plan = _plan(config, model.info, n_ctx)
+        metadata = model.metadata()
+        tokenizer, template = _text(metadata, model.info)
+        params = engine_params(config, _context(config, model))
+        plan = plan_of(model, metadata, config)
         locked_bytes = _make_resident(config, file, model, plan, stop, tell)
-        engine = _create_engine(config, model, n_ctx, plan)
+        params["n_blocks"] = plan.kv_blocks
+        engine = Engine(model, **params)
     except BaseException:
         if template is not None:
             template.close()
@@ -145,6 +145,7 @@ def load(
         chat_template=template,
         kv_type=config.kv_type,
         n_sequences=config.n_sequences,
+        plan=plan,
         locked_bytes=locked_bytes,
         load_seconds=time.monotonic() - started,
     )
@@ -161,31 +162,13 @@ def _text(metadata: Mapping[str, MetadataValue], info: ModelInfo) -> tuple[Token
     return tokenizer, ChatTemplate.from_metadata(metadata, tokenizer)
 
 
-def _context(config: ModelConfig, info: ModelInfo) -> int:
-    """Return the context to serve: as configured, at most what the model was trained on."""
-    if config.ctx_size > info.n_ctx_train > 0:
+def _context(config: ModelConfig, model: EngineModel) -> int:
+    n_ctx = context(config, model)
+    if n_ctx < config.ctx_size:
         logger.warning(
-            fields(
-                "context reduced to the model's",
-                ctx_size=config.ctx_size,
-                n_ctx_train=info.n_ctx_train,
-            )
+            fields("context reduced to the model's", ctx_size=config.ctx_size, n_ctx_train=n_ctx)
         )
-        return info.n_ctx_train
-    return config.ctx_size
-
-
-def _plan(config: ModelConfig, info: ModelInfo, n_ctx: int) -> MemoryPlan:
-    budget = config.memory_budget
-    per_token = {"f16": info.kv_bytes_per_token_f16, "q8_0": info.kv_bytes_per_token_q8_0}
-    return plan_memory(
-        budget_bytes=Machine().available_bytes() if budget is None else budget,
-        model_bytes=info.file_bytes,
-        kv_bytes_per_token=per_token[config.kv_type],
-        kv_tokens=config.kv_tokens,
-        n_ctx=n_ctx,
-        n_sequences=config.n_sequences,
-    )
+    return n_ctx
 
 
 def _make_resident(
@@ -215,32 +198,20 @@ def _make_resident(
             fields(
                 "model does not fit its memory budget, part of it is read for every token",
                 file_bytes=file.file_bytes,
-                resident_bytes=plan.lockable_bytes,
+                resident_bytes=plan.resident_bytes,
             )
         )
-    if not config.lock or plan.lockable_bytes == 0:
+    if not config.lock or plan.resident_bytes == 0:
         return 0
     tell(f"locking {file.name}")
-    locked = model.lock(plan.lockable_bytes, stop)
+    locked = model.lock(plan.resident_bytes, stop)
     if locked.fault:
         logger.warning(
             fields(
                 "model locked in part",
                 fault=locked.fault,
                 locked_bytes=locked.n_bytes,
-                lockable_bytes=plan.lockable_bytes,
+                resident_bytes=plan.resident_bytes,
             )
         )
     return locked.n_bytes
-
-
-def _create_engine(config: ModelConfig, model: EngineModel, n_ctx: int, plan: MemoryPlan) -> Engine:
-    return Engine(
-        model,
-        n_threads=config.threads or min(Machine().cpus(), MAX_THREADS),
-        n_ctx=n_ctx,
-        n_blocks=blocks_for(plan.kv_tokens),
-        n_batch=config.batch,
-        n_logits=min(config.batch, config.n_sequences + GUESS_ROWS),
-        kv_type=config.kv_type,
-    )

@@ -79,6 +79,7 @@ class ModelManager:
         self._pending: _Change | None = None
         self._wake = asyncio.Event()  # a change or a stop
         self._stopping = False
+        self._step_progress: Callable[[], int | None] = lambda: None
         self._drain_ended = asyncio.Event()
         self._stop_loading = bindings.StopFlag()
         self._reserved: frozenset[Path] = frozenset()  # files that are loaded or about to be
@@ -173,6 +174,10 @@ class ModelManager:
     def end_drain(self) -> None:
         """End what ``stop`` waits for."""
         self._drain_ended.set()
+
+    def step_progress(self) -> int | None:
+        """Return a number that the running step of the engine changes; None while none runs."""
+        return self._step_progress()
 
     # ---- changes ---------------------------------------------------------------------------------
 
@@ -352,6 +357,7 @@ class ModelManager:
     async def _serve(self, model: LoadedModel) -> None:
         """Serve a model until a change or a stop, let the running jobs end, and close it."""
         worker = EngineWorker(model.engine)
+        self._step_progress = lambda: model.engine.progress if worker.busy else None
         scheduler = Scheduler(model, worker, self._book, _limits(self._config), observer=self)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -362,6 +368,7 @@ class ModelManager:
                 await self._drain(scheduler)
                 steps.cancel()
         finally:
+            self._step_progress = lambda: None
             worker.close()
             await asyncio.to_thread(model.close)
 
@@ -457,4 +464,5 @@ def _facts(model: LoadedModel) -> ModelFacts:
         kv_bytes=engine.kv_bytes,
         threads=engine.n_threads,
         kernel_set=engine.kernel_set,
+        plan=model.plan,
     )

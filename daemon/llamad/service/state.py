@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llamad.errors import ErrorKind, LlamadError, shutting_down
+from llamad.memory.plan import MemoryPlan
 from llamad.schedule.loop import Scheduler
 from llamad.schedule.runtime import Tokenizer
 
@@ -51,6 +52,7 @@ class ModelFacts:
     kv_bytes: int
     threads: int
     kernel_set: str
+    plan: MemoryPlan
 
 
 @dataclass(frozen=True, slots=True)

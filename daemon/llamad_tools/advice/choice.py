@@ -29,7 +29,7 @@ class Memory:
 
 def memory_here(machine: Machine) -> Memory:
     """Return this machine's budget. Raises LlamadError when nothing about its memory is known."""
-    budget = machine.available_bytes()
+    budget = machine.budget_bytes()
     if budget is None:
         raise LlamadError(
             ErrorKind.STATE,

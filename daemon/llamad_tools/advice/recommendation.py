@@ -5,11 +5,12 @@ tables.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
+from llamad.config import ModelConfig
 from llamad.errors import ErrorKind, LlamadError
-from llamad.memory.plan import KV_BLOCK_TOKENS, MARGIN_BYTES, MIB
-from llamad_tools.advice.shape import MOST_CONTEXT, ModelShape, bytes_as, mix_types, padded
+from llamad.memory.plan import MIB, Demand, MemoryPlan, fixed_bytes
+from llamad_tools.advice.shape import MixSizes, ModelShape
 from llamad_tools.quantize.mixes import MIXES, Mix
 
 # A 4 GB Raspberry Pi has 3.4 GiB free for us without a desktop: firmware and kernel keep 304 MiB,
@@ -34,8 +35,7 @@ LARGE_LOSS = 0.02 * F16_PERPLEXITY  # from it on a smaller model is worth a thou
 BOARD_BANDWIDTH: Mapping[str, float] = {"Pi 4": 4.5e9, "Pi 5": 10.5e9}
 
 CONTEXTS = (512, 1024, 2048, 4096)  # tokens that a report shows
-LEAST_CONTEXT = 512  # tokens that a recommendation needs
-MOST_SEQUENCES = 4  # of a recommendation: the service's default
+LEAST_CONTEXT, MOST_CONTEXT = 512, 2048  # tokens that a recommendation needs, and then offers
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +77,36 @@ class Fit:
     """The whole answer. Bytes."""
 
     budget_bytes: int
-    margin_bytes: int
+    fixed_bytes: int  # that the service takes besides file and KV cache, scratch included
     scratch_bytes: int
     kv_bytes: Mapping[int, Mapping[str, int]]  # context in tokens -> KV type -> bytes
     mixes: Sequence[MixFit]
     recommendation: Recommendation
     settings: Settings | None  # for the recommended mix; None when there is none
+    plan: MemoryPlan | None  # of the recommended mix with these settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A mix with its sizes, and the bytes that the budget leaves to its file and KV cache."""
+
+    mix: Mix
+    sizes: MixSizes
+    room: int
+
+    def kv_bytes(self, kv_type: str, n_tokens: int) -> int:
+        demand = self.sizes.demands[kv_type]
+        return -(-n_tokens // demand.kv_block_tokens) * demand.kv_block_bytes
+
+    def context(self, kv_type: str) -> int:
+        """Return the tokens of KV cache beside the file, at most the trained context."""
+        demand = self.sizes.demands[kv_type]
+        blocks = max(0, self.room - self.sizes.file_bytes) // demand.kv_block_bytes
+        return min(blocks * demand.kv_block_tokens, self.sizes.n_ctx_train)
+
+    def lacking_mib(self, n_tokens: int) -> int:
+        needed = self.sizes.file_bytes + self.kv_bytes("q8_0", n_tokens)
+        return -(-(needed - self.room) // MIB)
 
 
 def fit(
@@ -96,106 +120,110 @@ def fit(
 
     context: tokens that a recommended mix must leave room for; by default 512, and up to 2048 are
     offered. bandwidths: bytes per second, by machine. Raises LlamadError for a context beyond what
-    the model was trained on.
+    the model was trained on, and for a model that the engine does not run.
     """
-    if context is not None and context > shape.n_ctx_train:
+    config = ModelConfig()
+    candidates = [_candidate(shape, mix, config, budget_bytes) for mix in MIXES.values()]
+    candidates.sort(key=lambda item: -item.sizes.file_bytes)
+    least = candidates[-1]
+    if context is not None and context > least.sizes.n_ctx_train:
         raise LlamadError(
             ErrorKind.INVALID,
             "INVALID_ARGUMENT",
-            f"{context} tokens are more than the model's context of {shape.n_ctx_train}",
+            f"{context} tokens are more than the model's context of {least.sizes.n_ctx_train}",
         )
-    fixed = MARGIN_BYTES + shape.scratch_bytes()
-    mixes = [_fit_mix(shape, mix, budget_bytes - fixed, bandwidths) for mix in MIXES.values()]
-    mixes.sort(key=lambda item: -item.file_bytes)
-    advice = _recommend(shape, mixes, budget_bytes - fixed, context)
+    best, advice = _recommend(candidates, context)
+    settings = None if best is None else _settings(best, advice, config)
+    plan = None
+    if best is not None and settings is not None:
+        plan = shape.plan(best.mix, replace(config, memory_budget=budget_bytes, **asdict(settings)))
+    shown = best or least
     return Fit(
         budget_bytes=budget_bytes,
-        margin_bytes=MARGIN_BYTES,
-        scratch_bytes=shape.scratch_bytes(),
-        kv_bytes={n: {kind: shape.kv_bytes(kind, n) for kind in ("f16", "q8_0")} for n in CONTEXTS},
-        mixes=mixes,
+        fixed_bytes=budget_bytes - shown.room,
+        scratch_bytes=_common(shown.sizes).scratch_bytes,
+        kv_bytes={n: {kind: shown.kv_bytes(kind, n) for kind in ("f16", "q8_0")} for n in CONTEXTS},
+        mixes=[_fit_of(shape, candidate, bandwidths) for candidate in candidates],
         recommendation=advice,
-        settings=_settings(shape, mixes, budget_bytes - fixed, advice),
+        settings=settings,
+        plan=plan,
     )
 
 
-def _fit_mix(shape: ModelShape, mix: Mix, room: int, bandwidths: Mapping[str, float]) -> MixFit:
-    """room: bytes for the file and the KV cache."""
-    types = mix_types(shape, mix)
-    sizes = {tensor.name: bytes_as(tensor, types[tensor.name]) for tensor in shape.tensors}
-    file_bytes = shape.header_bytes + sum(padded(n, shape.alignment) for n in sizes.values())
-    streamed = sum(sizes.values())
-    if not shape.mixed.tied_output:  # of the embedding one row is read
-        streamed -= sizes["token_embd.weight"] // shape.vocab_size * (shape.vocab_size - 1)
+def _candidate(shape: ModelShape, mix: Mix, config: ModelConfig, budget_bytes: int) -> _Candidate:
+    sizes = shape.sizes(mix, config)
+    fixed = fixed_bytes(_common(sizes), config.n_sequences)
+    return _Candidate(mix, sizes, budget_bytes - fixed)
+
+
+def _common(sizes: MixSizes) -> Demand:
+    """Return the demand with the larger scratch: a candidate is judged by one figure."""
+    return max(sizes.demands.values(), key=lambda demand: demand.scratch_bytes)
+
+
+def _fit_of(shape: ModelShape, candidate: _Candidate, bandwidths: Mapping[str, float]) -> MixFit:
+    sizes = candidate.sizes
     return MixFit(
-        name=mix.name,
-        file_bytes=file_bytes,
-        streamed_bytes=streamed,
-        bits_per_weight=8 * file_bytes / shape.weights,
-        perplexity_loss=PERPLEXITY_LOSS.get(mix.name),
-        resident_context={
-            kind: _context_in(shape, kind, room - file_bytes) for kind in ("f16", "q8_0")
-        },
-        tokens_per_second={name: rate / streamed for name, rate in bandwidths.items()},
+        name=candidate.mix.name,
+        file_bytes=sizes.file_bytes,
+        streamed_bytes=sizes.streamed_bytes,
+        bits_per_weight=8 * sizes.file_bytes / shape.weights,
+        perplexity_loss=PERPLEXITY_LOSS.get(candidate.mix.name),
+        resident_context={kind: candidate.context(kind) for kind in ("f16", "q8_0")},
+        tokens_per_second={name: rate / sizes.streamed_bytes for name, rate in bandwidths.items()},
     )
-
-
-def _context_in(shape: ModelShape, kv_type: str, n_bytes: int) -> int:
-    """Return the tokens of KV cache in n_bytes, in whole blocks, at most the trained context."""
-    blocks = max(0, n_bytes) // shape.kv_bytes(kv_type, KV_BLOCK_TOKENS)
-    return min(blocks * KV_BLOCK_TOKENS, shape.n_ctx_train)
 
 
 # ---- the recommendation ------------------------------------------------------------------------
 
 
 def _recommend(
-    shape: ModelShape, mixes: Sequence[MixFit], room: int, context: int | None
-) -> Recommendation:
+    candidates: Sequence[_Candidate], context: int | None
+) -> tuple[_Candidate | None, Recommendation]:
     """Take the smallest mix that loses little; where none of those fits, the one losing least."""
-    needed = context or min(LEAST_CONTEXT, shape.n_ctx_train)
-    losses = {mix.name: mix.perplexity_loss for mix in mixes if mix.perplexity_loss is not None}
-    known = [mix for mix in mixes if mix.name in losses]
-    fitting = [mix for mix in known if mix.resident_context["q8_0"] >= needed]
-    kv_bytes = shape.kv_bytes("q8_0", padded(needed, KV_BLOCK_TOKENS))
+    needed = context or min(LEAST_CONTEXT, candidates[0].sizes.n_ctx_train)
+    known = [item for item in candidates if item.mix.name in PERPLEXITY_LOSS]
+    fitting = [item for item in known if item.context("q8_0") >= needed]
     if not fitting:
-        least = min(known, key=lambda mix: mix.file_bytes)
-        lacking = -(-(least.file_bytes + kv_bytes - room) // MIB)
-        return Recommendation(
+        least = min(known, key=_file_bytes)
+        return None, Recommendation(
             None,
             0,
             f"no mix of known quality stays in memory with {needed} tokens of context: the"
-            f" smallest, {least.name}, lacks {lacking} MiB; take a smaller model",
+            f" smallest, {least.mix.name}, lacks {least.lacking_mib(needed)} MiB; take a smaller"
+            " model",
         )
-    good = [mix for mix in fitting if losses[mix.name] < SMALL_LOSS]
+    good = [item for item in fitting if _loss(item) < SMALL_LOSS]
     if good:
-        best = min(good, key=lambda mix: mix.file_bytes)
+        best = min(good, key=_file_bytes)
         reason = (
-            f"the smallest mix that loses less than 1 % of perplexity (+{losses[best.name]:.2f})"
+            f"the smallest mix that loses less than 1 % of perplexity (+{_loss(best):.2f})"
             f" stays in memory; more bits would only decode slower"
         )
     else:
-        best = min(fitting, key=lambda mix: losses[mix.name])
-        better = [mix for mix in known if losses[mix.name] < losses[best.name]]
-        following = min(better, key=lambda mix: mix.file_bytes)
-        lacking = -(-(following.file_bytes + kv_bytes - room) // MIB)
+        best = min(fitting, key=_loss)
+        following = min((item for item in known if _loss(item) < _loss(best)), key=_file_bytes)
         reason = (
-            f"the least loss (+{losses[best.name]:.2f} perplexity) of what stays in memory with"
-            f" {needed} tokens of q8_0 KV cache; {following.name} lacks {lacking} MiB"
+            f"the least loss (+{_loss(best):.2f} perplexity) of what stays in memory with"
+            f" {needed} tokens of q8_0 KV cache; {following.mix.name} lacks"
+            f" {following.lacking_mib(needed)} MiB"
         )
-    if losses[best.name] >= LARGE_LOSS:
+    if _loss(best) >= LARGE_LOSS:
         reason += "; a model of half the size as Q4_K_M may serve better, and faster"
-    offered = context or min(MOST_CONTEXT, best.resident_context["q8_0"])
-    return Recommendation(best.name, offered, reason)
+    offered = context or min(MOST_CONTEXT, best.context("q8_0"))
+    return best, Recommendation(best.mix.name, offered, reason)
 
 
-def _settings(
-    shape: ModelShape, mixes: Sequence[MixFit], room: int, advice: Recommendation
-) -> Settings | None:
+def _file_bytes(candidate: _Candidate) -> int:
+    return candidate.sizes.file_bytes
+
+
+def _loss(candidate: _Candidate) -> float:
+    return PERPLEXITY_LOSS[candidate.mix.name]
+
+
+def _settings(best: _Candidate, advice: Recommendation, config: ModelConfig) -> Settings:
     """Return what the service needs to be told; sequences are as many as have their own context."""
-    if advice.mix is None:
-        return None
-    [file_bytes] = (mix.file_bytes for mix in mixes if mix.name == advice.mix)
-    ctx_size = max(advice.context, KV_BLOCK_TOKENS)
-    sequences = (room - file_bytes) // shape.kv_bytes("q8_0", ctx_size)
-    return Settings("q8_0", ctx_size, min(MOST_SEQUENCES, max(1, sequences)))
+    ctx_size = max(advice.context, _common(best.sizes).kv_block_tokens)
+    sequences = (best.room - best.sizes.file_bytes) // best.kv_bytes("q8_0", ctx_size)
+    return Settings("q8_0", ctx_size, min(config.n_sequences, max(1, sequences)))

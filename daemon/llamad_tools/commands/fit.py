@@ -11,14 +11,15 @@ firmware and system.
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from llamad.config import DEFAULT_PATH
+from llamad.config import DEFAULT_PATH, ModelConfig
 from llamad.engine.bindings import EngineModel
 from llamad.errors import LlamadError
+from llamad.memory.demand import plan_of
 from llamad.memory.machine import Machine
-from llamad.memory.plan import MIB
+from llamad.memory.plan import MIB, MemoryPlan
 from llamad_tools.advice.choice import Memory, memory_here
 from llamad_tools.advice.recommendation import (
     BOARD_BANDWIDTH,
@@ -30,6 +31,7 @@ from llamad_tools.advice.recommendation import (
 )
 from llamad_tools.advice.shape import ModelShape
 from llamad_tools.advice.source import read_shape
+from llamad_tools.checkpoints.conversion import is_checkpoint
 from llamad_tools.commands.arguments import MAX_CTX_SIZE, MAX_THREADS, memory_bytes, number
 from llamad_tools.quantize.mixes import PLAIN_TYPES, is_quantizable
 
@@ -70,12 +72,30 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         memory = Memory(arguments.memory - SYSTEM_BYTES, machine=arguments.memory)
     result = fit(shape, memory.budget, context=arguments.ctx_size, bandwidths=bandwidths)
+    as_it_is = _plan_as_it_is(arguments.model, shape, memory.budget)
     if arguments.json:
-        print(json.dumps(as_json(arguments.model, shape, memory, result, bandwidths)))
+        report = as_json(arguments.model, shape, memory, result, bandwidths)
+        report["plan_as_it_is"] = None if as_it_is is None else asdict(as_it_is)
+        print(json.dumps(report))
         return 0
-    for line in as_text(arguments.model, shape, memory, result, bandwidths):
+    for line in as_text(arguments.model, shape, memory, result, bandwidths, as_it_is):
         print(line)
     return 0
+
+
+def _plan_as_it_is(path: Path, shape: ModelShape, budget: int) -> MemoryPlan | None:
+    """Return the service's plan for the file as it lies, with its default settings, if it fits.
+
+    Of a checkpoint: for the file that it becomes without ``--type``.
+    """
+    config = replace(ModelConfig(), memory_budget=budget)
+    try:
+        if is_checkpoint(path):
+            return shape.plan(None, config)
+        with EngineModel(path) as model:
+            return plan_of(model, shape.metadata, config)
+    except LlamadError:  # no room, or a file that can be quantized but not run as it is
+        return None
 
 
 def _bandwidth_here(path: Path, budget: int) -> float | None:
@@ -121,14 +141,19 @@ def _quantized_types(shape: ModelShape) -> set[str]:
 
 
 def as_text(
-    path: Path, shape: ModelShape, memory: Memory, result: Fit, bandwidths: Mapping[str, float]
+    path: Path,
+    shape: ModelShape,
+    memory: Memory,
+    result: Fit,
+    bandwidths: Mapping[str, float],
+    as_it_is: MemoryPlan | None,
 ) -> Iterator[str]:
     """Yield the lines of the report: memory, KV cache, mixes, recommendation."""
     yield f"model       {path}, {shape.weights / 1e6:.1f} M weights"
     yield f"budget      {_mib(result.budget_bytes)} MiB: {_origin(memory)}"
     yield (
-        f"of it       {_mib(result.scratch_bytes)} MiB scratch (estimated) and"
-        f" {_mib(result.margin_bytes)} MiB margin, besides file and KV cache"
+        f"of it       {_mib(result.fixed_bytes)} MiB for the service itself, of which"
+        f" {_mib(result.scratch_bytes)} MiB scratch, besides file and KV cache"
     )
     for kind in ("f16", "q8_0"):
         sizes = (f"{_mib(kv[kind])} at {n}" for n, kv in result.kv_bytes.items())
@@ -141,6 +166,12 @@ def as_text(
         yield _row(mix)
     yield ""
     yield from _notes(shape, memory, result, bandwidths)
+    if as_it_is is not None:
+        yield (
+            f"as it is, with default settings: {_mib(as_it_is.resident_bytes)} MiB of the file stay"
+            f" in memory, {_mib(as_it_is.streamed_bytes)} are read for every token; KV cache"
+            f" {_mib(as_it_is.kv_bytes)} MiB"
+        )
     advice = result.recommendation
     if advice.mix is None:
         yield f"nothing fits: {advice.reason}"
@@ -188,7 +219,7 @@ def _notes(
 def _origin(memory: Memory) -> str:
     if memory.machine is not None:
         return f"{_mib(memory.machine)} less {_mib(SYSTEM_BYTES)} for firmware and system"
-    if memory.cgroup == memory.budget:
+    if memory.cgroup is not None and memory.cgroup < (memory.available or memory.cgroup + 1):
         return "what the memory cgroup leaves"
     return "MemAvailable; no cgroup allows less"
 

@@ -333,7 +333,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("state", "detail", "uptime_seconds", "model", "jobs_queued", "jobs_running", "queue_capacity", "sequence_slots", "kv_bytes", "kv_blocks_total", "kv_blocks_free", "requests_finished", "generated_tokens", "prompt_tokens", "threads", "kernel_set")
+    __slots__ = ("state", "detail", "uptime_seconds", "model", "jobs_queued", "jobs_running", "queue_capacity", "sequence_slots", "kv_bytes", "kv_blocks_total", "kv_blocks_free", "requests_finished", "generated_tokens", "prompt_tokens", "threads", "kernel_set", "memory")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[GetStatusResponse.State]
@@ -364,6 +364,7 @@ class GetStatusResponse(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
     KERNEL_SET_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
     state: GetStatusResponse.State
     detail: str
     uptime_seconds: float
@@ -380,7 +381,36 @@ class GetStatusResponse(_message.Message):
     prompt_tokens: int
     threads: int
     kernel_set: str
-    def __init__(self, state: _Optional[_Union[GetStatusResponse.State, str]] = ..., detail: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., model: _Optional[_Union[LoadedModel, _Mapping]] = ..., jobs_queued: _Optional[int] = ..., jobs_running: _Optional[int] = ..., queue_capacity: _Optional[int] = ..., sequence_slots: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., kv_blocks_total: _Optional[int] = ..., kv_blocks_free: _Optional[int] = ..., requests_finished: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., threads: _Optional[int] = ..., kernel_set: _Optional[str] = ...) -> None: ...
+    memory: MemoryPlan
+    def __init__(self, state: _Optional[_Union[GetStatusResponse.State, str]] = ..., detail: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., model: _Optional[_Union[LoadedModel, _Mapping]] = ..., jobs_queued: _Optional[int] = ..., jobs_running: _Optional[int] = ..., queue_capacity: _Optional[int] = ..., sequence_slots: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., kv_blocks_total: _Optional[int] = ..., kv_blocks_free: _Optional[int] = ..., requests_finished: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., threads: _Optional[int] = ..., kernel_set: _Optional[str] = ..., memory: _Optional[_Union[MemoryPlan, _Mapping]] = ...) -> None: ...
+
+class MemoryPlan(_message.Message):
+    __slots__ = ("budget_bytes", "process_bytes", "connections_bytes", "template_bytes", "vocabulary_bytes", "samplers_bytes", "scratch_bytes", "kv_bytes", "resident_bytes", "streamed_bytes", "lockable_bytes", "kv_blocks")
+    BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLERS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SCRATCH_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KV_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STREAMED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LOCKABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KV_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    budget_bytes: int
+    process_bytes: int
+    connections_bytes: int
+    template_bytes: int
+    vocabulary_bytes: int
+    samplers_bytes: int
+    scratch_bytes: int
+    kv_bytes: int
+    resident_bytes: int
+    streamed_bytes: int
+    lockable_bytes: int
+    kv_blocks: int
+    def __init__(self, budget_bytes: _Optional[int] = ..., process_bytes: _Optional[int] = ..., connections_bytes: _Optional[int] = ..., template_bytes: _Optional[int] = ..., vocabulary_bytes: _Optional[int] = ..., samplers_bytes: _Optional[int] = ..., scratch_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., streamed_bytes: _Optional[int] = ..., lockable_bytes: _Optional[int] = ..., kv_blocks: _Optional[int] = ...) -> None: ...
 
 class LoadedModel(_message.Message):
     __slots__ = ("name", "path", "architecture", "file_bytes", "locked_bytes", "n_ctx", "n_ctx_train", "vocab_size", "load_seconds", "kv_type")

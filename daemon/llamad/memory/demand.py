@@ -1,0 +1,83 @@
+"""What one model takes in memory: the engine's own sizes, and those of our tables beside it.
+
+The only place where a plan's sizes come from; for a file that exists only as a plan the same is
+asked of its header. It decides nothing: plan.py divides.
+"""
+
+from collections.abc import Mapping
+
+from llamad.config import ModelConfig
+from llamad.engine.bindings import EngineModel, EngineParams, engine_bytes
+from llamad.gguf.value import MetadataValue
+from llamad.memory.machine import Machine
+from llamad.memory.plan import Demand, MemoryPlan, plan_memory, vocabulary_bytes
+
+MAX_THREADS = 64
+GUESS_ROWS = 8  # of logits, for guessed tokens; over all sequences
+TEMPLATE_BYTES = 16 << 20  # between requests: text/template_process.py measures
+
+
+def engine_params(config: ModelConfig, n_ctx: int) -> EngineParams:
+    """Return what the engine of a configuration is created with, but for its KV blocks."""
+    return EngineParams(
+        n_threads=config.threads or min(Machine().cpus(), MAX_THREADS),
+        n_ctx=n_ctx,
+        n_batch=config.batch,
+        n_logits=min(config.batch, config.n_sequences + GUESS_ROWS),
+        kv_type=config.kv_type,
+    )
+
+
+def context(config: ModelConfig, model: EngineModel) -> int:
+    """Return the tokens of one sequence: as configured, at most what the model was trained on."""
+    trained = model.info.n_ctx_train
+    return min(config.ctx_size, trained) if trained > 0 else config.ctx_size
+
+
+def demand_of(
+    model: EngineModel, metadata: Mapping[str, MetadataValue], params: EngineParams
+) -> Demand:
+    """Return what a model and its engine take; raise EngineError as creating it would."""
+    sizes = engine_bytes(model, **params)
+    return Demand(
+        file_bytes=model.info.file_bytes,
+        kv_block_bytes=sizes.kv_block_bytes,
+        kv_block_tokens=sizes.kv_block_tokens,
+        scratch_bytes=sizes.scratch_bytes,
+        sampler_bytes=sizes.sampler_bytes,
+        vocabulary_bytes=vocabulary_bytes(
+            _length(metadata, "tokenizer.ggml.tokens"), _length(metadata, "tokenizer.ggml.merges")
+        ),
+        template_bytes=TEMPLATE_BYTES,
+    )
+
+
+def plan_of(
+    model: EngineModel, metadata: Mapping[str, MetadataValue], config: ModelConfig
+) -> MemoryPlan:
+    """Return the plan of a model as configured, on this machine. Raises OUT_OF_MEMORY."""
+    machine, n_ctx = Machine(), context(config, model)
+    budget = machine.budget_bytes() if config.memory_budget is None else config.memory_budget
+    lock_limit = machine.lock_limit_bytes()
+    params = engine_params(config, n_ctx)
+
+    def plan(kv_tokens: int) -> MemoryPlan:
+        return plan_memory(
+            demand_of(model, metadata, params),
+            budget_bytes=budget,
+            lock_limit_bytes=lock_limit,
+            kv_tokens=kv_tokens,
+            n_ctx=n_ctx,
+            n_sequences=config.n_sequences,
+        )
+
+    # The scratch has some bytes for each block: the most first, then exactly those that there are.
+    block = demand_of(model, metadata, params).kv_block_tokens
+    params["n_blocks"] = -(-(config.kv_tokens or n_ctx * config.n_sequences) // block)
+    params["n_blocks"] = plan(config.kv_tokens).kv_blocks
+    return plan(params["n_blocks"] * block)
+
+
+def _length(metadata: Mapping[str, MetadataValue], key: str) -> int:
+    value = metadata.get(key)
+    return len(value) if isinstance(value, list) else 0
