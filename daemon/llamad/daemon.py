@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from llamad import __version__, systemd
+from llamad.clock import LoopClock
 from llamad.config import Config
 from llamad.engine import bindings
 from llamad.errors import ErrorKind, LlamadError
@@ -27,6 +28,7 @@ from llamad.rpc.llamad_service import LlamadService
 from llamad.rpc.server import RpcServer
 from llamad.service.model_manager import ModelManager
 from llamad.service.state import Phase, ServiceState
+from llamad.service.watchdog import Watchdog
 from llamad.store.registry import ModelRegistry
 from llamad.store.transfers import Transfers
 
@@ -95,8 +97,12 @@ class Daemon:
         watchdog = (
             None
             if period is None
-            else asyncio.create_task(systemd.keep_alive(self._notifier, period))
+            else Watchdog(
+                self._notifier.watchdog, period, self._model_manager.step_progress, LoopClock()
+            )
         )
+        if watchdog is not None:
+            watchdog.start()
         cleaning = asyncio.create_task(self._transfers.remove_old_partial_files())
         try:
             await self._model_manager.run()
@@ -104,7 +110,7 @@ class Daemon:
         finally:
             cleaning.cancel()
             if watchdog is not None:
-                watchdog.cancel()
+                watchdog.stop()
 
     # ---- reloading -------------------------------------------------------------------------------
 

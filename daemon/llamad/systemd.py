@@ -4,7 +4,6 @@ Owns the notify protocol (sd_notify(3)) as used here. Without NOTIFY_SOCKET, or 
 be reached, every call does nothing: a service started by hand is no error.
 """
 
-import asyncio
 import os
 
 import sdnotify
@@ -59,14 +58,3 @@ def watchdog_seconds() -> float | None:
     except (KeyError, ValueError):
         return None
     return period if period > 0 and pid == os.getpid() else None
-
-
-async def keep_alive(notifier: Notifier, period_seconds: float) -> None:
-    """Ping the watchdog at half its period, until cancelled.
-
-    The scheduler runs on the same event loop: when the loop is stuck, so are the pings, and systemd
-    restarts the service. A long step does not matter, the engine has a thread of its own.
-    """
-    while True:
-        notifier.watchdog()
-        await asyncio.sleep(period_seconds / 2)

@@ -1,6 +1,5 @@
 """What arrives at the notify socket, and that nothing breaks without one."""
 
-import asyncio
 import os
 import socket
 import tempfile
@@ -95,15 +94,3 @@ def test_the_watchdog_period_is_for_this_process(
     if pid is not None:
         monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "self" else pid)
     assert systemd.watchdog_seconds() == expected
-
-
-def test_the_watchdog_is_fed_again_and_again_until_cancelled(manager: socket.socket) -> None:
-    async def feed() -> None:
-        task = asyncio.create_task(systemd.keep_alive(systemd.Notifier(), 0.002))
-        for _ in range(3):
-            assert await asyncio.to_thread(manager.recv, 64) == b"WATCHDOG=1"
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(feed())
