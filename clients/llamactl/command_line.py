@@ -40,8 +40,17 @@ QUIET = (pull, use, unload, rm, cancel, health)  # worth running where nobody se
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return _run(parser().parse_args(arguments))
+    except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the shell's prompt gets a line of its own
+        return 128 + signal.SIGINT
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run a command; say why it failed."""
     try:
         if output_is_closed() and not options.quiet:
             raise OutputFailed("standard output is closed")
@@ -54,10 +63,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(Failed("OUTPUT_FAILED", str(error)), as_json=options.json)
     except BrokenPipeError:  # whoever read the output has left
         return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        if sys.stderr.isatty():
-            print(file=sys.stderr)  # the shell's prompt gets a line of its own
-        return 128 + signal.SIGINT
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ from pathlib import Path
 from llamad.errors import invalid
 from llamad.gguf.writer import GgufWriter, is_begun
 from llamad.memory.machine import Machine
+from llamad.printable import printable
 from llamad_tools.advice.choice import AUTO, advised_mix
 from llamad_tools.advice.source import read_checkpoint_shape
 from llamad_tools.checkpoints import checklist
@@ -74,7 +75,8 @@ def _run(arguments: argparse.Namespace) -> int:
         seconds = max(time.monotonic() - started, 1e-9)
         megabytes = sum(tensor.source_bytes for tensor in planned) / UNIT
         print(
-            f"{arguments.out}: {writer.n_complete} tensors, {writer.file_bytes / UNIT:.1f} MB; "
+            f"{printable(str(arguments.out))}: {writer.n_complete} tensors, "
+            f"{writer.file_bytes / UNIT:.1f} MB; "
             f"{megabytes:.1f} MB read in {seconds:.1f} s, {megabytes / seconds:.0f} MB/s"
         )
     return 0
@@ -85,8 +87,8 @@ def _write(arguments: argparse.Namespace, writer: GgufWriter, planned: list[Plan
     if writer.n_complete:
         n_tensors = writer.n_complete + len(planned)
         print(
-            f"llamad: {arguments.out}: {writer.n_complete} of {n_tensors} tensors are there "
-            "from an interrupted conversion",
+            f"llamad: {printable(str(arguments.out))}: {writer.n_complete} of {n_tensors} tensors "
+            "are there from an interrupted conversion",
             file=sys.stderr,
         )
     n_threads = arguments.threads or Machine().cpus()

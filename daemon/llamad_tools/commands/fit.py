@@ -20,6 +20,7 @@ from llamad.errors import LlamadError
 from llamad.memory.demand import plan_of
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MIB, MemoryPlan
+from llamad.printable import printable
 from llamad_tools.advice.choice import Memory, memory_here
 from llamad_tools.advice.recommendation import (
     BOARD_BANDWIDTH,
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(report))
         return 0
     for line in as_text(arguments.model, shape, memory, result, bandwidths, as_it_is):
-        print(line)
+        print(printable(line))
     return 0
 
 

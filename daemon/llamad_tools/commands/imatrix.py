@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from llamad.engine.bindings import EngineModel, GgufFile
+from llamad.printable import printable
 from llamad.text import load_tokenizer
 from llamad_tools.commands.arguments import MAX_CTX_SIZE, MAX_THREADS, number
 from llamad_tools.commands.text_file import read_text
@@ -70,8 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
         inputs=[arguments.model, arguments.text],
     )
     print(
-        f"{arguments.output}: {len(result.matrices)} matrices over {result.n_tokens} tokens "
-        f"in {result.n_windows} windows"
+        f"{printable(str(arguments.output))}: {len(result.matrices)} matrices over "
+        f"{result.n_tokens} tokens in {result.n_windows} windows"
     )
     return 0
 

@@ -10,6 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
+from llamad.printable import printable
 from llamad_tools.advice.choice import AUTO, advised_mix
 from llamad_tools.advice.source import read_file_shape
 from llamad_tools.commands.arguments import MAX_THREADS, number
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         further_inputs=[arguments.imatrix] if arguments.imatrix else [],
     )
     print(
-        f"{arguments.output}: {result.file_bytes / 1e6:.1f} MB, "
+        f"{printable(str(arguments.output))}: {result.file_bytes / 1e6:.1f} MB, "
         f"{result.bits_per_weight:.2f} bits per weight, "
         f"{result.bytes_per_second / 1e6:.0f} MB/s of input"
     )

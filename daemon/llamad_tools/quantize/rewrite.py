@@ -23,6 +23,7 @@ from llamad.errors import ErrorKind, LlamadError
 from llamad.gguf.split import require_whole
 from llamad.gguf.value import RawEntry, ValueType
 from llamad.gguf.writer import GgufWriter
+from llamad.printable import printable
 from llamad_tools.progress_line import Progress
 from llamad_tools.quantize.mixes import (
     FILE_TYPE,
@@ -137,7 +138,7 @@ def _warn(source: Path, plans: Sequence[Plan]) -> None:
     }
     if lossy:
         print(
-            f"llamad: {source} is already quantized ({', '.join(sorted(lossy))}): "
+            f"llamad: {printable(str(source))} is already quantized ({', '.join(sorted(lossy))}): "
             "quantizing again loses more than quantizing its F16 or F32 original",
             file=sys.stderr,
         )
