@@ -158,3 +158,17 @@ def test_every_page_of_docs_is_in_its_index() -> None:
     if pages:
         linked = re.findall(r"\]\(([\w-]+\.md)\)", text_of("docs/README.md"))
         assert sorted(linked) == sorted(pages - {"README.md"})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_test_that_a_page_names_exists(page: str) -> None:
+    named = {span for span in code_spans(page) if re.fullmatch(r"test_\w+", span)}
+    tests = [path for path in tracked_files() if path.name.startswith("test_")]
+    known = {
+        name
+        for path in tests
+        if named and path.suffix == ".py"
+        for name in re.findall(r"def (test_\w+)", (ROOT / path).read_text(encoding="utf-8"))
+    }
+    known |= {path.stem for path in tests}
+    assert named - known == set()
