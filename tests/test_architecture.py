@@ -280,6 +280,38 @@ def test_the_library_prints_and_exits_nowhere() -> None:
     assert wrong == []
 
 
+MOST_PARAMETERS = 8  # of a C function; more are a struct
+C_FUNCTION = re.compile(
+    r"^(?:[A-Za-z_][\w \*]*?)\b(\w+)\(([^(){};]*(?:\([^()]*\)[^(){};]*)*)\)\s*[{;]", re.MULTILINE
+)
+INEXACT = re.compile(  # of libm, by IEEE 754
+    r"\b((?:a?(?:sin|cos|tan)h?|sincos|exp[2m]?1?|log(?:2|10|1p)?|pow|cbrt|hypot|erfc?)[fl]?)\("
+)
+
+
+def read_c(path: Path) -> str:
+    """Return the text of a C file of the engine without its comments."""
+    text = (ROOT / "native" / "src" / path).read_text(encoding="utf-8")
+    return re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+
+
+def test_c_functions_take_few_parameters() -> None:
+    many = [
+        f"{path}: {name}"
+        for path in engine_sources()
+        for name, parameters in C_FUNCTION.findall(read_c(path))
+        if re.sub(r"\([^()]*\)", "", parameters).count(",") >= MOST_PARAMETERS
+    ]
+    assert many == []
+
+
+def test_functions_whose_bits_differ_between_machines_are_our_own() -> None:
+    wrong = [
+        f"{path}: {name}" for path in engine_sources() for name in INEXACT.findall(read_c(path))
+    ]
+    assert wrong == [], "base/elementary.h and base/vecmath.h have them"
+
+
 # ---- all files --------------------------------------------------------------------------------
 
 

@@ -110,8 +110,15 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
 {
     lld_thread_scratch *t = &f->scratch.threads[thread];
     size_t n_cols = lld_min_size(LLD_TILE_COLS, f->batch.n_rows - first_col);
-    lld_multiply_tile(f, thread, &l->w_gate, first, n, input, first_col, n_cols, t->gate, n);
-    lld_multiply_tile(f, thread, &l->w_up, first, n, input, first_col, n_cols, t->up, n);
+    lld_tile tile = {.first_row = first,
+                     .n_rows = n,
+                     .first_col = first_col,
+                     .n_cols = n_cols,
+                     .out = t->gate,
+                     .out_stride = n};
+    lld_multiply_tile(f, thread, &l->w_gate, input, &tile);
+    tile.out = t->up;
+    lld_multiply_tile(f, thread, &l->w_up, input, &tile);
     for (size_t c = 0; c < n_cols; c++) {
         size_t row = first_col + c;
         float *gate = t->gate + c * n, *up = t->up + c * n;
@@ -120,11 +127,15 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
         f->kernels->silu_mul(gate, up, n);
         lld_importance_add(f->importance, thread, (uint32_t)(l - f->model->layers),
                            LLD_IMPORTANCE_DOWN, first, gate, n);
+        const lld_row_part part = {.row = row,
+                                   .first_col = first,
+                                   .n = n,
+                                   .values = gate,
+                                   .fine = f->batch.positions[row] == 0};
         if (l->w_down.act == LLD_ACT_F32)
             memcpy(f->scratch.hidden + row * l->w_down.n_cols + first, gate, n * sizeof *gate);
         else
-            lld_input_quantize(f, thread, l->w_down.act, &f->scratch.hidden_input, row, first, gate,
-                               n, f->batch.positions[row] == 0);
+            lld_input_quantize(f, thread, l->w_down.act, &f->scratch.hidden_input, &part);
     }
 }
 

@@ -8,14 +8,14 @@ enum {
     CHUNK_ROWS_STEP = 16
 };
 
-/* Quantize columns [first_col, first_col + n) of a row; in two levels if `fine`. */
 void lld_input_quantize(const lld_forward *f, unsigned thread, lld_act_kind kind, lld_input *input,
-                        size_t row, size_t first_col, const float *values, size_t n, bool fine)
+                        const lld_row_part *part)
 {
+    const size_t row = part->row, first_col = part->first_col, n = part->n;
     float *rest = f->scratch.threads[thread].rest;
-    lld_acts_quantize(f->kernels, kind, &input->forms[kind], row, first_col, values, n);
-    if (!fine || kind == LLD_ACT_F32) return;
-    lld_acts_rest(kind, &input->forms[kind], row, first_col, values, n, rest);
+    lld_acts_quantize(f->kernels, kind, &input->forms[kind], row, first_col, part->values, n);
+    if (!part->fine || kind == LLD_ACT_F32) return;
+    lld_acts_rest(kind, &input->forms[kind], row, first_col, part->values, n, rest);
     lld_acts_quantize(f->kernels, kind, &input->fine[kind], row, first_col, rest, n);
 }
 
@@ -39,10 +39,12 @@ static void make_input_row(lld_forward *f, unsigned thread, const lld_source *s,
     if (s->n_rows > 1 || thread == 0) /* each thread makes a single row, one counts it */
         lld_importance_add(f->importance, thread, (uint32_t)(s->layer - f->model->layers), s->name,
                            0, values, s->n_cols);
+    const lld_row_part part = {.row = row,
+                               .n = s->n_cols,
+                               .values = values,
+                               .fine = s->fine || f->batch.positions[row] == 0};
     for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++)
-        if ((s->kinds & LLD_ACT_BIT(kind)) != 0)
-            lld_input_quantize(f, thread, kind, input, row, 0, values, s->n_cols,
-                               s->fine || f->batch.positions[row] == 0);
+        if ((s->kinds & LLD_ACT_BIT(kind)) != 0) lld_input_quantize(f, thread, kind, input, &part);
 }
 
 /* One row: each thread its own, no barrier. More: threads share the rows, then meet. */
@@ -74,59 +76,58 @@ static size_t chunk_rows(const lld_forward *f, const lld_matrix *m)
     return rows == 0 ? CHUNK_ROWS_STEP : rows;
 }
 
-static void multiply(lld_forward *f, unsigned thread, const lld_matrix *m, size_t first_row,
-                     size_t n_rows, const lld_acts *x, float *out, size_t out_stride)
+/* The tile's weight rows times all rows of x, to its out. */
+static void multiply(lld_forward *f, unsigned thread, const lld_matrix *m, const lld_tile *t,
+                     const lld_acts *x)
 {
-    const lld_matmul product = {.out = out,
-                                .out_stride = out_stride,
-                                .w = m->data + first_row * m->row_bytes,
+    const lld_matmul product = {.out = t->out,
+                                .out_stride = t->out_stride,
+                                .w = m->data + t->first_row * m->row_bytes,
                                 .row_bytes = m->row_bytes,
-                                .n_rows = n_rows,
+                                .n_rows = t->n_rows,
                                 .x = x,
                                 .scratch = f->scratch.threads[thread].matmul};
     f->kernels->matmul[m->type](&product);
 }
 
-/* Add the product of n rows of the second level to out: (n, out_stride). */
-static void add_fine_product(lld_forward *f, unsigned thread, const lld_matrix *m, size_t first_row,
-                             size_t n_rows, const lld_acts *fine, float *out, size_t out_stride)
+/* Add the product of rows [row, row + n) of the second level to the tile, where they are in it. */
+static void add_fine_product(lld_forward *f, unsigned thread, const lld_matrix *m,
+                             const lld_tile *t, const lld_acts *fine, size_t row, size_t n)
 {
-    float *correction = f->scratch.threads[thread].correction;
-    multiply(f, thread, m, first_row, n_rows, fine, correction, n_rows);
-    for (size_t c = 0; c < fine->n_rows; c++)
-        f->kernels->add(out + c * out_stride, correction + c * n_rows, n_rows);
+    const lld_acts rows = lld_acts_rows(fine, row, n);
+    lld_tile correction = *t;
+    correction.out = f->scratch.threads[thread].correction;
+    correction.out_stride = t->n_rows;
+    multiply(f, thread, m, &correction, &rows);
+    float *out = t->out + (row - t->first_col) * t->out_stride;
+    for (size_t c = 0; c < n; c++)
+        f->kernels->add(out + c * t->out_stride, correction.out + c * t->n_rows, t->n_rows);
 }
 
-/* out[c][r] = row first_row + r of m times row first_col + c of the input, r < n_rows, c < n_cols,
- * in two levels where there are two. out: (n_cols, out_stride). */
-void lld_multiply_tile(lld_forward *f, unsigned thread, const lld_matrix *m, size_t first_row,
-                       size_t n_rows, const lld_input *input, size_t first_col, size_t n_cols,
-                       float *out, size_t out_stride)
+void lld_multiply_tile(lld_forward *f, unsigned thread, const lld_matrix *m, const lld_input *input,
+                       const lld_tile *t)
 {
     const lld_acts *forms = &input->forms[m->act], *fine = &input->fine[m->act];
     if (input->pair && m->act != LLD_ACT_F32 && (m->fine || f->batch.positions[0] == 0)) {
-        float *both =
-            f->scratch.threads[thread].correction; /* the weights are read once for both levels */
+        lld_tile both = *t; /* the weights are read once for both levels */
         lld_acts levels = lld_acts_rows(forms, 0, 2);
-        multiply(f, thread, m, first_row, n_rows, &levels, both, n_rows);
-        for (size_t r = 0; r < n_rows; r++) out[r] = both[r] + both[n_rows + r];
+        both.out = f->scratch.threads[thread].correction;
+        both.out_stride = t->n_rows;
+        multiply(f, thread, m, &both, &levels);
+        for (size_t r = 0; r < t->n_rows; r++) t->out[r] = both.out[r] + both.out[t->n_rows + r];
         return;
     }
-    lld_acts rows = lld_acts_rows(forms, first_col, n_cols);
-    multiply(f, thread, m, first_row, n_rows, &rows, out, out_stride);
+    lld_acts rows = lld_acts_rows(forms, t->first_col, t->n_cols);
+    multiply(f, thread, m, t, &rows);
     if (m->act == LLD_ACT_F32) return;
     if (m->fine) {
-        lld_acts all = lld_acts_rows(fine, first_col, n_cols);
-        add_fine_product(f, thread, m, first_row, n_rows, &all, out, out_stride);
+        add_fine_product(f, thread, m, t, fine, t->first_col, t->n_cols);
         return;
     }
     for (size_t i = 0; i < f->batch.n_runs; i++) {
         size_t row = f->batch.runs[i].first_row;
-        if (f->batch.runs[i].position != 0 || row < first_col || row >= first_col + n_cols)
-            continue;
-        lld_acts first = lld_acts_rows(fine, row, 1);
-        add_fine_product(f, thread, m, first_row, n_rows, &first,
-                         out + (row - first_col) * out_stride, out_stride);
+        if (f->batch.runs[i].position == 0 && row >= t->first_col && row < t->first_col + t->n_cols)
+            add_fine_product(f, thread, m, t, fine, row, 1);
     }
 }
 
@@ -134,14 +135,18 @@ static void product_unit(lld_forward *f, unsigned thread, const lld_product *p,
                          const lld_input *input, size_t first_row, size_t n_rows, size_t first_col)
 {
     const lld_matrix *m = p->matrix;
-    size_t n_cols = lld_min_size(LLD_TILE_COLS, input->forms[0].n_rows - first_col);
-    float *out = p->out + first_col * m->n_rows + first_row;
-    lld_multiply_tile(f, thread, m, first_row, n_rows, input, first_col, n_cols, out, m->n_rows);
-    for (size_t c = 0; c < n_cols; c++) {
-        if (p->bias != NULL) f->kernels->add(out + c * m->n_rows, p->bias + first_row, n_rows);
+    const lld_tile t = {.first_row = first_row,
+                        .n_rows = n_rows,
+                        .first_col = first_col,
+                        .n_cols = lld_min_size(LLD_TILE_COLS, input->forms[0].n_rows - first_col),
+                        .out = p->out + first_col * m->n_rows + first_row,
+                        .out_stride = m->n_rows};
+    lld_multiply_tile(f, thread, m, input, &t);
+    for (size_t c = 0; c < t.n_cols; c++) {
+        float *out = t.out + c * m->n_rows;
+        if (p->bias != NULL) f->kernels->add(out, p->bias + first_row, n_rows);
         if (p->residual != NULL)
-            f->kernels->add(p->residual + (first_col + c) * m->n_rows + first_row,
-                            out + c * m->n_rows, n_rows);
+            f->kernels->add(p->residual + (first_col + c) * m->n_rows + first_row, out, n_rows);
     }
 }
 

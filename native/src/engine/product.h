@@ -44,16 +44,29 @@ const lld_input *lld_input_make(lld_forward *forward, unsigned thread, const lld
  * or NULL. */
 void lld_input_shape(lld_input *input, size_t n_rows, size_t n_cols, const float *f32);
 
-/* Quantize columns [first_col, first_col + n) of a row; in two levels if `fine`. values: (n). */
-void lld_input_quantize(const lld_forward *forward, unsigned thread, lld_act_kind kind,
-                        lld_input *input, size_t row, size_t first_col, const float *values,
-                        size_t n, bool fine);
+/* Columns [first_col, first_col + n) of one row of an input. */
+typedef struct lld_row_part {
+    size_t row, first_col, n;
+    const float *values; /* (n) */
+    bool fine;           /* in two levels */
+} lld_row_part;
 
-/* out[c][r] = row first_row + r of m times row first_col + c of the input, r < n_rows, c < n_cols,
- * in two levels where there are two. out: (n_cols, out_stride). */
-void lld_multiply_tile(lld_forward *forward, unsigned thread, const lld_matrix *m, size_t first_row,
-                       size_t n_rows, const lld_input *input, size_t first_col, size_t n_cols,
-                       float *out, size_t out_stride);
+/* Quantize a part of a row. */
+void lld_input_quantize(const lld_forward *forward, unsigned thread, lld_act_kind kind,
+                        lld_input *input, const lld_row_part *part);
+
+/* Rows [first_row, first_row + n_rows) of a matrix times rows [first_col, first_col + n_cols) of an
+ * input. */
+typedef struct lld_tile {
+    size_t first_row, n_rows, first_col, n_cols;
+    float *out; /* (n_cols, out_stride) */
+    size_t out_stride;
+} lld_tile;
+
+/* out[c][r] = row first_row + r of m times row first_col + c of the input, in two levels where there
+ * are two. */
+void lld_multiply_tile(lld_forward *forward, unsigned thread, const lld_matrix *m,
+                       const lld_input *input, const lld_tile *tile);
 
 /* Compute the products of one phase; threads take units: a chunk of a matrix's rows by a tile of the
  * input's rows. */
