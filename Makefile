@@ -1,4 +1,4 @@
-# Makefile - the front door; CI calls only these targets. `make help` lists them.
+# Makefile - what people and CI call: CI uses only these targets. `make help` lists them.
 # Owns what a target needs installed and in which order things run. The C rules are in native/Makefile.
 
 VENV := .venv

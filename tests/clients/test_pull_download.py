@@ -74,7 +74,7 @@ def test_a_file_is_read_with_one_request() -> None:
     assert case.waited == []
 
 
-def test_the_rest_of_a_kept_part_is_asked_for() -> None:
+def test_the_rest_of_a_partial_file_is_asked_for() -> None:
     with http_server(a_file(CONTENT)) as server:
         assert Case(server.url()).read(kept=CONTENT[:700_000]) == CONTENT
     assert ranges(server) == ["", "bytes=700000-"]

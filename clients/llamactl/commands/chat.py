@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Client(arguments.socket) as client:
         conversation = _Conversation(client, arguments, interactive=interactive)
         while (line := _read_line(interactive)) is not None:
-            if not conversation.take(line):
+            if not conversation.handle(line):
                 break
     return 0 if interactive else conversation.exit_code
 
@@ -70,7 +70,7 @@ class _Conversation:
         self._turns: list[dict[str, str]] = []
         self.exit_code = 0  # of the first message that failed
 
-    def take(self, line: str) -> bool:
+    def handle(self, line: str) -> bool:
         """Do what a line says; return False when it ends the conversation."""
         command, _, rest = line.strip().partition(" ")
         match command:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from llamad.errors import invalid
-from llamad.store.registry import ModelFile, check_new_name, place
+from llamad.store.registry import ModelFile, check_new_name, comparable_path
 from llamad.store.transfer import StoredModel, TransferRequest
 from llamad_api.v1 import admin_pb2 as pb
 
@@ -69,6 +69,6 @@ def model(file: ModelFile, *, loaded: Path | None, selected: Path | None) -> pb.
         name=file.name,
         path=str(file.path),
         file_bytes=file.file_bytes,
-        loaded=place(file.path) == loaded,
-        selected=place(file.path) == selected,
+        loaded=comparable_path(file.path) == loaded,
+        selected=comparable_path(file.path) == selected,
     )

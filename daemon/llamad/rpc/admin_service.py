@@ -14,7 +14,7 @@ from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.logs import fields
 from llamad.rpc import admin_messages as convert_admin
 from llamad.service.state import ModelFacts, ServiceState
-from llamad.store.registry import ModelFile, ModelRegistry, check_name, place
+from llamad.store.registry import ModelFile, ModelRegistry, check_name, comparable_path
 from llamad.store.transfers import Transfers
 from llamad_api.v1 import admin_pb2 as pb
 from llamad_api.v1 import admin_pb2_grpc
@@ -148,7 +148,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
 
     def _marks(self, serving: ModelFacts | None) -> dict[str, Path | None]:
         """Return where the loaded and the selected model lie. Blocking."""
-        loaded = None if serving is None else place(Path(serving.path))
+        loaded = None if serving is None else comparable_path(Path(serving.path))
         return {"loaded": loaded, "selected": self._models.selected()}
 
 

@@ -26,7 +26,7 @@ from llamad.logs import fields
 from llamad.schedule.loop import Limits, Scheduler
 from llamad.service.loading import LoadedModel, load
 from llamad.service.state import ModelFacts, Phase, ServiceState, Serving
-from llamad.store.registry import ModelFile, ModelRegistry, check_name, place
+from llamad.store.registry import ModelFile, ModelRegistry, check_name, comparable_path
 from llamad.systemd import Notifier
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class ModelManager:
     def selected(self) -> Path | None:
         """Return the file that the next start would load. Blocking; any thread."""
         file = self._first_file()
-        return None if file is None else place(file.path)
+        return None if file is None else comparable_path(file.path)
 
     def _first_file(self) -> ModelFile | None:
         try:
@@ -185,7 +185,7 @@ class ModelManager:
         """Return the model of a name, which the configuration must not forbid."""
         file = self._registry.require(check_name(name))
         fixed = self._config.model.path
-        if fixed and self.selected() != place(file.path):
+        if fixed and self.selected() != comparable_path(file.path):
             raise LlamadError(
                 ErrorKind.STATE,
                 "MODEL_FIXED",
@@ -431,7 +431,9 @@ class ModelManager:
 
 def _paths_of(file: ModelFile | None) -> frozenset[Path]:
     """Return where a file lies, and where what it links to does."""
-    return frozenset() if file is None else frozenset({place(file.path), file.path.resolve()})
+    if file is None:
+        return frozenset()
+    return frozenset({comparable_path(file.path), file.path.resolve()})
 
 
 def _file(model: LoadedModel) -> ModelFile:

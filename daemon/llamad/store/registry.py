@@ -58,7 +58,7 @@ def _can_be_named(path: Path) -> bool:
     return True
 
 
-def place(path: Path) -> Path:
+def comparable_path(path: Path) -> Path:
     """Return the path with no link in its folder, to compare by; its last part may be one."""
     return path.parent.resolve() / path.name
 
@@ -130,7 +130,7 @@ class ModelRegistry:
 
     def path_of(self, name: str) -> Path:
         """Return where a model of this name lies, or would lie."""
-        return place(self.directory / (name + SUFFIX))
+        return comparable_path(self.directory / (name + SUFFIX))
 
     # ---- changing --------------------------------------------------------------------------------
 

@@ -93,13 +93,13 @@ class _Reader:
         self.file = file
         self.position = 0
 
-    def take(self, n_bytes: int) -> bytes:
+    def read(self, n_bytes: int) -> bytes:
         data = self.file.read(self.position, n_bytes)
         self.position += n_bytes
         return data
 
     def integers(self, n: int) -> tuple[int, ...]:
-        return struct.unpack(f"<{n}i", self.take(4 * n))
+        return struct.unpack(f"<{n}i", self.read(4 * n))
 
 
 def is_legacy(path: Path) -> bool:
@@ -171,10 +171,10 @@ def _read_vocabulary(reader: _Reader, header: _Header) -> SentencePieceVocabular
         (n_bytes,) = reader.integers(1)
         if not 0 <= n_bytes <= _MAX_TOKEN_BYTES:
             raise corrupt(reader.file.path, f"token {token} has {n_bytes} bytes")
-        text, kind = _token(token, reader.take(n_bytes))
+        text, kind = _token(token, reader.read(n_bytes))
         score = default_score(token, text)
         if header.magic != "ggml":
-            (score,) = struct.unpack("<f", reader.take(4))
+            (score,) = struct.unpack("<f", reader.read(4))
         vocabulary.pieces.append(text)
         vocabulary.scores.append(score)
         vocabulary.types.append(kind)
@@ -209,7 +209,7 @@ def _read_tensors(reader: _Reader, header: _Header, keep_types: bool) -> Iterato
         if n_dims not in (1, 2) or not 0 < name_bytes <= _MAX_NAME_BYTES:
             raise corrupt(path, f"tensor at byte {reader.position - 12} has no sane header")
         dims = reader.integers(n_dims)
-        name = reader.take(name_bytes).decode("utf-8", "replace")
+        name = reader.read(name_bytes).decode("utf-8", "replace")
         if min(dims) <= 0:
             raise corrupt(path, f"{name} has dimensions {dims}")
         if header.magic == "ggjt":

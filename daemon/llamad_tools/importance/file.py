@@ -124,20 +124,20 @@ def _means(path: Path, name: str, sums: Sequence[float], counts: Sequence[float]
 
 
 def _read_dat(path: Path, data: BinaryIO) -> Mapping[str, memoryview]:
-    (n_entries,) = struct.unpack("<i", _take(path, data, 4))
+    (n_entries,) = struct.unpack("<i", _read(path, data, 4))
     if not 1 <= n_entries <= MAX_ENTRIES:
         raise _invalid(f"{path} holds no importance matrix: it is no GGUF and no imatrix.dat")
     result = {}
     for _ in range(n_entries):
-        (length,) = struct.unpack("<i", _take(path, data, 4))
-        name = _take(path, data, length).decode("utf-8", "surrogateescape")
-        n_calls, n_cols = struct.unpack("<ii", _take(path, data, 8))
-        sums = array("f", _take(path, data, 4 * n_cols))
+        (length,) = struct.unpack("<i", _read(path, data, 4))
+        name = _read(path, data, length).decode("utf-8", "surrogateescape")
+        n_calls, n_cols = struct.unpack("<ii", _read(path, data, 8))
+        sums = array("f", _read(path, data, 4 * n_cols))
         result[name] = _divided(path, name, sums, max(n_calls, 0))
     return result
 
 
-def _take(path: Path, data: BinaryIO, n_bytes: int) -> bytes:
+def _read(path: Path, data: BinaryIO, n_bytes: int) -> bytes:
     """Return the next n_bytes, which the file itself may ask for."""
     left = os.fstat(data.fileno()).st_size - data.tell()
     if not 1 <= n_bytes <= left:

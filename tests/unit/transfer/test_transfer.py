@@ -193,7 +193,7 @@ def test_offset_zero_drops_what_was_kept(folder: Path, model: bytes) -> None:
     transfer.close()
 
 
-def test_a_kept_part_is_hashed_again(folder: Path, model: bytes) -> None:
+def test_a_partial_file_is_hashed_again(folder: Path, model: bytes) -> None:
     break_off(folder, request_for(model), model[:5000])
     part = folder / ".m.gguf.part"
     part.write_bytes(part.read_bytes()[:4999] + b"X")
