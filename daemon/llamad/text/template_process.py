@@ -29,7 +29,7 @@ MAX_BYTES = 256 << 20  # of addresses, of which the interpreter has 25 MiB
 
 _PROGRAM = Path(__file__).with_name("template_program.py")
 _START_SECONDS = 30.0  # an interpreter and jinja2 from a cold, slow card
-_REQUEST_SECONDS = 1.5  # an ordinary chat takes a thousandth of it
+_REQUEST_SECONDS = 1.2  # an ordinary chat takes a thousandth of it
 _MAX_ANSWER_BYTES = 4 * MAX_OUTPUT_CHARACTERS + 4096
 _KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH", "TZ")
 
