@@ -24,7 +24,6 @@ from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.printable import printable
 
 MAX_OUTPUT_CHARACTERS = 4 << 20
-IDLE_BYTES = 16 << 20  # its share of memory between requests: 12.5 MiB with Python 3.11 on x86-64
 MAX_BYTES = 256 << 20  # of addresses, of which the interpreter has 25 MiB
 
 _PROGRAM = Path(__file__).with_name("template_program.py")

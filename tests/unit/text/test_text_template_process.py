@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from llamad.errors import ErrorKind, LlamadError
+from llamad.memory.demand import TEMPLATE_BYTES
 from llamad.text import template_process
 from llamad.text.template_process import TemplateProcess
 
@@ -272,7 +273,7 @@ def test_an_idle_process_has_the_memory_that_is_planned_for_it() -> None:
     assert process._child is not None
     rollup = Path(f"/proc/{process._child.process.pid}/smaps_rollup").read_text(encoding="ascii")
     share_kib = next(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:")
-    assert share_kib << 10 <= template_process.IDLE_BYTES
+    assert share_kib << 10 <= TEMPLATE_BYTES
     process.close()
 
 
