@@ -30,7 +30,7 @@ from unit.schedule.fakes import FakeEngine, FakeModel, asynchronous, saying
 
 
 class FakeLoadedModel(FakeModel):
-    """A loaded model as ``models.loader`` returns it."""
+    """A loaded model as ``service.loading`` returns it."""
 
     def __init__(self, path: Path = Path("/models/fake.gguf")) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 The layout is that of ggml's docs/gguf.md, "gguf_metadata_value_type": little-endian scalars; a
 string is a uint64 length and its bytes. Text that is no UTF-8 is surrogate-escaped, so that it
-comes back as the same bytes. Opens no file: ``bindings`` reads one, ``models.gguf_writer`` writes
+comes back as the same bytes. Opens no file: ``bindings`` reads one, ``gguf.writer`` writes
 one.
 """
 

@@ -1,7 +1,7 @@
 """From a request to the token ids of its prompt, and the checks that need the model.
 
 Pure and blocking: the scheduler's encoder calls it. Field ranges that need no model are checked
-before a request is built, in rpc/convert.py.
+before a request is built, in rpc/from_proto.py.
 """
 
 from llamad.errors import ErrorKind, LlamadError, invalid

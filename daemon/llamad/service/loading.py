@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class LoadedModel:
-    """A model in memory with its engine: what ``jobs.runtime.ModelRuntime`` asks for, and more.
+    """A model in memory with its engine: what ``schedule.runtime.ModelRuntime`` asks for, and more.
 
     The tokenizer and the template may be used by any thread; the engine belongs to the engine
     thread; everything else is constant.

@@ -1,6 +1,6 @@
 /* vector.c - the NEON (armv8.0) dispatch table, and its kernels on vectors: activation
  * quantization, norm, activation function, rotation. Chains as in kernels.h, tails in the scalar
- * code of vecmath.h. Matmuls: matmul_neon_*.c; attention: attention.c. */
+ * code of vecmath.h. Matmuls: matmul_*.c; attention: attention.c. */
 #include "kernels/kernels.h"
 
 #if defined(__aarch64__)
