@@ -45,8 +45,7 @@ static void forward_thread(void *argument, unsigned thread)
     lld_forward *f = argument;
     embed_phase(f, thread);
     for (uint32_t i = 0; i < f->model->config.n_layers && f->stop == 0; i++) {
-        const lld_layer *l = &f->model->layers[i];
-        lld_layer_run(f, thread, l, i);
+        lld_layer_run(f, thread, &f->model->layers[i]);
         if (thread == 0) {
             f->stop = atomic_load_explicit(f->cancel, memory_order_relaxed);
             atomic_fetch_add_explicit(f->progress, 1, memory_order_relaxed);

@@ -1,14 +1,24 @@
-/* layer.h - one layer of a forward: its six phases, as forward.h lists them. Functions that take
- * `thread` run on all threads at once. */
+/* layer.h - one layer of a forward: a mixer and a feed-forward, of the kinds that the model was bound
+ * with; forward.h lists their phases. A kind is a function here and a file of its own.
+ * Functions that take `thread` run on all threads at once. */
 #ifndef LLD_LAYER_H
 #define LLD_LAYER_H
 
 #include "engine/product.h"
 
-/* Run the phases of a layer. No barrier follows the last one: the caller's does. */
-void lld_layer_run(lld_forward *forward, unsigned thread, const lld_layer *layer, uint32_t index);
+/* Run a layer. No barrier follows its last phase: the caller's does. */
+void lld_layer_run(lld_forward *forward, unsigned thread, const lld_layer *layer);
+
+/* The kinds. They add their result to the residual stream; no barrier follows their last phase. */
+void lld_mixer_attention(lld_forward *forward, unsigned thread, const lld_layer *layer);
+void lld_feed_gated(lld_forward *forward, unsigned thread, const lld_layer *layer);
 
 /* An lld_make_row_fn: row `row` of the residual stream, normalized. */
 void lld_normed_row(lld_forward *forward, size_t row, const float *weight, float *values);
+
+static inline uint32_t lld_layer_index(const lld_forward *f, const lld_layer *layer)
+{
+    return (uint32_t)(layer - f->model->layers);
+}
 
 #endif

@@ -1,5 +1,5 @@
 /* product.h - the matrix products of a phase: their input, quantized in the forms and levels they need,
- * and the units in which threads compute them. Which products a phase has is layer.c's.
+ * and the units in which threads compute them. Which products a phase has is its mixer's or feed's.
  * Functions that take `thread` run on all threads at once. */
 #ifndef LLD_PRODUCT_H
 #define LLD_PRODUCT_H

@@ -7,11 +7,12 @@ static lld_act_kinds kinds_of(const lld_model *m, lld_act_kinds *down)
     lld_act_kinds kinds = LLD_ACT_BIT(m->output.act);
     *down = 0;
     for (uint32_t i = 0; i < m->config.n_layers; i++) {
-        const lld_layer *l = &m->layers[i];
-        kinds |= LLD_ACT_BIT(l->wq.act) | LLD_ACT_BIT(l->wk.act) | LLD_ACT_BIT(l->wv.act) |
-                 LLD_ACT_BIT(l->wo.act);
-        kinds |= LLD_ACT_BIT(l->w_gate.act) | LLD_ACT_BIT(l->w_up.act);
-        *down |= LLD_ACT_BIT(l->w_down.act);
+        const lld_attention_weights *a = &m->layers[i].attention;
+        const lld_gated_weights *g = &m->layers[i].gated;
+        kinds |= LLD_ACT_BIT(a->wq.act) | LLD_ACT_BIT(a->wk.act) | LLD_ACT_BIT(a->wv.act) |
+                 LLD_ACT_BIT(a->wo.act);
+        kinds |= LLD_ACT_BIT(g->gate.act) | LLD_ACT_BIT(g->up.act);
+        *down |= LLD_ACT_BIT(g->down.act);
     }
     return kinds;
 }

@@ -100,31 +100,46 @@ static const float *bind_vector(binder *b, const char *suffix, lld_need need, ui
     return copy;
 }
 
-static void bind_layer(binder *b, lld_layer *layer)
+static void bind_attention(binder *b, lld_attention_weights *w)
 {
     const lld_config *c = &b->model->config;
     const lld_architecture *a = c->architecture;
     uint64_t n_q = (uint64_t)c->n_heads * c->head_dim, n_kv = (uint64_t)c->n_kv_heads * c->head_dim;
 
-    layer->attn_norm = bind_vector(b, "attn_norm.weight", LLD_REQUIRED, c->dim);
-    layer->wq = bind_matrix(b, "attn_q.weight", LLD_REQUIRED, n_q, c->dim);
-    layer->wk = bind_matrix(b, "attn_k.weight", LLD_REQUIRED, n_kv, c->dim);
-    layer->wv = bind_matrix(b, "attn_v.weight", LLD_REQUIRED, n_kv, c->dim);
-    layer->wv.fine = true;
-    layer->bq = bind_vector(b, "attn_q.bias", a->qkv_bias, n_q);
-    layer->bk = bind_vector(b, "attn_k.bias", a->qkv_bias, n_kv);
-    layer->bv = bind_vector(b, "attn_v.bias", a->qkv_bias, n_kv);
-    layer->q_norm = bind_vector(b, "attn_q_norm.weight", a->qk_norm, c->head_dim);
-    layer->k_norm = bind_vector(b, "attn_k_norm.weight", a->qk_norm, c->head_dim);
-    layer->wo = bind_matrix(b, "attn_output.weight", LLD_REQUIRED, c->dim, n_q);
-    layer->bo = bind_vector(b, "attn_output.bias", LLD_OPTIONAL, c->dim);
-    layer->ffn_norm = bind_vector(b, "ffn_norm.weight", LLD_REQUIRED, c->dim);
-    layer->w_gate = bind_matrix(b, "ffn_gate.weight", LLD_REQUIRED, c->hidden_dim, c->dim);
-    layer->w_up = bind_matrix(b, "ffn_up.weight", LLD_REQUIRED, c->hidden_dim, c->dim);
-    layer->w_down = bind_matrix(b, "ffn_down.weight", LLD_REQUIRED, c->dim, c->hidden_dim);
-    layer->b_gate = bind_vector(b, "ffn_gate.bias", LLD_OPTIONAL, c->hidden_dim);
-    layer->b_up = bind_vector(b, "ffn_up.bias", LLD_OPTIONAL, c->hidden_dim);
-    layer->b_down = bind_vector(b, "ffn_down.bias", LLD_OPTIONAL, c->dim);
+    w->wq = bind_matrix(b, "attn_q.weight", LLD_REQUIRED, n_q, c->dim);
+    w->wk = bind_matrix(b, "attn_k.weight", LLD_REQUIRED, n_kv, c->dim);
+    w->wv = bind_matrix(b, "attn_v.weight", LLD_REQUIRED, n_kv, c->dim);
+    w->wv.fine = true;
+    w->bq = bind_vector(b, "attn_q.bias", a->qkv_bias, n_q);
+    w->bk = bind_vector(b, "attn_k.bias", a->qkv_bias, n_kv);
+    w->bv = bind_vector(b, "attn_v.bias", a->qkv_bias, n_kv);
+    w->q_norm = bind_vector(b, "attn_q_norm.weight", a->qk_norm, c->head_dim);
+    w->k_norm = bind_vector(b, "attn_k_norm.weight", a->qk_norm, c->head_dim);
+    w->wo = bind_matrix(b, "attn_output.weight", LLD_REQUIRED, c->dim, n_q);
+    w->bo = bind_vector(b, "attn_output.bias", LLD_OPTIONAL, c->dim);
+}
+
+static void bind_gated(binder *b, lld_gated_weights *w)
+{
+    const lld_config *c = &b->model->config;
+    w->gate = bind_matrix(b, "ffn_gate.weight", LLD_REQUIRED, c->hidden_dim, c->dim);
+    w->up = bind_matrix(b, "ffn_up.weight", LLD_REQUIRED, c->hidden_dim, c->dim);
+    w->down = bind_matrix(b, "ffn_down.weight", LLD_REQUIRED, c->dim, c->hidden_dim);
+    w->gate_bias = bind_vector(b, "ffn_gate.bias", LLD_OPTIONAL, c->hidden_dim);
+    w->up_bias = bind_vector(b, "ffn_up.bias", LLD_OPTIONAL, c->hidden_dim);
+    w->down_bias = bind_vector(b, "ffn_down.bias", LLD_OPTIONAL, c->dim);
+}
+
+/* Choose the kinds of one layer, and bind what they need. */
+static void bind_layer(binder *b, lld_layer *layer)
+{
+    const lld_config *c = &b->model->config;
+    layer->mixer = LLD_MIXER_ATTENTION;
+    layer->feed = LLD_FEED_GATED;
+    layer->mixer_norm = bind_vector(b, "attn_norm.weight", LLD_REQUIRED, c->dim);
+    layer->feed_norm = bind_vector(b, "ffn_norm.weight", LLD_REQUIRED, c->dim);
+    bind_attention(b, &layer->attention);
+    bind_gated(b, &layer->gated);
 }
 
 /* The vocabulary's size is the embedding's number of rows; the token list must agree with it. */

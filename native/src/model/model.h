@@ -23,25 +23,42 @@ typedef struct lld_matrix {
     bool fine;        /* its activations are quantized in two levels, see forward.h */
 } lld_matrix;
 
+/* What a layer mixes its tokens with. */
+typedef enum lld_mixer_kind { LLD_MIXER_ATTENTION } lld_mixer_kind;
+/* What a layer does with each token for itself. */
+typedef enum lld_feed_kind { LLD_FEED_GATED } lld_feed_kind;
+
+typedef struct lld_attention_weights {
+    lld_matrix wq;       /* (n_heads * head_dim, dim) */
+    lld_matrix wk;       /* (n_kv_heads * head_dim, dim) */
+    lld_matrix wv;       /* (n_kv_heads * head_dim, dim) */
+    const float *bq;     /* (n_heads * head_dim) or NULL */
+    const float *bk;     /* (n_kv_heads * head_dim) or NULL */
+    const float *bv;     /* (n_kv_heads * head_dim) or NULL */
+    const float *q_norm; /* (head_dim) or NULL */
+    const float *k_norm; /* (head_dim) or NULL */
+    lld_matrix wo;       /* (dim, n_heads * head_dim) */
+    const float *bo;     /* (dim) or NULL */
+} lld_attention_weights;
+
+typedef struct lld_gated_weights {
+    lld_matrix gate;        /* (hidden_dim, dim) */
+    lld_matrix up;          /* (hidden_dim, dim) */
+    lld_matrix down;        /* (dim, hidden_dim) */
+    const float *gate_bias; /* (hidden_dim) or NULL */
+    const float *up_bias;   /* (hidden_dim) or NULL */
+    const float *down_bias; /* (dim) or NULL */
+} lld_gated_weights;
+
+/* x = x + mixer(norm(x)); x = x + feed(norm(x)). Each layer has its own kinds; of the weights only
+ * those of its kinds are bound. */
 typedef struct lld_layer {
-    const float *attn_norm; /* (dim) */
-    lld_matrix wq;          /* (n_heads * head_dim, dim) */
-    lld_matrix wk;          /* (n_kv_heads * head_dim, dim) */
-    lld_matrix wv;          /* (n_kv_heads * head_dim, dim) */
-    const float *bq;        /* (n_heads * head_dim) or NULL */
-    const float *bk;        /* (n_kv_heads * head_dim) or NULL */
-    const float *bv;        /* (n_kv_heads * head_dim) or NULL */
-    const float *q_norm;    /* (head_dim) or NULL */
-    const float *k_norm;    /* (head_dim) or NULL */
-    lld_matrix wo;          /* (dim, n_heads * head_dim) */
-    const float *bo;        /* (dim) or NULL */
-    const float *ffn_norm;  /* (dim) */
-    lld_matrix w_gate;      /* (hidden_dim, dim) */
-    lld_matrix w_up;        /* (hidden_dim, dim) */
-    lld_matrix w_down;      /* (dim, hidden_dim) */
-    const float *b_gate;    /* (hidden_dim) or NULL */
-    const float *b_up;      /* (hidden_dim) or NULL */
-    const float *b_down;    /* (dim) or NULL */
+    lld_mixer_kind mixer;
+    lld_feed_kind feed;
+    const float *mixer_norm; /* (dim) */
+    const float *feed_norm;  /* (dim) */
+    lld_attention_weights attention;
+    lld_gated_weights gated;
 } lld_layer;
 
 /* Consecutive bytes of the file. */

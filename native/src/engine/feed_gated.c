@@ -1,0 +1,83 @@
+/* feed_gated.c - the gated feed-forward of a layer, down(silu(gate(x)) * up(x)): two phases. */
+#include "engine/layer.h"
+
+#include <string.h>
+
+/* A tile of gate and up: silu(gate) * up, quantized for down. */
+static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, const lld_input *input,
+                        lld_tile *tile)
+{
+    const lld_gated_weights *w = &l->gated;
+    lld_thread_scratch *t = &f->scratch.threads[thread];
+    const size_t first = tile->first_row, n = tile->n_rows;
+    tile->out_stride = n;
+    tile->out = t->gate;
+    lld_multiply_tile(f, thread, &w->gate, input, tile);
+    tile->out = t->up;
+    lld_multiply_tile(f, thread, &w->up, input, tile);
+    for (size_t c = 0; c < tile->n_cols; c++) {
+        const size_t row = tile->first_col + c;
+        float *gate = t->gate + c * n, *up = t->up + c * n;
+        if (w->gate_bias != NULL) f->kernels->add(gate, w->gate_bias + first, n);
+        if (w->up_bias != NULL) f->kernels->add(up, w->up_bias + first, n);
+        f->kernels->silu_mul(gate, up, n);
+        lld_importance_add(f->importance, thread, lld_layer_index(f, l), LLD_IMPORTANCE_DOWN, first,
+                           gate, n);
+        const lld_row_part part = {.row = row,
+                                   .first_col = first,
+                                   .n = n,
+                                   .values = gate,
+                                   .fine = f->batch.positions[row] == 0};
+        if (w->down.act == LLD_ACT_F32)
+            memcpy(f->scratch.hidden + row * w->down.n_cols + first, gate, n * sizeof *gate);
+        else
+            lld_input_quantize(f, thread, w->down.act, &f->scratch.hidden_input, &part);
+    }
+}
+
+static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    const lld_gated_weights *w = &l->gated;
+    const lld_config *c = &f->model->config;
+    size_t n_chunks = lld_divide_up(c->hidden_dim, f->scratch.hidden_chunk),
+           n_tiles = lld_divide_up(f->batch.n_rows, LLD_TILE_COLS);
+    const lld_source s = {.make_row = lld_normed_row,
+                          .weight = l->feed_norm,
+                          .n_rows = f->batch.n_rows,
+                          .n_cols = c->dim,
+                          .kinds = LLD_ACT_BIT(w->gate.act) | LLD_ACT_BIT(w->up.act),
+                          .store = f->scratch.work,
+                          .layer = l,
+                          .name = LLD_IMPORTANCE_GATE_UP};
+    const lld_input *input = lld_input_make(f, thread, &s);
+    for (size_t unit;
+         (unit = lld_pool_next(f->pool, thread, n_chunks * n_tiles)) < n_chunks * n_tiles;) {
+        const size_t row = unit / n_tiles * f->scratch.hidden_chunk,
+                     col = unit % n_tiles * LLD_TILE_COLS;
+        lld_tile tile = {.first_row = row,
+                         .n_rows = lld_min_size(f->scratch.hidden_chunk, c->hidden_dim - row),
+                         .first_col = col,
+                         .n_cols = lld_min_size(LLD_TILE_COLS, f->batch.n_rows - col)};
+        hidden_unit(f, thread, l, input, &tile);
+    }
+    lld_pool_barrier(f->pool);
+}
+
+static void down_phase(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    const lld_gated_weights *w = &l->gated;
+    const lld_product products[] = {{.matrix = &w->down,
+                                     .bias = w->down_bias,
+                                     .out = f->scratch.work,
+                                     .residual = f->scratch.x}};
+    lld_input *input = &f->scratch.threads[thread].input;
+    *input = f->scratch.hidden_input;
+    lld_input_shape(input, f->batch.n_rows, w->down.n_cols, f->scratch.hidden);
+    lld_products_run(f, thread, products, 1, input);
+}
+
+void lld_feed_gated(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    gate_up_phase(f, thread, l);
+    down_phase(f, thread, l);
+}

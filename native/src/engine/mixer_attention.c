@@ -1,0 +1,109 @@
+/* mixer_attention.c - attention over the KV cache, the mixer of a layer: four phases. The arithmetic of
+ * a query against its keys is attention.c's. */
+#include "engine/layer.h"
+
+#include <string.h>
+
+static void make_attended_row(lld_forward *f, size_t row, const float *weight, float *values)
+{
+    const lld_config *c = &f->model->config;
+    size_t n = (size_t)c->n_heads * c->head_dim;
+    (void)weight;
+    if (lld_attention_is_split(&f->attention))
+        lld_attention_merge(&f->attention, (uint32_t)row, f->batch.positions[row], values);
+    else
+        memcpy(values, f->scratch.attended + row * n, n * sizeof *values);
+}
+
+static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    const lld_attention_weights *w = &l->attention;
+    const lld_product products[] = {{.matrix = &w->wq, .bias = w->bq, .out = f->scratch.q},
+                                    {.matrix = &w->wk, .bias = w->bk, .out = f->scratch.k},
+                                    {.matrix = &w->wv, .bias = w->bv, .out = f->scratch.v}};
+    const lld_source s = {.make_row = lld_normed_row,
+                          .weight = l->mixer_norm,
+                          .n_rows = f->batch.n_rows,
+                          .n_cols = f->model->config.dim,
+                          .kinds = LLD_ACT_BIT(w->wq.act) | LLD_ACT_BIT(w->wk.act) |
+                                   LLD_ACT_BIT(w->wv.act),
+                          .fine = w->wv.fine,
+                          .store = f->scratch.work,
+                          .layer = l,
+                          .name = LLD_IMPORTANCE_QKV};
+    lld_products_run(f, thread, products, 3, lld_input_make(f, thread, &s));
+    lld_pool_barrier(f->pool);
+}
+
+/* Normalize (where the architecture does) and rotate the n heads at x: (n, head_dim). */
+static void rotate_heads(const lld_forward *f, float *x, uint32_t n, const float *norm,
+                         const float *cos_sin)
+{
+    const lld_config *c = &f->model->config;
+    for (uint32_t h = 0; h < n; h++) {
+        float *head = x + (size_t)h * c->head_dim;
+        if (norm != NULL) f->kernels->rmsnorm(head, head, norm, c->head_dim, c->norm_epsilon);
+        if (c->architecture->rope == LLD_ROPE_NORM)
+            f->kernels->rope_norm(head, cos_sin, c->n_rot);
+        else
+            f->kernels->rope_neox(head, cos_sin, c->n_rot);
+    }
+}
+
+static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    const lld_attention_weights *w = &l->attention;
+    const lld_config *c = &f->model->config;
+    size_t hd = c->head_dim;
+    for (size_t row; (row = lld_pool_next(f->pool, thread, f->batch.n_rows)) < f->batch.n_rows;) {
+        const float *cos_sin = f->scratch.cos_sin + row * c->n_rot;
+        float *k = f->scratch.k + row * c->n_kv_heads * hd,
+              *v = f->scratch.v + row * c->n_kv_heads * hd;
+        rotate_heads(f, f->scratch.q + row * c->n_heads * hd, c->n_heads, w->q_norm, cos_sin);
+        rotate_heads(f, k, c->n_kv_heads, w->k_norm, cos_sin);
+        uint32_t position = f->batch.positions[row], slot = position % LLD_KV_BLOCK;
+        uint32_t block = f->batch.runs[f->batch.row_run[row]].blocks[position / LLD_KV_BLOCK];
+        for (uint32_t h = 0; h < c->n_kv_heads; h++) {
+            lld_kv_head head = lld_kv_head_at(f->cache, block, lld_layer_index(f, l), h);
+            if (f->cache->type == LLD_KV_F16)
+                f->kernels->kv_store_f16(head.k, head.v, slot, k + h * hd, v + h * hd, hd);
+            else
+                f->kernels->kv_store_q8(head.k, head.kd, head.v, head.vd, slot, k + h * hd,
+                                        v + h * hd, hd);
+        }
+    }
+    lld_pool_barrier(f->pool);
+}
+
+static void attention_phase(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    size_t n_units = lld_attention_units(&f->attention);
+    for (size_t unit; (unit = lld_pool_next(f->pool, thread, n_units)) < n_units;)
+        lld_attention_run(&f->attention, unit, f->batch.runs, lld_layer_index(f, l), f->scratch.q,
+                          f->scratch.attended, &f->scratch.threads[thread].attention);
+    lld_pool_barrier(f->pool);
+}
+
+static void output_phase(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    const lld_config *c = &f->model->config;
+    const lld_attention_weights *w = &l->attention;
+    const lld_product products[] = {
+        {.matrix = &w->wo, .bias = w->bo, .out = f->scratch.work, .residual = f->scratch.x}};
+    const lld_source s = {.make_row = make_attended_row,
+                          .n_rows = f->batch.n_rows,
+                          .n_cols = (size_t)c->n_heads * c->head_dim,
+                          .kinds = LLD_ACT_BIT(w->wo.act),
+                          .store = f->scratch.q,
+                          .layer = l,
+                          .name = LLD_IMPORTANCE_ATTN_OUTPUT};
+    lld_products_run(f, thread, products, 1, lld_input_make(f, thread, &s));
+}
+
+void lld_mixer_attention(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    qkv_phase(f, thread, l);
+    rope_store_phase(f, thread, l);
+    attention_phase(f, thread, l);
+    output_phase(f, thread, l);
+}
