@@ -64,11 +64,16 @@ def test_sizes_are_those_of_the_converted_file(
     tmp_path: Path, out: Path, tiny_model_path: TinyModelPath, kind: str, mix: str
 ) -> None:
     source = checkpoint(kind, tmp_path, tiny_model_path)
-    expected = {item.name: item for item in fit(read_shape(source), 1 << 32).mixes}[mix]
+    result = fit(read_shape(source), 1 << 32)
+    expected = {item.name: item for item in result.mixes}[mix]
     convert(source, out, mix)
     assert expected.file_bytes == out.stat().st_size
     with EngineModel(out) as model:
         assert expected.streamed_bytes == model.info.streamed_bytes
+        assert result.kv_bytes[512] == {
+            "f16": 512 * model.info.kv_bytes_per_token_f16,
+            "q8_0": 512 * model.info.kv_bytes_per_token_q8_0,
+        }
 
 
 @pytest.mark.parametrize("kind", KINDS)

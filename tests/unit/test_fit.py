@@ -5,11 +5,13 @@ from functools import cache
 
 import pytest
 
+from llamad.config import ModelConfig
 from llamad.engine.bindings import TensorInfo
-from llamad.errors import LlamadError
+from llamad.errors import ErrorKind, LlamadError
 from llamad.gguf.value import RawEntry, ValueType, encode_scalar
 from llamad_tools.advice.recommendation import SYSTEM_BYTES, Fit, Settings, fit
 from llamad_tools.advice.shape import ModelShape, describe_shape
+from llamad_tools.quantize.mixes import MIXES
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -154,8 +156,18 @@ def test_with_the_settings_the_service_keeps_the_model_resident(
     assert result.settings.n_sequences == sequences
     [size] = (mix.file_bytes for mix in result.mixes if mix.name == result.recommendation.mix)
     assert (result.plan.resident_bytes, result.plan.streamed_bytes) == (size, 0)
-    assert result.plan.kv_blocks * 32 >= result.settings.ctx_size * sequences - 31
+    assert result.plan.kv_blocks == -(-result.settings.ctx_size // 32) * sequences
     assert result.plan.planned_bytes <= result.budget_bytes
+
+
+def test_without_the_settings_llama_7b_does_not_stay_on_4_gb() -> None:
+    result = fit_machine(4 * GIB)
+    defaults = ModelConfig(memory_budget=result.budget_bytes)
+    assert result.recommendation.mix is not None
+    plan = llama_7b().plan(MIXES[result.recommendation.mix], defaults)
+    assert not plan.model_fits
+    assert plan.kv_blocks == defaults.ctx_size // 32  # one context
+    assert plan.planned_bytes == result.budget_bytes
 
 
 def test_nothing_is_set_where_nothing_fits() -> None:
@@ -173,7 +185,11 @@ def test_a_context_beyond_the_trained_is_refused() -> None:
         fit_machine(8 * GIB, 4096)
 
 
-def test_a_file_without_attention_is_refused() -> None:
-    shape = describe_shape([text("general.architecture", "llama")], [tensor("x", (64, 300))])
-    with pytest.raises(LlamadError):
-        fit(shape, 8 * GIB)
+@pytest.mark.parametrize("name", ["token_embd.weight", "blk.0.attn_q.weight"])
+def test_a_file_without_a_matrix_is_refused_by_its_name(name: str) -> None:
+    shape = llama_7b()
+    rest = [tensor for tensor in shape.tensors if tensor.name != name]
+    with pytest.raises(LlamadError) as caught:
+        fit(describe_shape(shape.entries, rest), 8 * GIB)
+    assert (caught.value.kind, caught.value.reason) == (ErrorKind.CORRUPT, "MODEL_CORRUPT")
+    assert caught.value.message == f"tensor '{name}' is missing"
