@@ -27,17 +27,17 @@ class RunningService:
 
         return asyncio.run_coroutine_threadsafe(call(), self._loop).result(TIMEOUT_SECONDS)
 
-    def hold_step(self, number: int) -> threading.Event:
+    def pause_step(self, number: int) -> threading.Event:
         """Let a step wait for a cancel; set the event when it has begun."""
         entered = threading.Event()
         count = iter(range(1 << 30))
 
-        def hold() -> None:
+        def pause() -> None:
             if next(count) == number:
                 entered.set()
                 self.engine.wait_for_cancel()
 
-        self.engine.before_step = hold
+        self.engine.before_step = pause
         return entered
 
     def wait_until_idle(self) -> list[Any]:

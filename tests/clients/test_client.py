@@ -98,7 +98,7 @@ def test_every_option_arrives(service: RunningService, client: Client) -> None:
 def test_a_cancelled_completion_ends_and_frees_the_job(
     service: RunningService, client: Client
 ) -> None:
-    entered = service.hold_step(2)
+    entered = service.pause_step(2)
     with client.generate("p") as completion:
         next(completion)
         assert entered.wait(60)
@@ -111,7 +111,7 @@ def test_a_cancelled_completion_ends_and_frees_the_job(
 def test_a_job_cancelled_by_id_finishes_as_cancelled(
     service: RunningService, client: Client
 ) -> None:
-    entered = service.hold_step(1)
+    entered = service.pause_step(1)
     completion = client.generate("p")
     events = completion.events()
     queued = next(events)
@@ -275,7 +275,7 @@ def test_no_permission_names_the_group_to_join(
 def test_a_service_that_dies_in_the_middle_is_unreachable() -> None:
     with running_service() as service:
         client = Client(service.path)
-        entered = service.hold_step(1)
+        entered = service.pause_step(1)
         completion = client.generate("p")
         next(completion)
         assert entered.wait(60)
@@ -350,7 +350,7 @@ async def test_async_errors_are_the_same() -> None:
 @asynchronous
 async def test_a_cancelled_async_completion_ends_and_frees_the_job() -> None:
     with running_service() as service:
-        entered = service.hold_step(2)
+        entered = service.pause_step(2)
         async with AsyncClient(service.path) as client:
             completion = client.generate("p")
             await anext(completion)
@@ -367,7 +367,7 @@ async def test_a_cancelled_async_completion_ends_and_frees_the_job() -> None:
 @asynchronous
 async def test_a_cancelled_task_cancels_its_job() -> None:
     with running_service() as service:
-        entered = service.hold_step(1)
+        entered = service.pause_step(1)
         async with AsyncClient(service.path) as client:
             task = asyncio.create_task(client.generate("p").text())
             await asyncio.to_thread(entered.wait, 60)

@@ -155,7 +155,7 @@ def start(service: RunningService, *arguments: str) -> "subprocess.Popen[bytes]"
 def test_a_signal_in_prefill_or_decode_cancels_the_job(
     service: RunningService, step: int, number: signal.Signals, code: int
 ) -> None:
-    entered = service.hold_step(step)
+    entered = service.pause_step(step)
     process = start(service, "ask", "q")
     assert entered.wait(TIMEOUT_SECONDS)
     process.send_signal(number)
@@ -167,7 +167,7 @@ def test_a_signal_in_prefill_or_decode_cancels_the_job(
 
 
 def test_a_killed_llamactl_frees_its_job(service: RunningService) -> None:
-    entered = service.hold_step(1)
+    entered = service.pause_step(1)
     process = start(service, "ask", "q")
     assert entered.wait(TIMEOUT_SECONDS)
     process.kill()
@@ -294,7 +294,7 @@ def test_an_error_with_json_is_json_with_its_reason(service: RunningService) -> 
 
 
 def test_a_job_cancelled_by_someone_else_is_5_after_its_text(service: RunningService) -> None:
-    entered = service.hold_step(3)
+    entered = service.pause_step(3)
     process = start(service, "ask", "q")
     assert entered.wait(TIMEOUT_SECONDS)
     [job] = json_lines(run(service.path, "--json", "jobs").stdout)
@@ -402,7 +402,7 @@ def test_raw_with_parse_special_takes_control_tokens_as_such(
 
 
 def test_chat_on_a_terminal_goes_on_after_an_interrupted_answer(service: RunningService) -> None:
-    entered = service.hold_step(0)
+    entered = service.pause_step(0)
     master, slave = pty.openpty()
     process = subprocess.Popen(
         llamactl_command("--socket", str(service.path), "chat"),

@@ -61,7 +61,7 @@ class ManyModels(Life):
         self.opened.append(FakeLoadedModel(file.path))
         return self.opened[-1]
 
-    def hold_step(self) -> tuple[threading.Event, threading.Event]:
+    def pause_step(self) -> tuple[threading.Event, threading.Event]:
         """Hold the open model's steps; return what tells that one has begun, and what lets it."""
         entered, go_on = threading.Event(), threading.Event()
 

@@ -32,7 +32,7 @@ async def test_a_user_with_too_many_calls_is_refused_and_nobody_else(
         return who[0]
 
     async with serving(credentials=credentials) as service:
-        entered = service.bench.hold_step(0)
+        entered = service.bench.pause_step(0)
         async with service.stub() as alice:
             calls = [alice.Generate(pb.GenerateRequest(prompt="p")) for _ in range(2)]
             jobs = [(await call.read()).queued.job_id for call in calls]

@@ -147,11 +147,11 @@ def test_a_job_that_does_not_end_is_ended_by_the_deadline_or_a_second_signal(
         life.may_load.set()
         in_step = threading.Event()
 
-        def hold() -> None:
+        def pause() -> None:
             in_step.set()
             life.model.engine.wait_for_cancel()
 
-        life.model.engine.before_step = hold
+        life.model.engine.before_step = pause
         async with (
             life.running(limits__drain_seconds=drain_seconds) as task,
             life.stub() as stub,

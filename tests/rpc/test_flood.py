@@ -117,7 +117,7 @@ async def test_a_message_beyond_the_limit_is_refused() -> None:
 @asynchronous
 async def test_a_thousand_requests_on_many_connections_are_all_answered_or_refused() -> None:
     async with serving(limits=Limits(queue_capacity=8)) as service:
-        service.bench.hold_step(0)
+        service.bench.pause_step(0)
 
         request = pb.GenerateRequest(prompt="p")
         async with contextlib.AsyncExitStack() as stack:

@@ -76,7 +76,7 @@ async def test_a_stop_string_is_reported_and_not_part_of_the_text() -> None:
 @asynchronous
 async def test_a_client_that_cancels_frees_its_job_and_the_next_request_runs() -> None:
     async with serving() as service, service.stub() as stub:
-        entered = service.bench.hold_step(0)
+        entered = service.bench.pause_step(0)
         call = stub.Generate(pb.GenerateRequest(prompt="first"))
         await call.read()
         await entered.wait()
@@ -93,7 +93,7 @@ async def test_a_client_that_cancels_frees_its_job_and_the_next_request_runs() -
 @asynchronous
 async def test_a_passed_grpc_deadline_cancels_the_job() -> None:
     async with serving() as service, service.stub() as stub:
-        service.bench.hold_step(0)
+        service.bench.pause_step(0)
         call = stub.Generate(pb.GenerateRequest(prompt="p"), timeout=1.0)
         code, _, _ = await error_of_call(call)
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -105,7 +105,7 @@ async def test_a_passed_grpc_deadline_cancels_the_job() -> None:
 @asynchronous
 async def test_a_flood_beyond_the_queue_is_refused_with_a_retry_hint() -> None:
     async with serving(limits=Limits(queue_capacity=2), n_sequences=1) as service:
-        service.bench.hold_step(0)
+        service.bench.pause_step(0)
         async with service.stub() as stub:
             first = stub.Generate(pb.GenerateRequest(prompt="running"))
             await first.read()
@@ -142,7 +142,7 @@ async def test_32_clients_at_once_each_get_what_they_get_alone() -> None:
 @asynchronous
 async def test_a_job_cancelled_by_another_client_ends_with_a_finished_event() -> None:
     async with serving() as service, service.stub() as stub:
-        entered = service.bench.hold_step(0)
+        entered = service.bench.pause_step(0)
         call = stub.Generate(pb.GenerateRequest(prompt="p"))
         queued = await call.read()
         await entered.wait()

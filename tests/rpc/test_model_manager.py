@@ -51,7 +51,7 @@ async def test_running_requests_end_before_the_model_changes_and_new_ones_come_b
     life.put("one", "two", selected="one")
     life.held["two"] = threading.Event()
     async with life.serving() as (stub, admin):
-        entered, go_on = life.hold_step()
+        entered, go_on = life.pause_step()
         running = generate(stub)
         await running.read()
         await asyncio.to_thread(entered.wait)
@@ -83,7 +83,7 @@ async def test_running_requests_end_before_the_model_changes_and_new_ones_come_b
 async def test_queued_requests_hear_that_the_model_is_loading(life: ManyModels) -> None:
     life.put("one", "two", selected="one")
     async with life.serving() as (stub, admin):
-        entered, go_on = life.hold_step()
+        entered, go_on = life.pause_step()
         running = generate(stub)
         await asyncio.to_thread(entered.wait)
         queued = generate(stub)
@@ -101,11 +101,11 @@ async def test_requests_that_do_not_end_in_the_drain_time_are_told_so(life: Many
     async with life.serving(limits__drain_seconds=0.01) as (stub, admin):
         entered = threading.Event()
 
-        def hold() -> None:
+        def pause() -> None:
             entered.set()
             life.opened[0].engine.wait_for_cancel()
 
-        life.opened[0].engine.before_step = hold
+        life.opened[0].engine.before_step = pause
         endless = generate(stub)
         await endless.read()
         await asyncio.to_thread(entered.wait)
@@ -253,7 +253,7 @@ async def test_what_is_about_to_be_loaded_is_not_removed_while_requests_end(
 ) -> None:
     life.put("one", "two", selected="one")
     async with life.serving() as (stub, admin):
-        entered, go_on = life.hold_step()
+        entered, go_on = life.pause_step()
         answer = generate(stub)
         await asyncio.to_thread(entered.wait)
         switch = use(admin, "two")
@@ -417,7 +417,7 @@ async def test_a_signal_while_requests_drain_for_a_switch_ends_the_service_after
     life.put("one", "two", selected="one")
     async with life.running() as task, life.stub() as stub, life.admin() as admin:
         await life.heard("READY=1")
-        entered, go_on = life.hold_step()
+        entered, go_on = life.pause_step()
         running = generate(stub)
         await running.read()
         await asyncio.to_thread(entered.wait)

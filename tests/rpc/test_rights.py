@@ -144,7 +144,7 @@ async def test_everything_else_is_for_whoever_may_connect() -> None:
 async def test_a_job_is_cancelled_by_its_owner_and_by_administrators_only() -> None:
     who = [ALICE]
     async with serving(credentials=lambda connection: who[0]) as service:
-        entered = service.bench.hold_step(0)
+        entered = service.bench.pause_step(0)
         async with service.stub() as alice:
             calls = [alice.Generate(pb.GenerateRequest(prompt="p")) for _ in range(2)]
             first, second = [(await call.read()).queued.job_id for call in calls]

@@ -47,7 +47,7 @@ async def test_jobs_are_listed_shown_and_watched_to_their_end() -> None:
     async with serving() as service, service.stub() as stub:
         service.bench.engine.rule = saying("text")
         request = pb.GenerateRequest(prompt="p", options=pb.Options(priority=pb.PRIORITY_BATCH))
-        entered = service.bench.hold_step(0)
+        entered = service.bench.pause_step(0)
         call = stub.Generate(request)
         job_id = (await call.read()).queued.job_id
         await entered.wait()

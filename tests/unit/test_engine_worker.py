@@ -102,7 +102,7 @@ async def test_a_cancelled_step_leaves_samplers_as_they_were() -> None:
 @asynchronous
 async def test_cancelling_the_awaiting_task_stops_the_step_and_waits_for_it() -> None:
     bench = Bench()
-    entered = bench.hold_step(0)
+    entered = bench.pause_step(0)
     step = asyncio.create_task(bench.worker.step(StepPlan((Chunk((1,), 0, (0,)),))))
     await entered.wait()
     step.cancel()

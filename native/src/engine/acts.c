@@ -3,29 +3,29 @@
 
 static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
-void *lld_arena_take(lld_arena *arena, size_t n, size_t element_bytes)
+void *lld_arena_alloc(lld_arena *arena, size_t n, size_t element_bytes)
 {
     size_t at = arena->used;
     arena->used = align64(at + n * element_bytes);
     return arena->base == NULL ? NULL : arena->base + at;
 }
 
-void lld_acts_take(lld_arena *arena, lld_act_kinds kinds, size_t n_rows, size_t n_cols,
-                   lld_acts forms[LLD_ACT_COUNT])
+void lld_acts_alloc(lld_arena *arena, lld_act_kinds kinds, size_t n_rows, size_t n_cols,
+                    lld_acts forms[LLD_ACT_COUNT])
 {
     for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++) {
         lld_acts form = {.n_rows = n_rows, .n_cols = n_cols, .y_stride = align64(n_cols)};
         if ((kinds & LLD_ACT_BIT(kind)) != 0 && kind != LLD_ACT_F32)
-            form.y = lld_arena_take(arena, n_rows * form.y_stride, sizeof *form.y);
+            form.y = lld_arena_alloc(arena, n_rows * form.y_stride, sizeof *form.y);
         if ((kinds & LLD_ACT_BIT(kind)) != 0 && kind == LLD_ACT_Q8) {
             size_t n_blocks = n_rows * (n_cols / LLD_QK);
-            form.d = lld_arena_take(arena, n_blocks, sizeof *form.d);
-            form.s = lld_arena_take(arena, n_blocks, sizeof *form.s);
-            form.sum = lld_arena_take(arena, n_blocks, sizeof *form.sum);
+            form.d = lld_arena_alloc(arena, n_blocks, sizeof *form.d);
+            form.s = lld_arena_alloc(arena, n_blocks, sizeof *form.s);
+            form.sum = lld_arena_alloc(arena, n_blocks, sizeof *form.sum);
         }
         if ((kinds & LLD_ACT_BIT(kind)) != 0 && kind == LLD_ACT_Q8K) {
-            form.d = lld_arena_take(arena, n_rows * (n_cols / LLD_QK_K), sizeof *form.d);
-            form.sum16 = lld_arena_take(arena, n_rows * (n_cols / 16), sizeof *form.sum16);
+            form.d = lld_arena_alloc(arena, n_rows * (n_cols / LLD_QK_K), sizeof *form.d);
+            form.sum16 = lld_arena_alloc(arena, n_rows * (n_cols / 16), sizeof *form.sum16);
         }
         forms[kind] = form;
     }

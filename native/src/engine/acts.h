@@ -15,7 +15,7 @@ typedef struct lld_arena {
 } lld_arena;
 
 /* 64-byte aligned; NULL while the arena only counts. */
-void *lld_arena_take(lld_arena *arena, size_t n, size_t element_bytes);
+void *lld_arena_alloc(lld_arena *arena, size_t n, size_t element_bytes);
 
 /* Set of lld_act_kind. */
 typedef uint32_t lld_act_kinds;
@@ -23,8 +23,8 @@ typedef uint32_t lld_act_kinds;
 
 /* Room for (n_rows, n_cols) in each quantized form of `kinds`, in forms[kind]; F32 needs no room
  * here. */
-void lld_acts_take(lld_arena *arena, lld_act_kinds kinds, size_t n_rows, size_t n_cols,
-                   lld_acts forms[LLD_ACT_COUNT]);
+void lld_acts_alloc(lld_arena *arena, lld_act_kinds kinds, size_t n_rows, size_t n_cols,
+                    lld_acts forms[LLD_ACT_COUNT]);
 
 /* Rows [first, first + n_rows) of x. */
 lld_acts lld_acts_rows(const lld_acts *x, size_t first, size_t n_rows);

@@ -10,30 +10,30 @@ enum { TILE_QUERIES = 32, BLOCKS_PER_CHUNK = LLD_ATTENTION_CHUNK / LLD_KV_BLOCK 
 
 static uint32_t max_queries(const lld_attention *a) { return a->tile_rows * a->group; }
 
-void lld_attention_take(lld_arena *arena, lld_attention *a, uint32_t n_batch, uint32_t n_ctx)
+void lld_attention_alloc(lld_arena *arena, lld_attention *a, uint32_t n_batch, uint32_t n_ctx)
 {
     a->group = a->n_heads / a->n_kv_heads;
     a->tile_rows = a->group >= TILE_QUERIES ? 1 : TILE_QUERIES / a->group;
     a->max_chunks = (n_ctx + LLD_ATTENTION_CHUNK - 1) / LLD_ATTENTION_CHUNK;
     a->max_tiles = n_batch + LLD_ATTENTION_SPLIT_ROWS * a->max_chunks;
     a->q_scale = (float)(1.0 / sqrt((double)a->head_dim));
-    a->tiles = lld_arena_take(arena, a->max_tiles, sizeof *a->tiles);
+    a->tiles = lld_arena_alloc(arena, a->max_tiles, sizeof *a->tiles);
     a->partials =
-        lld_arena_take(arena, (size_t)LLD_ATTENTION_SPLIT_ROWS * a->n_heads * a->max_chunks,
-                       (a->head_dim + 2) * sizeof(float));
+        lld_arena_alloc(arena, (size_t)LLD_ATTENTION_SPLIT_ROWS * a->n_heads * a->max_chunks,
+                        (a->head_dim + 2) * sizeof(float));
 }
 
-void lld_attention_scratch_take(lld_arena *arena, const lld_attention *a, lld_attention_scratch *s)
+void lld_attention_scratch_alloc(lld_arena *arena, const lld_attention *a, lld_attention_scratch *s)
 {
     size_t n_q = max_queries(a), values = n_q * a->head_dim;
-    s->q = lld_arena_take(arena, values, sizeof(float));
-    s->scores = lld_arena_take(arena, n_q * LLD_ATTENTION_CHUNK, sizeof(float));
-    s->o = lld_arena_take(arena, values, sizeof(float));
-    s->m = lld_arena_take(arena, n_q, sizeof(float));
-    s->l = lld_arena_take(arena, n_q, sizeof(float));
-    s->total_o = lld_arena_take(arena, values, sizeof(float));
-    s->total_m = lld_arena_take(arena, n_q, sizeof(float));
-    s->total_l = lld_arena_take(arena, n_q, sizeof(float));
+    s->q = lld_arena_alloc(arena, values, sizeof(float));
+    s->scores = lld_arena_alloc(arena, n_q * LLD_ATTENTION_CHUNK, sizeof(float));
+    s->o = lld_arena_alloc(arena, values, sizeof(float));
+    s->m = lld_arena_alloc(arena, n_q, sizeof(float));
+    s->l = lld_arena_alloc(arena, n_q, sizeof(float));
+    s->total_o = lld_arena_alloc(arena, values, sizeof(float));
+    s->total_m = lld_arena_alloc(arena, n_q, sizeof(float));
+    s->total_l = lld_arena_alloc(arena, n_q, sizeof(float));
 }
 
 static uint32_t chunks_for(uint32_t n_tokens)

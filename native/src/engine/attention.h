@@ -45,10 +45,10 @@ typedef struct lld_attention {
     float *partials; /* (SPLIT_ROWS, n_heads, max_chunks, head_dim + 2): m, l, o */
 } lld_attention;
 
-void lld_attention_take(lld_arena *arena, lld_attention *attention, uint32_t n_batch,
-                        uint32_t n_ctx);
-void lld_attention_scratch_take(lld_arena *arena, const lld_attention *attention,
-                                lld_attention_scratch *scratch);
+void lld_attention_alloc(lld_arena *arena, lld_attention *attention, uint32_t n_batch,
+                         uint32_t n_ctx);
+void lld_attention_scratch_alloc(lld_arena *arena, const lld_attention *attention,
+                                 lld_attention_scratch *scratch);
 
 /* Cut a batch of runs into tiles. */
 void lld_attention_plan(lld_attention *attention, const lld_batch_run *runs, size_t n_runs,

@@ -6,15 +6,15 @@
 #include "base/status.h"
 #include "engine/kv_cache.h"
 
-void lld_batch_take(lld_arena *arena, lld_batch *b)
+void lld_batch_alloc(lld_arena *arena, lld_batch *b)
 {
     size_t rows = b->n_batch;
-    b->tokens = lld_arena_take(arena, rows, sizeof *b->tokens);
-    b->positions = lld_arena_take(arena, rows, sizeof *b->positions);
-    b->row_run = lld_arena_take(arena, rows, sizeof *b->row_run);
-    b->runs = lld_arena_take(arena, rows, sizeof *b->runs);
-    b->kept = lld_arena_take(arena, b->n_logits, sizeof *b->kept);
-    b->marks = lld_arena_take(arena, b->n_blocks, sizeof *b->marks);
+    b->tokens = lld_arena_alloc(arena, rows, sizeof *b->tokens);
+    b->positions = lld_arena_alloc(arena, rows, sizeof *b->positions);
+    b->row_run = lld_arena_alloc(arena, rows, sizeof *b->row_run);
+    b->runs = lld_arena_alloc(arena, rows, sizeof *b->runs);
+    b->kept = lld_arena_alloc(arena, b->n_logits, sizeof *b->kept);
+    b->marks = lld_arena_alloc(arena, b->n_blocks, sizeof *b->marks);
 }
 
 static int check_counts(const lld_batch *b, size_t i, const lld_run *r)

@@ -25,7 +25,7 @@ typedef struct lld_batch {
 } lld_batch;
 
 /* Room for the limits, in the arena of the scratch. */
-void lld_batch_take(lld_arena *arena, lld_batch *batch);
+void lld_batch_alloc(lld_arena *arena, lld_batch *batch);
 
 /* Check the runs of a step and compose their rows. LLD_ERR_INVALID names the run and the fault. */
 int lld_batch_compose(lld_batch *batch, const lld_run *runs, size_t n_runs);

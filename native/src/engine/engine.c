@@ -65,7 +65,7 @@ static int plan(lld_engine *e, const lld_model *model, const lld_engine_params *
                                          .vocab_size = model->vocab_size,
                                          .n_blocks = n_blocks}};
     lld_arena arena = {0};
-    lld_forward_take(&arena, &e->forward);
+    lld_forward_alloc(&arena, &e->forward);
     e->scratch_bytes = arena.used;
     return LLD_OK;
 }
@@ -93,7 +93,7 @@ static int create_scratch(lld_engine *e)
                         e->scratch_bytes);
     e->scratch = memset(memory, 0, e->scratch_bytes);
     lld_arena arena = {.base = memory};
-    lld_forward_take(&arena, &e->forward);
+    lld_forward_alloc(&arena, &e->forward);
     lld_forward_prepare(&e->forward);
     return LLD_OK;
 }

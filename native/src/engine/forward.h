@@ -44,7 +44,7 @@ typedef struct lld_forward {
 
 /* Lay the scratch out in the arena (see acts.h: called once to count, once to place). model,
  * kernels, cache, n_threads and the limits of the batch are set before. */
-void lld_forward_take(lld_arena *arena, lld_forward *forward);
+void lld_forward_alloc(lld_arena *arena, lld_forward *forward);
 /* Fill what does not depend on the batch. */
 void lld_forward_prepare(lld_forward *forward);
 /* Run the batch. LLD_OK, or LLD_ERR_CANCELLED when the flag was seen. */

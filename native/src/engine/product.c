@@ -19,7 +19,7 @@ void lld_input_quantize(const lld_forward *f, unsigned thread, lld_act_kind kind
     lld_acts_quantize(f->kernels, kind, &input->fine[kind], row, first_col, rest, n);
 }
 
-/* Give an input the shape (n_rows, n_cols) within the room it was taken with. */
+/* Give an input the shape (n_rows, n_cols) within the room it was given. */
 void lld_input_shape(lld_input *input, size_t n_rows, size_t n_cols, const float *f32)
 {
     for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++) {

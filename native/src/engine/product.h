@@ -40,7 +40,7 @@ typedef struct lld_source {
  * then meet. */
 const lld_input *lld_input_make(lld_forward *forward, unsigned thread, const lld_source *source);
 
-/* Give an input the shape (n_rows, n_cols) within the room it was taken with. f32: (n_rows, n_cols)
+/* Give an input the shape (n_rows, n_cols) within the room it was given. f32: (n_rows, n_cols)
  * or NULL. */
 void lld_input_shape(lld_input *input, size_t n_rows, size_t n_cols, const float *f32);
 

@@ -21,17 +21,17 @@ static void take_thread(lld_arena *arena, const lld_forward *f, lld_act_kinds ki
                         lld_thread_scratch *t)
 {
     size_t tile = lld_max_size(2, lld_min_size(LLD_TILE_COLS, f->batch.n_batch));
-    t->matmul = lld_arena_take(arena, lld_kernels_scratch_bytes(f->scratch.max_cols), 1);
-    t->row = lld_arena_take(arena, f->scratch.max_cols, sizeof *t->row);
-    lld_acts_take(arena, kinds, 2, f->scratch.max_cols, t->forms);
-    t->rest = lld_arena_take(arena, f->scratch.max_cols, sizeof *t->rest);
-    t->correction = lld_arena_take(arena, tile * LLD_CHUNK_ROWS_MAX, sizeof *t->correction);
-    t->gate = lld_arena_take(arena, tile * f->scratch.hidden_chunk, sizeof *t->gate);
-    t->up = lld_arena_take(arena, tile * f->scratch.hidden_chunk, sizeof *t->up);
-    lld_attention_scratch_take(arena, &f->attention, &t->attention);
+    t->matmul = lld_arena_alloc(arena, lld_kernels_scratch_bytes(f->scratch.max_cols), 1);
+    t->row = lld_arena_alloc(arena, f->scratch.max_cols, sizeof *t->row);
+    lld_acts_alloc(arena, kinds, 2, f->scratch.max_cols, t->forms);
+    t->rest = lld_arena_alloc(arena, f->scratch.max_cols, sizeof *t->rest);
+    t->correction = lld_arena_alloc(arena, tile * LLD_CHUNK_ROWS_MAX, sizeof *t->correction);
+    t->gate = lld_arena_alloc(arena, tile * f->scratch.hidden_chunk, sizeof *t->gate);
+    t->up = lld_arena_alloc(arena, tile * f->scratch.hidden_chunk, sizeof *t->up);
+    lld_attention_scratch_alloc(arena, &f->attention, &t->attention);
 }
 
-void lld_forward_take(lld_arena *arena, lld_forward *f)
+void lld_forward_alloc(lld_arena *arena, lld_forward *f)
 {
     const lld_config *c = &f->model->config;
     size_t rows = f->batch.n_batch, n_q = (size_t)c->n_heads * c->head_dim,
@@ -47,26 +47,26 @@ void lld_forward_take(lld_arena *arena, lld_forward *f)
     f->attention.n_kv_heads = c->n_kv_heads;
     f->attention.head_dim = c->head_dim;
 
-    f->scratch.x = lld_arena_take(arena, rows * c->dim, sizeof(float));
-    f->scratch.q = lld_arena_take(arena, rows * n_q, sizeof(float));
-    f->scratch.k = lld_arena_take(arena, rows * n_kv, sizeof(float));
-    f->scratch.v = lld_arena_take(arena, rows * n_kv, sizeof(float));
-    f->scratch.attended = lld_arena_take(arena, rows * n_q, sizeof(float));
-    f->scratch.work = lld_arena_take(arena, rows * c->dim, sizeof(float));
+    f->scratch.x = lld_arena_alloc(arena, rows * c->dim, sizeof(float));
+    f->scratch.q = lld_arena_alloc(arena, rows * n_q, sizeof(float));
+    f->scratch.k = lld_arena_alloc(arena, rows * n_kv, sizeof(float));
+    f->scratch.v = lld_arena_alloc(arena, rows * n_kv, sizeof(float));
+    f->scratch.attended = lld_arena_alloc(arena, rows * n_q, sizeof(float));
+    f->scratch.work = lld_arena_alloc(arena, rows * c->dim, sizeof(float));
     f->scratch.hidden = NULL;
     if ((down & LLD_ACT_BIT(LLD_ACT_F32)) != 0)
-        f->scratch.hidden = lld_arena_take(arena, rows * c->hidden_dim, sizeof(float));
-    f->scratch.cos_sin = lld_arena_take(arena, rows * c->n_rot, sizeof(float));
+        f->scratch.hidden = lld_arena_alloc(arena, rows * c->hidden_dim, sizeof(float));
+    f->scratch.cos_sin = lld_arena_alloc(arena, rows * c->n_rot, sizeof(float));
     f->scratch.logits =
-        lld_arena_take(arena, (size_t)f->batch.n_logits * f->model->vocab_size, sizeof(float));
-    f->scratch.frequencies = lld_arena_take(arena, c->n_rot / 2, sizeof(double));
-    lld_batch_take(arena, &f->batch);
-    lld_acts_take(arena, kinds, rows, input_cols, f->scratch.input.forms);
-    lld_acts_take(arena, kinds, rows, input_cols, f->scratch.input.fine);
-    lld_acts_take(arena, down, rows, c->hidden_dim, f->scratch.hidden_input.forms);
-    lld_acts_take(arena, down, rows, c->hidden_dim, f->scratch.hidden_input.fine);
-    lld_attention_take(arena, &f->attention, f->batch.n_batch, f->batch.n_ctx);
-    f->scratch.threads = lld_arena_take(arena, f->n_threads, sizeof *f->scratch.threads);
+        lld_arena_alloc(arena, (size_t)f->batch.n_logits * f->model->vocab_size, sizeof(float));
+    f->scratch.frequencies = lld_arena_alloc(arena, c->n_rot / 2, sizeof(double));
+    lld_batch_alloc(arena, &f->batch);
+    lld_acts_alloc(arena, kinds, rows, input_cols, f->scratch.input.forms);
+    lld_acts_alloc(arena, kinds, rows, input_cols, f->scratch.input.fine);
+    lld_acts_alloc(arena, down, rows, c->hidden_dim, f->scratch.hidden_input.forms);
+    lld_acts_alloc(arena, down, rows, c->hidden_dim, f->scratch.hidden_input.fine);
+    lld_attention_alloc(arena, &f->attention, f->batch.n_batch, f->batch.n_ctx);
+    f->scratch.threads = lld_arena_alloc(arena, f->n_threads, sizeof *f->scratch.threads);
     for (uint32_t i = 0; i < f->n_threads; i++) {
         lld_thread_scratch counted;
         take_thread(arena, f, kinds,

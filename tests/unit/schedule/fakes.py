@@ -317,17 +317,17 @@ class Bench:
                 await task  # a loop that failed is a failure of the test
             self.worker.close()
 
-    def hold_step(self, number: int) -> asyncio.Event:
+    def pause_step(self, number: int) -> asyncio.Event:
         """Let step ``number`` (from 0) wait for a cancel; set the event when it has begun."""
         entered = asyncio.Event()
         count = iter(range(1 << 30))
 
-        def hold() -> None:
+        def pause() -> None:
             if next(count) == number:
                 self._loop.call_soon_threadsafe(entered.set)
                 self.engine.wait_for_cancel()
 
-        self.engine.before_step = hold
+        self.engine.before_step = pause
         return entered
 
     def at_step(self, number: int, action: Callable[[], object]) -> None:

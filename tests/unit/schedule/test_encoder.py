@@ -59,11 +59,11 @@ async def test_cancelled_submissions_make_no_room_for_more_encodings() -> None:
 @asynchronous
 async def test_a_short_text_does_not_wait_for_a_long_one() -> None:
     encoder = Encoder()
-    hold = threading.Event()
-    long = asyncio.create_task(encoder.run(lambda: hold.wait(TIMEOUT_SECONDS), LONG_BYTES + 1))
+    release = threading.Event()
+    long = asyncio.create_task(encoder.run(lambda: release.wait(TIMEOUT_SECONDS), LONG_BYTES + 1))
     assert await encoder.run(lambda: "short", LONG_BYTES) == "short"
     assert encoder.pending == 1
-    hold.set()
+    release.set()
     assert await long
     assert encoder.pending == 0
     encoder.close()

@@ -172,7 +172,7 @@ async def test_a_watcher_that_sleeps_sees_the_latest_state_only() -> None:
 async def test_counts_tell_queue_slots_blocks_and_totals() -> None:
     bench = Bench(n_sequences=2, kv_blocks_total=16, kv_block_tokens=32)
     jobs = [await bench.scheduler.submit(request("x" * 30, max_tokens=34)) for _ in range(3)]
-    entered = bench.hold_step(2)
+    entered = bench.pause_step(2)
     async with bench.running():
         await entered.wait()
         counts = bench.scheduler.counts()

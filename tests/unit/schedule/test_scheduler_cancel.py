@@ -63,7 +63,7 @@ def test_a_cancel_costs_others_nothing_of_the_step_they_share(step: int) -> None
 async def test_a_step_that_nobody_waits_for_any_more_is_interrupted() -> None:
     bench = Bench()
     jobs = [await bench.scheduler.submit(request()) for _ in range(2)]
-    entered = bench.hold_step(1)
+    entered = bench.pause_step(1)
     async with bench.running():
         await entered.wait()
         bench.book.cancel(jobs[0].id)
@@ -78,7 +78,7 @@ async def test_cancel_frees_the_sequence_for_the_next_job() -> None:
     bench = Bench(n_sequences=1)
     first = await bench.scheduler.submit(request())
     second = await bench.scheduler.submit(request(max_tokens=3))
-    entered = bench.hold_step(2)
+    entered = bench.pause_step(2)
     async with bench.running():
         await entered.wait()
         bench.book.cancel(first.id)
@@ -115,7 +115,7 @@ async def test_cancel_of_an_ended_job_is_no_error_and_of_an_unknown_one_is() -> 
 async def test_a_client_that_vanishes_while_reading_cancels_its_job() -> None:
     bench = Bench(n_sequences=1)
     job = await bench.scheduler.submit(request())
-    entered = bench.hold_step(3)
+    entered = bench.pause_step(3)
 
     async def read() -> None:
         try:
@@ -228,7 +228,7 @@ async def test_drain_lets_running_jobs_finish_and_refuses_the_rest() -> None:
 async def test_drain_cancels_what_still_runs_at_the_deadline() -> None:
     bench = Bench()
     job = await bench.scheduler.submit(request())
-    entered = bench.hold_step(2)
+    entered = bench.pause_step(2)
     async with bench.running():
         await entered.wait()
         drain = asyncio.create_task(bench.scheduler.drain(deadline_seconds=20))
@@ -245,7 +245,7 @@ async def test_drain_cancels_what_still_runs_at_the_deadline() -> None:
 async def test_stopping_the_loop_waits_for_the_step_and_ends_every_stream() -> None:
     bench = Bench(n_sequences=1)
     jobs = [await bench.scheduler.submit(request()) for _ in range(2)]
-    entered = bench.hold_step(1)
+    entered = bench.pause_step(1)
     async with bench.running():
         await entered.wait()
     assert bench.engine.n_cancelled_steps == 1
