@@ -1,9 +1,7 @@
 """The whole way with real processes: llamactl, gRPC, service, scheduler, C engine, tiny model."""
 
-import contextlib
 import json
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,42 +11,11 @@ from typing import Any
 
 import pytest
 
-from clients.running import environment, llamactl_command
+from clients.daemon_process import daemon
+from clients.running import environment
 from llamad_client import Client
 from tiny_gguf import TinyModelPath, TinySpec
 from unit.schedule.fakes import TIMEOUT_SECONDS
-
-
-class Daemon:
-    """A ``llamad serve`` process on a private socket."""
-
-    def __init__(self, folder: Path, *flags: str, **changes: str) -> None:
-        self.socket = folder / "llamad.sock"
-        self.log = folder / "log"
-        command = [sys.executable, "-m", "llamad", "serve", "--socket", str(self.socket), *flags]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, stderr=log, stdin=subprocess.DEVNULL, env=environment(**changes)
-            )
-
-    def wait_until_ready(self) -> None:
-        """Return once the model is served; llamactl health says so with its exit code."""
-        while self.llamactl("health").returncode != 0:
-            assert self.process.poll() is None, self.log.read_text()
-
-    def llamactl(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            llamactl_command("--socket", str(self.socket), *arguments),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            env=environment(),
-            timeout=TIMEOUT_SECONDS,
-        )
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(TIMEOUT_SECONDS)
 
 
 @pytest.fixture
@@ -61,17 +28,6 @@ def folder() -> Iterator[Path]:
     """Return a folder whose path is short enough for a socket."""
     with tempfile.TemporaryDirectory() as name:
         yield Path(name)
-
-
-@contextlib.contextmanager
-def daemon(folder: Path, *flags: str, **changes: str) -> Iterator[Daemon]:
-    running = Daemon(folder, *flags, **changes)
-    try:
-        yield running
-    finally:
-        if running.process.poll() is None:
-            running.process.kill()
-            running.process.wait(TIMEOUT_SECONDS)
 
 
 def finished(done: "subprocess.CompletedProcess[str]") -> tuple[str, dict[str, Any]]:
