@@ -69,6 +69,7 @@ class FakeEngine:
         self.before_step: Callable[[], None] = lambda: None
         self.compute: Callable[[int], None] = lambda n_rows: None  # takes the step's time
         self.n_cancelled_steps = 0
+        self.progress = 0  # layers finished; a test counts them
         self._cancelled = threading.Event()
         self._kept: list[History] = []
 
