@@ -186,14 +186,14 @@ class RawClient:
                     size = int.from_bytes(received[:3], "big")
                     if len(received) < 9 + size:
                         break
-                    await self._take(received[: 9 + size])
+                    await self._on_frame(received[: 9 + size])
                     received = received[9 + size :]
         except OSError:
             pass
         self.ended.set()
         self._changed.set()
 
-    async def _take(self, data: bytes) -> None:
+    async def _on_frame(self, data: bytes) -> None:
         kind, flags = data[3], data[4]
         stream, payload = int.from_bytes(data[5:9], "big"), data[9:]
         self.frames.append((kind, flags, stream, payload))

@@ -17,7 +17,7 @@ from unit.schedule.fakes import asynchronous
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
+def free_path() -> Iterator[Path]:
     """Return a free path short enough for a socket."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder) / "s.sock"
@@ -56,48 +56,48 @@ async def test_a_second_service_on_a_live_socket_is_refused_and_the_first_goes_o
         assert (await stub.GetVersion(pb.GetVersionRequest())).api_version == "v1"
 
 
-def test_a_stale_socket_is_removed(place: Path) -> None:
+def test_a_stale_socket_is_removed(free_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as old:
-        old.bind(str(place))
-    make_room(place)
-    assert not place.exists()
+        old.bind(str(free_path))
+    make_room(free_path)
+    assert not free_path.exists()
 
 
-def test_a_file_is_not_removed(place: Path) -> None:
-    place.write_text("precious")
-    error = refusal(place)
+def test_a_file_is_not_removed(free_path: Path) -> None:
+    free_path.write_text("precious")
+    error = refusal(free_path)
     assert (error.reason, "a file is there" in error.message) == ("SOCKET_PATH_TAKEN", True)
-    assert place.read_text() == "precious"
+    assert free_path.read_text() == "precious"
 
 
-def test_a_directory_is_not_removed(place: Path) -> None:
-    place.mkdir()
-    assert "a directory is there" in refusal(place).message
-    assert place.is_dir()
+def test_a_directory_is_not_removed(free_path: Path) -> None:
+    free_path.mkdir()
+    assert "a directory is there" in refusal(free_path).message
+    assert free_path.is_dir()
 
 
-def test_a_link_is_not_followed_and_not_removed(place: Path) -> None:
-    target = place.with_name("other.sock")
+def test_a_link_is_not_followed_and_not_removed(free_path: Path) -> None:
+    target = free_path.with_name("other.sock")
     with socket.socket(socket.AF_UNIX) as old:
         old.bind(str(target))
-    place.symlink_to(target)
-    assert "a symbolic link is there" in refusal(place).message
-    assert place.is_symlink()
+    free_path.symlink_to(target)
+    assert "a symbolic link is there" in refusal(free_path).message
+    assert free_path.is_symlink()
     assert target.exists()
 
 
-def test_a_fifo_is_not_removed(place: Path) -> None:
-    os.mkfifo(place)
-    assert "a FIFO is there" in refusal(place).message
+def test_a_fifo_is_not_removed(free_path: Path) -> None:
+    os.mkfifo(free_path)
+    assert "a FIFO is there" in refusal(free_path).message
 
 
-def test_a_missing_directory_is_named(place: Path) -> None:
-    path = place.parent / "missing" / "s.sock"
+def test_a_missing_directory_is_named(free_path: Path) -> None:
+    path = free_path.parent / "missing" / "s.sock"
     assert str(path.parent) in refusal(path).message
 
 
-def test_a_path_too_long_for_a_socket_is_refused(place: Path) -> None:
-    path = place.with_name("x" * 120)
+def test_a_path_too_long_for_a_socket_is_refused(free_path: Path) -> None:
+    path = free_path.with_name("x" * 120)
     assert "at most 107" in refusal(path).message
 
 

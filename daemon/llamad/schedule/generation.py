@@ -98,7 +98,7 @@ class Turn:
             self.ended, self.rows = step, 0
             self.n_turns += 1
 
-    def take(self, rows: int, step: int, turn_rows: int) -> None:
+    def count(self, rows: int, step: int, turn_rows: int) -> None:
         """Count rows of this step; a whole turn ends."""
         self.rows += rows
         if self.rows >= turn_rows:

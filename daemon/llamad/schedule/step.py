@@ -61,7 +61,7 @@ class StepComposer:
         for generation, n in self._share(prompts, min(rows, self._n_batch - n_rows)).items():
             n = min(n, self._pool.room(generation.sequence))
             self._pool.grow(generation.sequence, n)
-            generation.turn.take(n, self._number, self._pool.block_tokens)
+            generation.turn.count(n, self._number, self._pool.block_tokens)
             step.append((generation, _chunk(generation, n)))
         return step, preempted
 

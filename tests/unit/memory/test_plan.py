@@ -89,7 +89,7 @@ def test_a_budget_below_what_must_be_there_is_an_error() -> None:
         _plan(MIB)
 
 
-def test_what_may_be_locked_bounds_the_lock_and_not_the_residence() -> None:
+def test_what_may_be_locked_bounds_the_lock_and_not_what_is_kept() -> None:
     plan = _plan(4 * GIB, lock_limit_bytes=8 * MIB)
     assert (plan.resident_bytes, plan.lockable_bytes) == (GIB, 8 * MIB)
 
