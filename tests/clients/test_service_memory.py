@@ -1,6 +1,12 @@
 """What a real service does with the memory of its model."""
 
+import errno
 import json
+import os
+import select
+import signal
+import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -17,6 +23,9 @@ from llamad.service.loading import load
 from llamad_client import Client
 from llamad_tools.advice.recommendation import SYSTEM_BYTES
 from tiny_gguf import TinyModelPath, TinySpec
+from unit.schedule.fakes import TIMEOUT_SECONDS
+
+MANY_PIECES = TinySpec(vocab_size=6000, dim=512)  # 24 MiB: read by 8 MiB, locked by 4 MiB at most
 
 # What is planned to be in memory, without the _bytes of its field.
 PLANNED = (
@@ -71,3 +80,87 @@ def test_fit_loader_and_status_say_the_same_bytes(
         assert status.memory is not None
         assert asdict(status.memory) == plan | {"budget_bytes": budget}
         assert service.stop() == 0
+
+
+# ---- a stop, and limits, while the weights are made resident ------------------------------------
+
+
+@pytest.fixture(scope="module")
+def preload(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the library that pauses or fails a service's memory calls."""
+    library = tmp_path_factory.mktemp("preload") / "paused_memory.so"
+    source = Path(__file__).with_name("paused_memory.c")
+    subprocess.run(["cc", "-Wall", "-shared", "-fPIC", "-o", library, source], check=True)
+    return str(library)
+
+
+@pytest.mark.parametrize("paused", ["populate", "mlock"])
+def test_sigterm_while_the_weights_are_read_or_locked_ends_the_load_after_the_piece(
+    folder: Path, tiny_model_path: TinyModelPath, preload: str, paused: str
+) -> None:
+    fifos = {"MEMORY_BEGUN": folder / "begun", "MEMORY_GO_ON": folder / "go-on"}
+    for path in fifos.values():
+        os.mkfifo(path)
+    begun, go_on = (os.open(path, os.O_RDWR | os.O_NONBLOCK) for path in fifos.values())
+    environment = {name: str(path) for name, path in fifos.items()} | {
+        "LD_PRELOAD": preload,
+        "MEMORY_CALLS": str(folder / "calls"),
+        "MEMORY_PAUSED": paused,
+        "NOTIFY_SOCKET": str(folder / "notify"),
+    }
+    flags = ("--model", str(tiny_model_path(MANY_PIECES)), "--huge-pages", "off")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(environment["NOTIFY_SOCKET"])
+        manager.settimeout(TIMEOUT_SECONDS)
+        with daemon(folder, *flags, **environment) as service:
+            assert select.select([begun], [], [], TIMEOUT_SECONDS)[0], service.log.read_text()
+            service.process.send_signal(signal.SIGTERM)
+            while not manager.recv(4096).startswith(b"STOPPING=1"):
+                pass
+            os.write(go_on, b"\n")
+            assert service.process.wait(TIMEOUT_SECONDS) == 0, service.log.read_text()
+            assert not service.socket.exists()
+    os.close(begun)
+    os.close(go_on)
+    made = (folder / "calls").read_text().split()
+    assert made.count(paused) == 2
+    assert made[-2:] == [paused] * 2  # nothing after the piece
+
+
+def log_of_a_served_model(
+    folder: Path, model: Path, *prefix: str, **changes: str
+) -> tuple[int, str]:
+    """Return how many bytes of a model the service has locked, and the journal's line on it."""
+    with daemon(folder, "--model", str(model), prefix=prefix, **changes) as service:
+        service.wait_until_ready()
+        with Client(service.socket) as client:
+            status = client.status()
+        assert status.model is not None
+        assert service.stop() == 0
+        lines = service.log.read_text().splitlines()
+    [line] = [line for line in lines if "model locked in part" in line]
+    return status.model.locked_bytes, line
+
+
+def test_the_journal_names_rlimit_memlock_where_it_bounds_the_lock(
+    folder: Path, tiny_model_path: TinyModelPath
+) -> None:
+    limit = 1 << 16
+    unprivileged = ["setpriv", "--bounding-set=-ipc_lock"] if os.geteuid() == 0 else []
+    model = tiny_model_path(MANY_PIECES)
+    locked, line = log_of_a_served_model(
+        folder, model, "prlimit", f"--memlock={limit}", *unprivileged
+    )
+    assert locked <= limit
+    assert f"RLIMIT_MEMLOCK is {limit} bytes" in line
+    assert f"locked_bytes={locked}" in line
+
+
+def test_the_journal_names_the_machine_where_it_has_no_memory_to_lock(
+    folder: Path, tiny_model_path: TinyModelPath, preload: str
+) -> None:
+    changes = {"LD_PRELOAD": preload, "MEMORY_ERRNO": str(errno.EAGAIN)}
+    locked, line = log_of_a_served_model(folder, tiny_model_path(MANY_PIECES), **changes)
+    assert locked > 0
+    assert f"locked {locked} bytes: the machine or the control group has no memory for" in line
+    assert "RLIMIT_MEMLOCK" not in line
