@@ -32,6 +32,7 @@ static void logits_phase(lld_forward *f, unsigned thread)
                           .weight = m->output_norm,
                           .n_rows = f->batch.n_kept,
                           .n_cols = m->config.dim,
+                          .batch_rows = f->batch.kept,
                           .kinds = LLD_ACT_BIT(m->output.act),
                           .fine = m->output.fine,
                           .store = f->scratch.work,

@@ -8,6 +8,12 @@ enum {
     CHUNK_ROWS_STEP = 16
 };
 
+/* Whether a row of an input is the first token of its sequence, which has two levels everywhere. */
+static bool is_first_token(const lld_forward *f, const uint32_t *batch_rows, size_t row)
+{
+    return f->batch.positions[batch_rows == NULL ? row : batch_rows[row]] == 0;
+}
+
 void lld_input_quantize(const lld_forward *f, unsigned thread, lld_act_kind kind, lld_input *input,
                         const lld_row_part *part)
 {
@@ -42,7 +48,7 @@ static void make_input_row(lld_forward *f, unsigned thread, const lld_source *s,
     const lld_row_part part = {.row = row,
                                .n = s->n_cols,
                                .values = values,
-                               .fine = s->fine || f->batch.positions[row] == 0};
+                               .fine = s->fine || is_first_token(f, s->batch_rows, row)};
     for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++)
         if ((s->kinds & LLD_ACT_BIT(kind)) != 0) lld_input_quantize(f, thread, kind, input, &part);
 }
@@ -56,11 +62,13 @@ const lld_input *lld_input_make(lld_forward *f, unsigned thread, const lld_sourc
         lld_input_shape(&t->input, 1, s->n_cols, t->row);
         for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++)
             t->input.fine[kind] = lld_acts_rows(&t->input.forms[kind], 1, 1);
+        t->input.batch_rows = s->batch_rows;
         t->input.pair = true;
         make_input_row(f, thread, s, &t->input, 0, t->row);
         return &t->input;
     }
     t->input = f->scratch.input;
+    t->input.batch_rows = s->batch_rows;
     lld_input_shape(&t->input, s->n_rows, s->n_cols, s->store);
     for (size_t row; (row = lld_pool_next(f->pool, thread, s->n_rows)) < s->n_rows;)
         make_input_row(f, thread, s, &t->input, row, s->store + row * s->n_cols);
@@ -108,7 +116,8 @@ void lld_multiply_tile(lld_forward *f, unsigned thread, const lld_matrix *m, con
                        const lld_tile *t)
 {
     const lld_acts *forms = &input->forms[m->act], *fine = &input->fine[m->act];
-    if (input->pair && m->act != LLD_ACT_F32 && (m->fine || f->batch.positions[0] == 0)) {
+    if (input->pair && m->act != LLD_ACT_F32 &&
+        (m->fine || is_first_token(f, input->batch_rows, 0))) {
         lld_tile both = *t; /* the weights are read once for both levels */
         lld_acts levels = lld_acts_rows(forms, 0, 2);
         both.out = f->scratch.threads[thread].correction;
@@ -124,11 +133,9 @@ void lld_multiply_tile(lld_forward *f, unsigned thread, const lld_matrix *m, con
         add_fine_product(f, thread, m, t, fine, t->first_col, t->n_cols);
         return;
     }
-    for (size_t i = 0; i < f->batch.n_runs; i++) {
-        size_t row = f->batch.runs[i].first_row;
-        if (f->batch.runs[i].position == 0 && row >= t->first_col && row < t->first_col + t->n_cols)
+    for (size_t row = t->first_col; row < t->first_col + t->n_cols; row++)
+        if (is_first_token(f, input->batch_rows, row))
             add_fine_product(f, thread, m, t, fine, row, 1);
-    }
 }
 
 static void product_unit(lld_forward *f, unsigned thread, const lld_product *p,

@@ -29,6 +29,7 @@ typedef struct lld_source {
     lld_make_row_fn make_row;
     const float *weight; /* of the norm, or NULL */
     size_t n_rows, n_cols;
+    const uint32_t *batch_rows; /* as in lld_input */
     lld_act_kinds kinds;
     bool fine;    /* every row in two levels; else only those at position 0 */
     float *store; /* (n_rows, n_cols) float32, for rows that threads share */

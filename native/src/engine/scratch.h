@@ -8,6 +8,7 @@
 typedef struct lld_input {
     lld_acts forms[LLD_ACT_COUNT]; /* (n_rows, n_cols) */
     lld_acts fine[LLD_ACT_COUNT];  /* the second level of the rows that have one */
+    const uint32_t *batch_rows;    /* (n_rows) row of the batch of each, or NULL: its own number */
     bool pair;                     /* one row: fine lies directly behind forms */
 } lld_input;
 
