@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamactl": ("llamad_client",),
     **dict.fromkeys(LEAVES, ()),
     "llamad.logs": ("llamad.printable",),
-    "llamad.config": ("llamad.ranges", "llamad.sampling", *LEAVES),
+    "llamad.config": ("llamad.door.unix_socket", "llamad.ranges", "llamad.sampling", *LEAVES),
     "llamad.sampling": ("llamad.ranges",),
     "llamad.engine.bindings": (
         "llamad.errors",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from llamad.door.unix_socket import MAX_PATH_BYTES
 from llamad.errors import ErrorKind, LlamadError
 from llamad.logs import fields
 from llamad.ranges import Integer, Real
@@ -21,6 +22,10 @@ from llamad.sampling.parameters import Sampling
 log = logging.getLogger(__name__)
 
 DEFAULT_PATH = Path("/etc/llamad/llamad.toml")
+
+# As the engine has them.
+MAX_THREADS = 64
+MAX_CTX_SIZE = 1 << 20  # tokens of one sequence
 
 
 class Rule(Protocol):
@@ -138,7 +143,8 @@ class ServiceConfig:
     """[service]: where clients connect."""
 
     socket: str = _key(
-        "/run/llamad/llamad.sock", FilePath("path of the Unix socket", 107, may_be_empty=False)
+        "/run/llamad/llamad.sock",
+        FilePath("path of the Unix socket", MAX_PATH_BYTES, may_be_empty=False),
     )
     socket_mode: int = _key(0o660, Mode(0o600, 0o777))
     socket_group: str = _key("", Text("group of the socket; empty: the service's own", 32))
@@ -157,8 +163,8 @@ class ModelConfig:
     directory: str = _key(
         "/var/lib/llamad/models", FilePath("where models lie", may_be_empty=False)
     )
-    threads: int = _key(0, Integer(0, 64))  # 0: as many CPUs as the service may use
-    ctx_size: int = _key(2048, Integer(32, 1 << 20))  # tokens of one sequence
+    threads: int = _key(0, Integer(0, MAX_THREADS))  # 0: as many CPUs as the service may use
+    ctx_size: int = _key(2048, Integer(32, MAX_CTX_SIZE))  # tokens of one sequence
     kv_type: str = _key("f16", Choice(("f16", "q8_0")))
     n_sequences: int = _key(4, Integer(1, 256))  # decoded together
     kv_tokens: int = _key(0, Integer(0, 1 << 28))  # over all sequences; 0: what memory allows

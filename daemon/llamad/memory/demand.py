@@ -6,13 +6,12 @@ asked of its header. It decides nothing: plan.py divides.
 
 from collections.abc import Mapping
 
-from llamad.config import ModelConfig
+from llamad.config import MAX_THREADS, ModelConfig
 from llamad.engine.bindings import EngineModel, EngineParams, engine_bytes
 from llamad.gguf.value import MetadataValue
 from llamad.memory.machine import Machine
 from llamad.memory.plan import Demand, MemoryPlan, plan_memory, vocabulary_bytes
 
-MAX_THREADS = 64
 GUESS_ROWS = 8  # of logits, for guessed tokens; over all sequences
 TEMPLATE_BYTES = 16 << 20  # between requests: text/template_process.py measures
 

@@ -4,8 +4,6 @@ import argparse
 import re
 from collections.abc import Callable
 
-MAX_THREADS = 64  # of the engine
-MAX_CTX_SIZE = 1 << 20  # tokens
 MAX_COUNT = 1 << 31
 MAX_MEMORY_BYTES = 1 << 50
 

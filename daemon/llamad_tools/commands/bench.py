@@ -9,9 +9,10 @@ import json
 import os
 from dataclasses import asdict
 
+from llamad.config import MAX_THREADS
 from llamad.engine.bindings import KV_TYPES
 from llamad_tools.benchmark import measure
-from llamad_tools.commands.arguments import MAX_COUNT, MAX_THREADS, number
+from llamad_tools.commands.arguments import MAX_COUNT, number
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

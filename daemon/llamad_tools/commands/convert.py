@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from llamad.config import MAX_THREADS
 from llamad.errors import invalid
 from llamad.gguf.writer import GgufWriter, is_begun
 from llamad.memory.machine import Machine
@@ -29,7 +30,7 @@ from llamad_tools.checkpoints.conversion import (
     source_files,
     write,
 )
-from llamad_tools.commands.arguments import MAX_THREADS, number
+from llamad_tools.commands.arguments import number
 from llamad_tools.progress_line import UNIT, Progress
 from llamad_tools.quantize.mixes import MIXES, Mix, find_mix
 

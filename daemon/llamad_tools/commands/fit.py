@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from llamad.config import DEFAULT_PATH, ModelConfig
+from llamad.config import DEFAULT_PATH, MAX_CTX_SIZE, MAX_THREADS, ModelConfig
 from llamad.engine.bindings import EngineModel
 from llamad.errors import LlamadError
 from llamad.memory.demand import plan_of
@@ -33,7 +33,7 @@ from llamad_tools.advice.recommendation import (
 from llamad_tools.advice.shape import ModelShape
 from llamad_tools.advice.source import read_shape
 from llamad_tools.checkpoints.conversion import is_checkpoint
-from llamad_tools.commands.arguments import MAX_CTX_SIZE, MAX_THREADS, memory_bytes, number
+from llamad_tools.commands.arguments import memory_bytes, number
 from llamad_tools.quantize.mixes import PLAIN_TYPES, is_quantizable
 
 HERE = "here"  # this machine's column of speeds

@@ -10,10 +10,11 @@ import argparse
 import os
 from pathlib import Path
 
+from llamad.config import MAX_CTX_SIZE, MAX_THREADS
 from llamad.engine.bindings import EngineModel, GgufFile
 from llamad.printable import printable
 from llamad.text import load_tokenizer
-from llamad_tools.commands.arguments import MAX_CTX_SIZE, MAX_THREADS, number
+from llamad_tools.commands.arguments import number
 from llamad_tools.commands.text_file import read_text
 from llamad_tools.importance.file import write_imatrix
 from llamad_tools.importance.measure import measure, split

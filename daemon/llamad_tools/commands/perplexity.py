@@ -11,9 +11,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from llamad.config import MAX_CTX_SIZE, MAX_THREADS
 from llamad.engine.bindings import KV_TYPES, EngineModel
 from llamad.text import load_tokenizer
-from llamad_tools.commands.arguments import MAX_CTX_SIZE, MAX_THREADS, number
+from llamad_tools.commands.arguments import number
 from llamad_tools.commands.text_file import read_text
 from llamad_tools.perplexity.divergence import Divergence, measure_divergence
 from llamad_tools.perplexity.measure import Perplexity, measure

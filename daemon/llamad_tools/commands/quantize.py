@@ -10,10 +10,11 @@ import argparse
 import os
 from pathlib import Path
 
+from llamad.config import MAX_THREADS
 from llamad.printable import printable
 from llamad_tools.advice.choice import AUTO, advised_mix
 from llamad_tools.advice.source import read_file_shape
-from llamad_tools.commands.arguments import MAX_THREADS, number
+from llamad_tools.commands.arguments import number
 from llamad_tools.importance.file import read_imatrix
 from llamad_tools.quantize.mixes import MIXES, Mix, find_mix
 from llamad_tools.quantize.rewrite import quantize
