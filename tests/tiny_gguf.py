@@ -203,17 +203,23 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
         yield f"blk.{layer}.ffn_down.weight", (spec.dim, spec.hidden_dim)
 
 
+NORMS = {"olmo2": ("post_attention_norm", "post_ffw_norm")}  # of a layer; others: before each half
+
+
 def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
     """Yield name, length and mean of every norm (mean 1) and bias (mean 0)."""
     head_dim = spec.resolved_head_dim
     biased = spec.architecture == "qwen2" if spec.qkv_bias is None else spec.qkv_bias
     yield "output_norm.weight", spec.dim, 1.0
     for layer in range(spec.n_layers):
-        yield f"blk.{layer}.attn_norm.weight", spec.dim, 1.0
-        yield f"blk.{layer}.ffn_norm.weight", spec.dim, 1.0
+        for norm in NORMS.get(spec.architecture, ("attn_norm", "ffn_norm")):
+            yield f"blk.{layer}.{norm}.weight", spec.dim, 1.0
         if spec.architecture == "qwen3":
             yield f"blk.{layer}.attn_q_norm.weight", head_dim, 1.0
             yield f"blk.{layer}.attn_k_norm.weight", head_dim, 1.0
+        if spec.architecture == "olmo2":
+            yield f"blk.{layer}.attn_q_norm.weight", spec.n_heads * head_dim, 1.0
+            yield f"blk.{layer}.attn_k_norm.weight", spec.n_kv_heads * head_dim, 1.0
         if biased:
             yield f"blk.{layer}.attn_q.bias", spec.n_heads * head_dim, 0.0
             yield f"blk.{layer}.attn_k.bias", spec.n_kv_heads * head_dim, 0.0

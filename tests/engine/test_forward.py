@@ -86,7 +86,7 @@ HEAD_LAYOUTS = {"MHA": (4, 4), "GQA": (4, 2), "MQA": (4, 1), "GQA of 3": (6, 2)}
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
 @pytest.mark.parametrize("layout", HEAD_LAYOUTS)
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "olmo2"])
 def test_architecture_and_head_layout(
     tiny_model_path: TinyModelPath, architecture: str, layout: str, kv_type: str
 ) -> None:
@@ -124,6 +124,7 @@ VARIANTS = {
     "bias on a tied output": TinySpec(tied_output=True, logits_bias=True),
     "heads wider than dim": TinySpec(head_dim=40),
     "heads narrower than dim": TinySpec(architecture="qwen3", dim=96, head_dim=8),
+    "quantized, norms after each half": TinySpec(architecture="olmo2", weight_type="Q4_0"),
     "half of each head rotated": TinySpec(rope_dimension_count=8),
     "half of each head rotated, neox": TinySpec(architecture="qwen2", rope_dimension_count=8),
     "rope base of a million": TinySpec(rope_freq_base=1e6),

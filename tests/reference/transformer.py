@@ -2,7 +2,9 @@
 
 Sources: LLaMA (arXiv 2302.13971): pre-norm, RMSNorm (arXiv 1910.07467), SwiGLU (arXiv 2002.05202);
 grouped-query attention (arXiv 2305.13245); Qwen2 (arXiv 2407.10671): biases on q, k and v; Qwen3
-(arXiv 2505.09388): RMSNorm of every query and key head before RoPE.
+(arXiv 2505.09388): RMSNorm of every query and key head before RoPE; OLMo 2 (arXiv 2501.00656,
+section 3.2): norms after attention and feed-forward, none before, and RMSNorm of all queries, and
+all keys, of a token.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,12 +25,24 @@ class Family:
 
     neox: bool  # RoPE turns the halves of a head instead of neighbours
     head_norm: bool  # RMSNorm of each query and key head
+    row_norm: bool = False  # RMSNorm of all queries, and all keys, of a token together
+    # Norms before and after the mixer, before and after the feed-forward; None: there is none.
+    norms: tuple[str | None, str | None, str | None, str | None] = (
+        *("attn_norm", None),
+        *("ffn_norm", None),
+    )
 
 
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(neox=False, head_norm=False),
     "qwen2": Family(neox=True, head_norm=False),
     "qwen3": Family(neox=True, head_norm=True),
+    "olmo2": Family(
+        neox=True,
+        head_norm=False,
+        row_norm=True,
+        norms=(None, "post_attention_norm", None, "post_ffw_norm"),
+    ),
 }
 
 
@@ -49,6 +63,10 @@ class _Pass:
         result: Array = x / np.sqrt(mean_square + self.hp.norm_eps) * weight
         return result
 
+    def layer_norm(self, x: Array, layer: str, name: str | None) -> Array:
+        """One of a layer's norms; x where the family has none there."""
+        return x if name is None else self.norm(x, f"{layer}{name}.weight")
+
     def linear(self, x: Array, name: str) -> Array:
         """x: (n_tokens, columns) -> (n_tokens, rows), with the layer's bias where there is one."""
         weight = self.model.weight(name + ".weight")
@@ -66,8 +84,12 @@ class _Pass:
     def attention(self, x: Array, layer: str, cos: Array, sin: Array) -> Array:
         """Causal grouped-query attention. x: (n_tokens, dim), normed."""
         n_tokens, hp = x.shape[0], self.hp
-        q = self.linear(x, layer + "attn_q").reshape(n_tokens, hp.n_heads, hp.head_dim)
-        k = self.linear(x, layer + "attn_k").reshape(n_tokens, hp.n_kv_heads, hp.head_dim)
+        q, k = self.linear(x, layer + "attn_q"), self.linear(x, layer + "attn_k")
+        if self.family.row_norm:
+            q = self.norm(q, layer + "attn_q_norm.weight")
+            k = self.norm(k, layer + "attn_k_norm.weight")
+        q = q.reshape(n_tokens, hp.n_heads, hp.head_dim)
+        k = k.reshape(n_tokens, hp.n_kv_heads, hp.head_dim)
         v = self.linear(x, layer + "attn_v").reshape(n_tokens, hp.n_kv_heads, hp.head_dim)
         if self.family.head_norm:
             q = self.norm(q, layer + "attn_q_norm.weight")
@@ -99,8 +121,11 @@ class _Pass:
         cos, sin = angles(self.hp, np.arange(len(tokens)), None if freqs is None else freqs.values)
         for index in range(self.hp.n_layers):
             layer = f"blk.{index}."
-            x = x + self.attention(self.norm(x, layer + "attn_norm.weight"), layer, cos, sin)
-            x = x + self.feed_forward(self.norm(x, layer + "ffn_norm.weight"), layer)
+            before, after, before_feed, after_feed = self.family.norms
+            mixed = self.attention(self.layer_norm(x, layer, before), layer, cos, sin)
+            x = x + self.layer_norm(mixed, layer, after)
+            fed = self.feed_forward(self.layer_norm(x, layer, before_feed), layer)
+            x = x + self.layer_norm(fed, layer, after_feed)
         x = self.norm(x, "output_norm.weight")
         if self.model.find("output.weight") is not None:
             return self.linear(x, "output")

@@ -44,6 +44,8 @@ PRE_TOKENIZERS = {
     "llama3": _LLAMA3_FAMILY,
     "llama-v3": _LLAMA3_FAMILY,
     "falcon3": _LLAMA3_FAMILY,
+    "dbrx": PreTokenizer(_LLAMA3),
+    "smaug-bpe": PreTokenizer(_LLAMA3),
     "smollm": PreTokenizer(_SINGLE_DIGITS),
     "starcoder": PreTokenizer(_SINGLE_DIGITS),
     "qwen2": PreTokenizer(_QWEN2),

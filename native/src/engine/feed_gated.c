@@ -69,7 +69,7 @@ static void down_phase(lld_forward *f, unsigned thread, const lld_layer *l)
     const lld_product products[] = {{.matrix = &w->down,
                                      .bias = w->down_bias,
                                      .out = f->scratch.work,
-                                     .residual = f->scratch.x}};
+                                     .residual = l->feed_post_norm == NULL ? f->scratch.x : NULL}};
     lld_input *input = &f->scratch.threads[thread].input;
     *input = f->scratch.hidden_input;
     lld_input_shape(input, f->batch.n_rows, w->down.n_cols, f->scratch.hidden);

@@ -5,6 +5,7 @@
  *   1. norm, quantize, QKV          4. Wo, residual
  *   2. RoPE, store in the cache     5. norm, gate and up, SiLU, quantize
  *   3. attention                    6. down, residual
+ * A norm behind the mixer or the feed-forward, in families that have one, is a phase more.
  * A batch of one row needs no further barrier: every thread normalizes and quantizes the row for
  * itself.
  *

@@ -40,9 +40,13 @@ static void rotate_heads(const lld_forward *f, float *x, uint32_t n, const float
                          const float *cos_sin)
 {
     const lld_config *c = &f->model->config;
+    const lld_qk_norm kind = c->architecture->qk_norm;
+    if (kind == LLD_QK_NORM_ROW)
+        f->kernels->rmsnorm(x, x, norm, (size_t)n * c->head_dim, c->norm_epsilon);
     for (uint32_t h = 0; h < n; h++) {
         float *head = x + (size_t)h * c->head_dim;
-        if (norm != NULL) f->kernels->rmsnorm(head, head, norm, c->head_dim, c->norm_epsilon);
+        if (kind == LLD_QK_NORM_HEAD)
+            f->kernels->rmsnorm(head, head, norm, c->head_dim, c->norm_epsilon);
         if (c->architecture->rope == LLD_ROPE_NORM)
             f->kernels->rope_norm(head, cos_sin, c->n_rot);
         else
@@ -88,8 +92,10 @@ static void output_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     const lld_config *c = &f->model->config;
     const lld_attention_weights *w = &l->attention;
-    const lld_product products[] = {
-        {.matrix = &w->wo, .bias = w->bo, .out = f->scratch.work, .residual = f->scratch.x}};
+    const lld_product products[] = {{.matrix = &w->wo,
+                                     .bias = w->bo,
+                                     .out = f->scratch.work,
+                                     .residual = l->mixer_post_norm == NULL ? f->scratch.x : NULL}};
     const lld_source s = {.make_row = make_attended_row,
                           .n_rows = f->batch.n_rows,
                           .n_cols = (size_t)c->n_heads * c->head_dim,

@@ -9,11 +9,21 @@
 #include "base/status.h"
 #include "model/unsupported.h"
 
+#define PRE_NORMS                                                                                  \
+    {                                                                                              \
+        .before_mixer = "attn_norm", .before_feed = "ffn_norm"                                     \
+    }
+#define POST_NORMS                                                                                 \
+    {                                                                                              \
+        .after_mixer = "post_attention_norm", .after_feed = "post_ffw_norm"                        \
+    }
+
 static const lld_architecture architectures[] = {
-    /* name     rope pairs       q,k,v bias     q,k norm */
-    {"llama", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_ABSENT},
-    {"qwen2", LLD_ROPE_NEOX, LLD_REQUIRED, LLD_ABSENT},
-    {"qwen3", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_REQUIRED},
+    /* name     rope pairs       q,k,v bias     q,k norm          norms */
+    {"llama", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS},
+    {"qwen2", LLD_ROPE_NEOX, LLD_REQUIRED, LLD_QK_NORM_NONE, PRE_NORMS},
+    {"qwen3", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_HEAD, PRE_NORMS},
+    {"olmo2", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_ROW, POST_NORMS},
 };
 
 enum {
@@ -97,9 +107,12 @@ static int find_architecture(const lld_gguf *gguf, const lld_architecture **out)
             return LLD_OK;
         }
     }
-    return lld_fail(LLD_ERR_UNSUPPORTED,
-                    "architecture '%.*s' is not supported (llama, qwen2, qwen3 are)",
-                    (int)(length > 64 ? 64 : length), name);
+    char known[128] = "";
+    for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++)
+        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i == 0 ? "" : ", ",
+                 architectures[i].name);
+    return lld_fail(LLD_ERR_UNSUPPORTED, "architecture '%.*s' is not supported (%s are)",
+                    (int)(length > 64 ? 64 : length), name, known);
 }
 
 static void read_scaling_type(reader *r, lld_config *c)

@@ -15,12 +15,25 @@ typedef enum lld_rope_pairs {                /* which elements of a head RoPE ro
 
 typedef enum lld_need { LLD_ABSENT, LLD_OPTIONAL, LLD_REQUIRED } lld_need;
 
+typedef enum lld_qk_norm { /* RMSNorm of queries and keys before RoPE */
+                           LLD_QK_NORM_NONE,
+                           LLD_QK_NORM_HEAD, /* of each head: weights (head_dim) */
+                           LLD_QK_NORM_ROW /* of all heads together: weights (n_heads * head_dim) */
+} lld_qk_norm;
+
+/* Tensors blk.N.NAME.weight of a layer's norms; NULL: there is none. One name means different things in
+ * different families. */
+typedef struct lld_norm_names {
+    const char *before_mixer, *after_mixer, *before_feed, *after_feed;
+} lld_norm_names;
+
 /* One family of models: a row of the table in config.c. */
 typedef struct lld_architecture {
     const char *name; /* general.architecture, and the prefix of its keys */
     lld_rope_pairs rope;
-    lld_need qkv_bias; /* blk.N.attn_{q,k,v}.bias; every other matrix may have one */
-    lld_need qk_norm;  /* blk.N.attn_{q,k}_norm.weight, per head, before RoPE */
+    lld_need qkv_bias;   /* blk.N.attn_{q,k,v}.bias; every other matrix may have one */
+    lld_qk_norm qk_norm; /* blk.N.attn_{q,k}_norm.weight */
+    lld_norm_names norms;
 } lld_architecture;
 
 typedef enum lld_rope_scaling {

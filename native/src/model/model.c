@@ -113,8 +113,11 @@ static void bind_attention(binder *b, lld_attention_weights *w)
     w->bq = bind_vector(b, "attn_q.bias", a->qkv_bias, n_q);
     w->bk = bind_vector(b, "attn_k.bias", a->qkv_bias, n_kv);
     w->bv = bind_vector(b, "attn_v.bias", a->qkv_bias, n_kv);
-    w->q_norm = bind_vector(b, "attn_q_norm.weight", a->qk_norm, c->head_dim);
-    w->k_norm = bind_vector(b, "attn_k_norm.weight", a->qk_norm, c->head_dim);
+    if (a->qk_norm != LLD_QK_NORM_NONE) {
+        bool row = a->qk_norm == LLD_QK_NORM_ROW;
+        w->q_norm = bind_vector(b, "attn_q_norm.weight", LLD_REQUIRED, row ? n_q : c->head_dim);
+        w->k_norm = bind_vector(b, "attn_k_norm.weight", LLD_REQUIRED, row ? n_kv : c->head_dim);
+    }
     w->wo = bind_matrix(b, "attn_output.weight", LLD_REQUIRED, c->dim, n_q);
     w->bo = bind_vector(b, "attn_output.bias", LLD_OPTIONAL, c->dim);
 }
@@ -130,14 +133,25 @@ static void bind_gated(binder *b, lld_gated_weights *w)
     w->down_bias = bind_vector(b, "ffn_down.bias", LLD_OPTIONAL, c->dim);
 }
 
+/* A norm of a layer by the family's name of it; NULL where the family has none. */
+static const float *bind_norm(binder *b, const char *name)
+{
+    char suffix[NAME_BYTES];
+    if (name == NULL) return NULL;
+    snprintf(suffix, sizeof suffix, "%s.weight", name);
+    return bind_vector(b, suffix, LLD_REQUIRED, b->model->config.dim);
+}
+
 /* Choose the kinds of one layer, and bind what they need. */
 static void bind_layer(binder *b, lld_layer *layer)
 {
-    const lld_config *c = &b->model->config;
+    const lld_norm_names *norms = &b->model->config.architecture->norms;
     layer->mixer = LLD_MIXER_ATTENTION;
     layer->feed = LLD_FEED_GATED;
-    layer->mixer_norm = bind_vector(b, "attn_norm.weight", LLD_REQUIRED, c->dim);
-    layer->feed_norm = bind_vector(b, "ffn_norm.weight", LLD_REQUIRED, c->dim);
+    layer->mixer_norm = bind_norm(b, norms->before_mixer);
+    layer->mixer_post_norm = bind_norm(b, norms->after_mixer);
+    layer->feed_norm = bind_norm(b, norms->before_feed);
+    layer->feed_post_norm = bind_norm(b, norms->after_feed);
     bind_attention(b, &layer->attention);
     bind_gated(b, &layer->gated);
 }

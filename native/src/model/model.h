@@ -35,8 +35,8 @@ typedef struct lld_attention_weights {
     const float *bq;     /* (n_heads * head_dim) or NULL */
     const float *bk;     /* (n_kv_heads * head_dim) or NULL */
     const float *bv;     /* (n_kv_heads * head_dim) or NULL */
-    const float *q_norm; /* (head_dim) or NULL */
-    const float *k_norm; /* (head_dim) or NULL */
+    const float *q_norm; /* (head_dim), or (n_heads * head_dim), or NULL */
+    const float *k_norm; /* (head_dim), or (n_kv_heads * head_dim), or NULL */
     lld_matrix wo;       /* (dim, n_heads * head_dim) */
     const float *bo;     /* (dim) or NULL */
 } lld_attention_weights;
@@ -50,13 +50,15 @@ typedef struct lld_gated_weights {
     const float *down_bias; /* (dim) or NULL */
 } lld_gated_weights;
 
-/* x = x + mixer(norm(x)); x = x + feed(norm(x)). Each layer has its own kinds; of the weights only
+/* x = x + norm(mixer(norm(x))); x = x + norm(feed(norm(x))). Each layer has its own kinds; of the weights only
  * those of its kinds are bound. */
 typedef struct lld_layer {
     lld_mixer_kind mixer;
     lld_feed_kind feed;
-    const float *mixer_norm; /* (dim) */
-    const float *feed_norm;  /* (dim) */
+    const float *mixer_norm;      /* (dim) or NULL */
+    const float *mixer_post_norm; /* (dim) or NULL */
+    const float *feed_norm;       /* (dim) or NULL */
+    const float *feed_post_norm;  /* (dim) or NULL */
     lld_attention_weights attention;
     lld_gated_weights gated;
 } lld_layer;

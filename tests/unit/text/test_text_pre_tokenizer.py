@@ -54,6 +54,13 @@ def test_other_names_of_llama_3_are_the_same(name: str) -> None:
     assert pre_tokenizer(name) == pre_tokenizer("llama-bpe")
 
 
+@pytest.mark.parametrize("name", ["dbrx", "smaug-bpe"])
+def test_some_cut_as_llama_3_and_merge_every_word(name: str) -> None:
+    assert pre_tokenizer(name).pattern == pre_tokenizer("llama-bpe").pattern
+    assert not pre_tokenizer(name).whole_words_first
+    assert not pre_tokenizer(name).add_bos
+
+
 @pytest.mark.parametrize(("name", "named"), [("tekken", "'tekken'"), (None, "is missing")])
 def test_an_unknown_family_is_refused_by_name(name: str | None, named: str) -> None:
     with pytest.raises(LlamadError, match=named) as caught:
