@@ -271,7 +271,6 @@ UNSUPPORTED_KEYS: Mapping[str, Sequence[bytes]] = {
     "llama.attention.recurrent_layers": [array(BOOL, 2, b"\0\1")],
     "llama.attention.rope_pattern": [array(BOOL, 2, b"\1\0")],
     "llama.attention.scale": [scalar(FLOAT32, 0.0078125)],
-    "llama.attention.sliding_window": [scalar(UINT32, 4)],
     "llama.attention.temperature_scale": [scalar(FLOAT32, 0.1)],
     "llama.attn_logit_softcapping": [scalar(FLOAT32, 50.0)],
     "llama.embedding_scale": [scalar(FLOAT32, 12.0), scalar(FLOAT32, float("nan"))],
@@ -314,6 +313,16 @@ def test_keys_that_say_not_used_are_accepted(tmp_path: Path) -> None:
     }
     with EngineModel(write(tmp_path, model(keys))) as opened:
         assert opened.info.dim == DIM
+
+
+def test_a_sliding_window_cuts_the_context_and_with_scaled_rope_it_is_refused(
+    tmp_path: Path,
+) -> None:
+    window = {"llama.attention.sliding_window": scalar(UINT32, 4)}
+    with EngineModel(write(tmp_path, model(window))) as opened:
+        assert opened.info.n_ctx_train == 4
+    scaled = window | {"llama.rope.scaling.factor": scalar(FLOAT32, 4.0)}
+    assert "'llama.attention.sliding_window'" in refused_model(tmp_path, scaled)
 
 
 def test_a_yarn_magnitude_other_than_yarns_is_refused(tmp_path: Path) -> None:

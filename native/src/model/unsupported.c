@@ -80,7 +80,7 @@ static const lld_kv *find(const lld_gguf *gguf, const lld_config *c, const char 
 }
 
 /* Keys that repeat what the engine computes anyway, or else ask for something different. */
-static int check_repeated(const lld_gguf *gguf, const lld_config *c)
+static int check_repeated(const lld_gguf *gguf, lld_config *c)
 {
     char key[KEY_BYTES];
     int status = LLD_OK;
@@ -97,8 +97,11 @@ static int check_repeated(const lld_gguf *gguf, const lld_config *c)
     uint32_t window = 0;
     find(gguf, c, "attention.sliding_window", key);
     status = lld_gguf_read_u32(gguf, key, &window, NULL);
-    if (status == LLD_OK && window != 0 && window < c->n_ctx_train)
-        return refuse_number(key, window);
+    /* Within its window full attention is the same; but layers that slide may scale RoPE otherwise. */
+    if (status == LLD_OK && window != 0 && window < c->n_ctx_train) {
+        if (c->scaling != LLD_SCALING_NONE) return refuse_number(key, window);
+        c->n_ctx_train = window;
+    }
     return status;
 }
 
@@ -121,7 +124,7 @@ static int check_kinds(const lld_gguf *gguf, const lld_config *c)
                     (int)(length > 64 ? 64 : length), name);
 }
 
-int lld_config_check_unsupported(const lld_gguf *gguf, const lld_config *c)
+int lld_config_check_unsupported(const lld_gguf *gguf, lld_config *c)
 {
     char key[KEY_BYTES];
     int status = LLD_OK;

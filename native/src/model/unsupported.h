@@ -6,7 +6,8 @@
 
 #include "model/config.h"
 
-/* config is complete. LLD_ERR_UNSUPPORTED names the key and its value. */
-int lld_config_check_unsupported(const lld_gguf *gguf, const lld_config *config);
+/* config is complete, but that a sliding window cuts its context here: within the window nothing
+ * slides. LLD_ERR_UNSUPPORTED names the key and its value. */
+int lld_config_check_unsupported(const lld_gguf *gguf, lld_config *config);
 
 #endif
