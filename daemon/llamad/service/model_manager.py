@@ -37,6 +37,7 @@ NO_MODEL_YET = (
     " others"
 )
 UNLOADED = 'no model is loaded: "llamactl use NAME" loads one'
+UNLOADING = 'running requests end before the model is unloaded: "llamactl use NAME" loads one'
 
 
 @dataclass(slots=True)
@@ -399,7 +400,7 @@ class ModelManager:
         if self._stopping or self._pending is None:
             return
         if self._pending.file is None:
-            self._state.no_model(UNLOADED)
+            self._state.no_model(UNLOADING)
         else:
             self._state.loading(f"running requests end before {self._pending.file.name} is loaded")
         self._notifier.status(self._state.detail)
