@@ -3,7 +3,7 @@
  * Four things stay apart: the immutable model, its kernels, the KV cache, and the scratch here, all
  * of it taken at create. A layer is six phases with one barrier each:
  *   1. norm, quantize, QKV          4. Wo, residual
- *   2. RoPE, store in the cache     5. norm, gate and up, SiLU, quantize
+ *   2. RoPE, store in the cache     5. norm, gate and up, activation, quantize
  *   3. attention                    6. down, residual
  * A norm behind the mixer or the feed-forward, in families that have one, is a phase more.
  * A batch of one row needs no further barrier: every thread normalizes and quantizes the row for
