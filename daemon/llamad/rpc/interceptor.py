@@ -164,4 +164,7 @@ async def _end(error: Exception, method: str, context: Context) -> None:
         ),
         exc_info=error if internal else None,
     )
+    # gRPC keeps what abort raises with the call, and that keeps this error: no frame, with a
+    # prompt's tokens in it, shall stay until the garbage collector finds them.
+    error.__traceback__ = error.__context__ = error.__cause__ = None
     await context.abort(end.code, end.message, end.metadata)

@@ -45,6 +45,7 @@ class Encoder:
             raise
         except BaseException:
             self.pending -= 1
+            del work  # it has the error, whose traceback has this frame and the text's tokens
             raise
         self.pending -= 1
         return result

@@ -1,11 +1,13 @@
 """Encodings keep their places until their thread is done, and short ones pass long ones."""
 
 import asyncio
+import gc
 import threading
+import weakref
 
 import pytest
 
-from llamad.errors import LlamadError
+from llamad.errors import LlamadError, invalid
 from llamad.schedule.encoder import LONG_BYTES, Encoder
 from llamad.schedule.loop import Limits
 from unit.schedule.fakes import TIMEOUT_SECONDS, Bench, asynchronous, events_of, request
@@ -98,3 +100,30 @@ async def test_a_drain_tells_those_whose_encoding_has_not_begun() -> None:
         with pytest.raises(LlamadError) as late:
             await running
     assert refused.value.reason == late.value.reason == "SHUTTING_DOWN"
+
+
+class Tokens(list[int]):
+    """A list that a weak reference can follow."""
+
+
+@asynchronous
+async def test_what_a_refused_text_left_is_freed_at_once() -> None:
+    left: list[weakref.ref[Tokens]] = []
+
+    def refuse() -> None:
+        tokens = Tokens()
+        left.append(weakref.ref(tokens))
+        raise invalid("prompt", "is too long")
+
+    async def submit(encoder: Encoder) -> None:
+        with pytest.raises(LlamadError):
+            await encoder.run(refuse, 1)
+
+    gc.disable()
+    try:
+        encoder = Encoder()
+        await asyncio.create_task(submit(encoder))
+        await asyncio.to_thread(encoder.close)
+        assert left[0]() is None
+    finally:
+        gc.enable()
