@@ -1,44 +1,10 @@
 """Stop strings in text that arrives in pieces.
 
-One Knuth-Morris-Pratt matcher for each stop string (1977, SIAM J. Comput. 6(2)): a character
-costs a few steps a stop string, however long it is, and however the text was cut into pieces.
+Plain search in what is held back and what is new: the stop strings of a request are few and short
+(``rpc/from_proto.py``), so no matcher with a state of its own is needed.
 """
 
 from collections.abc import Iterable
-
-
-class _Matcher:
-    """How much of one stop string the text ends with."""
-
-    __slots__ = ("_borders", "matched", "stop")
-
-    def __init__(self, stop: str) -> None:
-        self.stop = stop
-        self.matched = 0  # characters, len(stop) when complete
-        self._borders = _borders(stop)
-
-    def advance(self, character: str) -> bool:
-        """Take one character of text; return whether the stop string is complete."""
-        stop, matched = self.stop, self.matched
-        while matched and stop[matched] != character:
-            matched = self._borders[matched]
-        if stop[matched] == character:
-            matched += 1
-        self.matched = matched
-        return matched == len(stop)
-
-
-def _borders(stop: str) -> list[int]:
-    """Return, for each prefix length, the length of its longest proper border (prefix = suffix)."""
-    borders = [0, 0]
-    border = 0
-    for character in stop[1:]:
-        while border and stop[border] != character:
-            border = borders[border]
-        if stop[border] == character:
-            border += 1
-        borders.append(border)
-    return borders
 
 
 class StopStrings:
@@ -49,10 +15,9 @@ class StopStrings:
 
     def __init__(self, stops: Iterable[str]) -> None:
         """No stop strings at all pass everything on at once. Raises ValueError for an empty one."""
-        unique = sorted(set(stops), key=len, reverse=True)
-        if "" in unique:
+        self._stops = frozenset(stops)
+        if "" in self._stops:
             raise ValueError("a stop string is empty")
-        self._matchers = [_Matcher(stop) for stop in unique]
         self._held = ""
         self._found: str | None = None
 
@@ -65,19 +30,23 @@ class StopStrings:
         if self._found is not None:
             return "", self._found
         pending = self._held + text
-        for end in range(len(self._held), len(pending)):
-            character = pending[end]
-            complete = [m.stop for m in self._matchers if m.advance(character)]
-            if complete:
-                self._found, self._held = complete[0], ""
-                return pending[: end + 1 - len(complete[0])], complete[0]
-        safe = len(pending) - max((m.matched for m in self._matchers), default=0)
+        starts = ((pending.find(stop), stop) for stop in self._stops)
+        complete = [(start + len(stop), start, stop) for start, stop in starts if start >= 0]
+        if complete:
+            _, start, self._found = min(complete)  # the earliest end, then the earliest start
+            self._held = ""
+            return pending[:start], self._found
+        safe = len(pending) - max((_n_begun(pending, stop) for stop in self._stops), default=0)
         self._held = pending[safe:]
         return pending[:safe], None
 
     def flush(self) -> str:
         """Return the text that was held back; the text has ended. Empty after a match."""
         held, self._held = self._held, ""
-        for matcher in self._matchers:
-            matcher.matched = 0
         return held
+
+
+def _n_begun(text: str, stop: str) -> int:
+    """Return how many characters at the end of the text may be the beginning of the stop string."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
