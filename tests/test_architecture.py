@@ -24,6 +24,7 @@ LEAVES = (
     "llamad.logs",
     "llamad.printable",
     "llamad.ranges",
+    "llamad.signals",
     "llamad.small_file",
     "llamad.streams",
     "llamad.systemd",

@@ -15,6 +15,7 @@ from pathlib import Path
 from llamad import __version__
 from llamad.errors import LlamadError
 from llamad.printable import printable
+from llamad.signals import held
 from llamad.streams import OutputFailed, open_streams
 
 # Modules of llamad_tools.commands: add_parser(subparsers).
@@ -108,17 +109,18 @@ def _bytes_or_auto(text: str) -> int | str:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from llamad import config, daemon, logs
+    with held():  # what comes before the service handles signals waits for it
+        from llamad import config, daemon, logs
 
-    path: Path | None = options.config
-    if path is None and config.DEFAULT_PATH.exists():
-        path = config.DEFAULT_PATH
-    overrides = {k: v for k, v in vars(options).items() if "." in k and v is not None}
-    read = functools.partial(config.load_config, path, overrides)
-    settings = read()
-    logs.configure(settings.log.level)
-    daemon.serve(settings, model_required="model.path" in overrides, read_again=read)
-    return 0
+        path: Path | None = options.config
+        if path is None and config.DEFAULT_PATH.exists():
+            path = config.DEFAULT_PATH
+        overrides = {k: v for k, v in vars(options).items() if "." in k and v is not None}
+        read = functools.partial(config.load_config, path, overrides)
+        settings = read()
+        logs.configure(settings.log.level)
+        daemon.serve(settings, model_required="model.path" in overrides, read_again=read)
+        return 0
 
 
 if __name__ == "__main__":

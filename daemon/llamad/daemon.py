@@ -29,6 +29,7 @@ from llamad.rpc.server import RpcServer
 from llamad.service.model_manager import ModelManager
 from llamad.service.state import Phase, ServiceState
 from llamad.service.watchdog import Watchdog
+from llamad.signals import RELOAD, STOP, let_through
 from llamad.store.registry import ModelRegistry
 from llamad.store.transfers import Transfers
 
@@ -150,16 +151,16 @@ class Daemon:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Handle SIGTERM, SIGINT and SIGHUP while the service lives."""
+        """Handle the signals of the service while it lives; those that were held come at once."""
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
-        for number in signals:
+        for number in STOP:
             loop.add_signal_handler(number, self._on_signal, number)
-        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        loop.add_signal_handler(RELOAD, self._on_reload)
+        let_through()
         try:
             yield
         finally:
-            for number in (*signals, signal.SIGHUP):
+            for number in (*STOP, RELOAD):
                 loop.remove_signal_handler(number)
 
     def _on_signal(self, number: signal.Signals) -> None:
