@@ -10,15 +10,16 @@ the service, however it dies.
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Never
+from typing import Any, Never, TypeVar
 
 from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.printable import printable
@@ -31,6 +32,12 @@ _START_SECONDS = 30.0  # an interpreter and jinja2 from a cold, slow card
 _REQUEST_SECONDS = 1.2  # an ordinary chat takes a thousandth of it
 _MAX_ANSWER_BYTES = 4 * MAX_OUTPUT_CHARACTERS + 4096
 _KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH", "TZ")
+_RETRY_SECONDS = 2.0
+# By which a template may end its own process: a stack or a limit that it exceeds. Any other comes
+# from outside: somebody's kill, or the kernel's when memory is short.
+_OWN_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGXCPU})
+
+T = TypeVar("T")
 
 
 def template_error(message: str) -> LlamadError:
@@ -49,16 +56,17 @@ class TemplateProcess:
         self._lock = threading.Lock()
         self._child: _Child | None = None
         with self._lock:
-            self._started()
+            _twice(self._started)
 
     def render(self, variables: Mapping[str, Any]) -> str:
         """Return the template's output for variables of JSON's types.
 
         Raises LlamadError: INVALID when the template refuses the messages, CORRUPT,
-        CHAT_TEMPLATE_INVALID when it fails or overruns, UNAVAILABLE when no process can be had.
+        CHAT_TEMPLATE_INVALID when it fails or overruns, UNAVAILABLE when no process can be had, or
+        when it is killed from outside twice.
         """
         with self._lock:
-            text = self._ask(self._started(), {"variables": variables}).get("text")
+            text = _twice(lambda: self._ask(self._started(), {"variables": variables})).get("text")
         if not isinstance(text, str) or len(text) > MAX_OUTPUT_CHARACTERS:
             raise template_error("gives no text")
         return text
@@ -91,6 +99,8 @@ class TemplateProcess:
         except (OSError, ValueError) as error:
             self._end()
             status = child.process.returncode
+            if isinstance(error, OSError) and status < 0 and -status not in _OWN_SIGNALS:
+                raise _KilledError(f"it was killed by {_signal_name(-status)}") from None
             raise template_error(f"its process ended with status {status}: {error}") from None
         if "refused" in answer:
             _refuse(str(answer["refused"]))
@@ -100,6 +110,26 @@ class TemplateProcess:
             if key in answer:
                 raise template_error(printable(str(answer[key])))
         return answer
+
+
+class _KilledError(Exception):
+    """Somebody outside, or the kernel, killed the process: that is no fault of the template."""
+
+
+def _twice(function: Callable[[], T]) -> T:
+    """Return what the function returns, at once or after a kill. Raises UNAVAILABLE for two."""
+    try:
+        return function()
+    except _KilledError:
+        pass
+    try:
+        return function()
+    except _KilledError as error:
+        raise _unavailable(error) from None
+
+
+def _signal_name(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def _refuse(message: str) -> Never:
@@ -176,6 +206,7 @@ def _unavailable(cause: object) -> LlamadError:
         ErrorKind.UNAVAILABLE,
         "TEMPLATE_PROCESS_FAILED",
         f"no process for the chat template: {cause}",
+        retry_after_seconds=_RETRY_SECONDS,
     )
 
 

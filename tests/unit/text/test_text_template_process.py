@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -211,18 +211,63 @@ def test_a_process_that_dies_between_requests_is_replaced(process: TemplateProce
     assert process.render(HI) == "hi"
 
 
-def test_a_process_that_dies_in_a_request_costs_that_request(process: TemplateProcess) -> None:
-    run(process, ENDLESS["nested loops"].replace("99999", "9"))
+@pytest.fixture
+def kills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return signals; each request sends the next of them to its process, as if from outside."""
+    signals: list[int] = []
+    answer = template_process._Child.answer
+
+    def killed(child: template_process._Child, deadline: float) -> dict[str, Any]:
+        if signals and deadline < time.monotonic() + 5:  # not while it starts
+            child.process.send_signal(signals.pop(0))
+        return answer(child, deadline)
+
+    monkeypatch.setattr(template_process._Child, "answer", killed)
+    return signals
+
+
+def busy(process: TemplateProcess) -> None:
+    """Give the process a template that does not end before it is killed."""
+    run(process, "{% if messages | length > 1 %}" + ENDLESS["nested loops"] + "{% endif %}done")
+
+
+BUSY = {"messages": HI["messages"] * 2}
+
+
+def test_a_process_that_is_killed_in_a_request_is_replaced_once(
+    process: TemplateProcess, kills: list[int]
+) -> None:
+    run(process, "{{ messages[0].content }}")
     process._ask(process._started(), {"source": ENDLESS["nested loops"]})
-    child = process._child
-    assert child is not None
-    timer = threading.Timer(0.1, child.process.kill)
-    timer.start()
-    with pytest.raises(LlamadError, match="its process ended with status -9") as caught:
-        process.render(HI)
-    timer.join()
+    kills[:] = [signal.SIGKILL]
+    assert process.render(HI) == "hi"
+    assert kills == []
+
+
+def test_a_process_that_is_killed_twice_is_no_fault_of_the_template(
+    process: TemplateProcess, kills: list[int]
+) -> None:
+    busy(process)
+    kills[:] = [signal.SIGKILL, 0, signal.SIGKILL]  # of request, template to the next, request
+    with pytest.raises(LlamadError, match="it was killed by SIGKILL") as caught:
+        process.render(BUSY)
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+    assert caught.value.reason == "TEMPLATE_PROCESS_FAILED"
+    assert caught.value.retry_after_seconds is not None
+    assert kills == []
+    assert process.render(HI) == "done"
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGXCPU])
+def test_a_process_that_exceeds_its_stack_or_its_time_is_the_templates_fault(
+    process: TemplateProcess, kills: list[int], number: int
+) -> None:
+    busy(process)
+    kills[:] = [number]
+    with pytest.raises(LlamadError, match=f"its process ended with status -{number}") as caught:
+        process.render(BUSY)
     assert caught.value.reason == "CHAT_TEMPLATE_INVALID"
-    assert run(process, "{{ messages[0].content }}") == "hi"
+    assert process.render(HI) == "done"
 
 
 def test_without_a_process_the_service_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
