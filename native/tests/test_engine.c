@@ -218,6 +218,8 @@ static void runs_that_continue_each_other_are_one(lld_model *model, lld_kv_type 
     lld_engine_destroy(e);
 }
 
+enum { OUTPUT_CHUNKS = TINY_VOCAB / 16 + 1 }; /* thread 0 computes some of them */
+
 static void a_cancelled_step_can_be_run_again(lld_model *model)
 {
     float expected[TINY_VOCAB];
@@ -225,7 +227,8 @@ static void a_cancelled_step_can_be_run_again(lld_model *model)
     lld_engine *e = create(model, 2, LLD_KV_F16);
     CHECK(feed(e, 0, 0, 0, 100, 100) == LLD_OK, "%s", lld_error_message());
     uint64_t progress = lld_engine_progress(e);
-    CHECK(progress == TINY_LAYERS, "progress %llu", (unsigned long long)progress);
+    CHECK(progress >= TINY_LAYERS && progress <= TINY_LAYERS + OUTPUT_CHUNKS, "progress %llu",
+          (unsigned long long)progress);
     lld_engine_cancel(e);
     CHECK(feed(e, 0, 0, 100, N_TOKENS, 200) == LLD_ERR_CANCELLED, "not cancelled");
     CHECK(lld_engine_logits(e, 0) == NULL, "a cancelled step left logits");

@@ -4,6 +4,7 @@ Equality of bits, not a tolerance: so a seeded answer is the same alone and in c
 prefix equals a recomputed one, and a resumed job continues as if it had never stopped.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from llamad.errors import ErrorKind
 from tiny_gguf import FORMATS, TinyModelPath, TinySpec
 
 N_TOKENS = 70  # two whole KV blocks and a part
+MOST_CHUNK_ROWS = 256  # of a matrix: LLD_CHUNK_ROWS_MAX
 
 
 def spec_of(weight_type: str) -> TinySpec:
@@ -250,9 +252,15 @@ def test_a_step_that_is_refused_changes_no_block(tiny_model_path: TinyModelPath)
         assert [engine.block_read(i) for i in range(engine.n_blocks)] == blocks
 
 
-def test_progress_counts_the_layers_of_every_step(tiny_model_path: TinyModelPath) -> None:
-    spec = spec_of("Q4_0")
-    with open_engine(tiny_model_path, spec) as engine:
+def test_progress_counts_the_layers_of_every_step_and_the_chunks_of_the_output(
+    tiny_model_path: TinyModelPath,
+) -> None:
+    spec = dataclasses.replace(spec_of("Q4_0"), vocab_size=310 + 10 * MOST_CHUNK_ROWS)
+    with open_engine(tiny_model_path, spec, n_threads=1) as engine:
+        sequence = SingleSequence(engine)
         assert engine.progress == 0
-        feed(engine, random_tokens(1, 3), chunk=1)
+        for _ in range(3):
+            sequence.feed([1])
         assert engine.progress == 3 * spec.n_layers
+        sequence.feed([1], n_out=1)
+        assert engine.progress >= 4 * spec.n_layers + 11

@@ -35,7 +35,7 @@ typedef struct lld_forward {
     lld_kv_cache *cache;
     uint32_t n_threads;
     atomic_int *cancel;
-    atomic_ullong *progress;    /* layers finished */
+    atomic_ullong *progress;    /* layers, and chunks of the output matrix, finished */
     lld_importance *importance; /* collects the inputs of products; NULL: nothing does */
     lld_attention attention;
     lld_scratch scratch;

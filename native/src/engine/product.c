@@ -177,5 +177,7 @@ void lld_products_run(lld_forward *f, unsigned thread, const lld_product *produc
         product_unit(f, thread, &products[i], input, first_row,
                      lld_min_size(rows[i], products[i].matrix->n_rows - first_row),
                      within % n_tiles * LLD_TILE_COLS);
+        if (products[i].counted && thread == 0)
+            atomic_fetch_add_explicit(f->progress, 1, memory_order_relaxed);
     }
 }

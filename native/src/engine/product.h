@@ -19,6 +19,7 @@ typedef struct lld_product {
     const float *bias; /* (n_rows) or NULL */
     float *out;        /* (batch, n_rows) */
     float *residual;   /* (batch, n_rows) or NULL */
+    bool counted;      /* its chunks are progress, beside the layers */
 } lld_product;
 
 /* Makes one row of a product's input: values: (n_cols). */

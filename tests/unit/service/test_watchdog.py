@@ -65,7 +65,7 @@ def test_a_step_that_hangs_is_told_once_and_ends_the_feeding(
     assert fed.fed_in(5 * PERIOD) == 0
     assert fed.n_dumps == 1
     assert [record.message for record in caplog.records] == [
-        "engine hangs, the watchdog is not fed seconds=60.000 layers=7"
+        "engine hangs, the watchdog is not fed seconds=60.000 progress=7"
     ]
 
 

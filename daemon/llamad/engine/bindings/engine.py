@@ -143,7 +143,7 @@ class Engine(Handle):
 
     @property
     def progress(self) -> int:
-        """Layers that forwards have finished so far. Any thread."""
+        """Layers and chunks of the output matrix that forwards have finished so far. Any thread."""
         with self._lock:
             return cast(int, lib.lld_engine_progress(self._c))
 
