@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -141,3 +142,30 @@ async def test_a_call_that_fails_after_its_caller_left_is_no_unheard_error() -> 
     gc.collect()
     assert unheard == []
     bench.worker.close()
+
+
+class _Tokens(list[int]):
+    """A list that a weak reference can follow."""
+
+
+@asynchronous
+async def test_what_a_failed_call_left_is_freed_at_once() -> None:
+    left: list[weakref.ref[_Tokens]] = []
+
+    def fail() -> None:
+        tokens = _Tokens()
+        left.append(weakref.ref(tokens))
+        raise LlamadError(ErrorKind.CORRUPT, "MODEL_NOT_FINITE", "no number")
+
+    async def call(worker: EngineWorker) -> None:
+        with pytest.raises(LlamadError):
+            await worker.call(fail)
+
+    worker = EngineWorker(_RecordingEngine())
+    gc.disable()
+    try:
+        await asyncio.create_task(call(worker))
+        await asyncio.to_thread(worker.close)
+        assert left[0]() is None
+    finally:
+        gc.enable()

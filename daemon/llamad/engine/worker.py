@@ -111,6 +111,7 @@ class EngineWorker:
             raise
         finally:
             self._n_calls -= 1
+            del future  # it may have an error, whose traceback has this frame and the step's tokens
 
     def cancel(self) -> None:
         """Make the step that runs now, or the next one, fail with kind CANCELLED. Any thread."""

@@ -372,7 +372,7 @@ class Scheduler:
             return  # every job of the step has ended
         jobs = [generation.job for generation, _ in step]
         if error.reason == MODEL_LOST:
-            self._failure = error
+            self._failure = error.with_traceback(None)  # which has this step, and would stay
             jobs = self._jobs()
             logger.error(fields("model lost", model=self._model.name, error=error.message))
             if self._observer is not None:

@@ -68,6 +68,8 @@ class AsyncTransfer:
                     await asyncio.wait([future])
             future.exception()  # whoever would want to know has left; asyncio would log it
             raise
+        finally:
+            del future  # it may have an error, whose traceback has this frame and what came
 
 
 class Transfers:
