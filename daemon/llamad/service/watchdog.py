@@ -3,8 +3,8 @@
 Two things can hang. The event loop: then nothing here runs, and systemd hears nothing. A step in C,
 on the engine's thread, while the loop lives: its layers are counted, and the chunks of the output
 matrix. A step that finishes none for a whole period is written to the journal with all stacks,
-once, and systemd hears nothing until it moves again. Loading has no steps and is not judged: a slow card may take its time, and
-TimeoutStartSec= bounds it.
+once, and systemd hears nothing until it moves again. Loading has no steps and is not judged: a
+slow card may take its time, and TimeoutStartSec= bounds it.
 """
 
 import faulthandler
