@@ -25,6 +25,7 @@ LEAVES = (
     "llamad.printable",
     "llamad.ranges",
     "llamad.signals",
+    "llamad.sizes",
     "llamad.small_file",
     "llamad.streams",
     "llamad.systemd",

@@ -1,6 +1,7 @@
 """A line of progress on a terminal: share done, rate, time left. Silent anywhere else.
 
-Work is counted in bytes and shown in MB, unless the caller names another unit.
+Work is counted in bytes and shown in MB, unless the caller names another unit. ``begin`` shows what
+takes long before the first of it is done.
 """
 
 import sys
@@ -15,6 +16,7 @@ REDRAW_SECONDS = 0.2
 MAX_LABEL = 40  # characters; a tensor's name may have 65535
 UNIT = 1e6  # bytes of a MB
 MEGABYTES = ("MB", UNIT)  # a unit: its name, and how much of the work it is
+TOKENS = ("tokens", 1)
 
 
 class Progress:
@@ -38,6 +40,12 @@ class Progress:
         self._drawn = self._started
         self._width = 0
 
+    def begin(self, label: str) -> Self:
+        """Show at once what is worked on."""
+        if self._visible:
+            self._show(f"{printable(label[:MAX_LABEL])} ...")
+        return self
+
     def advance(self, amount: int, label: str) -> None:
         """Count an amount of the work as done; label: what is worked on."""
         self._done += amount
@@ -59,7 +67,11 @@ class Progress:
         left = (self._total - self._done) / rate if rate > 0 else 0.0
         share = 100 * self._done / max(self._total, 1)
         speed = f"{rate / self._unit:.0f} {self._unit_name}/s"
-        line = f"{share:3.0f} %  {speed}  {_duration(left)} left  {printable(label[:MAX_LABEL])}"
+        self._show(
+            f"{share:3.0f} %  {speed}  {_duration(left)} left  {printable(label[:MAX_LABEL])}"
+        )
+
+    def _show(self, line: str) -> None:
         self._stream.write("\r" + line.ljust(self._width))
         self._stream.flush()
         self._width = len(line)

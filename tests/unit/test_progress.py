@@ -2,7 +2,7 @@
 
 import io
 
-from llamad_tools.progress_line import Progress
+from llamad_tools.progress_line import TOKENS, Progress
 
 
 class Terminal(io.StringIO):
@@ -58,3 +58,16 @@ def test_nothing_is_written_to_a_file() -> None:
         clock.now += 1
         progress.advance(100, "a")
     assert stream.getvalue() == ""
+
+
+def test_what_begins_is_shown_before_any_of_it_is_done_and_makes_room() -> None:
+    terminal, clock = Terminal(), Clock()
+    with Progress(100, unit=TOKENS, stream=terminal, clock=clock).begin("a long\tname") as progress:
+        assert terminal.getvalue() == "\ra long\\tname ..."
+        clock.now += 1
+        progress.advance(50, "b")
+        assert terminal.getvalue().endswith("\r 50 %  50 tokens/s  0:01 left  b")
+    assert terminal.getvalue().endswith(" \r")
+    stream = io.StringIO()
+    with Progress(0, stream=stream).begin("a"):
+        assert stream.getvalue() == ""

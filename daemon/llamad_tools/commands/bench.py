@@ -1,7 +1,6 @@
 """``llamad bench``: prefill and decode speed of a model on this machine, through the engine alone.
 
-Prompt ids are pseudo-random (seeded), end-of-generation tokens are ignored, decoding is greedy. It
-reports; it asserts nothing.
+Owns the command line and what people read; ``benchmark.py`` measures.
 """
 
 import argparse
@@ -11,7 +10,9 @@ from dataclasses import asdict
 
 from llamad.config import MAX_THREADS
 from llamad.engine.bindings import KV_TYPES
-from llamad_tools.benchmark import measure
+from llamad.printable import printable
+from llamad.sizes import size
+from llamad_tools.benchmark import BenchResult, measure
 from llamad_tools.commands.arguments import MAX_COUNT, number
 
 
@@ -55,6 +56,42 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(asdict(result)))
         return 0
-    for name, value in asdict(result).items():
-        print(f"{name:>26}  {value:,.2f}" if isinstance(value, float) else f"{name:>26}  {value}")
+    print(as_text(result))
     return 0
+
+
+def as_text(r: BenchResult) -> str:
+    """Return a result for people: speeds in rows, then what they mean."""
+    together = f"{r.decode_tokens_per_second / r.sequences:.2f} each" if r.sequences > 1 else ""
+    pages = "in huge pages" if r.huge_pages else "as mapped"
+    rate = r.weight_bytes_per_step * r.decode_tokens_per_second / r.sequences
+    lines = [
+        f"{printable(r.model)}: {size(r.model_bytes)}, {pages}, loaded in {r.load_seconds:.2f} s",
+        f"{_count(r.threads, 'thread')}, kernels {r.cpu}, KV cache {r.kv_type}",
+        "",
+        f"{'':8}{'tokens':>8}{'sequences':>11}{'tokens/s':>11}{'ms a step':>11}",
+        f"{'prefill':8}{r.prompt_tokens:>8}{1:>11}{r.prefill_tokens_per_second:>11.2f}",
+        f"{'decode':8}{r.decode_tokens:>8}{r.sequences:>11}{r.decode_tokens_per_second:>11.2f}"
+        f"{1000 * r.sequences / r.decode_tokens_per_second:>11.2f}   {together}".rstrip(),
+        "",
+        f"A decode step reads {size(r.weight_bytes_per_step)} of weights: {size(rate)}/s,"
+        f" {100 * r.decode_share_of_bandwidth:.0f} % of the",
+        f"{size(r.read_bandwidth_bytes_per_second)}/s that these threads can read,"
+        " which is the limit of a sequence alone.",
+    ]
+    if r.decode_beats_reading:
+        lines += [
+            "(Bare reading was slower than that: another program was in the way, or the",
+            "processor's caches hold much of these weights.)",
+        ]
+    return "\n".join(
+        [
+            *lines,
+            f"Memory: {size(r.peak_rss_bytes)} at most."
+            f" Read from the disk for a token: {size(r.bytes_read_per_token)}.",
+        ]
+    )
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"

@@ -14,6 +14,7 @@ from pathlib import Path
 from llamad.engine.bindings import GgufFile, TensorInfo
 from llamad.gguf.value import MetadataValue
 from llamad.printable import printable
+from llamad.sizes import size
 
 HEAD = 8  # elements of an array that are shown
 TEXT_COLUMNS = 72  # characters of a value in the text output
@@ -148,7 +149,7 @@ def as_text(contents: Contents, *, with_tensors: bool) -> Iterator[str]:
         yield ""
         yield "weights"
         for name, share in contents.types().items():
-            yield f"  {name:<8} {_count(share.tensors, 'tensor'):>12} {_size(share.n_bytes):>10}"
+            yield f"  {name:<8} {_count(share.tensors, 'tensor'):>12} {size(share.n_bytes):>10}"
     yield from _entries("metadata", rest)
     if with_tensors and contents.tensors:
         yield ""
@@ -161,7 +162,7 @@ def _summary(contents: Contents) -> Iterator[str]:
     weights = f"{_count(len(contents.tensors), 'tensor')}, {elements / 1e6:.1f} M parameters"
     template = contents.text("tokenizer.chat_template")
     rows = {
-        "file": f"{printable(contents.path)} ({_size(contents.file_bytes)})",
+        "file": f"{printable(contents.path)} ({size(contents.file_bytes)})",
         "format": f"GGUF v{contents.version}",
         "architecture": printable(contents.architecture) or "unknown",
         "name": printable(contents.text("general.name")) or "none",
@@ -199,7 +200,7 @@ def _tensor_table(tensors: Sequence[TensorInfo]) -> Iterator[str]:
         shape = " x ".join(str(n) for n in tensor.shape)
         yield (
             f"  {printable(tensor.name):<{width}}  {tensor.type_name:<7} {shape:<16}"
-            f" {_size(tensor.n_bytes):>10} at {tensor.file_offset}"
+            f" {size(tensor.n_bytes):>10} at {tensor.file_offset}"
         )
 
 
@@ -221,15 +222,3 @@ def _cut(text: str) -> str:
 
 def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _size(n_bytes: int) -> str:
-    """Return bytes as a human reads them, in powers of 1000."""
-    if n_bytes < 1000:
-        return f"{n_bytes} B"
-    value = float(n_bytes)
-    for unit in ("kB", "MB", "GB"):
-        value /= 1000
-        if value < 1000 or unit == "GB":
-            break
-    return f"{value:.1f} {unit}"

@@ -15,7 +15,7 @@ from llamad.engine.single_sequence import SingleSequence
 from llamad.errors import ErrorKind, LlamadError
 from llamad.text.tokenizer import Tokenizer
 from llamad_tools.importance.file import InputSums
-from llamad_tools.progress_line import Progress
+from llamad_tools.progress_line import TOKENS, Progress
 
 ROWS_A_STEP = 512
 OUTPUT_SAMPLE = 16  # one row in so many is multiplied with the output matrix, the largest of all
@@ -70,7 +70,7 @@ def measure(
             n_batch=n_batch,
             n_logits=max(1, n_batch // OUTPUT_SAMPLE),
         ) as engine,
-        Progress(n_tokens, unit=("tokens", 1)) as progress,
+        Progress(n_tokens, unit=TOKENS) as progress,
     ):
         engine.collect(importance)
         for number, window in enumerate(windows, 1):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from llamad.engine.bindings import Engine, EngineModel
 from llamad.engine.single_sequence import SingleSequence
 from llamad.errors import ErrorKind, LlamadError
+from llamad_tools.progress_line import TOKENS, Progress
 
 ROWS_A_STEP = 32  # rows of logits in memory: 16 MB for a vocabulary of 128,000
 
@@ -36,17 +37,20 @@ def scored_rows(engines: Sequence[Engine], tokens: Sequence[int]) -> Iterator[tu
     Windows of the engines' context, which is the same for all, do not overlap; the first token of
     a window is not scored. A row is gone with the next step.
     """
-    n_ctx = engines[0].n_ctx
-    for first in range(0, len(tokens), n_ctx):
-        window = tokens[first : first + n_ctx]
-        sequences = [SingleSequence(engine) for engine in engines]
-        n_inputs = len(window) - 1  # the last token predicts nothing that is scored
-        for start in range(0, n_inputs, engines[0].n_batch):
-            rows = range(start, min(start + engines[0].n_batch, n_inputs))
-            for sequence in sequences:
-                sequence.feed(window[rows.start : rows.stop], n_out=len(rows))
-            for k, position in enumerate(rows):
-                yield k, window[position + 1]
+    n_ctx, n_batch = engines[0].n_ctx, engines[0].n_batch
+    n_windows = -(-len(tokens) // n_ctx)
+    with Progress(len(tokens), unit=TOKENS).begin("reading the text") as progress:
+        for first in range(0, len(tokens), n_ctx):
+            window = tokens[first : first + n_ctx]
+            sequences = [SingleSequence(engine) for engine in engines]
+            n_inputs = len(window) - 1  # the last token predicts nothing that is scored
+            for start in range(0, n_inputs, n_batch):
+                rows = range(start, min(start + n_batch, n_inputs))
+                for sequence in sequences:
+                    sequence.feed(window[rows.start : rows.stop], n_out=len(rows))
+                progress.advance(len(rows), f"window {first // n_ctx + 1} of {n_windows}")
+                for k, position in enumerate(rows):
+                    yield k, window[position + 1]
 
 
 def mean_of_scored(total: float, n_scored: int) -> float:

@@ -1,0 +1,17 @@
+"""Sizes for people, in powers of 1000, as the sizes of files and disks are told."""
+
+
+def size(n_bytes: float) -> str:
+    """Return bytes for people.
+
+    >>> size(98_362_432), size(0)
+    ('98.4 MB', '0 B')
+    """
+    if n_bytes < 1000:
+        return f"{n_bytes:.0f} B"
+    value = float(n_bytes)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 1000 or unit == "GB":
+            break
+    return f"{value:.1f} {unit}"

@@ -1,0 +1,97 @@
+"""``llamad bench``: the names of its JSON, what people read, and a share that is one at most."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import pytest
+
+from llamad.__main__ import main
+from llamad.engine.bindings import EngineModel
+from llamad_tools.benchmark import BenchResult
+from llamad_tools.commands.bench import as_text
+from tiny_gguf import TinyModelPath, TinySpec
+
+FLAGS = ["-t", "1", "-p", "8", "-n", "4"]
+RESULT = BenchResult(
+    model="small.gguf",
+    prefill_tokens_per_second=410.2,
+    decode_tokens_per_second=45.1,
+    load_seconds=0.121,
+    model_bytes=98_362_432,
+    threads=2,
+    sequences=1,
+    prompt_tokens=512,
+    decode_tokens=64,
+    cpu="avx2",
+    kv_type="f16",
+    huge_pages=True,
+    peak_rss_bytes=230_000_000,
+    bytes_read_per_token=0.0,
+    read_bandwidth_bytes_per_second=6_200_000_000,
+    decode_share_of_bandwidth=0.706,
+    weight_bytes_per_step=97_100_000,
+    decode_beats_reading=False,
+)
+
+
+def test_people_read_rows_with_units() -> None:
+    assert as_text(RESULT).splitlines() == [
+        "small.gguf: 98.4 MB, in huge pages, loaded in 0.12 s",
+        "2 threads, kernels avx2, KV cache f16",
+        "",
+        "          tokens  sequences   tokens/s  ms a step",
+        "prefill      512          1     410.20",
+        "decode        64          1      45.10      22.17",
+        "",
+        "A decode step reads 97.1 MB of weights: 4.4 GB/s, 71 % of the",
+        "6.2 GB/s that these threads can read, which is the limit of a sequence alone.",
+        "Memory: 230.0 MB at most. Read from the disk for a token: 0 B.",
+    ]
+
+
+def test_sequences_together_are_told_apart_and_an_odd_limit_is_explained() -> None:
+    result = dataclasses.replace(
+        RESULT, sequences=4, decode_tokens_per_second=120.0, decode_beats_reading=True
+    )
+    text = as_text(result)
+    assert "decode        64          4     120.00      33.33   30.00 each" in text
+    assert "(Bare reading was slower than that: another program was in the way" in text
+
+
+@pytest.mark.parametrize("n_sequences", [1, 3])
+def test_json_has_the_names_that_scripts_rely_on(
+    tiny_model_path: TinyModelPath, capsys: pytest.CaptureFixture[str], n_sequences: int
+) -> None:
+    path = tiny_model_path(TinySpec())
+    assert main(["bench", *FLAGS, "-b", str(n_sequences), "--json", str(path)]) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert captured.err == ""
+    assert set(result) >= {
+        "prefill_tokens_per_second",
+        "decode_tokens_per_second",
+        "load_seconds",
+        "model_bytes",
+        "threads",
+        "cpu",
+        "peak_rss_bytes",
+        "bytes_read_per_token",
+    }
+    assert (result["prompt_tokens"], result["decode_tokens"]) == (8, 4)
+    assert (result["threads"], result["sequences"]) == (1, n_sequences)
+    assert 0 < result["decode_share_of_bandwidth"] <= 1
+
+
+def test_decoding_that_reads_faster_than_bare_reading_is_the_limit_itself(
+    tiny_model_path: TinyModelPath,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    slow: Callable[[EngineModel, int], float] = lambda model, n_threads: 1.0  # noqa: E731
+    monkeypatch.setattr(EngineModel, "read_bandwidth", slow)
+    path = str(tiny_model_path(TinySpec()))
+    assert main(["bench", *FLAGS, "--json", path]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["decode_share_of_bandwidth"], result["decode_beats_reading"]) == (1, True)
+    assert result["read_bandwidth_bytes_per_second"] > 1
