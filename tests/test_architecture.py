@@ -21,6 +21,7 @@ OUR_PACKAGES = ("llamad", "llamad_client", "llamactl", "llamad_api")
 LEAVES = (
     "llamad.clock",
     "llamad.errors",
+    "llamad.help_text",
     "llamad.logs",
     "llamad.printable",
     "llamad.ranges",

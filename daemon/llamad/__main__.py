@@ -14,6 +14,7 @@ from pathlib import Path
 
 from llamad import __version__
 from llamad.errors import LlamadError
+from llamad.help_text import add_command, example_lines
 from llamad.printable import printable
 from llamad.signals import held
 from llamad.streams import OutputFailed, open_streams
@@ -57,7 +58,16 @@ def _as_line(message: str) -> str:
 
 def _parser(command: str) -> argparse.ArgumentParser:
     """Return the parser for a command; anything that is none gets all of them, for the help."""
-    parser = argparse.ArgumentParser(prog="llamad", description="Serve a language model, locally.")
+    parser = argparse.ArgumentParser(
+        prog="llamad",
+        description="Serve a language model, locally. The commands but serve work on model files.",
+        epilog=example_lines(
+            "llamad serve --model model.gguf --socket /tmp/llamad.sock",
+            "llamad fit model.gguf",
+            "llamad COMMAND --help",
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"llamad {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_serve(commands)
@@ -70,21 +80,34 @@ HUGE_PAGES = ("auto", "on", "off")
 
 
 def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "serve",
-        help="run the service",
-        description="Run the service. Flags go over the configuration file.",
+        summary="run the service",
+        about="Run the service. Flags go over the configuration file. systemctl runs it as a unit.",
+        examples=(
+            "llamad serve --model model.gguf --socket /tmp/llamad.sock",
+            "llamactl --socket /tmp/llamad.sock ask Hello",
+            "llamad serve --check",
+        ),
     )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="default: /etc/llamad/llamad.toml, if it exists"
     )
     parser.add_argument("--model", dest="model.path", metavar="PATH", help="a .gguf file")
     parser.add_argument("--socket", dest="service.socket", metavar="PATH", help="the Unix socket")
-    parser.add_argument("--threads", dest="model.threads", type=int, metavar="N")
+    parser.add_argument(
+        "--threads", dest="model.threads", type=int, metavar="N", help="0: one for each CPU"
+    )
     parser.add_argument(
         "--ctx-size", dest="model.ctx_size", type=int, metavar="N", help="tokens of one sequence"
     )
-    parser.add_argument("--kv-type", dest="model.kv_type", choices=("f16", "q8_0"))
+    parser.add_argument(
+        "--kv-type",
+        dest="model.kv_type",
+        choices=("f16", "q8_0"),
+        help="of the KV cache; q8_0 takes half the memory",
+    )
     parser.add_argument(
         "--huge-pages",
         dest="model.huge_pages",
@@ -97,6 +120,11 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         type=_bytes_or_auto,
         metavar="BYTES|auto",
         help="what the model, its cache and its scratch may take",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="read the configuration, say whether it is valid, and end",
     )
     parser.set_defaults(run=_serve)
 
@@ -118,6 +146,9 @@ def _serve(options: argparse.Namespace) -> int:
         overrides = {k: v for k, v in vars(options).items() if "." in k and v is not None}
         read = functools.partial(config.load_config, path, overrides)
         settings = read()
+        if options.check:
+            print(f"{path or 'built-in defaults'}: the configuration is valid")
+            return 0
         logs.configure(settings.log.level)
         daemon.serve(settings, model_required="model.path" in overrides, read_again=read)
         return 0

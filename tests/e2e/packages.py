@@ -204,8 +204,11 @@ class Run:
             "the limit",
         )
         file.write_text("[limits]\nmax_prompt_bytes = -8\n")
-        self._machine.run("systemctl", "reload", "llamad")
-        until(lambda: "configuration not reloaded" in self._service.journal(), "the refusal")
+        refused = self._machine.run("systemctl", "reload", "llamad", check=False)
+        assert refused.returncode != 0, refused
+        assert "limits.max_prompt_bytes = -8" in self._service.journal(), self._service.journal()
+        assert self._service.property("ActiveState") == "active"
+        assert self._service.llamactl("ask", QUESTION, check=False).returncode == 4  # as before
         file.write_text(shipped)
         self._machine.run("systemctl", "reload", "llamad")
         until(

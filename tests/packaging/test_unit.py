@@ -46,6 +46,13 @@ def test_the_service_can_say_that_it_is_ready_and_alive() -> None:
     assert settings["Restart"] == ["on-failure"]
 
 
+def test_a_reload_checks_the_configuration_that_the_service_reads_before_it_takes_it() -> None:
+    settings = _settings()
+    check, take = settings["ExecReload"]
+    assert check == settings["ExecStart"][0] + " --check"
+    assert "kill -HUP $MAINPID" in take
+
+
 def test_the_user_of_the_unit_is_the_one_the_package_makes() -> None:
     kind, name, *_ = (DEBIAN / "llamad.sysusers").read_text().split()
     assert (kind, [name]) == ("u", _settings()["User"])

@@ -47,6 +47,20 @@ def test_without_flags_the_defaults_hold_and_no_model_is_required(served: dict[s
     assert served["model_required"] is False
 
 
+def test_a_check_reads_the_configuration_and_serves_nothing(
+    served: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "llamad.toml"
+    file.write_text("[limits]\nmax_prompt_bytes = 8\n")
+    assert __main__.main(["serve", "--check", "--config", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: the configuration is valid\n"
+    file.write_text("[limits]\nmax_prompt_bytes = -8\n")
+    assert __main__.main(["serve", "--check", "--config", str(file)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"llamad: {file}: limits.max_prompt_bytes = -8: ")
+    assert served == {}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

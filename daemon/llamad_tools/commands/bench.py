@@ -10,18 +10,44 @@ from dataclasses import asdict
 
 from llamad.config import MAX_THREADS
 from llamad.engine.bindings import KV_TYPES
+from llamad.help_text import add_command
 from llamad.printable import printable
 from llamad.sizes import size
 from llamad_tools.benchmark import BenchResult, measure
 from llamad_tools.commands.arguments import MAX_COUNT, number
 
+ABOUT = """
+Measure how fast a model reads a prompt (prefill) and writes an answer (decode) on this machine,
+through the engine alone, without the service.
+
+The prompt is made of random tokens, always the same, and the answer goes on behind an end token.
+With -b several sequences are decoded together, each behind a prompt of 16 tokens.
+"""
+EXAMPLES = (
+    "llamad bench model.gguf",
+    "llamad bench model.gguf -t 4 -p 128 -n 32",
+    "llamad bench model.gguf -b 4 --json",
+)
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register ``llamad bench``."""
     threads, count = number(1, MAX_THREADS), number(1, MAX_COUNT)
-    parser = subparsers.add_parser("bench", help="measure prefill and decode speed of a model")
+    parser = add_command(
+        subparsers,
+        "bench",
+        summary="measure prefill and decode speed of a model",
+        about=ABOUT,
+        examples=EXAMPLES,
+    )
     parser.add_argument("model", metavar="MODEL", help="a GGUF file")
-    parser.add_argument("-t", "--threads", type=threads, default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "-t",
+        "--threads",
+        type=threads,
+        default=len(os.sched_getaffinity(0)),
+        help="compute threads (default: one a core)",
+    )
     parser.add_argument("-p", "--prompt", type=count, default=512, help="prompt tokens (512)")
     parser.add_argument("-n", "--decode", type=count, default=64, help="decoded tokens (64)")
     parser.add_argument(
@@ -31,7 +57,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=1,
         help="sequences decoded together (1)",
     )
-    parser.add_argument("--kv-type", choices=sorted(KV_TYPES), default="f16")
+    parser.add_argument(
+        "--kv-type", choices=sorted(KV_TYPES), default="f16", help="of the KV cache (f16)"
+    )
     parser.add_argument(
         "--huge-pages",
         choices=("auto", "on", "off"),

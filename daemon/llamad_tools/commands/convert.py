@@ -16,6 +16,7 @@ from pathlib import Path
 from llamad.config import MAX_THREADS
 from llamad.errors import invalid
 from llamad.gguf.writer import GgufWriter, is_begun
+from llamad.help_text import add_command
 from llamad.memory.machine import Machine
 from llamad.printable import printable
 from llamad_tools.advice.choice import AUTO, advised_mix
@@ -34,11 +35,28 @@ from llamad_tools.commands.arguments import number
 from llamad_tools.progress_line import UNIT, Progress
 from llamad_tools.quantize.mixes import MIXES, Mix, find_mix
 
+ABOUT = """
+Write a checkpoint as a GGUF file, in one pass and with little memory.
+
+SRC is a LLaMA folder as Meta distributed it (consolidated.NN.pth, params.json, tokenizer.model), a
+Hugging Face folder with safetensors or pytorch_model.bin, or a file of llama.cpp from before GGUF.
+
+After an interruption the same command goes on where it was, with the type that it had chosen.
+"""
+EXAMPLES = (
+    "llamad convert ~/Qwen2.5-0.5B-Instruct model.gguf --type Q8_0",
+    "llamad convert ~/llama-7b llama-7b.gguf --type auto",
+)
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command and its options."""
-    parser = subparsers.add_parser(
-        "convert", help="turn a checkpoint into a GGUF file", description=__doc__
+    parser = add_command(
+        subparsers,
+        "convert",
+        summary="turn a checkpoint into a GGUF file",
+        about=ABOUT,
+        examples=EXAMPLES,
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="folder or file")
     parser.add_argument("out", metavar="OUT", type=Path, help="GGUF file to write")

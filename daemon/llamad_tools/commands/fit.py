@@ -17,6 +17,7 @@ from pathlib import Path
 from llamad.config import DEFAULT_PATH, MAX_CTX_SIZE, MAX_THREADS, ModelConfig
 from llamad.engine.bindings import EngineModel
 from llamad.errors import LlamadError
+from llamad.help_text import add_command
 from llamad.memory.demand import plan_of
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MIB, MemoryPlan
@@ -38,11 +39,25 @@ from llamad_tools.quantize.mixes import PLAIN_TYPES, is_quantizable
 
 HERE = "here"  # this machine's column of speeds
 
+ABOUT = """
+Print which quantization of a model stays in this machine's memory: size, context, expected speed
+and loss of every mix, a recommendation, and what to set for it.
+
+MODEL is a GGUF file, or what llamad convert takes; only its shapes are read. The budget is what
+this machine has available now; --memory asks for another machine by its whole memory, of which 614
+MiB are left to firmware and system.
+"""
+EXAMPLES = ("llamad fit model.gguf", "llamad fit ~/Qwen2.5-7B-Instruct --memory 4GB")
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command and its options."""
-    parser = subparsers.add_parser(
-        "fit", help="which quantization of a model fits this machine", description=__doc__
+    parser = add_command(
+        subparsers,
+        "fit",
+        summary="which quantization of a model fits this machine",
+        about=ABOUT,
+        examples=EXAMPLES,
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="GGUF file, or a checkpoint")
     parser.add_argument(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llamad.config import MAX_CTX_SIZE, MAX_THREADS
 from llamad.engine.bindings import EngineModel, GgufFile
+from llamad.help_text import add_command
 from llamad.printable import printable
 from llamad.text import load_tokenizer
 from llamad_tools.commands.arguments import number
@@ -22,11 +23,27 @@ from llamad_tools.importance.measure import measure, split
 DEFAULT_CTX_SIZE = 512  # tokens
 MIN_CTX_SIZE = 2
 
+ABOUT = """
+Measure which columns of a model's matrices matter, on a text: quantize --imatrix keeps those
+closer, at the same size. llama.cpp reads the file, too.
+
+A few hundred thousand characters of the kind the model is meant for are enough. For MODEL take the
+best weights that this machine can run.
+"""
+EXAMPLES = (
+    "llamad imatrix model-f16.gguf text.txt imatrix.gguf",
+    "llamad quantize model-f16.gguf small.gguf Q3_K_M --imatrix imatrix.gguf",
+)
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command and its options."""
-    parser = subparsers.add_parser(
-        "imatrix", help="measure an importance matrix over a text", description=__doc__
+    parser = add_command(
+        subparsers,
+        "imatrix",
+        summary="measure an importance matrix over a text",
+        about=ABOUT,
+        examples=EXAMPLES,
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="GGUF file")
     parser.add_argument("text", metavar="TEXT", type=Path, help="UTF-8 text file")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from llamad.engine.bindings import GgufFile, TensorInfo
 from llamad.gguf.value import MetadataValue
+from llamad.help_text import add_command
 from llamad.printable import printable
 from llamad.sizes import size
 
@@ -66,7 +67,13 @@ class Contents:
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command and its options."""
-    parser = subparsers.add_parser("inspect", help="what a model file holds", description=__doc__)
+    parser = add_command(
+        subparsers,
+        "inspect",
+        summary="what a model file holds",
+        about="Print what a GGUF file holds, without loading it. Any GGUF file will do.",
+        examples=("llamad inspect model.gguf", "llamad inspect model.gguf --tensors"),
+    )
     parser.add_argument("model", metavar="MODEL", type=Path, help="GGUF file")
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

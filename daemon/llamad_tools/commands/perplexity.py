@@ -13,6 +13,7 @@ from pathlib import Path
 
 from llamad.config import MAX_CTX_SIZE, MAX_THREADS
 from llamad.engine.bindings import KV_TYPES, EngineModel
+from llamad.help_text import add_command
 from llamad.text import load_tokenizer
 from llamad_tools.commands.arguments import number
 from llamad_tools.commands.text_file import read_text
@@ -21,11 +22,28 @@ from llamad_tools.perplexity.measure import Perplexity, measure
 
 DEFAULT_CTX_SIZE = 2048  # tokens
 
+ABOUT = """
+Measure how well a model predicts a text: the lower, the better. It is how a model is compared with
+a smaller version of itself.
+
+The text is read in one window when it fits the context, else in windows that do not overlap. With
+--compare a second model, for example the unquantized one, reads the same text, and the KL
+divergence says how far MODEL's predictions are from it.
+"""
+EXAMPLES = (
+    "llamad perplexity model.gguf text.txt",
+    "llamad perplexity small.gguf text.txt --compare big.gguf",
+)
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command and its options."""
-    parser = subparsers.add_parser(
-        "perplexity", help="how well a model predicts a text", description=__doc__
+    parser = add_command(
+        subparsers,
+        "perplexity",
+        summary="how well a model predicts a text",
+        about=ABOUT,
+        examples=EXAMPLES,
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="GGUF file")
     parser.add_argument("text", metavar="TEXT", type=Path, help="UTF-8 text file")
@@ -47,7 +65,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="TOKENS",
         help=f"window (default: the models' context, at most {DEFAULT_CTX_SIZE})",
     )
-    parser.add_argument("--kv-type", choices=sorted(KV_TYPES), default="f16")
+    parser.add_argument(
+        "--kv-type", choices=sorted(KV_TYPES), default="f16", help="of the KV cache (f16)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from llamad.config import MAX_THREADS
+from llamad.help_text import add_command
 from llamad.printable import printable
 from llamad_tools.advice.choice import AUTO, advised_mix
 from llamad_tools.advice.source import read_file_shape
@@ -19,11 +20,27 @@ from llamad_tools.importance.file import read_imatrix
 from llamad_tools.quantize.mixes import MIXES, Mix, find_mix
 from llamad_tools.quantize.rewrite import quantize
 
+ABOUT = f"""
+Write a model with smaller weights. A few megabytes of memory are enough, whatever its size.
+
+TYPE is {", ".join(list(MIXES)[:-1])} or {list(MIXES)[-1]}; or auto, what llamad fit recommends for
+this machine.
+"""
+EXAMPLES = (
+    "llamad quantize model-f16.gguf model-q4.gguf Q4_K_M",
+    "llamad quantize model-f16.gguf model.gguf auto",
+    "llamad quantize model-f16.gguf small.gguf Q3_K_M --imatrix imatrix.gguf",
+)
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command and its options."""
-    parser = subparsers.add_parser(
-        "quantize", help="write a model with smaller weights", description=__doc__
+    parser = add_command(
+        subparsers,
+        "quantize",
+        summary="write a model with smaller weights",
+        about=ABOUT,
+        examples=EXAMPLES,
     )
     parser.add_argument("input", metavar="IN", type=Path, help="GGUF file")
     parser.add_argument("output", metavar="OUT", type=Path, help="GGUF file to write")
@@ -31,7 +48,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--imatrix", metavar="FILE", type=Path, help="importance matrix")
     parser.add_argument("--pure", action="store_true", help="one type for all matrices, no mix")
     parser.add_argument(
-        "--threads", metavar="N", type=number(1, MAX_THREADS), default=len(os.sched_getaffinity(0))
+        "--threads",
+        metavar="N",
+        type=number(1, MAX_THREADS),
+        default=len(os.sched_getaffinity(0)),
+        help="compute threads (default: one a core)",
     )
     parser.set_defaults(run=run)
 
