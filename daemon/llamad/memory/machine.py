@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CAP_IPC_LOCK = 14  # linux/capability.h
+_V2_LIMITS, _V1_LIMITS = ("memory.max", "memory.high"), ("memory.limit_in_bytes",)
+_NO_LIMIT = 1 << 62  # v1 says about 2^63 where v2 says "max"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,42 @@ class Machine:
         """
         return _least([self.system_room(), self.cgroup_room()])
 
-    def budget_bytes(self) -> int | None:
-        """Return what this process may have in all: what is available, and what it has already."""
-        available = self.available_bytes()
-        return None if available is None else available + self._own_bytes()
+    def budget_bytes(self, locked_bytes: int = 0) -> int | None:
+        """Return what this process may have in all: what is available, and what it has already.
+
+        locked_bytes: of mapped files; locked pages count as available nowhere. A cgroup may not be
+        the one that they are charged to: it counts at most those that it has itself.
+        """
+        own, system = self._own_bytes(), self.system_room()
+        rooms = [None if system is None else system + own + locked_bytes]
+        for folder in self._cgroups("memory"):
+            room = _cgroup_room(folder)
+            if room is not None:
+                rooms.append(room + own + min(locked_bytes, _cgroup_unevictable(folder)))
+        return _least(rooms)
+
+    def limit_bytes(self) -> int | None:
+        """Return the least memory limit of the cgroups above this process; None without one."""
+        limits = (_number(path) for path in self.limit_files())
+        return min((n for n in limits if n is not None and n < _NO_LIMIT), default=None)
+
+    def limit_files(self) -> list[Path]:
+        """Return the files that limit the memory of the cgroups above this process."""
+        names = (*_V2_LIMITS, *_V1_LIMITS)
+        return self._memory_files(*names)
+
+    def event_files(self) -> list[Path]:
+        """Return the files in which v2 cgroups count how often they reached a limit."""
+        return self._memory_files("memory.events")
+
+    def pressure_files(self) -> list[Path]:
+        """Return where the kernel tells how long processes wait for memory (PSI), nearest first."""
+        system = self.proc / "pressure" / "memory"
+        return [*self._memory_files("memory.pressure")[:1], *([system] if system.exists() else [])]
+
+    def _memory_files(self, *names: str) -> list[Path]:
+        paths = (folder / name for folder in self._cgroups("memory") for name in names)
+        return [path for path in paths if path.exists()]
 
     def lock_limit_bytes(self) -> int | None:
         """Return how much this process may lock; None: RLIMIT_MEMLOCK does not bound it."""
@@ -98,9 +132,9 @@ def _cgroup_room(folder: Path) -> int | None:
 
     Above memory.high nothing is refused, but everything is slowed down until it is useless.
     """
-    v2 = (("memory.max", "memory.high"), "memory.current", ("inactive_file", "active_file"))
+    v2 = (_V2_LIMITS, "memory.current", ("inactive_file", "active_file"))
     v1 = (
-        ("memory.limit_in_bytes",),
+        _V1_LIMITS,
         "memory.usage_in_bytes",
         ("total_inactive_file", "total_active_file"),
     )
@@ -113,6 +147,12 @@ def _cgroup_room(folder: Path) -> int | None:
             cache = sum(int(stat.get(key, "0")) for key in cache_keys)
             return max(0, limit - max(0, usage - cache))
     return None
+
+
+def _cgroup_unevictable(folder: Path) -> int:
+    """Return the bytes of a memory cgroup that are locked, those of the cgroups below included."""
+    stat = dict(line.split(None, 1) for line in _lines(folder / "memory.stat"))
+    return int(stat.get("total_unevictable", stat.get("unevictable", "0")))
 
 
 def _v2_quota(folder: Path) -> float | None:
