@@ -100,7 +100,11 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--threads", dest="model.threads", type=int, metavar="N", help="0: one for each CPU"
     )
     parser.add_argument(
-        "--ctx-size", dest="model.ctx_size", type=int, metavar="N", help="tokens of one sequence"
+        "--ctx-size",
+        dest="model.ctx_size",
+        type=_number_or_auto,
+        metavar="N|auto",
+        help="tokens of one sequence; auto: what memory allows",
     )
     parser.add_argument(
         "--kv-type",
@@ -117,7 +121,7 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--memory-budget",
         dest="model.memory_budget",
-        type=_bytes_or_auto,
+        type=_number_or_auto,
         metavar="BYTES|auto",
         help="what the model, its cache and its scratch may take",
     )
@@ -129,11 +133,11 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(run=_serve)
 
 
-def _bytes_or_auto(text: str) -> int | str:
+def _number_or_auto(text: str) -> int | str:
     try:
         return text if text == "auto" else int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes, and not auto") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number, and not auto") from None
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -114,14 +114,14 @@ class FilePath(Text):
 
 
 @dataclass(frozen=True, slots=True)
-class BytesOrAuto:
-    """A number of bytes, or "auto"."""
+class NumberOrAuto:
+    """A whole number, or "auto"."""
 
     low: int
     high: int
 
     def check(self, value: object) -> int | None:
-        """Return the bytes; None is auto."""
+        """Return the number; None is auto."""
         if value is None or value == "auto":
             return None
         if isinstance(value, bool) or not isinstance(value, int):
@@ -164,12 +164,13 @@ class ModelConfig:
         "/var/lib/llamad/models", FilePath("where models lie", may_be_empty=False)
     )
     threads: int = _key(0, Integer(0, MAX_THREADS))  # 0: as many CPUs as the service may use
-    ctx_size: int = _key(2048, Integer(32, MAX_CTX_SIZE))  # tokens of one sequence
+    # Tokens of one sequence; None is auto: what memory allows (memory/context.py).
+    ctx_size: int | None = _key(None, NumberOrAuto(32, MAX_CTX_SIZE))
     kv_type: str = _key("f16", Choice(("f16", "q8_0")))
     n_sequences: int = _key(4, Integer(1, 256))  # decoded together
     kv_tokens: int = _key(0, Integer(0, 1 << 28))  # over all sequences; 0: what memory allows
     batch: int = _key(256, Integer(1, 4096))  # most rows of one step
-    memory_budget: int | None = _key(None, BytesOrAuto(1 << 20, 1 << 50))  # bytes; None is auto
+    memory_budget: int | None = _key(None, NumberOrAuto(1 << 20, 1 << 50))  # bytes; None is auto
     lock: bool = _key(True, Boolean())
     huge_pages: str = _key("auto", Choice(("auto", "on", "off")))
     speculation: bool = _key(True, Boolean())  # of requests that do not say

@@ -27,6 +27,7 @@ from unit.schedule.fakes import Bench, FakeTokenizer
 
 MAX_MODEL_BYTES = 1 << 30
 PLAN = MemoryPlan(
+    n_ctx=512,
     budget_bytes=None,
     process_bytes=1,
     connections_bytes=2,

@@ -68,7 +68,7 @@ def test_a_check_reads_the_configuration_and_serves_nothing(
         (["fly"], "invalid choice"),
         (["serve", "--threads", "many"], "invalid int"),
         (["serve", "--kv-type", "f64"], "invalid choice"),
-        (["serve", "--memory-budget", "much"], "'much' is no number of bytes"),
+        (["serve", "--memory-budget", "much"], "'much' is no whole number"),
     ],
 )
 def test_wrong_usage_is_2(

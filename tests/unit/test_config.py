@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llamad.config import SECTIONS, BytesOrAuto, Config, Mode, Text, load_config, rules
+from llamad.config import SECTIONS, Config, Mode, NumberOrAuto, Text, load_config, rules
 from llamad.errors import ErrorKind, LlamadError
 
 DEFAULT_FILE = Path(__file__).parents[2] / "packaging" / "etc" / "llamad.toml"
@@ -95,7 +95,8 @@ def test_every_key_refuses_nonsense_and_names_itself(section: str, key: str, val
         ("[model]\nthreads = -1", "0..64"),
         ("[model]\nthreads = true", "whole number"),
         ("[model]\nthreads = 2.0", "whole number"),
-        ("[model]\nctx_size = 31", "32..1048576"),
+        ("[model]\nctx_size = 31", '"auto" or 32..1048576'),
+        ("[model]\nctx_size = 0", '"auto" or 32..1048576'),
         ('[model]\nkv_type = "q4_0"', '"f16" or "q8_0"'),
         ('[model]\nmemory_budget = "2G"', '"auto" or 1048576..'),
         ("[model]\nlock = 1", "true or false"),
@@ -167,4 +168,4 @@ def test_the_configuration_cannot_be_changed() -> None:
 
 def test_rules_say_their_range_as_people_write_it() -> None:
     assert str(Mode(0o600, 0o777)) == "0o600..0o777"
-    assert str(BytesOrAuto(1, 9)) == '"auto" or 1..9'
+    assert str(NumberOrAuto(1, 9)) == '"auto" or 1..9'

@@ -64,6 +64,36 @@ def test_the_context_is_at_most_what_the_model_was_trained_on(
     assert "ctx_size=4096 n_ctx_train=512" in caplog.text
 
 
+def test_without_a_configured_context_it_is_what_the_model_was_trained_on(
+    tiny: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with _loaded(tiny, replace(CONFIG, ctx_size=None)) as model:
+        assert (model.n_ctx, model.plan.n_ctx) == (512, 512)
+    assert not caplog.records
+
+
+def test_a_context_that_memory_shortens_is_told(
+    tiny_model_path: TinyModelPath, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tiny_model_path(TinySpec(n_ctx_train=4096))
+    config = replace(CONFIG, path=str(path), ctx_size=None)
+    with _loaded(path, config) as model:
+        spare = replace(config, memory_budget=model.plan.planned_bytes - model.plan.kv_bytes)
+    kv_bytes_a_token = model.plan.kv_bytes // model.plan.kv_blocks // model.kv_block_tokens
+    spare = replace(spare, memory_budget=(spare.memory_budget or 0) + 2000 * kv_bytes_a_token)
+    caplog.clear()
+    with _loaded(path, spare) as model:
+        assert 1792 <= model.n_ctx < 4096
+        assert model.plan.model_fits
+    assert "context reduced to what memory allows" in caplog.text
+    assert f"n_ctx={model.n_ctx} n_ctx_train=4096" in caplog.text
+
+
+def test_a_configured_cache_bounds_the_context(tiny: Path) -> None:
+    with _loaded(tiny, replace(CONFIG, ctx_size=None, kv_tokens=128)) as model:
+        assert (model.n_ctx, model.kv_blocks_total) == (128, 4)
+
+
 def test_no_threads_configured_means_the_cpus_of_the_process(tiny: Path) -> None:
     with _loaded(tiny, replace(CONFIG, threads=0)) as model:
         assert model.engine_info.n_threads >= 1

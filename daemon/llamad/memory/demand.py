@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from llamad.config import MAX_THREADS, ModelConfig
 from llamad.engine.bindings import EngineModel, EngineParams, engine_bytes
 from llamad.gguf.value import MetadataValue
+from llamad.memory.context import MOST_TOKENS, plan_context
 from llamad.memory.machine import Machine
 from llamad.memory.plan import Demand, MemoryPlan, plan_memory, vocabulary_bytes
 
@@ -27,10 +28,39 @@ def engine_params(config: ModelConfig, n_ctx: int) -> EngineParams:
     )
 
 
-def context(config: ModelConfig, model: EngineModel) -> int:
-    """Return the tokens of one sequence: as configured, at most what the model was trained on."""
+def context(
+    config: ModelConfig,
+    model: EngineModel,
+    metadata: Mapping[str, MetadataValue],
+    budget_bytes: int | None,
+) -> int:
+    """Return the tokens of one sequence: as configured, at most what the model was trained on.
+
+    Where the configuration does not say: what memory allows, at most its ``kv_tokens``.
+    """
     trained = model.info.n_ctx_train
-    return min(config.ctx_size, trained) if trained > 0 else config.ctx_size
+    asked = config.ctx_size or config.kv_tokens
+    if asked:
+        most = trained if trained > 0 else asked
+        return min(asked, most) if config.ctx_size else min(asked, most, MOST_TOKENS)
+
+    def demand(n_ctx: int) -> Demand:
+        return demand_of(model, metadata, _with_all_blocks(config, model, n_ctx))
+
+    return plan_context(
+        demand, budget_bytes=budget_bytes, n_ctx_train=trained, n_sequences=config.n_sequences
+    )
+
+
+def _with_all_blocks(config: ModelConfig, model: EngineModel, n_ctx: int) -> EngineParams:
+    """Return the parameters with as many blocks as are configured, or one context a sequence.
+
+    The scratch has some bytes for each block.
+    """
+    params = engine_params(config, n_ctx)
+    block = engine_bytes(model, **params).kv_block_tokens
+    params["n_blocks"] = -(-(config.kv_tokens or n_ctx * config.n_sequences) // block)
+    return params
 
 
 def demand_of(
@@ -55,10 +85,11 @@ def plan_of(
     model: EngineModel, metadata: Mapping[str, MetadataValue], config: ModelConfig
 ) -> MemoryPlan:
     """Return the plan of a model as configured, on this machine. Raises OUT_OF_MEMORY."""
-    machine, n_ctx = Machine(), context(config, model)
+    machine = Machine()
     budget = machine.budget_bytes() if config.memory_budget is None else config.memory_budget
     lock_limit = machine.lock_limit_bytes()
-    params = engine_params(config, n_ctx)
+    n_ctx = context(config, model, metadata, budget)
+    params = _with_all_blocks(config, model, n_ctx)
 
     def plan(kv_tokens: int) -> MemoryPlan:
         return plan_memory(
@@ -70,11 +101,9 @@ def plan_of(
             n_sequences=config.n_sequences,
         )
 
-    # The scratch has some bytes for each block: the most first, then exactly those that there are.
-    block = demand_of(model, metadata, params).kv_block_tokens
-    params["n_blocks"] = -(-(config.kv_tokens or n_ctx * config.n_sequences) // block)
+    # With the most blocks first, then with exactly those that there are.
     params["n_blocks"] = plan(config.kv_tokens).kv_blocks
-    return plan(params["n_blocks"] * block)
+    return plan(params["n_blocks"] * engine_bytes(model, **params).kv_block_tokens)
 
 
 def _length(metadata: Mapping[str, MetadataValue], key: str) -> int:

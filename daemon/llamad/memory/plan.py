@@ -47,9 +47,10 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What goes where, in bytes."""
+    """What goes where, in bytes, and for how long a context."""
 
     budget_bytes: int | None  # None: no limit is known
+    n_ctx: int  # tokens of one sequence
     process_bytes: int
     connections_bytes: int
     template_bytes: int
@@ -112,6 +113,7 @@ def plan_memory(
         resident = min(resident, left)
     return MemoryPlan(
         budget_bytes=budget_bytes,
+        n_ctx=n_ctx,
         process_bytes=PROCESS_BYTES,
         connections_bytes=CONNECTIONS_BYTES,
         template_bytes=demand.template_bytes,

@@ -22,7 +22,8 @@ from llamad.engine.bindings import (
 from llamad.errors import ErrorKind, LlamadError
 from llamad.gguf.value import MetadataValue
 from llamad.logs import fields
-from llamad.memory.demand import context, engine_params, plan_of
+from llamad.memory.context import USUAL_TOKENS
+from llamad.memory.demand import engine_params, plan_of
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MemoryPlan, plan_huge_pages
 from llamad.sampling.parameters import Sampling
@@ -124,8 +125,9 @@ def load(
     try:
         metadata = model.metadata()
         tokenizer, template = _text(metadata, model.info)
-        params = engine_params(config, _context(config, model))
         plan = plan_of(model, metadata, config)
+        _tell_context(config, model.info.n_ctx_train, plan)
+        params = engine_params(config, plan.n_ctx)
         locked_bytes = _make_resident(config, file, model, plan, stop, tell)
         params["n_blocks"] = plan.kv_blocks
         engine = Engine(model, **params)
@@ -162,13 +164,24 @@ def _text(metadata: Mapping[str, MetadataValue], info: ModelInfo) -> tuple[Token
     return tokenizer, ChatTemplate.from_metadata(metadata, tokenizer)
 
 
-def _context(config: ModelConfig, model: EngineModel) -> int:
-    n_ctx = context(config, model)
-    if n_ctx < config.ctx_size:
+def _tell_context(config: ModelConfig, n_ctx_train: int, plan: MemoryPlan) -> None:
+    """Warn of a context that is smaller than who configured it, or nobody, would think."""
+    if config.ctx_size is not None and plan.n_ctx < config.ctx_size:
         logger.warning(
-            fields("context reduced to the model's", ctx_size=config.ctx_size, n_ctx_train=n_ctx)
+            fields(
+                "context reduced to the model's", ctx_size=config.ctx_size, n_ctx_train=plan.n_ctx
+            )
         )
-    return n_ctx
+    elif config.ctx_size is None and plan.n_ctx < min(n_ctx_train, USUAL_TOKENS):
+        logger.warning(
+            fields(
+                "context reduced to what memory allows beside the model: a smaller quantization,"
+                ' or model.kv_type = "q8_0", leaves more',
+                n_ctx=plan.n_ctx,
+                n_ctx_train=n_ctx_train,
+                kv_type=config.kv_type,
+            )
+        )
 
 
 def _make_resident(

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from llamad.config import ModelConfig
 from llamad.engine.bindings import KV_TYPES, EngineModel, TensorInfo
 from llamad.gguf.value import MetadataValue, RawEntry
-from llamad.memory.demand import context, demand_of, engine_params, plan_of
+from llamad.memory.context import USUAL_TOKENS
+from llamad.memory.demand import demand_of, engine_params, plan_of
 from llamad.memory.plan import Demand, MemoryPlan
 from llamad_tools.advice.planned_model import planned_model
 from llamad_tools.quantize.mixes import (
@@ -62,7 +63,8 @@ class ModelShape:
     def sizes(self, mix: Mix, config: ModelConfig) -> MixSizes:
         """Return what the model takes as a mix, served as configured."""
         with self.opened(mix) as model:
-            n_ctx, info = context(config, model), model.info
+            info = model.info
+            n_ctx = min(info.n_ctx_train or USUAL_TOKENS, USUAL_TOKENS)
             demands = {
                 kv_type: demand_of(
                     model, self.metadata, engine_params(replace(config, kv_type=kv_type), n_ctx)
