@@ -30,6 +30,7 @@ LEAVES = (
     "llamad.small_file",
     "llamad.streams",
     "llamad.systemd",
+    "llamad.users",
 )
 
 # Who may import whom; the longest prefix of a module's name is its row. Everybody may import its

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except LlamadError as error:
-        print(f"llamad: {_as_line(error.message)}", file=sys.stderr)
+        print(f"{_journal_prefix()}llamad: {_as_line(error.message)}", file=sys.stderr)
         return 1
     except OutputFailed as error:
         print(f"llamad: {error}", file=sys.stderr)
@@ -47,6 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _journal_prefix() -> str:
+    """Return what makes the line an error in the journal; nothing where stderr goes elsewhere."""
+    from llamad.logs import under_journald
+
+    return "<3>" if under_journald(sys.stderr) else ""
 
 
 def _as_line(message: str) -> str:

@@ -188,6 +188,11 @@ def serve(config: Config, *, model_required: bool, read_again: Callable[[], Conf
         asyncio.run(run())
     except LlamadError:
         raise
+    except OSError as error:  # the world's fault: one line
+        log.debug("service failed", exc_info=True)
+        raise LlamadError(
+            ErrorKind.UNAVAILABLE, "SERVICE_FAILED", f"the service failed: {error}"
+        ) from error
     except Exception as error:
         log.exception("service failed")
         raise LlamadError(

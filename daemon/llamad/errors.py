@@ -6,6 +6,7 @@ of these into exit code 1 and one line on stderr.
 """
 
 import enum
+import logging
 
 
 class ErrorKind(enum.Enum):
@@ -39,6 +40,22 @@ class LlamadError(Exception):
         self.reason = reason
         self.message = message
         self.retry_after_seconds = retry_after_seconds
+
+
+# What the journal says of an error that ended a call or a request. A user's mistake is told to the
+# user; what the service was short of is worth a line; a broken file a warning, a bug an error.
+_LOG_LEVELS = {
+    ErrorKind.INVALID: logging.DEBUG,
+    ErrorKind.NOT_FOUND: logging.DEBUG,
+    ErrorKind.CORRUPT: logging.WARNING,
+    ErrorKind.INTERNAL: logging.ERROR,
+}
+
+
+def log_level(error: BaseException) -> int:
+    """Return the level at which the journal tells an error; what is no LlamadError is a bug."""
+    kind = error.kind if isinstance(error, LlamadError) else ErrorKind.INTERNAL
+    return _LOG_LEVELS.get(kind, logging.INFO)
 
 
 SHUTDOWN_RETRY_SECONDS = 5.0  # a unit restarts the service within this

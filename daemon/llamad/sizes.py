@@ -15,3 +15,8 @@ def size(n_bytes: float) -> str:
         if value < 1000 or unit == "GB":
             break
     return f"{value:.1f} {unit}"
+
+
+def compact_size(n_bytes: float) -> str:
+    """Return bytes for people as one word: 98.4MB."""
+    return size(n_bytes).replace(" ", "")

@@ -20,6 +20,7 @@ from llamad.__main__ import main
 from llamad.config import ModelConfig
 from llamad.engine.bindings import StopFlag
 from llamad.service.loading import load
+from llamad.sizes import compact_size
 from llamad_client import Client
 from llamad_tools.advice.recommendation import SYSTEM_BYTES
 from tiny_gguf import TinyModelPath, TinySpec
@@ -153,7 +154,7 @@ def test_the_journal_names_rlimit_memlock_where_it_bounds_the_lock(
     )
     assert locked <= limit
     assert f"RLIMIT_MEMLOCK is {limit} bytes" in line
-    assert f"locked_bytes={locked}" in line
+    assert f"locked={compact_size(locked)}" in line
 
 
 def test_the_journal_names_the_machine_where_it_has_no_memory_to_lock(

@@ -67,11 +67,10 @@ class PiRun:
     def lock_the_weights(self) -> None:
         """All weights are locked, as the kernel counts it: the file but for its metadata."""
         size = self._model.stat().st_size
-        told = re.search(r"locked_bytes=(\d+)", self._loaded())
-        assert told is not None, self._loaded()
-        assert int(told[1]) >= size - METADATA_BYTES, f"{told[1]} of {size} bytes"
+        told = int(self._service.status_field("locked_bytes"))
+        assert told >= size - METADATA_BYTES, f"{told} of {size} bytes"
         locked = int(self._service.process_fields()["VmLck"].removesuffix(" kB")) * KIB
-        assert locked >= int(told[1]), f"{locked} of {told[1]} bytes"
+        assert locked >= told, f"{locked} of {told} bytes"
         limits = self._machine.run("cat", f"/proc/{self._service.property('MainPID')}/limits")
         assert re.search(r"Max locked memory +unlimited +unlimited", limits.stdout), limits.stdout
 

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
 from llamad.door import limits
-from llamad.door.caller import Caller, user_name
+from llamad.door.caller import Caller
 from llamad.errors import ErrorKind, LlamadError
+from llamad.users import user_name
 
 
 class CallLimits:

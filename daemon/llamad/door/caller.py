@@ -59,14 +59,6 @@ def _groups_of_user(uid: int, gid: int) -> list[int]:
         return []
 
 
-def user_name(uid: int) -> str:
-    """Return the name of a user, or the number where there is none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
 class Administrators:
     """Root, the user that the service runs as, and the members of one group."""
 

@@ -3,9 +3,10 @@
 Who calls and who is an administrator is known elsewhere (``caller.py``).
 """
 
-from llamad.door.caller import Caller, user_name
+from llamad.door.caller import Caller
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.record import JobSnapshot
+from llamad.users import user_name
 
 _ADMIN = "/llamad.v1.Admin/"
 _FOR_EVERYBODY = frozenset({_ADMIN + "ListModels"})

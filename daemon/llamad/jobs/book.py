@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llamad.clock import Clock, LoopClock
-from llamad.errors import ErrorKind, LlamadError
+from llamad.errors import ErrorKind, LlamadError, log_level
 from llamad.jobs.event import Finished, FinishReason, Timings
 from llamad.jobs.job import Job
 from llamad.jobs.record import JobRecord, JobSnapshot, JobState
 from llamad.logs import fields
+from llamad.users import user_name
 
 logger = logging.getLogger(__name__)
 
@@ -105,10 +106,10 @@ class JobBook:
         if job.deadline is not None:
             job.deadline.cancel()
         del self._living[job.id]
-        self._remember(record.snapshot(now), timings)
+        self._remember(record.snapshot(now), timings, error)
         job.on_end(job)
 
-    def _remember(self, snapshot: JobSnapshot, timings: Timings) -> None:
+    def _remember(self, snapshot: JobSnapshot, timings: Timings, error: LlamadError | None) -> None:
         self._ended[snapshot.id] = snapshot
         while len(self._ended) > self._history:
             self._ended.popitem(last=False)
@@ -117,7 +118,7 @@ class JobBook:
         if snapshot.running_seconds > 0:
             weight = RECENT_WEIGHT if self.mean_run_seconds else 1.0
             self.mean_run_seconds += weight * (snapshot.running_seconds - self.mean_run_seconds)
-        _log(snapshot, timings)
+        _log(snapshot, timings, error)
         if self.observer is not None:
             self.observer.on_ended(snapshot, timings)
 
@@ -173,20 +174,25 @@ def _finished(record: JobRecord, reason: FinishReason, timings: Timings) -> Fini
     )
 
 
-def _log(job: JobSnapshot, timings: Timings) -> None:
+def _log(job: JobSnapshot, timings: Timings, error: LlamadError | None) -> None:
+    """Write the one line of a request. Whatever ended it, it was accepted: INFO at least."""
+    decode_seconds = timings.decode_seconds
     logger.log(
-        logging.WARNING if job.state is JobState.FAILED else logging.INFO,
+        logging.INFO if error is None else max(logging.INFO, log_level(error)),
         fields(
             f"request {job.state.value}",
             job=job.id,
             request=job.request_id or None,
+            user=None if job.owner_uid is None else user_name(job.owner_uid),
             reason=job.error_reason if job.finish_reason is None else job.finish_reason.value,
             prompt_tokens=job.prompt_tokens,
             completion_tokens=job.completion_tokens,
             queue_seconds=timings.queue_seconds,
             prefill_seconds=timings.prefill_seconds,
             ttft_seconds=timings.time_to_first_token_seconds,
-            tpot_seconds=timings.time_per_output_token_seconds,
+            tokens_per_second=(
+                (job.completion_tokens - 1) / decode_seconds if decode_seconds > 0 else None
+            ),
             error=job.error or None,
         ),
     )

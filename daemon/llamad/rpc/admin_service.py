@@ -13,9 +13,12 @@ from typing import Any, Protocol
 from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.logs import fields
 from llamad.rpc import admin_messages as convert_admin
+from llamad.rpc.interceptor import caller
 from llamad.service.state import ModelFacts, ServiceState
+from llamad.sizes import compact_size
 from llamad.store.registry import ModelFile, ModelRegistry, check_name, comparable_path
 from llamad.store.transfers import Transfers
+from llamad.users import user_name
 from llamad_api.v1 import admin_pb2 as pb
 from llamad_api.v1 import admin_pb2_grpc
 
@@ -102,7 +105,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
                     fields(
                         "model added",
                         model=wanted.name,
-                        file_bytes=stored.file.file_bytes,
+                        user=user_name(caller.get().uid),
+                        size=compact_size(stored.file.file_bytes),
                         sha256=stored.sha256,
                     )
                 )
@@ -112,6 +116,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
 
     async def UseModel(self, request: pb.UseModelRequest, context: Context) -> pb.UseModelResponse:
         """Load a model; its caller waits until it serves."""
+        log.info(fields("model chosen", model=request.name, user=user_name(caller.get().uid)))
         facts = await self._models.use(request.name)
         marks = await asyncio.to_thread(self._marks, facts)
         return pb.UseModelResponse(
@@ -122,6 +127,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         self, request: pb.UnloadModelRequest, context: Context
     ) -> pb.UnloadModelResponse:
         """Free the memory of the model."""
+        log.info(fields("unload asked for", user=user_name(caller.get().uid)))
         await self._models.unload()
         return pb.UnloadModelResponse()
 
@@ -132,7 +138,14 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         name = request.name
         with self._transfers.only(name):
             freed = await asyncio.to_thread(self._remove, name)
-        log.info(fields("model removed", model=name, freed_bytes=freed))
+        log.info(
+            fields(
+                "model removed",
+                model=name,
+                user=user_name(caller.get().uid),
+                freed=compact_size(freed),
+            )
+        )
         return pb.RemoveModelResponse(freed_bytes=freed)
 
     def _remove(self, name: str) -> int:

@@ -21,10 +21,11 @@ from llamad.door import limits
 from llamad.door.call_limits import CallLimits
 from llamad.door.caller import Caller
 from llamad.door.rights import check_method
-from llamad.errors import ErrorKind, LlamadError
+from llamad.errors import ErrorKind, LlamadError, log_level
 from llamad.logs import fields
 from llamad.rpc.incoming import Incoming
 from llamad.rpc.status import failure
+from llamad.users import user_name
 
 log = logging.getLogger(__name__)
 
@@ -152,11 +153,13 @@ async def _end(error: Exception, method: str, context: Context) -> None:
         raise asyncio.CancelledError from error
     end = failure(error, request_id.get())
     internal = end.code is grpc.StatusCode.INTERNAL
+    known = caller.get(None)
     log.log(
-        logging.ERROR if internal else logging.INFO,
+        log_level(error),
         fields(
             "call failed",
             method=method,
+            user=None if known is None else user_name(known.uid),
             request=request_id.get(),
             code=end.code.name,
             reason=end.reason,

@@ -6,6 +6,7 @@ the coroutine, and leaving a job's stream cancels the job.
 # ruff: noqa: N802 - the methods are named by llamad.proto
 
 import dataclasses
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -15,11 +16,15 @@ from llamad.door.rights import check_cancel
 from llamad.errors import invalid
 from llamad.jobs.book import JobBook
 from llamad.jobs.request import GenerationRequest
+from llamad.logs import fields
 from llamad.rpc import from_proto as convert
 from llamad.rpc.interceptor import caller, request_id
 from llamad.service.state import Phase, ServiceState
+from llamad.users import user_name
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_api.v1 import llamad_pb2_grpc
+
+log = logging.getLogger(__name__)
 
 LLAMAD_NAME = pb.DESCRIPTOR.services_by_name["Llamad"].full_name
 
@@ -128,8 +133,11 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         self, request: pb.CancelJobRequest, context: Context
     ) -> pb.CancelJobResponse:
         """Cancel a job of the caller's, or any for an administrator."""
-        job_id = convert.job_id(request)
-        check_cancel(self._book.get(job_id), caller.get())
+        job_id, by = convert.job_id(request), caller.get()
+        job = self._book.get(job_id)
+        check_cancel(job, by)
+        if by.uid != job.owner_uid:
+            log.info(fields("request of somebody else", job=job_id, cancelled_by=user_name(by.uid)))
         return pb.CancelJobResponse(job=convert.job(self._book.cancel(job_id)))
 
     async def WatchJob(

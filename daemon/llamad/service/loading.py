@@ -27,6 +27,7 @@ from llamad.memory.demand import engine_params, plan_of
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MemoryPlan, plan_huge_pages
 from llamad.sampling.parameters import Sampling
+from llamad.sizes import compact_size, size
 from llamad.store.registry import ModelFile, ModelRegistry
 from llamad.text import tokenizer_from_metadata
 from llamad.text.chat_template import ChatTemplate
@@ -201,17 +202,17 @@ def _make_resident(
         is_board=machine.is_board(),
     )
     if plan.model_fits and huge_pages:
-        tell(f"copying {file.name}, {file.file_bytes} bytes, into huge pages")
+        tell(f"copying {file.name}, {size(file.file_bytes)}, into huge pages")
         model.use_huge_pages(stop)
     elif plan.model_fits:
-        tell(f"reading {file.name}, {file.file_bytes} bytes")
+        tell(f"reading {file.name}, {size(file.file_bytes)}")
         model.populate(stop)
     else:
         logger.warning(
             fields(
                 "model does not fit its memory budget, part of it is read for every token",
-                file_bytes=file.file_bytes,
-                resident_bytes=plan.resident_bytes,
+                size=compact_size(file.file_bytes),
+                resident=compact_size(plan.resident_bytes),
             )
         )
     if not config.lock or plan.resident_bytes == 0:
@@ -223,8 +224,8 @@ def _make_resident(
             fields(
                 "model locked in part",
                 fault=locked.fault,
-                locked_bytes=locked.n_bytes,
-                resident_bytes=plan.resident_bytes,
+                locked=compact_size(locked.n_bytes),
+                resident=compact_size(plan.resident_bytes),
             )
         )
     return locked.n_bytes

@@ -26,6 +26,7 @@ from llamad.logs import fields
 from llamad.schedule.loop import Limits, Scheduler
 from llamad.service.loading import LoadedModel, load
 from llamad.service.state import ModelFacts, Phase, ServiceState, Serving
+from llamad.sizes import compact_size
 from llamad.store.registry import ModelFile, ModelRegistry, check_name, comparable_path
 from llamad.systemd import Notifier
 
@@ -384,9 +385,9 @@ class ModelManager:
                 "model loaded",
                 model=model.name,
                 architecture=model.architecture,
-                file_bytes=model.file_bytes,
-                locked_bytes=model.locked_bytes,
-                kv_bytes=model.kv_bytes,
+                size=compact_size(model.file_bytes),
+                locked=compact_size(model.locked_bytes),
+                kv=compact_size(model.kv_bytes),
                 kernel_set=model.kernel_set,
                 threads=model.threads,
                 load_seconds=model.load_seconds,
