@@ -5,7 +5,6 @@ The tables below are the rules; a new package or C file has to be given its plac
 
 import ast
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from project_files import ROOT, project_files
+
 SOURCE_ROOTS = ("daemon", "clients", "protos")
 MAX_LINES = 500
 OUR_PACKAGES = ("llamad", "llamad_client", "llamactl", "llamad_api")
@@ -147,19 +147,6 @@ PUBLIC_HEADER = "llamad_engine.h"
 LONG_FOR_A_REASON: dict[str, str] = {}  # path -> reason
 
 
-def tracked_files() -> list[Path]:
-    """Return the files of the project, relative to its root."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    paths = [Path(name) for name in listed.stdout.split("\0") if name]
-    return [path for path in paths if (ROOT / path).is_file()]
-
-
 # ---- Python -----------------------------------------------------------------------------------
 
 
@@ -182,7 +169,7 @@ def python_modules() -> dict[str, Path]:
     """Return our modules by name, generated ones included."""
     return {
         module_name(path): path
-        for path in tracked_files()
+        for path in project_files()
         if path.suffix == ".py" and path.parts[0] in SOURCE_ROOTS and len(path.parts) > 2
     }
 
@@ -326,7 +313,7 @@ def written_by_hand(path: Path) -> bool:
 def test_no_file_is_long_without_a_reason() -> None:
     lengths = {
         str(path): len((ROOT / path).read_text(encoding="utf-8").splitlines())
-        for path in tracked_files()
+        for path in project_files()
         if written_by_hand(path)
     }
     too_long = {path for path, lines in lengths.items() if lines > MAX_LINES}
@@ -335,7 +322,7 @@ def test_no_file_is_long_without_a_reason() -> None:
 
 def test_every_source_file_says_what_it_owns() -> None:
     silent = []
-    for path in tracked_files():
+    for path in project_files():
         if not written_by_hand(path) or path.suffix not in {".py", ".c", ".h"}:
             continue
         text = (ROOT / path).read_text(encoding="utf-8")
@@ -351,5 +338,5 @@ def test_no_file_names_a_developers_machine() -> None:
     # Absolute paths of a home or a checkout; built from parts, so that this file has none.
     homes = "|".join(("work", "root", "home/[a-z]+", "tmp/w"))
     pattern = re.compile(rf"(?<![\w.~$}}-])/(?:{homes})/".encode())
-    named = [str(p) for p in tracked_files() if pattern.search((ROOT / p).read_bytes())]
+    named = [str(p) for p in project_files() if pattern.search((ROOT / p).read_bytes())]
     assert named == []

@@ -10,11 +10,6 @@ from numpy.typing import NDArray
 
 from llamad.__main__ import main
 
-# Files that are no part of a clone: $LLAMAD_SHARED, or "shared" beside the checkout.
-_SHARED = os.environ.get("LLAMAD_SHARED", Path(__file__).resolve().parents[2].parent / "shared")
-GOLDEN = Path(_SHARED) / "golden"
-needs_golden = pytest.mark.skipif(not GOLDEN.exists(), reason=f"no golden files at {GOLDEN}")
-
 Tensors = dict[str, tuple[str, NDArray[np.float32]]]
 
 

@@ -11,10 +11,10 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 
-from checkpoints.converting import GOLDEN, needs_golden
 from checkpoints.fast_tokenizer import PREPEND, REPLACE, SPACES, fast_tokenizer, metaspace
 from checkpoints.huggingface_folder import write_json
 from checkpoints.test_tokenizers import TEXTS
+from golden_files import PASSAGE, SENTENCEPIECE_MODEL, cases, excerpt
 from llamad.errors import LlamadError
 from llamad.text import Tokenizer, tokenizer_from_metadata
 from llamad.text.vocabulary import TokenType
@@ -43,22 +43,18 @@ def plain(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode(text, add_bos=False)
 
 
-@needs_golden
 def test_llama_2_has_the_ids_of_its_tokenizer_model(read: Read) -> None:
-    data = (GOLDEN / "llama2-tokenizer.model").read_bytes()
+    data = SENTENCEPIECE_MODEL.read_bytes()
     library = SentencePieceProcessor(model_proto=data)
-    metadata = read(fast_tokenizer(data), 32000)
+    vocabulary = excerpt("llama-spm")
+    metadata = read(fast_tokenizer(data), len(vocabulary.ids))
     tokenizer = tokenizer_from_metadata(metadata)
-    stem = GOLDEN / "vocab" / "ggml-vocab-llama-spm.gguf"
-    cases = Path(f"{stem}.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")[:-1]
-    ids = Path(f"{stem}.out").read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    assert len(cases) == 46
-    for text, line in zip(cases, ids, strict=True):
-        assert plain(tokenizer, text) == [int(token) for token in line.split()], repr(text)
+    for text, ids in cases("llama-spm"):
+        assert vocabulary.original(plain(tokenizer, text)) == ids, repr(text)
         assert plain(tokenizer, text) == library.EncodeAsIds(text), repr(text)
-    passage = (GOLDEN / "passage.txt").read_text(encoding="utf-8")
+    passage = PASSAGE.read_text(encoding="utf-8")
     assert plain(tokenizer, passage) == library.EncodeAsIds(passage)
-    original = read_vocabulary(GOLDEN / "llama2-tokenizer.model")
+    original = read_vocabulary(SENTENCEPIECE_MODEL)
     assert metadata["tokenizer.ggml.tokens"] == original.pieces
     assert metadata["tokenizer.ggml.token_type"] == original.types
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checkpoints.converting import GOLDEN, convert, needs_golden, read_tensors, refused
+from checkpoints.converting import convert, read_tensors, refused
+from golden_files import SENTENCEPIECE_MODEL, excerpt
 from legacy_ggml import ERAS, FIRST_DAYS, Era, types_of, vocabulary_of, write_legacy
 from llamad.engine.bindings import EngineModel, read_metadata
 from llamad.text import load_tokenizer
@@ -124,12 +125,14 @@ def test_bytes_that_the_first_converter_could_not_print_come_back(
     assert metadata["tokenizer.ggml.token_type"] == TYPES
 
 
-@needs_golden
 def test_scores_that_a_file_lacks_are_those_of_llamas_vocabulary() -> None:
-    original = read_vocabulary(GOLDEN / "llama2-tokenizer.model")
-    for token, piece in enumerate(original.pieces):
-        if original.types[token] == TokenType.NORMAL:
-            assert default_score(token, piece) == original.scores[token]
+    original = read_vocabulary(SENTENCEPIECE_MODEL)
+    ids = excerpt("llama-spm").ids
+    for token, piece, kind, score in zip(
+        ids, original.pieces, original.types, original.scores, strict=True
+    ):
+        if kind == TokenType.NORMAL:
+            assert default_score(token, piece) == score
 
 
 def test_grouped_heads_are_those_of_llama_2(tmp_path: Path, out: Path) -> None:

@@ -9,8 +9,9 @@ import regex
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
-from checkpoints.converting import GOLDEN, convert, needs_golden, read_tensors
+from checkpoints.converting import convert, read_tensors
 from checkpoints.huggingface_folder import LLAMA3_PATTERN, byte_alphabet
+from golden_files import cases, excerpt
 from llamad.engine.bindings import EngineModel, read_metadata
 from llamad.errors import LlamadError
 from llamad.text import Tokenizer, load_tokenizer, tokenizer_from_metadata
@@ -66,10 +67,9 @@ def test_ids_of_any_text_are_those_of_tiktoken(tokenizer: Tokenizer, text: str) 
     assert tokenizer.decode(ids) == text
 
 
-@needs_golden
 def test_llama_3_has_the_ids_of_its_golden_cases(tmp_path: Path) -> None:
-    stem = GOLDEN / "vocab" / "ggml-vocab-llama-bpe.gguf"
-    metadata = read_metadata(stem)
+    vocabulary = excerpt("llama-bpe")
+    metadata = vocabulary.metadata
     spelled, types = (metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type"))
     assert isinstance(spelled, list)
     assert isinstance(types, list)
@@ -84,10 +84,8 @@ def test_llama_3_has_the_ids_of_its_golden_cases(tmp_path: Path) -> None:
     assert read["tokenizer.ggml.tokens"] == spelled
     assert read["tokenizer.ggml.merges"] == metadata["tokenizer.ggml.merges"]
     tokenizer = tokenizer_from_metadata(read)
-    cases = Path(f"{stem}.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")[:-1]
-    ids = Path(f"{stem}.out").read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    for text, line in zip(cases, ids, strict=True):
-        assert tokenizer.encode(text, add_bos=False) == [int(i) for i in line.split()], repr(text)
+    for text, ids in cases("llama-bpe"):
+        assert vocabulary.original(tokenizer.encode(text, add_bos=False)) == ids, repr(text)
 
 
 @pytest.mark.parametrize("is_llama_3_1", [False, True])

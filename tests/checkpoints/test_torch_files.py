@@ -13,7 +13,7 @@ from llamad_tools.checkpoints.pth_file import PthFile
 from pth_file import llama_weights, sentencepiece_model, shard_of, write_llama_folder
 from tiny_gguf import vocabulary
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install '.[oracle]'")
 
 TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 WEIGHTS = llama_weights(300, 64, 96, 2, kv_dim=32)

@@ -229,15 +229,12 @@ def test_not_running_is_3(tmp_path: Path) -> None:
     assert "not running: nobody listens" in message(done)
 
 
-# Root passes every mode, so the child becomes another user, once it has imported everything
-# (argparse imports shutil late).
+# Root passes every mode, so the child becomes another user.
 AS_ANOTHER_USER = """
-import os, shutil, sys
-import llamactl.__main__, llamactl.command_line
-if os.geteuid() == 0:
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
+import sys
+import llamactl.__main__
+from another_user import become_another_user
+become_another_user()
 sys.exit(llamactl.__main__.main())
 """
 

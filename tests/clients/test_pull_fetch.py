@@ -1,5 +1,6 @@
 """Who is asked, and what is shown to whom: redirects, certificates, tokens, proxies."""
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -111,10 +112,22 @@ def test_a_certificate_for_another_host_is_refused() -> None:
 # ---- tokens and passwords ------------------------------------------------------------------------
 
 
+@pytest.fixture
+def localhost_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the name localhost mean 127.0.0.1, whatever /etc/hosts of the machine says."""
+    resolve = socket.getaddrinfo
+
+    def known(host: Any, *rest: Any, **named: Any) -> Any:
+        return resolve("127.0.0.1" if host == "localhost" else host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", known)
+
+
 def authorization(server: Any) -> list[str]:
     return [request.headers.get("authorization", "") for request in server.requests]
 
 
+@pytest.mark.usefixtures("localhost_is_known")
 def test_a_token_goes_to_its_host_only() -> None:
     with http_server(counting, tls=True) as other:
         target = other.url("/1")
@@ -124,6 +137,7 @@ def test_a_token_goes_to_its_host_only() -> None:
     assert authorization(other) == ["", ""]
 
 
+@pytest.mark.usefixtures("localhost_is_known")
 def test_a_token_does_not_go_over_plain_http() -> None:
     with http_server(counting) as server:
         get(server.url("/0", host="localhost"), tokens={"localhost": "hf_secret"})

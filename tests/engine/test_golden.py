@@ -1,32 +1,18 @@
-"""The demo model against the shared golden file: ids, log-probabilities, greedy continuations.
-
-Needs two things that are no part of a clone: the golden file (``$LLAMAD_SHARED``, or ``shared``
-beside the checkout) and the demo model (``$LLAMAD_DEMO_MODEL``, or ``models/``, where ``make test``
-puts it). Without either these tests skip; what they cover on a real model the other tests of this
-folder cover on tiny ones.
-"""
+"""The demo model against its golden file: ids, log-probabilities, greedy continuations."""
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from golden_files import DEMO_FIGURES, DEMO_MODEL, needs_demo_model
 from llamad.engine import Model
 from llamad.engine.bindings import EngineModel, kernel_set
 from llamad_tools.perplexity import measure as perplexity
 from reference import EXACT, Array, forward, load, log_softmax
-
-ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = Path(os.environ.get("LLAMAD_SHARED", ROOT.parent / "shared")) / "golden"
-GOLDEN_FILE = GOLDEN / "smollm2-135m-q4_1.json"
-DEMO_MODEL = Path(
-    os.environ.get("LLAMAD_DEMO_MODEL", ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf")
-)
 
 # The golden numbers come from float32 arithmetic with the dequantized weights; the engine rounds
 # activations to int8 and keys and values to f16. llama.cpp, which rounds alike, deviates by a mean
@@ -36,15 +22,12 @@ KL_BOUND = 0.003  # nats, mean over the positions
 GREEDY_MARGIN = 0.15  # logits; a greedy choice by less may fall to the other side
 ORACLE_BOUND = 1e-4  # nats; both float32, and the file has five decimals
 
-pytestmark = [
-    pytest.mark.skipif(not GOLDEN_FILE.exists(), reason=f"no golden file at {GOLDEN_FILE}"),
-    pytest.mark.skipif(not DEMO_MODEL.exists(), reason=f"no demo model at {DEMO_MODEL}"),
-]
+pytestmark = needs_demo_model
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(GOLDEN_FILE.read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(DEMO_FIGURES.read_text(encoding="utf-8"))
     with DEMO_MODEL.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     assert digest == content["model_sha256"], f"{DEMO_MODEL} is not the golden file's model"

@@ -5,19 +5,17 @@ in capitals stands for any name (`clients/llamactl/commands/NAME.py`).
 """
 
 import re
-import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from test_architecture import tracked_files
+from project_files import ROOT, is_ignored, project_files
 
-ROOT = Path(__file__).resolve().parents[2]
 ROOTS = ("", "daemon", "daemon/llamad", "native", "native/src", "clients", "protos", "packaging")
 SOURCE_SUFFIXES = (".py", ".c", ".h", ".md", ".proto")
-PAGES = sorted(str(path) for path in tracked_files() if path.suffix == ".md")
+PAGES = sorted(str(path) for path in project_files() if path.suffix == ".md")
 
 
 def text_of(page: str) -> str:
@@ -38,7 +36,7 @@ def code_spans(page: str) -> list[str]:
 @cache
 def known_paths() -> frozenset[str]:
     """Return every tracked file and every folder that holds one."""
-    files = tracked_files()
+    files = project_files()
     return frozenset(str(p) for file in files for p in (file, *file.parents))
 
 
@@ -64,12 +62,6 @@ def is_there(page: str, path: str) -> bool:
         for prefix in prefixes
         for known in candidates
     )
-
-
-def is_made(path: str) -> bool:
-    """Whether the path is of something that is built or fetched, which git ignores."""
-    command = ["git", "check-ignore", "--quiet", path]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
 
 def named_paths(page: str) -> set[str]:
@@ -140,7 +132,7 @@ def test_every_file_that_a_page_names_exists(page: str) -> None:
         path
         for named in named_paths(page)
         for path in expanded(named)
-        if not is_there(page, path) and not is_made(path)
+        if not is_there(page, path) and not is_ignored(path)
     ]
     names = {path.rsplit("/", 1)[-1] for path in known_paths()}
     missing += sorted(named_files(page) - names)
@@ -163,7 +155,7 @@ def test_every_page_of_docs_is_in_its_index() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_test_that_a_page_names_exists(page: str) -> None:
     named = {span for span in code_spans(page) if re.fullmatch(r"test_\w+", span)}
-    tests = [path for path in tracked_files() if path.name.startswith("test_")]
+    tests = [path for path in project_files() if path.name.startswith("test_")]
     known = {
         name
         for path in tests

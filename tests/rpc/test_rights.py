@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from another_user import NOBODY
 from clients.running import environment
 from llamad.door import caller
 from llamad.door.caller import Administrators, Caller, Credentials, peer_credentials
@@ -24,7 +25,6 @@ from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import ADMIN_GROUP, Service, error_of_call, serving
 from unit.schedule.fakes import asynchronous
 
-NOBODY = 65534
 ALICE = Credentials(uid=54321, gids=frozenset({54321}))
 BOB = Credentials(uid=54322, gids=frozenset({54322}))
 MANAGER = Credentials(uid=54323, gids=frozenset({54323, grp.getgrnam(ADMIN_GROUP).gr_gid}))
@@ -207,11 +207,10 @@ def test_the_private_socket_fits_in_a_folder_whose_path_is_nearly_too_long() -> 
 
 
 AS_NOBODY = """
-import os, sys, grpc
+import sys, grpc
+from another_user import become_another_user
 from llamad_api.v1 import admin_pb2, admin_pb2_grpc, llamad_pb2, llamad_pb2_grpc
-os.setgroups([54399])
-os.setgid(65534)
-os.setuid(65534)
+become_another_user(groups=[54399])
 with grpc.insecure_channel("unix:" + sys.argv[1]) as channel:
     print(llamad_pb2_grpc.LlamadStub(channel).GetVersion(llamad_pb2.GetVersionRequest()).api_version)
     try:

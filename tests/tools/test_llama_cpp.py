@@ -21,7 +21,7 @@ import llama_cpp
 from bench.greedy_peer import compare
 from checkpoints.converting import convert
 from checkpoints.huggingface_folder import config_of, their_name, write_folder
-from engine.test_golden import DEMO_MODEL
+from golden_files import DEMO_MODEL, NO_DEMO_MODEL, needs_demo_model
 from legacy_ggml import ERAS, vocabulary_of, write_legacy
 from llama_cpp import LlamaCpp
 from llamad.engine import Model
@@ -46,9 +46,8 @@ BLOCK_TYPES = [
 TIE_DEVIATIONS = 4.0
 RMSE_BOUND = 1.01  # of llama.cpp's
 
-pytestmark = pytest.mark.skipif(
-    not llama_cpp.is_available(), reason="the optional peer xllamacpp is not installed"
-)
+if not llama_cpp.is_available():
+    pytest.skip("no peer xllamacpp: make peer installs it", allow_module_level=True)
 
 
 def check(path: Path, prompts: tuple[str, ...], n_tokens: int = 16) -> None:
@@ -114,7 +113,7 @@ def test_converted_legacy_files(tmp_path: Path, type_name: str) -> None:
     check(convert(tmp_path / "old.bin", tmp_path / "out.gguf"), ("the winter",))
 
 
-@pytest.mark.skipif(not DEMO_MODEL.exists(), reason=f"no demo model at {DEMO_MODEL}")
+@needs_demo_model
 @pytest.mark.parametrize("mix", ["F16", "Q8_0", "Q4_0", "Q4_K_M", "Q3_K_M"])
 def test_the_demo_model(tmp_path: Path, mix: str) -> None:
     quantize(DEMO_MODEL, tmp_path / "out.gguf", MIXES[mix], n_threads=2)
@@ -144,7 +143,7 @@ def normal_weights() -> NDArray[np.float32]:
 def demo_weights() -> NDArray[np.float32]:
     """Return (864, 256) weights of the embedding, which the demo file has as Q8_0: near float."""
     if not DEMO_MODEL.exists():
-        pytest.skip(f"no demo model at {DEMO_MODEL}")
+        pytest.skip(NO_DEMO_MODEL)
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(DEMO_MODEL).tensors}
     embedding = tensors["token_embd.weight"]
     values = gguf.quants.dequantize(embedding.data[4096 : 4096 + 384], embedding.tensor_type)
