@@ -1,9 +1,10 @@
-"""Write the shell completions of ``llamactl`` from its parser.
+"""Write the shell completions of ``llamactl`` and ``llamad`` from their parsers.
 
     python packaging/completions.py [--check]
 
-Owns packaging/completions: one file each for bash, zsh and fish, generated and committed, so that
-building a package needs no gRPC. ``--check`` only compares and exits with 1 when a file is old.
+Owns packaging/completions: for each program one file for bash, zsh and fish, generated and
+committed, so that building a package needs no gRPC. ``--check`` only compares and exits with 1 when
+a file is old.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "packaging" / "completions"
-NOTE = "# Generated from the parser of llamactl by packaging/completions.py; do not edit."
+NOTE = "# Generated from the parser of %s by packaging/completions.py; do not edit."
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,7 @@ class Flag:
     metavar: str  # empty: takes no value
     choices: tuple[str, ...]
     repeats: bool
-
-    @property
-    def is_path(self) -> bool:
-        """Whether its value is a file."""
-        return self.metavar == "PATH"
+    is_path: bool  # whether its value is a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,11 @@ def read_commands(parser: argparse.ArgumentParser) -> tuple[tuple[Flag, ...], tu
 
 
 def _takes_path(parser: argparse.ArgumentParser) -> bool:
-    return any(a.metavar == "SOURCE" for a in parser._actions if not a.option_strings)
+    return any(_is_path(action) for action in parser._actions if not action.option_strings)
+
+
+def _is_path(action: argparse.Action) -> bool:
+    return action.type is Path or action.metavar in ("PATH", "SOURCE")
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[Flag]:
@@ -68,10 +69,11 @@ def _flags(parser: argparse.ArgumentParser) -> Iterator[Flag]:
                 metavar=str(action.metavar or action.dest.upper()) if takes_value else "",
                 choices=tuple(map(str, action.choices or ())),
                 repeats=isinstance(action, argparse._AppendAction),
+                is_path=_is_path(action),
             )
 
 
-def bash(flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
+def bash(program: str, flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
     """Return the completion for bash; it needs nothing of the package bash-completion."""
     with_value = {n for f in flags if f.metavar for n in f.names}
     cases = []
@@ -81,14 +83,14 @@ def bash(flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
     values = [f"        {'|'.join(f.names)}) {_bash_value(f)} ;;" for f in every if f.metavar]
     return "\n".join(
         [
-            NOTE,
-            "_llamactl() {",
+            NOTE % program,
+            f"_{program}() {{",
             "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}",
             "    local command= flags i",
             "    COMPREPLY=()",
             "    for ((i = 1; i < COMP_CWORD; i++)); do",
             "        case ${COMP_WORDS[i]} in",
-            f"        {'|'.join(sorted(with_value))}) ((i++)) ;;",
+            f"        {'|'.join(sorted(with_value)) or _quote('')}) ((i++)) ;;",
             "        -*) ;;",
             "        *) command=${COMP_WORDS[i]}; break ;;",
             "        esac",
@@ -107,7 +109,7 @@ def bash(flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
             '        mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- "$word") ;;',
             "    esac",
             "}",
-            "complete -F _llamactl llamactl",
+            f"complete -F _{program} {program}",
             "",
         ]
     )
@@ -126,9 +128,9 @@ def _bash_value(flag: Flag) -> str:
     return "return"
 
 
-def zsh(flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
+def zsh(program: str, flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
     """Return the completion for zsh, a file for $fpath."""
-    lines = ["#compdef llamactl", NOTE, "_llamactl() {", "    local -a commands"]
+    lines = [f"#compdef {program}", NOTE % program, f"_{program}() {{", "    local -a commands"]
     lines += ["    local context state state_descr line", "    typeset -A opt_args"]
     lines += ["    commands=("]
     lines += [f"        {_quote(f'{c.name}:{c.text}')}" for c in commands]
@@ -143,7 +145,7 @@ def zsh(flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
         specs = [spec for flag in command.flags for spec in _zsh_specs(flag)]
         lines += [f"                {spec} \\" for spec in specs]
         lines += ["                '*:: :_default'", "            ;;"]
-    lines += ["        esac", "        ;;", "    esac", "}", '_llamactl "$@"', ""]
+    lines += ["        esac", "        ;;", "    esac", "}", f'_{program} "$@"', ""]
     return "\n".join(lines)
 
 
@@ -160,22 +162,22 @@ def _zsh_specs(flag: Flag) -> Iterator[str]:
         yield _quote(f"{repeats}{name}[{text}]{value}")
 
 
-def fish(flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
+def fish(program: str, flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
     """Return the completion for fish."""
-    lines = [NOTE, "complete -c llamactl -f"]
-    lines += [_fish_flag(flag, "__fish_use_subcommand") for flag in flags]
+    lines = [NOTE % program, f"complete -c {program} -f"]
+    lines += [_fish_flag(program, flag, "__fish_use_subcommand") for flag in flags]
     for c in commands:
         where = "-n __fish_use_subcommand"
-        lines.append(f"complete -c llamactl {where} -a {c.name} -d {_quote(c.text)}")
+        lines.append(f"complete -c {program} {where} -a {c.name} -d {_quote(c.text)}")
     for c in commands:
         seen = f"__fish_seen_subcommand_from {c.name}"
-        lines += [f"complete -c llamactl -n {_quote(seen)} -F"] if c.takes_path else []
-        lines += [_fish_flag(flag, seen) for flag in c.flags]
+        lines += [f"complete -c {program} -n {_quote(seen)} -F"] if c.takes_path else []
+        lines += [_fish_flag(program, flag, seen) for flag in c.flags]
     return "\n".join([*lines, ""])
 
 
-def _fish_flag(flag: Flag, condition: str) -> str:
-    words = [f"complete -c llamactl -n {_quote(condition)}"]
+def _fish_flag(program: str, flag: Flag, condition: str) -> str:
+    words = [f"complete -c {program} -n {_quote(condition)}"]
     for name in flag.names:
         words.append(f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}")
     if flag.is_path:
@@ -196,29 +198,31 @@ def _quote(text: str) -> str:
     return f"'{text}'"
 
 
-WRITERS: dict[str, Callable[[tuple[Flag, ...], tuple[Command, ...]], str]] = {
-    "llamactl": bash,
-    "_llamactl": zsh,
-    "llamactl.fish": fish,
+WRITERS: dict[str, Callable[[str, tuple[Flag, ...], tuple[Command, ...]], str]] = {
+    "{}": bash,
+    "_{}": zsh,
+    "{}.fish": fish,
 }
 
 
 def main() -> int:
     """Run the command line; return the exit code."""
     from llamactl.command_line import parser as llamactl_parser
+    from llamad.__main__ import _parser as llamad_parser
 
     check = sys.argv[1:] == ["--check"]
     if sys.argv[1:] and not check:
         print("usage: completions.py [--check]", file=sys.stderr)
         return 2
-    flags, commands = read_commands(llamactl_parser())
     old = []
-    for name, write in WRITERS.items():
-        path, text = FOLDER / name, write(flags, commands)
-        if check and (not path.exists() or path.read_text(encoding="utf-8") != text):
-            old.append(path.relative_to(ROOT))
-        elif not check:
-            path.write_text(text, encoding="utf-8")
+    for parser in llamactl_parser(), llamad_parser(""):
+        flags, commands = read_commands(parser)
+        for name, write in WRITERS.items():
+            path, text = FOLDER / name.format(parser.prog), write(parser.prog, flags, commands)
+            if check and (not path.exists() or path.read_text(encoding="utf-8") != text):
+                old.append(path.relative_to(ROOT))
+            elif not check:
+                path.write_text(text, encoding="utf-8")
     for path in old:
         print(f"{path} is old: run packaging/completions.py", file=sys.stderr)
     return 1 if old else 0

@@ -1,4 +1,4 @@
-"""The shell completions are those of the parser, and each shell takes its file."""
+"""The shell completions are those of the parsers, and each shell takes its files."""
 
 import argparse
 import shutil
@@ -10,18 +10,27 @@ import pytest
 
 from clients.running import environment
 from llamactl.command_line import parser as llamactl_parser
+from llamad.__main__ import _parser as llamad_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "packaging" / "completions"
-SHELLS = {"llamactl": "bash", "_llamactl": "zsh", "llamactl.fish": "fish"}
+SHELLS = {
+    "llamactl": "bash",
+    "_llamactl": "zsh",
+    "llamactl.fish": "fish",
+    "llamad": "bash",
+    "_llamad": "zsh",
+    "llamad.fish": "fish",
+}
+PARSERS = {"llamactl": llamactl_parser(), "llamad": llamad_parser("")}
 
 
 def _complete(*words: str) -> list[str]:
     """Return what bash offers for the last word."""
     line = " ".join(f"'{word}'" for word in words)
     script = (
-        f"source '{FOLDER}/llamactl'; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1};"
-        " _llamactl; printf '%s\\n' \"${COMPREPLY[@]}\""
+        f"source '{FOLDER}/{words[0]}'; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1};"
+        f" _{words[0]}; printf '%s\\n' \"${{COMPREPLY[@]}}\""
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     return done.stdout.split()
@@ -33,13 +42,15 @@ def test_the_committed_files_are_what_the_parser_says() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_bash_offers_every_command_and_every_flag_of_it() -> None:
-    parser = llamactl_parser()
-    subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    assert set(subparsers.choices) <= set(_complete("llamactl", ""))
+@pytest.mark.parametrize("program", PARSERS)
+def test_bash_offers_every_command_and_every_flag_of_it(program: str) -> None:
+    subparsers = next(
+        a for a in PARSERS[program]._actions if isinstance(a, argparse._SubParsersAction)
+    )
+    assert set(subparsers.choices) <= set(_complete(program, ""))
     for name, command in subparsers.choices.items():
         flags = {flag for action in command._actions for flag in action.option_strings}
-        assert set(_complete("llamactl", name, "-")) == flags, name
+        assert set(_complete(program, name, "-")) == flags, name
 
 
 def test_bash_offers_the_choices_of_a_flag_and_sees_the_command_behind_global_flags() -> None:
@@ -53,6 +64,10 @@ def test_bash_offers_files_where_a_file_may_stand(tmp_path: Path) -> None:
     word = str(tmp_path / "my")
     assert " ".join(_complete("llamactl", "pull", word)) == f"{word} model.gguf"
     assert _complete("llamactl", "tokenize", word) == []
+    assert " ".join(_complete("llamad", "bench", word)) == f"{word} model.gguf"
+    assert " ".join(_complete("llamad", "serve", "--config", word)) == f"{word} model.gguf"
+    assert _complete("llamad", "serve", word) == []
+    assert _complete("llamad", "bench", "--kv-type", "q") == ["q8_0"]
 
 
 @pytest.mark.parametrize("name", SHELLS)

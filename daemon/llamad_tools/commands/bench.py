@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 from llamad.config import MAX_THREADS
 from llamad.engine.bindings import KV_TYPES
@@ -40,7 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         about=ABOUT,
         examples=EXAMPLES,
     )
-    parser.add_argument("model", metavar="MODEL", help="a GGUF file")
+    parser.add_argument("model", metavar="MODEL", type=Path, help="a GGUF file")
     parser.add_argument(
         "-t",
         "--threads",
@@ -73,7 +74,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Measure, then print a table or one JSON object."""
     result = measure(
-        args.model,
+        str(args.model),
         args.threads,
         args.prompt,
         args.decode,
