@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 from llamad.door.unix_socket import MAX_PATH_BYTES
 from llamad.errors import ErrorKind, LlamadError
 from llamad.logs import fields
-from llamad.ranges import Integer, Real
+from llamad.ranges import MAX_TEXT_BYTES, Integer, Real
 from llamad.sampling.parameters import Sampling
 
 log = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ class QueueConfig:
 class LimitsConfig:
     """[limits]: what one client may cost. Bytes and seconds."""
 
-    max_prompt_bytes: int = _key(1 << 20, Integer(1, 1 << 20))
+    max_prompt_bytes: int = _key(MAX_TEXT_BYTES, Integer(1, MAX_TEXT_BYTES))
     stream_buffer_bytes: int = _key(1 << 20, Integer(4096, 1 << 26))
     default_deadline_seconds: float = _key(0.0, Real(0.0, 86_400.0))  # 0: none
     drain_seconds: float = _key(20.0, Real(0.0, 3600.0))

@@ -7,6 +7,8 @@ the requests and the documents that tests compare with them take the words from 
 import math
 from dataclasses import dataclass
 
+MAX_TEXT_BYTES = 1 << 20  # of a prompt, of all messages of a chat together, of a text to tokenize
+
 
 @dataclass(frozen=True, slots=True)
 class Integer:

@@ -421,7 +421,8 @@ def test_a_source_that_is_none_is_refused(
     ("arguments", "words"),
     [
         (["x.gguf", "--sha256", "12"], "a sha256 has 64 hexadecimal digits"),
-        (["x.gguf", "--max-bytes", "0"], "'0' is no positive number of bytes"),
+        (["x.gguf", "--max-bytes", "0"], "--max-bytes 0: must be at least 1"),
+        (["x.gguf", "--max-bytes", "many"], "invalid int value: 'many'"),
         (["https://example.org/"], "give --name"),
     ],
 )

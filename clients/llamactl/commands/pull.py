@@ -61,7 +61,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max-bytes",
-        type=_size,
+        type=int,
         metavar="N",
         default=MAX_BYTES,
         help=f"refuse a larger file; default: {MAX_BYTES}",
@@ -76,14 +76,10 @@ def _sha256(text: str) -> str:
     return text.lower()
 
 
-def _size(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive number of bytes")
-    return int(text)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Fetch, add and, when the service has no model loaded, use it."""
+    if arguments.max_bytes < 1:
+        arguments.usage_error(f"--max-bytes {arguments.max_bytes}: must be at least 1")
     wanted = _find(arguments)
     progress = Progress(as_json=arguments.json)
     with Client(arguments.socket) as client:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from llamad.errors import invalid
 from llamad.jobs import event, request
 from llamad.jobs.record import JobSnapshot, JobState
-from llamad.ranges import Integer, Real
+from llamad.ranges import MAX_TEXT_BYTES, Integer, Real
 from llamad.sampling.parameters import (
     LOGIT_BIAS,
     MAX_LOGIT_BIASES,
@@ -23,7 +23,6 @@ from llamad.sampling.parameters import (
 )
 from llamad_api.v1 import llamad_pb2 as pb
 
-MAX_TEXT_BYTES = 1 << 20
 MAX_LISTED_TOKENS = 1 << 20
 MAX_MESSAGES = 1024
 MAX_STOP_STRINGS = 16
