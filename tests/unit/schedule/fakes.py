@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from llamad.engine.run import Run
-from llamad.engine.worker import EngineWorker
+from llamad.engine.worker import EngineWorker, StepPlan, StepResult
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.book import JobBook
 from llamad.jobs.event import Delta, Event, Finished, Timings
@@ -67,7 +67,6 @@ class FakeEngine:
             False
         )  # whose logits are not finite
         self.before_step: Callable[[], None] = lambda: None
-        self.compute: Callable[[int], None] = lambda n_rows: None  # takes the step's time
         self.n_cancelled_steps = 0
         self.progress = 0  # layers finished; a test counts them
         self._cancelled = threading.Event()
@@ -77,8 +76,6 @@ class FakeEngine:
         self.threads.add(threading.current_thread().name)
         self._check(runs)
         self.before_step()
-        if not self._cancelled.is_set():
-            self.compute(sum(len(run.tokens) for run in runs))
         if self._cancelled.is_set():
             self.n_cancelled_steps += 1
             raise LlamadError(ErrorKind.CANCELLED, "CANCELLED", "cancelled")
@@ -348,18 +345,24 @@ class Bench:
         seconds_per_step: float = 0.0,
         tick_seconds: float = SIMULATED_TICK_SECONDS,
     ) -> None:
-        """Let every step take simulated time, in which timers run and cancels are heard."""
+        """Let every step take simulated time, in which timers run and cancels are heard.
 
-        def compute(n_rows: int) -> None:
+        Steps run on the event loop: with the engine's own thread their number would depend on how
+        the machine shares its processors between the two, and so would the time of a test.
+        """
+
+        async def step(plan: StepPlan) -> StepResult:
+            n_rows = sum(len(chunk.tokens) for chunk in plan.chunks)
             left = seconds_per_step + n_rows * seconds_per_row
             while left > 1e-9 and not self.engine.cancelled:
                 tick = min(tick_seconds, left)
-                self.on_loop(lambda: self.clock.advance(tick))
+                self.clock.advance(tick)
                 for _ in range(SETTLING_TURNS):
-                    self.on_loop(lambda: None)
+                    await asyncio.sleep(0)
                 left -= tick
+            return self.worker._run(plan)
 
-        self.engine.compute = compute
+        self.worker.step = step  # type: ignore[method-assign]
 
     async def sleep(self, seconds: float) -> None:
         """Wait for simulated time to pass."""
