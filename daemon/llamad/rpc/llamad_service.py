@@ -101,7 +101,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
                 for part in (ids[i : i + PART_TOKENS] for i in range(0, len(ids), PART_TOKENS))
             )
 
-        return await serving.scheduler.encode(work, len(text))
+        return await serving.scheduler.tokenize(work, len(text))
 
     async def Detokenize(
         self, request: pb.DetokenizeRequest, context: Context
@@ -117,7 +117,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
                     raise invalid("tokens", f"token {i} is {token}, must be 0 to {vocab_size - 1}")
             return pb.DetokenizeResponse(text=serving.codec.decode(ids))
 
-        return await serving.scheduler.encode(work, TOKEN_BYTES * len(request.tokens))
+        return await serving.scheduler.tokenize(work, TOKEN_BYTES * len(request.tokens))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """Return the jobs, newest last, whatever models they had."""

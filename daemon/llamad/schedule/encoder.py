@@ -17,6 +17,13 @@ LONG_BYTES = 32 << 10  # texts above are encoded on the thread for long ones
 T = TypeVar("T")
 
 
+class Line:
+    """Encodings of one kind, whose number somebody bounds."""
+
+    def __init__(self) -> None:
+        self.pending = 0  # that wait or run
+
+
 class Encoder:
     """Runs encodings in the order they come, short and long ones apart; ``close`` at the end."""
 
@@ -24,42 +31,43 @@ class Encoder:
         """Encode on threads of our own; tests bring executors."""
         self._short = short or ThreadPoolExecutor(1, thread_name_prefix="llamad-encode")
         self._long = long or ThreadPoolExecutor(1, thread_name_prefix="llamad-encode-long")
-        self.pending = 0  # encodings that wait or run
 
-    async def run(self, function: Callable[[], T], n_bytes: int) -> T:
+    async def run(self, function: Callable[[], T], n_bytes: int, line: Line) -> T:
         """Return what the function returns for a text of this size, or raise what it raises.
 
-        A caller that is cancelled meanwhile leaves at once; an encoding that runs keeps its place.
-        Raises CancelledError when the encoder is closed before its turn comes.
+        ``line`` counts it. A caller that is cancelled meanwhile leaves at once; an encoding that
+        runs keeps its place. Raises CancelledError when the encoder is closed before its turn.
         """
         loop = asyncio.get_running_loop()
-        self.pending += 1
+        line.pending += 1
         work = (self._long if n_bytes > LONG_BYTES else self._short).submit(function)
         try:
             result = await asyncio.shield(asyncio.wrap_future(work))
         except asyncio.CancelledError:
             if work.cancel() or work.done():
-                self.pending -= 1
+                line.pending -= 1
             else:
-                work.add_done_callback(lambda done: self._leave(loop, done))
+                work.add_done_callback(lambda done: _leave(loop, done, line))
             raise
         except BaseException:
-            self.pending -= 1
+            line.pending -= 1
             del work  # it has the error, whose traceback has this frame and the text's tokens
             raise
-        self.pending -= 1
+        line.pending -= 1
         return result
-
-    def _leave(self, loop: asyncio.AbstractEventLoop, work: "Future[T]") -> None:
-        """Give the place of an encoding back whose caller has left; on its thread."""
-        work.exception()  # heard by nobody
-        with suppress(RuntimeError):  # the loop is closed: nobody counts any more
-            loop.call_soon_threadsafe(self._give_back)
-
-    def _give_back(self) -> None:
-        self.pending -= 1
 
     def close(self) -> None:
         """Begin no further encoding; those that run end by themselves."""
         for executor in (self._short, self._long):
             executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _leave(loop: asyncio.AbstractEventLoop, work: "Future[T]", line: Line) -> None:
+    """Give the place of an encoding back whose caller has left; on its thread."""
+    work.exception()  # heard by nobody
+
+    def give_back() -> None:
+        line.pending -= 1
+
+    with suppress(RuntimeError):  # the loop is closed: nobody counts any more
+        loop.call_soon_threadsafe(give_back)

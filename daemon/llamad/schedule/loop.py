@@ -33,7 +33,7 @@ from llamad.jobs.request import GenerationRequest
 from llamad.logs import fields
 from llamad.schedule.blocks import BlockPool
 from llamad.schedule.cost import StepCost
-from llamad.schedule.encoder import Encoder
+from llamad.schedule.encoder import Encoder, Line
 from llamad.schedule.generation import Generation
 from llamad.schedule.outcome import Outcome
 from llamad.schedule.policy import by_rank
@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MAX_TEXTS = 16  # that wait for the tokenizer, beside prompts
 MODEL_LOST = "MODEL_FILE_LOST"  # the engine's reason for a mapped file that lost pages
 
 
@@ -99,6 +100,7 @@ class Scheduler:
         self._limits = limits
         self._clock = LoopClock() if clock is None else clock
         self._encoder = Encoder() if encoder is None else encoder
+        self._prompts, self._texts = Line(), Line()
         self._observer = observer
         self._pool = BlockPool(model.kv_blocks_total, model.kv_block_tokens)
         self._cost = StepCost()
@@ -135,20 +137,27 @@ class Scheduler:
         submitted_at = self._clock.now()
         self._check_accepting()
         check_model(self._model, request)
-        tokens = await self.encode(
-            lambda: encode_prompt(self._model, request), prompt_bytes(request)
+        if len(self._queued()) + self._prompts.pending >= self._limits.queue_capacity:
+            raise self._queue_full(f"{self._limits.queue_capacity} jobs wait already")
+        tokens = await self._encode(
+            lambda: encode_prompt(self._model, request), prompt_bytes(request), self._prompts
         )
         return self._enqueue(request, tokens, submitted_at)
 
-    async def encode(self, function: Callable[[], T], n_bytes: int) -> T:
+    async def tokenize(self, function: Callable[[], T], n_bytes: int) -> T:
         """Run a tokenizer's work on a text of this size, off the event loop, in a bounded line.
 
-        Raises QUEUE_FULL, and what ``submit`` raises when nothing new is accepted.
+        It takes no place of a job, and no job takes one of it. Raises QUEUE_FULL, and what
+        ``submit`` raises when nothing new is accepted.
         """
-        if len(self._queued()) + self._encoder.pending >= self._limits.queue_capacity:
-            raise self._queue_full()
+        self._check_accepting()
+        if self._texts.pending >= MAX_TEXTS:
+            raise self._queue_full(f"{MAX_TEXTS} texts wait for the tokenizer already")
+        return await self._encode(function, n_bytes, self._texts)
+
+    async def _encode(self, function: Callable[[], T], n_bytes: int, line: Line) -> T:
         try:
-            result = await self._encoder.run(function, n_bytes)
+            result = await self._encoder.run(function, n_bytes, line)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -219,13 +228,13 @@ class Scheduler:
     def _jobs(self) -> list[Job]:
         return [generation.job for generation in (*self._waiting, *self._running)]
 
-    def _queue_full(self) -> LlamadError:
+    def _queue_full(self, why: str) -> LlamadError:
         """Return the error, with the time after which a place is likely: one mean job, 1..60 s."""
         mean_seconds = self._book.mean_run_seconds / self._model.n_sequences
         return LlamadError(
             ErrorKind.EXHAUSTED,
             "QUEUE_FULL",
-            f"queue is full: {self._limits.queue_capacity} jobs wait already",
+            f"queue is full: {why}",
             retry_after_seconds=min(60.0, max(1.0, mean_seconds)),
         )
 

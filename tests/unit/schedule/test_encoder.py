@@ -8,8 +8,8 @@ import weakref
 import pytest
 
 from llamad.errors import LlamadError, invalid
-from llamad.schedule.encoder import LONG_BYTES, Encoder
-from llamad.schedule.loop import Limits
+from llamad.schedule.encoder import LONG_BYTES, Encoder, Line
+from llamad.schedule.loop import MAX_TEXTS, Limits
 from unit.schedule.fakes import TIMEOUT_SECONDS, Bench, asynchronous, events_of, request
 
 
@@ -60,27 +60,29 @@ async def test_cancelled_submissions_make_no_room_for_more_encodings() -> None:
 
 @asynchronous
 async def test_a_short_text_does_not_wait_for_a_long_one() -> None:
-    encoder = Encoder()
+    encoder, line = Encoder(), Line()
     release = threading.Event()
-    long = asyncio.create_task(encoder.run(lambda: release.wait(TIMEOUT_SECONDS), LONG_BYTES + 1))
-    assert await encoder.run(lambda: "short", LONG_BYTES) == "short"
-    assert encoder.pending == 1
+    long = asyncio.create_task(
+        encoder.run(lambda: release.wait(TIMEOUT_SECONDS), LONG_BYTES + 1, line)
+    )
+    assert await encoder.run(lambda: "short", LONG_BYTES, line) == "short"
+    assert line.pending == 1
     release.set()
     assert await long
-    assert encoder.pending == 0
+    assert line.pending == 0
     encoder.close()
 
 
 @asynchronous
 async def test_what_the_encoding_raises_is_raised_and_gives_the_place_back() -> None:
-    encoder = Encoder()
+    encoder, line = Encoder(), Line()
 
     def fail() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await encoder.run(fail, 1)
-    assert encoder.pending == 0
+        await encoder.run(fail, 1, line)
+    assert line.pending == 0
     encoder.close()
 
 
@@ -102,6 +104,30 @@ async def test_a_drain_tells_those_whose_encoding_has_not_begun() -> None:
     assert refused.value.reason == late.value.reason == "SHUTTING_DOWN"
 
 
+@asynchronous
+async def test_texts_to_tokenize_and_jobs_take_no_place_of_each_other() -> None:
+    bench = Bench(Limits(queue_capacity=2))
+    gate = Gate(bench)
+    texts = [
+        asyncio.create_task(bench.scheduler.tokenize(lambda: gate("t"), 1))
+        for _ in range(MAX_TEXTS)
+    ]
+    await gate.entered.wait()
+    with pytest.raises(LlamadError, match="queue is full: 16 texts wait for the tokenizer already"):
+        await bench.scheduler.tokenize(lambda: gate("t"), 1)
+    jobs = [asyncio.create_task(bench.scheduler.submit(request(max_tokens=1))) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(LlamadError, match="queue is full: 2 jobs wait already"):
+        await bench.scheduler.submit(request())
+    gate.open.set()
+    assert await asyncio.gather(*texts) == [[ord("t")]] * MAX_TEXTS
+    submitted = await asyncio.gather(*jobs)
+    assert await bench.scheduler.tokenize(lambda: gate("t"), 1) == [ord("t")]  # with a full queue
+    async with bench.running():
+        for job in submitted:
+            await events_of(job)
+
+
 class Tokens(list[int]):
     """A list that a weak reference can follow."""
 
@@ -117,7 +143,7 @@ async def test_what_a_refused_text_left_is_freed_at_once() -> None:
 
     async def submit(encoder: Encoder) -> None:
         with pytest.raises(LlamadError):
-            await encoder.run(refuse, 1)
+            await encoder.run(refuse, 1, Line())
 
     gc.disable()
     try:
