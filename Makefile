@@ -1,5 +1,6 @@
 # Makefile - what people and CI call: CI uses only these targets. `make help` lists them.
 # Owns what a target needs installed and in which order things run. The C rules are in native/Makefile.
+# Commands that are long or many are shown as short lines; V=1 shows them whole.
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -10,6 +11,11 @@ PYTHON_FOLDERS := daemon clients protos tests packaging native setup.py
 C_FILES := $(wildcard native/*/*.[ch] native/src/*/*.[ch] native/src/*/*/*.[ch])
 ENGINE_SOURCES := $(wildcard native/src/*/*.[ch] native/src/*/*/*.[ch] native/include/*.h) native/ffi_build.py
 
+Q := $(if $(V),,@)
+PIP := $(PY) -m pip install $(if $(V),,--quiet)
+NATIVE := $(MAKE) --no-print-directory -C native -j$(shell nproc)
+
+export V
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
@@ -21,80 +27,99 @@ help: ## list the targets
 
 # ---- setup --------------------------------------------------------------------------------------
 # Stamps make a second run take no time; the engine is rebuilt when one of its sources changed.
+# .programs is what a demo needs, .developer that and the tools for tests and lint.
 
-setup: $(VENV)/.engine ## virtual environment with llamad and llamactl, engine built
+setup: $(VENV)/.developer $(VENV)/.engine ## .venv with llamad, llamactl and the tools of tests and lint
 
 $(VENV)/.packages: packaging/dev-packages
-	packaging/dev-packages build
-	python3 -m venv $(VENV)
+	$(Q)packaging/dev-packages build
+	@echo "making a virtual environment in $(VENV)"
+	$(Q)python3 -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.packages pyproject.toml setup.py
-	$(PY) -m pip install --quiet 'setuptools>=66' 'cffi>=1.15' wheel
-	$(PY) -m pip install --quiet --no-build-isolation --editable '.[test,lint]'
+$(VENV)/.tools: $(VENV)/.packages
+	@echo "fetching what the engine is built with: setuptools, cffi, wheel"
+	$(Q)$(PIP) 'setuptools>=66' 'cffi>=1.15' wheel
 	@touch $@
 
-$(VENV)/.engine: $(VENV)/.installed $(ENGINE_SOURCES)
-	$(PY) -W ignore setup.py --quiet build_ext --inplace
-	$(PY) -c 'from llamad.engine.bindings import kernel_set; print("engine built, kernels:", kernel_set())'
+$(VENV)/.engine: $(VENV)/.tools $(ENGINE_SOURCES) setup.py pyproject.toml
+	@echo "building the engine"
+	$(Q)$(PY) -W ignore setup.py $(if $(V),,--quiet) build_ext --inplace
+	$(Q)PYTHONPATH=daemon $(PY) -c \
+	    'from llamad.engine.bindings import kernel_set; print("engine built, kernels:", kernel_set())'
 	@touch $@
 
-$(DEMO_MODEL): | $(VENV)/.installed
-	$(PY) packaging/fetch_demo_model.py $@
+$(VENV)/.programs: pyproject.toml setup.py | $(VENV)/.engine
+	@echo "fetching what llamad and llamactl need: grpc, numpy and others, 40 MB to download"
+	$(Q)$(PIP) --no-build-isolation --editable .
+	@echo "installed: $$(du -sm $(VENV) | cut -f1) MB in $(VENV)"
+	@touch $@
 
-demo: $(VENV)/.engine $(DEMO_MODEL) ## ask a real model a question through the whole service
-	$(PY) packaging/demo.py $(DEMO_MODEL)
+$(VENV)/.developer: pyproject.toml setup.py | $(VENV)/.engine
+	@echo "fetching what llamad, its tests and lint need: grpc, numpy, pytest, mypy and others"
+	$(Q)$(PIP) --no-build-isolation --editable '.[test,lint]'
+	@echo "installed: $$(du -sm $(VENV) | cut -f1) MB in $(VENV)"
+	@touch $(VENV)/.programs $@
+
+$(DEMO_MODEL): | $(VENV)/.packages
+	$(Q)$(PY) packaging/fetch_demo_model.py $@
+
+demo: $(VENV)/.programs $(VENV)/.engine $(DEMO_MODEL) ## ask a real model a question through the whole service
+	$(Q)$(PY) packaging/demo.py $(DEMO_MODEL)
 
 # ---- checks -------------------------------------------------------------------------------------
 
 test: test-c test-python ## everything that must pass
 
-test-python: $(VENV)/.engine $(DEMO_MODEL)
+test-python: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL)
 	$(PY) -m pytest $(PYTEST_FLAGS)
 
 test-c: $(VENV)/.packages ## C tests
-	$(MAKE) -C native test
+	$(NATIVE) test
 
 asan ubsan tsan: $(VENV)/.packages ## C tests under AddressSanitizer, UBSan; threads under TSan
-	$(MAKE) -C native $@
+	$(NATIVE) $@
 
-qemu: $(VENV)/.engine ## C tests and a generation on emulated Cortex-A72 and Cortex-A76
+qemu: $(VENV)/.programs $(VENV)/.engine ## C tests and a generation on emulated Cortex-A72 and Cortex-A76
 	packaging/dev-packages qemu
-	$(MAKE) -C native tests
-	$(MAKE) -C native qemu
+	$(NATIVE) tests
+	$(NATIVE) qemu
 	$(PY) tests/qemu/compare_generation.py
 
-peer: $(VENV)/.engine $(DEMO_MODEL) ## our files, texts and blocks against llama.cpp's
-	$(PY) -m pip install --quiet $(PEER)
+peer: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## our files, texts and blocks against llama.cpp's
+	$(PIP) $(PEER)
 	$(PY) -m pytest tests/tools/test_llama_cpp.py
 
 fuzz: ## fuzz the GGUF parser, FUZZ_SECONDS=60
 	packaging/dev-packages build fuzz
-	$(MAKE) -C native fuzz
+	$(NATIVE) fuzz
 
-bench: $(VENV)/.engine $(DEMO_MODEL) ## speed of the kernels and of the demo model
-	$(MAKE) -C native bench
+bench: $(VENV)/.programs $(VENV)/.engine $(DEMO_MODEL) ## speed of the kernels and of the demo model
+	$(NATIVE) bench
 	$(VENV)/bin/llamad bench $(DEMO_MODEL)
 
-lint: $(VENV)/.installed $(PROTO_VENV)/.installed ## ruff, mypy --strict, clang-format, generated code
+lint: $(VENV)/.developer $(PROTO_VENV)/.installed ## ruff, mypy --strict, clang-format, generated code
 	packaging/dev-packages lint
 	$(VENV)/bin/ruff check $(PYTHON_FOLDERS)
 	$(VENV)/bin/ruff format --check $(PYTHON_FOLDERS)
 	$(VENV)/bin/mypy $(PYTHON_FOLDERS)
-	clang-format --dry-run --Werror $(C_FILES)
+	@echo "clang-format --dry-run --Werror, $(words $(C_FILES)) files"
+	$(Q)clang-format --dry-run --Werror $(C_FILES)
 	$(PROTO_VENV)/bin/python protos/generate.py --check
 
-fmt: $(VENV)/.installed ## format Python and C
+fmt: $(VENV)/.developer ## format Python and C
 	packaging/dev-packages lint
 	$(VENV)/bin/ruff check --fix $(PYTHON_FOLDERS)
 	$(VENV)/bin/ruff format $(PYTHON_FOLDERS)
-	clang-format -i $(C_FILES)
+	@echo "clang-format -i, $(words $(C_FILES)) files"
+	$(Q)clang-format -i $(C_FILES)
 
 # ---- generated code -----------------------------------------------------------------------------
 
 $(PROTO_VENV)/.installed: $(VENV)/.packages pyproject.toml
-	python3 -m venv $(PROTO_VENV)
-	$(PROTO_VENV)/bin/python -m pip install --quiet 'grpcio-tools==1.62.3' 'setuptools<81'
+	@echo "fetching the compiler of .proto files into $(PROTO_VENV)"
+	$(Q)python3 -m venv $(PROTO_VENV)
+	$(Q)$(PROTO_VENV)/bin/python -m pip install --quiet 'grpcio-tools==1.62.3' 'setuptools<81'
 	@touch $@
 
 proto: $(PROTO_VENV)/.installed ## make the Python code of protos/ again
@@ -118,5 +143,5 @@ e2e-pi: $(DEMO_MODEL) ## install and use them on an emulated Pi 4 and Pi 5, as r
 	PYTHONPATH=tests $(PY) -m e2e.pi --model $(DEMO_MODEL) $(E2E_CPUS)
 
 clean: ## remove what was built; keeps the virtual environment and the model
-	$(MAKE) -C native clean
+	$(NATIVE) clean
 	rm -rf build *.egg-info daemon/llamad/_engine* $(VENV)/.engine .mypy_cache .ruff_cache .pytest_cache
