@@ -21,6 +21,7 @@ from llamad.config import Config
 from llamad.engine import bindings
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.book import JobBook
+from llamad.jobs.request import ContextFull
 from llamad.logs import fields
 from llamad.rpc.admin_service import AdminService
 from llamad.rpc.from_proto import Rules
@@ -137,7 +138,7 @@ class Daemon:
             self._config, sampling=fresh.sampling, limits=fresh.limits, log=fresh.log
         )
         logging.getLogger().setLevel(fresh.log.level.upper())
-        self._service.change_rules(_rules(fresh))
+        self._service.change_rules(_rules(self._config))
         self._model_manager.reload(self._config)
         self._transfers.change_limit(fresh.limits.max_model_bytes)
         waiting = [
@@ -175,7 +176,11 @@ class Daemon:
 
 
 def _rules(config: Config) -> Rules:
-    return Rules(sampling=config.sampling, max_prompt_bytes=config.limits.max_prompt_bytes)
+    return Rules(
+        sampling=config.sampling,
+        max_prompt_bytes=config.limits.max_prompt_bytes,
+        context_full=ContextFull(config.model.context_full),
+    )
 
 
 def serve(config: Config, *, model_required: bool, read_again: Callable[[], Config]) -> None:

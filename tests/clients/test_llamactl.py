@@ -358,14 +358,15 @@ def test_chat_sends_the_history_and_reset_forgets_it(service: RunningService) ->
     ]
 
 
-def test_a_chat_that_outgrows_the_context_names_reset_and_goes_on() -> None:
+def test_a_chat_that_outgrows_the_context_goes_on_without_its_oldest_turns() -> None:
     with running_service(n_ctx=64, kv_blocks_total=8) as service:
         service.engine.rule = saying("An answer.")
-        done = run(service.path, "chat", stdin=b"one\ntwo\nthree\n/reset\nfour\n")
-    # 9 tokens are answered, 40 are asked with room for 24, 70 are too many, 10 are few again
-    assert (done.returncode, done.stdout) == (4, b"An answer.\n" * 3)
-    [line] = done.stderr.decode().splitlines()
-    assert "context holds 64: the conversation so far is part of it; /reset forgets" in line
+        done = run(service.path, "chat", stdin=b"one\ntwo\nthree\n")
+    assert (done.returncode, done.stdout) == (0, b"An answer.\n" * 3)
+    assert prompts(service)[1:] == [
+        b"user:one|assistant:An answer.|user:two|",  # 39 tokens; with "three" there would be 73
+        b"user:two|assistant:An answer.|user:three|",
+    ]
 
 
 @pytest.mark.parametrize("command", ["ask", "chat"])

@@ -171,6 +171,7 @@ def _finished(record: JobRecord, reason: FinishReason, timings: Timings) -> Fini
         timings=timings,
         seed=record.seed,
         stop_string=record.stop_string,
+        dropped_messages=record.dropped_messages,
     )
 
 

@@ -20,6 +20,7 @@ class Queued:
     job_id: str
     queue_position: int
     prompt_tokens: int
+    dropped_messages: int = 0  # oldest ones of a chat, for which the context had no room
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Finished:
     timings: Timings
     seed: int
     stop_string: str = ""
+    dropped_messages: int = 0  # as in Queued
 
 
 Event = Queued | PrefillProgress | Delta | Finished

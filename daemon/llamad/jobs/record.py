@@ -78,6 +78,7 @@ class JobRecord:
     max_tokens: int  # already at most what the context leaves
     seed: int
     submitted_at: float
+    dropped_messages: int = 0
     id: str = field(default_factory=lambda: "j" + secrets.token_hex(6))
     state: JobState = JobState.QUEUED
     processed_prompt_tokens: int = 0

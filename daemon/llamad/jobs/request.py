@@ -17,6 +17,13 @@ class Priority(enum.IntEnum):
     BATCH = 3
 
 
+class ContextFull(enum.Enum):
+    """What becomes of a conversation that is longer than the context."""
+
+    REFUSE = "refuse"
+    DROP_OLDEST = "drop-oldest"
+
+
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
     """One message of a conversation. role: system, user, assistant or tool."""
@@ -31,6 +38,7 @@ class GenerationRequest:
 
     prompt: str | None = None
     messages: tuple[ChatMessage, ...] = ()
+    context_full: ContextFull = ContextFull.DROP_OLDEST  # of ``messages``
     parse_special: bool = False  # control tokens in ``prompt``
     model: str = ""  # empty: the loaded one
     max_tokens: int | None = None  # None: what is left of the context

@@ -64,6 +64,7 @@ class Rules:
 
     sampling: Sampling = field(default_factory=Sampling)  # for absent fields
     max_prompt_bytes: int = MAX_TEXT_BYTES  # of a prompt, or of all messages together
+    context_full: request.ContextFull = request.ContextFull.DROP_OLDEST  # of a chat
 
 
 # ---- requests ------------------------------------------------------------------------------------
@@ -108,7 +109,12 @@ def chat_request(
     return _with_options(
         message.options,
         rules,
-        request.GenerationRequest(messages=messages, request_id=request_id, owner_uid=owner_uid),
+        request.GenerationRequest(
+            messages=messages,
+            context_full=rules.context_full,
+            request_id=request_id,
+            owner_uid=owner_uid,
+        ),
     )
 
 

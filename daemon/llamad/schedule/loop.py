@@ -37,7 +37,13 @@ from llamad.schedule.encoder import Encoder, Line
 from llamad.schedule.generation import Generation
 from llamad.schedule.outcome import Outcome
 from llamad.schedule.policy import by_rank
-from llamad.schedule.prompt import check_model, completion_limit, encode_prompt, prompt_bytes
+from llamad.schedule.prompt import (
+    Prompt,
+    check_model,
+    completion_limit,
+    encode_prompt,
+    prompt_bytes,
+)
 from llamad.schedule.runtime import ModelRuntime
 from llamad.schedule.step import Part, StepComposer
 
@@ -139,10 +145,10 @@ class Scheduler:
         check_model(self._model, request)
         if len(self._queued()) + self._prompts.pending >= self._limits.queue_capacity:
             raise self._queue_full(f"{self._limits.queue_capacity} jobs wait already")
-        tokens = await self._encode(
+        prompt = await self._encode(
             lambda: encode_prompt(self._model, request), prompt_bytes(request), self._prompts
         )
-        return self._enqueue(request, tokens, submitted_at)
+        return self._enqueue(request, prompt, submitted_at)
 
     async def tokenize(self, function: Callable[[], T], n_bytes: int) -> T:
         """Run a tokenizer's work on a text of this size, off the event loop, in a bounded line.
@@ -238,17 +244,16 @@ class Scheduler:
             retry_after_seconds=min(60.0, max(1.0, mean_seconds)),
         )
 
-    def _enqueue(
-        self, request: GenerationRequest, tokens: tuple[int, ...], submitted_at: float
-    ) -> Job:
+    def _enqueue(self, request: GenerationRequest, prompt: Prompt, submitted_at: float) -> Job:
         seed = request.sampling.seed
         record = JobRecord(
             request,
-            tokens,
+            prompt.tokens,
             model=self._model.name,
-            max_tokens=completion_limit(self._model, request, len(tokens)),
+            max_tokens=completion_limit(self._model, request, len(prompt.tokens)),
             seed=secrets.randbits(32) if seed is None else seed,
             submitted_at=submitted_at,
+            dropped_messages=prompt.dropped_messages,
         )
         job = Job(
             record,
@@ -262,7 +267,7 @@ class Scheduler:
         position = len(self._queued())
         self._book.add(job)
         self._waiting.append(generation)
-        job.stream.put(Queued(job.id, position, len(tokens)))
+        job.stream.put(Queued(job.id, position, len(prompt.tokens), prompt.dropped_messages))
         self._idle.clear()
         self._wake.set()
         return job

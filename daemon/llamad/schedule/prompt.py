@@ -4,9 +4,20 @@ Pure and blocking: the scheduler's encoder calls it. Field ranges that need no m
 before a request is built, in rpc/from_proto.py.
 """
 
+from dataclasses import dataclass
+
 from llamad.errors import ErrorKind, LlamadError, invalid
-from llamad.jobs.request import GenerationRequest
+from llamad.jobs.request import ContextFull, GenerationRequest
+from llamad.schedule.conversation import Fitted, answer_room, fit_conversation
 from llamad.schedule.runtime import ModelRuntime
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a request's job begins with."""
+
+    tokens: tuple[int, ...]
+    dropped_messages: int = 0  # the oldest of a chat, for which the context had no room
 
 
 def context_tokens(model: ModelRuntime) -> int:
@@ -35,28 +46,54 @@ def prompt_bytes(request: GenerationRequest) -> int:
     return len(request.prompt or "") + sum(len(message.content) for message in request.messages)
 
 
-def encode_prompt(model: ModelRuntime, request: GenerationRequest) -> tuple[int, ...]:
-    """Render and tokenize a request's prompt.
+def encode_prompt(model: ModelRuntime, request: GenerationRequest) -> Prompt:
+    """Render and tokenize a request's prompt; leave out a chat's oldest messages where it may.
 
     Raises INVALID_PROMPT when nothing is in it, PROMPT_TOO_LONG, and what the template raises.
     """
     if request.messages:
-        messages = [{"role": m.role, "content": m.content} for m in request.messages]
-        tokens = model.chat_template.encode(messages)
+        fitted = _encode_chat(model, request)
     elif request.prompt:
-        tokens = model.tokenizer.encode(request.prompt, parse_special=request.parse_special)
+        fitted = Fitted(
+            model.tokenizer.encode(request.prompt, parse_special=request.parse_special), 0
+        )
     else:
-        tokens = []
-    if not tokens:
+        fitted = Fitted((), 0)
+    if not fitted.tokens:
         raise invalid("prompt", "is empty")
     limit = context_tokens(model)
-    if len(tokens) > limit:
-        raise LlamadError(
-            ErrorKind.INVALID,
-            "PROMPT_TOO_LONG",
-            f"prompt has {len(tokens)} tokens, context holds {limit}",
-        )
-    return tuple(tokens)
+    if len(fitted.tokens) > limit:
+        raise _too_long(request, fitted, limit)
+    return Prompt(tuple(fitted.tokens), fitted.n_dropped)
+
+
+def _encode_chat(model: ModelRuntime, request: GenerationRequest) -> Fitted:
+    messages = [{"role": m.role, "content": m.content} for m in request.messages]
+    if request.context_full is ContextFull.REFUSE:
+        return Fitted(model.chat_template.encode(messages), 0)
+    limit = context_tokens(model)
+    return fit_conversation(
+        messages,
+        render=model.chat_template.encode,
+        count=lambda text: len(model.tokenizer.encode(text, add_bos=False)),
+        context_tokens=limit,
+        room_tokens=answer_room(limit, request.max_tokens),
+    )
+
+
+def _too_long(request: GenerationRequest, fitted: Fitted, limit: int) -> LlamadError:
+    """Return the error that names the tokens, the context, and what to do."""
+    without, advice = "", "shorten it, or raise model.ctx_size"
+    if request.messages and request.context_full is ContextFull.REFUSE:
+        advice = "leave out its oldest messages, or allow that with context_full = drop-oldest"
+    elif fitted.n_dropped:
+        without = f" without its {fitted.n_dropped} oldest messages"
+        advice = "shorten the newest message, or raise model.ctx_size"
+    return LlamadError(
+        ErrorKind.INVALID,
+        "PROMPT_TOO_LONG",
+        f"prompt has {len(fitted.tokens)} tokens{without}, context holds {limit}: {advice}",
+    )
 
 
 def completion_limit(model: ModelRuntime, request: GenerationRequest, n_prompt: int) -> int:

@@ -3,15 +3,17 @@
 import asyncio
 import logging
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
 from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.event import Finished, Queued
 from llamad.jobs.record import JobState
-from llamad.jobs.request import GenerationRequest
+from llamad.jobs.request import ChatMessage, ContextFull, GenerationRequest
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.loop import Limits
-from unit.schedule.fakes import Bench, asynchronous, events_of, request
+from unit.schedule.fakes import Bench, asynchronous, events_of, request, saying
 
 
 async def _refused(bench: Bench, wish: GenerationRequest) -> LlamadError:
@@ -40,16 +42,70 @@ async def test_a_prompt_without_tokens_is_invalid() -> None:
 async def test_a_prompt_longer_than_the_context_names_both_numbers() -> None:
     error = await _refused(Bench(n_ctx=100), request("x" * 101))
     assert (error.kind, error.reason) == (ErrorKind.INVALID, "PROMPT_TOO_LONG")
-    assert error.message == "prompt has 101 tokens, context holds 100"
+    assert error.message == (
+        "prompt has 101 tokens, context holds 100: shorten it, or raise model.ctx_size"
+    )
 
 
 @asynchronous
 async def test_a_prompt_longer_than_the_kv_cache_is_refused_at_once() -> None:
     bench = Bench(n_ctx=512, kv_blocks_total=2, kv_block_tokens=32)
     error = await _refused(bench, request("x" * 65))
-    assert error.message == "prompt has 65 tokens, context holds 64"
+    assert error.message.startswith("prompt has 65 tokens, context holds 64: ")
     job = await bench.scheduler.submit(request("x" * 60, max_tokens=400))
     assert job.record.max_tokens == 4
+
+
+def _chat(*contents: str, **fields: Any) -> GenerationRequest:
+    """Return a conversation: a system message, and turns of user and assistant."""
+    roles = ["system", *(("user", "assistant")[i % 2] for i in range(len(contents) - 1))]
+    messages = tuple(map(ChatMessage, roles, contents))
+    return GenerationRequest(messages=messages, **fields)
+
+
+LONG_CHAT = ("s", *("x" * 20 for _ in range(7)))  # 9 tokens, then 26 or 31 a message
+
+
+@asynchronous
+async def test_a_conversation_that_outgrows_the_context_loses_its_oldest_turns() -> None:
+    bench = Bench(n_ctx=128)
+    bench.engine.rule = saying("ab")
+    async with bench.running():
+        events = await events_of(await bench.scheduler.submit(_chat(*LONG_CHAT)))
+    queued, finished = events[0], events[-1]
+    assert isinstance(queued, Queued)
+    assert isinstance(finished, Finished)
+    assert (queued.dropped_messages, finished.dropped_messages) == (4, 4)
+    expected = f"system:s|user:{'x' * 20}|assistant:{'x' * 20}|user:{'x' * 20}|"
+    assert queued.prompt_tokens == finished.prompt_tokens == len(expected)
+
+
+@asynchronous
+async def test_nothing_is_dropped_where_an_answer_has_room() -> None:
+    bench = Bench(n_ctx=256)
+    job = await bench.scheduler.submit(_chat(*LONG_CHAT))
+    assert job.record.dropped_messages == 0
+
+
+@asynchronous
+async def test_a_conversation_may_be_refused_instead_and_hears_what_to_do() -> None:
+    wish = _chat(*LONG_CHAT, context_full=ContextFull.REFUSE)
+    error = await _refused(Bench(n_ctx=128), wish)
+    assert (error.kind, error.reason) == (ErrorKind.INVALID, "PROMPT_TOO_LONG")
+    assert error.message == (
+        "prompt has 206 tokens, context holds 128: leave out its oldest messages, or allow that"
+        " with context_full = drop-oldest"
+    )
+
+
+@asynchronous
+async def test_a_newest_message_that_does_not_fit_alone_is_refused_with_what_was_left_out() -> None:
+    error = await _refused(Bench(n_ctx=64), _chat("s", "first", "answer", "x" * 60))
+    assert error.reason == "PROMPT_TOO_LONG"
+    assert error.message == (
+        "prompt has 75 tokens without its 2 oldest messages, context holds 64: shorten the newest"
+        " message, or raise model.ctx_size"
+    )
 
 
 @pytest.mark.parametrize("token", [-1, 256, 1 << 40])
