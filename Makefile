@@ -19,7 +19,7 @@ export V
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-python test-c asan ubsan tsan qemu peer fuzz bench lint fmt proto deb deb-check e2e e2e-pi clean
+.PHONY: help setup demo test test-python test-c asan ubsan tsan qemu peer fuzz bench lint fmt proto deb deb-check e2e e2e-bare e2e-pi clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -50,7 +50,7 @@ $(VENV)/.engine: $(VENV)/.tools $(ENGINE_SOURCES) setup.py pyproject.toml
 	@touch $@
 
 $(VENV)/.programs: pyproject.toml setup.py | $(VENV)/.engine
-	@echo "fetching what llamad and llamactl need: grpc, numpy and others, 40 MB to download"
+	@echo "fetching what llamad and llamactl need: grpc, numpy and others, about 30 MB to download"
 	$(Q)$(PIP) --no-build-isolation --editable .
 	@echo "installed: $$(du -sm $(VENV) | cut -f1) MB in $(VENV)"
 	@touch $@
@@ -127,14 +127,17 @@ proto: $(PROTO_VENV)/.installed ## make the Python code of protos/ again
 
 # ---- packages -----------------------------------------------------------------------------------
 
-deb: ## the Debian packages of HEAD into dist/, DEB_ARCH=amd64 or arm64
-	packaging/build-deb $(DEB_ARCH)
+deb: ## the Debian packages of HEAD into dist/, on Debian 12 or 13; DEB_ARCH=arm64 for a Pi
+	$(Q)packaging/build-deb $(DEB_ARCH)
 
 deb-check: ## build them twice for amd64 and arm64: the same bytes, less than 3 MB each
 	packaging/check-deb
 
 e2e: deb $(DEMO_MODEL) ## install, use, upgrade and purge them on a real systemd, as root
 	PYTHONPATH=tests $(PY) -m e2e.packages --model $(DEMO_MODEL) $(E2E_MACHINES)
+
+e2e-bare: ## demo, tests and packages on a bare Debian 12, as root; tens of minutes
+	tests/e2e/bare $(E2E_CASES)
 
 e2e-pi: $(DEMO_MODEL) ## install and use them on an emulated Pi 4 and Pi 5, as root; minutes
 	packaging/dev-packages board

@@ -1,10 +1,12 @@
 """The files of the project: those of the tree that .gitignore does not name.
 
 Owns a reader of the kinds of lines that our .gitignore has. It runs no git: an archive of the
-project has none, and root's git refuses a user's clone.
+project has none, and root's git refuses a user's clone. As a program it prints the files, each
+ended by a NUL, for packaging/build-deb.
 """
 
 import os
+import sys
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -57,3 +59,7 @@ def project_files() -> tuple[Path, ...]:
         ]
         found += [here / name for name in names if not is_ignored(str(here / name))]
     return tuple(sorted(path for path in found if path.name != ".git"))
+
+
+if __name__ == "__main__":
+    sys.stdout.write("".join(f"{path}\0" for path in project_files()))
