@@ -41,7 +41,9 @@ complete -c llamad -n '__fish_seen_subcommand_from imatrix' -l chunks -x -d 'win
 complete -c llamad -n '__fish_seen_subcommand_from fit' -F
 complete -c llamad -n '__fish_seen_subcommand_from fit' -s h -l help -d 'show this help message and exit'
 complete -c llamad -n '__fish_seen_subcommand_from fit' -l memory -x -d 'the whole memory of another machine, for example 4GB (K, M, G: powers of 1024)'
-complete -c llamad -n '__fish_seen_subcommand_from fit' -l ctx-size -x -d 'tokens of context that must fit too (default: 512, and up to 2048 are offered)'
+complete -c llamad -n '__fish_seen_subcommand_from fit' -l ctx-size -x -d 'tokens of context that must fit too (default: 512)'
+complete -c llamad -n '__fish_seen_subcommand_from fit' -l measure -r -F -d 'measure the loss of what is recommended, on 2048 tokens of a text file'
+complete -c llamad -n '__fish_seen_subcommand_from fit' -s v -l verbose -d 'every mix, KV cache, sources of the figures'
 complete -c llamad -n '__fish_seen_subcommand_from fit' -l json -d 'print one JSON object'
 complete -c llamad -n '__fish_seen_subcommand_from perplexity' -F
 complete -c llamad -n '__fish_seen_subcommand_from perplexity' -s h -l help -d 'show this help message and exit'

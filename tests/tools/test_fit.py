@@ -84,41 +84,93 @@ def test_json_for_another_machine(
     assert list(report["bandwidth_bytes_per_second"]) == ["Pi 4", "Pi 5"]
     assert {mix["name"] for mix in report["mixes"]} == set(MIXES)
     assert report["kv_bytes"]["512"]["f16"] == 512 * 4 * 2 * 2 * 64 * 2
-    assert report["recommendation"]["mix"] == "Q4_K_M"
-    assert report["settings"] == {"kv_type": "q8_0", "ctx_size": 512, "n_sequences": 4}
+    assert report["recommendation"]["mix"] == "Q6_K"
+    assert report["settings"] == {}
+    assert [way["name"] for way in report["ways"]] == ["best", "faster", "closer", "as it is"]
     assert report["source_types"] == []
 
 
 def test_the_table_has_a_line_for_each_mix_and_a_speed_of_this_machine(
     tiny_model_path: TinyModelPath, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["fit", str(tiny_model_path(WIDE))]) == 0
+    assert main(["fit", str(tiny_model_path(WIDE)), "--verbose"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("mix ") and line.endswith("  here")]
     assert {line.split()[0] for line in lines if line} >= set(MIXES)
-    [advice] = (line for line in lines if line.startswith("take "))
-    assert advice.startswith("take Q4_K_M with a q8_0 KV cache of 512 tokens: the smallest mix")
 
 
-def test_the_report_ends_with_what_the_configuration_needs(
+@pytest.mark.parametrize("weight_type", ["F16", "Q8_0", "Q4_0", "Q4_K"])
+@pytest.mark.parametrize("memory", ["660MB", "4GB", ""])
+def test_the_report_is_one_screen_and_says_what_to_do_first(
+    tiny_model_path: TinyModelPath,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    weight_type: str,
+    memory: str,
+) -> None:
+    path = tmp_path / "m.gguf"
+    path.symlink_to(tiny_model_path(replace(WIDE, weight_type=weight_type)))
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "m.gguf", *(["--memory", memory] if memory else [])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert lines[3].startswith("nothing fits: " if memory == "660MB" else ("take ", "keep it "))
+
+
+def test_settings_are_told_as_the_configuration_takes_them(
     tiny_model_path: TinyModelPath, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["fit", str(tiny_model_path(WIDE)), "--memory", "4GB"]) == 0
-    heading, settings = capsys.readouterr().out.split("\n\n")[-1].split("\n", 1)
-    assert heading == "for that, in /etc/llamad/llamad.toml:"
-    path = tmp_path / "llamad.toml"
-    path.write_text(settings)
-    model = load_config(path).model
-    assert (model.kv_type, model.ctx_size, model.n_sequences) == ("q8_0", 512, 4)
-    assert main(["fit", str(tiny_model_path(WIDE)), "--memory", "660MB"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("nothing fits: ")
+    path = tiny_model_path(replace(WIDE, n_ctx_train=1 << 17))
+    assert main(["fit", str(path), "--memory", "4GB", "--ctx-size", "100000"]) == 0
+    before, after = capsys.readouterr().out.split("  and in /etc/llamad/llamad.toml, ", 1)
+    heading, *settings = after.split("\n\n")[0].splitlines()
+    assert heading == "under [model]:"
+    config = tmp_path / "llamad.toml"
+    config.write_text("[model]\n" + "\n".join(settings))
+    assert load_config(config).model.ctx_size == 100_000
+    assert "llamad quantize" in before
 
 
-def test_a_quantized_source_is_mentioned(
-    tiny_model_path: TinyModelPath, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("weight_type", ["Q4_0", "Q4_K", "Q5_K", "Q6_K"])
+def test_what_is_quantized_stays_as_it_is_and_hears_of_the_original(
+    tiny_model_path: TinyModelPath,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    weight_type: str,
 ) -> None:
-    assert main(["fit", str(tiny_model_path(TIED)), "--memory", "4GB"]) == 0
-    assert "Q8_0 inside: quantizing again loses more" in capsys.readouterr().out
+    path, target = tiny_model_path(replace(WIDE, weight_type=weight_type)), tmp_path / "out.gguf"
+    assert main(["fit", str(path), "--memory", "4GB", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    advice = report["recommendation"]
+    assert (advice["action"], advice["mix"]) == ("keep", None)
+    assert f"quantized already ({weight_type})" in advice["reason"]
+    assert ("made from the original" in advice["reason"]) == (weight_type != "Q6_K")
+    roomy = machine(tmp_path, available_kib=1 << 20)
+    monkeypatch.setattr("llamad_tools.advice.choice.Machine", lambda: roomy)
+    assert main(["quantize", str(path), str(target), "auto"]) == 1
+    messages = capsys.readouterr().err.splitlines()
+    assert messages[0].startswith("llamad: auto: as it is: it is quantized already")
+    assert "nothing is written" in messages[1]
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("weight_type", ["F32", "F16", "Q8_0", "Q4_0"])
+@pytest.mark.parametrize("memory", ["640MB", "720MB", "800MB", "1GB", "8GB"])
+def test_nothing_larger_than_the_file_at_hand_is_recommended(
+    tiny_model_path: TinyModelPath,
+    capsys: pytest.CaptureFixture[str],
+    weight_type: str,
+    memory: str,
+) -> None:
+    path = tiny_model_path(replace(WIDE, weight_type=weight_type))
+    assert main(["fit", str(path), "--memory", memory, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    sizes = {mix["name"]: mix["file_bytes"] for mix in report["mixes"]}
+    mix = report["recommendation"]["mix"]
+    assert mix is None or sizes[mix] < path.stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -164,8 +216,8 @@ def test_quantize_auto_takes_the_recommendation_and_says_so(
     roomy = machine(tmp_path, available_kib=1 << 20)
     monkeypatch.setattr("llamad_tools.advice.choice.Machine", lambda: roomy)
     assert main(["quantize", str(source), str(target), "auto"]) == 0
-    assert capsys.readouterr().err.startswith("llamad: auto: Q4_K_M: the smallest mix that loses")
-    quantize(source, named, MIXES["Q4_K_M"])
+    assert capsys.readouterr().err.startswith("llamad: auto: Q6_K: the smallest mix that loses")
+    quantize(source, named, MIXES["Q6_K"])
     assert target.read_bytes() == named.read_bytes()
 
 

@@ -11,6 +11,7 @@ from llamad_tools.advice.recommendation import fit
 from llamad_tools.advice.shape import ModelShape
 from llamad_tools.quantize.mixes import MIXES, Mix
 
+AS_IT_IS = "as it is"  # what auto chooses for a file that had better stay
 AUTO = "auto"  # as a type of quantize and convert: what fits this machine
 
 
@@ -45,13 +46,13 @@ def memory_here(machine: Machine) -> Memory:
     )
 
 
-def advised_mix(path: Path, shape: ModelShape) -> Mix:
-    """Return the mix that fits this machine; say which, and why, on standard error.
+def advised_mix(path: Path, shape: ModelShape) -> Mix | None:
+    """Return the mix for this machine, None: keep the types; say which, and why, on standard error.
 
-    Raises LlamadError OUT_OF_MEMORY when none does.
+    Raises LlamadError OUT_OF_MEMORY when nothing fits.
     """
     advice = fit(shape, memory_here(Machine()).budget).recommendation
-    if advice.mix is None:
+    if advice.action == "none":
         raise LlamadError(ErrorKind.EXHAUSTED, "OUT_OF_MEMORY", f"{path}: {advice.reason}")
-    print(f"llamad: {AUTO}: {advice.mix}: {advice.reason}", file=sys.stderr)
-    return MIXES[advice.mix]
+    print(f"llamad: {AUTO}: {advice.mix or AS_IT_IS}: {advice.reason}", file=sys.stderr)
+    return None if advice.mix is None else MIXES[advice.mix]

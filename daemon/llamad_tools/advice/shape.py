@@ -16,6 +16,7 @@ from llamad.memory.demand import demand_of, engine_params, plan_of
 from llamad.memory.plan import Demand, MemoryPlan
 from llamad_tools.advice.planned_model import planned_model
 from llamad_tools.quantize.mixes import (
+    PLAIN_TYPES,
     Mix,
     MixedModel,
     describe_model,
@@ -48,6 +49,17 @@ class ModelShape:
         """The number of weights, vectors included."""
         return sum(math.prod(tensor.shape) for tensor in self.tensors)
 
+    @property
+    def quantized_types(self) -> list[str]:
+        """The types of matrices that have lost something already, in alphabetical order."""
+        return sorted(
+            {
+                tensor.type_name
+                for tensor in self.tensors
+                if is_quantizable(tensor.name, tensor.shape) and tensor.type_name not in PLAIN_TYPES
+            }
+        )
+
     @contextlib.contextmanager
     def opened(self, mix: Mix | None) -> Iterator[EngineModel]:
         """Open the model as a mix; None: with its own types.
@@ -60,8 +72,8 @@ class ModelShape:
         with planned_model(self.entries, self.tensors, types, file_type) as model:
             yield model
 
-    def sizes(self, mix: Mix, config: ModelConfig) -> MixSizes:
-        """Return what the model takes as a mix, served as configured."""
+    def sizes(self, mix: Mix | None, config: ModelConfig) -> MixSizes:
+        """Return what the model takes as a mix, None: as it is, served as configured."""
         with self.opened(mix) as model:
             info = model.info
             n_ctx = min(info.n_ctx_train or USUAL_TOKENS, USUAL_TOKENS)

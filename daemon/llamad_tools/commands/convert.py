@@ -19,7 +19,7 @@ from llamad.gguf.writer import GgufWriter, is_begun
 from llamad.help_text import add_command
 from llamad.memory.machine import Machine
 from llamad.printable import printable
-from llamad_tools.advice.choice import AUTO, advised_mix
+from llamad_tools.advice.choice import AS_IT_IS, AUTO, advised_mix
 from llamad_tools.advice.source import read_checkpoint_shape
 from llamad_tools.checkpoints import checklist
 from llamad_tools.checkpoints.conversion import (
@@ -133,13 +133,13 @@ def _choose(arguments: argparse.Namespace, inputs: Sequence[Path]) -> tuple[Mix 
         if mix is None:
             raise invalid("type", f"{name!r} is not one of {', '.join(MIXES)}, {AUTO}")
         return mix, identity(inputs, mix.name)
-    jobs = {mix.name: identity(inputs, f"{AUTO} {mix.name}") for mix in MIXES.values()}
+    jobs = {known: identity(inputs, f"{AUTO} {known}") for known in (*MIXES, AS_IT_IS)}
     for known, job in jobs.items():
         if is_begun(arguments.out, job):
             print(f"llamad: {AUTO}: {known}: chosen before the interruption", file=sys.stderr)
-            return MIXES[known], job
+            return MIXES.get(known), job
     mix = advised_mix(arguments.source, read_checkpoint_shape(arguments.source))
-    return mix, jobs[mix.name]
+    return mix, jobs[AS_IT_IS if mix is None else mix.name]
 
 
 def _verify_download(folder: Path) -> None:

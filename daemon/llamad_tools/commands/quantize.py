@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from llamad.config import MAX_THREADS
+from llamad.errors import ErrorKind, LlamadError
 from llamad.help_text import add_command
 from llamad.printable import printable
 from llamad_tools.advice.choice import AUTO, advised_mix
@@ -60,10 +61,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(arguments: argparse.Namespace) -> int:
     """Quantize and print a summary; return 0."""
     importance = read_imatrix(arguments.imatrix) if arguments.imatrix else {}
+    mix = arguments.type or advised_mix(arguments.input, read_file_shape(arguments.input))
+    if mix is None:
+        raise LlamadError(
+            ErrorKind.STATE,
+            "NOTHING_TO_DO",
+            f"{arguments.input}: nothing is written: {AUTO} keeps this file as it is; a TYPE"
+            " quantizes it all the same",
+        )
     result = quantize(
         arguments.input,
         arguments.output,
-        arguments.type or advised_mix(arguments.input, read_file_shape(arguments.input)),
+        mix,
         importance=importance,
         pure=arguments.pure,
         n_threads=arguments.threads,

@@ -4,6 +4,7 @@ The answer to "does quantization hurt?": KL(reference || model) of each next-tok
 nats, beside both likelihoods. Holds a few rows of logits of each model.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ class Divergence:
     nll_per_token: float
     reference_nll_per_token: float
     nll_difference: float  # the model's less the reference's: above 0, the model is worse
+    nll_difference_error: float  # its standard deviation, over the scored tokens
     mean_kl: float  # KL(reference || model)
     max_kl: float
     same_top: float  # share of rows whose likeliest token is the same
@@ -54,7 +56,15 @@ def measure_divergence(
     """
     _require_same_vocabulary(model, reference)
     n_ctx = min(n_ctx, max(len(tokens), 1))
-    total, reference_total, kl_total, max_kl, n_same, scored = 0.0, 0.0, 0.0, 0.0, 0, 0
+    total, reference_total, squares, kl_total, max_kl, n_same, scored = (
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        0,
+        0,
+    )
     with (
         scoring_engine(model, n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type) as ours,
         scoring_engine(reference, n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type) as theirs,
@@ -64,6 +74,7 @@ def measure_divergence(
             kl = max(0.0, float(np.exp(log_p) @ (log_p - log_q)))  # rounding may fall below 0
             total -= float(log_q[token])
             reference_total -= float(log_p[token])
+            squares += float(log_p[token] - log_q[token]) ** 2
             kl_total += kl
             max_kl = max(max_kl, kl)
             n_same += int(log_p.argmax() == log_q.argmax())
@@ -75,6 +86,9 @@ def measure_divergence(
         nll_per_token=nll,
         reference_nll_per_token=reference_nll,
         nll_difference=nll - reference_nll,
+        nll_difference_error=math.sqrt(
+            max(0.0, squares / scored - (nll - reference_nll) ** 2) / scored
+        ),
         mean_kl=mean_of_scored(kl_total, scored),
         max_kl=max_kl,
         same_top=n_same / scored,
