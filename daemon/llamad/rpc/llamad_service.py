@@ -77,6 +77,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         self, request: GenerationRequest, kind: type[convert.Response]
     ) -> AsyncIterator[convert.Response]:
         job = await self._state.require().scheduler.submit(request)
+        del request  # its text is not kept while the answer is made
         async with aclosing(job.stream) as stream:
             async for event in stream:
                 yield convert.response(event, kind)

@@ -22,6 +22,17 @@ class Line:
 
     def __init__(self) -> None:
         self.pending = 0  # that wait or run
+        self.pending_bytes = 0  # of text
+
+    def take(self, n_bytes: int) -> None:
+        """Count a text."""
+        self.pending += 1
+        self.pending_bytes += n_bytes
+
+    def give_back(self, n_bytes: int) -> None:
+        """Count a text no more."""
+        self.pending -= 1
+        self.pending_bytes -= n_bytes
 
 
 class Encoder:
@@ -39,21 +50,21 @@ class Encoder:
         runs keeps its place. Raises CancelledError when the encoder is closed before its turn.
         """
         loop = asyncio.get_running_loop()
-        line.pending += 1
+        line.take(n_bytes)
         work = (self._long if n_bytes > LONG_BYTES else self._short).submit(function)
         try:
             result = await asyncio.shield(asyncio.wrap_future(work))
         except asyncio.CancelledError:
             if work.cancel() or work.done():
-                line.pending -= 1
+                line.give_back(n_bytes)
             else:
-                work.add_done_callback(lambda done: _leave(loop, done, line))
+                work.add_done_callback(lambda done: _leave(loop, done, line, n_bytes))
             raise
         except BaseException:
-            line.pending -= 1
+            line.give_back(n_bytes)
             del work  # it has the error, whose traceback has this frame and the text's tokens
             raise
-        line.pending -= 1
+        line.give_back(n_bytes)
         return result
 
     def close(self) -> None:
@@ -62,12 +73,8 @@ class Encoder:
             executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _leave(loop: asyncio.AbstractEventLoop, work: "Future[T]", line: Line) -> None:
+def _leave(loop: asyncio.AbstractEventLoop, work: "Future[T]", line: Line, n_bytes: int) -> None:
     """Give the place of an encoding back whose caller has left; on its thread."""
     work.exception()  # heard by nobody
-
-    def give_back() -> None:
-        line.pending -= 1
-
     with suppress(RuntimeError):  # the loop is closed: nobody counts any more
-        loop.call_soon_threadsafe(give_back)
+        loop.call_soon_threadsafe(line.give_back, n_bytes)

@@ -19,7 +19,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from llamad.clock import Clock, LoopClock
@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MAX_PROMPTS_BYTES = 4 << 20  # of prompts that wait for the tokenizer, or are being encoded
 MAX_TEXTS = 16  # that wait for the tokenizer, beside prompts
 MODEL_LOST = "MODEL_FILE_LOST"  # the engine's reason for a mapped file that lost pages
 
@@ -145,9 +146,14 @@ class Scheduler:
         check_model(self._model, request)
         if len(self._queued()) + self._prompts.pending >= self._limits.queue_capacity:
             raise self._queue_full(f"{self._limits.queue_capacity} jobs wait already")
+        n_bytes = prompt_bytes(request)
+        if self._prompts.pending and self._prompts.pending_bytes + n_bytes > MAX_PROMPTS_BYTES:
+            raise self._queue_full(f"{self._prompts.pending_bytes} bytes of prompts wait already")
         prompt = await self._encode(
-            lambda: encode_prompt(self._model, request), prompt_bytes(request), self._prompts
+            lambda: encode_prompt(self._model, request), n_bytes, self._prompts
         )
+        # What waits for its turn is tokens: the text would take up to four bytes a character.
+        request = replace(request, prompt=None, messages=())
         return self._enqueue(request, prompt, submitted_at)
 
     async def tokenize(self, function: Callable[[], T], n_bytes: int) -> T:

@@ -8,8 +8,9 @@ import weakref
 import pytest
 
 from llamad.errors import LlamadError, invalid
+from llamad.jobs.request import ChatMessage, GenerationRequest
 from llamad.schedule.encoder import LONG_BYTES, Encoder, Line
-from llamad.schedule.loop import MAX_TEXTS, Limits
+from llamad.schedule.loop import MAX_PROMPTS_BYTES, MAX_TEXTS, Limits
 from unit.schedule.fakes import TIMEOUT_SECONDS, Bench, asynchronous, events_of, request
 
 
@@ -126,6 +127,32 @@ async def test_texts_to_tokenize_and_jobs_take_no_place_of_each_other() -> None:
     async with bench.running():
         for job in submitted:
             await events_of(job)
+
+
+@asynchronous
+async def test_prompts_that_wait_for_the_tokenizer_have_few_bytes_together() -> None:
+    bench = Bench()
+    gate = Gate(bench)
+    half = "x" * (MAX_PROMPTS_BYTES // 2)
+    first = [asyncio.create_task(bench.scheduler.submit(request(half))) for _ in range(2)]
+    await gate.entered.wait()
+    with pytest.raises(LlamadError, match="queue is full: 4194304 bytes of prompts wait already"):
+        await bench.scheduler.submit(request("x"))
+    gate.open.set()
+    results = await asyncio.gather(*first, return_exceptions=True)
+    assert [getattr(error, "reason", None) for error in results] == ["PROMPT_TOO_LONG"] * 2
+    with pytest.raises(LlamadError, match="context holds"):  # alone, it is read
+        await bench.scheduler.submit(request("x" * (MAX_PROMPTS_BYTES + 1)))
+
+
+@asynchronous
+async def test_a_job_that_waits_holds_tokens_and_no_text() -> None:
+    bench = Bench()
+    message = ChatMessage("user", "text")
+    for wish in request("text"), GenerationRequest(messages=(message,)):
+        job = await bench.scheduler.submit(wish)
+        assert job.record.prompt_tokens
+        assert (job.record.request.prompt, job.record.request.messages) == (None, ())
 
 
 class Tokens(list[int]):
