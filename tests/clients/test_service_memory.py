@@ -79,7 +79,9 @@ def test_fit_loader_and_status_say_the_same_bytes(
         with Client(service.socket) as client:
             status = client.status()
         assert status.memory is not None
-        assert asdict(status.memory) == plan | {"budget_bytes": budget}
+        assert status.model is not None
+        told = asdict(status.memory) | {"n_ctx": status.model.n_ctx}
+        assert told == plan | {"budget_bytes": budget}
         assert service.stop() == 0
 
 

@@ -388,6 +388,7 @@ class ModelManager:
                 size=compact_size(model.file_bytes),
                 locked=compact_size(model.locked_bytes),
                 kv=compact_size(model.kv_bytes),
+                n_ctx=model.n_ctx,
                 kernel_set=model.kernel_set,
                 threads=model.threads,
                 load_seconds=model.load_seconds,
