@@ -50,8 +50,8 @@ class Encoder:
         runs keeps its place. Raises CancelledError when the encoder is closed before its turn.
         """
         loop = asyncio.get_running_loop()
-        line.take(n_bytes)
         work = (self._long if n_bytes > LONG_BYTES else self._short).submit(function)
+        line.take(n_bytes)
         try:
             result = await asyncio.shield(asyncio.wrap_future(work))
         except asyncio.CancelledError:
