@@ -1,13 +1,17 @@
 """``llamad bench``: the names of its JSON, what people read, and a share that is one at most."""
 
 import dataclasses
+import io
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from llamad.__main__ import main
 from llamad.engine.bindings import EngineModel
+from llamad_tools import progress_line
 from llamad_tools.benchmark import BenchResult
 from llamad_tools.commands.bench import as_text
 from tiny_gguf import TinyModelPath, TinySpec
@@ -95,3 +99,34 @@ def test_decoding_that_reads_faster_than_bare_reading_is_the_limit_itself(
     result = json.loads(capsys.readouterr().out)
     assert (result["decode_share_of_bandwidth"], result["decode_beats_reading"]) == (1, True)
     assert result["read_bandwidth_bytes_per_second"] > 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (["bench", *FLAGS], ["reading ", "\rprefill ...", "\rdecode ...", "100 %"]),
+        (["perplexity"], ["\rreading the text ...", "left  window 1 of 1"]),
+    ],
+)
+def test_what_takes_long_is_shown_on_a_terminal(
+    tiny_model_path: TinyModelPath,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    shown: list[str],
+) -> None:
+    text = tmp_path / "text"
+    text.write_text("the hinterland rests in the warm water of that one winter\n" * 3)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress_line, "REDRAW_SECONDS", 0.0)
+    inputs = [str(tiny_model_path(TinySpec())), *([str(text)] if command == ["perplexity"] else [])]
+    assert main([*command, *inputs]) == 0
+    for words in shown:
+        assert words in terminal.getvalue()
+    assert terminal.getvalue().endswith(" \r")  # the line is gone
