@@ -61,10 +61,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad.text": ("llamad.engine.bindings",),
     "llamad.text.": ("llamad.errors", "llamad.logs", "llamad.printable"),
     "llamad.text.template_program": (),
-    "llamad.memory": LEAVES,
+    "llamad.memory": ("llamad.engine.info", *LEAVES),
     "llamad.memory.demand": (
         "llamad.config",
         "llamad.engine.bindings",
+        "llamad.engine.info",
         "llamad.gguf.value",
         "llamad.memory",
         *LEAVES,

@@ -124,6 +124,8 @@ class MemoryPlan:
     streamed_bytes: int
     lockable_bytes: int
     kv_blocks: int
+    on_demand_bytes: int
+    streaming_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

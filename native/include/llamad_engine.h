@@ -144,24 +144,77 @@ void lld_model_close(lld_model *model); /* after every engine that uses it is de
 const lld_file *lld_model_file(const lld_model *model);
 void lld_model_get_info(const lld_model *model, lld_model_info *out);
 
-/* Read the weights into the page cache and map them. May be called from another thread than the
- * engine's. *stop (may be NULL) is polled: nonzero ends the work early with LLD_ERR_CANCELLED. */
-int lld_model_populate(lld_model *model, const volatile int32_t *stop);
-
 /* Copy the weights into anonymous memory with transparent huge pages, in place of the mapped file:
  * the memory is no longer reclaimable, but reads faster (1.1x to 1.35x on x86-64). Before any
- * engine runs. */
+ * engine runs. *stop as for lld_model_set_residency. */
 int lld_model_use_huge_pages(lld_model *model, const volatile int32_t *stop);
 
 /* Bytes per second at which n_threads read the whole file from memory, over at least 0.25 s. */
 int lld_model_read_bandwidth(const lld_model *model, uint32_t n_threads, double *bytes_per_second);
 
-/* mlock weights in order of use for a decoded token (the embedding last), up to max_bytes;
- * *locked_bytes says how much was locked, also when *stop, polled as in populate, ended it with
- * LLD_ERR_CANCELLED; lld_model_close unlocks. Fewer bytes than asked is not an error (RLIMIT_MEMLOCK,
- * no memory): lld_error_message() then holds the reason, else an empty line. */
-int lld_model_lock(lld_model *model, uint64_t max_bytes, const volatile int32_t *stop,
-                   uint64_t *locked_bytes);
+/* ---- residency: what of a model stays in memory ------------------------------------------------ */
+
+typedef enum lld_role {
+    LLD_ROLE_VECTOR = 0,    /* norms and biases: small, always resident */
+    LLD_ROLE_ATTENTION = 1, /* matrices of a mixer */
+    LLD_ROLE_FEED = 2,      /* matrices of a feed-forward */
+    LLD_ROLE_EXPERT = 3,    /* matrices that only some rows use; no architecture has them yet */
+    LLD_ROLE_OUTPUT = 4,    /* the output matrix, also where it is the embedding's */
+    LLD_ROLE_EMBEDDING = 5  /* a row for each token of a step, never the whole */
+} lld_role;
+
+/* Consecutive bytes of the model file that stay in memory, or are streamed, together: a vector, or
+ * consecutive rows of a matrix, of at most 2 MiB (or of the fewest rows that are read at once). */
+typedef struct lld_extent {
+    uint64_t file_offset, bytes;
+    int32_t layer;   /* -1: of no layer */
+    uint32_t role;   /* lld_role */
+    uint32_t n_rows; /* of its matrix; 1 for a vector */
+} lld_extent;
+
+/* Extents of the model, in the order in which a step uses them; vectors first. */
+size_t lld_model_n_extents(const lld_model *model);
+int lld_model_extent(const lld_model *model, size_t index, lld_extent *out);
+
+/* What stays in memory. An extent that is not resident is streamed: read from the disk in every
+ * step, once, ahead of its use, into a ring. Of the embedding the rows in use are read instead. */
+typedef struct lld_residency {
+    const uint8_t *resident; /* (n_extents) 1 or 0; 1 for vectors */
+    size_t n_extents;        /* lld_model_n_extents */
+    uint64_t ring_bytes; /* if any streams: three times the longest of them and 8 KiB, or more */
+    uint64_t lock_bytes; /* most bytes to mlock: the ring first, then as the file has them */
+} lld_residency;
+
+/* Make a residency true: give back what is resident no more, read the rest from the disk in large
+ * pieces and lock it. Before the first call everything is mapped, as after one with everything
+ * resident, but not read. Takes effect between two steps: it waits for the step that runs, and any
+ * thread may call it, one at a time. What is given back leaves memory at once. *stop (may be NULL) is
+ * polled: nonzero ends the work early with LLD_ERR_CANCELLED; the residency is then in effect, but
+ * not all that is resident was read or locked.
+ *
+ * Locking fewer bytes than there are is not an error (RLIMIT_MEMLOCK, no memory): lld_error_message() then
+ * holds the reason, else an empty line. */
+int lld_model_set_residency(lld_model *model, const lld_residency *residency,
+                            const volatile int32_t *stop);
+
+/* What is in effect, and what was read since the model was opened. */
+typedef struct lld_residency_info {
+    uint64_t resident_bytes; /* of the extents that stay */
+    uint64_t streamed_bytes; /* of those that every step reads; not those of the embedding */
+    uint64_t locked_bytes;   /* whole pages, the ring not included */
+    uint64_t
+        populated_bytes; /* so far of the resident ones, in the last call; pages that were there
+                                 included */
+    uint64_t ring_bytes;
+    uint64_t read_bytes; /* by the stream: whole pages from the disk */
+    uint64_t passes;     /* steps that streamed to their end */
+    double read_seconds; /* of the reads: read_bytes / read_seconds is the disk's speed */
+    double wait_seconds; /* of those, in which a step could not go on */
+    uint32_t direct; /* 1: past the page cache (O_DIRECT); 0: where the file system refuses that */
+} lld_residency_info;
+
+/* Any thread. */
+void lld_model_get_residency(const lld_model *model, lld_residency_info *out);
 
 /* ---- engine ---------------------------------------------------------------------------------- */
 

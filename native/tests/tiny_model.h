@@ -11,9 +11,12 @@
 #include "check.h"
 #include "format/format.h"
 
+#ifndef TINY_HIDDEN
+#define TINY_HIDDEN 96 /* a test may want another */
+#endif
+
 enum {
     TINY_DIM = 64,
-    TINY_HIDDEN = 96,
     TINY_HEADS = 4,
     TINY_KV_HEADS = 2,
     TINY_LAYERS = 2,

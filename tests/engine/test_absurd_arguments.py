@@ -96,7 +96,13 @@ for name in ("metadata", "raw_metadata", "tensors"):
     attempt("closed file", getattr(file, name))
 each("populate", model.populate)
 each("use_huge_pages", model.use_huge_pages)
-pairs("lock", model.lock)
+stays = [True] * len(model.extents())
+part = [extent.role is b.Role.VECTOR for extent in model.extents()]
+pairs("set_residency", lambda ring, n: model.set_residency(stays, ring, lock_bytes=n))
+pairs("set_residency", lambda ring, n: model.set_residency(part, ring, lock_bytes=n))
+for resident in [None, [], [True], [False] * len(stays), [2] * len(stays), ["x"], stays * 2]:
+    attempt("set_residency", model.set_residency, resident, 1 << 20)
+model.set_residency(stays)
 for n in [None, -1, 0, 65, 1 << 40, "x"]:
     attempt("read_bandwidth", model.read_bandwidth, n)
 for field in ("n_threads", "n_ctx", "n_blocks", "n_batch", "n_logits", "kv_type", "cpu"):
@@ -134,7 +140,9 @@ engine.forward([b.Run([1, 2], 0, [0], 1)])  # model and sums live as long as the
 view = engine.logits(0)
 for name in ("metadata", "populate", "use_huge_pages"):
     attempt("closed model", getattr(model, name))
-attempt("closed model", model.lock, 0)
+for name in ("extents", "residency"):
+    attempt("closed model", getattr(model, name))
+attempt("closed model", model.set_residency, stays)
 attempt("closed model", model.read_bandwidth, 1)
 attempt("closed model", lambda: b.Engine(model, n_threads=1, n_ctx=8))
 attempt("closed model", lambda: b.engine_bytes(model, n_threads=1, n_ctx=8))

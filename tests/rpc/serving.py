@@ -38,7 +38,9 @@ PLAN = MemoryPlan(
     kv_blocks=64,
     kv_bytes=4096,
     resident_bytes=900,
-    streamed_bytes=100,
+    streamed_bytes=90,
+    on_demand_bytes=10,
+    streaming_bytes=7,
     lockable_bytes=900,
 )
 FACTS = ModelFacts(

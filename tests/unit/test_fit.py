@@ -160,7 +160,8 @@ def test_with_the_settings_the_service_keeps_the_model_resident(
     assert result.plan.n_ctx == result.recommendation.context
     assert result.settings == settings
     [size] = (mix.file_bytes for mix in result.mixes if mix.name == result.recommendation.mix)
-    assert (result.plan.resident_bytes, result.plan.streamed_bytes) == (size, 0)
+    assert result.plan.resident_bytes + result.plan.on_demand_bytes == size
+    assert (result.plan.model_fits, result.plan.streamed_bytes) == (True, 0)
     assert result.plan.planned_bytes <= result.budget_bytes
 
 
@@ -171,7 +172,7 @@ def test_without_the_settings_llama_7b_does_not_stay_on_4_gb() -> None:
     plan = llama_7b().plan(MIXES[result.recommendation.mix], defaults)
     assert not plan.model_fits
     assert (plan.n_ctx, plan.kv_blocks) == (512, 16)  # one context, of the least length
-    assert plan.planned_bytes == result.budget_bytes
+    assert 0 <= result.budget_bytes - plan.planned_bytes < 4 << 20  # an extent
 
 
 def test_nothing_is_set_where_nothing_fits() -> None:

@@ -1,6 +1,7 @@
 """What files, models and engines say of themselves: plain values, filled by the bindings."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,46 @@ class EngineInfo:
     kernel_set: str
 
 
+class Role(Enum):
+    """What an extent of a model file is for."""
+
+    VECTOR = "vector"  # norms and biases: always in memory
+    ATTENTION = "attention"
+    FEED = "feed"
+    EXPERT = "expert"  # no architecture has them yet
+    OUTPUT = "output"  # also where it is the embedding's matrix
+    EMBEDDING = "embedding"  # of which a step reads a row for each of its tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Consecutive bytes of a model file that stay in memory, or are streamed, together."""
+
+    role: Role
+    layer: int  # -1: of no layer
+    file_offset: int
+    n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResidencyInfo:
+    """What of a model is in memory, and what was read since it was opened. Bytes and seconds."""
+
+    resident_bytes: int  # of the extents that stay
+    streamed_bytes: int  # of those that every step reads
+    locked_bytes: int  # whole pages, the ring not included
+    populated_bytes: int  # so far of the resident ones, in the last change
+    ring_bytes: int
+    read_bytes: int  # by the stream: whole pages from the disk
+    passes: int  # steps that streamed to their end
+    read_seconds: float  # of the reads: read_bytes in them is the disk's speed
+    wait_seconds: float  # in which a step could not go on for the disk
+    direct: bool  # past the page cache; else the file system refuses that
+
+
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """What ``EngineModel.lock`` locked: bytes of whole pages, and one line on what stopped it."""
+    """What ``set_residency`` locked: bytes of whole pages, and one line on what stopped it."""
 
     n_bytes: int
-    fault: str  # empty: all weights that the limit holds are locked
+    fault: str  # empty: everything that was to be locked is

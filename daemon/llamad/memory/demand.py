@@ -70,6 +70,7 @@ def demand_of(
     sizes = engine_bytes(model, **params)
     return Demand(
         file_bytes=model.info.file_bytes,
+        extents=model.extents(),
         kv_block_bytes=sizes.kv_block_bytes,
         kv_block_tokens=sizes.kv_block_tokens,
         scratch_bytes=sizes.scratch_bytes,

@@ -1,14 +1,17 @@
 """The memory plan of one model: what everything takes, and what of the file stays in memory.
 
-A model that does not fit its memory is read from the disk again for every token, so the budget is
-divided before anything is loaded: first what must be there, then one whole context of KV cache,
-then the model, then more KV cache. Pure arithmetic on bytes; ``demand.py`` asks the engine for
-the sizes. The service, ``llamad fit`` and the status say the numbers of this plan.
+What of a model does not fit its memory is read from the disk again for every step, so the budget
+is divided before anything is loaded: first what must be there, then one whole context of KV cache,
+then the model, then more KV cache. Which parts of the model stay ``residency.py`` says. Pure
+arithmetic on bytes; ``demand.py`` asks the engine for the sizes. The service, ``llamad fit`` and
+the status say the numbers of this plan.
 """
 
 from dataclasses import dataclass
 
+from llamad.engine.info import Extent
 from llamad.errors import ErrorKind, LlamadError
+from llamad.memory.residency import choose_residency, least_memory_bytes
 
 MIB = 1 << 20
 
@@ -39,6 +42,7 @@ class Demand:
     """What a model and its engine take, apart from how many KV blocks there are. Bytes."""
 
     file_bytes: int
+    extents: tuple[Extent, ...]
     kv_block_bytes: int
     kv_block_tokens: int
     scratch_bytes: int
@@ -62,8 +66,10 @@ class MemoryPlan:
     kv_blocks: int
     kv_bytes: int
     resident_bytes: int  # of the file, kept in memory
-    streamed_bytes: int  # the rest of the file, which the disk gives again for each token
-    lockable_bytes: int  # of the resident, as far as RLIMIT_MEMLOCK lets
+    streamed_bytes: int  # of the file, which the disk gives again for each step
+    on_demand_bytes: int  # of the file, read where a token needs a row of it, or once at load
+    streaming_bytes: int  # beside, for the ring that is read ahead into, and tables
+    lockable_bytes: int  # of what stays of the file and the ring, as far as RLIMIT_MEMLOCK lets
 
     @property
     def planned_bytes(self) -> int:
@@ -77,12 +83,24 @@ class MemoryPlan:
             + self.scratch_bytes
             + self.kv_bytes
             + self.resident_bytes
+            + self.streaming_bytes
         )
 
     @property
     def model_fits(self) -> bool:
-        """Whether the whole file stays in memory."""
-        return self.streamed_bytes == 0
+        """Whether everything that a step may read of the file stays in memory."""
+        return self.streaming_bytes == 0
+
+    @property
+    def room_bytes(self) -> int | None:
+        """What the model may take, streaming included; None: no limit is known.
+
+        ``choose_residency`` with it gives the extents that this plan keeps.
+        """
+        if self.budget_bytes is None:
+            return None
+        weights = self.resident_bytes + self.streaming_bytes
+        return self.budget_bytes - (self.planned_bytes - weights)
 
 
 def plan_memory(
@@ -98,12 +116,13 @@ def plan_memory(
 
     ``kv_tokens`` 0 is one whole context, and up to one for each sequence as far as the model fits
     beside it: sequences share the blocks. lock_limit_bytes: of RLIMIT_MEMLOCK, None without one.
-    Raises OUT_OF_MEMORY when the KV cache does not fit; a model that does not fit is no error.
+    Raises OUT_OF_MEMORY when the KV cache does not fit, or not beside what always stays of the
+    model; that only a part of the model fits is no error.
     """
     block = demand.kv_block_tokens
     least = -(-n_ctx // block)
     blocks = -(-kv_tokens // block) if kv_tokens else least * n_sequences
-    resident = demand.file_bytes
+    left = None
     if budget_bytes is not None:
         room = budget_bytes - fixed_bytes(demand, n_sequences)
         if not kv_tokens:
@@ -112,7 +131,10 @@ def plan_memory(
         left = room - blocks * demand.kv_block_bytes
         if left < 0:
             raise _too_little(budget_bytes, room, blocks, demand)
-        resident = min(resident, left)
+    residency = choose_residency(demand.extents, demand.file_bytes, left)
+    if residency is None:
+        raise _no_room_to_stream(budget_bytes or 0, left or 0, demand)
+    lockable = residency.resident_bytes + residency.ring_bytes
     return MemoryPlan(
         budget_bytes=budget_bytes,
         n_ctx=n_ctx,
@@ -124,9 +146,11 @@ def plan_memory(
         scratch_bytes=demand.scratch_bytes,
         kv_blocks=blocks,
         kv_bytes=blocks * demand.kv_block_bytes,
-        resident_bytes=resident,
-        streamed_bytes=demand.file_bytes - resident,
-        lockable_bytes=resident if lock_limit_bytes is None else min(resident, lock_limit_bytes),
+        resident_bytes=residency.resident_bytes,
+        streamed_bytes=residency.streamed_bytes,
+        on_demand_bytes=residency.on_demand_bytes,
+        streaming_bytes=residency.overhead_bytes,
+        lockable_bytes=lockable if lock_limit_bytes is None else min(lockable, lock_limit_bytes),
     )
 
 
@@ -149,6 +173,16 @@ def _too_little(budget_bytes: int, room: int, n_blocks: int, demand: Demand) -> 
         "OUT_OF_MEMORY",
         f"a KV cache of {n_blocks * demand.kv_block_tokens} tokens needs {-(-needed // MIB)} MiB,"
         f" the memory budget of {budget_bytes // MIB} MiB leaves {max(0, room) // MIB} MiB",
+    )
+
+
+def _no_room_to_stream(budget_bytes: int, left: int, demand: Demand) -> LlamadError:
+    least = least_memory_bytes(demand.extents, demand.file_bytes)
+    return LlamadError(
+        ErrorKind.EXHAUSTED,
+        "OUT_OF_MEMORY",
+        f"to stream the model needs {-(-least // MIB)} MiB beside the KV cache,"
+        f" the memory budget of {budget_bytes // MIB} MiB leaves {left // MIB} MiB",
     )
 
 

@@ -1,4 +1,4 @@
-"""Loading a model: resolve, map, plan memory, populate, lock, create the engine.
+"""Loading a model: resolve, map, plan memory, read and lock, create the engine.
 
 Owns the order of these phases and the life of what they make. Blocking: ``load`` runs in a thread,
 and nothing else uses the model meanwhile.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llamad.config import ModelConfig
 from llamad.engine.bindings import (
+    NO_LIMIT,
     Engine,
     EngineInfo,
     EngineModel,
@@ -26,6 +27,7 @@ from llamad.memory.context import USUAL_TOKENS
 from llamad.memory.demand import engine_params, plan_of
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MemoryPlan, plan_huge_pages
+from llamad.memory.residency import choose_residency
 from llamad.sampling.parameters import Sampling
 from llamad.sizes import compact_size, size
 from llamad.store.registry import ModelFile, ModelRegistry
@@ -193,7 +195,7 @@ def _make_resident(
     stop: StopFlag,
     tell: Callable[[str], None],
 ) -> int:
-    """Read the file in when all of it fits, lock what may be locked; return the locked bytes."""
+    """Read in what stays in memory and lock it, stream the rest; return the locked bytes."""
     machine = Machine()
     huge_pages = plan_huge_pages(
         config.huge_pages,
@@ -201,24 +203,29 @@ def _make_resident(
         available_bytes=machine.available_bytes(),
         is_board=machine.is_board(),
     )
-    if plan.model_fits and huge_pages:
+    copied = plan.model_fits and huge_pages
+    if copied:
         tell(f"copying {file.name}, {size(file.file_bytes)}, into huge pages")
         model.use_huge_pages(stop)
-    elif plan.model_fits:
-        tell(f"reading {file.name}, {size(file.file_bytes)}")
-        model.populate(stop)
-    else:
+    if plan.streamed_bytes:
         logger.warning(
             fields(
-                "model does not fit its memory budget, part of it is read for every token",
+                "model does not fit its memory, part of it is read for every token",
                 size=compact_size(file.file_bytes),
                 resident=compact_size(plan.resident_bytes),
+                streamed=compact_size(plan.streamed_bytes),
             )
         )
-    if not config.lock or plan.resident_bytes == 0:
-        return 0
-    tell(f"locking {file.name}")
-    locked = model.lock(plan.resident_bytes, stop)
+    residency = choose_residency(model.extents(), file.file_bytes, plan.room_bytes)
+    assert residency is not None, "the plan has room for one"
+    doing = "locking" if copied else "reading"
+    tell(f"{doing} {file.name}, {size(residency.resident_bytes)}")
+    locked = model.set_residency(
+        residency.resident,
+        residency.ring_bytes,
+        lock_bytes=NO_LIMIT if config.lock else 0,  # the kernel knows how much the process may
+        stop=stop,
+    )
     if locked.fault:
         logger.warning(
             fields(

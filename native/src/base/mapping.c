@@ -175,9 +175,12 @@ int lld_mapping_open(const char *path, lld_mapping *out)
     int index = -1;
     int status = take_slot(path, &index);
     if (status == LLD_OK && (status = map_descriptor(path, fd, out)) != LLD_OK) free_slot(index);
-    close(fd);
-    if (status != LLD_OK) return status;
+    if (status != LLD_OK) {
+        close(fd);
+        return status;
+    }
     out->slot = index;
+    out->fd = fd;
     atomic_store(&slots[index].faulted, false);
     atomic_store(&slots[index].size, out->size);
     atomic_store(&slots[index].base, (uintptr_t)out->bytes);
@@ -188,6 +191,7 @@ void lld_mapping_close(lld_mapping *mapping)
 {
     free_slot(mapping->slot);
     munmap(mapping->bytes, mapping->size);
+    close(mapping->fd);
     memset(mapping, 0, sizeof *mapping);
 }
 

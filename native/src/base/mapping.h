@@ -20,6 +20,7 @@ typedef struct lld_mapping {
     uint8_t *bytes; /* (size) */
     size_t size;    /* >= 1 */
     int slot;       /* in the SIGBUS handler's table */
+    int fd;         /* of the file, for reading beside the mapping */
 } lld_mapping;
 
 /* Map a regular file (not a FIFO, device or directory; never blocks on one). Errors name the path.

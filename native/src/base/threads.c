@@ -116,6 +116,12 @@ size_t lld_pool_next(lld_pool *pool, unsigned thread, size_t n_units)
     return n_units;
 }
 
+size_t lld_pool_next_in_order(lld_pool *pool, size_t n_units)
+{
+    size_t unit = atomic_fetch_add_explicit(&pool->shares[0].taken, 1, memory_order_relaxed);
+    return unit < n_units ? unit : n_units;
+}
+
 static void *worker_main(void *argument)
 {
     struct worker *self = argument;

@@ -33,4 +33,8 @@ void lld_pool_barrier(lld_pool *pool);
  * none left. The same n_units for all calls of a phase. */
 size_t lld_pool_next(lld_pool *pool, unsigned thread, size_t n_units);
 
+/* The same without shares: all threads together take the units in their order. One of the two in a
+ * phase. */
+size_t lld_pool_next_in_order(lld_pool *pool, size_t n_units);
+
 #endif

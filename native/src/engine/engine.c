@@ -153,7 +153,11 @@ const float *lld_engine_logits(const lld_engine *engine, size_t k)
     return k < engine->n_kept ? f->scratch.logits + k * f->model->vocab_size : NULL;
 }
 
-void lld_engine_cancel(lld_engine *engine) { atomic_store(&engine->cancel, 1); }
+void lld_engine_cancel(lld_engine *engine)
+{
+    atomic_store(&engine->cancel, 1);
+    lld_residency_wake(engine->forward.model);
+}
 
 void lld_engine_cancel_clear(lld_engine *engine) { atomic_store(&engine->cancel, 0); }
 

@@ -51,7 +51,7 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
                           .name = LLD_IMPORTANCE_GATE_UP};
     const lld_input *input = lld_input_make(f, thread, &s);
     for (size_t unit;
-         (unit = lld_pool_next(f->pool, thread, n_chunks * n_tiles)) < n_chunks * n_tiles;) {
+         (unit = lld_product_next(f, thread, n_chunks * n_tiles)) < n_chunks * n_tiles;) {
         const size_t row = unit / n_tiles * f->scratch.hidden_chunk,
                      col = unit % n_tiles * LLD_TILE_COLS;
         lld_tile tile = {.first_row = row,

@@ -48,7 +48,8 @@ static void forward_thread(void *argument, unsigned thread)
     for (uint32_t i = 0; i < f->model->config.n_layers && f->stop == 0; i++) {
         lld_layer_run(f, thread, &f->model->layers[i]);
         if (thread == 0) {
-            f->stop = atomic_load_explicit(f->cancel, memory_order_relaxed);
+            f->stop = atomic_load_explicit(f->cancel, memory_order_relaxed) ||
+                      (f->stream != NULL && lld_stream_is_stopped(f->stream));
             atomic_fetch_add_explicit(f->progress, 1, memory_order_relaxed);
         }
         lld_pool_barrier(f->pool);
@@ -60,6 +61,11 @@ int lld_forward_run(lld_forward *f)
 {
     lld_attention_plan(&f->attention, f->batch.runs, f->batch.n_runs, f->batch.n_rows);
     f->stop = atomic_load_explicit(f->cancel, memory_order_relaxed);
+    const lld_stream_pass pass = {
+        .n_rows = f->batch.n_rows, .n_kept = f->batch.n_kept, .cancel = f->cancel};
+    f->stream = lld_residency_begin(f->model, &pass);
     lld_pool_run(f->pool, forward_thread, f);
+    int status = lld_residency_end(f->model, f->stream, f->stop == 0);
+    if (status != LLD_OK) return status;
     return f->stop != 0 ? lld_fail(LLD_ERR_CANCELLED, "the step was cancelled") : LLD_OK;
 }

@@ -26,7 +26,7 @@
 #include "engine/batch.h"
 #include "engine/importance.h"
 #include "engine/scratch.h"
-#include "model/model.h"
+#include "model/residency.h"
 
 typedef struct lld_forward {
     const lld_model *model;
@@ -35,7 +35,8 @@ typedef struct lld_forward {
     lld_kv_cache *cache;
     uint32_t n_threads;
     atomic_int *cancel;
-    atomic_ullong *progress;    /* layers, and chunks of the output matrix, finished */
+    atomic_ullong *progress; /* layers, chunks of the output matrix and streamed extents finished */
+    lld_stream *stream;      /* of what is not in memory in this pass; NULL: everything is */
     lld_importance *importance; /* collects the inputs of products; NULL: nothing does */
     lld_attention attention;
     lld_scratch scratch;
@@ -48,7 +49,8 @@ typedef struct lld_forward {
 void lld_forward_alloc(lld_arena *arena, lld_forward *forward);
 /* Fill what does not depend on the batch. */
 void lld_forward_prepare(lld_forward *forward);
-/* Run the batch. LLD_OK, or LLD_ERR_CANCELLED when the flag was seen. */
+/* Run the batch. LLD_OK, LLD_ERR_CANCELLED when the flag was seen, or LLD_ERR_FAULT when weights could
+ * not be read. */
 int lld_forward_run(lld_forward *forward);
 
 #endif

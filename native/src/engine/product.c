@@ -84,13 +84,20 @@ static size_t chunk_rows(const lld_forward *f, const lld_matrix *m)
     return rows == 0 ? CHUNK_ROWS_STEP : rows;
 }
 
+/* Weight rows of a tile, where they are in memory. */
+typedef struct weight_rows {
+    const lld_matrix *matrix;
+    const uint8_t *data; /* of the tile's first row */
+} weight_rows;
+
 /* The tile's weight rows times all rows of x, to its out. */
-static void multiply(lld_forward *f, unsigned thread, const lld_matrix *m, const lld_tile *t,
+static void multiply(lld_forward *f, unsigned thread, const weight_rows *w, const lld_tile *t,
                      const lld_acts *x)
 {
+    const lld_matrix *m = w->matrix;
     const lld_matmul product = {.out = t->out,
                                 .out_stride = t->out_stride,
-                                .w = m->data + t->first_row * m->row_bytes,
+                                .w = w->data,
                                 .row_bytes = m->row_bytes,
                                 .n_rows = t->n_rows,
                                 .x = x,
@@ -99,22 +106,24 @@ static void multiply(lld_forward *f, unsigned thread, const lld_matrix *m, const
 }
 
 /* Add the product of rows [row, row + n) of the second level to the tile, where they are in it. */
-static void add_fine_product(lld_forward *f, unsigned thread, const lld_matrix *m,
+static void add_fine_product(lld_forward *f, unsigned thread, const weight_rows *w,
                              const lld_tile *t, const lld_acts *fine, size_t row, size_t n)
 {
-    const lld_acts rows = lld_acts_rows(fine, row, n);
+    const lld_acts rest = lld_acts_rows(fine, row, n);
     lld_tile correction = *t;
     correction.out = f->scratch.threads[thread].correction;
     correction.out_stride = t->n_rows;
-    multiply(f, thread, m, &correction, &rows);
+    multiply(f, thread, w, &correction, &rest);
     float *out = t->out + (row - t->first_col) * t->out_stride;
     for (size_t c = 0; c < n; c++)
         f->kernels->add(out + c * t->out_stride, correction.out + c * t->n_rows, t->n_rows);
 }
 
-void lld_multiply_tile(lld_forward *f, unsigned thread, const lld_matrix *m, const lld_input *input,
-                       const lld_tile *t)
+/* A tile whose weight rows are in memory. */
+static void multiply_rows(lld_forward *f, unsigned thread, const weight_rows *w,
+                          const lld_input *input, const lld_tile *t)
 {
+    const lld_matrix *m = w->matrix;
     const lld_acts *forms = &input->forms[m->act], *fine = &input->fine[m->act];
     if (input->pair && m->act != LLD_ACT_F32 &&
         (m->fine || is_first_token(f, input->batch_rows, 0))) {
@@ -122,20 +131,51 @@ void lld_multiply_tile(lld_forward *f, unsigned thread, const lld_matrix *m, con
         lld_acts levels = lld_acts_rows(forms, 0, 2);
         both.out = f->scratch.threads[thread].correction;
         both.out_stride = t->n_rows;
-        multiply(f, thread, m, &both, &levels);
+        multiply(f, thread, w, &both, &levels);
         for (size_t r = 0; r < t->n_rows; r++) t->out[r] = both.out[r] + both.out[t->n_rows + r];
         return;
     }
-    lld_acts rows = lld_acts_rows(forms, t->first_col, t->n_cols);
-    multiply(f, thread, m, t, &rows);
+    const lld_acts x = lld_acts_rows(forms, t->first_col, t->n_cols);
+    multiply(f, thread, w, t, &x);
     if (m->act == LLD_ACT_F32) return;
     if (m->fine) {
-        add_fine_product(f, thread, m, t, fine, t->first_col, t->n_cols);
+        add_fine_product(f, thread, w, t, fine, t->first_col, t->n_cols);
         return;
     }
     for (size_t row = t->first_col; row < t->first_col + t->n_cols; row++)
         if (is_first_token(f, input->batch_rows, row))
-            add_fine_product(f, thread, m, t, fine, row, 1);
+            add_fine_product(f, thread, w, t, fine, row, 1);
+}
+
+void lld_multiply_tile(lld_forward *f, unsigned thread, const lld_matrix *m, const lld_input *input,
+                       const lld_tile *t)
+{
+    weight_rows w = {.matrix = m, .data = m->data + t->first_row * m->row_bytes};
+    if (f->stream == NULL) {
+        multiply_rows(f, thread, &w, input, t);
+        return;
+    }
+    const size_t end = t->first_row + t->n_rows;
+    lld_tile part = *t;
+    for (; part.first_row < end; part.first_row += part.n_rows) {
+        const size_t index = part.first_row / m->extent_rows, first = index * m->extent_rows;
+        const size_t extent = m->first_extent + index * m->extent_step;
+        const bool streams = lld_stream_has(f->stream, extent);
+        const uint8_t *data = m->data + first * m->row_bytes;
+        if (streams && (data = lld_stream_take(f->stream, extent)) == NULL) return;
+        part.n_rows = lld_min_size(first + m->extent_rows, end) - part.first_row;
+        part.out = t->out + (part.first_row - t->first_row);
+        w.data = data + (part.first_row - first) * m->row_bytes;
+        multiply_rows(f, thread, &w, input, &part);
+        if (streams && lld_stream_give_back(f->stream, extent, part.n_rows * part.n_cols))
+            atomic_fetch_add_explicit(f->progress, 1, memory_order_relaxed);
+    }
+}
+
+size_t lld_product_next(lld_forward *f, unsigned thread, size_t n_units)
+{
+    return f->stream == NULL ? lld_pool_next(f->pool, thread, n_units)
+                             : lld_pool_next_in_order(f->pool, n_units);
 }
 
 static void product_unit(lld_forward *f, unsigned thread, const lld_product *p,
@@ -170,7 +210,7 @@ void lld_products_run(lld_forward *f, unsigned thread, const lld_product *produc
         n_units += lld_divide_up(products[i].matrix->n_rows, rows[i]) * n_tiles;
         ends[i] = n_units;
     }
-    for (size_t unit; (unit = lld_pool_next(f->pool, thread, n_units)) < n_units;) {
+    for (size_t unit; (unit = lld_product_next(f, thread, n_units)) < n_units;) {
         size_t i = 0;
         while (unit >= ends[i]) i++;
         size_t within = i == 0 ? unit : unit - ends[i - 1], first_row = within / n_tiles * rows[i];

@@ -66,9 +66,13 @@ typedef struct lld_tile {
 } lld_tile;
 
 /* out[c][r] = row first_row + r of m times row first_col + c of the input, in two levels where there
- * are two. */
+ * are two. Waits for rows that stream; where the step was stopped meanwhile, `out` stays as it is. */
 void lld_multiply_tile(lld_forward *forward, unsigned thread, const lld_matrix *m,
                        const lld_input *input, const lld_tile *tile);
+
+/* The next unit of a phase that multiplies, as lld_pool_next. Where weights stream, units are taken in
+ * their order by all threads together, because that is the order in which the weights come. */
+size_t lld_product_next(lld_forward *forward, unsigned thread, size_t n_units);
 
 /* Compute the products of one phase; threads take units: a chunk of a matrix's rows by a tile of the
  * input's rows. */

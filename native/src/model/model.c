@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "model/extents.h"
+#include "model/residency.h"
 
 enum { NAME_BYTES = 64, MAX_VOCAB = 1 << 22 };
 
@@ -40,13 +42,6 @@ static const lld_tensor *find(binder *b, const char *suffix, lld_need need, char
     return tensor;
 }
 
-/* The forward reads this tensor from the file. */
-static void add_extent(binder *b, const lld_tensor *t)
-{
-    lld_model *m = b->model;
-    m->extents[m->n_extents++] = (lld_extent){.offset = t->file_offset, .bytes = t->bytes};
-}
-
 static bool check_shape(binder *b, const lld_tensor *t, const char *name, uint64_t n_cols,
                         uint64_t n_rows)
 {
@@ -65,7 +60,6 @@ static lld_matrix bind_matrix(binder *b, const char *suffix, lld_need need, uint
     char name[NAME_BYTES];
     const lld_tensor *t = find(b, suffix, need, name);
     if (t == NULL || !check_shape(b, t, name, n_cols, n_rows)) return (lld_matrix){0};
-    add_extent(b, t);
     b->model->weight_bytes += t->bytes;
     b->model->streamed_bytes += t->bytes;
     return (lld_matrix){.data = t->data,
@@ -85,7 +79,7 @@ static const float *bind_vector(binder *b, const char *suffix, lld_need need, ui
     b->model->weight_bytes += t->bytes;
     b->model->streamed_bytes += t->bytes;
     if (t->type == LLD_F32) {
-        add_extent(b, t);
+        b->status = lld_extents_add_vector(b->model, t, b->layer);
         return (const float *)(const void *)t->data;
     }
     if (t->type != LLD_F16 && t->type != LLD_BF16) {
@@ -248,13 +242,12 @@ static int bind(lld_model *m, const lld_gguf *gguf)
     binder b = {.model = m, .gguf = gguf, .layer = -1, .status = LLD_OK};
     b.bound = calloc(gguf->n_tensors + 1, sizeof *b.bound);
     m->layers = calloc(m->config.n_layers, sizeof *m->layers);
-    m->extents = calloc(gguf->n_tensors + 1, sizeof *m->extents);
-    if (b.bound == NULL || m->layers == NULL || m->extents == NULL)
+    if (b.bound == NULL || m->layers == NULL)
         b.status = lld_fail(LLD_ERR_MEMORY, "no memory for the layer table");
     else
         bind_model(&b);
     free(b.bound);
-    return b.status;
+    return b.status == LLD_OK ? lld_extents_cut(m, LLD_EXTENT_BYTES) : b.status;
 }
 
 /* Room for every vector of the file that is not float32. */
@@ -286,6 +279,7 @@ int lld_model_open(const char *path, lld_model **out)
     status = lld_config_read(gguf, &m->config);
     if (status == LLD_OK) status = allocate_converted(m, gguf);
     if (status == LLD_OK) status = bind(m, gguf);
+    if (status == LLD_OK) status = lld_residency_create(m);
     status = lld_file_name_fault(m->file, status);
     if (status != LLD_OK) {
         lld_model_close(m);
@@ -298,6 +292,7 @@ int lld_model_open(const char *path, lld_model **out)
 void lld_model_close(lld_model *model)
 {
     if (model == NULL) return;
+    lld_residency_destroy(model->residency);
     lld_file_close(model->file);
     free(model->layers);
     free(model->extents);

@@ -14,6 +14,7 @@
 #include "model/config.h"
 #include "gguf/file.h"
 #include "kernels/kernels.h"
+#include "llamad_engine.h"
 
 typedef struct lld_matrix {
     const uint8_t *data; /* n_rows * row_bytes */
@@ -21,6 +22,8 @@ typedef struct lld_matrix {
     uint32_t type;    /* enum lld_type */
     lld_act_kind act; /* the form of activations it is multiplied with */
     bool fine;        /* its activations are quantized in two levels, see forward.h */
+    /* Row r lies in extent first_extent + r / extent_rows * extent_step of the model. */
+    uint32_t first_extent, extent_step, extent_rows;
 } lld_matrix;
 
 /* What a layer mixes its tokens with. */
@@ -63,10 +66,7 @@ typedef struct lld_layer {
     lld_gated_weights gated;
 } lld_layer;
 
-/* Consecutive bytes of the file. */
-typedef struct lld_extent {
-    uint64_t offset, bytes;
-} lld_extent;
+typedef struct lld_residency_state lld_residency_state;
 
 struct lld_model {
     lld_file *file;
@@ -78,14 +78,14 @@ struct lld_model {
     const float *output_norm;  /* (dim) */
     const float *rope_factors; /* (n_rot / 2) divisors of the RoPE frequencies, or NULL */
     lld_layer *layers;         /* (n_layers) */
-    /* (n_extents) of the tensors that a forward reads from the file, in order of use for a decoded
-     * token: output, norms and layers; the embedding last, of which it reads one row. */
-    lld_extent *extents;
+    lld_extent *extents;       /* (n_extents), see extents.h */
     size_t n_extents;
-    float *converted;        /* vectors that were not float32 in the file */
-    size_t converted_used;   /* floats */
-    uint64_t weight_bytes;   /* of all tensors above */
-    uint64_t streamed_bytes; /* of those, read for each decoded token */
+    lld_residency_state *residency; /* what of them is in memory, see residency.h */
+    bool is_copied;                 /* into huge pages, which hide the file's */
+    float *converted;               /* vectors that were not float32 in the file */
+    size_t converted_used;          /* floats */
+    uint64_t weight_bytes;          /* of all tensors above */
+    uint64_t streamed_bytes;        /* of those, read for each decoded token */
 };
 
 #endif

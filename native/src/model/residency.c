@@ -1,143 +1,273 @@
-/* residency.c - which pages hold the mapped weights: lld_model_populate, lld_model_use_huge_pages,
- * lld_model_lock. Reads in file order, which is layer order in every converter's output, and locks in
- * order of use; both in pieces so that a stop request is seen soon, also on a slow card. Plans nothing:
- * the caller knows the budget. */
+/* residency.c - see residency.h and lld_residency in llamad_engine.h. Decides nothing: the caller knows
+ * the budget, and which extents it is for.
+ *
+ * The mapping is always whole, so a page that was given back is only slow to read. So giving back
+ * need not wait for the step that runs, and comes first; then what streams is changed, between two
+ * steps; then the rest is read; what was read streams no more after the next step. */
+#include "model/residency.h"
+
 #include <errno.h>
 #include <inttypes.h>
-#include <stdbool.h>
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "model/model.h"
 #include "base/status.h"
+#include "model/pages.h"
 
-enum {
-    PIECE_BYTES = 8 << 20,
-    HUGE_PIECE_BYTES = 4 * LLD_HUGE_PAGE_BYTES,
-    LOCK_PIECE_BYTES = 4 << 20
+struct lld_residency_state {
+    pthread_rwlock_t lock; /* read by a pass, written when what streams changes */
+    lld_stream *stream;
+    size_t page, n_pages;
+    uint8_t *pages;    /* (n_pages) LLD_PAGE_*; NULL before the first lld_model_set_residency */
+    uint8_t *resident; /* (n_extents) of the residency in effect, and its ring */
+    uint64_t ring_bytes;
+    atomic_ullong resident_bytes, locked_bytes, populated_bytes;
 };
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22 /* Linux 5.14 */
-#endif
+/* ---- life -------------------------------------------------------------------------------------- */
 
-/* Map a piece's pages by touching one byte of each, where the kernel lacks MADV_POPULATE_READ. */
-static void touch_pages(const uint8_t *bytes, size_t size, size_t page)
+static void init_lock(pthread_rwlock_t *lock)
 {
-    for (size_t i = 0; i < size; i += page) (void)*(const volatile uint8_t *)(bytes + i);
+    pthread_rwlockattr_t attributes; /* steps follow each other: a change must not wait for a gap */
+    pthread_rwlockattr_init(&attributes);
+    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(lock, &attributes);
+    pthread_rwlockattr_destroy(&attributes);
 }
 
-int lld_model_populate(lld_model *model, const volatile int32_t *stop)
+int lld_residency_create(lld_model *model)
 {
-    const lld_mapping *map = &model->file->mapping;
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    if (map->size > PIECE_BYTES) madvise(map->bytes, PIECE_BYTES, MADV_WILLNEED);
-    for (size_t at = 0; at < map->size; at += PIECE_BYTES) {
-        size_t left = map->size - at, piece = left < PIECE_BYTES ? left : PIECE_BYTES;
-        if (stop != NULL && *stop != 0) return lld_fail(LLD_ERR_CANCELLED, "loading was stopped");
-        if (left > 2 * (size_t)PIECE_BYTES) /* read the next piece while this one is mapped */
-            madvise(map->bytes + at + PIECE_BYTES, PIECE_BYTES, MADV_WILLNEED);
-        if (madvise(map->bytes + at, piece, MADV_POPULATE_READ) != 0)
-            touch_pages(map->bytes + at, piece, page);
-        int status = lld_file_name_fault(model->file, LLD_OK);
+    lld_residency_state *r = calloc(1, sizeof *r);
+    uint8_t *resident = calloc(model->n_extents + 1, 1);
+    if (r == NULL || resident == NULL) {
+        free(r);
+        free(resident);
+        return lld_fail(LLD_ERR_MEMORY, "no memory for the table of what is resident");
+    }
+    int status = lld_stream_create(model->file->mapping.fd, model->file->path, &r->stream);
+    if (status != LLD_OK) {
+        free(r);
+        free(resident);
+        return status;
+    }
+    memset(resident, 1, model->n_extents);
+    r->resident = resident;
+    for (size_t i = 0; i < model->n_extents; i++) r->resident_bytes += model->extents[i].bytes;
+    r->page = (size_t)sysconf(_SC_PAGESIZE);
+    r->n_pages = (model->file->mapping.size + r->page - 1) / r->page;
+    init_lock(&r->lock);
+    model->residency = r;
+    return LLD_OK;
+}
+
+void lld_residency_destroy(lld_residency_state *r)
+{
+    if (r == NULL) return;
+    lld_stream_destroy(r->stream);
+    pthread_rwlock_destroy(&r->lock);
+    free(r->pages);
+    free(r->resident);
+    free(r);
+}
+
+/* ---- a pass ------------------------------------------------------------------------------------ */
+
+lld_stream *lld_residency_begin(const lld_model *model, const lld_stream_pass *pass)
+{
+    lld_residency_state *r = model->residency;
+    pthread_rwlock_rdlock(&r->lock);
+    if (!lld_stream_is_active(r->stream)) return NULL;
+    lld_stream_begin(r->stream, pass);
+    return r->stream;
+}
+
+int lld_residency_end(const lld_model *model, lld_stream *stream, bool complete)
+{
+    int status = stream == NULL ? LLD_OK : lld_stream_end(stream, complete);
+    pthread_rwlock_unlock(&model->residency->lock);
+    return status;
+}
+
+void lld_residency_wake(const lld_model *model) { lld_stream_wake(model->residency->stream); }
+
+/* ---- a change ---------------------------------------------------------------------------------- */
+
+static int check(const lld_model *m, const lld_residency *new)
+{
+    if (new->n_extents != m->n_extents)
+        return lld_fail(LLD_ERR_INVALID, "residency of %zu extents, model has %zu", new->n_extents,
+                        m->n_extents);
+    for (size_t i = 0; i < m->n_extents; i++)
+        if (new->resident[i] == 0 && m->extents[i].role == LLD_ROLE_VECTOR)
+            return lld_fail(LLD_ERR_INVALID, "extent %zu is a vector, which must be resident", i);
+    return LLD_OK;
+}
+
+/* The pages that hold a byte of a resident extent. */
+static uint8_t *wanted_pages(const lld_model *m, const lld_residency *new)
+{
+    const lld_residency_state *r = m->residency;
+    uint8_t *wanted = calloc(r->n_pages, 1);
+    if (wanted == NULL) return NULL;
+    for (size_t i = 0; i < m->n_extents; i++) {
+        const lld_extent *e = &m->extents[i];
+        if (new->resident[i] == 0 || e->bytes == 0) continue;
+        const size_t first = (size_t)(e->file_offset / r->page),
+                     last = (size_t)((e->file_offset + e->bytes - 1) / r->page);
+        memset(wanted + first, 1, last - first + 1);
+    }
+    return wanted;
+}
+
+static int give_back(const lld_model *m, const uint8_t *wanted)
+{
+    lld_residency_state *r = m->residency;
+    for (size_t i = 0, end; i < r->n_pages; i = end) {
+        end = i + 1;
+        if (r->pages[i] == LLD_PAGE_OUT || wanted[i]) continue;
+        uint64_t locked = r->pages[i] == LLD_PAGE_LOCKED;
+        for (; end < r->n_pages && r->pages[end] != LLD_PAGE_OUT && !wanted[end]; end++)
+            locked += r->pages[end] == LLD_PAGE_LOCKED;
+        int status = lld_pages_give_back(m, (uint64_t)i * r->page, (uint64_t)end * r->page);
+        if (status != LLD_OK) return status;
+        memset(r->pages + i, LLD_PAGE_OUT, end - i);
+        atomic_fetch_sub(&r->locked_bytes, locked * r->page);
+    }
+    return LLD_OK;
+}
+
+static int take(const lld_model *m, const uint8_t *wanted, lld_pages_work *work)
+{
+    lld_residency_state *r = m->residency;
+    const uint64_t size = m->file->mapping.size;
+    for (size_t i = 0, end; i < r->n_pages; i = end) {
+        end = i + 1;
+        if (!wanted[i]) continue;
+        const uint8_t state = r->pages[i];
+        while (end < r->n_pages && wanted[end] && r->pages[end] == state) end++;
+        uint64_t begin = (uint64_t)i * r->page, stop = (uint64_t)end * r->page;
+        if (stop > size) stop = size;
+        if (state == LLD_PAGE_LOCKED || (state == LLD_PAGE_READ && work->lock_bytes < r->page)) {
+            atomic_fetch_add(work->read_bytes, stop - begin);
+            continue;
+        }
+        int status = lld_pages_take(m->file, begin, stop, r->pages + i, work);
         if (status != LLD_OK) return status;
     }
     return LLD_OK;
 }
 
-/* Copy one piece into anonymous memory and move that over the file's pages, so that every pointer
- * stays. */
-static int replace_piece(uint8_t *bytes, size_t size)
-{
-    uint8_t *room = mmap(NULL, size + LLD_HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (room == MAP_FAILED)
-        return lld_fail(LLD_ERR_MEMORY, "no memory for %zu bytes of weights in huge pages", size);
-    size_t before = (size_t) - (uintptr_t)room % LLD_HUGE_PAGE_BYTES;
-    uint8_t *copy = room + before;
-    madvise(copy, size, MADV_HUGEPAGE); /* a kernel without huge pages keeps small ones */
-    memcpy(copy, bytes, size);
-    bool moved = mprotect(copy, size, PROT_READ) == 0 &&
-                 mremap(copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, bytes) == bytes;
-    int error = errno;
-    if (before > 0) munmap(room, before);
-    munmap(moved ? copy + size : copy, LLD_HUGE_PAGE_BYTES - before + (moved ? 0 : size));
-    if (!moved)
-        return lld_fail(LLD_ERR_MEMORY, "cannot move %zu bytes of weights: %s", size,
-                        strerror(error));
-    return LLD_OK;
-}
-
-int lld_model_use_huge_pages(lld_model *model, const volatile int32_t *stop)
-{
-    const lld_mapping *map = &model->file->mapping;
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), size = (map->size + page - 1) & ~(page - 1);
-    for (size_t at = 0; at < size; at += HUGE_PIECE_BYTES) {
-        size_t left = size - at, piece = left < HUGE_PIECE_BYTES ? left : HUGE_PIECE_BYTES;
-        if (stop != NULL && *stop != 0) return lld_fail(LLD_ERR_CANCELLED, "loading was stopped");
-        if (left > piece) madvise(map->bytes + at + piece, piece, MADV_WILLNEED);
-        int status = lld_file_name_fault(model->file, replace_piece(map->bytes + at, piece));
-        if (status != LLD_OK) return status;
-    }
-    return LLD_OK;
-}
-
-/* The pages of extent i that no extent before it has: two tensors may meet within a page. begin, end:
- * bytes of the mapping, multiples of the page; begin == end where there are none. */
-static void pages_of(const lld_model *model, size_t i, uint64_t page, uint64_t *begin,
-                     uint64_t *end)
-{
-    const lld_extent *e = model->extents;
-    *begin = e[i].offset / page * page;
-    *end = (e[i].offset + e[i].bytes + page - 1) / page * page;
-    for (size_t k = 0; k < i && *begin < *end; k++) {
-        uint64_t first = e[k].offset / page * page;
-        uint64_t behind = (e[k].offset + e[k].bytes + page - 1) / page * page;
-        if (first <= *begin && *begin < behind) *begin = behind < *end ? behind : *end;
-        if (first < *end && *end <= behind) *end = first > *begin ? first : *begin;
-    }
-}
-
-/* Say why `wanted` bytes beyond `locked` could not be locked. The kernel answers EAGAIN when it finds
- * no memory for the pages (the machine's or a control group's), ENOMEM and EPERM at the limit. */
-static void explain_lock(const lld_model *model, uint64_t locked, uint64_t wanted, int error)
+/* Say why `unlocked` bytes are not locked, if that is not what lock_bytes says. The kernel answers
+ * EAGAIN when it finds no memory for the pages (the machine's or a control group's), ENOMEM and EPERM
+ * at the limit. */
+static void explain_lock(const lld_model *m, uint64_t unlocked, int error)
 {
     struct rlimit limit;
-    if (error != EAGAIN && getrlimit(RLIMIT_MEMLOCK, &limit) == 0 &&
-        limit.rlim_cur != RLIM_INFINITY && locked + wanted > limit.rlim_cur)
-        lld_fail(LLD_OK, "%s: locked %" PRIu64 " bytes: RLIMIT_MEMLOCK is %" PRIu64 " bytes",
-                 model->file->path, locked, (uint64_t)limit.rlim_cur);
+    const uint64_t locked = atomic_load(&m->residency->locked_bytes);
+    const char *path = lld_path_tail(m->file->path);
+    if (error == 0)
+        lld_fail(LLD_OK, "%s", "");
+    else if (error != EAGAIN && getrlimit(RLIMIT_MEMLOCK, &limit) == 0 &&
+             limit.rlim_cur != RLIM_INFINITY && locked + unlocked > limit.rlim_cur)
+        lld_fail(LLD_OK, "%s: locked %" PRIu64 " bytes: RLIMIT_MEMLOCK is %" PRIu64 " bytes", path,
+                 locked, (uint64_t)limit.rlim_cur);
     else
         lld_fail(LLD_OK,
                  "%s: locked %" PRIu64 " bytes: the machine or the control group has no memory for "
                  "%" PRIu64 " more: %s",
-                 model->file->path, locked, wanted, strerror(error));
+                 path, locked, unlocked, strerror(error));
 }
 
-int lld_model_lock(lld_model *model, uint64_t max_bytes, const volatile int32_t *stop,
-                   uint64_t *locked_bytes)
+/* Let passes stream what is not in `new`, from now on. */
+static int change_stream(const lld_model *m, const lld_residency *new)
 {
-    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t begin, end;
-    *locked_bytes = 0;
-    lld_fail(LLD_OK, "%s", "");
-    for (size_t i = 0; i < model->n_extents; i++) {
-        for (pages_of(model, i, page, &begin, &end); begin < end;) {
-            uint64_t piece = end - begin < LOCK_PIECE_BYTES ? end - begin : LOCK_PIECE_BYTES;
-            if (piece > max_bytes - *locked_bytes)
-                piece = (max_bytes - *locked_bytes) / page * page;
-            if (piece == 0) return LLD_OK;
-            if (stop != NULL && *stop != 0)
-                return lld_fail(LLD_ERR_CANCELLED, "loading was stopped");
-            if (mlock(model->file->mapping.bytes + begin, piece) != 0) {
-                explain_lock(model, *locked_bytes, piece, errno);
-                return LLD_OK;
-            }
-            *locked_bytes += piece;
-            begin += piece;
-        }
+    lld_residency_state *r = m->residency;
+    if (r->ring_bytes == new->ring_bytes && memcmp(r->resident, new->resident, m->n_extents) == 0)
+        return LLD_OK;
+    pthread_rwlock_wrlock(&r->lock);
+    int status = lld_stream_set(r->stream, m->extents, new);
+    memset(r->resident, 1, m->n_extents); /* when it failed nothing streams */
+    if (status == LLD_OK) memcpy(r->resident, new->resident, m->n_extents);
+    r->ring_bytes = status == LLD_OK ? new->ring_bytes : 0;
+    pthread_rwlock_unlock(&r->lock);
+    return status;
+}
+
+/* Stream what streams now and what is to stream: what is taken again is not in memory yet. Before
+ * anything was read no step runs, and the disk is for the loading. */
+static int stream_both(const lld_model *m, const lld_residency *new)
+{
+    if (atomic_load(&m->residency->populated_bytes) == 0) return LLD_OK;
+    lld_residency both = *new;
+    uint8_t *resident = malloc(m->n_extents + 1);
+    if (resident == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory to change what is resident");
+    bool less = false;
+    for (size_t i = 0; i < m->n_extents; i++) {
+        less |= m->residency->resident[i] && !new->resident[i];
+        resident[i] = m->residency->resident[i] && new->resident[i];
     }
-    return LLD_OK;
+    both.resident = resident;
+    if (m->residency->ring_bytes > both.ring_bytes) both.ring_bytes = m->residency->ring_bytes;
+    int status = less ? change_stream(m, &both) : LLD_OK;
+    free(resident);
+    return status;
+}
+
+static int change(const lld_model *m, const lld_residency *new, const uint8_t *wanted,
+                  const volatile int32_t *stop)
+{
+    lld_residency_state *r = m->residency;
+    int error;
+    int status = give_back(m, wanted);
+    if (status == LLD_OK) status = stream_both(m, new);
+    if (status != LLD_OK) return status;
+    atomic_store(&r->populated_bytes, 0);
+    const uint64_t locked = atomic_load(&r->locked_bytes) + lld_stream_locked(r->stream, &error);
+    lld_pages_work work = {.stop = stop,
+                           .lock_bytes = new->lock_bytes > locked ? new->lock_bytes - locked : 0,
+                           .lock_error = error,
+                           .read_bytes = &r->populated_bytes,
+                           .locked_bytes = &r->locked_bytes};
+    status = take(m, wanted, &work);
+    const int after = status == LLD_ERR_FAULT ? LLD_OK : change_stream(m, new);
+    if (status == LLD_OK) status = after;
+    if (status == LLD_OK) explain_lock(m, work.unlocked_bytes, work.lock_error);
+    return status;
+}
+
+int lld_model_set_residency(lld_model *model, const lld_residency *new,
+                            const volatile int32_t *stop)
+{
+    lld_residency_state *r = model->residency;
+    int status = check(model, new);
+    if (status != LLD_OK) return status;
+    if (r->pages == NULL) r->pages = calloc(r->n_pages, 1);
+    uint8_t *wanted = wanted_pages(model, new);
+    if (r->pages == NULL || wanted == NULL) {
+        free(wanted);
+        return lld_fail(LLD_ERR_MEMORY, "no memory for a table of %zu pages", r->n_pages);
+    }
+    uint64_t resident_bytes = 0;
+    for (size_t i = 0; i < model->n_extents; i++)
+        resident_bytes += new->resident[i] ? model->extents[i].bytes : 0;
+    atomic_store(&r->resident_bytes, resident_bytes);
+    if (memchr(new->resident, 0, model->n_extents) !=
+        NULL) /* a fault reads its page and no other */
+        madvise(model->file->mapping.bytes, model->file->mapping.size, MADV_RANDOM);
+    status = change(model, new, wanted, stop);
+    free(wanted);
+    return status;
+}
+
+void lld_model_get_residency(const lld_model *model, lld_residency_info *out)
+{
+    lld_residency_state *r = model->residency;
+    *out = (lld_residency_info){.resident_bytes = atomic_load(&r->resident_bytes),
+                                .locked_bytes = atomic_load(&r->locked_bytes),
+                                .populated_bytes = atomic_load(&r->populated_bytes)};
+    lld_stream_get_info(r->stream, out);
 }

@@ -385,7 +385,7 @@ class GetStatusResponse(_message.Message):
     def __init__(self, state: _Optional[_Union[GetStatusResponse.State, str]] = ..., detail: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., model: _Optional[_Union[LoadedModel, _Mapping]] = ..., jobs_queued: _Optional[int] = ..., jobs_running: _Optional[int] = ..., queue_capacity: _Optional[int] = ..., sequence_slots: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., kv_blocks_total: _Optional[int] = ..., kv_blocks_free: _Optional[int] = ..., requests_finished: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., threads: _Optional[int] = ..., kernel_set: _Optional[str] = ..., memory: _Optional[_Union[MemoryPlan, _Mapping]] = ...) -> None: ...
 
 class MemoryPlan(_message.Message):
-    __slots__ = ("budget_bytes", "process_bytes", "connections_bytes", "template_bytes", "vocabulary_bytes", "samplers_bytes", "scratch_bytes", "kv_bytes", "resident_bytes", "streamed_bytes", "lockable_bytes", "kv_blocks")
+    __slots__ = ("budget_bytes", "process_bytes", "connections_bytes", "template_bytes", "vocabulary_bytes", "samplers_bytes", "scratch_bytes", "kv_bytes", "resident_bytes", "streamed_bytes", "lockable_bytes", "kv_blocks", "on_demand_bytes", "streaming_bytes")
     BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
     PROCESS_BYTES_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -398,6 +398,8 @@ class MemoryPlan(_message.Message):
     STREAMED_BYTES_FIELD_NUMBER: _ClassVar[int]
     LOCKABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
     KV_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    ON_DEMAND_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STREAMING_BYTES_FIELD_NUMBER: _ClassVar[int]
     budget_bytes: int
     process_bytes: int
     connections_bytes: int
@@ -410,7 +412,9 @@ class MemoryPlan(_message.Message):
     streamed_bytes: int
     lockable_bytes: int
     kv_blocks: int
-    def __init__(self, budget_bytes: _Optional[int] = ..., process_bytes: _Optional[int] = ..., connections_bytes: _Optional[int] = ..., template_bytes: _Optional[int] = ..., vocabulary_bytes: _Optional[int] = ..., samplers_bytes: _Optional[int] = ..., scratch_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., streamed_bytes: _Optional[int] = ..., lockable_bytes: _Optional[int] = ..., kv_blocks: _Optional[int] = ...) -> None: ...
+    on_demand_bytes: int
+    streaming_bytes: int
+    def __init__(self, budget_bytes: _Optional[int] = ..., process_bytes: _Optional[int] = ..., connections_bytes: _Optional[int] = ..., template_bytes: _Optional[int] = ..., vocabulary_bytes: _Optional[int] = ..., samplers_bytes: _Optional[int] = ..., scratch_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., streamed_bytes: _Optional[int] = ..., lockable_bytes: _Optional[int] = ..., kv_blocks: _Optional[int] = ..., on_demand_bytes: _Optional[int] = ..., streaming_bytes: _Optional[int] = ...) -> None: ...
 
 class LoadedModel(_message.Message):
     __slots__ = ("name", "path", "architecture", "file_bytes", "locked_bytes", "n_ctx", "n_ctx_train", "vocab_size", "load_seconds", "kv_type")

@@ -14,10 +14,12 @@ from llamad.memory.context import (
     plan_context,
 )
 from llamad.memory.plan import MIB, Demand, fixed_bytes, plan_memory
+from unit.memory.extents import feed_extents
 
 GIB = 1 << 30
 DEMAND = Demand(
     file_bytes=GIB,
+    extents=feed_extents(GIB),
     kv_block_bytes=MIB,  # 32 KiB a token: 16 MiB for 512 tokens, 128 for 4096
     kv_block_tokens=32,
     scratch_bytes=50 * MIB,

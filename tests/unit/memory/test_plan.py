@@ -18,10 +18,15 @@ from llamad.memory.plan import (
     plan_memory,
     vocabulary_bytes,
 )
+from llamad.memory.residency import choose_residency
+from unit.memory.extents import feed_extents
 
 GIB = 1 << 30
+
+
 DEMAND = Demand(
     file_bytes=GIB,
+    extents=feed_extents(GIB),
     kv_block_bytes=4 * MIB,
     kv_block_tokens=32,
     scratch_bytes=50 * MIB,
@@ -66,8 +71,9 @@ def test_the_kv_cache_shrinks_before_the_model_does_not_fit() -> None:
 def test_one_whole_context_stays_when_the_model_does_not_fit() -> None:
     plan = _plan(FIXED + GIB)
     assert (plan.kv_blocks, plan.model_fits) == (64, False)
-    assert plan.resident_bytes == plan.lockable_bytes == GIB - 256 * MIB
-    assert plan.streamed_bytes == 256 * MIB
+    assert plan.resident_bytes + plan.streamed_bytes == GIB
+    assert plan.resident_bytes <= plan.lockable_bytes  # which counts the ring
+    assert 0 <= GIB - 256 * MIB - plan.resident_bytes - plan.streaming_bytes < 4 * MIB
 
 
 def test_a_configured_kv_cache_is_kept_in_whole_blocks() -> None:
@@ -82,6 +88,14 @@ def test_a_kv_cache_that_does_not_fit_is_refused_with_the_figures(kv_tokens: int
     assert (error.value.kind, error.value.reason) == (ErrorKind.EXHAUSTED, "OUT_OF_MEMORY")
     assert "2048 tokens needs 256 MiB" in error.value.message
     assert f"of {FIXED // MIB + 200} MiB leaves 200 MiB" in error.value.message
+
+
+def test_a_model_that_cannot_even_stream_is_refused_with_the_figures() -> None:
+    with pytest.raises(LlamadError) as error:
+        _plan(FIXED + 257 * MIB)
+    assert (error.value.kind, error.value.reason) == (ErrorKind.EXHAUSTED, "OUT_OF_MEMORY")
+    assert "to stream the model needs 34 MiB beside the KV cache" in error.value.message
+    assert f"of {FIXED // MIB + 257} MiB leaves 1 MiB" in error.value.message
 
 
 def test_a_budget_below_what_must_be_there_is_an_error() -> None:
@@ -105,8 +119,14 @@ def test_a_vocabulary_of_merges_takes_more_than_its_tokens() -> None:
 # ---- for every model and budget ---------------------------------------------------------------
 
 sizes = st.integers(1, 8 * GIB)
+
+
+def _demand(file_bytes: int, **others: int) -> Demand:
+    return Demand(file_bytes=file_bytes, extents=feed_extents(file_bytes), **others)
+
+
 demands = st.builds(
-    Demand,
+    _demand,
     file_bytes=sizes,
     kv_block_bytes=st.integers(1, 64 * MIB),
     kv_block_tokens=st.sampled_from([1, 32, 64]),
@@ -150,9 +170,17 @@ def test_a_plan_stays_inside_its_budget_and_its_kinds_add_up(
         + plan.scratch_bytes
         + plan.kv_bytes
         + plan.resident_bytes
+        + plan.streaming_bytes
     )
-    assert plan.resident_bytes + plan.streamed_bytes == demand.file_bytes
-    assert 0 <= plan.lockable_bytes <= plan.resident_bytes
+    assert plan.resident_bytes + plan.streamed_bytes + plan.on_demand_bytes == demand.file_bytes
+    assert 0 <= plan.lockable_bytes <= plan.resident_bytes + plan.streaming_bytes
+    assert plan.room_bytes is not None
+    chosen = choose_residency(demand.extents, demand.file_bytes, plan.room_bytes)
+    assert chosen is not None
+    assert (chosen.resident_bytes, chosen.streamed_bytes) == (
+        plan.resident_bytes,
+        plan.streamed_bytes,
+    )
     assert plan.kv_bytes == plan.kv_blocks * demand.kv_block_bytes
     if not wishes["kv_tokens"]:
         context = -(-wishes["n_ctx"] // demand.kv_block_tokens)

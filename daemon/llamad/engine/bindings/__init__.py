@@ -1,9 +1,9 @@
 """The only importer of the C module: handles as classes, statuses as errors.
 
 A thread rule: one handle is used by one thread at a time (the engine thread), except
-``Engine.cancel`` and ``Engine.progress``, which any thread may call. cffi releases the GIL around
-every call. Whatever the arguments, nothing here reads or writes memory that is not its own: a
-closed handle, a number out of range or a wrong type is a Python exception.
+``Engine.cancel``, ``Engine.progress`` and the residency of a model, which any thread may call.
+cffi releases the GIL around every call. Whatever the arguments, nothing here reads or writes memory
+that is not its own: a closed handle, a number out of range or a wrong type is a Python exception.
 """
 
 from llamad.engine.bindings.engine import KV_TYPES, Engine, EngineParams, engine_bytes
@@ -19,15 +19,25 @@ from llamad.engine.bindings.formats import (
 )
 from llamad.engine.bindings.gguf_file import GgufFile, read_metadata
 from llamad.engine.bindings.importance import INPUT_MATRICES, OUTPUT_INPUT, Importance
-from llamad.engine.bindings.model import EngineModel, StopFlag
+from llamad.engine.bindings.model import NO_LIMIT, EngineModel, StopFlag
 from llamad.engine.bindings.sampler import Sampler
 from llamad.engine.bindings.status import EngineError
-from llamad.engine.info import EngineBytes, EngineInfo, Locked, ModelInfo, TensorInfo
+from llamad.engine.info import (
+    EngineBytes,
+    EngineInfo,
+    Extent,
+    Locked,
+    ModelInfo,
+    ResidencyInfo,
+    Role,
+    TensorInfo,
+)
 from llamad.engine.run import Run
 
 __all__ = [
     "INPUT_MATRICES",
     "KV_TYPES",
+    "NO_LIMIT",
     "OUTPUT_INPUT",
     "TENSOR_TYPES",
     "Buffer",
@@ -37,10 +47,13 @@ __all__ = [
     "EngineInfo",
     "EngineModel",
     "EngineParams",
+    "Extent",
     "GgufFile",
     "Importance",
     "Locked",
     "ModelInfo",
+    "ResidencyInfo",
+    "Role",
     "Run",
     "Sampler",
     "StopFlag",

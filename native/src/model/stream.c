@@ -1,0 +1,430 @@
+/* stream.c - see stream.h.
+ *
+ * Loads are numbered: load number n is item n % n_items of pass n / n_items. `oldest` is the first load
+ * that is not used up, `next` the one that the reader takes next, so oldest <= next <= oldest +
+ * n_items. A pass that is stopped begins a new generation of loads, from 0; what the reader is
+ * reading then is thrown away. */
+#include "model/stream.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "base/status.h"
+#include "model/ring.h"
+
+enum {
+    NOT_STREAMED = -1,
+    EXTENTS_AT_ONCE =
+        3 /* a unit of a gated feed-forward needs two that follow each other: see ring.h */
+};
+
+/* An extent that streams. */
+typedef struct item {
+    uint64_t read_offset; /* in the file, and */
+    size_t read_bytes;    /* whole blocks around the extent */
+    size_t skip;          /* bytes of them before it */
+    size_t needed;        /* of them, up to its end */
+    uint32_t n_rows;
+    bool output;
+    bool used_up;                   /* since it was read */
+    uint64_t position;              /* in the ring, of its last load */
+    _Atomic(const uint8_t *) bytes; /* NULL: not in the ring */
+    atomic_ullong left;             /* products of this pass that use it */
+} item;
+
+struct lld_stream {
+    lld_direct_file file;
+    pthread_mutex_t pass_mutex; /* held by the pass that runs */
+    lld_stream_pass pass;
+    pthread_mutex_t mutex;  /* of everything below */
+    pthread_cond_t to_read; /* the reader waits: room, items, a pass */
+    pthread_cond_t loaded;  /* a pass waits: bytes, a failure, a cancel */
+    pthread_cond_t idle;    /* lld_stream_set waits: the reader reads nothing */
+    pthread_t reader;
+    bool has_reader, reading, quit;
+
+    item *items; /* (n_items) in order of use */
+    size_t n_items;
+    int32_t *item_of; /* (n_extents) or NOT_STREAMED */
+    uint8_t *ring_bytes;
+    lld_ring ring;
+    uint64_t next, oldest, n_begun; /* passes of this generation */
+    uint64_t generation;
+    bool keeps;          /* the last pass that began uses the output matrix */
+    atomic_bool stopped; /* this pass */
+    int status;          /* not LLD_OK: the disk failed, for good */
+    char message[512];
+
+    uint64_t locked_bytes;
+    int lock_error;
+    uint64_t streamed_bytes, read_bytes, n_passes;
+    int64_t read_nanoseconds, wait_nanoseconds;
+    unsigned n_waiting;
+    int64_t waiting_since;
+};
+
+static int64_t now_nanoseconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* ---- the reader: with the mutex held unless said otherwise -------------------------------------- */
+
+/* Give the ring's room of the oldest loads back, as far as they are used up. */
+static void advance(lld_stream *s)
+{
+    while (s->oldest < s->next && s->items[s->oldest % s->n_items].used_up) s->oldest++;
+    lld_ring_give_back(&s->ring, s->oldest < s->next ? s->items[s->oldest % s->n_items].position
+                                                     : s->ring.head);
+}
+
+/* Pass over the output matrix where the pass that began does not use it. */
+static void skip_unused(lld_stream *s)
+{
+    while (s->n_items != 0 && s->next < s->n_begun * s->n_items && !s->keeps &&
+           s->items[s->next % s->n_items].output) {
+        item *i = &s->items[s->next % s->n_items];
+        i->used_up = true;
+        i->position = s->ring.head;
+        s->next++;
+    }
+    if (s->n_items != 0) advance(s);
+}
+
+/* Take the next load and room for it; NULL when there is none to do now. */
+static item *next_load(lld_stream *s, uint64_t *offset)
+{
+    if (s->n_items == 0 || s->status != LLD_OK) return NULL;
+    skip_unused(s);
+    if (s->next == s->oldest + s->n_items) return NULL;
+    item *i = &s->items[s->next % s->n_items];
+    if (i->output && s->next >= s->n_begun * s->n_items) return NULL; /* who knows whether */
+    if (!lld_ring_take(&s->ring, i->read_bytes, offset, &i->position)) return NULL;
+    i->used_up = false;
+    s->next++;
+    return i;
+}
+
+static void fail(lld_stream *s, int status)
+{
+    s->status = status;
+    strncpy(s->message, lld_error_message(), sizeof s->message - 1);
+}
+
+static void load(lld_stream *s, item *i, uint8_t *bytes)
+{
+    const uint64_t generation = s->generation;
+    const int64_t start = now_nanoseconds();
+    s->reading = true;
+    pthread_mutex_unlock(&s->mutex);
+    int status = lld_direct_file_read(&s->file, i->read_offset, i->read_bytes, i->needed, bytes);
+    pthread_mutex_lock(&s->mutex);
+    s->reading = false;
+    s->read_nanoseconds += now_nanoseconds() - start;
+    if (status == LLD_OK) s->read_bytes += i->read_bytes;
+    if (status != LLD_OK)
+        fail(s, status);
+    else if (generation == s->generation)
+        atomic_store_explicit(&i->bytes, bytes + i->skip, memory_order_release);
+    pthread_cond_broadcast(&s->loaded);
+    pthread_cond_broadcast(&s->idle);
+}
+
+static void *reader_main(void *argument)
+{
+    lld_stream *s = argument;
+    pthread_mutex_lock(&s->mutex);
+    while (!s->quit) {
+        uint64_t offset;
+        item *i = next_load(s, &offset);
+        if (i == NULL)
+            pthread_cond_wait(&s->to_read, &s->mutex);
+        else
+            load(s, i, s->ring_bytes + offset);
+    }
+    pthread_mutex_unlock(&s->mutex);
+    return NULL;
+}
+
+static int start_reader(lld_stream *s)
+{
+    sigset_t all, previous; /* the process's signals belong to the program */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &previous);
+    int error = pthread_create(&s->reader, NULL, reader_main, s);
+    pthread_sigmask(SIG_SETMASK, &previous, NULL);
+    if (error != 0)
+        return lld_fail(LLD_ERR_MEMORY, "cannot start the thread that reads weights: %s",
+                        strerror(error));
+    s->has_reader = true;
+    return LLD_OK;
+}
+
+/* ---- what streams ------------------------------------------------------------------------------ */
+
+static bool streams(const lld_extent *e, const lld_residency *r, size_t i)
+{
+    return r->resident[i] == 0 && e[i].role != LLD_ROLE_EMBEDDING;
+}
+
+static item item_for(const lld_extent *e)
+{
+    const uint64_t align = LLD_DIRECT_ALIGN, begin = e->file_offset / align * align;
+    const size_t skip = (size_t)(e->file_offset - begin), needed = skip + (size_t)e->bytes;
+    return (item){.read_offset = begin,
+                  .read_bytes = (needed + align - 1) / align * align,
+                  .skip = skip,
+                  .needed = needed,
+                  .n_rows = e->n_rows,
+                  .output = e->role == LLD_ROLE_OUTPUT};
+}
+
+static void clear(lld_stream *s)
+{
+    if (s->ring_bytes != NULL) munmap(s->ring_bytes, s->ring.capacity);
+    free(s->items);
+    free(s->item_of);
+    s->ring_bytes = NULL;
+    s->items = NULL;
+    s->item_of = NULL;
+    s->n_items = 0;
+    s->ring = (lld_ring){0};
+    s->next = s->oldest = s->n_begun = 0;
+    s->generation++;
+    s->streamed_bytes = s->locked_bytes = 0;
+    s->lock_error = 0;
+}
+
+static int create_ring(lld_stream *s, const lld_residency *r)
+{
+    uint64_t capacity = r->ring_bytes / LLD_DIRECT_ALIGN * LLD_DIRECT_ALIGN, most = 0;
+    for (size_t i = 0; i < s->n_items; i++) most += EXTENTS_AT_ONCE * s->items[i].read_bytes;
+    if (capacity > most) capacity = most; /* more is of no use */
+    for (size_t i = 0; i < s->n_items; i++)
+        if (s->items[i].read_bytes > capacity / EXTENTS_AT_ONCE)
+            return lld_fail(
+                LLD_ERR_INVALID,
+                "the ring of %llu bytes must hold %d times each streamed extent, one of "
+                "which has %zu",
+                (unsigned long long)r->ring_bytes, EXTENTS_AT_ONCE, s->items[i].read_bytes);
+    void *bytes = mmap(NULL, capacity, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (bytes == MAP_FAILED)
+        return lld_fail(LLD_ERR_MEMORY, "no memory for a ring of %llu bytes for streamed weights",
+                        (unsigned long long)capacity);
+    s->ring_bytes = bytes;
+    s->ring = (lld_ring){.capacity = capacity};
+    if (capacity <= r->lock_bytes) {
+        if (mlock(bytes, capacity) == 0)
+            s->locked_bytes = capacity;
+        else
+            s->lock_error = errno;
+    }
+    return LLD_OK;
+}
+
+static int fill_items(lld_stream *s, const lld_extent *extents, const lld_residency *r)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < r->n_extents; i++) n += streams(extents, r, i);
+    if (n == 0) return LLD_OK;
+    s->items = calloc(n, sizeof *s->items);
+    s->item_of = malloc(r->n_extents * sizeof *s->item_of);
+    if (s->items == NULL || s->item_of == NULL)
+        return lld_fail(LLD_ERR_MEMORY, "no memory for the table of streamed extents");
+    for (size_t i = 0; i < r->n_extents; i++) {
+        s->item_of[i] = NOT_STREAMED;
+        if (!streams(extents, r, i)) continue;
+        s->item_of[i] = (int32_t)s->n_items;
+        s->items[s->n_items++] = item_for(&extents[i]);
+        s->streamed_bytes += extents[i].bytes;
+    }
+    return create_ring(s, r);
+}
+
+int lld_stream_set(lld_stream *s, const lld_extent *extents, const lld_residency *r)
+{
+    pthread_mutex_lock(&s->mutex);
+    size_t n_items = s->n_items;
+    s->n_items = 0; /* the reader begins nothing */
+    while (s->reading) pthread_cond_wait(&s->idle, &s->mutex);
+    s->n_items = n_items;
+    clear(s);
+    int status = fill_items(s, extents, r);
+    if (status == LLD_OK && s->n_items != 0 && !s->has_reader) status = start_reader(s);
+    if (status != LLD_OK) clear(s);
+    pthread_cond_signal(&s->to_read);
+    pthread_mutex_unlock(&s->mutex);
+    return status;
+}
+
+int lld_stream_create(int fd, const char *path, lld_stream **out)
+{
+    lld_stream *s = calloc(1, sizeof *s);
+    if (s == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory for the reader of weights");
+    int status = lld_direct_file_open(fd, path, &s->file);
+    if (status != LLD_OK) {
+        free(s);
+        return status;
+    }
+    pthread_mutex_init(&s->pass_mutex, NULL);
+    pthread_mutex_init(&s->mutex, NULL);
+    pthread_cond_init(&s->to_read, NULL);
+    pthread_cond_init(&s->loaded, NULL);
+    pthread_cond_init(&s->idle, NULL);
+    *out = s;
+    return LLD_OK;
+}
+
+void lld_stream_destroy(lld_stream *s)
+{
+    if (s == NULL) return;
+    pthread_mutex_lock(&s->mutex);
+    s->quit = true;
+    pthread_cond_signal(&s->to_read);
+    pthread_mutex_unlock(&s->mutex);
+    if (s->has_reader) pthread_join(s->reader, NULL);
+    clear(s);
+    pthread_cond_destroy(&s->idle);
+    pthread_cond_destroy(&s->loaded);
+    pthread_cond_destroy(&s->to_read);
+    pthread_mutex_destroy(&s->mutex);
+    pthread_mutex_destroy(&s->pass_mutex);
+    free(s);
+}
+
+bool lld_stream_is_active(const lld_stream *s) { return s->n_items != 0; }
+
+bool lld_stream_has(const lld_stream *s, size_t extent)
+{
+    return s->item_of[extent] != NOT_STREAMED;
+}
+
+/* ---- a pass ------------------------------------------------------------------------------------- */
+
+void lld_stream_begin(lld_stream *s, const lld_stream_pass *pass)
+{
+    pthread_mutex_lock(&s->pass_mutex);
+    pthread_mutex_lock(&s->mutex);
+    s->pass = *pass;
+    s->keeps = pass->n_kept > 0;
+    s->n_begun++;
+    atomic_store(&s->stopped, false);
+    for (size_t i = 0; i < s->n_items; i++) {
+        item *x = &s->items[i];
+        const uint32_t rows = x->output ? pass->n_kept : pass->n_rows;
+        atomic_store_explicit(&x->left, (uint64_t)x->n_rows * rows, memory_order_relaxed);
+    }
+    pthread_cond_signal(&s->to_read);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+/* Forget what is in the ring: the next pass begins with the first item. */
+static void start_over(lld_stream *s)
+{
+    s->generation++;
+    s->next = s->oldest = s->n_begun = 0;
+    s->ring.head = s->ring.tail = 0;
+    for (size_t i = 0; i < s->n_items; i++) atomic_store(&s->items[i].bytes, NULL);
+}
+
+int lld_stream_end(lld_stream *s, bool complete)
+{
+    pthread_mutex_lock(&s->mutex);
+    skip_unused(s);
+    const bool stopped = atomic_load(&s->stopped);
+    if (complete && !stopped && s->oldest == s->n_begun * s->n_items)
+        s->n_passes++;
+    else
+        start_over(s);
+    int status = LLD_OK;
+    if (s->status != LLD_OK)
+        status = lld_fail(s->status, "%s", s->message);
+    else if (stopped)
+        status = lld_fail(LLD_ERR_CANCELLED, "the step was cancelled");
+    pthread_cond_signal(&s->to_read);
+    pthread_mutex_unlock(&s->mutex);
+    pthread_mutex_unlock(&s->pass_mutex);
+    return status;
+}
+
+/* Wait for the item, or the end of the pass. With the mutex held. */
+static const uint8_t *wait_for(lld_stream *s, item *i)
+{
+    const uint8_t *bytes;
+    if (s->n_waiting++ == 0) s->waiting_since = now_nanoseconds();
+    while ((bytes = atomic_load(&i->bytes)) == NULL && !atomic_load(&s->stopped)) {
+        if (s->status != LLD_OK || atomic_load(s->pass.cancel) != 0) {
+            atomic_store(&s->stopped, true);
+            pthread_cond_broadcast(&s->loaded);
+        } else {
+            pthread_cond_wait(&s->loaded, &s->mutex);
+        }
+    }
+    if (--s->n_waiting == 0) s->wait_nanoseconds += now_nanoseconds() - s->waiting_since;
+    return bytes;
+}
+
+const uint8_t *lld_stream_take(lld_stream *s, size_t extent)
+{
+    item *i = &s->items[s->item_of[extent]];
+    if (atomic_load_explicit(&s->stopped, memory_order_relaxed)) return NULL;
+    const uint8_t *bytes = atomic_load_explicit(&i->bytes, memory_order_acquire);
+    if (bytes != NULL) return bytes;
+    pthread_mutex_lock(&s->mutex);
+    bytes = wait_for(s, i);
+    pthread_mutex_unlock(&s->mutex);
+    return bytes;
+}
+
+bool lld_stream_give_back(lld_stream *s, size_t extent, uint64_t n_products)
+{
+    item *i = &s->items[s->item_of[extent]];
+    if (atomic_fetch_sub_explicit(&i->left, n_products, memory_order_acq_rel) != n_products)
+        return false;
+    pthread_mutex_lock(&s->mutex);
+    atomic_store_explicit(&i->bytes, NULL, memory_order_relaxed);
+    i->used_up = true;
+    advance(s);
+    pthread_cond_signal(&s->to_read);
+    pthread_mutex_unlock(&s->mutex);
+    return true;
+}
+
+bool lld_stream_is_stopped(const lld_stream *s)
+{
+    return atomic_load_explicit(&s->stopped, memory_order_relaxed);
+}
+
+void lld_stream_wake(lld_stream *s)
+{
+    pthread_mutex_lock(&s->mutex);
+    pthread_cond_broadcast(&s->loaded);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+void lld_stream_get_info(lld_stream *s, lld_residency_info *out)
+{
+    pthread_mutex_lock(&s->mutex);
+    out->streamed_bytes = s->streamed_bytes;
+    out->ring_bytes = s->ring.capacity;
+    out->read_bytes = s->read_bytes;
+    out->passes = s->n_passes;
+    out->read_seconds = 1e-9 * (double)s->read_nanoseconds;
+    out->wait_seconds = 1e-9 * (double)s->wait_nanoseconds;
+    out->direct = atomic_load(&s->file.direct);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+uint64_t lld_stream_locked(const lld_stream *s, int *error)
+{
+    *error = s->lock_error;
+    return s->locked_bytes;
+}

@@ -1,0 +1,192 @@
+"""What of a model is in memory: locked, given back, or streamed with the same logits.
+
+What is locked stands in /proc/self/smaps: the kernel splits the file's mapping at its borders.
+"""
+
+import re
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from engine.test_bad_model_files import run_python
+from llamad.engine.bindings import (
+    NO_LIMIT,
+    Engine,
+    EngineModel,
+    Extent,
+    GgufFile,
+    Role,
+    StopFlag,
+)
+from llamad.engine.single_sequence import SingleSequence
+from llamad.errors import ErrorKind, LlamadError
+from llamad.memory.residency import choose_residency, least_memory_bytes
+from tiny_gguf import TinyModelPath, TinySpec
+
+PAGE = 4096
+SPEC = TinySpec(vocab_size=2000, dim=256, hidden_dim=512, n_layers=3)  # tensors of many pages
+BIG = TinySpec(vocab_size=4000, dim=512, hidden_dim=2048, n_layers=2)  # of many extents
+RING = 4 << 20
+
+
+def locked_ranges(path: Path) -> list[tuple[int, int]]:
+    """Return the (begin, end) in the file, bytes, of what is locked of its mappings."""
+    ranges: list[tuple[int, int]] = []
+    span: tuple[int, int] | None = None
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        match = re.match(r"([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \S+ +(.*)", line)
+        if match is not None:
+            begin, end, offset = (int(match[i], 16) for i in (1, 2, 3))
+            span = (offset, offset + end - begin) if match[4] == str(path) else None
+        elif line.startswith("VmFlags:") and span is not None and " lo" in line:
+            ranges.append(span)
+    return ranges
+
+
+def tensor_range(path: Path, name: str) -> tuple[int, int]:
+    with GgufFile(path) as file:
+        tensor = next(t for t in file.tensors() if t.name == name)
+        return tensor.file_offset, tensor.file_offset + tensor.n_bytes
+
+
+def is_locked(path: Path, name: str) -> bool:
+    """Whether the inner pages of a tensor are locked: those at its ends it may share."""
+    begin, end = tensor_range(path, name)
+    begin, end = begin + PAGE, end - PAGE
+    return any(first <= begin and end <= last for first, last in locked_ranges(path))
+
+
+def all_of(model: EngineModel) -> list[bool]:
+    return [True] * len(model.extents())
+
+
+def test_everything_is_locked_and_unlocked_at_close(tiny_model_path: TinyModelPath) -> None:
+    path = tiny_model_path(SPEC)
+    with EngineModel(path) as model:
+        locked = model.set_residency(all_of(model), lock_bytes=NO_LIMIT)
+        assert not locked.fault
+        ranges = locked_ranges(path)
+        assert sum(end - begin for begin, end in ranges) == locked.n_bytes
+        assert 0 <= locked.n_bytes - model.info.weight_bytes < 2 * PAGE
+        assert is_locked(path, "token_embd.weight")
+    assert locked_ranges(path) == []
+
+
+def test_extents_cover_each_tensor_once(tiny_model_path: TinyModelPath) -> None:
+    path = tiny_model_path(BIG)
+    with EngineModel(path) as model, GgufFile(path) as file:
+        spans = sorted((e.file_offset, e.file_offset + e.n_bytes) for e in model.extents())
+        tensors = sorted((t.file_offset, t.file_offset + t.n_bytes) for t in file.tensors())
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
+        assert sum(end - begin for begin, end in spans) == sum(end - at for at, end in tensors)
+        assert {begin for begin, _ in tensors} <= {begin for begin, _ in spans}
+        assert max(e.n_bytes for e in model.extents()) <= 2 << 20 < max(e - b for b, e in tensors)
+
+
+def test_what_leaves_is_unlocked_and_dropped_and_comes_back(
+    tiny_model_path: TinyModelPath,
+) -> None:
+    path = tiny_model_path(SPEC)
+    with EngineModel(path) as model:
+        everything = model.set_residency(all_of(model), lock_bytes=NO_LIMIT)
+        feed = [extent.role is not Role.FEED for extent in model.extents()]
+        part = model.set_residency(feed, RING, lock_bytes=NO_LIMIT)
+        assert sum(end - begin for begin, end in locked_ranges(path)) == part.n_bytes
+        assert not is_locked(path, "blk.1.ffn_down.weight")
+        assert is_locked(path, "blk.1.attn_q.weight")
+        again = model.set_residency(all_of(model), lock_bytes=NO_LIMIT)
+        assert again.n_bytes == everything.n_bytes
+        assert is_locked(path, "blk.1.ffn_down.weight")
+
+
+def test_nothing_is_locked_when_nothing_may_be(tiny_model_path: TinyModelPath) -> None:
+    with EngineModel(tiny_model_path(SPEC)) as model:
+        assert model.set_residency(all_of(model)).n_bytes == 0
+        assert model.set_residency(all_of(model), lock_bytes=PAGE - 1).n_bytes == 0
+        assert model.residency().populated_bytes >= model.residency().resident_bytes
+
+
+TOKENS = [[1, 5, 9, 40, 7, 300, 12, 8], [3], [77], [5]]  # of one text, in four steps
+
+
+def logits_of(engine: Engine) -> list[bytes]:
+    """Return the last logits of each step, of a text in the steps of TOKENS."""
+    sequence, rows = SingleSequence(engine), []
+    for tokens in TOKENS:
+        sequence.feed(tokens, 1)
+        rows.append(bytes(engine.logits(0)))
+    return rows
+
+
+@pytest.mark.parametrize("weight_type", ["F32", "F16", "Q4_0", "Q4_K", "Q6_K", "IQ4_XS"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_streamed_model_gives_the_same_bits_and_reads_what_streams_once_a_step(
+    tiny_model_path: TinyModelPath, weight_type: str, tied: bool
+) -> None:
+    path = tiny_model_path(replace(BIG, weight_type=weight_type, tied_output=tied))
+    with (
+        EngineModel(path) as model,
+        Engine(model, n_threads=2, n_ctx=64, n_batch=8, n_logits=1) as engine,
+    ):
+        expected = logits_of(engine)
+        file_bytes = model.info.file_bytes
+        least = least_memory_bytes(model.extents(), file_bytes)
+        for room in (least, (least + file_bytes) // 2, file_bytes - file_bytes // 8):
+            chosen = choose_residency(model.extents(), file_bytes, room)
+            assert chosen is not None
+            model.set_residency(chosen.resident, chosen.ring_bytes, lock_bytes=NO_LIMIT)
+            before = model.residency()
+            assert logits_of(engine) == expected
+            after = model.residency()
+            assert after.resident_bytes == chosen.resident_bytes
+            assert after.streamed_bytes == chosen.streamed_bytes
+            if not chosen.streamed_bytes:
+                continue
+            assert after.passes - before.passes == len(TOKENS)
+            a_step = sum(
+                pages_of(extent)
+                for extent, stays in zip(model.extents(), chosen.resident, strict=True)
+                if not stays and extent.role is not Role.EMBEDDING
+            )
+            read = after.read_bytes - before.read_bytes - len(TOKENS) * a_step
+            assert abs(read) <= chosen.ring_bytes  # what was read ahead, before or behind
+            assert a_step <= chosen.streamed_bytes + 2 * PAGE * len(model.extents())
+
+
+def pages_of(extent: Extent) -> int:
+    """Return the bytes of the pages that an extent lies in."""
+    end = extent.file_offset + extent.n_bytes
+    return (-(-end // PAGE) - extent.file_offset // PAGE) * PAGE
+
+
+def test_a_raised_flag_ends_the_locking_at_once(tiny_model_path: TinyModelPath) -> None:
+    path = tiny_model_path(SPEC)
+    stop = StopFlag()
+    stop.set()
+    with EngineModel(path) as model:
+        for work in (model.populate, model.use_huge_pages):
+            with pytest.raises(LlamadError) as caught:
+                work(stop)
+            assert caught.value.kind is ErrorKind.CANCELLED
+        assert locked_ranges(path) == []
+
+
+LOCK_WITH_A_LIMIT = """
+import os, resource, sys
+from llamad.engine.bindings import EngineModel
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (16384, 16384))
+model = EngineModel(sys.argv[1])
+if os.getuid() == 0:
+    os.setuid(65534)  # whom the limit counts for
+locked = model.set_residency([True] * len(model.extents()), lock_bytes=1 << 40)
+print(locked.n_bytes, locked.fault)
+"""
+
+
+def test_the_limit_of_the_process_is_named(tiny_model_path: TinyModelPath) -> None:
+    printed = run_python(LOCK_WITH_A_LIMIT, tiny_model_path(SPEC))
+    n_bytes, fault = printed.split(" ", 1)
+    assert int(n_bytes) <= 16384
+    assert "RLIMIT_MEMLOCK is 16384 bytes" in fault
