@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,9 @@ from llamad.config import ModelConfig
 from llamad.engine.bindings import TensorInfo
 from llamad.errors import ErrorKind, LlamadError
 from llamad.gguf.value import RawEntry, ValueType, encode_scalar
-from llamad_tools.advice.recommendation import SYSTEM_BYTES, Fit, fit
+from llamad_tools.advice.choice import Memory
+from llamad_tools.advice.recommendation import BOARD_BANDWIDTH, SYSTEM_BYTES, Fit, fit
+from llamad_tools.advice.report import Subject, summary
 from llamad_tools.advice.shape import ModelShape, describe_shape
 from llamad_tools.quantize.mixes import MIXES
 
@@ -173,6 +176,29 @@ def test_without_the_settings_llama_7b_does_not_stay_on_4_gb() -> None:
     assert not plan.model_fits
     assert (plan.n_ctx, plan.kv_blocks) == (512, 16)  # one context, of the least length
     assert 0 <= result.budget_bytes - plan.planned_bytes < 4 << 20  # an extent
+
+
+@pytest.mark.parametrize("gib", [1, 2, 4, 8, 16, 64])
+def test_the_report_fits_a_terminal(gib: int) -> None:
+    budget = gib * GIB - SYSTEM_BYTES
+    bandwidths = {**BOARD_BANDWIDTH, "here": 12e9}
+    memory = Memory(budget, machine=gib * GIB)
+    subject = Subject(Path("llama-7b"), llama_7b(), memory, bandwidths, True, None)
+    result = fit(llama_7b(), budget, bandwidths=bandwidths)
+    lines = list(summary(subject, result, []))
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith("best ") for line in lines) == (gib > 2)
+
+
+def test_a_faster_way_is_worth_a_row_and_a_closer_one_loses_less() -> None:
+    ways = {way.name: way for way in fit_machine(8 * GIB).ways}
+    assert [way.what for way in ways.values()] == ["Q5_K_M", "Q4_K_M", "Q6_K"]
+    assert ways["faster"].file_bytes < 0.9 * ways["best"].file_bytes
+    losses = [ways[name].loss for name in ("closer", "best", "faster")]
+    highs = [loss.high for loss in losses if loss is not None]
+    assert highs == sorted(highs)
+    assert len(highs) == 3
 
 
 def test_nothing_is_set_where_nothing_fits() -> None:

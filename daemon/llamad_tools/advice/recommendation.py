@@ -25,6 +25,7 @@ SYSTEM_BYTES = 614 * MIB
 # Bytes per second that decoding can read, by board.
 BOARD_BANDWIDTH: Mapping[str, float] = {"Pi 4": 4.5e9, "Pi 5": 10.5e9}
 
+FASTER = 0.9  # of the recommended file's bytes: what is worth a row as faster
 CONTEXTS = (512, 1024, 2048, 4096)  # tokens that a report shows
 LEAST_CONTEXT, GOOD_CONTEXT = 512, 2048  # tokens that a recommendation needs, and settings aim at
 NOTHING_MEASURED: Mapping[str, Loss] = MappingProxyType({})
@@ -206,7 +207,7 @@ def _ways(
             and item.context("q8_0") >= needed
             and (is_smaller(item, own) and item is not best)
         ]
-        smaller = [i for i in fitting if i.sizes.file_bytes < best.sizes.file_bytes]
+        smaller = [i for i in fitting if i.sizes.file_bytes < FASTER * best.sizes.file_bytes]
         larger = [i for i in fitting if i.sizes.file_bytes > best.sizes.file_bytes]
         larger = [i for i in larger if i.worst < best.worst]
         if smaller:

@@ -53,6 +53,9 @@ def summary(subject: Subject, result: Fit, measured: Sequence[Measured]) -> Iter
     yield ""
     for item in measured:
         yield from _filled(str(item))
+    if not result.ways:
+        yield "--verbose: every mix"
+        return
     yield from _filled(_about_losses(subject.shape.weights, bool(measured)))
     yield "tokens/s: the most, with every weight read once a token. --verbose: every mix"
 
