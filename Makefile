@@ -72,6 +72,7 @@ demo: $(VENV)/.programs $(VENV)/.engine $(DEMO_MODEL) ## ask a real model a ques
 test: test-c test-python ## everything that must pass
 
 test-python: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL)
+	packaging/dev-packages test
 	$(PY) -m pytest $(PYTEST_FLAGS)
 
 test-c: $(VENV)/.packages ## C tests

@@ -126,6 +126,8 @@ LIBRARY_OWNERS: dict[str, tuple[str, ...]] = {
     "jinja2": ("llamad.text.template_program",),
     "sdnotify": ("llamad.systemd",),
     "numpy": ("llamad.engine.model", "llamad_tools"),
+    "prompt_toolkit": ("llamactl.chat",),
+    "rich": ("llamactl.chat",),
 }
 
 # The folders of native/src and whose headers each may include beside its own.

@@ -50,7 +50,7 @@ def _met_the_end_of_the_context(result: Result, max_tokens: int | None) -> bool:
 
 
 def _stream_text(completion: Completion) -> str:
-    progress = _PrefillLine()
+    progress = PrefillLine()
     pieces = []
     try:
         for event in completion.events():
@@ -84,7 +84,7 @@ def _stream_json(completion: Completion) -> str:
     return "".join(pieces)
 
 
-class _PrefillLine:
+class PrefillLine:
     """The line that tells how much of a long prompt is read."""
 
     def __init__(self) -> None:

@@ -56,3 +56,9 @@ def client_options(arguments: argparse.Namespace) -> Options:
     names = ("model", "max_tokens", "stop", "priority", *_DESTINATIONS)
     given = {name: getattr(arguments, name) for name in names}
     return cast(Options, {name: value for name, value in given.items() if value is not None})
+
+
+def types() -> dict[str, type]:
+    """Return the type of each sampling option, by the name that the service gives it."""
+    kinds = (kind for _, kind, *_ in _FLAGS)
+    return dict(zip(_DESTINATIONS, kinds, strict=True))

@@ -399,7 +399,7 @@ def test_raw_with_parse_special_takes_control_tokens_as_such(
     assert asked == [True, False]
 
 
-def test_chat_on_a_terminal_goes_on_after_an_interrupted_answer(service: RunningService) -> None:
+def test_a_plain_chat_goes_on_after_an_interrupted_answer(service: RunningService) -> None:
     entered = service.pause_step(0)
     master, slave = pty.openpty()
     process = subprocess.Popen(
@@ -407,7 +407,7 @@ def test_chat_on_a_terminal_goes_on_after_an_interrupted_answer(service: Running
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        env=environment(),
+        env=environment(TERM="dumb"),
         start_new_session=True,
     )
     os.close(slave)

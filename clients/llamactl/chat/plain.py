@@ -1,0 +1,108 @@
+"""The conversation through a pipe: one line a message; the history is sent with each.
+
+Also that on a terminal that can do nothing (``TERM=dumb``), and with ``--json``.
+"""
+
+import argparse
+import contextlib
+import importlib
+import signal
+import sys
+
+from llamactl import sampling
+from llamactl.answer import show
+from llamactl.exit_codes import exit_code
+from llamactl.output import print_error
+from llamad_client import Client, ClientError, Refused, ServiceUnreachable
+
+PROMPT = "> "
+RESET = "/reset forgets the conversation"
+HELP = f"{RESET}, /system TEXT sets the system message, /exit leaves"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read messages until the end of the input; answer each.
+
+    A message that fails does not end the conversation; from a pipe, the first failure is the exit
+    code.
+    """
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    if interactive:
+        with contextlib.suppress(ImportError):
+            importlib.import_module("readline")  # line editing for input()
+    with Client(arguments.socket) as client:
+        conversation = _Conversation(client, arguments, interactive=interactive)
+        while (line := _read_line(interactive)) is not None:
+            if not conversation.handle(line):
+                break
+    return 0 if interactive else conversation.exit_code
+
+
+def _read_line(interactive: bool) -> str | None:
+    """Return the next line, None at the end of the input. Raises Refused where it breaks off."""
+    try:
+        return input(PROMPT if interactive else "")
+    except EOFError:
+        if interactive:
+            print()
+        return None
+    except OSError as error:
+        raise Refused("INVALID_PROMPT", f"standard input: {error.strerror}") from None
+
+
+class _Conversation:
+    """The messages so far, and what a line of input does to them."""
+
+    def __init__(self, client: Client, arguments: argparse.Namespace, *, interactive: bool) -> None:
+        self._client = client
+        self._arguments = arguments
+        self._options = sampling.client_options(arguments)
+        self._interactive = interactive
+        self._system: str | None = arguments.system
+        self._turns: list[dict[str, str]] = []
+        self.exit_code = 0  # of the first message that failed
+
+    def handle(self, line: str) -> bool:
+        """Do what a line says; return False when it ends the conversation."""
+        command, _, rest = line.strip().partition(" ")
+        match command:
+            case "":
+                pass
+            case "/exit" | "/quit":
+                return False
+            case "/reset":
+                self._turns.clear()
+            case "/system":
+                self._system = rest or None
+            case "/help":
+                print(HELP, file=sys.stderr)
+            case _:
+                self._answer(line)
+        return True
+
+    def _answer(self, content: str) -> None:
+        """Ask with the whole history; what fails or is interrupted leaves no trace in it."""
+        question = {"role": "user", "content": content}
+        system = [] if self._system is None else [{"role": "system", "content": self._system}]
+        try:
+            text = show(
+                self._client.chat([*system, *self._turns, question], **self._options),
+                as_json=self._arguments.json,
+                stats=self._arguments.stats,
+                max_tokens=self._arguments.max_tokens,
+                when_full=f"; {RESET}",
+            )
+        except KeyboardInterrupt:
+            if not self._interactive:
+                raise
+            print(f"\n({signal.strsignal(signal.SIGINT)})", file=sys.stderr)
+        except ClientError as error:
+            if isinstance(error, ServiceUnreachable):
+                raise
+            message = error.message
+            if error.reason == "PROMPT_TOO_LONG" and self._turns:
+                message += f": the conversation so far is part of it; {RESET}"
+            print_error(error.reason, message, as_json=self._arguments.json)
+            self.exit_code = self.exit_code or exit_code(error)
+        else:
+            self._turns += (question, {"role": "assistant", "content": text})

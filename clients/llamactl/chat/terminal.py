@@ -1,0 +1,195 @@
+"""The conversation on a terminal: asks, answers and obeys until the user leaves.
+
+Owns the order of things. Between two prompts the terminal is silent, and Ctrl-C does one thing: it
+ends the answer. It never interrupts what is being written.
+"""
+
+import argparse
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+from llamactl import answer, sampling
+from llamactl.chat import commands, keyboard
+from llamactl.chat.conversation import Conversation, FileFault
+from llamactl.chat.history import StoredHistory, history_path
+from llamactl.chat.prompt import Prompt
+from llamactl.chat.screen import Screen
+from llamactl.progress_line import ProgressLine
+from llamad_client import (
+    Client,
+    ClientError,
+    Completion,
+    PrefillProgress,
+    Queued,
+    Refused,
+    Result,
+    ServiceUnreachable,
+    Status,
+    StillLoading,
+    TextDelta,
+)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Hold a conversation on the terminal; return 0. Raises ClientError when there is no service.
+
+    Once it has begun, a message that fails does not end it.
+    """
+    with Client(arguments.socket) as client:
+        state = _state(client, arguments)
+        with keyboard.silent():
+            talk = _Talk(client, state, Screen(), stats=arguments.stats)
+            talk.greet()
+            prompt = Prompt(StoredHistory(history_path()), commands.complete)
+            while (text := prompt.ask()) is not None:
+                with keyboard.paste_is_marked():
+                    if not talk.handle(text):
+                        break
+    return 0
+
+
+def _state(client: Client, arguments: argparse.Namespace) -> commands.State:
+    """Return the state of a new conversation. Raises ClientError where nothing can answer."""
+    status = client.status()
+    if status.model is None or status.state != "ready":
+        raise _not_ready(status)
+    return commands.State(
+        service=client,
+        conversation=Conversation(arguments.system),
+        options=sampling.client_options(arguments),
+        model=status.model.name,
+        n_ctx=status.model.n_ctx,
+    )
+
+
+def _not_ready(status: Status) -> ClientError:
+    """Return the error that a message would get."""
+    detail = f": {status.detail}" if status.detail else ""
+    match status.state:
+        case "loading":
+            return StillLoading("MODEL_LOADING", f"llamad is still loading its model{detail}")
+        case "stopping":
+            return ServiceUnreachable("SHUTTING_DOWN", f"llamad is stopping{detail}")
+        case "failed":
+            return Refused("MODEL_FAILED", f"llamad could not load its model{detail}")
+        case _:
+            return Refused("NO_MODEL", f"llamad has no model loaded{detail}")
+
+
+class _Talk:
+    """What a message or a command does, and what is shown of it."""
+
+    def __init__(
+        self, client: Client, state: commands.State, screen: Screen, *, stats: bool
+    ) -> None:
+        self._client = client
+        self._state = state
+        self._screen = screen
+        self._stats = stats
+
+    def greet(self) -> None:
+        """Say who answers, how much it can read, and where help is."""
+        self._screen.note(
+            f"{self._state.model}, context {self._state.n_ctx} tokens\n"
+            "/help shows commands and keys, Ctrl-C stops an answer, Ctrl-D leaves"
+        )
+
+    def handle(self, text: str) -> bool:
+        """Do what a message says; return False when it ends the conversation."""
+        try:
+            if commands.is_command(text):
+                self._screen.note(commands.run(self._state, text))
+            elif text.strip():
+                self._answer(text.strip())
+        except commands.Leave:
+            return False
+        except (commands.CommandFault, FileFault) as fault:
+            self._screen.error(str(fault))
+        except ClientError as error:
+            self._screen.error(error.message)
+        except KeyboardInterrupt:  # while a command waited for the service
+            self._screen.note("interrupted; the service goes on with what it was told")
+        return True
+
+    def _answer(self, question: str) -> None:
+        conversation = self._state.conversation
+        messages = conversation.messages(question)
+        with self._client.chat(messages, **self._state.options) as completion:
+            text = self._stream(completion)
+        result = completion.result
+        if text or result is not None:
+            conversation.add(question, text)
+        if result is None:
+            self._screen.note("(stopped)" if text else "(stopped; the question is left out)")
+            return
+        self._state.last = result
+        if self._stats:
+            answer.print_stats(result)
+        self._say_how_it_ended(result)
+
+    def _stream(self, completion: Completion) -> str:
+        """Show an answer as it arrives; return its text, as far as it came."""
+        view = self._screen.answer()
+        progress = answer.PrefillLine()
+        waiting = ProgressLine()
+        pieces: list[str] = []
+        try:
+            with _stopped_by_ctrl_c(completion):
+                for event in completion.events():
+                    if isinstance(event, Queued):
+                        self._note_queued(event, waiting)
+                    elif isinstance(event, PrefillProgress):
+                        waiting.erase()
+                        progress.update(event)
+                    elif isinstance(event, TextDelta):
+                        waiting.erase()
+                        progress.erase()
+                        pieces.append(event.text)
+                        view.add(event.text)
+        finally:
+            waiting.erase()
+            progress.erase()
+            view.end()
+        return "".join(pieces)
+
+    def _note_queued(self, event: Queued, waiting: ProgressLine) -> None:
+        dropped = getattr(event, "dropped_messages", 0)
+        if dropped:
+            self._state.conversation.leave_out(dropped)
+            self._screen.note(
+                f"(the context of {self._state.n_ctx} tokens is full: the {dropped} oldest "
+                "messages were left out; /reset begins anew)"
+            )
+        if event.queue_position > 0:
+            waiting.show(f"waiting: {event.queue_position} requests come first")
+
+    def _say_how_it_ended(self, result: Result) -> None:
+        if result.finish_reason == "cancelled":
+            self._screen.note(f"(job {result.job_id} was cancelled by somebody else)")
+        elif result.finish_reason == "length":
+            wanted = self._state.options.get("max_tokens")
+            if wanted is not None and result.completion_tokens >= wanted:
+                self._screen.note(
+                    f"(cut after {wanted} tokens; /set max_tokens N allows more, /set max_tokens "
+                    "default as many as fit)"
+                )
+            else:
+                self._screen.note(
+                    f"(cut: the context of {self._state.n_ctx} tokens is full; /reset begins anew)"
+                )
+
+
+@contextlib.contextmanager
+def _stopped_by_ctrl_c(completion: Completion) -> Iterator[None]:
+    """Let Ctrl-C cancel a completion and interrupt nothing else."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        completion.cancel()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
