@@ -6,6 +6,7 @@ find out why a call could not.
 
 import grp
 import os
+import pwd
 import socket
 from pathlib import Path
 from urllib.parse import quote
@@ -80,5 +81,17 @@ def _group_hint(path: Path) -> str:
             name = grp.getgrgid(place.stat().st_gid).gr_name
         except (OSError, KeyError):
             continue
-        return f": it belongs to the group {name} (join it: sudo usermod -aG {name} $USER)"
+        if _is_member(name):
+            return f": you joined its group {name} after this login: log out and in again"
+        join = f"sudo usermod -aG {name} $USER"
+        return f": it belongs to the group {name} (join it: {join}, then log out and in again)"
     return ""
+
+
+def _is_member(group: str) -> bool:
+    """Whether this user was put into a group that this process does not have yet."""
+    try:
+        entry, user = grp.getgrnam(group), pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return False
+    return user in entry.gr_mem and entry.gr_gid not in (os.getegid(), *os.getgroups())

@@ -1,10 +1,13 @@
 """The client library, synchronous and asyncio, against a real server over a fake engine."""
 
 import asyncio
+import grp
+import pwd
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +28,7 @@ from llamad_client import (
     Result,
     ServiceUnreachable,
     StillLoading,
+    address,
 )
 from llamad_client.address import diagnose, socket_path
 from unit.schedule.fakes import asynchronous, saying
@@ -376,3 +380,23 @@ async def test_a_cancelled_task_cancels_its_job() -> None:
                 await task
             [job] = await asyncio.to_thread(service.wait_until_idle)
             assert job.state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        (
+            [],
+            "group llamad (join it: sudo usermod -aG llamad $USER, then log out and in again)",
+        ),
+        (["root"], "you joined its group llamad after this login: log out and in again"),
+    ],
+)
+def test_who_joined_the_group_in_this_login_hears_to_log_in_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, members: list[str], said: str
+) -> None:
+    group = SimpleNamespace(gr_name="llamad", gr_gid=54321, gr_mem=members)
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: group)
+    monkeypatch.setattr(grp, "getgrnam", lambda name: group)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_name="root"))
+    assert said in address._group_hint(tmp_path / "llamad.sock")
