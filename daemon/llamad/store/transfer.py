@@ -1,8 +1,9 @@
 """One model file on its way into the model directory: what is accepted, and what it must prove.
 
 A file gets its name when it is whole, has the sha256 that was announced, and its header is that of
-a GGUF file whose tensors lie inside it. What can never become one is deleted at once; what broke
-off stays for the next attempt. Blocking: one thread at a time, never the event loop's.
+a GGUF file whose tensors lie inside it. What can never become one is deleted at once, a model that
+the engine cannot run as soon as its head is there; what broke off stays for the next attempt.
+Blocking: one thread at a time, never the event loop's.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from llamad.engine.bindings import read_metadata
 from llamad.errors import ErrorKind, LlamadError, invalid
+from llamad.store.head_check import HeadCheck
 from llamad.store.partial_file import (
     READ_BYTES,
     Identity,
@@ -69,6 +71,7 @@ class Transfer:
         self._partial = PartialFile(registry.directory, request.name)
         self._hash = hashlib.sha256()
         self._head = b""  # the first bytes, at most len(MAGIC)
+        self._check = HeadCheck(request.name, request.file_bytes)
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -121,8 +124,8 @@ class Transfer:
     def write(self, offset: int, data: bytes) -> None:
         """Take the next bytes; offset 0 drops what is there.
 
-        Raises INVALID_OFFSET, INVALID_DATA, INVALID_FILE_BYTES, MODEL_CORRUPT, DISK_FULL,
-        DISK_ERROR.
+        Raises INVALID_OFFSET, INVALID_DATA, INVALID_FILE_BYTES, MODEL_CORRUPT, MODEL_UNSUPPORTED,
+        DISK_FULL, DISK_ERROR.
         """
         if offset == 0 and self._partial.n_bytes:
             self._restart()
@@ -209,17 +212,19 @@ class Transfer:
     # ---- rules -----------------------------------------------------------------------------------
 
     def _accept(self, data: bytes) -> None:
-        """Hash bytes that are, or will be, in the file; refuse the wrong first ones."""
+        """Hash bytes that are, or will be, in the file; refuse a head that no model here has."""
         if len(self._head) < len(MAGIC):
             self._head = (self._head + data[: len(MAGIC)])[: len(MAGIC)]
             if not MAGIC.startswith(self._head):
                 raise _no_gguf(self._request.name, self._head)
+        self._check.feed(data)
         self._hash.update(data)
 
     def _restart(self) -> None:
         self._partial.restart()
         self._hash = hashlib.sha256()
         self._head = b""
+        self._check = HeadCheck(self._request.name, self._request.file_bytes)
 
     def _check_place(self) -> None:
         """Raise unless the name is free, or its model may be replaced now."""
