@@ -1,15 +1,19 @@
 """Loading a tiny model, and serving jobs with the real engine behind the scheduler."""
 
 import asyncio
+import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llamad.config import ModelConfig
-from llamad.engine.bindings import StopFlag
+from llamad.engine.bindings import EngineModel, Locked, StopFlag
+from llamad.engine.single_sequence import SingleSequence
 from llamad.engine.worker import EngineWorker
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.book import JobBook
@@ -17,9 +21,10 @@ from llamad.jobs.event import FinishReason
 from llamad.jobs.request import ChatMessage, GenerationRequest
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.loop import Limits, Scheduler
+from llamad.service import loading
 from llamad.service.loading import LoadedModel, load
 from tiny_gguf import TinyModelPath, TinySpec
-from unit.schedule.fakes import asynchronous, events_of, finish_of, text_of
+from unit.schedule.fakes import TIMEOUT_SECONDS, asynchronous, events_of, finish_of, text_of
 
 CONFIG = ModelConfig(threads=2, ctx_size=256, batch=32, lock=False)
 
@@ -46,6 +51,25 @@ def test_a_loaded_model_tells_its_sizes(tiny: Path) -> None:
         assert model.vocab_size == model.tokenizer.vocab_size == 300
         assert model.engine_info.n_threads == 2
         assert model.load_seconds > 0
+
+
+def test_a_long_reading_says_how_far_it_is(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reading goes on until a line of its progress has come."""
+    monkeypatch.setattr(loading, "PROGRESS_SECONDS", 0.001)
+    told = threading.Event()
+
+    def tell(line: str) -> None:
+        if re.fullmatch(r"reading .+, .+ of .+", line):
+            told.set()
+
+    class SlowModel(EngineModel):
+        def set_residency(self, *args: Any, **options: Any) -> Locked:
+            locked = super().set_residency(*args, **options)
+            assert told.wait(TIMEOUT_SECONDS)
+            return locked
+
+    monkeypatch.setattr(loading, "EngineModel", SlowModel)
+    load(replace(CONFIG, path=str(tiny), huge_pages="off"), StopFlag(), tell).close()
 
 
 @pytest.mark.parametrize(
@@ -208,3 +232,22 @@ async def test_a_conversation_is_answered(tiny: Path) -> None:
         worker.close()
     assert finished.completion_tokens <= 4
     assert finished.prompt_tokens > 1
+
+
+def test_a_model_that_streams_answers_as_one_in_memory(tiny_model_path: TinyModelPath) -> None:
+    path = tiny_model_path(TinySpec(dim=512, hidden_dim=2048, vocab_size=4000, n_ctx_train=256))
+    prompt = [1, *range(300, 360)]
+    told: list[tuple[float, list[bytes]]] = []
+    with _loaded(path) as model:
+        budgets = (None, model.plan.planned_bytes - model.plan.resident_bytes * 2 // 3)
+    for budget in budgets:
+        with _loaded(path, replace(CONFIG, memory_budget=budget)) as model:
+            assert (model.plan.streamed_bytes > 0) is (budget is not None)
+            sequence, rows = SingleSequence(model.engine), []
+            for start in range(0, len(prompt), 20):
+                sequence.feed(prompt[start : start + 20], 1)
+                rows.append(bytes(model.engine.logits(0)))
+            told.append((model.step_read_seconds, rows))
+    (resident_seconds, resident_rows), (streamed_seconds, streamed_rows) = told
+    assert streamed_rows == resident_rows
+    assert resident_seconds == 0.0 < streamed_seconds

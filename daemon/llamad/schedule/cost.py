@@ -4,7 +4,13 @@ A least-squares line through recent steps, older ones weighing less. Rows are no
 0.3 ms of a small model on a PC and 150 ms of a 7B on a Raspberry Pi 4, and where weights are read
 from a card it is the step that costs, not the row. So the scheduler bounds steps in seconds, and
 asks here how many rows that is.
+
+Where weights stream, a step takes at least as long as the disk needs for them (``read_seconds``),
+and rows are computed meanwhile. When that alone is dear, a prompt is read in as large steps as
+there is room for: its rows wait for the disk once, not in each turn.
 """
+
+import sys
 
 DECAY = 0.9  # weight of a step after each later one
 FIRST_ROWS = 32  # of a prompt's first step, when nothing is known
@@ -22,6 +28,7 @@ class StepCost:
         self._rows_rows = self._rows_seconds = 0.0
         self._largest = 0.0  # rows of a recent step
         self._fixed_rows = 0.0  # per_step / per_row, when it was seen last
+        self.read_seconds = 0.0  # which the disk needs for a step; 0: nothing streams
 
     def observe(self, rows: int, seconds: float) -> None:
         """Learn from a step that was computed."""
@@ -53,11 +60,17 @@ class StepCost:
         slope = max(slope, LEAST_SHARE * self._seconds / self._rows)
         self._fixed_rows = max(0.0, (self._seconds - slope * self._rows) / (slope * self._weight))
 
+    def waits_for_the_disk(self, budget_seconds: float) -> bool:
+        """Whether a step of this length would be mostly for reading what streams."""
+        return AMORTIZE * self.read_seconds > budget_seconds
+
     def rows_within(self, budget_seconds: float) -> int:
         """Return how many rows a step of this length may have.
 
         A step whose fixed cost is dear is made longer, so that more rows share it.
         """
+        if self.waits_for_the_disk(budget_seconds):
+            return sys.maxsize
         if not self._weight:
             return FIRST_ROWS
         per_step, per_row = self.line()

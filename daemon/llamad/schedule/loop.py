@@ -371,6 +371,7 @@ class Scheduler:
 
     def _compose(self) -> list[Part]:
         """Compose a step; those that gave their blocks back for it wait again, in their order."""
+        self._cost.read_seconds = self._model.step_read_seconds
         step, preempted = self._composer.compose(self._running, self._limits.step_seconds)
         if preempted:
             self._wait_again(preempted)

@@ -81,6 +81,10 @@ class ModelRuntime(Protocol):
         """KV blocks of the engine."""
 
     @property
+    def step_read_seconds(self) -> float:
+        """How long the disk needs for the weights that a step streams; 0: none does."""
+
+    @property
     def load_seconds(self) -> float:
         """How long loading took."""
 

@@ -17,7 +17,7 @@ from llamad.schedule.cost import StepCost
 from llamad.schedule.generation import Generation
 from llamad.schedule.policy import by_rank
 
-MAX_DECODE_ROWS = 8  # with guesses; beyond this a small board's step is bound by arithmetic
+MAX_DECODE_ROWS = 8  # with guesses, where nothing streams: beyond, a small board computes longer
 LEAST_PROMPT_ROWS = 8  # below this many, a step costs what its weights cost to read
 
 Part = tuple[Generation, Chunk]
@@ -55,7 +55,9 @@ class StepComposer:
         decoding = [g for g in ready if g.sequence.n_pending == 1]
         prompts = [g for g in ready if g.sequence.n_pending > 1]
         prompts.sort(key=lambda g: g.turn.rank())
-        step = self._decode_parts(decoding, LEAST_PROMPT_ROWS if prompts else 0)
+        reading = self._cost.waits_for_the_disk(budget_seconds)
+        most = self._n_batch if reading else MAX_DECODE_ROWS
+        step = self._decode_parts(decoding, most, LEAST_PROMPT_ROWS if prompts else 0)
         n_rows = sum(len(chunk.tokens) for _, chunk in step)
         rows = max(LEAST_PROMPT_ROWS, self._cost.rows_within(budget_seconds) - n_rows)
         for generation, n in self._share(prompts, min(rows, self._n_batch - n_rows)).items():
@@ -92,11 +94,14 @@ class StepComposer:
 
     # ---- decode rows ------------------------------------------------------------------------
 
-    def _decode_parts(self, decoding: Rows[Generation], prompt_rows: int) -> list[Part]:
-        """Return a row of each, and guesses that leave ``prompt_rows`` of the batch to prompts."""
+    def _decode_parts(self, decoding: Rows[Generation], most: int, prompt_rows: int) -> list[Part]:
+        """Return a row of each, and guesses.
+
+        ``most`` rows with guesses, which leave ``prompt_rows`` of the batch to prompts.
+        """
         spare = min(
             self._guess_rows,
-            MAX_DECODE_ROWS - len(decoding),
+            most - len(decoding),
             self._n_batch - len(decoding) - prompt_rows,
         )
         step: list[Part] = []

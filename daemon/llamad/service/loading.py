@@ -4,9 +4,11 @@ Owns the order of these phases and the life of what they make. Blocking: ``load`
 and nothing else uses the model meanwhile.
 """
 
+import contextlib
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,9 @@ from llamad.text.detokenizer import Detokenizer
 from llamad.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 1.0  # between two lines of it
+CARD_BYTES_PER_SECOND = 40e6  # of a disk from which nothing was read yet: an SD card
 
 
 @dataclass(slots=True)
@@ -91,6 +96,13 @@ class LoadedModel:
         """KV blocks of the engine."""
         return self.engine_info.kv_blocks_total
 
+    @property
+    def step_read_seconds(self) -> float:
+        """How long the disk needs for what a step streams, at the speed seen so far."""
+        info = self.model.residency()
+        seen = info.read_bytes / info.read_seconds if info.read_bytes else CARD_BYTES_PER_SECOND
+        return info.streamed_bytes / seen
+
     def new_detokenizer(self) -> Detokenizer:
         """Create a detokenizer for one completion."""
         return Detokenizer(self.tokenizer)
@@ -116,8 +128,9 @@ def load(
 ) -> LoadedModel:
     """Load the configured model; blocks, so it runs in a thread.
 
-    ``stop`` ends it early with kind CANCELLED; ``progress`` gets one line per phase, on this
-    thread. Raises LlamadError: MODEL_NOT_FOUND, MODEL_CORRUPT, OUT_OF_MEMORY and so on.
+    ``stop`` ends it early with kind CANCELLED; ``progress`` gets a line per phase, and more of a
+    long one, on any thread. Raises LlamadError: MODEL_NOT_FOUND, MODEL_CORRUPT, OUT_OF_MEMORY and
+    so on.
     """
     started = time.monotonic()
     tell = progress or (lambda line: None)
@@ -219,13 +232,13 @@ def _make_resident(
     residency = choose_residency(model.extents(), file.file_bytes, plan.room_bytes)
     assert residency is not None, "the plan has room for one"
     doing = "locking" if copied else "reading"
-    tell(f"{doing} {file.name}, {size(residency.resident_bytes)}")
-    locked = model.set_residency(
-        residency.resident,
-        residency.ring_bytes,
-        lock_bytes=NO_LIMIT if config.lock else 0,  # the kernel knows how much the process may
-        stop=stop,
-    )
+    with _told_how_far(model, f"{doing} {file.name}", residency.resident_bytes, tell):
+        locked = model.set_residency(
+            residency.resident,
+            residency.ring_bytes,
+            lock_bytes=NO_LIMIT if config.lock else 0,  # the kernel knows how much it may be
+            stop=stop,
+        )
     if locked.fault:
         logger.warning(
             fields(
@@ -236,3 +249,25 @@ def _make_resident(
             )
         )
     return locked.n_bytes
+
+
+@contextlib.contextmanager
+def _told_how_far(
+    model: EngineModel, doing: str, n_bytes: int, tell: Callable[[str], None]
+) -> Iterator[None]:
+    """Say what is done, and each second how much of it, until it is over."""
+    tell(f"{doing}, {size(n_bytes)}")
+    over = threading.Event()
+
+    def follow() -> None:
+        while not over.wait(PROGRESS_SECONDS):
+            done = min(model.residency().populated_bytes, n_bytes)
+            tell(f"{doing}, {size(done)} of {size(n_bytes)}")
+
+    thread = threading.Thread(target=follow, name="llamad-loading")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

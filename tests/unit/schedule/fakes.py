@@ -191,6 +191,7 @@ class FakeModel:
         self.kv_blocks_total = kv_blocks_total
         self.kv_block_tokens = kv_block_tokens
         self.load_seconds = 1.5
+        self.step_read_seconds = 0.0
         self.tokenizer = FakeTokenizer()
         self.chat_template = FakeChatTemplate()
         self.samplers: list[FakeSampler] = []

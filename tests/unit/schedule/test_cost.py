@@ -47,6 +47,19 @@ def test_a_dear_pass_is_shared_by_more_rows_than_the_budget_has() -> None:
     assert cost.rows_within(0.25) == int((AMORTIZE - 1) * 20.0 / 0.1)
 
 
+@pytest.mark.parametrize("known", [[], [1, 2, 1], [200, 150]])
+def test_where_a_step_waits_for_the_disk_a_prompt_is_read_at_once(known: list[int]) -> None:
+    cost = _learned(1.0, 0.05, known)
+    cost.read_seconds = 1.0
+    assert cost.rows_within(0.25) > 4096
+
+
+def test_weights_that_are_read_quickly_do_not_make_steps_longer() -> None:
+    cost = _learned(0.05, 0.01, [32, 12, 20])
+    cost.read_seconds = 0.05
+    assert cost.rows_within(0.25) == 20
+
+
 def test_a_step_grows_by_steps() -> None:
     cost = _learned(0.0, 1e-6, [40, 20, 30])
     assert cost.rows_within(0.25) <= GROWTH * 40

@@ -131,6 +131,17 @@ async def test_a_dear_pass_serves_many_rows() -> None:
     assert max(map(sum, bench.engine.steps)) >= 150
 
 
+@asynchronous
+async def test_where_weights_stream_a_prompt_takes_as_few_passes_as_the_batch_allows() -> None:
+    bench = simulated(n_ctx=2048, n_batch=256, kv_blocks_total=128)
+    bench.model.step_read_seconds = 20.0
+    bench.simulate(seconds_per_step=20.0, seconds_per_row=0.1, tick_seconds=1.0)
+    async with bench.running():
+        await events_of(await bench.scheduler.submit(request("s" * 200, max_tokens=1)))
+        await events_of(await bench.scheduler.submit(request("l" * 700, max_tokens=1)))
+    assert [sum(step) for step in bench.engine.steps] == [200, 256, 256, 188]
+
+
 async def _texts(bench: Bench, n_jobs: int, max_tokens: int) -> list[str]:
     chance = random.Random(n_jobs)
     async with bench.running():
