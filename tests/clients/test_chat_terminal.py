@@ -129,6 +129,7 @@ def test_ctrl_c_in_an_answer_stops_it_and_keeps_what_came(
     screen.type("one")
     screen.press("Enter")
     assert entered.wait(TIMEOUT_SECONDS)
+    screen.wait_for("> one\nAn")
     screen.type("two")  # waits, and is not seen in the answer
     screen.press("C-c")
     screen.wait(lambda text: "(stopped)" in text and text.endswith("\n> two"))
