@@ -30,6 +30,7 @@ LEAVES = (
     "llamad.small_file",
     "llamad.streams",
     "llamad.systemd",
+    "llamad.template_arguments",
     "llamad.users",
 )
 

@@ -8,11 +8,21 @@ import dataclasses
 import sys
 import time
 
+from llamactl import streams
 from llamactl.output import print_json, print_note, printable
 from llamactl.progress_line import ProgressLine
-from llamad_client import Completion, Failed, PrefillProgress, Queued, Result, TextDelta
+from llamad_client import (
+    Completion,
+    Failed,
+    PrefillProgress,
+    Queued,
+    Result,
+    TextDelta,
+    ThinkingDelta,
+)
 
 PROGRESS_AFTER_SECONDS = 1.0
+DIM, PLAIN = "\x1b[2m", "\x1b[22m"  # ECMA-48, SGR
 
 
 def show(
@@ -25,8 +35,9 @@ def show(
 ) -> str:
     """Print a completion as it arrives; return its text.
 
-    max_tokens: that were asked for; an answer that ends sooner for its length met the end of the
-    context, and a note says so. when_full: what the note says to do about it.
+    max_tokens: that were asked for. A note says what cut an answer short; when_full: what to do
+    where that was the end of the context. Thoughts are no part of the text: they are shown dimmed
+    on a terminal, and nowhere else.
     Leaving by an exception, Ctrl-C included, cancels the job. Raises Failed when somebody else
     cancelled it.
     """
@@ -37,32 +48,87 @@ def show(
         raise Failed("STREAM_ENDED", "the answer ended without its last event")
     if stats:
         print_stats(result)
-    if not as_json and _met_the_end_of_the_context(result, max_tokens):
-        print_note(f"the answer ends here: the context is full{when_full}")
+    note = _why_it_ended(result, max_tokens, when_full)
+    if note and not as_json:
+        print_note(note)
     if result.finish_reason == "cancelled":
         raise Failed("CANCELLED", f"job {result.job_id} was cancelled")
     return text
 
 
-def _met_the_end_of_the_context(result: Result, max_tokens: int | None) -> bool:
-    wanted_more = max_tokens is None or result.completion_tokens < max_tokens
-    return result.finish_reason == "length" and wanted_more
+def _why_it_ended(result: Result, max_tokens: int | None, when_full: str) -> str:
+    """Return the note about an answer that something cut short; empty for any other."""
+    n_tokens = result.completion_tokens
+    if result.finish_reason == "loop":
+        return "the answer only repeated itself, so it was ended; --no-loop-guard lets it go on"
+    if result.finish_reason != "length":
+        return ""
+    if result.context_full:
+        return f"the answer ends here: the context is full{when_full}"
+    if max_tokens is None:
+        return (
+            f"the answer was cut after {n_tokens} tokens, because this model may never end one:"
+            " --max-tokens sets another bound"
+        )
+    return f"the answer was cut after {n_tokens} tokens, as --max-tokens says"
+
+
+def note_substitute(event: Queued) -> None:
+    """Say how a chat was written for a model that has no chat template."""
+    if event.substitute_template:
+        print_note(
+            f"the model has no chat template: the {event.substitute_template} one was taken;"
+            " ask --raw continues a text as it is"
+        )
+
+
+class _Thoughts:
+    """What a model thinks before it answers: dimmed on a terminal, else not shown."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stdout.isatty()
+        self._open = False
+
+    def show(self, text: str) -> None:
+        """Show a piece of a thought."""
+        if not self._shown:
+            return
+        if not self._open:
+            streams.control(sys.stdout, DIM)
+            self._open = True
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        """Begin the answer, or end without one."""
+        if self._open:
+            streams.control(sys.stdout, PLAIN)
+            sys.stdout.write("\n\n")
+            self._open = False
 
 
 def _stream_text(completion: Completion) -> str:
     progress = PrefillLine()
+    thoughts = _Thoughts()
     pieces = []
     try:
         for event in completion.events():
             if isinstance(event, PrefillProgress):
                 progress.update(event)
+            elif isinstance(event, Queued):
+                note_substitute(event)
+            elif isinstance(event, ThinkingDelta):
+                progress.erase()
+                thoughts.show(event.text)
             elif isinstance(event, TextDelta):
                 progress.erase()
+                thoughts.end()
                 pieces.append(event.text)
                 sys.stdout.write(event.text)
                 sys.stdout.flush()
     finally:
         progress.erase()
+        thoughts.end()
     text = "".join(pieces)
     if not text.endswith("\n"):
         print(flush=True)
@@ -75,6 +141,8 @@ def _stream_json(completion: Completion) -> str:
         if isinstance(event, TextDelta):
             pieces.append(event.text)
             print_json({"type": "delta", **dataclasses.asdict(event)})
+        elif isinstance(event, ThinkingDelta):
+            print_json({"type": "thinking", **dataclasses.asdict(event)})
         elif isinstance(event, PrefillProgress):
             print_json({"type": "prefill", **dataclasses.asdict(event)})
         elif isinstance(event, Queued):

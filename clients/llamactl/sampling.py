@@ -1,7 +1,8 @@
 """The generation flags that ``ask`` and ``chat`` share, and the client options they mean."""
 
 import argparse
-from typing import cast
+import json
+from typing import Any, cast
 
 from llamad_client.request import Options
 
@@ -32,7 +33,14 @@ _FLAGS = (  # flag, type, metavar, help; the words are those of the daemon's tab
     ),
     ("--seed", int, "S", "the same seed and request give the same text"),
 )
-_DESTINATIONS = tuple(flag.removeprefix("--").replace("-", "_") for flag, *_ in _FLAGS)
+_SWITCHES = (
+    ("--penalize-prompt", "count the prompt's tokens as recent, too"),
+    ("--loop-guard", "end an answer that only repeats itself; on where no sampling is given"),
+)
+_DESTINATIONS = tuple(
+    flag.removeprefix("--").replace("-", "_") for flag, *_ in (*_FLAGS, *_SWITCHES)
+)
+THINKING = "enable_thinking"  # the argument that the templates of thinking models take
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +50,25 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--max-tokens", type=int, metavar="MAX_TOKENS")
     for flag, kind, metavar, text in _FLAGS:
         parser.add_argument(flag, type=kind, metavar=metavar, help=text)
+    for name, text in _SWITCHES:
+        parser.add_argument(name, action=argparse.BooleanOptionalAction, help=text)
     parser.add_argument(
         "--stop", action="append", metavar="S", help="end at this text; may be repeated"
+    )
+    parser.add_argument(
+        "--context-full",
+        choices=("refuse", "drop-oldest"),
+        help="what becomes of a chat that is longer than the context",
+    )
+    parser.add_argument(
+        "--think", choices=("on", "off"), help="let the model think first; short for the next"
+    )
+    parser.add_argument(
+        "--template-arg",
+        action="append",
+        type=_template_argument,
+        metavar="NAME=JSON",
+        help="an argument of the chat template; may be repeated",
     )
     parser.add_argument("--priority", choices=("interactive", "normal", "batch"))
     parser.add_argument(
@@ -51,14 +76,35 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def template_arguments(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the arguments of the template that were given; None for none."""
+    given = dict(arguments.template_arg or ())
+    if arguments.think is not None:
+        given[THINKING] = arguments.think == "on"
+    return given or None
+
+
+def _template_argument(text: str) -> tuple[str, Any]:
+    """Return name and value of NAME=JSON."""
+    name, equals, value = text.partition("=")
+    try:
+        if not equals:
+            raise ValueError("there is no =")
+        return name, json.loads(value)
+    except (ValueError, RecursionError) as error:
+        message = f"{text[:60]!r} is no NAME=JSON: {error}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
 def client_options(arguments: argparse.Namespace) -> Options:
     """Return the options that were given; the service has defaults for the others."""
-    names = ("model", "max_tokens", "stop", "priority", *_DESTINATIONS)
+    names = ("model", "max_tokens", "stop", "priority", "context_full", *_DESTINATIONS)
     given = {name: getattr(arguments, name) for name in names}
+    given["template_arguments"] = template_arguments(arguments)
     return cast(Options, {name: value for name, value in given.items() if value is not None})
 
 
 def types() -> dict[str, type]:
     """Return the type of each sampling option, by the name that the service gives it."""
     kinds = (kind for _, kind, *_ in _FLAGS)
-    return dict(zip(_DESTINATIONS, kinds, strict=True))
+    return dict(zip(_DESTINATIONS, kinds, strict=False))

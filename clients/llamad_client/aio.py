@@ -23,6 +23,7 @@ from llamad_client.values import (
     Event,
     Job,
     Model,
+    ModelDetails,
     Result,
     Status,
     TextDelta,
@@ -172,6 +173,12 @@ class AsyncClient:
     async def version(self) -> Version:
         """Return the versions of the service, its engine and its interface."""
         return value_of(Version, await self._call(self._llamad.GetVersion, pb.GetVersionRequest()))
+
+    async def get_model(self, name: str = "") -> ModelDetails:
+        """Return what is to say of a model; by default of the loaded one."""
+        message = request.model_request(pb.GetModelRequest, name)
+        response = await self._call(self._llamad.GetModel, message)
+        return value_of(ModelDetails, response.model)
 
     async def jobs(self, *, include_ended: bool = False) -> list[Job]:
         """Return the jobs, newest last."""

@@ -20,6 +20,7 @@ from llamad_client.values import (
     Event,
     Job,
     Model,
+    ModelDetails,
     Result,
     Status,
     TextDelta,
@@ -169,6 +170,12 @@ class Client:
     def version(self) -> Version:
         """Return the versions of the service, its engine and its interface."""
         return value_of(Version, self._call(self._llamad.GetVersion, pb.GetVersionRequest()))
+
+    def get_model(self, name: str = "") -> ModelDetails:
+        """Return what is to say of a model; by default of the loaded one."""
+        message = request.model_request(pb.GetModelRequest, name)
+        response = self._call(self._llamad.GetModel, message)
+        return value_of(ModelDetails, response.model)
 
     def jobs(self, *, include_ended: bool = False) -> list[Job]:
         """Return the jobs, newest last."""

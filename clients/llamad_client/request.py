@@ -4,6 +4,7 @@ Owns the names of the options. Ranges are the service's business; only what a me
 refused here, with the same reason the service would give.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict, TypeVar
 
@@ -12,7 +13,9 @@ from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client.errors import Refused
 
 Priority = Literal["interactive", "normal", "batch"]
+ContextFull = Literal["refuse", "drop-oldest"]
 
+_ENUMS = {"priority": pb.Priority, "context_full": pb.ContextFull}
 _SAMPLING_FIELDS = frozenset(field.name for field in pb.Sampling.DESCRIPTOR.fields)
 
 
@@ -25,6 +28,9 @@ class Options(TypedDict, total=False):
     priority: Priority
     deadline_seconds: float
     speculation: bool
+    template_arguments: Mapping[str, Any]  # of chat: values of JSON's types, by name
+    context_full: ContextFull  # of chat
+    loop_guard: bool
     temperature: float
     top_k: int
     top_p: float
@@ -36,12 +42,15 @@ class Options(TypedDict, total=False):
     frequency_penalty: float
     seed: int
     logit_bias: Mapping[int, float]
+    penalize_prompt: bool
 
 
 def generate_request(prompt: str, parse_special: bool, options: Options) -> pb.GenerateRequest:
     """Return the message of a Generate call. Raises Refused."""
     request = pb.GenerateRequest(parse_special=parse_special)
     _set(request, "prompt", prompt)
+    if options.get("context_full") is not None:
+        raise TypeError("context_full is for chat: a prompt has no messages to leave out")
     _fill(request.options, options)
     return request
 
@@ -53,7 +62,10 @@ def chat_request(messages: Sequence[Mapping[str, str]], options: Options) -> pb.
         entry = request.messages.add()
         _set(entry, "role", message["role"])
         _set(entry, "content", message["content"])
-    _fill(request.options, options)
+    others = Options(**options)
+    if (full := others.pop("context_full", None)) is not None:
+        _set(request, "context_full", f"CONTEXT_FULL_{str(full).replace('-', '_').upper()}")
+    _fill(request.options, others)
     return request
 
 
@@ -93,7 +105,9 @@ def add_model_start(
     return start
 
 
-Named = TypeVar("Named", admin_pb2.UseModelRequest, admin_pb2.RemoveModelRequest)
+Named = TypeVar(
+    "Named", admin_pb2.UseModelRequest, admin_pb2.RemoveModelRequest, pb.GetModelRequest
+)
 
 
 def model_request(kind: type[Named], name: str) -> Named:
@@ -109,8 +123,19 @@ def _fill(message: pb.Options, options: Options) -> None:
             continue
         if name == "priority":
             _set(message, name, f"PRIORITY_{str(value).upper()}")
+        elif name == "template_arguments":
+            arguments = options["template_arguments"]
+            _set(message, name, {key: _json(key, arguments[key]) for key in arguments})
         else:
             _set(message.sampling if name in _SAMPLING_FIELDS else message, name, value)
+
+
+def _json(name: str, value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"template_arguments: {name} cannot be JSON: {error}"
+        raise Refused("INVALID_TEMPLATE_ARGUMENTS", message) from None
 
 
 def _set(message: Any, name: str, value: Any) -> None:
@@ -122,8 +147,8 @@ def _set(message: Any, name: str, value: Any) -> None:
             getattr(message, name).update(value)
         elif isinstance(value, Sequence) and not isinstance(value, str):
             getattr(message, name).extend(value)
-        elif name == "priority":
-            message.priority = pb.Priority.Value(value)
+        elif name in _ENUMS:
+            setattr(message, name, _ENUMS[name].Value(value))
         else:
             setattr(message, name, value)
     except UnicodeEncodeError:

@@ -5,6 +5,7 @@ the same names. An enum is its name in lower case without prefix (``ready``, ``s
 is optional and absent is None. ``tests/clients/test_values.py`` compares the two.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ class Queued:
     job_id: str
     queue_position: int
     prompt_tokens: int
+    dropped_messages: int
+    substitute_template: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,17 @@ class PrefillProgress:
 @dataclass(frozen=True, slots=True)
 class TextDelta:
     """A piece of the completion. tokens: of the completion so far."""
+
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingDelta:
+    """A piece of what the model thinks before it answers a chat. tokens: of the completion so far.
+
+    It is no part of the answer: iterating over a completion leaves it out.
+    """
 
     text: str
     tokens: int
@@ -55,21 +69,24 @@ class Timings:
 class Result:
     """The last event: how a completion ended, `Finished` and its `Usage` in llamad.proto.
 
-    ``finish_reason``: stop, stop_string, length or cancelled.
+    ``finish_reason``: stop, stop_string, length, loop or cancelled.
     """
 
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
     cached_prompt_tokens: int
+    reasoning_tokens: int
     timings: Timings
     seed: int
     job_id: str
     model: str
     stop_string: str
+    dropped_messages: int
+    context_full: bool
 
 
-Event = Queued | PrefillProgress | TextDelta | Result
+Event = Queued | PrefillProgress | TextDelta | ThinkingDelta | Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +192,48 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """What a request of a model gets where it does not say. value: JSON.
+
+    ``source``: model_section, model_file, configuration or built_in.
+    """
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataEntry:
+    """An entry of a model's file; see llamad.proto for what of it is there."""
+
+    key: str
+    value: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDetails:
+    """One model: what its file says, and the settings that its requests get."""
+
+    name: str
+    path: str
+    file_bytes: int
+    loaded: bool
+    title: str
+    architecture: str
+    licence: str
+    parameters: int
+    quantization: str
+    n_ctx_train: int
+    n_ctx: int | None
+    has_chat_template: bool
+    chat_template: str
+    settings: list[Setting]
+    metadata: list[MetadataEntry]
+
+
+@dataclass(frozen=True, slots=True)
 class UsedModel:
     """The model that was loaded on request: `UseModelResponse` in admin.proto."""
 
@@ -197,10 +256,14 @@ VALUES: dict[type[Message], type[Any]] = {
     pb.Queued: Queued,
     pb.PrefillProgress: PrefillProgress,
     pb.TextDelta: TextDelta,
+    pb.ThinkingDelta: ThinkingDelta,
     pb.Timings: Timings,
     pb.Job: Job,
     pb.LoadedModel: LoadedModel,
     pb.MemoryPlan: MemoryPlan,
+    pb.Setting: Setting,
+    pb.MetadataEntry: MetadataEntry,
+    pb.ModelDetails: ModelDetails,
     pb.GetStatusResponse: Status,
     pb.GetVersionResponse: Version,
     admin_pb2.Model: Model,
@@ -221,6 +284,8 @@ def _field(message: Message, name: str) -> Any:
     value = getattr(message, name)
     if field.enum_type is not None:
         return _enum_name(field.enum_type, value)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):  # repeated
+        return [value_of(VALUES[type(entry)], entry) for entry in value]
     # an optional field is the one member of a oneof that nobody names
     has_presence = field.message_type is not None or field.containing_oneof is not None
     if has_presence and not message.HasField(name):
@@ -239,6 +304,8 @@ def event_of(response: pb.GenerateResponse | pb.ChatResponse) -> Event | None:
     match response.WhichOneof("event"):
         case "delta":
             return value_of(TextDelta, response.delta)
+        case "thinking":
+            return value_of(ThinkingDelta, response.thinking)  # type: ignore[union-attr]
         case "queued":
             return value_of(Queued, response.queued)
         case "prefill":
@@ -255,11 +322,14 @@ def _result(finished: pb.Finished) -> Result:
         prompt_tokens=finished.usage.prompt_tokens,
         completion_tokens=finished.usage.completion_tokens,
         cached_prompt_tokens=finished.usage.cached_prompt_tokens,
+        reasoning_tokens=finished.usage.reasoning_tokens,
         timings=value_of(Timings, finished.timings),
         seed=finished.seed,
         job_id=finished.job_id,
         model=finished.model,
         stop_string=finished.stop_string,
+        dropped_messages=finished.dropped_messages,
+        context_full=finished.context_full,
     )
 
 

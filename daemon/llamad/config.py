@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 from llamad.door.unix_socket import MAX_PATH_BYTES
 from llamad.errors import ErrorKind, LlamadError
 from llamad.logs import fields
-from llamad.ranges import MAX_TEXT_BYTES, Integer, Real
+from llamad.ranges import MAX_TEXT_BYTES, Boolean, Integer, Real
 from llamad.sampling.parameters import Sampling
 
 log = logging.getLogger(__name__)
@@ -44,20 +44,6 @@ class Mode(Integer):
 
     def __str__(self) -> str:
         return f"0o{self.low:o}..0o{self.high:o}"
-
-
-@dataclass(frozen=True, slots=True)
-class Boolean:
-    """True or false."""
-
-    def check(self, value: object) -> bool:
-        """Return the boolean; numbers are none."""
-        if not isinstance(value, bool):
-            raise ValueError(f"must be {self}")
-        return value
-
-    def __str__(self) -> str:
-        return "true or false"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Ranges of numbers: what is allowed, checked and said the same wherever a number comes from.
+"""Ranges of numbers, and booleans: what is allowed, said the same wherever a value comes from.
 
 A leaf module. A range says itself as people write it, ``0..64`` or ``(0, 1]``; the configuration,
 the requests and the documents that tests compare with them take the words from here.
@@ -8,6 +8,20 @@ import math
 from dataclasses import dataclass
 
 MAX_TEXT_BYTES = 1 << 20  # of a prompt, of all messages of a chat together, of a text to tokenize
+
+
+@dataclass(frozen=True, slots=True)
+class Boolean:
+    """True or false."""
+
+    def check(self, value: object) -> bool:
+        """Return the boolean; numbers are none."""
+        if not isinstance(value, bool):
+            raise ValueError(f"must be {self}")
+        return value
+
+    def __str__(self) -> str:
+        return "true or false"
 
 
 @dataclass(frozen=True, slots=True)

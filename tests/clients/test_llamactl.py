@@ -44,8 +44,8 @@ def run(
 
 
 def prompts(service: RunningService) -> list[bytes]:
-    """Return the prompts that reached the engine, from the samplers' penalty windows."""
-    return [bytes(sampler.accepted) for sampler in service.service.bench.model.samplers]
+    """Return the prompts that reached the engine, as the samplers saw them."""
+    return [bytes(sampler.prompt) for sampler in service.service.bench.model.samplers]
 
 
 def json_lines(data: bytes) -> list[dict[str, Any]]:
@@ -380,7 +380,8 @@ def test_an_answer_that_meets_the_end_of_the_context_says_so(command: str) -> No
         assert ("/reset" in line) == (command == "chat")
         for enough in (["-n", "3"], ["-n", "9"]):
             done = run(service.path, command, *enough, stdin=b"q\n")
-            assert (done.returncode, done.stderr) == (0, b"")
+            note = f"llamactl: the answer was cut after {enough[1]} tokens, as --max-tokens says\n"
+            assert (done.returncode, done.stderr.decode()) == (0, note)
 
 
 def test_raw_with_parse_special_takes_control_tokens_as_such(

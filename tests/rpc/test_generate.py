@@ -188,4 +188,5 @@ async def test_an_authority_of_any_kind_is_accepted() -> None:
 def test_streams_hold_the_same_events(method: str) -> None:
     response = pb.DESCRIPTOR.message_types_by_name[f"{method}Response"]
     fields = [(f.name, f.number) for f in response.oneofs_by_name["event"].fields]
-    assert fields == [("queued", 1), ("prefill", 2), ("delta", 3), ("finished", 4)]
+    shared = [("queued", 1), ("prefill", 2), ("delta", 3), ("finished", 4)]
+    assert fields == shared + ([("thinking", 5)] if method == "Chat" else [])

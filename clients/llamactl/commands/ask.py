@@ -34,6 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.usage_error("--raw has no chat template that could take --system")
     if arguments.parse_special and not arguments.raw:
         arguments.usage_error("--parse-special is for --raw: a message's text is never a token")
+    if arguments.raw and (sampling.template_arguments(arguments) or arguments.context_full):
+        arguments.usage_error(
+            "--raw has no chat template and no turns: no --template-arg, --think, --context-full"
+        )
     prompt = _prompt(arguments)
     if not prompt:
         arguments.usage_error("no prompt: give one as an argument or on standard input")

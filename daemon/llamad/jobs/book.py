@@ -172,6 +172,8 @@ def _finished(record: JobRecord, reason: FinishReason, timings: Timings) -> Fini
         seed=record.seed,
         stop_string=record.stop_string,
         dropped_messages=record.dropped_messages,
+        context_full=reason is FinishReason.LENGTH and record.fills_context,
+        reasoning_tokens=record.reasoning_tokens,
     )
 
 

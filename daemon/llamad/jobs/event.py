@@ -11,6 +11,7 @@ class FinishReason(enum.Enum):
     STOP_STRING = "stop_string"
     LENGTH = "length"
     CANCELLED = "cancelled"
+    LOOP = "loop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Queued:
     queue_position: int
     prompt_tokens: int
     dropped_messages: int = 0  # oldest ones of a chat, for which the context had no room
+    substitute_template: str = ""  # of a chat whose model has none: which one was taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,14 @@ class PrefillProgress:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of the completion: whole characters; ``tokens`` is the completion's length so far."""
+    """A piece of the completion: whole characters; ``tokens`` is the completion's length so far.
+
+    thinking: it is what the model thinks before it answers, no part of the answer.
+    """
 
     text: str
     tokens: int
+    thinking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,8 @@ class Finished:
     seed: int
     stop_string: str = ""
     dropped_messages: int = 0  # as in Queued
+    context_full: bool = False  # its length ended it, and that was the context's end
+    reasoning_tokens: int = 0  # of completion_tokens, drawn before the thinking ended
 
 
 Event = Queued | PrefillProgress | Delta | Finished

@@ -78,11 +78,14 @@ class JobRecord:
     max_tokens: int  # already at most what the context leaves
     seed: int
     submitted_at: float
+    is_chat: bool = False  # the prompt was rendered from messages
     dropped_messages: int = 0
+    fills_context: bool = False  # max_tokens is what the context leaves
     id: str = field(default_factory=lambda: "j" + secrets.token_hex(6))
     state: JobState = JobState.QUEUED
     processed_prompt_tokens: int = 0
     completion_tokens: int = 0
+    reasoning_tokens: int = 0  # of the completion, drawn before the thinking ended
     finish_reason: FinishReason | None = None
     stop_string: str = ""
     error: LlamadError | None = None

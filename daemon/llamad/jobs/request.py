@@ -4,7 +4,10 @@
 """
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 from llamad.sampling.parameters import Sampling
 
@@ -39,11 +42,13 @@ class GenerationRequest:
     prompt: str | None = None
     messages: tuple[ChatMessage, ...] = ()
     context_full: ContextFull = ContextFull.DROP_OLDEST  # of ``messages``
+    template_arguments: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     parse_special: bool = False  # control tokens in ``prompt``
     model: str = ""  # empty: the loaded one
     max_tokens: int | None = None  # None: what is left of the context
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    loop_guard: bool = False  # end a completion that only repeats itself
     priority: Priority = Priority.NORMAL
     deadline_seconds: float | None = None  # from submission
     speculation: bool | None = None  # guess tokens from the sequence's n-grams; None: as configured

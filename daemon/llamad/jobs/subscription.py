@@ -1,9 +1,10 @@
 """The bounded way back from the scheduler to one client.
 
 The scheduler puts, one consumer iterates; both on the event loop's thread. What a slow client has
-not read yet is held as text, not as events: a new Delta joins the unread one before it, and a newer
-PrefillProgress replaces an unread one. So the buffer holds a handful of entries, and only the bytes
-of text need a bound. Nothing here waits for the client: the engine never does.
+not read yet is held as text, not as events: a new Delta joins the unread one before it, if both are
+thoughts or both are not, and a newer PrefillProgress replaces an unread one. So the buffer holds a
+handful of entries, and only the bytes of text need a bound. Nothing here waits for the client: the
+engine never does.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ class _UnreadText:
     parts: list[str]
     n_bytes: int
     tokens: int
+    thinking: bool
 
 
 class Subscription:
@@ -55,12 +57,14 @@ class Subscription:
             if self._unread_bytes + n_bytes > self._max_bytes:
                 return False
             self._unread_bytes += n_bytes
-            if isinstance(last, _UnreadText):
+            if isinstance(last, _UnreadText) and last.thinking == event.thinking:
                 last.parts.append(event.text)
                 last.n_bytes += n_bytes
                 last.tokens = event.tokens
             else:
-                self._unread.append(_UnreadText([event.text], n_bytes, event.tokens))
+                self._unread.append(
+                    _UnreadText([event.text], n_bytes, event.tokens, event.thinking)
+                )
         elif isinstance(event, PrefillProgress) and isinstance(last, PrefillProgress):
             self._unread[-1] = event
         else:
@@ -90,7 +94,7 @@ class Subscription:
         entry = self._unread.popleft()
         if isinstance(entry, _UnreadText):
             self._unread_bytes -= entry.n_bytes
-            return Delta("".join(entry.parts), entry.tokens)
+            return Delta("".join(entry.parts), entry.tokens, entry.thinking)
         return entry
 
     async def aclose(self) -> None:

@@ -21,6 +21,7 @@ from llamad.sampling.parameters import (
     Parameter,
     Sampling,
 )
+from llamad.template_arguments import parse_arguments
 from llamad_api.v1 import llamad_pb2 as pb
 
 MAX_LISTED_TOKENS = 1 << 20
@@ -47,6 +48,12 @@ _FINISH_REASONS = {
     event.FinishReason.STOP_STRING: pb.FINISH_REASON_STOP_STRING,
     event.FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
     event.FinishReason.CANCELLED: pb.FINISH_REASON_CANCELLED,
+    event.FinishReason.LOOP: pb.FINISH_REASON_LOOP,
+}
+_CONTEXT_FULL = {
+    pb.CONTEXT_FULL_UNSPECIFIED: None,
+    pb.CONTEXT_FULL_REFUSE: request.ContextFull.REFUSE,
+    pb.CONTEXT_FULL_DROP_OLDEST: request.ContextFull.DROP_OLDEST,
 }
 _JOB_STATES = {
     JobState.QUEUED: pb.JOB_STATE_QUEUED,
@@ -65,6 +72,9 @@ class Rules:
     sampling: Sampling = field(default_factory=Sampling)  # for absent fields
     max_prompt_bytes: int = MAX_TEXT_BYTES  # of a prompt, or of all messages together
     context_full: request.ContextFull = request.ContextFull.DROP_OLDEST  # of a chat
+    system: str | None = None  # of a chat that does not begin with a system message
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)  # of a chat
+    loop_guard: bool = True  # of a request that gives no parameter of sampling
 
 
 # ---- requests ------------------------------------------------------------------------------------
@@ -74,6 +84,8 @@ def generation_request(
     message: pb.GenerateRequest, rules: Rules, request_id: str, owner_uid: int | None = None
 ) -> request.GenerationRequest:
     """Return the checked request of a Generate call."""
+    if message.options.template_arguments:
+        raise invalid("template_arguments", "are for Chat: a prompt has no template")
     _check_text("prompt", message.prompt, rules.max_prompt_bytes, least_bytes=1)
     return _with_options(
         message.options,
@@ -105,13 +117,18 @@ def chat_request(
         raise invalid(
             "messages.content", f"has {total} bytes in all, at most {rules.max_prompt_bytes}"
         )
+    if message.context_full not in _CONTEXT_FULL:
+        raise invalid("context_full", f"{message.context_full} is none of REFUSE, DROP_OLDEST")
     messages = tuple(request.ChatMessage(m.role, m.content) for m in message.messages)
+    if rules.system is not None and messages[0].role != "system":
+        messages = (request.ChatMessage("system", rules.system), *messages)
     return _with_options(
         message.options,
         rules,
         request.GenerationRequest(
             messages=messages,
-            context_full=rules.context_full,
+            context_full=_CONTEXT_FULL[message.context_full] or rules.context_full,
+            template_arguments=_template_arguments(message.options, rules),
             request_id=request_id,
             owner_uid=owner_uid,
         ),
@@ -135,10 +152,30 @@ def _with_options(
         max_tokens=options.max_tokens if options.HasField("max_tokens") else None,
         stop=_stop_strings(options),
         sampling=_sampling(options.sampling, rules.sampling),
+        loop_guard=_loop_guard(options, rules),
         priority=_PRIORITIES[options.priority],
         deadline_seconds=deadline,
         speculation=options.speculation if options.HasField("speculation") else None,
     )
+
+
+def _template_arguments(options: pb.Options, rules: Rules) -> Mapping[str, Any]:
+    try:
+        given = parse_arguments(options.template_arguments)
+    except ValueError as error:
+        raise invalid("template_arguments", str(error)) from None
+    return {**rules.template_arguments, **given}
+
+
+def _loop_guard(options: pb.Options, rules: Rules) -> bool:
+    """Return whether a loop ends the completion: a request with a sampling of its own has to ask.
+
+    So what a request wants exactly, it gets to the end.
+    """
+    if options.HasField("loop_guard"):
+        return options.loop_guard
+    own = any(entry.name != "seed" for entry, _ in options.sampling.ListFields())
+    return rules.loop_guard and not own
 
 
 def _stop_strings(options: pb.Options) -> tuple[str, ...]:
@@ -162,6 +199,11 @@ def _sampling(message: pb.Sampling, defaults: Sampling) -> Sampling:
         **given,
         seed=message.seed if message.HasField("seed") else defaults.seed,
         logit_bias=_logit_bias(message.logit_bias) or defaults.logit_bias,
+        penalize_prompt=(
+            message.penalize_prompt
+            if message.HasField("penalize_prompt")
+            else defaults.penalize_prompt
+        ),
     )
 
 
@@ -224,8 +266,11 @@ Response = TypeVar("Response", pb.GenerateResponse, pb.ChatResponse)
 
 
 def response(item: event.Event, kind: type[Response]) -> Response:
-    """Return an event of a job as the message of a stream."""
+    """Return an event of a job as the message of a stream. Only a Chat has thinking."""
     match item:
+        case event.Delta(thinking=True):
+            # a GenerateResponse has none, and no Generate a thought
+            return kind(thinking=pb.ThinkingDelta(text=item.text, tokens=item.tokens))  # type: ignore[call-arg]
         case event.Delta():
             return kind(delta=pb.TextDelta(text=item.text, tokens=item.tokens))
         case event.Queued():
@@ -234,6 +279,8 @@ def response(item: event.Event, kind: type[Response]) -> Response:
                     job_id=item.job_id,
                     queue_position=item.queue_position,
                     prompt_tokens=item.prompt_tokens,
+                    dropped_messages=item.dropped_messages,
+                    substitute_template=item.substitute_template,
                 )
             )
         case event.PrefillProgress():
@@ -255,6 +302,7 @@ def finished(item: event.Finished) -> pb.Finished:
             prompt_tokens=item.prompt_tokens,
             completion_tokens=item.completion_tokens,
             cached_prompt_tokens=item.cached_prompt_tokens,
+            reasoning_tokens=item.reasoning_tokens,
         ),
         timings=pb.Timings(
             queue_seconds=times.queue_seconds,
@@ -268,6 +316,8 @@ def finished(item: event.Finished) -> pb.Finished:
         job_id=item.job_id,
         model=item.model,
         stop_string=item.stop_string,
+        dropped_messages=item.dropped_messages,
+        context_full=item.context_full,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from llamad.ranges import Integer, Real
+from llamad.ranges import Boolean, Integer, Real
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,13 @@ class Sampling:
     """How the next token is chosen; the defaults are the service's built-in ones."""
 
     temperature: float = _parameter(
-        0.8, Real(0.0, 100.0), "0 always takes the likeliest token.", off=None
+        0.7, Real(0.0, 100.0), "0 always takes the likeliest token.", off=None
     )
     top_k: int = _parameter(
         40, Integer(0, (1 << 31) - 1), "Draw from the k likeliest tokens; 0 is off.", off=0
     )
     top_p: float = _parameter(
-        0.95,
+        0.9,
         PROBABILITY,
         "Draw from the likeliest tokens that together have this probability; 1 is off.",
         off=1,
@@ -70,7 +70,7 @@ class Sampling:
     )
     typical_p: float = _parameter(1.0, PROBABILITY, "Locally typical sampling; 1 is off.", off=1)
     repeat_penalty: float = _parameter(
-        1.1,
+        1.0,
         Real(0.0, 100.0, open_low=True),
         "Above 1, make recent tokens less likely; 1 is off.",
         off=1,
@@ -92,12 +92,17 @@ class Sampling:
     )
     seed: int | None = None  # None: drawn at submission and reported at the end
     logit_bias: Mapping[int, float] = field(default_factory=lambda: MappingProxyType({}))
+    # Count the prompt's tokens as recent, too. llama.cpp's programs do: their window is the last
+    # tokens of prompt and completion together.
+    penalize_prompt: bool = field(default=False, metadata={"rule": Boolean()})
 
 
 PARAMETERS: Mapping[str, Parameter] = {
-    entry.name: entry.metadata["rule"] for entry in dataclasses.fields(Sampling) if entry.metadata
+    entry.name: entry.metadata["rule"]
+    for entry in dataclasses.fields(Sampling)
+    if isinstance(entry.metadata.get("rule"), Parameter)
 }
-"""The parameters by name: the fields of Sampling but ``seed`` and ``logit_bias``."""
+"""The numbers by name: the fields of Sampling but seed, logit_bias and penalize_prompt."""
 
 LOGIT_BIAS = Real(-100.0, 100.0)
 MAX_LOGIT_BIASES = 1024  # of one request

@@ -8,6 +8,7 @@ import itertools
 
 from llamad.engine.worker import StepSampler
 from llamad.jobs.job import Job
+from llamad.sampling.parameters import Sampling
 from llamad.schedule.prompt_lookup import PromptLookup
 from llamad.schedule.runtime import Detokenizer, ModelRuntime
 from llamad.schedule.sequence import Sequence
@@ -23,9 +24,12 @@ class CompletionText:
         self._detokenizer = detokenizer
         self._stops = StopStrings(stop)
 
-    def push(self, token: int) -> tuple[str, str | None]:
-        """Add a token; return the text that is now certain, and the stop string that matched."""
-        return self._stops.push(self._detokenizer.push(token))
+    def push(self, token: int, mark: str = "") -> tuple[str, str | None]:
+        """Add a token; return the text that is now certain, and the stop string that matched.
+
+        mark: the text of a control token that has a meaning here.
+        """
+        return self._stops.push(self._detokenizer.push(token) + mark)
 
     def flush(self) -> tuple[str, str | None]:
         """Return what was held back, at the end, and the stop string that its last bytes made."""
@@ -47,6 +51,8 @@ class Generation:
         self.sequence = Sequence(list(prompt), len(prompt))
         self.sampler: StepSampler | None = None  # while it has blocks
         self.text = CompletionText(model.new_detokenizer(), request.stop)
+        # tells thoughts from the answer; a prompt that is continued has none
+        self.thinking = model.new_thinking_splitter(prompt) if job.record.is_chat else None
         self.turn = Turn()
         self.progress_at = 0.0  # when the last PrefillProgress was sent, monotonic seconds
         self.lookup: PromptLookup | None = None  # guesses the next tokens, once it has started
@@ -61,13 +67,19 @@ class Generation:
         sampler = model.new_sampler(
             sampling, seed=self.job.record.seed, n_draws=self.sequence.n_draws
         )
-        n_tokens = len(self.sequence.tokens)
-        window = n_tokens if sampling.repeat_last_n < 0 else min(n_tokens, sampling.repeat_last_n)
-        for token in self.sequence.tokens[n_tokens - window :]:
+        for token in self._recent(sampling):
             sampler.accept(token)
         self.sampler = sampler
         if self._speculation and self.lookup is None:
             self.lookup = PromptLookup(self.sequence.tokens)
+
+    def _recent(self, sampling: Sampling) -> list[int]:
+        """Return the tokens that the penalties begin with: the completion's, or all of them."""
+        first = 0 if sampling.penalize_prompt else self.sequence.n_prompt
+        end = len(self.sequence.tokens)
+        if sampling.repeat_last_n >= 0:
+            first = max(first, end - sampling.repeat_last_n)
+        return self.sequence.tokens[first:end]
 
     def pause(self) -> None:
         """Forget the sampler: its blocks are gone, and ``start`` will make it anew."""

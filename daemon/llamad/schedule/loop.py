@@ -41,6 +41,7 @@ from llamad.schedule.prompt import (
     Prompt,
     check_model,
     completion_limit,
+    context_left,
     encode_prompt,
     prompt_bytes,
 )
@@ -153,7 +154,7 @@ class Scheduler:
             lambda: encode_prompt(self._model, request), n_bytes, self._prompts
         )
         # What waits for its turn is tokens: the text would take up to four bytes a character.
-        request = replace(request, prompt=None, messages=())
+        request = replace(request, prompt=None, messages=(), template_arguments={})
         return self._enqueue(request, prompt, submitted_at)
 
     async def tokenize(self, function: Callable[[], T], n_bytes: int) -> T:
@@ -252,13 +253,18 @@ class Scheduler:
 
     def _enqueue(self, request: GenerationRequest, prompt: Prompt, submitted_at: float) -> Job:
         seed = request.sampling.seed
+        n_prompt = len(prompt.tokens)
+        max_tokens = completion_limit(self._model, request, n_prompt)
+        left = context_left(self._model, n_prompt)
         record = JobRecord(
             request,
             prompt.tokens,
             model=self._model.name,
-            max_tokens=completion_limit(self._model, request, len(prompt.tokens)),
+            max_tokens=max_tokens,
+            fills_context=max_tokens == left and request.max_tokens != left,
             seed=secrets.randbits(32) if seed is None else seed,
             submitted_at=submitted_at,
+            is_chat=prompt.is_chat,
             dropped_messages=prompt.dropped_messages,
         )
         job = Job(
@@ -273,7 +279,8 @@ class Scheduler:
         position = len(self._queued())
         self._book.add(job)
         self._waiting.append(generation)
-        job.stream.put(Queued(job.id, position, len(prompt.tokens), prompt.dropped_messages))
+        substitute = self._model.chat_template.substitute if prompt.is_chat else ""
+        job.stream.put(Queued(job.id, position, n_prompt, prompt.dropped_messages, substitute))
         self._idle.clear()
         self._wake.set()
         return job

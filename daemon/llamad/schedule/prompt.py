@@ -4,12 +4,15 @@ Pure and blocking: the scheduler's encoder calls it. Field ranges that need no m
 before a request is built, in rpc/from_proto.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.jobs.request import ContextFull, GenerationRequest
-from llamad.schedule.conversation import Fitted, answer_room, fit_conversation
+from llamad.schedule.conversation import Fitted, Message, answer_room, fit_conversation
 from llamad.schedule.runtime import ModelRuntime
+
+UNENDING_TOKENS = 512  # of a completion for which nobody said, of a model that may never end it
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,7 @@ class Prompt:
 
     tokens: tuple[int, ...]
     dropped_messages: int = 0  # the oldest of a chat, for which the context had no room
+    is_chat: bool = False  # rendered from messages
 
 
 def context_tokens(model: ModelRuntime) -> int:
@@ -64,17 +68,21 @@ def encode_prompt(model: ModelRuntime, request: GenerationRequest) -> Prompt:
     limit = context_tokens(model)
     if len(fitted.tokens) > limit:
         raise _too_long(request, fitted, limit)
-    return Prompt(tuple(fitted.tokens), fitted.n_dropped)
+    return Prompt(tuple(fitted.tokens), fitted.n_dropped, bool(request.messages))
 
 
 def _encode_chat(model: ModelRuntime, request: GenerationRequest) -> Fitted:
     messages = [{"role": m.role, "content": m.content} for m in request.messages]
+
+    def render(kept: Sequence[Message]) -> Sequence[int]:
+        return model.chat_template.encode(kept, arguments=request.template_arguments)
+
     if request.context_full is ContextFull.REFUSE:
-        return Fitted(model.chat_template.encode(messages), 0)
+        return Fitted(render(messages), 0)
     limit = context_tokens(model)
     return fit_conversation(
         messages,
-        render=model.chat_template.encode,
+        render=render,
         count=lambda text: len(model.tokenizer.encode(text, add_bos=False)),
         context_tokens=limit,
         room_tokens=answer_room(limit, request.max_tokens),
@@ -101,5 +109,13 @@ def completion_limit(model: ModelRuntime, request: GenerationRequest, n_prompt: 
 
     A prompt that fills the context leaves one: the last token drawn never enters the KV cache.
     """
-    left = max(1, context_tokens(model) - n_prompt)
-    return left if request.max_tokens is None else min(request.max_tokens, left)
+    wanted = request.max_tokens
+    if wanted is None and not model.ends_answers:
+        wanted = UNENDING_TOKENS
+    left = context_left(model, n_prompt)
+    return left if wanted is None else min(wanted, left)
+
+
+def context_left(model: ModelRuntime, n_prompt: int) -> int:
+    """Return the tokens that the context leaves to the completion of a prompt, one at least."""
+    return max(1, context_tokens(model) - n_prompt)

@@ -5,10 +5,11 @@ the C library and without a model file.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from llamad.engine.worker import StepSampler
 from llamad.sampling.parameters import Sampling
+from llamad.text.thinking import ThinkingSplitter
 
 
 class Tokenizer(Protocol):
@@ -39,10 +40,20 @@ class Detokenizer(Protocol):
 class ChatTemplate(Protocol):
     """A conversation as the token ids the model was trained on; any thread."""
 
+    @property
+    def substitute(self) -> str:
+        """The name of the template that stands in for one; empty for the model's own."""
+
     def encode(
-        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, str]],
+        add_generation_prompt: bool = True,
+        arguments: Mapping[str, Any] = ...,
     ) -> list[int]:
-        """Return the ids of the rendered conversation, control tokens from the template only."""
+        """Return the ids of the rendered conversation, control tokens from the template only.
+
+        arguments: of the template, beside the messages (template_arguments.py).
+        """
 
 
 class ModelRuntime(Protocol):
@@ -85,6 +96,10 @@ class ModelRuntime(Protocol):
         """How long the disk needs for the weights that a step streams; 0: none does."""
 
     @property
+    def ends_answers(self) -> bool:
+        """Whether it has a chat template of its own and a token that ends an answer."""
+
+    @property
     def load_seconds(self) -> float:
         """How long loading took."""
 
@@ -98,6 +113,9 @@ class ModelRuntime(Protocol):
 
     def new_detokenizer(self) -> Detokenizer:
         """Create a detokenizer for one completion."""
+
+    def new_thinking_splitter(self, prompt: Sequence[int]) -> ThinkingSplitter | None:
+        """Create what tells thoughts from the answer to this prompt; None for a model without."""
 
     def new_sampler(self, sampling: Sampling, *, seed: int, n_draws: int = 0) -> StepSampler:
         """Create the sampler of a sequence, as it is after n_draws draws.

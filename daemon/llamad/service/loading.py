@@ -8,7 +8,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,9 @@ from llamad.store.registry import ModelFile, ModelRegistry
 from llamad.text import tokenizer_from_metadata
 from llamad.text.chat_template import ChatTemplate
 from llamad.text.detokenizer import Detokenizer
+from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThinkingSplitter, find_marks
 from llamad.text.tokenizer import Tokenizer
+from llamad.text.vocabulary import TokenType, Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class LoadedModel:
     engine: Engine
     tokenizer: Tokenizer
     chat_template: ChatTemplate
+    thinking: ThinkingMarks
     kv_type: str
     n_sequences: int  # decoded together; the engine knows blocks only
     plan: MemoryPlan
@@ -70,6 +73,11 @@ class LoadedModel:
     def vocab_size(self) -> int:
         """Token ids are 0..vocab_size-1."""
         return self.info.vocab_size
+
+    @property
+    def ends_answers(self) -> bool:
+        """Whether it has a chat template of its own and a token that ends an answer."""
+        return not self.chat_template.substitute and bool(self.tokenizer.vocabulary.end_ids)
 
     @property
     def n_ctx(self) -> int:
@@ -106,6 +114,11 @@ class LoadedModel:
     def new_detokenizer(self) -> Detokenizer:
         """Create a detokenizer for one completion."""
         return Detokenizer(self.tokenizer)
+
+    def new_thinking_splitter(self, prompt: Sequence[int]) -> ThinkingSplitter | None:
+        """Create what tells thoughts from the answer to this prompt; None for a model without."""
+        tail = (self.tokenizer.piece(token, special=True) for token in prompt[-TAIL_TOKENS:])
+        return self.thinking.splitter(b"".join(tail).decode(errors="replace"))
 
     def new_sampler(self, sampling: Sampling, *, seed: int, n_draws: int = 0) -> Sampler:
         """Create a sampler for one sequence; raise LlamadError when a parameter is refused.
@@ -161,6 +174,7 @@ def load(
         engine=engine,
         tokenizer=tokenizer,
         chat_template=template,
+        thinking=_thinking_marks(template, tokenizer.vocabulary),
         kv_type=config.kv_type,
         n_sequences=config.n_sequences,
         plan=plan,
@@ -178,6 +192,11 @@ def _text(metadata: Mapping[str, MetadataValue], info: ModelInfo) -> tuple[Token
             f"vocabulary has {tokenizer.vocab_size} tokens, the embedding {info.vocab_size}",
         )
     return tokenizer, ChatTemplate.from_metadata(metadata, tokenizer)
+
+
+def _thinking_marks(template: ChatTemplate, vocabulary: Vocabulary) -> ThinkingMarks:
+    controls = frozenset(vocabulary.ids_of(TokenType.CONTROL, TokenType.UNKNOWN))
+    return find_marks(template.source, vocabulary.tokens, controls)
 
 
 def _tell_context(config: ModelConfig, n_ctx_train: int, plan: MemoryPlan) -> None:

@@ -5,7 +5,9 @@ in and out of it. How it is run safely is ``template_process.py``; how a message
 containing control tokens is ``content_guard.py``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.text.content_guard import ContentGuard, choose_marker
@@ -56,15 +58,28 @@ _TRANSCRIPT = """\
 {% if add_generation_prompt %}Assistant:{% endif %}"""
 
 
+_SUBSTITUTES = {
+    "chatml": _CHATML,
+    "llama-3": _LLAMA3,
+    "llama-2": _LLAMA2,
+    "transcript": _TRANSCRIPT,
+}
+
 _PROBE = "thesystemmessage"
+
+NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
 
 
 class ChatTemplate:
     """The chat template of one model and the process that runs it. Any thread may use it."""
 
-    def __init__(self, source: str, tokenizer: Tokenizer) -> None:
-        """Compile the template. Raises CORRUPT, CHAT_TEMPLATE_INVALID; UNAVAILABLE."""
+    def __init__(self, source: str, tokenizer: Tokenizer, *, substitute: str = "") -> None:
+        """Compile the template. Raises CORRUPT, CHAT_TEMPLATE_INVALID; UNAVAILABLE.
+
+        substitute: its name, when it stands in for one that the model does not have.
+        """
         self.source = source
+        self.substitute = substitute
         self._tokenizer = tokenizer
         self._guard = ContentGuard(tokenizer.special, source)
         if len(source) > _MAX_SOURCE_CHARACTERS:
@@ -80,27 +95,35 @@ class ChatTemplate:
         """
         source = metadata.get(_KEY)
         if source is None:
-            return cls(_fallback(tokenizer), tokenizer)
+            substitute = _substitute(tokenizer)
+            return cls(_SUBSTITUTES[substitute], tokenizer, substitute=substitute)
         if not isinstance(source, str):
             raise template_error(f"is {type(source).__name__}, must be a string")
         return cls(source, tokenizer)
 
     def render(
-        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, str]],
+        add_generation_prompt: bool = True,
+        arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> str:
         """Return the conversation as text.
 
         messages: each with ``role`` (one of ROLES) and ``content``; add_generation_prompt: end with
-        the beginning of the assistant's answer. Where the template refuses or ignores a system
+        the beginning of the assistant's answer; arguments: more variables of the template, as
+        ``llamad.template_arguments`` allows them. Where the template refuses or ignores a system
         message, its text stands in front of the first user message. Raises LlamadError INVALID for
         messages that are malformed or that the template refuses, CORRUPT when the template fails,
         UNAVAILABLE when it cannot be run.
         """
         check_messages(messages)
-        return self._run(self._accepted(messages), add_generation_prompt)
+        return self._run(self._accepted(messages), add_generation_prompt, arguments)
 
     def encode(
-        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, str]],
+        add_generation_prompt: bool = True,
+        arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> list[int]:
         """Return the ids of the conversation: markers from the template only, BOS once.
 
@@ -108,7 +131,8 @@ class ChatTemplate:
         """
         check_messages(messages)
         messages = self._accepted(messages)
-        marker = choose_marker([self.source, *(m[key] for m in messages for key in m)])
+        texts = [*(m[key] for m in messages for key in m), *_texts_in(arguments)]
+        marker = choose_marker([self.source, *texts])
         guarded = [
             {
                 key: value if key == "role" else self._guard.guard(value, marker)
@@ -116,8 +140,21 @@ class ChatTemplate:
             }
             for message in messages
         ]
-        rendered = self._run(guarded, add_generation_prompt)
+        rendered = self._run(guarded, add_generation_prompt, self._guarded(arguments, marker))
         return self._tokenizer.encode_rendered(self._guard.split(rendered, marker))
+
+    def _guarded(self, value: Any, marker: str) -> Any:
+        """Return a value of JSON's types with each text in it guarded as a message's is."""
+        if isinstance(value, str):
+            return self._guard.guard(value, marker)
+        if isinstance(value, Mapping):
+            return {
+                self._guard.guard(key, marker): self._guarded(inner, marker)
+                for key, inner in value.items()
+            }
+        if isinstance(value, list):
+            return [self._guarded(inner, marker) for inner in value]
+        return value
 
     def close(self) -> None:
         """End the template's process."""
@@ -143,8 +180,14 @@ class ChatTemplate:
                 return False
         return self._takes_system
 
-    def _run(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+    def _run(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        add_generation_prompt: bool,
+        arguments: Mapping[str, Any] = NO_ARGUMENTS,
+    ) -> str:
         variables = {
+            **arguments,
             "messages": [dict(message) for message in messages],
             "add_generation_prompt": add_generation_prompt,
             "bos_token": self._token_text(self._tokenizer.bos_id),
@@ -155,6 +198,19 @@ class ChatTemplate:
 
     def _token_text(self, token: int | None) -> str:
         return "" if token is None else self._tokenizer.vocabulary.tokens[token]
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Yield every text in a value of JSON's types."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key
+            yield from _texts_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts_in(inner)
 
 
 def without_system(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
@@ -192,12 +248,13 @@ def check_messages(messages: Sequence[Mapping[str, str]]) -> None:
         raise invalid("messages", f"have {size} characters, a chat holds {MAX_OUTPUT_CHARACTERS}")
 
 
-def _fallback(tokenizer: Tokenizer) -> str:
+def _substitute(tokenizer: Tokenizer) -> str:
+    """Return the name of the template that fits a vocabulary."""
     controls = tokenizer.special.control_texts
     if "<|im_start|>" in controls:
-        return _CHATML
+        return "chatml"
     if "<|start_header_id|>" in controls:
-        return _LLAMA3
+        return "llama-3"
     if isinstance(tokenizer, SentencePieceTokenizer):
-        return _LLAMA2
-    return _TRANSCRIPT
+        return "llama-2"
+    return "transcript"

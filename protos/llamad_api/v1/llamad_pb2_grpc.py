@@ -54,6 +54,11 @@ class LlamadStub(object):
                 request_serializer=llamad__api_dot_v1_dot_llamad__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.WatchJobResponse.FromString,
                 )
+        self.GetModel = channel.unary_unary(
+                '/llamad.v1.Llamad/GetModel',
+                request_serializer=llamad__api_dot_v1_dot_llamad__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.GetModelResponse.FromString,
+                )
         self.GetStatus = channel.unary_unary(
                 '/llamad.v1.Llamad/GetStatus',
                 request_serializer=llamad__api_dot_v1_dot_llamad__pb2.GetStatusRequest.SerializeToString,
@@ -123,6 +128,13 @@ class LlamadServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetModel(self, request, context):
+        """One model: what its file says, and the settings that its requests get, each with its source.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -177,6 +189,11 @@ def add_LlamadServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.WatchJobRequest.FromString,
                     response_serializer=llamad__api_dot_v1_dot_llamad__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'GetModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModel,
+                    request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.GetModelRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_llamad__pb2.GetModelResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -331,6 +348,23 @@ class Llamad(object):
         return grpc.experimental.unary_stream(request, target, '/llamad.v1.Llamad/WatchJob',
             llamad__api_dot_v1_dot_llamad__pb2.WatchJobRequest.SerializeToString,
             llamad__api_dot_v1_dot_llamad__pb2.WatchJobResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/llamad.v1.Llamad/GetModel',
+            llamad__api_dot_v1_dot_llamad__pb2.GetModelRequest.SerializeToString,
+            llamad__api_dot_v1_dot_llamad__pb2.GetModelResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

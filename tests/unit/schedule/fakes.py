@@ -13,6 +13,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager, suppress
+from types import MappingProxyType
 from typing import Any
 
 from llamad.engine.run import Run
@@ -27,6 +28,7 @@ from llamad.sampling.parameters import Sampling
 from llamad.schedule.encoder import Encoder
 from llamad.schedule.loop import Limits, Scheduler
 from llamad.text.detokenizer import Detokenizer
+from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThinkingSplitter
 
 END = 0
 TIMEOUT_SECONDS = 60.0  # only reached by a test that hangs
@@ -129,6 +131,7 @@ class FakeSampler:
     def __init__(self, seed: int, n_draws: int = 0) -> None:
         self.seed = seed
         self.accepted: list[int] = []
+        self.prompt: History = ()  # what stood in front of its first draw
         self.n_draws = n_draws
 
     def accept(self, token: int) -> None:
@@ -136,6 +139,7 @@ class FakeSampler:
 
     def sample(self, engine: FakeEngine, k: int) -> int:
         history = engine.row(k)
+        self.prompt = self.prompt or history
         if engine.refused(history):
             raise LlamadError(ErrorKind.CORRUPT, "MODEL_NOT_FINITE", "logits are not finite")
         token = engine.rule(history, self.seed, self.n_draws)
@@ -163,9 +167,18 @@ class FakeTokenizer:
 class FakeChatTemplate:
     """Renders ``role:content|`` for each message."""
 
+    substitute = ""
+
+    def __init__(self) -> None:
+        self.arguments: list[Mapping[str, Any]] = []  # of each encoding
+
     def encode(
-        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, str]],
+        add_generation_prompt: bool = True,
+        arguments: Mapping[str, Any] = MappingProxyType({}),
     ) -> list[int]:
+        self.arguments.append(arguments)
         return list("".join(f"{m['role']}:{m['content']}|" for m in messages).encode())
 
 
@@ -194,11 +207,16 @@ class FakeModel:
         self.step_read_seconds = 0.0
         self.tokenizer = FakeTokenizer()
         self.chat_template = FakeChatTemplate()
+        self.ends_answers = True
+        self.thinking = ThinkingMarks()
         self.samplers: list[FakeSampler] = []
         self.sampler_error: Exception | None = None
 
     def new_detokenizer(self) -> Any:
         return Detokenizer(self.tokenizer)  # type: ignore[arg-type]
+
+    def new_thinking_splitter(self, prompt: Sequence[int]) -> ThinkingSplitter | None:
+        return self.thinking.splitter(bytes(prompt[-TAIL_TOKENS:]).decode(errors="replace"))
 
     def new_sampler(self, sampling: Sampling, *, seed: int, n_draws: int = 0) -> FakeSampler:
         if self.sampler_error is not None:

@@ -63,7 +63,7 @@ async def test_jobs_start_in_the_order_of_submission() -> None:
     jobs = [await bench.scheduler.submit(request("p" * i, max_tokens=9 - i)) for i in range(1, 8)]
     async with bench.running():
         await asyncio.gather(*(events_of(job) for job in jobs))
-    prompts = [bytes(sampler.accepted).decode() for sampler in bench.model.samplers]
+    prompts = [bytes(sampler.prompt).decode() for sampler in bench.model.samplers]
     assert prompts == ["p" * i for i in range(1, 8)]
 
 
@@ -181,9 +181,19 @@ async def test_a_request_without_a_seed_reports_the_one_it_got() -> None:
 
 
 @pytest.mark.parametrize(
-    ("repeat_last_n", "window"), [(4, "6789"), (0, ""), (-1, "0123456789"), (64, "0123456789")]
+    ("repeat_last_n", "penalize_prompt", "window"),
+    [
+        (4, True, "6789"),
+        (0, True, ""),
+        (-1, True, "0123456789"),
+        (64, True, "0123456789"),
+        (64, False, ""),
+        (-1, False, ""),
+    ],
 )
-def test_the_end_of_the_prompt_enters_the_penalty_window(repeat_last_n: int, window: str) -> None:
+def test_the_end_of_the_prompt_enters_the_penalty_window_if_asked(
+    repeat_last_n: int, penalize_prompt: bool, window: str
+) -> None:
     @asynchronous
     async def check() -> None:
         bench = Bench()
@@ -192,7 +202,7 @@ def test_the_end_of_the_prompt_enters_the_penalty_window(repeat_last_n: int, win
                 GenerationRequest(
                     prompt="0123456789",
                     max_tokens=1,
-                    sampling=Sampling(repeat_last_n=repeat_last_n),
+                    sampling=Sampling(repeat_last_n=repeat_last_n, penalize_prompt=penalize_prompt),
                 )
             )
             await events_of(job)

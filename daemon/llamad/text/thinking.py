@@ -1,0 +1,159 @@
+"""What a model thinks before it answers, told apart from its answer while the text arrives.
+
+Owns the table of marks that models put around their thoughts, and how the text is cut there. A
+thought stands at the beginning of the text, or was opened by the template already; later marks are
+text. White space around the thought and between it and the answer belongs to the marks.
+"""
+
+import enum
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+# As the models' templates write them (Qwen3, DeepSeek R1, SmolLM3, Magistral, Seed, Gemma 4).
+PAIRS: tuple[tuple[str, str], ...] = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<|channel>thought", "<channel|>"),
+)
+
+TAIL_TOKENS = 32  # of a prompt, that hold the mark which it may end with
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingMarks:
+    """The marks of one model. controls: those that are control tokens, which are no text."""
+
+    pairs: tuple[tuple[str, str], ...] = ()
+    controls: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def splitter(self, prompt_tail: str) -> "ThinkingSplitter | None":
+        """Return what cuts the text behind a prompt that ends so; None for a model without."""
+        if not self.pairs:
+            return None
+        end = prompt_tail.rstrip()
+        opened = next((close for mark, close in self.pairs if end.endswith(mark)), None)
+        return ThinkingSplitter(self, opened)
+
+
+def find_marks(template: str, tokens: Sequence[str], controls: Collection[int]) -> ThinkingMarks:
+    """Return the marks that a template names or a vocabulary has as tokens.
+
+    controls: the ids of the tokens that are no text.
+    """
+    texts = {text for pair in PAIRS for text in pair}
+    ids = {text: i for i, text in enumerate(tokens) if text in texts}
+    pairs = tuple(
+        (mark, close)
+        for mark, close in PAIRS
+        if mark in ids or mark in template or close in template
+    )
+    known = {text for pair in pairs for text in pair}
+    return ThinkingMarks(
+        pairs, MappingProxyType({i: t for t, i in ids.items() if i in controls and t in known})
+    )
+
+
+class _Phase(enum.Enum):
+    START = "start"  # nothing but white space came
+    THOUGHT = "thought"
+    BETWEEN = "between"  # white space in front of the answer
+    ANSWER = "answer"
+
+
+Piece = tuple[str, bool]  # text, and whether it is a thought
+
+
+class ThinkingSplitter:
+    """Cuts one completion. What is cut where does not depend on the pieces the text comes in."""
+
+    def __init__(self, marks: ThinkingMarks, opened: str | None) -> None:
+        """Begin; opened: the closing mark of a thought that the prompt has begun."""
+        self._marks = marks
+        self._close = opened or ""
+        self._phase = _Phase.START if opened is None else _Phase.THOUGHT
+        self._held = ""
+        self._begun = False  # some of the thought was given
+
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes next is a thought."""
+        return self._phase is _Phase.THOUGHT
+
+    def control_text(self, token: int) -> str:
+        """Return the text of a control token that is a mark here, else ""."""
+        mark = self._marks.controls.get(token, "")
+        if self._phase is _Phase.THOUGHT:
+            return mark if mark == self._close else ""
+        opens = self._phase is _Phase.START and any(mark == pair[0] for pair in self._marks.pairs)
+        return mark if opens else ""
+
+    def push(self, text: str) -> list[Piece]:
+        """Take text; return what is certain, in order, no piece empty."""
+        self._held += text
+        pieces: list[Piece] = []
+        while self._step(pieces):
+            pass
+        return pieces
+
+    def flush(self) -> list[Piece]:
+        """Return what was held back; the text has ended."""
+        text, self._held = self._held, ""
+        if self._phase is _Phase.THOUGHT:
+            text = text.strip() if not self._begun else text.rstrip()
+        elif self._phase is _Phase.BETWEEN:
+            text = ""
+        return [(text, self.thinking)] if text else []
+
+    def _step(self, pieces: list[Piece]) -> bool:
+        """Take what the phase can of the held text; whether another phase has begun."""
+        match self._phase:
+            case _Phase.START:
+                return self._start()
+            case _Phase.THOUGHT:
+                return self._thought(pieces)
+            case _Phase.BETWEEN:
+                self._held = self._held.lstrip()
+                if not self._held:
+                    return False
+                self._phase = _Phase.ANSWER
+                return True
+            case _Phase.ANSWER:
+                if self._held:
+                    pieces.append((self._held, False))
+                    self._held = ""
+                return False
+
+    def _start(self) -> bool:
+        text = self._held.lstrip()
+        for mark, close in self._marks.pairs:
+            if text.startswith(mark):
+                self._held, self._close, self._phase = text[len(mark) :], close, _Phase.THOUGHT
+                return True
+        if any(mark.startswith(text) for mark, _ in self._marks.pairs):
+            return False
+        self._phase = _Phase.ANSWER
+        return True
+
+    def _thought(self, pieces: list[Piece]) -> bool:
+        text = self._held if self._begun else self._held.lstrip()
+        end = text.find(self._close)
+        certain = text[:end] if end >= 0 else text[: len(text) - _n_begun(text, self._close)]
+        certain = certain.rstrip()
+        if certain:
+            pieces.append((certain, True))
+            self._begun = True
+        if end < 0:
+            self._held = text[len(certain) :]
+            return False
+        self._held, self._phase = text[end + len(self._close) :], _Phase.BETWEEN
+        return True
+
+
+def _n_begun(text: str, mark: str) -> int:
+    """Return how many characters at the end of the text may be the beginning of the mark."""
+    return next((n for n in range(len(mark) - 1, 0, -1) if text.endswith(mark[:n])), 0)
