@@ -37,9 +37,8 @@ _SWITCHES = (
     ("--penalize-prompt", "count the prompt's tokens as recent, too"),
     ("--loop-guard", "end an answer that only repeats itself; on where no sampling is given"),
 )
-_DESTINATIONS = tuple(
-    flag.removeprefix("--").replace("-", "_") for flag, *_ in (*_FLAGS, *_SWITCHES)
-)
+SWITCHES = tuple(flag.removeprefix("--").replace("-", "_") for flag, _ in _SWITCHES)
+_DESTINATIONS = (*(flag.removeprefix("--").replace("-", "_") for flag, *_ in _FLAGS), *SWITCHES)
 THINKING = "enable_thinking"  # the argument that the templates of thinking models take
 
 

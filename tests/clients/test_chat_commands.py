@@ -10,11 +10,11 @@ import pytest
 from llamactl.chat import commands
 from llamactl.chat.commands import CommandFault, Leave, State
 from llamactl.chat.conversation import MAX_FILE_BYTES, Conversation, FileFault
-from llamad_client import Model, Refused
+from llamad_client import Model, Refused, Setting
 from llamad_client.request import Options, chat_request
 
 NAMES = (
-    "/help", "/model", "/system", "/reset", "/save", "/load", "/set", "/show", "/exit",
+    "/help", "/model", "/system", "/reset", "/save", "/load", "/set", "/show", "/think", "/exit",
 )  # fmt: skip
 
 
@@ -30,6 +30,13 @@ class FakeService:
 
     def models(self) -> list[Model]:
         return [Model(name, f"/m/{name}", 1, name == self.loaded, False) for name in self.names]
+
+    def get_model(self, name: str = "", /) -> Any:
+        settings = [Setting("temperature", "0.7", "built_in"), Setting("top_k", "40", "model_file")]
+        return _Record(
+            title="First", architecture="llama", parameters=1000, quantization="Q4_0",
+            licence="mit", n_ctx_train=4096, settings=settings,
+        )  # fmt: skip
 
     def use_model(self, name: str, /) -> Any:
         if name not in self.names:
@@ -111,7 +118,11 @@ def test_set_covers_the_sampling_table_and_reaches_the_request(state: State) -> 
     assert (request.options.sampling.temperature, request.options.sampling.top_k) == (0.5, 3)
     assert (request.options.max_tokens, list(request.options.stop)) == (7, ["a b"])
     assert "top_k 3" in commands.run(state, "/set")
-    assert "temperature 0.5" in commands.run(state, "/show")
+    for line in ("loop_guard off", "context_full drop-oldest"):
+        commands.run(state, f"/set {line}")
+    request = chat_request([], state.options)
+    assert not request.options.loop_guard
+    assert request.options.HasField("loop_guard")
     commands.run(state, "/set top_k default")
     assert "top_k" not in state.options
 
@@ -122,6 +133,9 @@ def test_set_covers_the_sampling_table_and_reaches_the_request(state: State) -> 
         ("/set heat 1", "no setting heat; there are max_tokens"),
         ("/set top_k 1.5", "top_k: 1.5 is not a whole number"),
         ("/set temperature warm", "temperature: warm is not a number"),
+        ("/set loop_guard 1", "loop_guard: 1 is neither on nor off"),
+        ("/set context_full no", "context_full: no is neither refuse nor drop-oldest"),
+        ("/think", "/think takes on, off or default, show or hide"),
         ("/save", "/save needs the name of a file"),
         ("/load", "/load needs the name of a file"),
     ],
@@ -129,6 +143,28 @@ def test_set_covers_the_sampling_table_and_reaches_the_request(state: State) -> 
 def test_a_wrong_argument_names_what_is_right(state: State, line: str, fault: str) -> None:
     with pytest.raises(CommandFault, match=fault):
         commands.run(state, line)
+
+
+def test_think_sets_the_argument_of_the_template_and_keeps_others(state: State) -> None:
+    state.options["template_arguments"] = {"tone": "dry"}
+    commands.run(state, "/think off")
+    sent = chat_request([], state.options).options.template_arguments
+    assert dict(sent) == {"tone": '"dry"', "enable_thinking": "false"}
+    commands.run(state, "/think default")
+    assert dict(state.options["template_arguments"]) == {"tone": "dry"}
+    commands.run(state, "/think hide")
+    assert not state.show_thoughts
+
+
+def test_show_says_each_setting_and_who_set_it(state: State) -> None:
+    commands.run(state, "/set temperature 0.2")
+    text = " ".join(commands.run(state, "/show").split())
+    for part in (
+        "model one First", "llama, 1000 weights, Q4_0", "licence mit",
+        "context 300 tokens, trained with 4096", "system message Be brief",
+        "temperature 0.2 (this conversation)", "top_k 40 (the model's file)",
+    ):  # fmt: skip
+        assert part in text
 
 
 def test_words_are_completed() -> None:

@@ -221,7 +221,7 @@ def test_history_is_there_after_a_restart_and_only_for_its_user(
     screen.wait(lambda text: text.endswith("> first\n  second"))
 
 
-def test_a_context_that_is_full_does_not_end_the_conversation(
+def test_a_context_that_is_full_is_noted_and_the_conversation_goes_on(
     screen: TerminalScreen, tmp_path: Path
 ) -> None:
     with running_service(n_ctx=64, kv_blocks_total=8) as service:
@@ -231,6 +231,9 @@ def test_a_context_that_is_full_does_not_end_the_conversation(
             screen.type(word)
             screen.press("Enter")
             screen.wait(answers(number))
+        before, _, after = screen.text().replace("\n", "").partition("> three")
+    notice = "(the context of 64 tokens is full: the 2 oldest messages were left out"
+    assert (before.count(notice), after.count(notice)) == (0, 2)
     assert SEEN[2:] == [
         "user:two|assistant:An answer.|user:three|",
         "user:three|assistant:An answer.|user:four|",

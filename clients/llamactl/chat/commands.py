@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 from llamactl import sampling
 from llamactl.chat.conversation import Conversation, FileFault
-from llamad_client import Model, Result, Status
+from llamad_client import Model, ModelDetails, Result, Status
 from llamad_client.request import Options
 
 
@@ -32,6 +32,9 @@ class Service(Protocol):
 
     def models(self) -> list[Model]:
         """Return the models that it knows."""
+
+    def get_model(self, name: str = "", /) -> ModelDetails:
+        """Return what is to say of a model; by default of the loaded one."""
 
     def use_model(self, name: str, /) -> Any:
         """Load a model."""
@@ -91,15 +94,44 @@ def complete(line: str) -> Iterator[str]:
     elif len(words) == 2 and words[0] == "/set":
         choices = [*settings()]
     elif len(words) == 2 and words[0] == "/think":
-        choices = ["on", "off", "show", "hide"]
+        choices = ["on", "off", "default", "show", "hide"]
     else:
         choices = []
     yield from (choice for choice in choices if choice.startswith(words[-1]))
 
 
-def settings() -> dict[str, type]:
-    """Return the names that /set takes, and the types of their values."""
-    return {"max_tokens": int, "stop": str, **sampling.types()}
+def settings() -> dict[str, Callable[[str], Any]]:
+    """Return the names that /set takes, and what reads their values; ValueError says what fits."""
+    return {
+        "max_tokens": _number(int),
+        "stop": lambda text: [text],
+        **{name: _number(kind) for name, kind in sampling.types().items()},
+        **dict.fromkeys(sampling.SWITCHES, _switch),
+        "context_full": _context_full,
+    }
+
+
+def _number(kind: type) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise ValueError(f"is not {what}") from None
+
+    return read
+
+
+def _switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError("is neither on nor off")
+    return text == "on"
+
+
+def _context_full(text: str) -> str:
+    if text not in ("refuse", "drop-oldest"):
+        raise ValueError("is neither refuse nor drop-oldest")
+    return text
 
 
 def _help(state: State, rest: str) -> str:
@@ -191,38 +223,65 @@ def _set(state: State, rest: str) -> str:
     if text == "default":
         given.pop(name, None)
         return f"{name} is as the service has it"
-    if name == "stop":
-        given[name] = [text]
-        return f"stop {_shown(given[name])}"
     try:
         given[name] = kind(text)
-    except ValueError:
-        what = "a whole number" if kind is int else "a number"
-        raise CommandFault(f"/set {name}: {text} is not {what}") from None
+    except ValueError as error:
+        raise CommandFault(f"/set {name}: {text} {error}") from None
     return f"{name} {_shown(given[name])}"
 
 
 def _shown(value: object) -> str:
     if value is None:
         return "(default)"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _think(state: State, rest: str) -> str:
+    if rest in ("show", "hide"):
+        state.show_thoughts = rest == "show"
+        return f"thoughts are {'shown' if state.show_thoughts else 'not shown'}"
+    arguments = dict(state.options.get("template_arguments", {}))
+    match rest:
+        case "on" | "off":
+            arguments[sampling.THINKING] = rest == "on"
+        case "default":
+            arguments.pop(sampling.THINKING, None)
+        case _:
+            raise CommandFault("/think takes on, off or default, show or hide")
+    state.options["template_arguments"] = arguments
+    told = {"on": "to think", "off": "not to think", "default": "nothing about thinking"}[rest]
+    return f"the model is told {told}, where its template knows the word"
 
 
 def _show(state: State, rest: str) -> str:
     refresh(state)
-    conversation = state.conversation
+    details = state.service.get_model()
     given = cast("dict[str, Any]", state.options)
     last = state.last
     used = 0 if last is None else last.prompt_tokens + last.completion_tokens
-    rows = {
-        "model": state.model,
-        "context": f"{state.n_ctx} tokens, {used} of them used by the last answer",
-        "messages": str(len(conversation.turns)),
-        "system message": conversation.system or "(none)",
-        "settings": ", ".join(f"{k} {_shown(v)}" for k, v in given.items()) or "(default)",
-    }
-    width = max(map(len, rows))
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items())
+    trained = f", trained with {details.n_ctx_train}" if details.n_ctx_train else ""
+    rows = [
+        ("model", f"{state.model}  {details.title}".strip()),
+        ("", f"{details.architecture}, {details.parameters} weights, {details.quantization}"),
+        ("licence", details.licence or "(the file does not say)"),
+        ("context", f"{state.n_ctx} tokens{trained}; the last answer used {used}"),
+        ("messages", str(len(state.conversation.turns))),
+        ("system message", state.conversation.system or "(none of this conversation)"),
+    ]
+    theirs = {one.name: f"{one.value}  ({SOURCES[one.source]})" for one in details.settings}
+    ours = {name: f"{_shown(value)}  (this conversation)" for name, value in given.items()}
+    rows += (theirs | ours).items()
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
+
+
+SOURCES = {
+    "model_section": "llamad.toml, for this model",
+    "model_file": "the model's file",
+    "configuration": "llamad.toml",
+    "built_in": "built in",
+    "unspecified": "unknown",
+}
 
 
 def _exit(state: State, rest: str) -> str:
@@ -238,6 +297,7 @@ COMMANDS = (
     Command("/load", "FILE", "goes on with the messages of a file", _load),
     Command("/set", "[NAME [VALUE]]", "shows or changes how tokens are drawn", _set),
     Command("/show", "", "shows model, context, settings and system message", _show),
+    Command("/think", "on|off|show|hide", "lets the model think first, or shows thoughts", _think),
     Command("/exit", "", "leaves", _exit),
 )
 

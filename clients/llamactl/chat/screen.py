@@ -109,6 +109,8 @@ class AnswerView:
 
     def end(self) -> None:
         """Show what was held back, and end the line."""
+        self._put(self._pieces(escaped(self._carriage_return)))
+        self._carriage_return = ""
         self._put(self._reader.end())
         for span in self._layout.end():
             self._screen.write(span.text, span.style)

@@ -29,6 +29,7 @@ from llamad_client import (
     Status,
     StillLoading,
     TextDelta,
+    ThinkingDelta,
 )
 
 
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Client(arguments.socket) as client:
         state = _state(client, arguments)
         with keyboard.silent():
-            talk = _Talk(client, state, Screen(), stats=arguments.stats)
+            talk = Talk(client, state, Screen(), stats=arguments.stats)
             talk.greet()
             prompt = Prompt(StoredHistory(history_path()), commands.complete)
             while (text := prompt.ask()) is not None:
@@ -78,7 +79,7 @@ def _not_ready(status: Status) -> ClientError:
             return Refused("NO_MODEL", f"llamad has no model loaded{detail}")
 
 
-class _Talk:
+class Talk:
     """What a message or a command does, and what is shown of it."""
 
     def __init__(
@@ -108,7 +109,8 @@ class _Talk:
         except (commands.CommandFault, FileFault) as fault:
             self._screen.error(str(fault))
         except ClientError as error:
-            self._screen.error(error.message)
+            hint = "; /reset begins anew" if error.reason == "PROMPT_TOO_LONG" else ""
+            self._screen.error(error.message + hint)
         except KeyboardInterrupt:  # while a command waited for the service
             self._screen.note("interrupted; the service goes on with what it was told")
         return True
@@ -143,6 +145,13 @@ class _Talk:
                     elif isinstance(event, PrefillProgress):
                         waiting.erase()
                         progress.update(event)
+                    elif isinstance(event, ThinkingDelta):
+                        progress.erase()
+                        if self._state.show_thoughts:
+                            waiting.erase()
+                            view.add(event.text, thought=True)
+                        else:
+                            waiting.show(f"thinking: {event.tokens} tokens")
                     elif isinstance(event, TextDelta):
                         waiting.erase()
                         progress.erase()
@@ -155,12 +164,15 @@ class _Talk:
         return "".join(pieces)
 
     def _note_queued(self, event: Queued, waiting: ProgressLine) -> None:
-        dropped = getattr(event, "dropped_messages", 0)
-        if dropped:
-            self._state.conversation.leave_out(dropped)
+        if event.dropped_messages:
+            self._state.conversation.leave_out(event.dropped_messages)
             self._screen.note(
-                f"(the context of {self._state.n_ctx} tokens is full: the {dropped} oldest "
-                "messages were left out; /reset begins anew)"
+                f"(the context of {self._state.n_ctx} tokens is full: the "
+                f"{event.dropped_messages} oldest messages were left out; /reset begins anew)"
+            )
+        if event.substitute_template and self._state.last is None:
+            self._screen.note(
+                f"(the model has no chat template: the {event.substitute_template} one was taken)"
             )
         if event.queue_position > 0:
             waiting.show(f"waiting: {event.queue_position} requests come first")
@@ -168,17 +180,14 @@ class _Talk:
     def _say_how_it_ended(self, result: Result) -> None:
         if result.finish_reason == "cancelled":
             self._screen.note(f"(job {result.job_id} was cancelled by somebody else)")
+        elif result.finish_reason == "loop":
+            self._screen.note("(ended: it only repeated itself; /set loop_guard off lets it go on)")
+        elif result.finish_reason == "length" and result.context_full:
+            n_ctx = self._state.n_ctx
+            self._screen.note(f"(cut: the context of {n_ctx} tokens is full; /reset begins anew)")
         elif result.finish_reason == "length":
-            wanted = self._state.options.get("max_tokens")
-            if wanted is not None and result.completion_tokens >= wanted:
-                self._screen.note(
-                    f"(cut after {wanted} tokens; /set max_tokens N allows more, /set max_tokens "
-                    "default as many as fit)"
-                )
-            else:
-                self._screen.note(
-                    f"(cut: the context of {self._state.n_ctx} tokens is full; /reset begins anew)"
-                )
+            n_tokens = result.completion_tokens
+            self._screen.note(f"(cut after {n_tokens} tokens; /set max_tokens N sets the bound)")
 
 
 @contextlib.contextmanager
