@@ -19,7 +19,7 @@ export V
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-python test-c asan ubsan tsan qemu peer fuzz bench lint fmt proto deb deb-check e2e e2e-bare e2e-pi clean
+.PHONY: help setup demo test test-python test-c asan ubsan tsan qemu peer fuzz bench lint fmt proto deb deb-check e2e e2e-bare e2e-pi memory-check clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -114,6 +114,9 @@ fmt: $(VENV)/.developer ## format Python and C
 	$(VENV)/bin/ruff format $(PYTHON_FOLDERS)
 	@echo "clang-format -i, $(words $(C_FILES)) files"
 	$(Q)clang-format -i $(C_FILES)
+
+memory-check: $(VENV)/.engine ## a model larger than its memory: bytes read, limits that change, disks that fail; as root
+	PYTHONPATH=tests $(PY) -m memory.check
 
 # ---- generated code -----------------------------------------------------------------------------
 

@@ -123,6 +123,11 @@ class LoadedModel:
     vocab_size: int
     load_seconds: float
     kv_type: str
+    streamed_bytes: int
+    bytes_read_per_token: int
+    seconds_per_token: float
+    disk_read_bytes_per_second: float
+    share_of_disk_time_hidden: float
 
 
 @dataclass(frozen=True, slots=True)

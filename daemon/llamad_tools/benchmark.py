@@ -1,7 +1,8 @@
 """Measuring prefill and decode speed through the engine alone.
 
-Prompt ids are pseudo-random (seeded), end-of-generation tokens are ignored, decoding is greedy. It
-reports; it asserts nothing.
+Memory is planned as the service plans it: what does not fit is streamed. Prompt ids are pseudo-
+random (seeded), end-of-generation tokens are ignored, decoding is greedy. It reports; it asserts
+nothing.
 """
 
 import random
@@ -9,11 +10,21 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from llamad.engine.bindings import Engine, EngineModel, Sampler
-from llamad.engine.single_sequence import SingleSequence, blocks_for
+from llamad.engine.bindings import (
+    NO_LIMIT,
+    Engine,
+    EngineModel,
+    EngineParams,
+    ResidencyInfo,
+    Sampler,
+)
+from llamad.engine.single_sequence import BLOCK_TOKENS, SingleSequence, blocks_for
+from llamad.memory.demand import demand_of
 from llamad.memory.machine import Machine
-from llamad.memory.plan import plan_huge_pages
+from llamad.memory.plan import MemoryPlan, plan_huge_pages, plan_memory
+from llamad.memory.residency import choose_residency
 from llamad.sampling.parameters import GREEDY
+from llamad_tools.disk_speed import disk_speed
 from llamad_tools.progress_line import TOKENS, Progress
 
 WARM_UP_PROMPT, WARM_UP_DECODE = 32, 4  # tokens
@@ -29,6 +40,11 @@ class BenchResult:
     that the same threads were seen to read, in bare readings before and after and in decoding
     itself, so ``decode_share_of_bandwidth`` is at most 1; ``decode_beats_reading`` says that
     decoding was the fastest.
+
+    A step reads ``streamed_bytes`` from the disk, and rows of the embedding. In decoding the disk
+    gave ``disk_read_bytes_per_second`` while it was read; ``share_of_disk_speed`` is what decoding
+    got of the disk's own speed, waiting for computing included. ``share_of_disk_time_hidden`` is
+    the part of the reading during which no step had to wait. None where nothing is streamed.
     """
 
     model: str
@@ -49,6 +65,14 @@ class BenchResult:
     decode_share_of_bandwidth: float
     weight_bytes_per_step: int
     decode_beats_reading: bool
+    memory_budget_bytes: int | None
+    resident_bytes: int
+    locked_bytes: int
+    streamed_bytes: int
+    disk_speed_bytes_per_second: float | None
+    disk_read_bytes_per_second: float | None
+    share_of_disk_speed: float | None
+    share_of_disk_time_hidden: float | None
 
 
 def measure(
@@ -60,29 +84,18 @@ def measure(
     kv_type: str,
     *,
     huge_pages: str = "auto",
+    memory_budget: int | None = None,
 ) -> BenchResult:
     """Load the model and time one prefill of n_prompt tokens and n_decode decode steps.
 
     With several sequences the decode steps run all of them together, each after 16 tokens.
-    Raises LlamadError when the model cannot be loaded.
+    memory_budget: bytes for a service in all; None: what this machine has. Raises LlamadError when
+    the model cannot be loaded.
     """
     start = time.perf_counter()
     with EngineModel(path) as model:
-        machine = Machine()
-        use_huge_pages = plan_huge_pages(
-            huge_pages,
-            file_bytes=model.info.file_bytes,
-            available_bytes=machine.available_bytes(),
-            is_board=machine.is_board(),
-        )
-        with Progress(0).begin(f"reading {Path(path).name}"):
-            if use_huge_pages:
-                model.use_huge_pages()
-            else:
-                model.populate()
         n_ctx = max(n_prompt, WARM_UP_PROMPT, BATCH_PROMPT) + max(n_decode, WARM_UP_DECODE)
-        engine = Engine(
-            model,
+        params = EngineParams(
             n_threads=n_threads,
             n_ctx=n_ctx,
             n_blocks=n_sequences * blocks_for(n_ctx),
@@ -90,7 +103,10 @@ def measure(
             n_logits=n_sequences,
             kv_type=kv_type,
         )
-        with engine:
+        plan = _plan(model, params, n_sequences, memory_budget)
+        with Progress(0).begin(f"reading {Path(path).name}"):
+            use_huge_pages = _load(model, plan, huge_pages)
+        with Engine(model, **params) as engine:
             load_seconds = time.perf_counter() - start
             session = _Session(engine, n_sequences)
             session.prefill(0, WARM_UP_PROMPT)
@@ -101,18 +117,21 @@ def measure(
                 for sequence in range(n_sequences):
                     session.prefill(sequence, BATCH_PROMPT)
             bare = model.read_bandwidth(n_threads)
-            read_before = _read_bytes()
+            bare_disk = None if plan.streamed_bytes == 0 else disk_speed(path)
+            before, read_before = model.residency(), Machine().disk_read_bytes()
             generated = n_decode * n_sequences
             with Progress(generated, unit=TOKENS).begin("decode") as progress:
                 decode_seconds = session.decode(list(range(n_sequences)), n_decode, progress)
-            read_bytes = _read_bytes() - read_before
+            read_bytes = Machine().disk_read_bytes() - read_before
+            after = model.residency()
             bare = max(bare, model.read_bandwidth(n_threads))
             streamed = model.info.streamed_bytes * n_decode / decode_seconds
             bandwidth = max(bare, streamed)
+            disk = _Disk.of(before, after, decode_seconds, bare_disk)
             return BenchResult(
                 model=Path(path).name,
-                prefill_tokens_per_second=round(n_prompt / prefill_seconds, 2),
-                decode_tokens_per_second=round(generated / decode_seconds, 2),
+                prefill_tokens_per_second=round(n_prompt / prefill_seconds, 3),
+                decode_tokens_per_second=round(generated / decode_seconds, 3),
                 load_seconds=round(load_seconds, 3),
                 model_bytes=model.info.file_bytes,
                 threads=n_threads,
@@ -128,7 +147,75 @@ def measure(
                 decode_share_of_bandwidth=round(streamed / bandwidth, 3),
                 weight_bytes_per_step=model.info.streamed_bytes,
                 decode_beats_reading=streamed > bare,
+                memory_budget_bytes=plan.budget_bytes,
+                resident_bytes=plan.resident_bytes,
+                locked_bytes=after.locked_bytes,
+                streamed_bytes=plan.streamed_bytes,
+                disk_speed_bytes_per_second=disk.speed,
+                disk_read_bytes_per_second=disk.read_bytes_per_second,
+                share_of_disk_speed=disk.share_of_speed,
+                share_of_disk_time_hidden=disk.share_of_time_hidden,
             )
+
+
+def _plan(
+    model: EngineModel, params: EngineParams, n_sequences: int, memory_budget: int | None
+) -> MemoryPlan:
+    """Return the plan of a service that has this engine. Raises OUT_OF_MEMORY."""
+    machine = Machine()
+    return plan_memory(
+        demand_of(model, model.metadata(), params),
+        budget_bytes=machine.budget_bytes() if memory_budget is None else memory_budget,
+        lock_limit_bytes=machine.lock_limit_bytes(),
+        kv_tokens=params["n_blocks"] * BLOCK_TOKENS,
+        n_ctx=params["n_ctx"],
+        n_sequences=n_sequences,
+    )
+
+
+def _load(model: EngineModel, plan: MemoryPlan, huge_pages: str) -> bool:
+    """Read and lock what the plan keeps; return whether it was copied into huge pages."""
+    machine = Machine()
+    use_huge_pages = plan.model_fits and plan_huge_pages(
+        huge_pages,
+        file_bytes=model.info.file_bytes,
+        available_bytes=machine.available_bytes(),
+        is_board=machine.is_board(),
+    )
+    if use_huge_pages:
+        model.use_huge_pages()
+    residency = choose_residency(model.extents(), model.info.file_bytes, plan.room_bytes)
+    assert residency is not None, "the plan has room for one"
+    model.set_residency(residency.resident, residency.ring_bytes, lock_bytes=NO_LIMIT)
+    return use_huge_pages
+
+
+@dataclass(frozen=True, slots=True)
+class _Disk:
+    """What the disk did while tokens were decoded."""
+
+    speed: float | None = None
+    read_bytes_per_second: float | None = None
+    share_of_speed: float | None = None
+    share_of_time_hidden: float | None = None
+
+    @classmethod
+    def of(
+        cls, before: ResidencyInfo, after: ResidencyInfo, seconds: float, bare: float | None
+    ) -> "_Disk":
+        """Compare two readings; ``bare``: what the disk gives without us, None: not known."""
+        n_bytes = after.read_bytes - before.read_bytes
+        read_seconds = after.read_seconds - before.read_seconds
+        if n_bytes == 0 or read_seconds <= 0:
+            return cls()
+        waited = after.wait_seconds - before.wait_seconds
+        speed = max(bare or 0.0, n_bytes / read_seconds)
+        return cls(
+            speed=round(speed),
+            read_bytes_per_second=round(n_bytes / read_seconds),
+            share_of_speed=round(min(1.0, n_bytes / seconds / speed), 3),
+            share_of_time_hidden=round(min(1.0, max(0.0, 1 - waited / read_seconds)), 3),
+        )
 
 
 class _Session:
@@ -174,12 +261,3 @@ def _peak_rss_bytes() -> int:
     """Return the most memory this program held at once; ru_maxrss would count its parent's, too."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-
-
-def _read_bytes() -> int:
-    """Return the bytes this process had read from disk, 0 where the kernel does not say."""
-    try:
-        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("read_bytes:")), 0)

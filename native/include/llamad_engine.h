@@ -149,7 +149,8 @@ void lld_model_get_info(const lld_model *model, lld_model_info *out);
  * engine runs. *stop as for lld_model_set_residency. */
 int lld_model_use_huge_pages(lld_model *model, const volatile int32_t *stop);
 
-/* Bytes per second at which n_threads read the whole file from memory, over at least 0.25 s. */
+/* Bytes per second at which n_threads read from memory what stays there of the file, over at least
+ * 0.25 s; 0 when that is less than a MiB. While no residency is set. */
 int lld_model_read_bandwidth(const lld_model *model, uint32_t n_threads, double *bytes_per_second);
 
 /* ---- residency: what of a model stays in memory ------------------------------------------------ */

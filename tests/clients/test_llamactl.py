@@ -309,6 +309,7 @@ def test_status_models_health_version_tokenize(service: RunningService) -> None:
     status = run(service.path, "status").stdout.decode()
     assert "ready (serving fake)" in status
     assert "512 tokens (trained with 1024)" in status
+    assert "91 B are read for every token at 350.0 MB/s, 75 % of the time hidden" in status
     models = run(service.path, "models").stdout.decode().splitlines()
     assert models[1].split() == ["fake", "1.0", "kB", "yes", "/models/fake.gguf"]
     assert run(service.path, "health").stdout == b"SERVING\n"
@@ -321,6 +322,10 @@ def test_status_models_health_version_tokenize(service: RunningService) -> None:
 def test_json_of_the_other_commands(service: RunningService) -> None:
     [status] = json_lines(run(service.path, "--json", "status").stdout)
     assert (status["state"], status["model"]["name"]) == ("ready", "fake")
+    model = status["model"]
+    assert (model["locked_bytes"], model["streamed_bytes"]) == (890, 90)
+    assert (model["bytes_read_per_token"], model["disk_read_bytes_per_second"]) == (91, 350e6)
+    assert model["seconds_per_token"] >= 0
     [model] = json_lines(run(service.path, "--json", "models").stdout)
     assert (model["name"], model["loaded"]) == ("fake", True)
     [health] = json_lines(run(service.path, "--json", "health").stdout)

@@ -22,7 +22,9 @@ import pytest
 from llamad import daemon
 from llamad.config import Config, load_config
 from llamad.engine import bindings
+from llamad.engine.info import ResidencyInfo
 from llamad.errors import ErrorKind, LlamadError
+from llamad.memory.pressure import Grant
 from llamad.service import model_manager
 from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
 from rpc.serving import PLAN, Codec
@@ -46,7 +48,15 @@ class FakeLoadedModel(FakeModel):
         self.kv_type = "f16"
         self.locked_bytes = 0
         self.plan = PLAN
+        self.stop = SimpleNamespace(set=lambda: None)
+        self.disk_bytes_per_second = None
         self.closed = False
+
+    def residency(self) -> ResidencyInfo:
+        return ResidencyInfo(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, True)
+
+    def grant(self) -> Grant:
+        return Grant(1, wanted_bytes=1, least_bytes=1, file_bytes=1)
 
     def close(self) -> None:
         self.closed = True

@@ -19,6 +19,7 @@ from llamad.rpc.from_proto import Rules
 from llamad.rpc.llamad_service import LlamadService
 from llamad.rpc.server import RpcServer
 from llamad.schedule.loop import Limits
+from llamad.service.disk_meter import Measured
 from llamad.service.state import ModelFacts, ServiceState, Serving
 from llamad.store.registry import ModelRegistry
 from llamad.store.transfers import Transfers
@@ -58,6 +59,14 @@ FACTS = ModelFacts(
     threads=2,
     kernel_set="generic",
     plan=PLAN,
+)
+
+MEASURED = Measured(
+    locked_bytes=890,
+    streamed_bytes=90,
+    bytes_read_per_token=91,
+    disk_read_bytes_per_second=350e6,
+    share_of_disk_time_hidden=0.75,
 )
 
 CredentialsOf = Callable[[socket.socket], Credentials]
@@ -142,7 +151,9 @@ class Service:
             self.load()
 
     def load(self) -> None:
-        self.state.ready(Serving(self.bench.scheduler, Codec(), facts(self.bench)))
+        self.state.ready(
+            Serving(self.bench.scheduler, Codec(), facts(self.bench), lambda: MEASURED)
+        )
         self.server.health.set_serving(True)
 
     def fail_submit(self, error: BaseException) -> None:

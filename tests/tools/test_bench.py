@@ -13,7 +13,9 @@ from llamad.__main__ import main
 from llamad.engine.bindings import EngineModel
 from llamad_tools import progress_line
 from llamad_tools.benchmark import BenchResult
+from llamad_tools.board import Board, Heat
 from llamad_tools.commands.bench import as_text
+from llamad_tools.report import Report
 from tiny_gguf import TinyModelPath, TinySpec
 
 FLAGS = ["-t", "1", "-p", "8", "-n", "4"]
@@ -36,6 +38,26 @@ RESULT = BenchResult(
     decode_share_of_bandwidth=0.706,
     weight_bytes_per_step=97_100_000,
     decode_beats_reading=False,
+    memory_budget_bytes=1_000_000_000,
+    resident_bytes=98_000_000,
+    locked_bytes=98_000_000,
+    streamed_bytes=0,
+    disk_speed_bytes_per_second=None,
+    disk_read_bytes_per_second=None,
+    share_of_disk_speed=None,
+    share_of_disk_time_hidden=None,
+)
+STREAMED = dataclasses.replace(
+    RESULT,
+    huge_pages=False,
+    resident_bytes=58_000_000,
+    locked_bytes=58_000_000,
+    streamed_bytes=40_000_000,
+    bytes_read_per_token=40_010_000.0,
+    disk_speed_bytes_per_second=350e6,
+    disk_read_bytes_per_second=340e6,
+    share_of_disk_speed=0.9,
+    share_of_disk_time_hidden=0.81,
 )
 
 
@@ -50,8 +72,61 @@ def test_people_read_rows_with_units() -> None:
         "",
         "A decode step reads 97.1 MB of weights: 4.4 GB/s, 71 % of the",
         "6.2 GB/s that these threads can read, which is the limit of a sequence alone.",
-        "Memory: 230.0 MB at most. Read from the disk for a token: 0 B.",
+        "Memory: 230.0 MB at most, 98.0 MB of the model locked."
+        " Read from the disk for a token: 0 B.",
     ]
+
+
+def test_a_model_that_streams_says_what_the_disk_does() -> None:
+    assert as_text(STREAMED).splitlines()[-3:] == [
+        "Memory: 230.0 MB at most, 58.0 MB of the model locked."
+        " Read from the disk for a token: 40.0 MB.",
+        "Streamed: 40.0 MB in every step, 90 % of the disk's 350.0 MB/s;",
+        "81 % of the reading is hidden behind computing.",
+    ]
+
+
+def test_the_report_is_one_page_about_board_model_and_speed() -> None:
+    board = Board("Raspberry Pi 4", "Cortex-A72", 4, 4_000_000_000, "6.8 aarch64", "Ubuntu", "x")
+    before, after = Heat(50.0, 1_800_000_000, ()), Heat(81.2, 1_500_000_000, ("throttled",))
+    page = Report(board, before, after, STREAMED, version="9.9").as_text()
+    assert page.splitlines() == [
+        "llamad 9.9 on Raspberry Pi 4",
+        "",
+        "system      Ubuntu, kernel 6.8 aarch64",
+        "processor   4 cores, Cortex-A72, governor x",
+        "memory      4.0 GB",
+        "kernels     avx2, 2 threads",
+        "reads       memory at 6.2 GB/s, disk at 350.0 MB/s",
+        "heat        50 °C at 1.80 GHz before, 81 °C at 1.50 GHz after",
+        "throttling  none before, throttled after",
+        "",
+        "model       small.gguf, 98.4 MB, KV cache f16",
+        "in memory   58.0 MB, 58.0 MB locked, as mapped; 230.0 MB with everything",
+        "streamed    40.0 MB, 40.0 MB read a token",
+        "loaded in   0.12 s, 812.9 MB/s",
+        "",
+        "            tokens  sequences   tokens/s   share of the limit",
+        "prefill        512          1     410.20   6.4 times what one row at a time could reach",
+        "decode          64          1      45.10   71 % of the memory's speed, 90 % of the disk's;"
+        " 81 % of its reading hidden",
+    ]
+
+
+def test_the_report_says_what_the_machine_does_not_tell() -> None:
+    board = Board("x86_64", None, 2, None, "6.8", None, None)
+    page = Report(board, Heat(None, None, None), Heat(None, None, None), RESULT).as_text()
+    assert "heat        unknown before, unknown after" in page
+    assert "the disk was not needed" in page
+
+
+def test_the_report_as_json_has_the_benchs_names_and_the_boards() -> None:
+    board = Board("b", None, 2, None, "6.8", None, None)
+    heat = Heat(None, None, None)
+    report = json.loads(json.dumps(Report(board, heat, heat, RESULT).as_json()))
+    assert report["decode_tokens_per_second"] == 45.1
+    assert report["board"]["name"] == "b"
+    assert set(report) >= {"heat_before", "heat_after", "llamad_version", "locked_bytes"}
 
 
 def test_sequences_together_are_told_apart_and_an_odd_limit_is_explained() -> None:
@@ -81,6 +156,10 @@ def test_json_has_the_names_that_scripts_rely_on(
         "cpu",
         "peak_rss_bytes",
         "bytes_read_per_token",
+        "locked_bytes",
+        "streamed_bytes",
+        "disk_read_bytes_per_second",
+        "share_of_disk_time_hidden",
     }
     assert (result["prompt_tokens"], result["decode_tokens"]) == (8, 4)
     assert (result["threads"], result["sequences"]) == (1, n_sequences)

@@ -5,7 +5,7 @@ import dataclasses
 
 from llamactl.commands import Commands
 from llamactl.output import bytes_text, print_json, print_line
-from llamad_client import Client, Status
+from llamad_client import Client, LoadedModel, Status
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -60,10 +60,23 @@ def _lines(status: Status) -> list[tuple[str, str]]:
 
 
 def _memory(status: Status) -> list[tuple[str, str]]:
-    plan = status.memory
-    if plan is None:
+    plan, model = status.memory, status.model
+    if plan is None or model is None:
         return []
-    text = f"{bytes_text(plan.resident_bytes)} of the file stay in memory"
-    if plan.streamed_bytes:
-        text += f", {bytes_text(plan.streamed_bytes)} are read for every token"
-    return [("memory", text)]
+    lines = [("memory", f"{bytes_text(plan.resident_bytes)} of the file stay in memory")]
+    if model.streamed_bytes:
+        lines.append(("disk", _disk(model)))
+    if model.seconds_per_token:
+        lines.append(("a token", f"takes {model.seconds_per_token:.3g} s"))
+    return lines
+
+
+def _disk(model: LoadedModel) -> str:
+    """Say what is read from the disk for a token, and how fast it was."""
+    text = f"{bytes_text(model.bytes_read_per_token)} are read for every token"
+    if model.disk_read_bytes_per_second:
+        text += (
+            f" at {bytes_text(int(model.disk_read_bytes_per_second))}/s,"
+            f" {100 * model.share_of_disk_time_hidden:.0f} % of the time hidden behind computing"
+        )
+    return text

@@ -87,6 +87,14 @@ class Machine:
         may_exceed = self._status("CapEff", 16) >> _CAP_IPC_LOCK & 1
         return None if may_exceed or soft == resource.RLIM_INFINITY else soft
 
+    def disk_read_bytes(self) -> int:
+        """Return what this process has read from disks since it began; 0 where nobody counts."""
+        for line in _lines(self.proc / "self" / "io"):
+            name, _, value = line.partition(":")
+            if name == "read_bytes":
+                return int(value)
+        return 0
+
     def _own_bytes(self) -> int:
         return self._status("RssAnon", 10) * 1024
 

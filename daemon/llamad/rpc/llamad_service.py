@@ -179,18 +179,24 @@ def _add_model(response: pb.GetStatusResponse, state: ServiceState) -> None:
     """Fill in what there is to say once a model is loaded."""
     assert state.serving is not None
     model, counts = state.serving.model, state.serving.scheduler.counts()
+    measured = state.serving.measured()
     response.model.CopyFrom(
         pb.LoadedModel(
             name=model.name,
             path=model.path,
             architecture=model.architecture,
             file_bytes=model.file_bytes,
-            locked_bytes=model.locked_bytes,
+            locked_bytes=measured.locked_bytes,
             n_ctx=model.n_ctx,
             n_ctx_train=model.n_ctx_train,
             vocab_size=model.vocab_size,
             load_seconds=model.load_seconds,
             kv_type=model.kv_type,
+            streamed_bytes=measured.streamed_bytes,
+            bytes_read_per_token=measured.bytes_read_per_token,
+            seconds_per_token=counts.seconds_per_token,
+            disk_read_bytes_per_second=measured.disk_read_bytes_per_second,
+            share_of_disk_time_hidden=measured.share_of_disk_time_hidden,
         )
     )
     plan = dataclasses.asdict(model.plan)

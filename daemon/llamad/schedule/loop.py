@@ -78,6 +78,7 @@ class Counts:
     sequence_slots: int
     kv_blocks_total: int
     kv_blocks_free: int
+    seconds_per_token: float  # of a sequence alone; 0 before the first step
 
 
 class Observer(Protocol):
@@ -189,6 +190,7 @@ class Scheduler:
             sequence_slots=self._model.n_sequences,
             kv_blocks_total=self._pool.n_blocks,
             kv_blocks_free=self._pool.n_free,
+            seconds_per_token=sum(self._cost.line()),
         )
 
     async def run(self) -> None:

@@ -19,6 +19,7 @@ from llamad.engine.bindings import (
     EngineInfo,
     EngineModel,
     ModelInfo,
+    ResidencyInfo,
     Sampler,
     StopFlag,
 )
@@ -29,6 +30,8 @@ from llamad.memory.context import USUAL_TOKENS
 from llamad.memory.demand import engine_params, plan_of
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MemoryPlan, plan_huge_pages
+from llamad.memory.pressure import Grant
+from llamad.memory.replan import least_budget, plan_again, whole_budget
 from llamad.memory.residency import choose_residency
 from llamad.sampling.parameters import Sampling
 from llamad.sizes import compact_size, size
@@ -66,8 +69,46 @@ class LoadedModel:
     kv_type: str
     n_sequences: int  # decoded together; the engine knows blocks only
     plan: MemoryPlan
-    locked_bytes: int
+    config: ModelConfig
+    stop: StopFlag  # ends what still reads when the model is closed
     load_seconds: float
+    disk_bytes_per_second: float | None  # in which it was read; None: most was in memory already
+
+    @property
+    def locked_bytes(self) -> int:
+        """Bytes of the file that are locked."""
+        return self.residency().locked_bytes
+
+    def residency(self) -> ResidencyInfo:
+        """Return what of the file is in memory now, and what was read. Any thread."""
+        return self.model.residency()
+
+    def grant(self) -> Grant:
+        """Return the budget that the model was loaded with, as the beginning of a grant."""
+        whole = whole_budget(self.plan, self.info.file_bytes)
+        return Grant(
+            whole if self.plan.budget_bytes is None else self.plan.budget_bytes,
+            wanted_bytes=min(whole, self.config.memory_budget or whole),
+            least_bytes=least_budget(self.plan, self.model.extents(), self.info.file_bytes),
+            file_bytes=self.info.file_bytes,
+            limit_bytes=Machine().limit_bytes(),
+        )
+
+    def plan_again(self, budget_bytes: int) -> MemoryPlan:
+        """Divide another budget, and move the weights. Blocks; beside steps that run.
+
+        Raises LlamadError when the file cannot be read, or with kind CANCELLED by ``stop``.
+        """
+        self.plan, residency = plan_again(
+            self.plan, self.model.extents(), self.info.file_bytes, budget_bytes
+        )
+        self.model.set_residency(
+            residency.resident,
+            residency.ring_bytes,
+            lock_bytes=NO_LIMIT if self.config.lock else 0,
+            stop=self.stop,
+        )
+        return self.plan
 
     @property
     def vocab_size(self) -> int:
@@ -130,7 +171,7 @@ class LoadedModel:
         )
 
     def close(self) -> None:
-        """Destroy the engine, then unmap the model. The engine thread must have ended."""
+        """Destroy the engine, then unmap the model. No other thread may be in either."""
         self.chat_template.close()
         self.engine.close()
         self.model.close()
@@ -157,7 +198,7 @@ def load(
         plan = plan_of(model, metadata, config)
         _tell_context(config, model.info.n_ctx_train, plan)
         params = engine_params(config, plan.n_ctx)
-        locked_bytes = _make_resident(config, file, model, plan, stop, tell)
+        speed = _make_resident(config, file, model, plan, stop, tell)
         params["n_blocks"] = plan.kv_blocks
         engine = Engine(model, **params)
     except BaseException:
@@ -178,8 +219,10 @@ def load(
         kv_type=config.kv_type,
         n_sequences=config.n_sequences,
         plan=plan,
-        locked_bytes=locked_bytes,
+        config=config,
+        stop=StopFlag(),
         load_seconds=time.monotonic() - started,
+        disk_bytes_per_second=speed,
     )
 
 
@@ -226,9 +269,13 @@ def _make_resident(
     plan: MemoryPlan,
     stop: StopFlag,
     tell: Callable[[str], None],
-) -> int:
-    """Read in what stays in memory and lock it, stream the rest; return the locked bytes."""
+) -> float | None:
+    """Read in what stays in memory and lock it, stream the rest; return the disk's speed.
+
+    In bytes per second; None where the most was in the page cache already.
+    """
     machine = Machine()
+    began, read_before = time.monotonic(), machine.disk_read_bytes()
     huge_pages = plan_huge_pages(
         config.huge_pages,
         file_bytes=file.file_bytes,
@@ -267,7 +314,10 @@ def _make_resident(
                 resident=compact_size(plan.resident_bytes),
             )
         )
-    return locked.n_bytes
+    read_bytes = machine.disk_read_bytes() - read_before
+    if read_bytes < plan.resident_bytes // 2:
+        return None
+    return read_bytes / (time.monotonic() - began)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from llamad.clock import LoopClock
 from llamad.config import Config
 from llamad.engine import bindings
 from llamad.engine.worker import EngineWorker
@@ -23,8 +24,11 @@ from llamad.jobs.book import JobBook
 from llamad.jobs.event import Timings
 from llamad.jobs.record import JobSnapshot
 from llamad.logs import fields
+from llamad.memory.plan import MemoryPlan
 from llamad.schedule.loop import Limits, Scheduler
+from llamad.service.disk_meter import DiskMeter
 from llamad.service.loading import LoadedModel, load
+from llamad.service.memory_watch import watching
 from llamad.service.state import ModelFacts, Phase, ServiceState, Serving
 from llamad.sizes import compact_size
 from llamad.store.registry import ModelFile, ModelRegistry, check_name, comparable_path
@@ -82,6 +86,7 @@ class ModelManager:
         self._wake = asyncio.Event()  # a change or a stop
         self._stopping = False
         self._step_progress: Callable[[], int | None] = lambda: None
+        self._nudge_watch: Callable[[], None] = lambda: None
         self._drain_ended = asyncio.Event()
         self._stop_loading = bindings.StopFlag()
         self._reserved: frozenset[Path] = frozenset()  # files that are loaded or about to be
@@ -361,20 +366,35 @@ class ModelManager:
         worker = EngineWorker(model.engine)
         self._step_progress = lambda: model.engine.progress if worker.busy else None
         scheduler = Scheduler(model, worker, self._book, _limits(self._config), observer=self)
+        meter = DiskMeter(model.residency)
+
+        def planned_again(plan: MemoryPlan) -> None:
+            meter.restart()
+            self._state.planned_again(plan)
+
         try:
-            async with asyncio.TaskGroup() as tasks:
-                steps = tasks.create_task(scheduler.run(), name="scheduler")
-                self._ready(Serving(scheduler, model.tokenizer, _facts(model)))
-                await self._wake.wait()
-                self._close_door()
-                await self._drain(scheduler)
-                steps.cancel()
+            with watching(model, LoopClock(), planned_again) as watch:
+                self._nudge_watch = watch.nudge
+                async with asyncio.TaskGroup() as tasks:
+                    steps = tasks.create_task(scheduler.run(), name="scheduler")
+                    memory = tasks.create_task(watch.run(), name="memory")
+                    self._ready(
+                        Serving(scheduler, model.tokenizer, _facts(model), meter.measured),
+                        model.disk_bytes_per_second,
+                    )
+                    await self._wake.wait()
+                    self._close_door()
+                    await self._drain(scheduler)
+                    steps.cancel()
+                    model.stop.set()
+                    memory.cancel()
         finally:
             self._step_progress = lambda: None
+            self._nudge_watch = lambda: None
             worker.close()
             await asyncio.to_thread(model.close)
 
-    def _ready(self, serving: Serving) -> None:
+    def _ready(self, serving: Serving, disk_bytes_per_second: float | None) -> None:
         model = serving.model
         self._reserve(ModelFile(model.name, Path(model.path), model.file_bytes))
         self._state.ready(serving)
@@ -387,6 +407,8 @@ class ModelManager:
                 architecture=model.architecture,
                 size=compact_size(model.file_bytes),
                 locked=compact_size(model.locked_bytes),
+                streamed=compact_size(model.plan.streamed_bytes),
+                disk_bytes_per_second=disk_bytes_per_second,
                 kv=compact_size(model.kv_bytes),
                 n_ctx=model.n_ctx,
                 kernel_set=model.kernel_set,
@@ -423,6 +445,7 @@ class ModelManager:
     def on_ended(self, snapshot: JobSnapshot, timings: Timings) -> None:
         """Show in ``systemctl status`` that the service is alive; the history logs the job."""
         self._n_ended += 1
+        self._nudge_watch()
         if self._state.phase is Phase.READY:
             self._notifier.status(f"{self._state.detail}: {self._n_ended} requests served")
 

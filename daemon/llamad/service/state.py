@@ -4,9 +4,10 @@ Owns the current phase and what is reachable in it. ``daemon.py`` and ``model_ma
 it, the services read it; all on the event loop's thread. It loads nothing and stops nothing.
 """
 
+import dataclasses
 import enum
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from llamad.errors import ErrorKind, LlamadError, shutting_down
 from llamad.memory.plan import MemoryPlan
 from llamad.schedule.loop import Scheduler
 from llamad.schedule.runtime import Tokenizer
+from llamad.service.disk_meter import Measured
 
 LOADING_RETRY_SECONDS = 2.0
 
@@ -61,7 +63,8 @@ class Serving:
 
     scheduler: Scheduler
     codec: TextCodec
-    model: ModelFacts
+    model: ModelFacts  # as it was loaded, but for the plan, which may change
+    measured: Callable[[], Measured]
 
 
 class ServiceState:
@@ -96,6 +99,12 @@ class ServiceState:
         """Live with a model that could not be loaded, or that was lost."""
         self._error = error
         self._enter(Phase.FAILED, error.message)
+
+    def planned_again(self, plan: MemoryPlan) -> None:
+        """Take note that the memory of the model that serves was divided anew."""
+        if self.serving is not None:
+            model = dataclasses.replace(self.serving.model, plan=plan)
+            self.serving = dataclasses.replace(self.serving, model=model)
 
     def release(self) -> None:
         """Forget what served: its model is closed."""

@@ -1,6 +1,6 @@
 """``llamad bench``: prefill and decode speed of a model on this machine, through the engine alone.
 
-Owns the command line and what people read; ``benchmark.py`` measures.
+Owns the command line and what people read; ``benchmark.py`` measures, ``report.py`` has the page.
 """
 
 import argparse
@@ -15,7 +15,9 @@ from llamad.help_text import add_command
 from llamad.printable import printable
 from llamad.sizes import size
 from llamad_tools.benchmark import BenchResult, measure
-from llamad_tools.commands.arguments import MAX_COUNT, number
+from llamad_tools.board import Files
+from llamad_tools.commands.arguments import MAX_COUNT, memory_bytes, number
+from llamad_tools.report import Report
 
 ABOUT = """
 Measure how fast a model reads a prompt (prefill) and writes an answer (decode) on this machine,
@@ -23,11 +25,16 @@ through the engine alone, without the service.
 
 The prompt is made of random tokens, always the same, and the answer goes on behind an end token.
 With -b several sequences are decoded together, each behind a prompt of 16 tokens.
+
+Memory is planned as the service plans it: what of the model does not fit --memory-budget is read
+from the disk for every token. --report prints one page about this machine and what it reaches.
 """
 EXAMPLES = (
     "llamad bench model.gguf",
     "llamad bench model.gguf -t 4 -p 128 -n 32",
     "llamad bench model.gguf -b 4 --json",
+    "llamad bench model.gguf --memory-budget 3G",
+    "llamad bench model.gguf --report > my-board.txt",
 )
 
 
@@ -67,12 +74,28 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default="auto",
         help="copy the weights into huge pages first (auto: as the service would)",
     )
+    parser.add_argument(
+        "--memory-budget",
+        metavar="BYTES",
+        type=budget,
+        help="memory for a service in all, for example 3G, or auto: what this machine has (auto)",
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="print a page about this machine to send to others"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
 
+def budget(text: str) -> int | None:
+    """Return the bytes of a memory budget; None is auto."""
+    return None if text == "auto" else memory_bytes(text)
+
+
 def run(args: argparse.Namespace) -> int:
-    """Measure, then print a table or one JSON object."""
+    """Measure, then print a table, a page or one JSON object."""
+    machine = Files()
+    before = machine.heat()
     result = measure(
         str(args.model),
         args.threads,
@@ -81,11 +104,13 @@ def run(args: argparse.Namespace) -> int:
         args.sequences,
         args.kv_type,
         huge_pages=args.huge_pages,
+        memory_budget=args.memory_budget,
     )
-    if args.json:
-        print(json.dumps(asdict(result)))
-        return 0
-    print(as_text(result))
+    if args.report:
+        report = Report(machine.board(), before, machine.heat(), result)
+        print(json.dumps(report.as_json()) if args.json else report.as_text())
+    else:
+        print(json.dumps(asdict(result)) if args.json else as_text(result))
     return 0
 
 
@@ -113,13 +138,22 @@ def as_text(r: BenchResult) -> str:
             "(Bare reading was slower than that: another program was in the way, or the",
             "processor's caches hold much of these weights.)",
         ]
-    return "\n".join(
-        [
-            *lines,
-            f"Memory: {size(r.peak_rss_bytes)} at most."
-            f" Read from the disk for a token: {size(r.bytes_read_per_token)}.",
-        ]
+    lines.append(
+        f"Memory: {size(r.peak_rss_bytes)} at most, {size(r.locked_bytes)} of the model locked."
+        f" Read from the disk for a token: {size(r.bytes_read_per_token)}."
     )
+    return "\n".join([*lines, *_streaming(r)])
+
+
+def _streaming(r: BenchResult) -> list[str]:
+    """Return what is told of a model that does not fit."""
+    if r.share_of_disk_speed is None or r.share_of_disk_time_hidden is None:
+        return []
+    return [
+        f"Streamed: {size(r.streamed_bytes)} in every step, {100 * r.share_of_disk_speed:.0f} % of"
+        f" the disk's {size(r.disk_speed_bytes_per_second or 0)}/s;",
+        f"{100 * r.share_of_disk_time_hidden:.0f} % of the reading is hidden behind computing.",
+    ]
 
 
 def _count(n: int, thing: str) -> str:

@@ -23,6 +23,7 @@ from llamad.memory.plan import MemoryPlan
 from llamad.printable import printable
 from llamad_tools.advice.candidate import HERE
 from llamad_tools.advice.choice import Memory, memory_here
+from llamad_tools.advice.comparison import Comparison, compare, lines, readers_of
 from llamad_tools.advice.loss import Loss, tables_for
 from llamad_tools.advice.measured import SAMPLE_TOKENS, Measured, measure_loss
 from llamad_tools.advice.recommendation import (
@@ -107,11 +108,18 @@ def run(arguments: argparse.Namespace) -> int:
     as_it_is = _plan_as_it_is(path, shape, memory.budget)
     subject = Subject(path, shape, memory, bandwidths, is_checkpoint(path), as_it_is)
     result, measured = _fit(subject, arguments.ctx_size, arguments.measure)
+    comparison = _comparison(subject, result)
     if arguments.json:
-        print(json.dumps(as_json(subject, result, measured)))
+        report = as_json(subject, result, measured)
+        report["larger_than_memory"] = None if comparison is None else asdict(comparison)
+        print(json.dumps(report))
         return 0
     for line in summary(subject, result, measured):
         print(printable(line))
+    if comparison is not None:
+        print()
+        for line in lines(comparison):
+            print(printable(line))
     if arguments.verbose:
         print()
         for line in details(subject, result):
@@ -147,6 +155,16 @@ def _fit(subject: Subject, context: int | None, text: Path | None) -> tuple[Fit,
         measured.append(measure_loss(subject.path, MIXES[name], size, words, n_threads=threads))
         result = answer(measured)
     return result, measured
+
+
+def _comparison(subject: Subject, result: Fit) -> Comparison | None:
+    """Return the ways to run a model that is larger than the memory; None where it fits."""
+    if subject.as_it_is is not None and subject.as_it_is.model_fits:
+        return None
+    smaller = next((way.what for way in result.ways if way.what in MIXES), None)
+    path = None if subject.is_checkpoint else subject.path
+    readers = readers_of(subject.bandwidths, path)
+    return compare(subject.shape, result.budget_bytes, smaller, readers)
 
 
 def _plan_as_it_is(path: Path, shape: ModelShape, budget: int) -> MemoryPlan | None:

@@ -92,6 +92,14 @@ int lld_residency_end(const lld_model *model, lld_stream *stream, bool complete)
     return status;
 }
 
+bool lld_residency_has(const lld_model *model, uint64_t offset, uint64_t size)
+{
+    const lld_residency_state *r = model->residency;
+    if (r->pages == NULL || size == 0) return true;
+    const size_t first = (size_t)(offset / r->page), last = (size_t)((offset + size - 1) / r->page);
+    return memchr(r->pages + first, LLD_PAGE_OUT, last - first + 1) == NULL;
+}
+
 void lld_residency_wake(const lld_model *model) { lld_stream_wake(model->residency->stream); }
 
 /* ---- a change ---------------------------------------------------------------------------------- */

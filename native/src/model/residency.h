@@ -14,6 +14,9 @@ void lld_residency_destroy(lld_residency_state *residency); /* before the file i
 lld_stream *lld_residency_begin(const lld_model *model, const lld_stream_pass *pass);
 /* As lld_stream_end. */
 int lld_residency_end(const lld_model *model, lld_stream *stream, bool complete);
+/* Whether bytes [offset, offset + size) of the file stay in memory; before the first
+ * lld_model_set_residency all do. While no change is made. */
+bool lld_residency_has(const lld_model *model, uint64_t offset, uint64_t size);
 /* As lld_stream_wake. */
 void lld_residency_wake(const lld_model *model);
 

@@ -541,7 +541,7 @@ class MemoryPlan(_message.Message):
     def __init__(self, budget_bytes: _Optional[int] = ..., process_bytes: _Optional[int] = ..., connections_bytes: _Optional[int] = ..., template_bytes: _Optional[int] = ..., vocabulary_bytes: _Optional[int] = ..., samplers_bytes: _Optional[int] = ..., scratch_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., streamed_bytes: _Optional[int] = ..., lockable_bytes: _Optional[int] = ..., kv_blocks: _Optional[int] = ..., on_demand_bytes: _Optional[int] = ..., streaming_bytes: _Optional[int] = ...) -> None: ...
 
 class LoadedModel(_message.Message):
-    __slots__ = ("name", "path", "architecture", "file_bytes", "locked_bytes", "n_ctx", "n_ctx_train", "vocab_size", "load_seconds", "kv_type")
+    __slots__ = ("name", "path", "architecture", "file_bytes", "locked_bytes", "n_ctx", "n_ctx_train", "vocab_size", "load_seconds", "kv_type", "streamed_bytes", "bytes_read_per_token", "seconds_per_token", "disk_read_bytes_per_second", "share_of_disk_time_hidden")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
@@ -552,6 +552,11 @@ class LoadedModel(_message.Message):
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
     LOAD_SECONDS_FIELD_NUMBER: _ClassVar[int]
     KV_TYPE_FIELD_NUMBER: _ClassVar[int]
+    STREAMED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_READ_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DISK_READ_BYTES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    SHARE_OF_DISK_TIME_HIDDEN_FIELD_NUMBER: _ClassVar[int]
     name: str
     path: str
     architecture: str
@@ -562,7 +567,12 @@ class LoadedModel(_message.Message):
     vocab_size: int
     load_seconds: float
     kv_type: str
-    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., architecture: _Optional[str] = ..., file_bytes: _Optional[int] = ..., locked_bytes: _Optional[int] = ..., n_ctx: _Optional[int] = ..., n_ctx_train: _Optional[int] = ..., vocab_size: _Optional[int] = ..., load_seconds: _Optional[float] = ..., kv_type: _Optional[str] = ...) -> None: ...
+    streamed_bytes: int
+    bytes_read_per_token: int
+    seconds_per_token: float
+    disk_read_bytes_per_second: float
+    share_of_disk_time_hidden: float
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., architecture: _Optional[str] = ..., file_bytes: _Optional[int] = ..., locked_bytes: _Optional[int] = ..., n_ctx: _Optional[int] = ..., n_ctx_train: _Optional[int] = ..., vocab_size: _Optional[int] = ..., load_seconds: _Optional[float] = ..., kv_type: _Optional[str] = ..., streamed_bytes: _Optional[int] = ..., bytes_read_per_token: _Optional[int] = ..., seconds_per_token: _Optional[float] = ..., disk_read_bytes_per_second: _Optional[float] = ..., share_of_disk_time_hidden: _Optional[float] = ...) -> None: ...
 
 class GetVersionRequest(_message.Message):
     __slots__ = ()

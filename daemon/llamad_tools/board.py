@@ -1,0 +1,116 @@
+"""What a report says of the machine: board, kernel, memory, and whether heat slows it down.
+
+Owns the reading of /proc and /sys for that. What a machine does not tell is None: only a Raspberry
+Pi's firmware says whether it throttled.
+"""
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+# Bits of the firmware's get_throttled (raspberrypi.com, documentation of vcgencmd). The same bits
+# 16 higher: it has happened since the board started.
+THROTTLED = {
+    0: "voltage too low",
+    1: "frequency capped",
+    2: "throttled",
+    3: "soft temperature limit",
+}
+SINCE_BOOT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """What stays as it is."""
+
+    name: str
+    processor: str | None
+    processors: int
+    memory_bytes: int | None
+    kernel: str
+    system: str | None
+    governor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """What changes while a program computes. Degrees Celsius and Hz."""
+
+    celsius: float | None
+    frequency_hz: int | None  # of the first processor
+    throttling: tuple[str, ...] | None  # now and "since boot: ...", or None where nobody tells
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The trees that are read; tests bring their own."""
+
+    proc: Path = Path("/proc")
+    sys: Path = Path("/sys")
+    etc: Path = Path("/etc")
+
+    def board(self) -> Board:
+        """Read what the machine is."""
+        processor = _value(self.proc / "cpuinfo", "model name", ":")
+        name = _text(self.proc / "device-tree" / "model") or self._dmi_name()
+        memory = _value(self.proc / "meminfo", "MemTotal", ":")
+        system = _value(self.etc / "os-release", "PRETTY_NAME", "=")
+        return Board(
+            name=name or platform.machine(),
+            processor=processor,
+            processors=os.cpu_count() or 1,
+            memory_bytes=None if memory is None else int(memory.split()[0]) * 1024,
+            kernel=f"{platform.release()} {platform.machine()}",
+            system=None if system is None else system.strip('"'),
+            governor=_text(self._cpufreq() / "scaling_governor"),
+        )
+
+    def heat(self) -> Heat:
+        """Read how hot and how fast it is now."""
+        zones = sorted((self.sys / "class" / "thermal").glob("thermal_zone*/temp"))
+        temperatures = [int(text) for text in map(_text, zones) if text and _is_number(text)]
+        frequency = _text(self._cpufreq() / "scaling_cur_freq")
+        bits = _text(self.sys / "devices/platform/soc/soc:firmware/get_throttled")
+        return Heat(
+            celsius=max(temperatures) / 1000 if temperatures else None,
+            frequency_hz=int(frequency) * 1000 if frequency and _is_number(frequency) else None,
+            throttling=None if bits is None else throttling(int(bits, 16)),
+        )
+
+    def _cpufreq(self) -> Path:
+        return self.sys / "devices" / "system" / "cpu" / "cpu0" / "cpufreq"
+
+    def _dmi_name(self) -> str | None:
+        folder = self.sys / "class" / "dmi" / "id"
+        names = (_text(folder / name) for name in ("sys_vendor", "product_name"))
+        return " ".join(name for name in names if name) or None
+
+
+def throttling(bits: int) -> tuple[str, ...]:
+    """Return what the firmware's bits mean."""
+    now = [text for bit, text in THROTTLED.items() if bits >> bit & 1]
+    before = [
+        f"since boot: {text}" for bit, text in THROTTLED.items() if bits >> (bit + SINCE_BOOT) & 1
+    ]
+    return (*now, *before)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n") or None
+    except OSError:
+        return None
+
+
+def _value(path: Path, key: str, separator: str) -> str | None:
+    """Return what stands behind the first line's key; None when there is none."""
+    for line in (_text(path) or "").splitlines():
+        name, found, value = line.partition(separator)
+        if found and name.strip() == key:
+            return value.strip()
+    return None
+
+
+def _is_number(text: str) -> bool:
+    return text.lstrip("-").isdigit()
