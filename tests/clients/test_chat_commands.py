@@ -60,6 +60,7 @@ def state() -> State:
 def test_there_is_every_command_and_help_names_it(state: State) -> None:
     text = commands.run(state, "/help")
     assert all(f"{name} " in text for name in NAMES)
+    assert max(map(len, text.splitlines())) <= 80
     assert {command.name for command in commands.COMMANDS} >= set(NAMES)
 
 
@@ -160,11 +161,21 @@ def test_show_says_each_setting_and_who_set_it(state: State) -> None:
     commands.run(state, "/set temperature 0.2")
     text = " ".join(commands.run(state, "/show").split())
     for part in (
-        "model one First", "llama, 1000 weights, Q4_0", "licence mit",
-        "context 300 tokens, trained with 4096", "system message Be brief",
+        "model one title First", "weights 1000, Q4_0, llama", "licence mit",
+        "trained context 4096 tokens", "context 300 tokens;", "system message Be brief",
         "temperature 0.2 (this conversation)", "top_k 40 (the model's file)",
     ):  # fmt: skip
         assert part in text
+
+
+def test_show_does_without_what_an_older_service_cannot_say(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unimplemented(self: FakeService, name: str = "", /) -> Any:
+        raise Refused("UNIMPLEMENTED", "method not implemented")
+
+    monkeypatch.setattr(FakeService, "get_model", unimplemented)
+    assert "300 tokens" in commands.run(state, "/show")
 
 
 def test_words_are_completed() -> None:

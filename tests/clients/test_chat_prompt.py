@@ -12,7 +12,7 @@ from prompt_toolkit.output import DummyOutput
 
 from llamactl.chat import commands, history
 from llamactl.chat.history import StoredHistory, history_path
-from llamactl.chat.prompt import Prompt, is_open_block, message_of
+from llamactl.chat.prompt import Prompt, harmless, is_open_block, message_of
 
 Ask = Callable[[str], list[str | None]]
 PASTE = "\x1b[200~{}\x1b[201~"
@@ -82,6 +82,10 @@ def test_earlier_messages_come_back(ask: Ask, tmp_path: Path) -> None:
     assert ask(PASTE.format("one\ntwo") + "\r") == ["one\ntwo"]
     assert StoredHistory(tmp_path / "h").load_history_strings() == ["one\ntwo"]
     assert (tmp_path / "h").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_turns_the_direction_over_is_shown_and_not_obeyed() -> None:
+    assert harmless("a\u202eb\u2066 \u200f\u05d0\n") == "a\ufffdb\ufffd \u200f\u05d0\n"
 
 
 def test_blocks() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 from llamactl import sampling
 from llamactl.chat.conversation import Conversation, FileFault
-from llamad_client import Model, ModelDetails, Result, Status
+from llamad_client import Failed, Model, ModelDetails, Refused, Result, Status
 from llamad_client.request import Options
 
 
@@ -145,7 +145,7 @@ def _help(state: State, rest: str) -> str:
 
 KEYS = (
     "",
-    'Enter sends; Alt-Enter begins another line; lines between """ and """ are one message.',
+    'Enter sends, Alt-Enter begins a line; lines between two """ are one message.',
     "Ctrl-X Ctrl-E opens $EDITOR; the arrow keys and Ctrl-R find earlier messages.",
     "Ctrl-C stops an answer or clears the line, twice leaves; Ctrl-D leaves.",
 )
@@ -255,24 +255,41 @@ def _think(state: State, rest: str) -> str:
 
 def _show(state: State, rest: str) -> str:
     refresh(state)
-    details = state.service.get_model()
+    details = _details(state)
     given = cast("dict[str, Any]", state.options)
     last = state.last
     used = 0 if last is None else last.prompt_tokens + last.completion_tokens
-    trained = f", trained with {details.n_ctx_train}" if details.n_ctx_train else ""
     rows = [
-        ("model", f"{state.model}  {details.title}".strip()),
-        ("", f"{details.architecture}, {details.parameters} weights, {details.quantization}"),
-        ("licence", details.licence or "(the file does not say)"),
-        ("context", f"{state.n_ctx} tokens{trained}; the last answer used {used}"),
+        ("model", state.model),
+        *_of_the_file(details),
+        ("context", f"{state.n_ctx} tokens; the last answer used {used}"),
         ("messages", str(len(state.conversation.turns))),
         ("system message", state.conversation.system or "(none of this conversation)"),
     ]
-    theirs = {one.name: f"{one.value}  ({SOURCES[one.source]})" for one in details.settings}
+    settings = () if details is None else details.settings
+    theirs = {one.name: f"{one.value}  ({SOURCES[one.source]})" for one in settings}
     ours = {name: f"{_shown(value)}  (this conversation)" for name, value in given.items()}
     rows += (theirs | ours).items()
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in rows)
+
+
+def _details(state: State) -> ModelDetails | None:
+    """Return what the service says of its model; None for a service that cannot say it."""
+    try:
+        return state.service.get_model()
+    except (Refused, Failed):
+        return None
+
+
+def _of_the_file(details: ModelDetails | None) -> Iterator[tuple[str, str]]:
+    """Yield rows about the model's file."""
+    if details is None:
+        return
+    yield "title", details.title or "(the file does not say)"
+    yield "weights", f"{details.parameters}, {details.quantization}, {details.architecture}"
+    yield "licence", details.licence or "(the file does not say)"
+    yield "trained context", f"{details.n_ctx_train} tokens"
 
 
 SOURCES = {

@@ -146,8 +146,12 @@ class _ShowCommands(Processor):
 
     def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
         """Replace each such character by one that is seen."""
-        fragments: StyleAndTextTuples = []
-        for style, text, *_ in transformation_input.fragments:
-            shown = "".join(c if escaped(c) == c or c < "\u2000" else "\ufffd" for c in text)
-            fragments.append((style, shown))
+        fragments: StyleAndTextTuples = [
+            (style, harmless(text)) for style, text, *_ in transformation_input.fragments
+        ]
         return Transformation(fragments)
+
+
+def harmless(text: str) -> str:
+    """Return a typed text with what would turn its direction over replaced, one for one."""
+    return "".join(c if escaped(c) == c or c < "\u2000" else "\ufffd" for c in text)
