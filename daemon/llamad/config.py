@@ -18,6 +18,7 @@ from llamad.errors import ErrorKind, LlamadError
 from llamad.logs import fields
 from llamad.ranges import MAX_TEXT_BYTES, Boolean, Integer, Real
 from llamad.sampling.parameters import Sampling
+from llamad.template_arguments import THINKING, check_arguments
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ DEFAULT_PATH = Path("/etc/llamad/llamad.toml")
 # As the engine has them.
 MAX_THREADS = 64
 MAX_CTX_SIZE = 1 << 20  # tokens of one sequence
+
+MODELS = "models"  # sections of which are by the names of models
+MAX_SYSTEM_BYTES = 64 << 10
 
 
 class Rule(Protocol):
@@ -174,6 +178,13 @@ class QueueConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplingConfig(Sampling):
+    """[sampling]: what a request gets that does not say, unless its model says something else."""
+
+    loop_guard: bool = _key(True, Boolean())  # of requests without a sampling of their own
+
+
+@dataclass(frozen=True, slots=True)
 class LimitsConfig:
     """[limits]: what one client may cost. Bytes and seconds."""
 
@@ -198,9 +209,12 @@ class Config:
     service: ServiceConfig = field(default_factory=ServiceConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
-    sampling: Sampling = field(default_factory=Sampling)  # for what a request leaves out
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    # [models.NAME]: what was written, by the model's name; keys of MODEL_KEYS.
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    written: frozenset[str] = field(default=frozenset(), compare=False)  # "section.key", no default
 
 
 # Keys of earlier versions: taken and without effect, so that an upgrade keeps the service running.
@@ -212,7 +226,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "service": ServiceConfig,
     "model": ModelConfig,
     "queue": QueueConfig,
-    "sampling": Sampling,
+    "sampling": SamplingConfig,
     "limits": LimitsConfig,
     "log": LogConfig,
 }
@@ -225,19 +239,71 @@ def load_config(path: Path | None, overrides: Mapping[str, object] | None = None
     have the key's type; they pass the same checks, and their errors name the flag's key. Raises
     LlamadError INVALID_CONFIG.
     """
-    values: dict[str, dict[str, object]] = {name: {} for name in SECTIONS}
+    values: dict[str, dict[str, object]] = {name: {} for name in (*SECTIONS, MODELS)}
     if path is not None:
         _merge(values, _read(path), str(path))
     for dotted, value in (overrides or {}).items():
         section, _, key = dotted.partition(".")
         _merge(values, {section: {key: value}}, "command line")
-    config = Config(**{name: SECTIONS[name](**values[name]) for name in SECTIONS})
+    written = frozenset(f"{name}.{key}" for name in SECTIONS for key in values[name])
+    sections = {name: SECTIONS[name](**values[name]) for name in SECTIONS}
+    models = cast(Mapping[str, Mapping[str, Any]], values[MODELS])
+    config = Config(**sections, models=models, written=written)
     if config.model.batch < config.model.n_sequences:
         raise _error(
             f"model.batch = {config.model.batch}: must be at least model.n_sequences,"
             f" {config.model.n_sequences}: each sequence decodes one row of a step"
         )
     return config
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateArguments:
+    """A table of arguments for a chat template."""
+
+    def check(self, value: object) -> dict[str, Any]:
+        """Return the arguments."""
+        if not isinstance(value, Mapping):
+            raise ValueError(f"must be {self}")
+        return check_arguments(value)
+
+    def __str__(self) -> str:
+        return "a table of names and values"
+
+
+def model_rules() -> dict[str, Rule]:
+    """Return the rule of every key of [models.NAME]."""
+    return {
+        "system": Text("the system message of a chat that has none", MAX_SYSTEM_BYTES),
+        "ctx_size": NumberOrAuto(32, MAX_CTX_SIZE),
+        "thinking": Choice(("on", "off", "template")),
+        "template_arguments": TemplateArguments(),
+        **rules("sampling"),
+    }
+
+
+def _model_section(name: str, entries: object, source: str) -> dict[str, object]:
+    """Return what a section [models.NAME] says, checked."""
+    shown = f'[models."{name}"]'
+    if not isinstance(entries, Mapping):
+        raise _error(f"{source}: models.{name} must be a section, {shown}")
+    allowed, values = model_rules(), dict[str, object]()
+    for key, value in entries.items():
+        if key not in allowed:
+            hint = " (a name with a dot stands in quotes)" if isinstance(value, Mapping) else ""
+            raise _error(
+                f"{source}: unknown key {key} in {shown}{hint}; there are {', '.join(allowed)}"
+            )
+        try:
+            values[key] = allowed[key].check(value)
+        except ValueError as error:
+            raise _error(f"{source}: {key} = {value!r} in {shown}: {error}") from None
+    arguments = cast(Mapping[str, object], values.get("template_arguments", {}))
+    if values.get("thinking", "template") != "template" and THINKING in arguments:
+        raise _error(f"{source}: {shown} has thinking and template_arguments.{THINKING}: give one")
+    if values.get("ctx_size", 0) is None:
+        values["ctx_size"] = "auto"
+    return values
 
 
 def rules(section: str) -> dict[str, Rule]:
@@ -258,8 +324,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _merge(values: dict[str, dict[str, object]], given: Mapping[str, Any], source: str) -> None:
     for section, entries in given.items():
+        if section == MODELS and isinstance(entries, Mapping):
+            for name, inner in entries.items():
+                values[MODELS][name] = _model_section(name, inner, source)
+            continue
         if section not in SECTIONS:
-            raise _error(f"{source}: unknown section [{section}]; there are {', '.join(SECTIONS)}")
+            names = ", ".join([*SECTIONS, f"{MODELS}.NAME"])
+            raise _error(f"{source}: unknown section [{section}]; there are {names}")
         if not isinstance(entries, Mapping):
             raise _error(f"{source}: {section} must be a section, [{section}]")
         allowed = rules(section)

@@ -27,6 +27,7 @@ from llamad.rpc.admin_service import AdminService
 from llamad.rpc.from_proto import Rules
 from llamad.rpc.llamad_service import LlamadService
 from llamad.rpc.server import RpcServer
+from llamad.service.model_details import KnownModels
 from llamad.service.model_manager import ModelManager
 from llamad.service.state import Phase, ServiceState
 from llamad.service.watchdog import Watchdog
@@ -55,8 +56,14 @@ class Daemon:
         self._notifier = systemd.Notifier()
         self._state = ServiceState()
         book = JobBook(config.queue.history)
-        self._service = LlamadService(self._state, book, _rules(config), bindings.engine_version())
-        registry = ModelRegistry(Path(config.model.directory))
+        self._registry = registry = ModelRegistry(Path(config.model.directory))
+        self._service = LlamadService(
+            self._state,
+            book,
+            _rules(config),
+            bindings.engine_version(),
+            KnownModels(config, registry),
+        )
         self._model_manager = ModelManager(
             config,
             registry,
@@ -117,7 +124,7 @@ class Daemon:
     # ---- reloading -------------------------------------------------------------------------------
 
     def _on_reload(self) -> None:
-        """Take the log level, the sampling defaults and the limits of the file as it is now.
+        """Take the log level, the limits and what requests get by default, as the file has it now.
 
         No job notices. Every other section waits for a restart; a wrong file changes nothing.
         """
@@ -135,10 +142,16 @@ class Daemon:
 
     def _reload(self, fresh: Config) -> None:
         self._config = dataclasses.replace(
-            self._config, sampling=fresh.sampling, limits=fresh.limits, log=fresh.log
+            self._config,
+            sampling=fresh.sampling,
+            limits=fresh.limits,
+            log=fresh.log,
+            models=fresh.models,
+            written=fresh.written,
         )
         logging.getLogger().setLevel(fresh.log.level.upper())
-        self._service.change_rules(_rules(self._config))
+        known = KnownModels(self._config, self._registry)
+        self._service.change_rules(_rules(self._config), known)
         self._model_manager.reload(self._config)
         self._transfers.change_limit(fresh.limits.max_model_bytes)
         waiting = [
@@ -178,6 +191,7 @@ class Daemon:
 def _rules(config: Config) -> Rules:
     return Rules(
         sampling=config.sampling,
+        loop_guard=config.sampling.loop_guard,
         max_prompt_bytes=config.limits.max_prompt_bytes,
         context_full=ContextFull(config.model.context_full),
     )

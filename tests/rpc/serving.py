@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from llamad.config import Config
 from llamad.door.caller import Credentials, peer_credentials
 from llamad.errors import LlamadError
 from llamad.memory.plan import MemoryPlan
@@ -20,6 +21,7 @@ from llamad.rpc.llamad_service import LlamadService
 from llamad.rpc.server import RpcServer
 from llamad.schedule.loop import Limits
 from llamad.service.disk_meter import Measured
+from llamad.service.model_details import KnownModels
 from llamad.service.state import ModelFacts, ServiceState, Serving
 from llamad.store.registry import ModelRegistry
 from llamad.store.transfers import Transfers
@@ -129,6 +131,7 @@ class Service:
         loaded: bool,
         mode: int,
         credentials: CredentialsOf,
+        config: Config,
     ) -> None:
         self.bench = bench
         self.path = path
@@ -144,7 +147,9 @@ class Service:
             group="",
             admin_group=ADMIN_GROUP,
             credentials=credentials,
-            llamad=LlamadService(self.state, bench.book, rules, "engine 1"),
+            llamad=LlamadService(
+                self.state, bench.book, rules, "engine 1", KnownModels(config, registry)
+            ),
             admin=AdminService(self.state, registry, self.transfers, self.memory),
         )
         if loaded:
@@ -200,6 +205,7 @@ async def serving(
     name: str = "llamad.sock",
     mode: int = 0o660,
     credentials: CredentialsOf = peer_credentials,
+    config: Config | None = None,
     **sizes: Any,
 ) -> AsyncIterator[Service]:
     """Run a service with a socket of this name; sizes are those of FakeModel.
@@ -215,6 +221,7 @@ async def serving(
             loaded=loaded,
             mode=mode,
             credentials=credentials,
+            config=config or Config(),
         )
         async with bench.running():
             await service.server.start()

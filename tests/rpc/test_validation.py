@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from llamad.errors import ErrorKind, LlamadError
-from llamad.jobs.request import Priority
+from llamad.jobs.request import ContextFull, Priority
 from llamad.rpc import from_proto as convert
 from llamad.sampling.parameters import Sampling
 from llamad_api.v1 import llamad_pb2 as pb
@@ -232,3 +232,95 @@ async def test_a_job_id_that_is_missing_unknown_or_huge_is_refused(method: str) 
         ):
             _, _, metadata = await error_of_call(getattr(stub, method)(request(id=job_id)))
             assert metadata["llamad-reason"] == reason
+
+
+def chat(**fields: Any) -> pb.ChatRequest:
+    return pb.ChatRequest(messages=[pb.Message(role="user", content="u")], **fields)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"enable_thinking": "yes"}, "enable_thinking is no JSON"),
+        ({"x": ""}, "x is no JSON"),
+        ({"x": "NaN"}, "NaN is no number of JSON"),
+        ({"x": "1" * 5000}, "x is no JSON"),
+        ({"x": "[" * 33 + "]" * 33}, "x is nested deeper than 32"),
+        ({"x": "[" * 8000}, "x is no JSON"),
+        ({"x": '"' + "a" * (16 << 10) + '"'}, "at most 16384"),
+        ({f"x{i}": "1" for i in range(33)}, "there are 33, at most 32"),
+        ({"messages": "[]"}, "messages is set by the service"),
+        ({"tools": "[]"}, "tools is set by the service"),
+        ({"1x": "1"}, "is no name"),
+        ({"": "1"}, "is no name"),
+        ({"x" * 65: "1"}, "is no name"),
+        ({"grün": "1"}, "is no name"),
+    ],
+)
+def test_template_arguments_that_are_refused(arguments: dict[str, str], says: str) -> None:
+    message = chat(options=pb.Options(template_arguments=arguments))
+    with pytest.raises(LlamadError, match=r"^template_arguments: ") as error:
+        convert.chat_request(message, RULES, "r")
+    assert says in error.value.message
+    assert error.value.reason == "INVALID_TEMPLATE_ARGUMENTS"
+
+
+def test_template_arguments_go_over_those_of_the_configuration() -> None:
+    rules = convert.Rules(template_arguments={"a": 1, "b": 2})
+    message = chat(options=pb.Options(template_arguments={"b": "[true, null]", "c": '"x"'}))
+    arguments = convert.chat_request(message, rules, "r").template_arguments
+    assert arguments == {"a": 1, "b": [True, None], "c": "x"}
+
+
+def test_a_prompt_takes_no_template_arguments() -> None:
+    error = refused(generate(options=pb.Options(template_arguments={"a": "1"})))
+    assert error.message.startswith("template_arguments: ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "configured", "expected"),
+    [
+        (pb.CONTEXT_FULL_UNSPECIFIED, ContextFull.REFUSE, ContextFull.REFUSE),
+        (pb.CONTEXT_FULL_DROP_OLDEST, ContextFull.REFUSE, ContextFull.DROP_OLDEST),
+        (pb.CONTEXT_FULL_REFUSE, ContextFull.DROP_OLDEST, ContextFull.REFUSE),
+    ],
+)
+def test_a_request_says_what_becomes_of_a_long_chat(
+    asked: Any, configured: ContextFull, expected: ContextFull
+) -> None:
+    rules = convert.Rules(context_full=configured)
+    assert convert.chat_request(chat(context_full=asked), rules, "r").context_full is expected
+
+
+def test_an_unknown_context_full_is_refused() -> None:
+    message = pb.ChatRequest.FromString(chat().SerializeToString() + b"\x18\x09")
+    with pytest.raises(LlamadError, match=r"^context_full: "):
+        convert.chat_request(message, RULES, "r")
+
+
+def test_the_configured_system_message_goes_in_front_of_a_chat_without_one() -> None:
+    rules = convert.Rules(system="Be brief")
+    roles = [m.role for m in convert.chat_request(chat(), rules, "r").messages]
+    own = pb.ChatRequest(messages=[pb.Message(role="system"), pb.Message(role="user")])
+    texts = [m.content for m in convert.chat_request(own, rules, "r").messages]
+    assert (roles, texts) == (["system", "user"], ["", ""])
+
+
+@pytest.mark.parametrize(
+    ("options", "configured", "expected"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"sampling": pb.Sampling(seed=1)}, True, True),
+        ({"sampling": pb.Sampling(temperature=0)}, True, False),
+        ({"sampling": pb.Sampling(logit_bias={1: 1})}, True, False),
+        ({"sampling": pb.Sampling(temperature=0), "loop_guard": True}, False, True),
+        ({"loop_guard": False}, True, False),
+    ],
+)
+def test_the_loop_guard_is_off_for_a_request_with_its_own_sampling(
+    options: dict[str, Any], configured: bool, expected: bool
+) -> None:
+    rules = convert.Rules(loop_guard=configured)
+    request = convert.generation_request(generate(options=pb.Options(**options)), rules, "r")
+    assert request.loop_guard is expected

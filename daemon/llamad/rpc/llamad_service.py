@@ -5,8 +5,10 @@ the coroutine, and leaving a job's stream cancels the job.
 """
 # ruff: noqa: N802 - the methods are named by llamad.proto
 
+import asyncio
 import dataclasses
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -19,6 +21,8 @@ from llamad.jobs.request import GenerationRequest
 from llamad.logs import fields
 from llamad.rpc import from_proto as convert
 from llamad.rpc.interceptor import caller, request_id
+from llamad.rpc.model_messages import model_response, rules_of
+from llamad.service.model_details import KnownModels
 from llamad.service.state import Phase, ServiceState
 from llamad.users import user_name
 from llamad_api.v1 import llamad_pb2 as pb
@@ -46,16 +50,30 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
     """Generation, tokenization, jobs and status."""
 
     def __init__(
-        self, state: ServiceState, book: JobBook, rules: convert.Rules, engine_version: str
+        self,
+        state: ServiceState,
+        book: JobBook,
+        rules: convert.Rules,
+        engine_version: str,
+        models: KnownModels,
     ) -> None:
         self._state = state
+        self._models = models
+        self._describing = asyncio.Lock()  # one head of a file at a time is in memory
         self._book = book
         self._rules = rules
         self._engine_version = engine_version
 
-    def change_rules(self, rules: convert.Rules) -> None:
+    def change_rules(self, rules: convert.Rules, models: KnownModels) -> None:
         """Set the defaults and bounds of the requests that come from now on."""
         self._rules = rules
+        self._models = models
+
+    def _rules_now(self) -> convert.Rules:
+        """Return the rules of the loaded model; the configuration's, while none is loaded."""
+        if self._state.serving is None:
+            return self._rules
+        return rules_of(self._rules, self._models.of_loaded(self._state.serving.model))
 
     # Generate and Chat return the generator that holds the job, so that closing it frees the job.
 
@@ -64,13 +82,15 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Continue a prompt."""
         checked = convert.generation_request(
-            request, self._rules, request_id.get(), caller.get().uid
+            request, self._rules_now(), request_id.get(), caller.get().uid
         )
         return self._events(checked, pb.GenerateResponse)
 
     def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:
         """Answer a conversation."""
-        checked = convert.chat_request(request, self._rules, request_id.get(), caller.get().uid)
+        checked = convert.chat_request(
+            request, self._rules_now(), request_id.get(), caller.get().uid
+        )
         return self._events(checked, pb.ChatResponse)
 
     async def _events(
@@ -148,6 +168,18 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         job_id = convert.job_id(request)
         async for snapshot in self._book.watch(job_id):
             yield pb.WatchJobResponse(job=convert.job(snapshot))
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        """Return what a model's file says, and the settings that its requests get."""
+        serving = self._state.serving
+        name = request.name or self._state.require().model.name
+        facts = None if serving is None else serving.model
+        async with self._describing:
+            details, settings = await asyncio.to_thread(self._models.describe, name, facts)
+        is_loaded = facts is not None and facts.path == os.fspath(details.file.path)
+        return model_response(
+            details, settings, n_ctx=facts.n_ctx if facts is not None and is_loaded else None
+        )
 
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: Context

@@ -9,8 +9,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from llamad.config import ModelConfig
 from llamad.engine.bindings import (
@@ -34,6 +35,7 @@ from llamad.memory.pressure import Grant
 from llamad.memory.replan import least_budget, plan_again, whole_budget
 from llamad.memory.residency import choose_residency
 from llamad.sampling.parameters import Sampling
+from llamad.service.settings import own_sampling
 from llamad.sizes import compact_size, size
 from llamad.store.registry import ModelFile, ModelRegistry
 from llamad.text import tokenizer_from_metadata
@@ -66,6 +68,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     chat_template: ChatTemplate
     thinking: ThinkingMarks
+    own_sampling: Mapping[str, float]  # that its file asks for
     kv_type: str
     n_sequences: int  # decoded together; the engine knows blocks only
     plan: MemoryPlan
@@ -178,17 +181,21 @@ class LoadedModel:
 
 
 def load(
-    config: ModelConfig, stop: StopFlag, progress: Callable[[str], None] | None = None
+    config: ModelConfig,
+    stop: StopFlag,
+    progress: Callable[[str], None] | None = None,
+    ctx_sizes: Mapping[str, int | None] = MappingProxyType({}),
 ) -> LoadedModel:
     """Load the configured model; blocks, so it runs in a thread.
 
-    ``stop`` ends it early with kind CANCELLED; ``progress`` gets a line per phase, and more of a
-    long one, on any thread. Raises LlamadError: MODEL_NOT_FOUND, MODEL_CORRUPT, OUT_OF_MEMORY and
-    so on.
+    ctx_sizes: of models that have one of their own, by name; None is auto. ``stop`` ends it early
+    with kind CANCELLED; ``progress`` gets a line per phase, and more of a long one, on any thread.
+    Raises LlamadError: MODEL_NOT_FOUND, MODEL_CORRUPT, OUT_OF_MEMORY and so on.
     """
     started = time.monotonic()
     tell = progress or (lambda line: None)
     file = ModelRegistry(Path(config.directory)).resolve(config.path)
+    config = replace(config, ctx_size=ctx_sizes.get(file.name, config.ctx_size))
     tell(f"mapping {file.name}")
     model = EngineModel(file.path)
     template = None
@@ -215,6 +222,7 @@ def load(
         engine=engine,
         tokenizer=tokenizer,
         chat_template=template,
+        own_sampling=own_sampling(file.name, metadata),
         thinking=_thinking_marks(template, tokenizer.vocabulary),
         kv_type=config.kv_type,
         n_sequences=config.n_sequences,

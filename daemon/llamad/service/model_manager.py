@@ -332,7 +332,9 @@ class ModelManager:
         def progress(line: str) -> None:
             loop.call_soon_threadsafe(self._loading, line)
 
-        model = await asyncio.to_thread(load, config, self._stop_loading, progress)
+        model = await asyncio.to_thread(
+            load, config, self._stop_loading, progress, _ctx_sizes(self._config)
+        )
         if self._stopping:
             model.close()
             raise shutting_down()
@@ -466,6 +468,12 @@ def _file(model: LoadedModel) -> ModelFile:
     return ModelFile(model.name, model.path, model.info.file_bytes)
 
 
+def _ctx_sizes(config: Config) -> dict[str, int | None]:
+    """Return the contexts that models have of their own, in tokens; None is auto."""
+    given = {name: section.get("ctx_size") for name, section in config.models.items()}
+    return {name: None if n == "auto" else n for name, n in given.items() if n is not None}
+
+
 def _limits(config: Config) -> Limits:
     return Limits(
         queue_capacity=config.queue.capacity,
@@ -493,4 +501,5 @@ def _facts(model: LoadedModel) -> ModelFacts:
         threads=engine.n_threads,
         kernel_set=engine.kernel_set,
         plan=model.plan,
+        own_sampling=model.own_sampling,
     )

@@ -7,8 +7,8 @@ it, the services read it; all on the event loop's thread. It loads nothing and s
 import dataclasses
 import enum
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from llamad.errors import ErrorKind, LlamadError, shutting_down
@@ -55,6 +55,7 @@ class ModelFacts:
     threads: int
     kernel_set: str
     plan: MemoryPlan
+    own_sampling: Mapping[str, float] = field(default_factory=dict)  # what its file asks for
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llamad_tools.checkpoints.huggingface_config import HuggingFaceConfig
+from llamad_tools.checkpoints.huggingface_sampling import read_sampling
 from llamad_tools.checkpoints.huggingface_tokenizer import read_tokenizer
 from llamad_tools.checkpoints.huggingface_weights import open_weights
 from llamad_tools.checkpoints.hyperparameters import Hyperparameters
@@ -71,7 +72,11 @@ def open_huggingface_folder(folder: Path) -> Checkpoint:
                 f"embedding has {embedding.n_rows} tokens, config.json says {numbers.vocab_size}",
             )
         arranged = numbers.arrange(folder, tensors)
-        metadata = {**numbers.metadata(), **read_tokenizer(folder, config.values)}
+        metadata = {
+            **numbers.metadata(),
+            **read_sampling(folder),
+            **read_tokenizer(folder, config.values),
+        }
         return Checkpoint(metadata, [*arranged, *config.extra_tensors()], files)
     except BaseException:
         files.close()
