@@ -82,6 +82,14 @@ def note_substitute(event: Queued) -> None:
         )
 
 
+def note_dropped(event: Queued) -> None:
+    """Say that the context was full, and how much of the conversation the model did not read."""
+    n = event.dropped_messages
+    if n:
+        messages = "message was" if n == 1 else f"{n} messages were"
+        print_note(f"the context is full: the oldest {messages} left out")
+
+
 class _Thoughts:
     """What a model thinks before it answers: dimmed on a terminal, else not shown."""
 
@@ -117,6 +125,7 @@ def _stream_text(completion: Completion) -> str:
                 progress.update(event)
             elif isinstance(event, Queued):
                 note_substitute(event)
+                note_dropped(event)
             elif isinstance(event, ThinkingDelta):
                 progress.erase()
                 thoughts.show(event.text)

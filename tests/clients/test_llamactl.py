@@ -366,12 +366,26 @@ def test_chat_sends_the_history_and_reset_forgets_it(service: RunningService) ->
 def test_a_chat_that_outgrows_the_context_goes_on_without_its_oldest_turns() -> None:
     with running_service(n_ctx=64, kv_blocks_total=8) as service:
         service.engine.rule = saying("An answer.")
-        done = run(service.path, "chat", stdin=b"one\ntwo\nthree\n")
-    assert (done.returncode, done.stdout) == (0, b"An answer.\n" * 3)
+        done = run(service.path, "chat", stdin=b"one\ntwo\nthree\nfour\n")
+    assert (done.returncode, done.stdout) == (0, b"An answer.\n" * 4)
     assert prompts(service)[1:] == [
         b"user:one|assistant:An answer.|user:two|",  # 39 tokens; with "three" there would be 73
         b"user:two|assistant:An answer.|user:three|",
+        b"user:three|assistant:An answer.|user:four|",
     ]
+    note = "llamactl: the context is full: the oldest 2 messages were left out"
+    assert done.stderr.decode().splitlines() == [note] * 2  # what was left out is not sent again
+
+
+def test_a_chat_that_may_not_lose_turns_is_refused_and_says_what_to_do() -> None:
+    with running_service(n_ctx=64, kv_blocks_total=8) as service:
+        service.engine.rule = saying("An answer.")
+        lines = b"one\ntwo\nthree\n/reset\nfour\n"
+        done = run(service.path, "chat", "--context-full", "refuse", stdin=lines)
+    assert (done.returncode, done.stdout) == (4, b"An answer.\n" * 3)
+    [line] = done.stderr.decode().splitlines()
+    assert "context holds 64: leave out its oldest messages, or allow that" in line
+    assert "/reset forgets the conversation" in line
 
 
 @pytest.mark.parametrize("command", ["ask", "chat"])

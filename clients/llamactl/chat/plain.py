@@ -85,8 +85,9 @@ class _Conversation:
         question = {"role": "user", "content": content}
         system = [] if self._system is None else [{"role": "system", "content": self._system}]
         try:
+            completion = self._client.chat([*system, *self._turns, question], **self._options)
             text = show(
-                self._client.chat([*system, *self._turns, question], **self._options),
+                completion,
                 as_json=self._arguments.json,
                 stats=self._arguments.stats,
                 max_tokens=self._arguments.max_tokens,
@@ -101,8 +102,10 @@ class _Conversation:
                 raise
             message = error.message
             if error.reason == "PROMPT_TOO_LONG" and self._turns:
-                message += f": the conversation so far is part of it; {RESET}"
+                message += f"; {RESET}"
             print_error(error.reason, message, as_json=self._arguments.json)
             self.exit_code = self.exit_code or exit_code(error)
         else:
+            if completion.result is not None:  # what was left out once is not sent again
+                del self._turns[: completion.result.dropped_messages]
             self._turns += (question, {"role": "assistant", "content": text})
