@@ -1,6 +1,7 @@
 """llamactl chat on a terminal, as a person uses it: typed into and read through tmux."""
 
 import contextlib
+import itertools
 import os
 import pty
 import subprocess
@@ -203,6 +204,31 @@ def test_words_are_wrapped_also_after_the_window_became_smaller(
     assert text.split("> r\n")[1] == "\n".join(textwrap.wrap(words, 50)) + "\n>"
     screen.type("x" * 60)  # longer than the window: the prompt breaks it
     screen.wait_for("> " + "x" * 48 + "\n  " + "x" * 12)
+
+
+def test_an_answer_goes_on_in_a_window_that_became_smaller_meanwhile(
+    screen: TerminalScreen, service: RunningService, tmp_path: Path
+) -> None:
+    words = [f"word{number:02}" for number in range(40)]
+    say(service, " ".join(words))
+    begin(screen, service, tmp_path)
+    go_on, steps = threading.Event(), itertools.count()
+
+    def hold() -> None:
+        if next(steps) == 150:  # a byte each
+            assert go_on.wait(TIMEOUT_SECONDS)
+
+    service.engine.before_step = hold
+    screen.type("q")
+    screen.press("Enter")
+    screen.wait_for("word19")
+    screen.resize(30, 24)
+    go_on.set()
+    text = screen.wait(prompt_below("word39"))
+    lines = text.split("> q\n")[1].splitlines()
+    whole = [word for line in lines for word in line.split()]
+    assert [word for word in whole if word >= "word21"] == words[21:]
+    assert len(lines[-3].split()) == 4  # of six letters and a space, in 30 columns
 
 
 def test_history_is_there_after_a_restart_and_only_for_its_user(
