@@ -288,9 +288,9 @@ const float *lld_engine_logits(const lld_engine *engine, size_t k);
 void lld_engine_cancel(lld_engine *engine);
 void lld_engine_cancel_clear(lld_engine *engine);
 
-/* Layers that forwards have finished since create, and chunks of the output matrix, which may be as
- * large as many layers; those of one thread. Any thread: while a forward runs and this does not
- * move, the forward hangs. */
+/* Layers that forwards have finished since create, chunks of the output matrix, which may be as
+ * large as many layers (those of one thread), and extents that streamed. Any thread: while a forward
+ * runs and this does not move, the forward hangs. */
 uint64_t lld_engine_progress(const lld_engine *engine);
 
 /* Copy a block; read or write one as n_bytes = kv_block_bytes, whose layout is the engine's own:

@@ -3,6 +3,7 @@
 What is locked stands in /proc/self/smaps: the kernel splits the file's mapping at its borders.
 """
 
+import os
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -43,6 +44,17 @@ def locked_ranges(path: Path) -> list[tuple[int, int]]:
         elif line.startswith("VmFlags:") and span is not None and " lo" in line:
             ranges.append(span)
     return ranges
+
+
+def mapped_bytes(path: Path) -> int:
+    """Return how much of a file is in this process's memory."""
+    found, is_ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            is_ours = line.endswith(str(path))
+        elif is_ours and line.startswith("Rss:"):
+            found += int(line.split()[1]) * 1024
+    return found
 
 
 def tensor_range(path: Path, name: str) -> tuple[int, int]:
@@ -99,6 +111,23 @@ def test_what_leaves_is_unlocked_and_dropped_and_comes_back(
         again = model.set_residency(all_of(model), lock_bytes=NO_LIMIT)
         assert again.n_bytes == everything.n_bytes
         assert is_locked(path, "blk.1.ffn_down.weight")
+
+
+def test_what_leaves_takes_no_memory_and_is_not_measured(tiny_model_path: TinyModelPath) -> None:
+    path = tiny_model_path(BIG)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())  # what is not on the disk yet cannot leave memory
+    with EngineModel(path) as model:
+        model.populate()
+        whole = mapped_bytes(path)
+        stays = [extent.role is not Role.FEED for extent in model.extents()]
+        left = sum(e.n_bytes for e, s in zip(model.extents(), stays, strict=True) if not s)
+        model.set_residency(stays, 3 * RING)
+        part = mapped_bytes(path)
+        near = 16 * PAGE  # which a fault maps where it finds them in memory (tmpfs)
+        assert abs(whole - part - left) <= 2 * near * len(stays)
+        assert model.read_bandwidth(2) > 0.0
+        assert mapped_bytes(path) == part
 
 
 def test_nothing_is_locked_when_nothing_may_be(tiny_model_path: TinyModelPath) -> None:

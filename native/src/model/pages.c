@@ -84,7 +84,22 @@ static int map_again(const lld_file *file, uint64_t begin, size_t size)
                     lld_path_tail(file->path), size, (unsigned long long)begin, strerror(errno));
 }
 
-int lld_pages_give_back(const lld_model *model, uint64_t begin, uint64_t end)
+/* Whether a page of the range is in the page cache; true where the kernel does not tell. */
+static bool is_cached(uint8_t *bytes, size_t size)
+{
+    enum { LOOK_PAGES = 4096 };
+    unsigned char seen[LOOK_PAGES];
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), look = LOOK_PAGES * page;
+    for (size_t at = 0; at < size; at += look) {
+        const size_t part = (size_t)least(size - at, look);
+        if (mincore(bytes + at, part, seen) != 0) return true;
+        for (size_t i = 0; i < part / page; i++)
+            if ((seen[i] & 1) != 0) return true;
+    }
+    return false;
+}
+
+int lld_pages_give_back(const lld_model *model, uint64_t begin, uint64_t end, bool *kept)
 {
     const lld_file *file = model->file;
     const size_t size = (size_t)(end - begin);
@@ -97,6 +112,7 @@ int lld_pages_give_back(const lld_model *model, uint64_t begin, uint64_t end)
     }
     madvise(file->mapping.bytes + begin, size, MADV_RANDOM);
     posix_fadvise(file->mapping.fd, (off_t)begin, (off_t)size, POSIX_FADV_DONTNEED);
+    *kept = is_cached(file->mapping.bytes + begin, size);
     return LLD_OK;
 }
 

@@ -26,7 +26,9 @@ int lld_pages_take(const lld_file *file, uint64_t begin, uint64_t end, uint8_t *
                    lld_pages_work *work);
 
 /* Let bytes [begin, end), multiples of the page, leave memory: unlocked, unmapped, dropped from the
- * page cache. A read finds the file's bytes there again, page by page. */
-int lld_pages_give_back(const lld_model *model, uint64_t begin, uint64_t end);
+ * page cache. A read finds the file's bytes there again, page by page. *kept: some stayed in the page
+ * cache, because the kernel keeps pages in groups that reach beyond the range (of up to a huge page,
+ * where the file was written not long ago). */
+int lld_pages_give_back(const lld_model *model, uint64_t begin, uint64_t end, bool *kept);
 
 #endif

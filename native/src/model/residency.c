@@ -131,19 +131,36 @@ static uint8_t *wanted_pages(const lld_model *m, const lld_residency *new)
     return wanted;
 }
 
+/* Let pages [first, end) leave memory. */
+static int drop(const lld_model *m, size_t first, size_t end, bool *kept)
+{
+    lld_residency_state *r = m->residency;
+    uint64_t locked = 0;
+    for (size_t i = first; i < end; i++) locked += r->pages[i] == LLD_PAGE_LOCKED;
+    int status = lld_pages_give_back(m, (uint64_t)first * r->page, (uint64_t)end * r->page, kept);
+    if (status != LLD_OK) return status;
+    memset(r->pages + first, LLD_PAGE_OUT, end - first);
+    atomic_fetch_sub(&r->locked_bytes, locked * r->page);
+    return LLD_OK;
+}
+
+/* Let what is no longer wanted leave memory. Where that needs pages beside it to leave, they do, and
+ * are read again. */
 static int give_back(const lld_model *m, const uint8_t *wanted)
 {
     lld_residency_state *r = m->residency;
+    const size_t group = LLD_HUGE_PAGE_BYTES / r->page;
     for (size_t i = 0, end; i < r->n_pages; i = end) {
         end = i + 1;
         if (r->pages[i] == LLD_PAGE_OUT || wanted[i]) continue;
-        uint64_t locked = r->pages[i] == LLD_PAGE_LOCKED;
-        for (; end < r->n_pages && r->pages[end] != LLD_PAGE_OUT && !wanted[end]; end++)
-            locked += r->pages[end] == LLD_PAGE_LOCKED;
-        int status = lld_pages_give_back(m, (uint64_t)i * r->page, (uint64_t)end * r->page);
+        while (end < r->n_pages && r->pages[end] != LLD_PAGE_OUT && !wanted[end]) end++;
+        bool kept;
+        int status = drop(m, i, end, &kept);
+        if (status == LLD_OK && kept) {
+            size_t behind = (end + group - 1) / group * group;
+            status = drop(m, i / group * group, behind < r->n_pages ? behind : r->n_pages, &kept);
+        }
         if (status != LLD_OK) return status;
-        memset(r->pages + i, LLD_PAGE_OUT, end - i);
-        atomic_fetch_sub(&r->locked_bytes, locked * r->page);
     }
     return LLD_OK;
 }
