@@ -29,6 +29,7 @@ from llamad.schedule.loop import Limits, Scheduler
 from llamad.service.disk_meter import DiskMeter
 from llamad.service.loading import LoadedModel, load
 from llamad.service.memory_watch import watching
+from llamad.service.settings import ctx_sizes
 from llamad.service.state import ModelFacts, Phase, ServiceState, Serving
 from llamad.sizes import compact_size
 from llamad.store.registry import ModelFile, ModelRegistry, check_name, comparable_path
@@ -333,7 +334,7 @@ class ModelManager:
             loop.call_soon_threadsafe(self._loading, line)
 
         model = await asyncio.to_thread(
-            load, config, self._stop_loading, progress, _ctx_sizes(self._config)
+            load, config, self._stop_loading, progress, ctx_sizes(self._config)
         )
         if self._stopping:
             model.close()
@@ -466,12 +467,6 @@ def _paths_of(file: ModelFile | None) -> frozenset[Path]:
 
 def _file(model: LoadedModel) -> ModelFile:
     return ModelFile(model.name, model.path, model.info.file_bytes)
-
-
-def _ctx_sizes(config: Config) -> dict[str, int | None]:
-    """Return the contexts that models have of their own, in tokens; None is auto."""
-    given = {name: section.get("ctx_size") for name, section in config.models.items()}
-    return {name: None if n == "auto" else n for name, n in given.items() if n is not None}
 
 
 def _limits(config: Config) -> Limits:

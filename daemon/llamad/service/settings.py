@@ -112,6 +112,12 @@ def _first(name: str, *candidates: tuple[Any, Source]) -> Setting:
     return Setting(name, value, source)
 
 
+def ctx_sizes(config: Config) -> dict[str, int | None]:
+    """Return the contexts that models have of their own, in tokens; None is auto."""
+    given = {name: section.get("ctx_size") for name, section in config.models.items()}
+    return {name: None if n == "auto" else n for name, n in given.items() if n is not None}
+
+
 def own_sampling(name: str, metadata: Mapping[str, MetadataValue]) -> dict[str, float]:
     """Return the sampling that a model's file asks for; what is not allowed is left out, and said.
 
