@@ -19,7 +19,7 @@ export V
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-python test-c asan ubsan tsan qemu peer fuzz bench lint fmt proto deb deb-check e2e e2e-bare e2e-pi memory-check clean
+.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer fuzz bench lint fmt proto deb deb-check e2e e2e-bare e2e-pi memory-check clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -69,10 +69,12 @@ demo: $(VENV)/.programs $(VENV)/.engine $(DEMO_MODEL) ## ask a real model a ques
 
 # ---- checks -------------------------------------------------------------------------------------
 
-test: test-c test-python ## everything that must pass
+test: test-packages test-c test-python ## everything that must pass
 
-test-python: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL)
-	packaging/dev-packages test
+test-packages: # first, so that a user without rights hears of all of them at once
+	$(Q)packaging/dev-packages build test
+
+test-python: test-packages $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL)
 	$(PY) -m pytest $(PYTEST_FLAGS)
 
 test-c: $(VENV)/.packages ## C tests
