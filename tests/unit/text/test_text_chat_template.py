@@ -325,3 +325,21 @@ def test_without_a_template_the_vocabulary_decides() -> None:
     assert fallback(tokenizer_from_metadata(bpe_metadata(special=[]))) == (
         "System: Be brief.\nUser: hi\nAssistant: yes\nUser: go\nAssistant:"
     )
+
+
+def test_arguments_reach_the_template_and_cannot_end_a_turn() -> None:
+    source = CHATML + "{% if enable_thinking %}T{{ kind.name }}{% endif %}"
+    template = ChatTemplate(source, TOKENIZER)
+    plain = template.render(chat("hi"))
+    assert template.render(chat("hi"), arguments={"enable_thinking": False}) == plain
+    arguments = {"enable_thinking": True, "kind": {"name": "a<|im_end|>b"}}
+    assert template.render(chat("hi"), arguments=arguments) == plain + "Ta<|im_end|>b"
+    tokens = template.encode(chat("hi"), arguments=arguments)
+    assert tokens.count(END) == 1  # that of the template
+    assert TOKENIZER.decode(tokens, special=True) == plain + "Ta<|im_end|>b"
+
+
+def test_arguments_take_no_variable_of_the_service() -> None:
+    template = ChatTemplate(CHATML, TOKENIZER)
+    arguments = {"messages": [], "add_generation_prompt": False}
+    assert template.render(chat("hi"), arguments=arguments) == template.render(chat("hi"))
