@@ -15,6 +15,7 @@ from llamad_client import Failed, Refused
 
 ENVIRONMENT = "LLAMAD_CATALOGUE"
 INSTALLED = Path("/usr/share/llamad/catalogue.toml")
+LEAST_SHARE_SEEN = 0.85  # of a board's memory, by its operating system
 OF_CHECKOUT = Path(__file__).parents[2] / "packaging" / "catalogue" / "catalogue.toml"
 
 
@@ -46,6 +47,12 @@ class Entry:
     def tokens_per_second(self, board: Board) -> float:
         """Return the expected speed on a board: it waits for the weights."""
         return board.bytes_per_second / self.bytes_per_token
+
+    @property
+    def least_machine_bytes(self) -> int:
+        """The memory that a machine for this model sees: a board's kernel keeps some for itself."""
+        gigabytes = float(self.memory.removesuffix("GB"))
+        return int(LEAST_SHARE_SEEN * gigabytes * (1 << 30))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import NoReturn
 
+from llamactl.command_words import command_index, problem, with_aliases_replaced
 from llamactl.commands import (
     ask,
     cancel,
@@ -26,23 +28,36 @@ from llamactl.commands import (
     use,
     version,
 )
+from llamactl.commands import (
+    run as run_command,
+)
+from llamactl.examples import add_to, overview
 from llamactl.exit_codes import exit_code
-from llamactl.output import print_error
+from llamactl.output import print_error, printable
 from llamactl.streams import OutputFailed, output_is_closed
-from llamad_client import ClientError, Failed
+from llamad_client import ClientError, Failed, __version__
 
 COMMANDS = (
-    ask, chat, status, models, pull, use, unload, rm, jobs, cancel, tokenize, health, version,
+    run_command, ask, chat, status, models, pull, use, unload, rm, jobs, cancel, tokenize, health,
+    version,
 )  # fmt: skip
 
 QUIET = (pull, use, unload, rm, cancel, health)  # worth running where nobody sees the output
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        self.exit(2, f'{self.prog}: {printable(message)} ("{self.prog} --help" explains)\n')
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        return _run(parser().parse_args(arguments))
+        return _run(parse(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # the shell's prompt gets a line of its own
@@ -65,15 +80,52 @@ def _run(options: argparse.Namespace) -> int:
         return 128 + signal.SIGPIPE
 
 
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options of a command line; without a command, those that print the overview."""
+    whole = parser()
+    words = with_aliases_replaced(arguments)
+    i = command_index(words)
+    texts = _command_texts(whole)
+    if not words:
+        return argparse.Namespace(run=lambda _: _print_overview(texts), quiet=False, json=False)
+    if i is not None and (fault := problem(words[i], texts)):
+        whole.exit(2, f"llamactl: {printable(fault)}\n")
+    options, more = whole.parse_known_args(words)
+    if more:  # words of a prompt may stand behind flags
+        if not hasattr(options, "prompt") or any(word.startswith("-") for word in more):
+            whole.error(f"not known here: {' '.join(more)}")
+        options.prompt += more
+    return options
+
+
+def _command_texts(whole: argparse.ArgumentParser) -> dict[str, str]:
+    """Return the commands, each with its line of help."""
+    for action in whole._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return {choice.dest: choice.help or "" for choice in action._choices_actions}
+    raise AssertionError("no commands")
+
+
+def _print_overview(texts: dict[str, str]) -> int:
+    print(overview(texts), end="")
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    parser = argparse.ArgumentParser(prog="llamactl", description="Talk to the llamad service.")
+    parser = Parser(
+        prog="llamactl",
+        description="Talk to the llamad service.",
+        epilog='"llamactl" alone shows first steps, "llamactl COMMAND --help" explains a command.',
+    )
+    parser.add_argument("--version", action="version", version=f"llamactl {__version__}")
     _add_global_flags(parser, default=None)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         # The global flags are taken after the command too; absent there, they change nothing.
         one = command.add_parser(commands)
         one.set_defaults(quiet=command in QUIET)
+        add_to(one)
         _add_global_flags(one, default=argparse.SUPPRESS)
     return parser
 

@@ -42,9 +42,10 @@ _DESTINATIONS = (*(flag.removeprefix("--").replace("-", "_") for flag, *_ in _FL
 THINKING = "enable_thinking"  # the argument that the templates of thinking models take
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags to a command."""
-    parser.add_argument("-m", "--model", metavar="MODEL", help="default: the loaded one")
+def add_flags(parser: argparse.ArgumentParser, *, with_model: bool = True) -> None:
+    """Add the flags to a command. with_model: -m too."""
+    if with_model:
+        parser.add_argument("-m", "--model", metavar="MODEL", help="default: the loaded one")
     parser.add_argument("-s", "--system", metavar="SYSTEM", help="the system message")
     parser.add_argument("-n", "--max-tokens", type=int, metavar="MAX_TOKENS")
     for flag, kind, metavar, text in _FLAGS:

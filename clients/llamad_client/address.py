@@ -50,7 +50,7 @@ def diagnose(path: Path, otherwise: str) -> ServiceUnreachable:
                 raise ConnectionResetError
     except (TimeoutError, BlockingIOError):  # the latter: its queue of connections is full
         return ServiceUnreachable(
-            "NO_ANSWER", f"llamad does not answer on {path} (see: systemctl status llamad)"
+            "NO_ANSWER", f"llamad does not answer on {path}{_advice(path, 'see', 'status')}"
         )
     except ConnectionResetError:
         return ServiceUnreachable(
@@ -60,18 +60,25 @@ def diagnose(path: Path, otherwise: str) -> ServiceUnreachable:
     except FileNotFoundError:
         return NotRunning(
             "NOT_RUNNING",
-            f"llamad is not running: no socket {path} (start it: systemctl start llamad)",
+            f"llamad is not running: no socket {path}{_advice(path, 'start it', 'start')}",
         )
     except ConnectionRefusedError:
         return NotRunning(
             "NOT_RUNNING",
-            f"llamad is not running: nobody listens on {path} (start it: systemctl start llamad)",
+            f"llamad is not running: nobody listens on {path}{_advice(path, 'start it', 'start')}",
         )
     except PermissionError:
         return NoPermission("NO_PERMISSION", f"no permission to use {path}{_group_hint(path)}")
     except OSError as error:
         return NotRunning("NOT_RUNNING", f"llamad cannot be reached at {path}: {error}")
     return ServiceUnreachable("CONNECTION_LOST", f"the connection to llamad was lost: {otherwise}")
+
+
+def _advice(path: Path, what: str, verb: str) -> str:
+    """Return what to do about the service of the package; another socket's has another way."""
+    if path == DEFAULT_SOCKET and not os.environ.get(ENVIRONMENT):
+        return f" ({what}: systemctl {verb} llamad)"
+    return f" (from ${ENVIRONMENT})" if str(path) == os.environ.get(ENVIRONMENT) else ""
 
 
 def _group_hint(path: Path) -> str:

@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from clients.running import running_service
 from llamactl.catalogue import Catalogue, Entry, read_catalogue
 from llamactl.command_line import run as main
+from llamactl.commands import models
 from llamad.engine.bindings import row_bytes
 from llamad.memory.plan import CONNECTIONS_BYTES, PROCESS_BYTES
 from llamad_client import Failed, Refused
@@ -195,14 +197,12 @@ def test_the_list_is_printed_without_a_service(
     monkeypatch.setenv("LLAMAD_SOCKET", "/nonexistent/llamad.sock")
     assert main(["models", "--catalogue"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == (
-        ["NAME", "SIZE", "MEMORY", "TOKENS/S", "PI", "4", "TOKENS/S", "PI", "5", "LICENCE"]
-    )
+    assert lines[0].split() == ["NAME", "SIZE", "BOARD", "Pi", "4", "Pi", "5", "LICENCE"]
     assert lines[1].split() == (
         ["smollm2-135m/demo", "98.4", "MB", "4", "GB", "46.6", "108.7", "Apache-2.0"]
     )
-    assert len([line for line in lines if "GB" in line]) == len(ENTRIES)
-    assert "not measured" in lines[-1]
+    assert len([line for line in lines if re.search(r"  \d GB ", line)]) == len(ENTRIES)
+    assert "not measured" in lines[-2]
 
 
 def test_the_list_as_json_has_the_speeds_and_their_sources(
@@ -261,3 +261,59 @@ def test_a_binary_catalogue_is_broken(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("LLAMAD_CATALOGUE", str(path))
     with pytest.raises(Failed, match="is broken"):
         read_catalogue()
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no service be there."""
+    monkeypatch.setenv("LLAMAD_SOCKET", "/nonexistent/s")
+
+
+@pytest.mark.usefixtures("nobody")
+def test_the_list_fits_80_columns_and_has_every_note(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) < 80
+    text = " ".join(" ".join(lines).split())
+    for entry in CATALOGUE.entries:
+        assert entry.note in text
+        assert entry.licence in text
+
+
+@pytest.mark.usefixtures("nobody")
+def test_words_choose_in_any_case(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--json", "search", "QWEN", "3b"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["name"] for line in lines] == ["qwen2.5-3b"]
+    assert main(["search", "nonsense"]) == 0
+    assert capsys.readouterr().out == "no model of the catalogue is like that\n"
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "boards"),
+    [(1.9, set()), (3.7, {"4 GB"}), (7.6, {"4 GB", "8 GB"}), (15.0, {"4 GB", "8 GB"})],
+)
+def test_what_fits_is_for_a_board_of_this_memory(gigabytes: float, boards: set[str]) -> None:
+    chosen = models.select(CATALOGUE.entries, [], int(gigabytes * (1 << 30)))
+    assert {entry.memory for entry in chosen} == boards
+
+
+@pytest.mark.usefixtures("nobody")
+def test_fits_means_the_catalogue(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(models, "machine_bytes", lambda: 4_000_000_000)
+    assert main(["--json", "models", "--fits"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["memory"] for line in lines} == {"4 GB"}
+
+
+def test_models_that_the_service_has_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    with running_service() as service:
+        (service.service.models / "smollm2-135m.gguf").write_bytes(b"")
+        assert main(["--socket", str(service.path), "search", "smol"]) == 0
+        marked = [
+            line.split()[1] for line in capsys.readouterr().out.splitlines() if line[:1] == "*"
+        ]
+    assert marked[0] == "smollm2-135m/demo"
+    assert "smollm2-360m" not in marked

@@ -274,6 +274,20 @@ def test_no_permission_names_the_group_to_join(
     assert type(error) is NoPermission
     assert f"no permission to use {service.path}" in error.message
     assert "usermod -aG" in error.message
+    assert "log out and in again" in error.message
+
+
+def test_advice_about_systemctl_is_for_the_socket_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s"
+    monkeypatch.delenv("LLAMAD_SOCKET", raising=False)
+    monkeypatch.setattr(address, "DEFAULT_SOCKET", path)
+    no_socket = f"llamad is not running: no socket {path}"
+    assert diagnose(path, "").message == f"{no_socket} (start it: systemctl start llamad)"
+    monkeypatch.setenv("LLAMAD_SOCKET", str(path))
+    assert diagnose(path, "").message == f"{no_socket} (from $LLAMAD_SOCKET)"
+    assert diagnose(tmp_path / "t", "").message == f"llamad is not running: no socket {tmp_path}/t"
 
 
 def test_a_service_that_dies_in_the_middle_is_unreachable() -> None:

@@ -1,6 +1,6 @@
 """Limits that the client repeats, because it must not import the daemon: they are the daemon's."""
 
-from llamactl.commands.ask import MAX_PROMPT_BYTES
+from llamactl.standard_input import MAX_PROMPT_BYTES
 from llamad.door import unix_socket
 from llamad.ranges import MAX_TEXT_BYTES
 from llamad.rpc import admin_messages

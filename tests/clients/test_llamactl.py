@@ -196,7 +196,7 @@ def test_a_broken_pipe_ends_it_quietly_and_cancels_the_job(service: RunningServi
     ("arguments", "words"),
     [
         ([], "COMMAND"),
-        (["fly"], "invalid choice"),
+        (["fly"], "no command 'fly'"),
         (["ask", "--temperature", "hot", "q"], "invalid float"),
         (["ask", "--priority", "urgent", "q"], "invalid choice"),
         (["ask"], "no prompt"),

@@ -1,14 +1,14 @@
 """``llamactl ask``: one question, the answer streamed to stdout."""
 
 import argparse
-import sys
 
 from llamactl import sampling
 from llamactl.answer import show
 from llamactl.commands import Commands
-from llamad_client import Client, Refused
-
-MAX_PROMPT_BYTES = 1 << 20  # the service's limit; reading more of an endless input has no point
+from llamactl.names import service_name
+from llamactl.readiness import Waiting, wait_until_ready
+from llamactl.standard_input import read_prompt
+from llamad_client import Client
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -16,16 +16,27 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "ask",
         help="ask one question",
-        description="Ask one question. Standard input joins the prompt, after an empty line.",
+        description="Ask one question. What comes from a pipe or a file joins the prompt, after an"
+        " empty line. A file that something else reads, as a loop does, is left alone; in a loop"
+        " that reads a pipe, --no-stdin is needed.",
     )
     sampling.add_flags(parser)
     parser.add_argument("--raw", action="store_true", help="continue the prompt as it is")
     parser.add_argument(
         "--parse-special", action="store_true", help="with --raw: take control tokens as such"
     )
+    add_input_flags(parser)
     parser.add_argument("prompt", nargs="*", metavar="PROMPT")
     parser.set_defaults(run=run, usage_error=parser.error)
     return parser
+
+
+def add_input_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that ``run`` has, too."""
+    parser.add_argument("--no-stdin", action="store_true", help="do not read standard input")
+    parser.add_argument(
+        "--wait", action="store_true", help="wait for the service and its model, at most 10 minutes"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,11 +49,20 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.usage_error(
             "--raw has no chat template and no turns: no --template-arg, --think, --context-full"
         )
-    prompt = _prompt(arguments)
+    prompt = read_prompt(
+        " ".join(arguments.prompt),
+        raw=arguments.raw,
+        no_stdin=arguments.no_stdin,
+        as_json=arguments.json,
+    )
     if not prompt:
         arguments.usage_error("no prompt: give one as an argument or on standard input")
     options = sampling.client_options(arguments)
     with Client(arguments.socket) as client:
+        if arguments.wait:
+            wait(client, as_json=arguments.json)
+        if "model" in options:
+            options["model"] = service_name(client, options["model"])
         if arguments.raw:
             special = arguments.parse_special
             completion = client.generate(prompt, parse_special=special, **options)
@@ -60,23 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _prompt(arguments: argparse.Namespace) -> str:
-    """Return the arguments and what stands on standard input, unless that is a terminal."""
-    words = " ".join(arguments.prompt)
-    if sys.stdin.isatty():
-        return words
+def wait(client: Client, *, as_json: bool, needs_model: bool = True) -> None:
+    """Wait until the service can answer, or at least change its model; tell what is waited for."""
+    waiting = Waiting(as_json=as_json)
     try:
-        data = sys.stdin.buffer.read(MAX_PROMPT_BYTES + 1)
-    except OSError as error:
-        raise Refused("INVALID_PROMPT", f"prompt: standard input: {error.strerror}") from None
-    if len(data) > MAX_PROMPT_BYTES:
-        message = f"standard input has more than {MAX_PROMPT_BYTES} bytes"
-        raise Refused("INVALID_PROMPT", f"prompt: {message}")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        message = f"standard input is no valid UTF-8 at byte {error.start}"
-        raise Refused("INVALID_PROMPT", f"prompt: {message}") from None
-    if not arguments.raw:
-        text = text.rstrip("\n")
-    return "\n\n".join(part for part in (words, text) if part)
+        wait_until_ready(client.status, waiting.tell, needs_model=needs_model)
+    finally:
+        waiting.erase()

@@ -15,7 +15,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         help="cancel a job",
         description="Cancel a job. One that has ended already is no error.",
     )
-    parser.add_argument("id", metavar="ID", help="as `llamactl jobs` shows it")
+    parser.add_argument("id", metavar="ID", help="as llamactl jobs shows it")
     parser.set_defaults(run=run)
     return parser
 

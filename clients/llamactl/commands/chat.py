@@ -7,6 +7,8 @@ import sys
 from llamactl import sampling
 from llamactl.chat import plain
 from llamactl.commands import Commands
+from llamactl.names import service_name
+from llamad_client import Client
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -24,6 +26,9 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Hold the conversation."""
+    if arguments.model is not None:
+        with Client(arguments.socket) as client:
+            arguments.model = service_name(client, arguments.model)
     if arguments.json or not _has_terminal():
         return plain.run(arguments)
     from llamactl.chat import terminal  # prompt_toolkit and rich take half a second on a board

@@ -3,6 +3,7 @@
 import argparse
 
 from llamactl.commands import Commands
+from llamactl.names import service_name
 from llamactl.output import bytes_text, print_json, print_line
 from llamad_client import Client
 
@@ -15,7 +16,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         description="Delete models that are not loaded, and what is kept of their interrupted"
         " pulls.",
     )
-    parser.add_argument("names", metavar="NAME", nargs="+", help="as `llamactl models` shows it")
+    parser.add_argument("names", metavar="NAME", nargs="+", help="as llamactl models shows it")
     parser.set_defaults(run=run)
     return parser
 
@@ -23,7 +24,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Delete one after the other, up to the first that the service refuses."""
     with Client(arguments.socket) as client:
-        for name in arguments.names:
+        for given in arguments.names:
+            name = service_name(client, given)
             freed = client.remove_model(name)
             if arguments.json:
                 print_json({"name": name, "freed_bytes": freed})

@@ -12,7 +12,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser = commands.add_parser(
         "unload",
         help="free the memory of the loaded model",
-        description="Free the memory of the loaded model until the next `llamactl use` or start of"
+        description="Free the memory of the loaded model until the next llamactl use or start of"
         " the service. Running requests end first.",
     )
     parser.set_defaults(run=run)

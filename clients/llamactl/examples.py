@@ -1,0 +1,79 @@
+"""Examples for the help of each command, and the overview that ``llamactl`` alone prints.
+
+Owns their lines. ``tests/clients/test_help.py`` parses each of them.
+"""
+
+import argparse
+
+EXAMPLES = {
+    "run": (
+        "llamactl run demo",
+        'llamactl run qwen3-4b "Why is the sky blue?"',
+        "llamactl run hf.co/Qwen/Qwen3-4B-GGUF:Q4_K_M",
+    ),
+    "ask": (
+        'llamactl ask "Why is the sky blue?"',
+        'git log -3 | llamactl ask "Summarize these commits:"',
+        'while read -r q; do llamactl ask --no-stdin "$q"; done < questions',
+    ),
+    "chat": ("llamactl chat", 'llamactl chat -s "Answer briefly."'),
+    "status": ("llamactl status", "llamactl --json status"),
+    "models": (
+        "llamactl models",
+        "llamactl models --catalogue",
+        "llamactl models --fits qwen",
+    ),
+    "pull": (
+        "llamactl pull demo",
+        "llamactl pull hf.co/Qwen/Qwen3-4B-GGUF:Q4_K_M",
+        "llamactl pull --move ./my-model.gguf",
+    ),
+    "use": ("llamactl use demo",),
+    "unload": ("llamactl unload",),
+    "rm": ("llamactl rm demo",),
+    "jobs": ("llamactl jobs", "llamactl jobs --all"),
+    "cancel": ("llamactl cancel 3f2a",),
+    "tokenize": ('llamactl tokenize "The sky is blue."',),
+    "health": ("llamactl health && echo ready",),
+    "version": ("llamactl version",),
+}
+
+OVERVIEW = """\
+llamactl talks to llamad, the service that runs language models on this machine.
+
+First steps:
+  llamactl run demo                       fetch a small model and talk to it
+  llamactl ask "Why is the sky blue?"     one question
+  llamactl chat                           a conversation
+  llamactl search                         models that can be fetched by name
+  llamactl status                         what the service is doing
+
+Commands:
+{commands}
+
+"llamactl COMMAND --help" explains a command, "man llamactl" everything.
+"""
+_HEADING = "examples:"
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps descriptions as usual and keeps the lines of examples."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith(_HEADING):
+            return "".join(indent + line for line in text.splitlines(keepends=True))
+        return super()._fill_text(text, width, indent)
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """Let the help of a command end with its examples."""
+    command = parser.prog.split()[-1]
+    parser.formatter_class = HelpFormatter
+    parser.epilog = "\n".join([_HEADING, *(f"  {line}" for line in EXAMPLES[command])])
+
+
+def overview(texts: dict[str, str]) -> str:
+    """Return what ``llamactl`` alone prints. texts: what each command does."""
+    width = max(map(len, texts))
+    commands = "\n".join(f"  {name:<{width}}  {text}" for name, text in texts.items())
+    return OVERVIEW.format(commands=commands)
