@@ -22,6 +22,7 @@ from llamactl.commands import (
     models,
     pull,
     rm,
+    show,
     status,
     tokenize,
     unload,
@@ -38,8 +39,8 @@ from llamactl.streams import OutputFailed, output_is_closed
 from llamad_client import ClientError, Failed, __version__
 
 COMMANDS = (
-    run_command, ask, chat, status, models, pull, use, unload, rm, jobs, cancel, tokenize, health,
-    version,
+    run_command, ask, chat, status, models, show, pull, use, unload, rm, jobs, cancel, tokenize,
+    health, version,
 )  # fmt: skip
 
 QUIET = (pull, use, unload, rm, cancel, health)  # worth running where nobody sees the output

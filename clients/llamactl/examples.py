@@ -23,6 +23,7 @@ EXAMPLES = {
         "llamactl models --catalogue",
         "llamactl models --fits qwen",
     ),
+    "show": ("llamactl show", "llamactl show demo", "llamactl show --template demo"),
     "pull": (
         "llamactl pull demo",
         "llamactl pull hf.co/Qwen/Qwen3-4B-GGUF:Q4_K_M",
