@@ -2,6 +2,9 @@
 
     python packaging/completions.py [--check]
 
+Names of models and jobs are asked of the service at the Tab where one may stand, and nowhere else:
+that starts llamactl, which takes half a second. Names of the catalogue are read from its file.
+
 Owns packaging/completions: for each program one file for bash, zsh and fish, generated and
 committed, so that building a package needs no gRPC. ``--check`` only compares and exits with 1 when
 a file is old.
@@ -38,6 +41,27 @@ class Command:
     text: str
     flags: tuple[Flag, ...]
     takes_path: bool
+    names: tuple[str, ...]  # of ``NAMES``: what its argument may be
+
+
+# How the shells find the names of a kind; POSIX shell, and quiet where there are none. bash expands
+# what it is given, so a name that is not plain, as a stranger's file may have, is left out.
+_FIRST = "2>/dev/null | awk 'NR > 1 && $1 ~ /^[A-Za-z0-9._-]+$/ {print $1}'"
+_CATALOGUE = '"${LLAMAD_CATALOGUE:-/usr/share/llamad/catalogue.toml}" 2>/dev/null'
+NAMES = {
+    "model": f"llamactl models {_FIRST}",
+    "catalogue": "awk -F'\"' '/^(name|aliases) = / {for (i = 2; i < NF; i += 2)"
+    f" if ($i ~ /^[A-Za-z0-9._-]+$/) print $i}}' {_CATALOGUE}",
+    "job": f"llamactl jobs {_FIRST}",
+}
+ARGUMENT_NAMES = {  # of llamactl's commands
+    "run": ("model", "catalogue"),
+    "show": ("model",),
+    "pull": ("catalogue",),
+    "use": ("model",),
+    "rm": ("model",),
+    "cancel": ("job",),
+}
 
 
 def read_commands(parser: argparse.ArgumentParser) -> tuple[tuple[Flag, ...], tuple[Command, ...]]:
@@ -45,10 +69,14 @@ def read_commands(parser: argparse.ArgumentParser) -> tuple[tuple[Flag, ...], tu
     subparsers = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     texts = {action.dest: action.help or "" for action in subparsers._choices_actions}
     commands = (
-        Command(n, texts[n], tuple(_flags(p)), _takes_path(p))
+        Command(n, texts[n], tuple(_flags(p)), _takes_path(p), _names(parser.prog, n))
         for n, p in subparsers.choices.items()
     )
     return tuple(_flags(parser)), tuple(commands)
+
+
+def _names(program: str, command: str) -> tuple[str, ...]:
+    return ARGUMENT_NAMES.get(command, ()) if program == "llamactl" else ()
 
 
 def _takes_path(parser: argparse.ArgumentParser) -> bool:
@@ -84,6 +112,7 @@ def bash(program: str, flags: tuple[Flag, ...], commands: tuple[Command, ...]) -
     return "\n".join(
         [
             NOTE % program,
+            *_name_functions(program),
             f"_{program}() {{",
             "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}",
             "    local command= flags i",
@@ -104,6 +133,7 @@ def bash(program: str, flags: tuple[Flag, ...], commands: tuple[Command, ...]) -
             "        *) return ;;",
             "    esac",
             '    mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$word")',
+            *_bash_names(program, commands),
             f"    case $command in {'|'.join(c.name for c in commands if c.takes_path)})",
             "        compopt -o filenames 2>/dev/null",
             '        mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -f -- "$word") ;;',
@@ -115,11 +145,34 @@ def bash(program: str, flags: tuple[Flag, ...], commands: tuple[Command, ...]) -
     )
 
 
+def _name_functions(program: str) -> list[str]:
+    """Return a shell function for each kind of names."""
+    if program != "llamactl":
+        return []
+    return [f"_{program}_{kind}() {{ {command}; }}" for kind, command in NAMES.items()]
+
+
+def _bash_names(program: str, commands: tuple[Command, ...]) -> list[str]:
+    """Return the lines that add the names, for a word that begins no flag."""
+    named = [c for c in commands if c.names]
+    if not named:
+        return []
+    lines = ["    case $word in -*) ;; *) case $command in"]
+    for command in named:
+        calls = "; ".join(f"_{program}_{kind}" for kind in command.names)
+        lines.append(f'        {command.name}) flags="$({calls})"')
+        add = 'mapfile -t -O ${#COMPREPLY[@]} COMPREPLY < <(compgen -W "$flags" -- "$word")'
+        lines.append(f"            {add} ;;")
+    return [*lines, "    esac ;; esac"]
+
+
 def _words(flags: tuple[Flag, ...]) -> str:
     return " ".join(name for flag in flags for name in flag.names)
 
 
 def _bash_value(flag: Flag) -> str:
+    if flag.metavar == "MODEL" and "-m" in flag.names:
+        return 'mapfile -t COMPREPLY < <(compgen -W "$(_llamactl_model)" -- "$word"); return'
     if flag.is_path:
         return 'mapfile -t COMPREPLY < <(compgen -f -- "$word"); return'
     if flag.choices:
@@ -130,7 +183,8 @@ def _bash_value(flag: Flag) -> str:
 
 def zsh(program: str, flags: tuple[Flag, ...], commands: tuple[Command, ...]) -> str:
     """Return the completion for zsh, a file for $fpath."""
-    lines = [f"#compdef {program}", NOTE % program, f"_{program}() {{", "    local -a commands"]
+    lines = [f"#compdef {program}", NOTE % program, *_name_functions(program)]
+    lines += [f"_{program}() {{", "    local -a commands names"]
     lines += ["    local context state state_descr line", "    typeset -A opt_args"]
     lines += ["    commands=("]
     lines += [f"        {_quote(f'{c.name}:{c.text}')}" for c in commands]
@@ -144,7 +198,12 @@ def zsh(program: str, flags: tuple[Flag, ...], commands: tuple[Command, ...]) ->
         lines.append("            _arguments \\")
         specs = [spec for flag in command.flags for spec in _zsh_specs(flag)]
         lines += [f"                {spec} \\" for spec in specs]
-        lines += ["                '*:: :_default'", "            ;;"]
+        lines += ["                '*:: :_default'"]
+        if command.names:
+            calls = "; ".join(f"_{program}_{kind}" for kind in command.names)
+            lines += [f'            [[ $PREFIX == -* ]] || names=(${{(f)"$({calls})"}})']
+            lines += ["            (( $#names )) && compadd -a names"]
+        lines += ["            ;;"]
     lines += ["        esac", "        ;;", "    esac", "}", f'_{program} "$@"', ""]
     return "\n".join(lines)
 
@@ -172,6 +231,9 @@ def fish(program: str, flags: tuple[Flag, ...], commands: tuple[Command, ...]) -
     for c in commands:
         seen = f"__fish_seen_subcommand_from {c.name}"
         lines += [f"complete -c {program} -n {_quote(seen)} -F"] if c.takes_path else []
+        for kind in c.names:
+            names = _fish_quote(f"(sh -c {_fish_quote(NAMES[kind])})")
+            lines += [f"complete -c {program} -n {_quote(seen)} -f -a {names}"]
         lines += [_fish_flag(program, flag, seen) for flag in c.flags]
     return "\n".join([*lines, ""])
 
@@ -189,6 +251,12 @@ def _fish_flag(program: str, flag: Flag, condition: str) -> str:
     if flag.text:
         words.append(f"-d {_quote(flag.text)}")
     return " ".join(words)
+
+
+def _fish_quote(text: str) -> str:
+    """Return text as one single-quoted word of fish."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _quote(text: str) -> str:

@@ -1,6 +1,7 @@
 """The shell completions are those of the parsers, and each shell takes its files."""
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -77,3 +78,48 @@ def test_each_shell_takes_its_file(name: str) -> None:
         pytest.skip(f"{shell} is not installed")
     done = subprocess.run([shell, "-n", str(FOLDER / name)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let a llamactl that knows two models, and an evil one, be what the shells find."""
+    mark = tmp_path / "mark"
+    program = tmp_path / "bin" / "llamactl"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\ncase $1 in\n"
+        f"models) printf '%s\\n' NAME alpha beta '$(touch${{IFS}}{mark})' ;;\n"
+        "jobs) printf '%s\\n' ID job-1 ;;\nesac\n"
+    )
+    program.chmod(0o755)
+    catalogue = tmp_path / "catalogue.toml"
+    catalogue.write_text('[[models]]\nname = "gamma"\naliases = ["demo", "$(touch mark)"]\n')
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("LLAMAD_CATALOGUE", str(catalogue))
+    return mark
+
+
+def test_bash_offers_the_names_of_models_jobs_and_the_catalogue(names: Path) -> None:
+    assert _complete("llamactl", "use", "a") == ["alpha"]
+    assert _complete("llamactl", "rm", "alpha", "b") == ["beta"]
+    assert _complete("llamactl", "ask", "-m", "b") == ["beta"]
+    assert _complete("llamactl", "cancel", "j") == ["job-1"]
+    assert _complete("llamactl", "pull", "de") == ["demo"]
+    assert _complete("llamactl", "run", "g") == ["gamma"]
+    assert "alpha" not in _complete("llamactl", "use", "-")
+
+
+def test_a_name_is_never_executed(names: Path) -> None:
+    offered = _complete("llamactl", "run", "")
+    assert {"alpha", "beta", "gamma"} <= set(offered)
+    assert not any("touch" in word for word in offered)
+    assert not names.exists()
+
+
+def test_fish_offers_the_names_of_models(names: Path) -> None:
+    if shutil.which("fish") is None:
+        pytest.skip("fish is not installed")
+    script = f"source {FOLDER}/llamactl.fish; complete -C 'llamactl use al'"
+    done = subprocess.run(["fish", "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == ["alpha"]
+    assert not names.exists()
