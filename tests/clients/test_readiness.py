@@ -1,5 +1,7 @@
 """Waiting for the service: what is waited for, what is not, and for how long."""
 
+import sys
+import threading
 from collections.abc import Iterable, Iterator
 from typing import cast
 
@@ -7,17 +9,21 @@ import pytest
 
 from clients.running import RunningService, running_service
 from clients.test_llamactl import run
+from llamactl import readiness
+from llamactl.progress_line import ProgressLine
 from llamactl.readiness import wait_until_ready
 from llamad.errors import ErrorKind, LlamadError
 from llamad_client import (
+    Client,
     ClientError,
     Failed,
     NoPermission,
     NotRunning,
+    Refused,
     Status,
     StillLoading,
 )
-from unit.schedule.fakes import saying
+from unit.schedule.fakes import TIMEOUT_SECONDS, saying
 
 NOT_THERE = NotRunning("NOT_RUNNING", "llamad is not running")
 
@@ -119,3 +125,49 @@ def test_ask_with_wait_ends_where_the_model_failed(service: RunningService) -> N
     done = run(service.path, "ask", "--wait", "q")
     assert (done.returncode, done.stdout) == (5, b"")
     assert done.stderr == b"llamactl: the service cannot answer: the file is broken\n"
+
+
+class SlowService:
+    """A client whose model is loaded once somebody has asked twice how far it is."""
+
+    def __init__(self, error: ClientError | None = None) -> None:
+        self._error = error
+        self._asked = 0
+        self._loaded = threading.Event()
+
+    def use_model(self, name: str) -> str:
+        assert self._loaded.wait(TIMEOUT_SECONDS)
+        if self._error is not None:
+            raise self._error
+        return f"used {name}"
+
+    def status(self) -> Status:
+        self._asked += 1
+        if self._asked == 2:
+            self._loaded.set()
+        return cast(Status, Phase("loading"))
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let standard error be a terminal; return what its line says, "" where it is erased."""
+    lines: list[str] = []
+    monkeypatch.setattr(readiness, "ASK_EVERY_SECONDS", 0.001)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(ProgressLine, "show", lambda self, text: lines.append(text))
+    monkeypatch.setattr(ProgressLine, "erase", lambda self: lines.append(""))
+    return lines
+
+
+def test_use_shows_what_the_service_does_and_erases_it(shown: list[str]) -> None:
+    client = cast(Client, SlowService())
+    assert cast(object, readiness.use_model(client, "m", as_json=False)) == "used m"
+    assert {text.partition(" (")[0] for text in shown[:-1]} == {"detail of loading"}
+    assert shown[-1] == ""
+
+
+def test_why_a_model_cannot_be_used_is_raised_behind_the_progress(shown: list[str]) -> None:
+    client = cast(Client, SlowService(Refused("NOT_FOUND", "there is no model")))
+    with pytest.raises(Refused):
+        readiness.use_model(client, "m", as_json=False)
+    assert shown[-1] == ""
