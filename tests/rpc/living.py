@@ -48,6 +48,7 @@ class FakeLoadedModel(FakeModel):
         self.kv_type = "f16"
         self.locked_bytes = 0
         self.plan = PLAN
+        self.own_sampling: dict[str, float] = {}
         self.stop = SimpleNamespace(set=lambda: None)
         self.disk_bytes_per_second = None
         self.closed = False
@@ -82,7 +83,9 @@ class Life:
         monkeypatch.setattr(model_manager, "load", self._load)
         monkeypatch.setattr(bindings, "StopFlag", lambda: self.told_to_stop)
 
-    def _load(self, config: object, stop: object, progress: Callable[[str], None]) -> Any:
+    def _load(
+        self, config: object, stop: object, progress: Callable[[str], None], ctx_sizes: object
+    ) -> Any:
         progress("reading fake.gguf")
         while not self.may_load.wait(0.01):
             if self.load_heeds_stop and self.told_to_stop.is_set():

@@ -48,7 +48,9 @@ class ManyModels(Life):
     def selected(self) -> str:
         return ModelRegistry(self.models).selected()
 
-    def _load(self, config: Any, stop: object, progress: Callable[[str], None]) -> Any:
+    def _load(
+        self, config: Any, stop: object, progress: Callable[[str], None], ctx_sizes: object
+    ) -> Any:
         file = ModelRegistry(Path(config.directory)).resolve(config.path)
         assert all(model.closed for model in self.opened), "two models in memory"
         self.loads.append(file.name)
