@@ -19,7 +19,7 @@ export V
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer fuzz bench lint fmt proto deb deb-check e2e e2e-bare e2e-pi memory-check clean
+.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer fuzz bench picture lint fmt proto deb deb-check e2e e2e-bare e2e-pi memory-check clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -96,6 +96,9 @@ peer: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## our files, texts and b
 fuzz: ## fuzz the GGUF parser, FUZZ_SECONDS=60
 	packaging/dev-packages build fuzz
 	$(NATIVE) fuzz
+
+picture: $(VENV)/.programs $(VENV)/.engine $(DEMO_MODEL) ## draw README's picture again, from a real run
+	$(PY) packaging/picture.py $(DEMO_MODEL) docs/pictures/first-run.svg
 
 bench: $(VENV)/.programs $(VENV)/.engine $(DEMO_MODEL) ## speed of the kernels and of the demo model
 	$(NATIVE) bench

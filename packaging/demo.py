@@ -14,6 +14,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PROGRAMS = Path(sys.executable).parent
@@ -49,33 +51,47 @@ def stop(service: "subprocess.Popen[bytes]") -> None:
         service.wait()
 
 
-def demonstrate(model: Path, question: str, folder: Path) -> int:
-    """Run the service in ``folder`` and one question against it; return an exit code."""
-    address, log, config = folder / "llamad.sock", folder / "llamad.log", folder / "llamad.toml"
-    config.touch()  # built-in defaults, whatever this machine has in /etc
+@contextmanager
+def running_service(folder: Path, config: str, *flags: str) -> Iterator[Path]:
+    """Run ``llamad serve`` in ``folder`` until the end of the block; yield its socket.
+
+    config: the text of its configuration, so that nothing of this machine's /etc counts. Raises
+    RuntimeError with its log when it does not become ready.
+    """
+    address, log, config_path = (folder / f"llamad.{end}" for end in ("sock", "log", "toml"))
+    config_path.write_text(config)
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify,
         log.open("wb") as log_file,
     ):
         notify.bind(str(folder / "notify"))
-        command = [str(PROGRAMS / "llamad"), "serve", "--config", str(config)]
+        command = [str(PROGRAMS / "llamad"), "serve", "--config", str(config_path)]
         service = subprocess.Popen(
-            [*command, "--model", str(model), "--socket", str(address)],
+            [*command, "--socket", str(address), *flags],
             env=os.environ | {"NOTIFY_SOCKET": str(folder / "notify")},
             stdin=subprocess.DEVNULL,
             stderr=log_file,
         )
         try:
             if not wait_until_ready(notify, service):
-                print("demo: llamad did not become ready; its log:", file=sys.stderr)
-                print(log.read_text(errors="replace"), file=sys.stderr)
-                return 1
+                text = log.read_text(errors="replace")
+                raise RuntimeError(f"llamad did not become ready; its log:\n{text}")
+            yield address
+        finally:
+            stop(service)
+
+
+def demonstrate(model: Path, question: str, folder: Path) -> int:
+    """Run the service in ``folder`` and one question against it; return an exit code."""
+    try:
+        with running_service(folder, "", "--model", str(model)) as address:
             print(f"$ llamactl ask {question!r}", flush=True)
             ask = [str(PROGRAMS / "llamactl"), "--socket", str(address), "ask", "--stats"]
             answer = [*ask, "--temperature", "0", "--max-tokens", "120", question]
             return subprocess.run(answer, stdin=subprocess.DEVNULL).returncode
-        finally:
-            stop(service)
+    except RuntimeError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
 
 
 def main() -> int:

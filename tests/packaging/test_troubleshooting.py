@@ -1,4 +1,4 @@
-"""README.md: the messages it explains are messages that the program gives."""
+"""docs/troubleshooting.md: the messages it explains are messages that the program gives."""
 
 import re
 from pathlib import Path
@@ -11,9 +11,8 @@ FOLDERS = ("daemon/llamad", "clients", "native/src")
 
 def explained_messages() -> list[str]:
     """Return the messages in the first column of the troubleshooting table."""
-    readme = (ROOT / "README.md").read_text()
-    section = readme.split("## When it does not work\n")[1].split("\n## ")[0]
-    return re.findall(r"^\| `([^`]+)`", section, re.MULTILINE)
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    return re.findall(r"^\| `([^`]+)`", page, re.MULTILINE)
 
 
 def source_text() -> str:

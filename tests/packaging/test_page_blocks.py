@@ -1,0 +1,95 @@
+"""The commands and programs of the pages for people: those behind RUN are run as they stand.
+
+One service with the demo model's catalogue serves all of them. What stays untested of README.md is
+what installs packages (``make e2e`` does that) and what needs a terminal.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from demo import PROGRAMS, running_service
+
+from clients.http_server import a_file, http_server
+from golden_files import DEMO_MODEL, needs_demo_model
+from project_files import ROOT
+
+RUN = "<!-- a test runs this block -->"
+PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+TIMEOUT_SECONDS = 300.0  # for a machine that is busy; a block takes seconds
+
+
+def blocks() -> list[tuple[str, str, str]]:
+    """Return page, language and text of every block that is to be run, in their order."""
+    return [
+        (page, language, text)
+        for page in PAGES
+        for language, text in re.findall(
+            RUN + r"\n```(\w+)\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL
+        )
+    ]
+
+
+def catalogue_of(folder: Path, url: str) -> Path:
+    """Write the catalogue with the demo model at ``url``."""
+    text = (ROOT / "packaging" / "catalogue" / "catalogue.toml").read_text()
+    [demo] = re.findall(r'url = "([^"]*SmolLM2-135M[^"]*)"', text)
+    path = folder / "catalogue.toml"
+    path.write_text(text.replace(demo, url))
+    return path
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of somebody who uses the service; it has the demo model."""
+    folder = tmp_path_factory.mktemp("pages")
+    (folder / "models").mkdir()
+    with (
+        http_server(a_file(DEMO_MODEL.read_bytes())) as server,
+        running_service(folder, f'[model]\ndirectory = "{folder}/models"\n') as address,
+    ):
+        variables = os.environ | {
+            "LLAMAD_SOCKET": str(address),
+            "LLAMAD_CATALOGUE": str(catalogue_of(folder, server.url("/demo.gguf"))),
+            "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
+        }
+        command = ["llamactl", "run", "demo", "Hello"]
+        subprocess.run(
+            command, env=variables, check=True, stdin=subprocess.DEVNULL, capture_output=True
+        )
+        yield variables
+
+
+def run(language: str, text: str, folder: Path, environment: dict[str, str]) -> str:
+    """Run a block in a folder that looks like a clone with its programs; return what it printed."""
+    (folder / ".venv").symlink_to(PROGRAMS.parent)
+    (folder / "models").symlink_to(DEMO_MODEL.parent)
+    command = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}[language]
+    result = subprocess.run(
+        [*command, text],
+        cwd=folder,
+        env=environment | {"HOME": str(folder)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_pages_have_such_blocks() -> None:
+    assert {page for page, _, _ in blocks()} >= {"README.md", "docs/programs.md"}
+    assert sum((ROOT / page).read_text().count(RUN) for page in PAGES) == len(blocks())
+
+
+@needs_demo_model
+@pytest.mark.parametrize(("page", "language", "text"), blocks())
+def test_a_block_works_as_it_stands(
+    page: str, language: str, text: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    assert run(language, text, tmp_path, environment).strip(), f"a block of {page} prints nothing"
