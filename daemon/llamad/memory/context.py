@@ -7,8 +7,8 @@ Pure arithmetic beside ``plan.py``, which divides the memory once this number st
 - More only while the caches of all sequences together fit beside it, and take no more than
   ``1 / CACHE_SHARE`` of the budget.
 - A model that is read from the disk for every token anyway (it does not fit with ``LEAST_TOKENS``)
-  gives way, but the cache adds at most half to what is read, and takes at most a quarter of what
-  there is for both.
+  gives way, but the cache adds at most ``1 / READ_SHARE`` to what is read, and takes at most a
+  quarter of what there is for both.
 - ``LEAST_TOKENS`` in any case: fewer are no conversation.
 """
 
@@ -20,6 +20,7 @@ LEAST_TOKENS = 512
 USUAL_TOKENS = 4096
 MOST_TOKENS = 32_768
 CACHE_SHARE = 4
+READ_SHARE = 3
 
 _STEP_TOKENS = 256
 
@@ -53,7 +54,7 @@ def plan_context(
     def displacing(n_ctx: int) -> bool:
         """Whether a model that does not fit may give way to a cache of so many tokens."""
         cache, room, file = _sizes(demand_of(n_ctx), n_ctx, budget, n_sequences)
-        return n_ctx <= USUAL_TOKENS and cache <= (file - room) // 2 and cache <= room // 4
+        return n_ctx <= USUAL_TOKENS and cache <= (file - room) // READ_SHARE and cache <= room // 4
 
     least = min(LEAST_TOKENS, most)
     return _most_allowed(beside if beside(least) else displacing, least, most)
