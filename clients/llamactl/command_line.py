@@ -94,6 +94,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options, more = whole.parse_known_args(words)
     if more:  # words of a prompt may stand behind flags
         if not hasattr(options, "prompt") or any(word.startswith("-") for word in more):
+            whole.prog += "" if i is None else f" {words[i]}"
             whole.error(f"not known here: {' '.join(more)}")
         options.prompt += more
     return options

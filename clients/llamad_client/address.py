@@ -77,7 +77,7 @@ def diagnose(path: Path, otherwise: str) -> ServiceUnreachable:
 def _advice(path: Path, what: str, verb: str) -> str:
     """Return what to do about the service of the package; another socket's has another way."""
     if path == DEFAULT_SOCKET and not os.environ.get(ENVIRONMENT):
-        return f" ({what}: systemctl {verb} llamad)"
+        return f" ({what}: sudo systemctl {verb} llamad)"
     return f" (from ${ENVIRONMENT})" if str(path) == os.environ.get(ENVIRONMENT) else ""
 
 

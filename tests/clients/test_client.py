@@ -284,7 +284,7 @@ def test_advice_about_systemctl_is_for_the_socket_of_the_package(
     monkeypatch.delenv("LLAMAD_SOCKET", raising=False)
     monkeypatch.setattr(address, "DEFAULT_SOCKET", path)
     no_socket = f"llamad is not running: no socket {path}"
-    assert diagnose(path, "").message == f"{no_socket} (start it: systemctl start llamad)"
+    assert diagnose(path, "").message == f"{no_socket} (start it: sudo systemctl start llamad)"
     monkeypatch.setenv("LLAMAD_SOCKET", str(path))
     assert diagnose(path, "").message == f"{no_socket} (from $LLAMAD_SOCKET)"
     assert diagnose(tmp_path / "t", "").message == f"llamad is not running: no socket {tmp_path}/t"

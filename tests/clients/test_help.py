@@ -109,4 +109,6 @@ def test_words_of_a_prompt_may_stand_behind_flags() -> None:
     options = parse(["run", "demo", "-n", "5", "Why", "so?"])
     assert (options.model, options.prompt, options.max_tokens) == ("demo", ["Why", "so?"], 5)
     assert run("use", "a", "b").returncode == 2
-    assert "not known here: --fly" in run("ask", "q", "--fly").stderr
+    assert run("ask", "q", "--fly").stderr == (
+        'llamactl ask: not known here: --fly ("llamactl ask --help" explains)\n'
+    )

@@ -384,11 +384,16 @@ def test_the_sha256_of_the_server_is_checked(
     assert (done.code, list(service.service.models.iterdir())) == (5, [])
 
 
-def test_what_is_no_model_is_refused_at_its_first_bytes(llamactl: Llamactl) -> None:
-    with http_server(lambda _: reply(200, b"<html>" + bytes(5_000_000))) as server:
+@pytest.mark.parametrize(
+    ("head", "shown"), [(b"<html>", "'<htm'"), (b"\x1f\x8b\x08\x00", r"'\x1f\x8b\x08\x00'")]
+)
+def test_what_is_no_model_is_refused_at_its_first_bytes(
+    llamactl: Llamactl, head: bytes, shown: str
+) -> None:
+    with http_server(lambda _: reply(200, head + bytes(5_000_000))) as server:
         done = llamactl.pull(server.url())
     assert done.code == 5
-    assert "it is no model" in done.err
+    assert f"begins with {shown} and not with 'GGUF': it is no model" in done.err
 
 
 def test_a_failed_download_exits_with_5_and_json_says_why(llamactl: Llamactl) -> None:

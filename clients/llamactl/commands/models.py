@@ -97,7 +97,9 @@ def _print_catalogue(words: Sequence[str], memory: int | None, options: argparse
         _print_entries_json(catalogue, entries, installed)
         return 0
     if not entries:
-        print_line("no model of the catalogue is like that")
+        print_line(
+            'no model of the catalogue is like that; "llamactl run hf.co/USER/REPO" gets others'
+        )
         return 0
     width = max(len(_names(entry)) for entry in entries)
     boards = catalogue.boards

@@ -301,9 +301,9 @@ class Transfer:
 
 
 def _no_gguf(name: str, head: bytes) -> LlamadError:
-    shown = head.decode("ascii", "backslashreplace")
+    shown = repr(head)[1:]  # without the b
     return LlamadError(
         ErrorKind.CORRUPT,
         "MODEL_CORRUPT",
-        f"{name}: the file begins with {shown!r} and not with 'GGUF': it is no model",
+        f"{name}: the file begins with {shown} and not with 'GGUF': it is no model",
     )
