@@ -30,6 +30,7 @@ LARGE, SMALL = "large", "small"
 CONTEXT = "512"
 RESIDENT_SHARE = 0.5  # of the large model, about, in the checks where it does not fit
 TOLERANCE = 1.02  # of bytes counted by the kernel: whole pages, metadata of the file system
+CARD_BYTES_PER_SECOND = 40_000_000
 OTHER_READS = 4 * MIB  # of a service that runs: libraries and modules first used later
 
 Check = Callable[["Setting"], str]
@@ -135,12 +136,16 @@ def same_answer(setting: Setting) -> str:
 
 
 def prefill(setting: Setting) -> str:
-    """A prompt of 256 tokens reads what streams at most twice, and once more for its token."""
+    """Where reading is dear, a long prompt reads what streams at most twice.
+
+    The disk is as slow as a card: of a fast one a small model may be read again for each step of
+    ``queue.step_seconds``, which costs less than others' waiting.
+    """
     budget = setting.half_budget()
     make_cold(setting.large)
     words = " ".join(["a"] * 200)
     with (
-        limited(budget) as group,
+        limited(budget, setting.large, CARD_BYTES_PER_SECOND) as group,
         served(setting.new_folder(), setting.flags(), group) as service,
     ):
         service.ask("-n", "1", "first")
