@@ -27,6 +27,7 @@ from llamad.memory.residency import choose_residency, least_memory_bytes
 from tiny_gguf import TinyModelPath, TinySpec
 
 PAGE = 4096
+HUGE_PAGE = 2 << 20
 # Tensors of many pages. All, beside a ring, are less than the 8 MiB that a user may lock on Debian.
 SPEC = TinySpec(vocab_size=1000, dim=256, hidden_dim=512, n_layers=2, weight_type="F16")
 BIG = TinySpec(vocab_size=4000, dim=512, hidden_dim=2048, n_layers=2)  # of many extents
@@ -201,6 +202,23 @@ def test_a_raised_flag_ends_the_locking_at_once(tiny_model_path: TinyModelPath) 
                 work(stop)
             assert caught.value.kind is ErrorKind.CANCELLED
         assert locked_ranges(path) == []
+
+
+def huge_page_bytes() -> int:
+    """Return how much of this process's memory is in huge pages."""
+    rollup = Path("/proc/self/smaps_rollup").read_text()
+    match = re.search(r"AnonHugePages: +(\d+) kB", rollup)
+    assert match is not None
+    return int(match[1]) * 1024
+
+
+def test_locking_splits_no_huge_page_but_at_the_ends(tiny_model_path: TinyModelPath) -> None:
+    with EngineModel(tiny_model_path(BIG)) as model:
+        before = huge_page_bytes()
+        model.use_huge_pages()
+        copied = huge_page_bytes() - before
+        model.set_residency([True] * len(model.extents()), lock_bytes=NO_LIMIT)
+        assert huge_page_bytes() - before >= copied - 3 * HUGE_PAGE  # ends, and a limit
 
 
 LOCK_WITH_A_LIMIT = """

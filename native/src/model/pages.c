@@ -10,7 +10,12 @@
 
 #include "base/status.h"
 
-enum { PIECE_BYTES = 8 << 20, LOCK_BYTES = 1 << 20, HUGE_PIECE_BYTES = 4 * LLD_HUGE_PAGE_BYTES };
+/* A part that is locked ends where a huge page does: the kernel splits one that is locked in part. */
+enum {
+    PIECE_BYTES = 8 << 20,
+    LOCK_BYTES = LLD_HUGE_PAGE_BYTES,
+    HUGE_PIECE_BYTES = 4 * LLD_HUGE_PAGE_BYTES
+};
 
 #ifndef MADV_POPULATE_READ
 #define MADV_POPULATE_READ 22 /* Linux 5.14 */
@@ -29,6 +34,12 @@ static int check_stop(const volatile int32_t *stop)
 
 static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
+/* The bytes from an address to the next multiple of `step`, a power of two. */
+static uint64_t to_next(const uint8_t *address, size_t step)
+{
+    return step - (uintptr_t)address % step;
+}
+
 /* Lock a piece that was read, a part after the other: each may be the last that the limit allows. */
 static int lock_piece(uint8_t *bytes, uint64_t size, size_t page, uint8_t *states,
                       lld_pages_work *work)
@@ -38,7 +49,8 @@ static int lock_piece(uint8_t *bytes, uint64_t size, size_t page, uint8_t *state
     for (uint64_t at = 0, part; at < whole; at += part) {
         int status = check_stop(work->stop);
         if (status != LLD_OK) return status;
-        part = least(least(whole - at, LOCK_BYTES), work->lock_bytes / page * page);
+        part = least(least(whole - at, to_next(bytes + at, LOCK_BYTES)),
+                     work->lock_bytes / page * page);
         if (part == 0 || work->lock_error != 0 || mlock(bytes + at, part) != 0) {
             if (part != 0 && work->lock_error == 0) work->lock_error = errno;
             work->unlocked_bytes += whole - at;
@@ -57,8 +69,9 @@ int lld_pages_take(const lld_file *file, uint64_t begin, uint64_t end, uint8_t *
     uint8_t *bytes = file->mapping.bytes;
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     madvise(bytes + begin, least(end - begin, PIECE_BYTES), MADV_WILLNEED);
-    for (uint64_t at = begin; at < end; at += PIECE_BYTES) {
-        const uint64_t piece = least(end - at, PIECE_BYTES), left = end - at - piece;
+    for (uint64_t at = begin, piece; at < end; at += piece) {
+        piece = least(end - at, to_next(bytes + at, PIECE_BYTES));
+        const uint64_t left = end - at - piece;
         int status = check_stop(work->stop);
         if (status != LLD_OK) return status;
         if (left > 0) /* read the next piece while this one is mapped */
