@@ -19,14 +19,19 @@ from pathlib import Path
 TOOLS_VERSION = "1.62.3"
 ROOT = Path(__file__).resolve().parent
 SERVICES = ("llamad_api/v1/llamad.proto", "llamad_api/v1/admin.proto")
-MESSAGES = ("llamad_api/standard/health.proto", "llamad_api/standard/reflection.proto")
+MESSAGES = (
+    "llamad_api/v1/generation.proto",
+    "llamad_api/v1/status.proto",
+    "llamad_api/standard/health.proto",  # its service and the next are registered by name
+    "llamad_api/standard/reflection.proto",  # in daemon/llamad/rpc
+)
 
 
 def generate(out: Path) -> list[Path]:
     """Write the generated files below out; return their paths, relative to it."""
     outputs = [f"--python_out={out}", f"--pyi_out={out}"]
     _protoc([*outputs, f"--grpc_python_out={out}"], SERVICES)
-    _protoc(outputs, MESSAGES)  # their services are registered by name in daemon/llamad/rpc
+    _protoc(outputs, MESSAGES)
     return sorted(p.relative_to(out) for p in out.rglob("*_pb2*.py*"))
 
 

@@ -20,7 +20,7 @@ _SAMPLING_FIELDS = frozenset(field.name for field in pb.Sampling.DESCRIPTOR.fiel
 
 
 class Options(TypedDict, total=False):
-    """Options of generate and chat; see Options and Sampling in llamad.proto for the ranges."""
+    """Options of generate and chat; see Options and Sampling in generation.proto for the ranges."""
 
     model: str
     max_tokens: int

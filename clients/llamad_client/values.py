@@ -1,6 +1,6 @@
 """What the service says, as values of this package: protobuf ends here.
 
-A value has the fields of its message in llamad.proto or admin.proto, where their units stand, under
+A value has the fields of its message in protos/llamad_api/v1, where their units stand, under
 the same names. An enum is its name in lower case without prefix (``ready``, ``stop_string``); what
 is optional and absent is None. ``tests/clients/test_values.py`` compares the two.
 """
@@ -17,13 +17,14 @@ from llamad_api.v1 import llamad_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """The first event of a completion: its job is in the queue."""
+    """The first event of a completion: its job is in the queue. Again when its place changes."""
 
     job_id: str
     queue_position: int
     prompt_tokens: int
     dropped_messages: int
     substitute_template: str
+    wait_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class PrefillProgress:
 
     processed_tokens: int
     prompt_tokens: int
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The last event: how a completion ended, `Finished` and its `Usage` in llamad.proto.
+    """The last event: how a completion ended, `Finished` and its `Usage` in generation.proto.
 
     ``finish_reason``: stop, stop_string, length, loop or cancelled.
     """
@@ -107,6 +109,12 @@ class Job:
     error: str
     owner_uid: int | None
     error_reason: str
+    on_behalf_of: str
+    durable: bool
+    idempotency_key: str
+    queue_position: int | None
+    wait_seconds: float | None
+    submitted_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +140,7 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What the loaded model's memory was divided into, in bytes: `MemoryPlan` in llamad.proto."""
+    """What the loaded model's memory was divided into, in bytes: `MemoryPlan` in status.proto."""
 
     budget_bytes: int
     process_bytes: int
@@ -151,8 +159,41 @@ class MemoryPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class PrefixCache:
+    """What prompts did not have to be read for: `PrefixCache` in status.proto."""
+
+    hits: int
+    misses: int
+    tokens_reused: int
+    bytes_on_disk: int
+    bytes_written: int
+    bytes_read: int
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The board under the service: `Board` in status.proto."""
+
+    temperature_celsius: float | None
+    throttled: bool | None
+    under_voltage: bool | None
+    throttled_before: bool | None
+    under_voltage_before: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class DraftModel:
+    """The small model that guesses for the loaded one: `DraftModel` in status.proto."""
+
+    name: str
+    guessed_tokens: int
+    accepted_tokens: int
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """What the service is doing: `GetStatusResponse` in llamad.proto.
+    """What the service is doing: `GetStatusResponse` in status.proto.
 
     ``state``: loading, ready, no_model, failed or stopping.
     """
@@ -174,6 +215,12 @@ class Status:
     threads: int
     kernel_set: str
     memory: MemoryPlan | None
+    kv_blocks_cached: int
+    prefix: PrefixCache | None
+    board: Board | None
+    jobs_stored: int
+    durability: str
+    draft: DraftModel | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +257,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class MetadataEntry:
-    """An entry of a model's file; see llamad.proto for what of it is there."""
+    """An entry of a model's file; see status.proto for what of it is there."""
 
     key: str
     value: str
@@ -266,6 +313,9 @@ VALUES: dict[type[Message], type[Any]] = {
     pb.Job: Job,
     pb.LoadedModel: LoadedModel,
     pb.MemoryPlan: MemoryPlan,
+    pb.PrefixCache: PrefixCache,
+    pb.Board: Board,
+    pb.DraftModel: DraftModel,
     pb.Setting: Setting,
     pb.MetadataEntry: MetadataEntry,
     pb.ModelDetails: ModelDetails,

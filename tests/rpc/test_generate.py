@@ -184,9 +184,9 @@ async def test_an_authority_of_any_kind_is_accepted() -> None:
                 assert (await stub.GetVersion(pb.GetVersionRequest())).api_version == "v1"
 
 
-@pytest.mark.parametrize("method", ["Generate", "Chat"])
+@pytest.mark.parametrize("method", ["Generate", "Chat", "ResumeJob"])
 def test_streams_hold_the_same_events(method: str) -> None:
-    response = pb.DESCRIPTOR.message_types_by_name[f"{method}Response"]
+    response = getattr(pb, f"{method}Response").DESCRIPTOR
     fields = [(f.name, f.number) for f in response.oneofs_by_name["event"].fields]
     shared = [("queued", 1), ("prefill", 2), ("delta", 3), ("finished", 4)]
-    assert fields == shared + ([("thinking", 5)] if method == "Chat" else [])
+    assert fields == shared + ([("thinking", 5)] if method != "Generate" else [])

@@ -93,22 +93,30 @@ async def test_reflection_returns_files_that_a_client_can_load_and_use(symbol: s
         answer = await ask(REFLECTION[1], channel, file_containing_symbol=symbol)
     pool = DescriptorPool()
     files = answer.file_descriptor_response.file_descriptor_proto
-    for data in files:
+    for data in reversed(files):  # a file comes before those that it imports
         pool.AddSerializedFile(data)
     name = FileDescriptorProto.FromString(files[0]).name
     assert pool.FindFileContainingSymbol(symbol).name == name
 
 
 @pytest.mark.parametrize(
-    "symbol",
-    ["llamad.v1.Llamad.Generate", "llamad.v1.Sampling.top_k", "llamad.v1.JOB_STATE_FAILED"],
+    ("symbol", "name"),
+    [
+        ("llamad.v1.Llamad.Generate", "llamad"),
+        ("llamad.v1.Sampling.top_k", "generation"),
+        ("llamad.v1.JOB_STATE_FAILED", "llamad"),
+        ("llamad.v1.GetStatusResponse.STATE_READY", "status"),
+    ],
 )
 @asynchronous
-async def test_reflection_finds_methods_fields_and_enum_values(symbol: str) -> None:
+async def test_reflection_finds_methods_fields_and_enum_values(symbol: str, name: str) -> None:
     async with serving() as service, service.channel() as channel:
         answer = await ask(REFLECTION[0], channel, file_containing_symbol=symbol)
-    [data] = answer.file_descriptor_response.file_descriptor_proto
-    assert FileDescriptorProto.FromString(data).name == "llamad_api/v1/llamad.proto"
+    data, *imported = answer.file_descriptor_response.file_descriptor_proto
+    file = FileDescriptorProto.FromString(data)
+    assert file.name == f"llamad_api/v1/{name}.proto"
+    names = [FileDescriptorProto.FromString(other).name for other in imported]
+    assert names == list(file.dependency)
 
 
 @asynchronous

@@ -1,5 +1,5 @@
 """The table of sampling parameters against everything that repeats it: the engine's struct and
-ranges, llamad.proto, the man pages, the default file, the flags and options of the clients."""
+ranges, generation.proto, the man pages, the default file, the flags and options of the clients."""
 
 import argparse
 import dataclasses
@@ -99,7 +99,7 @@ def test_the_comments_of_the_engines_header_have_the_ranges() -> None:
 
 
 def test_the_comments_of_the_proto_are_the_table() -> None:
-    text = (ROOT / "protos/llamad_api/v1/llamad.proto").read_text(encoding="utf-8")
+    text = (ROOT / "protos/llamad_api/v1/generation.proto").read_text(encoding="utf-8")
     message = text.split("message Sampling {\n")[1].split("\n}")[0]
     described = {
         name: (kind, re.sub(r"\s*// ", " ", comment).strip())

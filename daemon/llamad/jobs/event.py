@@ -47,7 +47,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Durations in seconds, as defined at ``Timings`` in llamad.proto."""
+    """Durations in seconds, as defined at ``Timings`` in generation.proto."""
 
     queue_seconds: float
     prefill_seconds: float

@@ -43,9 +43,11 @@ Context = Any  # grpc.aio.ServicerContext
 _LARGE_REQUESTS = frozenset(
     {
         "/llamad.v1.Admin/AddModel",
+        "/llamad.v1.Admin/AddPrefix",
         "/llamad.v1.Llamad/Chat",
         "/llamad.v1.Llamad/Detokenize",
         "/llamad.v1.Llamad/Generate",
+        "/llamad.v1.Llamad/SubmitJob",
         "/llamad.v1.Llamad/Tokenize",
     }
 )

@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from llamad_api.standard import health_pb2, reflection_pb2
-from llamad_api.v1 import admin_pb2, llamad_pb2
+from llamad_api.v1 import admin_pb2, generation_pb2, llamad_pb2, status_pb2
 
 SERVICE_NAMES = (
     "grpc.reflection.v1.ServerReflection",
@@ -30,7 +30,8 @@ Response = reflection_pb2.ServerReflectionResponse
 
 def published_files() -> list[FileDescriptorProto]:
     """Return the files of every service this server has, under the names clients know."""
-    own = [_copy(module.DESCRIPTOR) for module in (llamad_pb2, admin_pb2)]
+    modules = (llamad_pb2, generation_pb2, status_pb2, admin_pb2)
+    own = [_copy(module.DESCRIPTOR) for module in modules]
     return [
         *own,
         _renamed(health_pb2.DESCRIPTOR, "grpc.health.v1"),
@@ -91,16 +92,18 @@ def _enum_symbols(scope: str, enum: EnumDescriptorProto) -> Iterator[str]:
 
 
 class Reflection:
-    """The reflection service over a set of files that import nothing."""
+    """The reflection service over a set of files, with those that they import."""
 
     def __init__(self, files: Iterable[FileDescriptorProto]) -> None:
         """Publish these files."""
         self._files: dict[str, bytes] = {}
+        self._imports: dict[str, tuple[str, ...]] = {}
         self._by_symbol: dict[str, str] = {}
         self._messages: set[str] = set()
         self._services: list[str] = []
         for file in files:
             self._files[file.name] = file.SerializeToString(deterministic=True)
+            self._imports[file.name] = tuple(file.dependency)
             self._by_symbol.update((symbol, file.name) for symbol in _symbols(file))
             self._messages.update(f"{file.package}.{m.name}" for m in file.message_type)
             self._services += (f"{file.package}.{service.name}" for service in file.service)
@@ -141,12 +144,15 @@ class Reflection:
                 return self._file(None)
 
     def _file(self, name: str | None) -> Response:
-        data = self._files.get(name) if name is not None else None
-        if data is None:
+        """Return a file and behind it those that it imports, directly or not, each once."""
+        if name is None or name not in self._files:
             return _error(grpc.StatusCode.NOT_FOUND, "nothing of that name")
+        names = [name]
+        for known in names:  # grows meanwhile
+            names += (other for other in self._imports[known] if other not in names)
         return Response(
             file_descriptor_response=reflection_pb2.FileDescriptorResponse(
-                file_descriptor_proto=[data]
+                file_descriptor_proto=[self._files[known] for known in names]
             )
         )
 

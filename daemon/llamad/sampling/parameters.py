@@ -1,9 +1,9 @@
 """The sampling parameters: the one table of their names, types, defaults, ranges and meanings.
 
 The fields of ``Sampling`` are the table. The configuration and the validation of requests use it;
-llamad.proto, the struct of the engine, the default configuration file, the man pages and the flags
-of llamactl say the same, and ``tests/unit/test_sampling_parameters.py`` compares them with it. What
-the parameters do to the logits is the engine's (native/src/sample/sampler.c).
+generation.proto, the struct of the engine, the default configuration file, the man pages and the
+flags of llamactl say the same, and ``tests/unit/test_sampling_parameters.py`` compares them with
+it. What the parameters do to the logits is the engine's (native/src/sample/sampler.c).
 """
 
 import ctypes

@@ -101,6 +101,50 @@ class UnloadModelResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class AddPrefixRequest(_message.Message):
+    __slots__ = ("name", "system", "prompt")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    system: str
+    prompt: str
+    def __init__(self, name: _Optional[str] = ..., system: _Optional[str] = ..., prompt: _Optional[str] = ...) -> None: ...
+
+class AddPrefixResponse(_message.Message):
+    __slots__ = ("progress", "done")
+    class Progress(_message.Message):
+        __slots__ = ("processed_tokens", "tokens")
+        PROCESSED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+        TOKENS_FIELD_NUMBER: _ClassVar[int]
+        processed_tokens: int
+        tokens: int
+        def __init__(self, processed_tokens: _Optional[int] = ..., tokens: _Optional[int] = ...) -> None: ...
+    class Done(_message.Message):
+        __slots__ = ("tokens", "bytes_on_disk")
+        TOKENS_FIELD_NUMBER: _ClassVar[int]
+        BYTES_ON_DISK_FIELD_NUMBER: _ClassVar[int]
+        tokens: int
+        bytes_on_disk: int
+        def __init__(self, tokens: _Optional[int] = ..., bytes_on_disk: _Optional[int] = ...) -> None: ...
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    progress: AddPrefixResponse.Progress
+    done: AddPrefixResponse.Done
+    def __init__(self, progress: _Optional[_Union[AddPrefixResponse.Progress, _Mapping]] = ..., done: _Optional[_Union[AddPrefixResponse.Done, _Mapping]] = ...) -> None: ...
+
+class RemovePrefixRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class RemovePrefixResponse(_message.Message):
+    __slots__ = ("freed_bytes",)
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    freed_bytes: int
+    def __init__(self, freed_bytes: _Optional[int] = ...) -> None: ...
+
 class RemoveModelRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -39,6 +39,16 @@ class AdminStub(object):
                 request_serializer=llamad__api_dot_v1_dot_admin__pb2.RemoveModelRequest.SerializeToString,
                 response_deserializer=llamad__api_dot_v1_dot_admin__pb2.RemoveModelResponse.FromString,
                 )
+        self.AddPrefix = channel.unary_stream(
+                '/llamad.v1.Admin/AddPrefix',
+                request_serializer=llamad__api_dot_v1_dot_admin__pb2.AddPrefixRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_admin__pb2.AddPrefixResponse.FromString,
+                )
+        self.RemovePrefix = channel.unary_unary(
+                '/llamad.v1.Admin/RemovePrefix',
+                request_serializer=llamad__api_dot_v1_dot_admin__pb2.RemovePrefixRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_admin__pb2.RemovePrefixResponse.FromString,
+                )
 
 
 class AdminServicer(object):
@@ -82,6 +92,21 @@ class AdminServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddPrefix(self, request, context):
+        """Read the beginning of prompts now and keep its keys and values, in memory and on the disk, for the
+        requests of everybody. Progress first, then `done`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemovePrefix(self, request, context):
+        """Forget a prefix; memory and disk are given back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -109,6 +134,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.RemoveModel,
                     request_deserializer=llamad__api_dot_v1_dot_admin__pb2.RemoveModelRequest.FromString,
                     response_serializer=llamad__api_dot_v1_dot_admin__pb2.RemoveModelResponse.SerializeToString,
+            ),
+            'AddPrefix': grpc.unary_stream_rpc_method_handler(
+                    servicer.AddPrefix,
+                    request_deserializer=llamad__api_dot_v1_dot_admin__pb2.AddPrefixRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_admin__pb2.AddPrefixResponse.SerializeToString,
+            ),
+            'RemovePrefix': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemovePrefix,
+                    request_deserializer=llamad__api_dot_v1_dot_admin__pb2.RemovePrefixRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_admin__pb2.RemovePrefixResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -202,5 +237,39 @@ class Admin(object):
         return grpc.experimental.unary_unary(request, target, '/llamad.v1.Admin/RemoveModel',
             llamad__api_dot_v1_dot_admin__pb2.RemoveModelRequest.SerializeToString,
             llamad__api_dot_v1_dot_admin__pb2.RemoveModelResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def AddPrefix(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/llamad.v1.Admin/AddPrefix',
+            llamad__api_dot_v1_dot_admin__pb2.AddPrefixRequest.SerializeToString,
+            llamad__api_dot_v1_dot_admin__pb2.AddPrefixResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def RemovePrefix(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/llamad.v1.Admin/RemovePrefix',
+            llamad__api_dot_v1_dot_admin__pb2.RemovePrefixRequest.SerializeToString,
+            llamad__api_dot_v1_dot_admin__pb2.RemovePrefixResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -12,111 +12,61 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from llamad_api.v1 import generation_pb2 as llamad__api_dot_v1_dot_generation__pb2
+from llamad_api.v1 import status_pb2 as llamad__api_dot_v1_dot_status__pb2
 
+from llamad_api.v1.generation_pb2 import *
+from llamad_api.v1.status_pb2 import *
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allamad_api/v1/llamad.proto\x12\tllamad.v1\"\xb4\x04\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x16\n\ttypical_p\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1b\n\x0erepeat_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1a\n\rrepeat_last_n\x18\x07 \x01(\x05H\x06\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\t \x01(\x02H\x08\x88\x01\x01\x12\x11\n\x04seed\x18\n \x01(\x04H\t\x88\x01\x01\x12\x36\n\nlogit_bias\x18\x0b \x03(\x0b\x32\".llamad.v1.Sampling.LogitBiasEntry\x12\x1c\n\x0fpenalize_prompt\x18\x0c \x01(\x08H\n\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x0c\n\n_typical_pB\x11\n\x0f_repeat_penaltyB\x10\n\x0e_repeat_last_nB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seedB\x12\n\x10_penalize_prompt\"\xa3\x03\n\x07Options\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\nmax_tokens\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x03 \x03(\t\x12%\n\x08sampling\x18\x04 \x01(\x0b\x32\x13.llamad.v1.Sampling\x12%\n\x08priority\x18\x05 \x01(\x0e\x32\x13.llamad.v1.Priority\x12\x1d\n\x10\x64\x65\x61\x64line_seconds\x18\x06 \x01(\x02H\x01\x88\x01\x01\x12\x18\n\x0bspeculation\x18\x07 \x01(\x08H\x02\x88\x01\x01\x12\x45\n\x12template_arguments\x18\x08 \x03(\x0b\x32).llamad.v1.Options.TemplateArgumentsEntry\x12\x17\n\nloop_guard\x18\t \x01(\x08H\x03\x88\x01\x01\x1a\x38\n\x16TemplateArgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_max_tokensB\x13\n\x11_deadline_secondsB\x0e\n\x0c_speculationB\r\n\x0b_loop_guard\"t\n\x0fGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x1a\n\rparse_special\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12#\n\x07options\x18\x03 \x01(\x0b\x32\x12.llamad.v1.OptionsB\x10\n\x0e_parse_special\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x86\x01\n\x0b\x43hatRequest\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.llamad.v1.Message\x12#\n\x07options\x18\x02 \x01(\x0b\x32\x12.llamad.v1.Options\x12,\n\x0c\x63ontext_full\x18\x03 \x01(\x0e\x32\x16.llamad.v1.ContextFull\"~\n\x06Queued\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x16\n\x0equeue_position\x18\x02 \x01(\r\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x18\n\x10\x64ropped_messages\x18\x04 \x01(\r\x12\x1b\n\x13substitute_template\x18\x05 \x01(\t\"B\n\x0fPrefillProgress\x12\x18\n\x10processed_tokens\x18\x01 \x01(\r\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\")\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\r\"-\n\rThinkingDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x01(\r\"q\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x03 \x01(\r\x12\x18\n\x10reasoning_tokens\x18\x04 \x01(\r\"\xb3\x01\n\x07Timings\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x17\n\x0fprefill_seconds\x18\x02 \x01(\x01\x12\x16\n\x0e\x64\x65\x63ode_seconds\x18\x03 \x01(\x01\x12#\n\x1btime_to_first_token_seconds\x18\x04 \x01(\x01\x12%\n\x1dtime_per_output_token_seconds\x18\x05 \x01(\x01\x12\x14\n\x0cload_seconds\x18\x06 \x01(\x01\"\xeb\x01\n\x08\x46inished\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.llamad.v1.FinishReason\x12\x1f\n\x05usage\x18\x02 \x01(\x0b\x32\x10.llamad.v1.Usage\x12#\n\x07timings\x18\x03 \x01(\x0b\x32\x12.llamad.v1.Timings\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x0e\n\x06job_id\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x13\n\x0bstop_string\x18\x07 \x01(\t\x12\x18\n\x10\x64ropped_messages\x18\x08 \x01(\r\x12\x14\n\x0c\x63ontext_full\x18\t \x01(\x08\"\xbf\x01\n\x10GenerateResponse\x12#\n\x06queued\x18\x01 \x01(\x0b\x32\x11.llamad.v1.QueuedH\x00\x12-\n\x07prefill\x18\x02 \x01(\x0b\x32\x1a.llamad.v1.PrefillProgressH\x00\x12%\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x14.llamad.v1.TextDeltaH\x00\x12\'\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x13.llamad.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\xe9\x01\n\x0c\x43hatResponse\x12#\n\x06queued\x18\x01 \x01(\x0b\x32\x11.llamad.v1.QueuedH\x00\x12-\n\x07prefill\x18\x02 \x01(\x0b\x32\x1a.llamad.v1.PrefillProgressH\x00\x12%\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x14.llamad.v1.TextDeltaH\x00\x12\'\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x13.llamad.v1.FinishedH\x00\x12,\n\x08thinking\x18\x05 \x01(\x0b\x32\x18.llamad.v1.ThinkingDeltaH\x00\x42\x07\n\x05\x65vent\"o\n\x0fTokenizeRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x14\n\x07\x61\x64\x64_bos\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\rparse_special\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\n\n\x08_add_bosB\x10\n\x0e_parse_special\"2\n\x10TokenizeResponse\x12\x0e\n\x06tokens\x18\x01 \x03(\x05\x12\x0e\n\x06pieces\x18\x02 \x03(\x0c\"#\n\x11\x44\x65tokenizeRequest\x12\x0e\n\x06tokens\x18\x01 \x03(\x05\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x8f\x03\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.llamad.v1.JobState\x12%\n\x08priority\x18\x03 \x01(\x0e\x32\x13.llamad.v1.Priority\x12\r\n\x05model\x18\x04 \x01(\t\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x1f\n\x17processed_prompt_tokens\x18\x06 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\r\x12\x17\n\nmax_tokens\x18\x08 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0b\x61ge_seconds\x18\t \x01(\x01\x12\x17\n\x0frunning_seconds\x18\n \x01(\x01\x12.\n\rfinish_reason\x18\x0b \x01(\x0e\x32\x17.llamad.v1.FinishReason\x12\r\n\x05\x65rror\x18\x0c \x01(\t\x12\x16\n\towner_uid\x18\r \x01(\rH\x01\x88\x01\x01\x12\x14\n\x0c\x65rror_reason\x18\x0e \x01(\tB\r\n\x0b_max_tokensB\x0c\n\n_owner_uid\"(\n\x0fListJobsRequest\x12\x15\n\rinclude_ended\x18\x01 \x01(\x08\"0\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.llamad.v1.Job\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"-\n\x0eGetJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"0\n\x11\x43\x61ncelJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\"\x1d\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"/\n\x10WatchJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\x10GetModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.llamad.v1.ModelDetails\"\xe5\x02\n\x0cModelDetails\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nfile_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06loaded\x18\x04 \x01(\x08\x12\r\n\x05title\x18\x05 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x06 \x01(\t\x12\x0f\n\x07licence\x18\x07 \x01(\t\x12\x12\n\nparameters\x18\x08 \x01(\x04\x12\x14\n\x0cquantization\x18\t \x01(\t\x12\x13\n\x0bn_ctx_train\x18\n \x01(\r\x12\x12\n\x05n_ctx\x18\x0b \x01(\rH\x00\x88\x01\x01\x12\x19\n\x11has_chat_template\x18\x0c \x01(\x08\x12\x15\n\rchat_template\x18\r \x01(\t\x12$\n\x08settings\x18\x0e \x03(\x0b\x32\x12.llamad.v1.Setting\x12*\n\x08metadata\x18\x0f \x03(\x0b\x32\x18.llamad.v1.MetadataEntryB\x08\n\x06_n_ctx\"\xd4\x01\n\x07Setting\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12)\n\x06source\x18\x03 \x01(\x0e\x32\x19.llamad.v1.Setting.Source\"\x80\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14SOURCE_MODEL_SECTION\x10\x01\x12\x15\n\x11SOURCE_MODEL_FILE\x10\x02\x12\x18\n\x14SOURCE_CONFIGURATION\x10\x03\x12\x13\n\x0fSOURCE_BUILT_IN\x10\x04\";\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06length\x18\x03 \x01(\x04\"\x12\n\x10GetStatusRequest\"\xc9\x04\n\x11GetStatusResponse\x12\x31\n\x05state\x18\x01 \x01(\x0e\x32\".llamad.v1.GetStatusResponse.State\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x16\n\x0euptime_seconds\x18\x03 \x01(\x01\x12%\n\x05model\x18\x04 \x01(\x0b\x32\x16.llamad.v1.LoadedModel\x12\x13\n\x0bjobs_queued\x18\x05 \x01(\r\x12\x14\n\x0cjobs_running\x18\x06 \x01(\r\x12\x16\n\x0equeue_capacity\x18\x07 \x01(\r\x12\x16\n\x0esequence_slots\x18\x08 \x01(\r\x12\x10\n\x08kv_bytes\x18\t \x01(\x04\x12\x17\n\x0fkv_blocks_total\x18\n \x01(\r\x12\x16\n\x0ekv_blocks_free\x18\x0b \x01(\r\x12\x19\n\x11requests_finished\x18\x0c \x01(\x04\x12\x18\n\x10generated_tokens\x18\r \x01(\x04\x12\x15\n\rprompt_tokens\x18\x0e \x01(\x04\x12\x0f\n\x07threads\x18\x0f \x01(\r\x12\x12\n\nkernel_set\x18\x10 \x01(\t\x12%\n\x06memory\x18\x11 \x01(\x0b\x32\x15.llamad.v1.MemoryPlan\"|\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_LOADING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x12\n\x0eSTATE_NO_MODEL\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x12\n\x0eSTATE_STOPPING\x10\x05\"\xd4\x02\n\nMemoryPlan\x12\x14\n\x0c\x62udget_bytes\x18\x01 \x01(\x04\x12\x15\n\rprocess_bytes\x18\x02 \x01(\x04\x12\x19\n\x11\x63onnections_bytes\x18\x03 \x01(\x04\x12\x16\n\x0etemplate_bytes\x18\x04 \x01(\x04\x12\x18\n\x10vocabulary_bytes\x18\x05 \x01(\x04\x12\x16\n\x0esamplers_bytes\x18\x06 \x01(\x04\x12\x15\n\rscratch_bytes\x18\x07 \x01(\x04\x12\x10\n\x08kv_bytes\x18\x08 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\t \x01(\x04\x12\x16\n\x0estreamed_bytes\x18\n \x01(\x04\x12\x16\n\x0elockable_bytes\x18\x0b \x01(\x04\x12\x11\n\tkv_blocks\x18\x0c \x01(\r\x12\x17\n\x0fon_demand_bytes\x18\r \x01(\x04\x12\x17\n\x0fstreaming_bytes\x18\x0e \x01(\x04\"\xe0\x02\n\x0bLoadedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x12\n\nfile_bytes\x18\x04 \x01(\x04\x12\x14\n\x0clocked_bytes\x18\x05 \x01(\x04\x12\r\n\x05n_ctx\x18\x06 \x01(\r\x12\x13\n\x0bn_ctx_train\x18\x07 \x01(\r\x12\x12\n\nvocab_size\x18\x08 \x01(\r\x12\x14\n\x0cload_seconds\x18\t \x01(\x01\x12\x0f\n\x07kv_type\x18\n \x01(\t\x12\x16\n\x0estreamed_bytes\x18\x0b \x01(\x04\x12\x1c\n\x14\x62ytes_read_per_token\x18\x0c \x01(\x04\x12\x19\n\x11seconds_per_token\x18\r \x01(\x01\x12\"\n\x1a\x64isk_read_bytes_per_second\x18\x0e \x01(\x01\x12!\n\x19share_of_disk_time_hidden\x18\x0f \x01(\x01\"\x13\n\x11GetVersionRequest\"R\n\x12GetVersionResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x16\n\x0e\x65ngine_version\x18\x02 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x03 \x01(\t*g\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x12\n\x0ePRIORITY_BATCH\x10\x03*\xb3\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1d\n\x19\x46INISH_REASON_STOP_STRING\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x04\x12\x16\n\x12\x46INISH_REASON_LOOP\x10\x05*b\n\x0b\x43ontextFull\x12\x1c\n\x18\x43ONTEXT_FULL_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONTEXT_FULL_REFUSE\x10\x01\x12\x1c\n\x18\x43ONTEXT_FULL_DROP_OLDEST\x10\x02*\xaf\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_PREFILL\x10\x02\x12\x14\n\x10JOB_STATE_DECODE\x10\x03\x12\x16\n\x12JOB_STATE_FINISHED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x12\x14\n\x10JOB_STATE_FAILED\x10\x06\x32\x85\x06\n\x06Llamad\x12\x45\n\x08Generate\x12\x1a.llamad.v1.GenerateRequest\x1a\x1b.llamad.v1.GenerateResponse0\x01\x12\x39\n\x04\x43hat\x12\x16.llamad.v1.ChatRequest\x1a\x17.llamad.v1.ChatResponse0\x01\x12\x43\n\x08Tokenize\x12\x1a.llamad.v1.TokenizeRequest\x1a\x1b.llamad.v1.TokenizeResponse\x12I\n\nDetokenize\x12\x1c.llamad.v1.DetokenizeRequest\x1a\x1d.llamad.v1.DetokenizeResponse\x12\x43\n\x08ListJobs\x12\x1a.llamad.v1.ListJobsRequest\x1a\x1b.llamad.v1.ListJobsResponse\x12=\n\x06GetJob\x12\x18.llamad.v1.GetJobRequest\x1a\x19.llamad.v1.GetJobResponse\x12\x46\n\tCancelJob\x12\x1b.llamad.v1.CancelJobRequest\x1a\x1c.llamad.v1.CancelJobResponse\x12\x45\n\x08WatchJob\x12\x1a.llamad.v1.WatchJobRequest\x1a\x1b.llamad.v1.WatchJobResponse0\x01\x12\x43\n\x08GetModel\x12\x1a.llamad.v1.GetModelRequest\x1a\x1b.llamad.v1.GetModelResponse\x12\x46\n\tGetStatus\x12\x1b.llamad.v1.GetStatusRequest\x1a\x1c.llamad.v1.GetStatusResponse\x12I\n\nGetVersion\x12\x1c.llamad.v1.GetVersionRequest\x1a\x1d.llamad.v1.GetVersionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allamad_api/v1/llamad.proto\x12\tllamad.v1\x1a\x1ellamad_api/v1/generation.proto\x1a\x1allamad_api/v1/status.proto\"o\n\x0fTokenizeRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x14\n\x07\x61\x64\x64_bos\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\rparse_special\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\n\n\x08_add_bosB\x10\n\x0e_parse_special\"2\n\x10TokenizeResponse\x12\x0e\n\x06tokens\x18\x01 \x03(\x05\x12\x0e\n\x06pieces\x18\x02 \x03(\x0c\"#\n\x11\x44\x65tokenizeRequest\x12\x0e\n\x06tokens\x18\x01 \x03(\x05\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xd7\x04\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.llamad.v1.JobState\x12%\n\x08priority\x18\x03 \x01(\x0e\x32\x13.llamad.v1.Priority\x12\r\n\x05model\x18\x04 \x01(\t\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x1f\n\x17processed_prompt_tokens\x18\x06 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\r\x12\x17\n\nmax_tokens\x18\x08 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0b\x61ge_seconds\x18\t \x01(\x01\x12\x17\n\x0frunning_seconds\x18\n \x01(\x01\x12.\n\rfinish_reason\x18\x0b \x01(\x0e\x32\x17.llamad.v1.FinishReason\x12\r\n\x05\x65rror\x18\x0c \x01(\t\x12\x16\n\towner_uid\x18\r \x01(\rH\x01\x88\x01\x01\x12\x14\n\x0c\x65rror_reason\x18\x0e \x01(\t\x12\x14\n\x0con_behalf_of\x18\x0f \x01(\t\x12\x0f\n\x07\x64urable\x18\x10 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x11 \x01(\t\x12\x1b\n\x0equeue_position\x18\x12 \x01(\rH\x02\x88\x01\x01\x12\x19\n\x0cwait_seconds\x18\x13 \x01(\x01H\x03\x88\x01\x01\x12\x19\n\x0csubmitted_at\x18\x14 \x01(\x01H\x04\x88\x01\x01\x42\r\n\x0b_max_tokensB\x0c\n\n_owner_uidB\x11\n\x0f_queue_positionB\x0f\n\r_wait_secondsB\x0f\n\r_submitted_at\"(\n\x0fListJobsRequest\x12\x15\n\rinclude_ended\x18\x01 \x01(\x08\"0\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.llamad.v1.Job\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"-\n\x0eGetJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"0\n\x11\x43\x61ncelJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\"\x1d\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"/\n\x10WatchJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\"\x8e\x01\n\x10SubmitJobRequest\x12.\n\x08generate\x18\x01 \x01(\x0b\x32\x1a.llamad.v1.GenerateRequestH\x00\x12&\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x16.llamad.v1.ChatRequestH\x00\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\tB\t\n\x07request\"B\n\x11SubmitJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\x12\x10\n\x08\x65xisting\x18\x02 \x01(\x08\"C\n\x10ResumeJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nfrom_token\x18\x02 \x01(\r\x12\x0f\n\x07no_wait\x18\x03 \x01(\x08\"\xee\x01\n\x11ResumeJobResponse\x12#\n\x06queued\x18\x01 \x01(\x0b\x32\x11.llamad.v1.QueuedH\x00\x12-\n\x07prefill\x18\x02 \x01(\x0b\x32\x1a.llamad.v1.PrefillProgressH\x00\x12%\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x14.llamad.v1.TextDeltaH\x00\x12\'\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x13.llamad.v1.FinishedH\x00\x12,\n\x08thinking\x18\x05 \x01(\x0b\x32\x18.llamad.v1.ThinkingDeltaH\x00\x42\x07\n\x05\x65vent\"\x15\n\x13ListPrefixesRequest\";\n\x14ListPrefixesResponse\x12#\n\x08prefixes\x18\x01 \x03(\x0b\x32\x11.llamad.v1.Prefix\"\x99\x01\n\x06Prefix\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x15\n\rbytes_on_disk\x18\x04 \x01(\x04\x12\x0c\n\x04uses\x18\x05 \x01(\x04\x12\x15\n\rfor_everybody\x18\x06 \x01(\x08\x12\x11\n\tin_memory\x18\x07 \x01(\x08\x12\x13\n\x0b\x61ge_seconds\x18\x08 \x01(\x01*\xaf\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_PREFILL\x10\x02\x12\x14\n\x10JOB_STATE_DECODE\x10\x03\x12\x16\n\x12JOB_STATE_FINISHED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x12\x14\n\x10JOB_STATE_FAILED\x10\x06\x32\xb3\x08\n\x06Llamad\x12\x45\n\x08Generate\x12\x1a.llamad.v1.GenerateRequest\x1a\x1b.llamad.v1.GenerateResponse0\x01\x12\x39\n\x04\x43hat\x12\x16.llamad.v1.ChatRequest\x1a\x17.llamad.v1.ChatResponse0\x01\x12\x43\n\x08Tokenize\x12\x1a.llamad.v1.TokenizeRequest\x1a\x1b.llamad.v1.TokenizeResponse\x12I\n\nDetokenize\x12\x1c.llamad.v1.DetokenizeRequest\x1a\x1d.llamad.v1.DetokenizeResponse\x12\x43\n\x08ListJobs\x12\x1a.llamad.v1.ListJobsRequest\x1a\x1b.llamad.v1.ListJobsResponse\x12=\n\x06GetJob\x12\x18.llamad.v1.GetJobRequest\x1a\x19.llamad.v1.GetJobResponse\x12\x46\n\tCancelJob\x12\x1b.llamad.v1.CancelJobRequest\x1a\x1c.llamad.v1.CancelJobResponse\x12\x45\n\x08WatchJob\x12\x1a.llamad.v1.WatchJobRequest\x1a\x1b.llamad.v1.WatchJobResponse0\x01\x12\x46\n\tSubmitJob\x12\x1b.llamad.v1.SubmitJobRequest\x1a\x1c.llamad.v1.SubmitJobResponse\x12H\n\tResumeJob\x12\x1b.llamad.v1.ResumeJobRequest\x1a\x1c.llamad.v1.ResumeJobResponse0\x01\x12\x43\n\x08GetModel\x12\x1a.llamad.v1.GetModelRequest\x1a\x1b.llamad.v1.GetModelResponse\x12O\n\x0cListPrefixes\x12\x1e.llamad.v1.ListPrefixesRequest\x1a\x1f.llamad.v1.ListPrefixesResponse\x12\x46\n\tGetStatus\x12\x1b.llamad.v1.GetStatusRequest\x1a\x1c.llamad.v1.GetStatusResponse\x12I\n\nGetMetrics\x12\x1c.llamad.v1.GetMetricsRequest\x1a\x1d.llamad.v1.GetMetricsResponse\x12I\n\nGetVersion\x12\x1c.llamad.v1.GetVersionRequest\x1a\x1d.llamad.v1.GetVersionResponseP\x00P\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llamad_api.v1.llamad_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_SAMPLING_LOGITBIASENTRY']._options = None
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_OPTIONS_TEMPLATEARGUMENTSENTRY']._options = None
-  _globals['_OPTIONS_TEMPLATEARGUMENTSENTRY']._serialized_options = b'8\001'
-  _globals['_PRIORITY']._serialized_start=5688
-  _globals['_PRIORITY']._serialized_end=5791
-  _globals['_FINISHREASON']._serialized_start=5794
-  _globals['_FINISHREASON']._serialized_end=5973
-  _globals['_CONTEXTFULL']._serialized_start=5975
-  _globals['_CONTEXTFULL']._serialized_end=6073
-  _globals['_JOBSTATE']._serialized_start=6076
-  _globals['_JOBSTATE']._serialized_end=6251
-  _globals['_SAMPLING']._serialized_start=42
-  _globals['_SAMPLING']._serialized_end=606
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=389
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=437
-  _globals['_OPTIONS']._serialized_start=609
-  _globals['_OPTIONS']._serialized_end=1028
-  _globals['_OPTIONS_TEMPLATEARGUMENTSENTRY']._serialized_start=905
-  _globals['_OPTIONS_TEMPLATEARGUMENTSENTRY']._serialized_end=961
-  _globals['_GENERATEREQUEST']._serialized_start=1030
-  _globals['_GENERATEREQUEST']._serialized_end=1146
-  _globals['_MESSAGE']._serialized_start=1148
-  _globals['_MESSAGE']._serialized_end=1188
-  _globals['_CHATREQUEST']._serialized_start=1191
-  _globals['_CHATREQUEST']._serialized_end=1325
-  _globals['_QUEUED']._serialized_start=1327
-  _globals['_QUEUED']._serialized_end=1453
-  _globals['_PREFILLPROGRESS']._serialized_start=1455
-  _globals['_PREFILLPROGRESS']._serialized_end=1521
-  _globals['_TEXTDELTA']._serialized_start=1523
-  _globals['_TEXTDELTA']._serialized_end=1564
-  _globals['_THINKINGDELTA']._serialized_start=1566
-  _globals['_THINKINGDELTA']._serialized_end=1611
-  _globals['_USAGE']._serialized_start=1613
-  _globals['_USAGE']._serialized_end=1726
-  _globals['_TIMINGS']._serialized_start=1729
-  _globals['_TIMINGS']._serialized_end=1908
-  _globals['_FINISHED']._serialized_start=1911
-  _globals['_FINISHED']._serialized_end=2146
-  _globals['_GENERATERESPONSE']._serialized_start=2149
-  _globals['_GENERATERESPONSE']._serialized_end=2340
-  _globals['_CHATRESPONSE']._serialized_start=2343
-  _globals['_CHATRESPONSE']._serialized_end=2576
-  _globals['_TOKENIZEREQUEST']._serialized_start=2578
-  _globals['_TOKENIZEREQUEST']._serialized_end=2689
-  _globals['_TOKENIZERESPONSE']._serialized_start=2691
-  _globals['_TOKENIZERESPONSE']._serialized_end=2741
-  _globals['_DETOKENIZEREQUEST']._serialized_start=2743
-  _globals['_DETOKENIZEREQUEST']._serialized_end=2778
-  _globals['_DETOKENIZERESPONSE']._serialized_start=2780
-  _globals['_DETOKENIZERESPONSE']._serialized_end=2814
-  _globals['_JOB']._serialized_start=2817
-  _globals['_JOB']._serialized_end=3216
-  _globals['_LISTJOBSREQUEST']._serialized_start=3218
-  _globals['_LISTJOBSREQUEST']._serialized_end=3258
-  _globals['_LISTJOBSRESPONSE']._serialized_start=3260
-  _globals['_LISTJOBSRESPONSE']._serialized_end=3308
-  _globals['_GETJOBREQUEST']._serialized_start=3310
-  _globals['_GETJOBREQUEST']._serialized_end=3337
-  _globals['_GETJOBRESPONSE']._serialized_start=3339
-  _globals['_GETJOBRESPONSE']._serialized_end=3384
-  _globals['_CANCELJOBREQUEST']._serialized_start=3386
-  _globals['_CANCELJOBREQUEST']._serialized_end=3416
-  _globals['_CANCELJOBRESPONSE']._serialized_start=3418
-  _globals['_CANCELJOBRESPONSE']._serialized_end=3466
-  _globals['_WATCHJOBREQUEST']._serialized_start=3468
-  _globals['_WATCHJOBREQUEST']._serialized_end=3497
-  _globals['_WATCHJOBRESPONSE']._serialized_start=3499
-  _globals['_WATCHJOBRESPONSE']._serialized_end=3546
-  _globals['_GETMODELREQUEST']._serialized_start=3548
-  _globals['_GETMODELREQUEST']._serialized_end=3579
-  _globals['_GETMODELRESPONSE']._serialized_start=3581
-  _globals['_GETMODELRESPONSE']._serialized_end=3639
-  _globals['_MODELDETAILS']._serialized_start=3642
-  _globals['_MODELDETAILS']._serialized_end=3999
-  _globals['_SETTING']._serialized_start=4002
-  _globals['_SETTING']._serialized_end=4214
-  _globals['_SETTING_SOURCE']._serialized_start=4086
-  _globals['_SETTING_SOURCE']._serialized_end=4214
-  _globals['_METADATAENTRY']._serialized_start=4216
-  _globals['_METADATAENTRY']._serialized_end=4275
-  _globals['_GETSTATUSREQUEST']._serialized_start=4277
-  _globals['_GETSTATUSREQUEST']._serialized_end=4295
-  _globals['_GETSTATUSRESPONSE']._serialized_start=4298
-  _globals['_GETSTATUSRESPONSE']._serialized_end=4883
-  _globals['_GETSTATUSRESPONSE_STATE']._serialized_start=4759
-  _globals['_GETSTATUSRESPONSE_STATE']._serialized_end=4883
-  _globals['_MEMORYPLAN']._serialized_start=4886
-  _globals['_MEMORYPLAN']._serialized_end=5226
-  _globals['_LOADEDMODEL']._serialized_start=5229
-  _globals['_LOADEDMODEL']._serialized_end=5581
-  _globals['_GETVERSIONREQUEST']._serialized_start=5583
-  _globals['_GETVERSIONREQUEST']._serialized_end=5602
-  _globals['_GETVERSIONRESPONSE']._serialized_start=5604
-  _globals['_GETVERSIONRESPONSE']._serialized_end=5686
-  _globals['_LLAMAD']._serialized_start=6254
-  _globals['_LLAMAD']._serialized_end=7027
+  _globals['_JOBSTATE']._serialized_start=2035
+  _globals['_JOBSTATE']._serialized_end=2210
+  _globals['_TOKENIZEREQUEST']._serialized_start=101
+  _globals['_TOKENIZEREQUEST']._serialized_end=212
+  _globals['_TOKENIZERESPONSE']._serialized_start=214
+  _globals['_TOKENIZERESPONSE']._serialized_end=264
+  _globals['_DETOKENIZEREQUEST']._serialized_start=266
+  _globals['_DETOKENIZEREQUEST']._serialized_end=301
+  _globals['_DETOKENIZERESPONSE']._serialized_start=303
+  _globals['_DETOKENIZERESPONSE']._serialized_end=337
+  _globals['_JOB']._serialized_start=340
+  _globals['_JOB']._serialized_end=939
+  _globals['_LISTJOBSREQUEST']._serialized_start=941
+  _globals['_LISTJOBSREQUEST']._serialized_end=981
+  _globals['_LISTJOBSRESPONSE']._serialized_start=983
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1031
+  _globals['_GETJOBREQUEST']._serialized_start=1033
+  _globals['_GETJOBREQUEST']._serialized_end=1060
+  _globals['_GETJOBRESPONSE']._serialized_start=1062
+  _globals['_GETJOBRESPONSE']._serialized_end=1107
+  _globals['_CANCELJOBREQUEST']._serialized_start=1109
+  _globals['_CANCELJOBREQUEST']._serialized_end=1139
+  _globals['_CANCELJOBRESPONSE']._serialized_start=1141
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1189
+  _globals['_WATCHJOBREQUEST']._serialized_start=1191
+  _globals['_WATCHJOBREQUEST']._serialized_end=1220
+  _globals['_WATCHJOBRESPONSE']._serialized_start=1222
+  _globals['_WATCHJOBRESPONSE']._serialized_end=1269
+  _globals['_SUBMITJOBREQUEST']._serialized_start=1272
+  _globals['_SUBMITJOBREQUEST']._serialized_end=1414
+  _globals['_SUBMITJOBRESPONSE']._serialized_start=1416
+  _globals['_SUBMITJOBRESPONSE']._serialized_end=1482
+  _globals['_RESUMEJOBREQUEST']._serialized_start=1484
+  _globals['_RESUMEJOBREQUEST']._serialized_end=1551
+  _globals['_RESUMEJOBRESPONSE']._serialized_start=1554
+  _globals['_RESUMEJOBRESPONSE']._serialized_end=1792
+  _globals['_LISTPREFIXESREQUEST']._serialized_start=1794
+  _globals['_LISTPREFIXESREQUEST']._serialized_end=1815
+  _globals['_LISTPREFIXESRESPONSE']._serialized_start=1817
+  _globals['_LISTPREFIXESRESPONSE']._serialized_end=1876
+  _globals['_PREFIX']._serialized_start=1879
+  _globals['_PREFIX']._serialized_end=2032
+  _globals['_LLAMAD']._serialized_start=2213
+  _globals['_LLAMAD']._serialized_end=3288
 # @@protoc_insertion_point(module_scope)

@@ -2,7 +2,9 @@
 """Client and server classes corresponding to protobuf-defined services."""
 import grpc
 
+from llamad_api.v1 import generation_pb2 as llamad__api_dot_v1_dot_generation__pb2
 from llamad_api.v1 import llamad_pb2 as llamad__api_dot_v1_dot_llamad__pb2
+from llamad_api.v1 import status_pb2 as llamad__api_dot_v1_dot_status__pb2
 
 
 class LlamadStub(object):
@@ -16,13 +18,13 @@ class LlamadStub(object):
         """
         self.Generate = channel.unary_stream(
                 '/llamad.v1.Llamad/Generate',
-                request_serializer=llamad__api_dot_v1_dot_llamad__pb2.GenerateRequest.SerializeToString,
-                response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.GenerateResponse.FromString,
+                request_serializer=llamad__api_dot_v1_dot_generation__pb2.GenerateRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_generation__pb2.GenerateResponse.FromString,
                 )
         self.Chat = channel.unary_stream(
                 '/llamad.v1.Llamad/Chat',
-                request_serializer=llamad__api_dot_v1_dot_llamad__pb2.ChatRequest.SerializeToString,
-                response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.ChatResponse.FromString,
+                request_serializer=llamad__api_dot_v1_dot_generation__pb2.ChatRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_generation__pb2.ChatResponse.FromString,
                 )
         self.Tokenize = channel.unary_unary(
                 '/llamad.v1.Llamad/Tokenize',
@@ -54,20 +56,40 @@ class LlamadStub(object):
                 request_serializer=llamad__api_dot_v1_dot_llamad__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.WatchJobResponse.FromString,
                 )
+        self.SubmitJob = channel.unary_unary(
+                '/llamad.v1.Llamad/SubmitJob',
+                request_serializer=llamad__api_dot_v1_dot_llamad__pb2.SubmitJobRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.SubmitJobResponse.FromString,
+                )
+        self.ResumeJob = channel.unary_stream(
+                '/llamad.v1.Llamad/ResumeJob',
+                request_serializer=llamad__api_dot_v1_dot_llamad__pb2.ResumeJobRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.ResumeJobResponse.FromString,
+                )
         self.GetModel = channel.unary_unary(
                 '/llamad.v1.Llamad/GetModel',
-                request_serializer=llamad__api_dot_v1_dot_llamad__pb2.GetModelRequest.SerializeToString,
-                response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.GetModelResponse.FromString,
+                request_serializer=llamad__api_dot_v1_dot_status__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_status__pb2.GetModelResponse.FromString,
+                )
+        self.ListPrefixes = channel.unary_unary(
+                '/llamad.v1.Llamad/ListPrefixes',
+                request_serializer=llamad__api_dot_v1_dot_llamad__pb2.ListPrefixesRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.ListPrefixesResponse.FromString,
                 )
         self.GetStatus = channel.unary_unary(
                 '/llamad.v1.Llamad/GetStatus',
-                request_serializer=llamad__api_dot_v1_dot_llamad__pb2.GetStatusRequest.SerializeToString,
-                response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.GetStatusResponse.FromString,
+                request_serializer=llamad__api_dot_v1_dot_status__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_status__pb2.GetStatusResponse.FromString,
+                )
+        self.GetMetrics = channel.unary_unary(
+                '/llamad.v1.Llamad/GetMetrics',
+                request_serializer=llamad__api_dot_v1_dot_status__pb2.GetMetricsRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_status__pb2.GetMetricsResponse.FromString,
                 )
         self.GetVersion = channel.unary_unary(
                 '/llamad.v1.Llamad/GetVersion',
-                request_serializer=llamad__api_dot_v1_dot_llamad__pb2.GetVersionRequest.SerializeToString,
-                response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.GetVersionResponse.FromString,
+                request_serializer=llamad__api_dot_v1_dot_status__pb2.GetVersionRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_status__pb2.GetVersionResponse.FromString,
                 )
 
 
@@ -128,6 +150,22 @@ class LlamadServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SubmitJob(self, request, context):
+        """Queue a job that nobody has to wait for. It is on the disk when the call returns, goes on after a
+        restart, and its text is that of an uninterrupted run. `ResumeJob` reads it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeJob(self, request, context):
+        """The events of a job of one's own that was submitted, or that is resumable, from a token on: what is
+        there at once, then what comes. Ends with `finished`, or with the error that ended the job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetModel(self, request, context):
         """One model: what its file says, and the settings that its requests get, each with its source.
         """
@@ -135,8 +173,22 @@ class LlamadServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPrefixes(self, request, context):
+        """Prefixes that are kept: those of everybody, and one's own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMetrics(self, request, context):
+        """Numbers for a monitoring program, in the text format of Prometheus.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -152,13 +204,13 @@ def add_LlamadServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Generate': grpc.unary_stream_rpc_method_handler(
                     servicer.Generate,
-                    request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.GenerateRequest.FromString,
-                    response_serializer=llamad__api_dot_v1_dot_llamad__pb2.GenerateResponse.SerializeToString,
+                    request_deserializer=llamad__api_dot_v1_dot_generation__pb2.GenerateRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_generation__pb2.GenerateResponse.SerializeToString,
             ),
             'Chat': grpc.unary_stream_rpc_method_handler(
                     servicer.Chat,
-                    request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.ChatRequest.FromString,
-                    response_serializer=llamad__api_dot_v1_dot_llamad__pb2.ChatResponse.SerializeToString,
+                    request_deserializer=llamad__api_dot_v1_dot_generation__pb2.ChatRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_generation__pb2.ChatResponse.SerializeToString,
             ),
             'Tokenize': grpc.unary_unary_rpc_method_handler(
                     servicer.Tokenize,
@@ -190,20 +242,40 @@ def add_LlamadServicer_to_server(servicer, server):
                     request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.WatchJobRequest.FromString,
                     response_serializer=llamad__api_dot_v1_dot_llamad__pb2.WatchJobResponse.SerializeToString,
             ),
+            'SubmitJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitJob,
+                    request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.SubmitJobRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_llamad__pb2.SubmitJobResponse.SerializeToString,
+            ),
+            'ResumeJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.ResumeJob,
+                    request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.ResumeJobRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_llamad__pb2.ResumeJobResponse.SerializeToString,
+            ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
-                    request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.GetModelRequest.FromString,
-                    response_serializer=llamad__api_dot_v1_dot_llamad__pb2.GetModelResponse.SerializeToString,
+                    request_deserializer=llamad__api_dot_v1_dot_status__pb2.GetModelRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_status__pb2.GetModelResponse.SerializeToString,
+            ),
+            'ListPrefixes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPrefixes,
+                    request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.ListPrefixesRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_llamad__pb2.ListPrefixesResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
-                    request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.GetStatusRequest.FromString,
-                    response_serializer=llamad__api_dot_v1_dot_llamad__pb2.GetStatusResponse.SerializeToString,
+                    request_deserializer=llamad__api_dot_v1_dot_status__pb2.GetStatusRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_status__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'GetMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMetrics,
+                    request_deserializer=llamad__api_dot_v1_dot_status__pb2.GetMetricsRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_status__pb2.GetMetricsResponse.SerializeToString,
             ),
             'GetVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.GetVersion,
-                    request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.GetVersionRequest.FromString,
-                    response_serializer=llamad__api_dot_v1_dot_llamad__pb2.GetVersionResponse.SerializeToString,
+                    request_deserializer=llamad__api_dot_v1_dot_status__pb2.GetVersionRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_status__pb2.GetVersionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -227,8 +299,8 @@ class Llamad(object):
             timeout=None,
             metadata=None):
         return grpc.experimental.unary_stream(request, target, '/llamad.v1.Llamad/Generate',
-            llamad__api_dot_v1_dot_llamad__pb2.GenerateRequest.SerializeToString,
-            llamad__api_dot_v1_dot_llamad__pb2.GenerateResponse.FromString,
+            llamad__api_dot_v1_dot_generation__pb2.GenerateRequest.SerializeToString,
+            llamad__api_dot_v1_dot_generation__pb2.GenerateResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
@@ -244,8 +316,8 @@ class Llamad(object):
             timeout=None,
             metadata=None):
         return grpc.experimental.unary_stream(request, target, '/llamad.v1.Llamad/Chat',
-            llamad__api_dot_v1_dot_llamad__pb2.ChatRequest.SerializeToString,
-            llamad__api_dot_v1_dot_llamad__pb2.ChatResponse.FromString,
+            llamad__api_dot_v1_dot_generation__pb2.ChatRequest.SerializeToString,
+            llamad__api_dot_v1_dot_generation__pb2.ChatResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
@@ -352,6 +424,40 @@ class Llamad(object):
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
     @staticmethod
+    def SubmitJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/llamad.v1.Llamad/SubmitJob',
+            llamad__api_dot_v1_dot_llamad__pb2.SubmitJobRequest.SerializeToString,
+            llamad__api_dot_v1_dot_llamad__pb2.SubmitJobResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ResumeJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/llamad.v1.Llamad/ResumeJob',
+            llamad__api_dot_v1_dot_llamad__pb2.ResumeJobRequest.SerializeToString,
+            llamad__api_dot_v1_dot_llamad__pb2.ResumeJobResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
     def GetModel(request,
             target,
             options=(),
@@ -363,8 +469,25 @@ class Llamad(object):
             timeout=None,
             metadata=None):
         return grpc.experimental.unary_unary(request, target, '/llamad.v1.Llamad/GetModel',
-            llamad__api_dot_v1_dot_llamad__pb2.GetModelRequest.SerializeToString,
-            llamad__api_dot_v1_dot_llamad__pb2.GetModelResponse.FromString,
+            llamad__api_dot_v1_dot_status__pb2.GetModelRequest.SerializeToString,
+            llamad__api_dot_v1_dot_status__pb2.GetModelResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListPrefixes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/llamad.v1.Llamad/ListPrefixes',
+            llamad__api_dot_v1_dot_llamad__pb2.ListPrefixesRequest.SerializeToString,
+            llamad__api_dot_v1_dot_llamad__pb2.ListPrefixesResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
@@ -380,8 +503,25 @@ class Llamad(object):
             timeout=None,
             metadata=None):
         return grpc.experimental.unary_unary(request, target, '/llamad.v1.Llamad/GetStatus',
-            llamad__api_dot_v1_dot_llamad__pb2.GetStatusRequest.SerializeToString,
-            llamad__api_dot_v1_dot_llamad__pb2.GetStatusResponse.FromString,
+            llamad__api_dot_v1_dot_status__pb2.GetStatusRequest.SerializeToString,
+            llamad__api_dot_v1_dot_status__pb2.GetStatusResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/llamad.v1.Llamad/GetMetrics',
+            llamad__api_dot_v1_dot_status__pb2.GetMetricsRequest.SerializeToString,
+            llamad__api_dot_v1_dot_status__pb2.GetMetricsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
@@ -397,7 +537,7 @@ class Llamad(object):
             timeout=None,
             metadata=None):
         return grpc.experimental.unary_unary(request, target, '/llamad.v1.Llamad/GetVersion',
-            llamad__api_dot_v1_dot_llamad__pb2.GetVersionRequest.SerializeToString,
-            llamad__api_dot_v1_dot_llamad__pb2.GetVersionResponse.FromString,
+            llamad__api_dot_v1_dot_status__pb2.GetVersionRequest.SerializeToString,
+            llamad__api_dot_v1_dot_status__pb2.GetVersionResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
