@@ -9,7 +9,7 @@ import sys
 import time
 
 from llamactl import streams
-from llamactl.output import print_json, print_note, printable
+from llamactl.output import counted, print_json, print_note, printable
 from llamactl.progress_line import ProgressLine
 from llamad_client import (
     Completion,
@@ -58,7 +58,7 @@ def show(
 
 def _why_it_ended(result: Result, max_tokens: int | None, when_full: str) -> str:
     """Return the note about an answer that something cut short; empty for any other."""
-    n_tokens = result.completion_tokens
+    n_tokens = counted(result.completion_tokens, "token")
     if result.finish_reason == "loop":
         return "the answer only repeated itself, so it was ended; --no-loop-guard lets it go on"
     if result.finish_reason != "length":
@@ -67,10 +67,10 @@ def _why_it_ended(result: Result, max_tokens: int | None, when_full: str) -> str
         return f"the answer ends here: the context is full{when_full}"
     if max_tokens is None:
         return (
-            f"the answer was cut after {n_tokens} tokens, because this model may never end one:"
+            f"the answer was cut after {n_tokens}, because this model may never end one:"
             " --max-tokens sets another bound"
         )
-    return f"the answer was cut after {n_tokens} tokens, as --max-tokens says"
+    return f"the answer was cut after {n_tokens}, as --max-tokens says"
 
 
 def note_substitute(event: Queued) -> None:
@@ -191,8 +191,8 @@ def print_stats(result: Result) -> None:
     for line in (
         f"load:    {times.load_seconds:.2f} s",
         f"queue:   {times.queue_seconds:.2f} s",
-        f"prefill: {read} tokens in {times.prefill_seconds:.2f} s{prefill_rate}",
-        f"decode:  {decoded} tokens in {times.decode_seconds:.2f} s{decode_rate}",
+        f"prefill: {counted(read, 'token')} in {times.prefill_seconds:.2f} s{prefill_rate}",
+        f"decode:  {counted(decoded, 'token')} in {times.decode_seconds:.2f} s{decode_rate}",
         f"first token after {times.time_to_first_token_seconds:.2f} s",
         f"finish:  {result.finish_reason}",
         f"seed:    {result.seed}",

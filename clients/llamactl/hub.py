@@ -25,6 +25,11 @@ _REFERENCE = re.compile(
     r"(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/([\w.-]+)/([\w.-]+?)(?::([\w.-]+))?/?",
     re.ASCII | re.IGNORECASE,
 )
+_HALF = re.compile(  # a repository too little, or a path in one without https://
+    r"(?:www\.)?(?:hf\.co|huggingface\.co)(?:/.*)?"
+    r"|https?://(?:www\.)?(?:hf\.co|huggingface\.co)(?:/[^/]*)?/?",
+    re.ASCII | re.IGNORECASE | re.DOTALL,
+)
 _SPLIT = re.compile(r"-\d{5}-of-(\d{5})\.gguf$", re.IGNORECASE)
 _NO_MODEL = re.compile(r"mmproj|imatrix", re.IGNORECASE)  # files beside models
 _SHOWN_CHOICES = 12
@@ -61,9 +66,17 @@ class Found:
 
 
 def parse(text: str) -> Reference | None:
-    """Return the repository that a text names; None for what is none, as the page of a file."""
+    """Return the repository that a text names; None for what is none, as the URL of a file.
+
+    Raises Refused for a text that begins as one does and has another form.
+    """
     match = _REFERENCE.fullmatch(text)
-    return None if match is None else Reference(match[1], match[2], match[3] or "")
+    if match is not None:
+        return Reference(match[1], match[2], match[3] or "")
+    if _HALF.fullmatch(text):
+        forms = "hf.co/USER/REPO, hf.co/USER/REPO:QUANT, hf.co/USER/REPO:FILE.gguf"
+        raise Refused("INVALID_SOURCE", f"{text}: names no repository; the forms are {forms}")
+    return None
 
 
 def find(reference: Reference, *, fetcher: Fetcher | None = None) -> Found:

@@ -1,14 +1,16 @@
 """From what a user calls a model to its name on the service.
 
 Owns the rule: a name that the service has is meant as it is; else a name or alias of the catalogue
-means the model that ``llamactl pull`` puts under the catalogue's name. A name that is neither stays
-as it is, and the service says that it has none.
+means the model that ``llamactl pull`` puts under the catalogue's name; where the service does not
+have that, its user hears how to get it. A name that is neither stays as it is, and the service says
+that it has none.
 """
 
 from collections.abc import Collection
 
 from llamactl.catalogue import Entry, read_catalogue
-from llamad_client import Client, ClientError
+from llamactl.output import bytes_text
+from llamad_client import Client, ClientError, Refused
 
 
 def catalogue_entry(text: str) -> Entry | None:
@@ -28,8 +30,17 @@ def meant(text: str, installed: Collection[str]) -> str:
 
 
 def service_name(client: Client, text: str) -> str:
-    """Return the name on the service; asks it only where the catalogue knows the text."""
+    """Return the name on the service; asks it only where the catalogue knows the text.
+
+    Raises Refused for a model of the catalogue that the service does not have.
+    """
     entry = catalogue_entry(text)
-    if entry is None or entry.name == text:
+    if entry is None:
         return text
-    return meant(text, {model.name for model in client.models()})
+    installed = {model.name for model in client.models()}
+    name = meant(text, installed)
+    if name not in installed:
+        size = bytes_text(entry.file_bytes)
+        message = f'{text}: is not here yet: "llamactl pull {text}" fetches it ({size})'
+        raise Refused("MODEL_NOT_FOUND", message)
+    return name

@@ -52,6 +52,11 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         print("  ".join(cells).rstrip())
 
 
+def counted(n: int, noun: str) -> str:
+    """Return how many things there are, of which the plural ends with s."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def bytes_text(count: int) -> str:
     """Return a size for people: 1.5 MB, in powers of 1000 as file sizes are sold."""
     size = float(count)

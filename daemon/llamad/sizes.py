@@ -1,4 +1,4 @@
-"""Sizes for people, in powers of 1000, as the sizes of files and disks are told."""
+"""Sizes and counts for people; sizes in powers of 1000, as those of files and disks are told."""
 
 
 def size(n_bytes: float) -> str:
@@ -15,6 +15,15 @@ def size(n_bytes: float) -> str:
         if value < 1000 or unit == "GB":
             break
     return f"{value:.1f} {unit}"
+
+
+def counted(n: int, noun: str) -> str:
+    """Return how many things there are, of which the plural ends with s.
+
+    >>> counted(1, "request"), counted(0, "token")
+    ('1 request', '0 tokens')
+    """
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def compact_size(n_bytes: float) -> str:

@@ -122,7 +122,7 @@ def test_dropped_messages_are_noted_and_not_sent_again() -> None:
     chat.say("one")
     chat.say("two")
     chat.service.events = (replace(QUEUED, dropped_messages=2), TextDelta("a", 1), END)
-    assert "the context of 64 tokens is full: the 2 oldest messages were left out" in (
+    assert "the context of 64 tokens is full: 2 oldest messages left out" in (
         chat.say("three").replace("\n", " ")
     )
     chat.service.events = (QUEUED, TextDelta("a", 1), END)

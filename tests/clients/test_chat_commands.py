@@ -186,7 +186,7 @@ def test_words_are_completed() -> None:
 
 def test_a_conversation_is_saved_for_its_user_and_loaded(state: State, tmp_path: Path) -> None:
     path = tmp_path / "talk.json"
-    assert commands.run(state, f"/save {path}") == f"3 messages are in {path}"
+    assert commands.run(state, f"/save {path}") == f"3 messages saved in {path}"
     assert path.stat().st_mode & 0o777 == 0o600
     assert [message["role"] for message in json.loads(path.read_text())] == [
         "system", "user", "assistant",

@@ -258,7 +258,7 @@ def test_a_context_that_is_full_is_noted_and_the_conversation_goes_on(
             screen.press("Enter")
             screen.wait(answers(number))
         before, _, after = screen.text().replace("\n", "").partition("> three")
-    notice = "(the context of 64 tokens is full: the 2 oldest messages were left out"
+    notice = "(the context of 64 tokens is full: 2 oldest messages left out"
     assert (before.count(notice), after.count(notice)) == (0, 2)
     assert SEEN[2:] == [
         "user:two|assistant:An answer.|user:three|",

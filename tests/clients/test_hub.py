@@ -21,8 +21,7 @@ REPOSITORY = Reference("Qwen", "Qwen3-4B-GGUF", "")
         ("https://HF.co/Qwen/Qwen3-4B-GGUF/", REPOSITORY),
         ("hf.co/a/b:q8_0", Reference("a", "b", "q8_0")),
         ("hf.co/a/b.c:x.gguf", Reference("a", "b.c", "x.gguf")),
-        ("hf.co/a", None),
-        ("hf.co/a/b/resolve/main/c.gguf", None),
+        ("https://hf.co/a/b/resolve/main/c.gguf", None),
         ("./hf.co/a/b", None),
         ("http://example.org/a/b", None),
         ("demo", None),
@@ -30,6 +29,19 @@ REPOSITORY = Reference("Qwen", "Qwen3-4B-GGUF", "")
 )
 def test_what_is_a_repository(text: str, expected: Reference | None) -> None:
     assert hub.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hf.co", "hf.co/", "hf.co/foo", "HF.co/foo/", "https://huggingface.co/foo", "hf.co/a b/c",
+        "hf.co/a/b/resolve/main/c.gguf", "www.hf.co/foo:Q4_0", "hf.co/a/b:",
+    ],
+)  # fmt: skip
+def test_a_repository_in_another_form_is_refused_with_the_forms(text: str) -> None:
+    with pytest.raises(Refused, match=r"the forms are hf.co/USER/REPO, ") as caught:
+        hub.parse(text)
+    assert caught.value.message.startswith(f"{text}: ")
 
 
 @pytest.mark.parametrize(

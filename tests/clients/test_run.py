@@ -169,3 +169,40 @@ def test_move_is_for_files(service: RunningService, capsys: pytest.CaptureFixtur
         llamactl(service, "pull", "--move", "http://127.0.0.1:1/x.gguf")
     assert caught.value.code == 2
     assert "--move is for a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["show", "use", "rm"])
+@pytest.mark.parametrize("name", ["demo", "big"])
+def test_a_model_of_the_catalogue_that_is_not_here_says_how_to_get_it(
+    service: RunningService,
+    catalogue: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    name: str,
+) -> None:
+    assert llamactl(service, command, name) == 4
+    hint = f'llamactl: {name}: is not here yet: "llamactl pull {name}" fetches it (5 B)\n'
+    assert capsys.readouterr().err == hint
+
+
+def test_half_a_repository_is_no_path(
+    service: RunningService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("pull", "run"):
+        assert llamactl(service, command, "hf.co/foo") == 4
+        assert "hf.co/foo: names no repository; the forms are" in capsys.readouterr().err
+    assert llamactl(service, "pull", "./missing") == 4
+    assert "missing: No such file or directory" in capsys.readouterr().err
+
+
+def test_a_file_that_is_served_from_elsewhere_is_told_apart_from_its_copy(
+    service: RunningService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_tiny_model(tmp_path / "fake.gguf", TinySpec())  # as the served one is called
+    assert llamactl(service, "pull", str(path)) == 0
+    note = "/models/fake.gguf goes on answering as fake: the service was started with it"
+    assert note in capsys.readouterr().err
+    assert llamactl(service, "models") == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out] == ["NAME", "fake", "fake", "fake"]
+    assert '"llamactl rm fake" deletes the one in the model directory' in out[-1]

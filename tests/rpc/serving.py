@@ -93,17 +93,19 @@ class Memory:
         self.unloaded = 0
         self.error: LlamadError | None = None
 
-    async def use(self, name: str) -> ModelFacts:
+    async def use(self, name: str, accepted: Callable[[], None]) -> ModelFacts:
         if self.error is not None:
             raise self.error
         file = self.registry.require(name)
+        accepted()
         self.registry.select(name)
         self.used.append(name)
         return replace(FACTS, name=name, path=str(file.path), file_bytes=file.file_bytes)
 
-    async def unload(self) -> None:
+    async def unload(self, accepted: Callable[[], None]) -> None:
         if self.error is not None:
             raise self.error
+        accepted()
         self.unloaded += 1
 
     def in_use(self, name: str) -> bool:

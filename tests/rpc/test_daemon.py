@@ -32,7 +32,7 @@ async def test_clients_hear_that_it_loads_then_it_serves_then_it_stops(life: Lif
         async for message in stub.Generate(pb.GenerateRequest(prompt="p")):
             last = message
         assert last.finished.reason == pb.FINISH_REASON_STOP
-        assert await life.heard("served") == "STATUS=serving fake: 1 requests served"
+        assert await life.heard("served") == "STATUS=serving fake; requests served: 1"
         send(signal.SIGTERM)
         await task
         await life.heard("STOPPING=1")

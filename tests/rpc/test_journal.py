@@ -78,6 +78,7 @@ async def test_what_an_administrator_does_is_logged_with_the_name(
             (service.models / f"{name}.gguf").write_bytes(b"x" * 123_456)
         async with service.admin() as admin:
             await admin.UseModel(admin_pb2.UseModelRequest(name="a"))
+            await error_of_call(admin.UseModel(admin_pb2.UseModelRequest(name="c")))
             await admin.UnloadModel(admin_pb2.UnloadModelRequest())
             await admin.RemoveModel(admin_pb2.RemoveModelRequest(name="b"))
     assert [m for m in caplog.messages if "user=" in m] == [

@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 
 from llamactl import sampling
 from llamactl.chat.conversation import Conversation, FileFault
+from llamactl.output import counted
 from llamad_client import Failed, Model, ModelDetails, Refused, Result, Status
 from llamad_client.request import Options
 
@@ -188,7 +189,7 @@ def _save(state: State, rest: str) -> str:
     path = _path("/save", rest)
     count = state.conversation.save(path, replace=path in state.own_files)
     state.own_files.add(path)
-    return f"{count} messages are in {path}"
+    return f"{counted(count, 'message')} saved in {path}"
 
 
 def _load(state: State, rest: str) -> str:
@@ -196,7 +197,7 @@ def _load(state: State, rest: str) -> str:
     count = state.conversation.load(path)
     state.last = None
     state.own_files.add(path)
-    return f"the conversation is now the {count} messages of {path}"
+    return f"the conversation goes on with {counted(count, 'message')} of {path}"
 
 
 def _path(name: str, rest: str) -> Path:

@@ -16,6 +16,7 @@ from llamactl.chat.conversation import Conversation, FileFault
 from llamactl.chat.history import StoredHistory, history_path
 from llamactl.chat.prompt import Prompt
 from llamactl.chat.screen import Screen
+from llamactl.output import counted
 from llamactl.progress_line import ProgressLine
 from llamad_client import (
     Client,
@@ -151,7 +152,7 @@ class Talk:
                             waiting.erase()
                             view.add(event.text, thought=True)
                         else:
-                            waiting.show(f"thinking: {event.tokens} tokens")
+                            waiting.show(f"thinking: {counted(event.tokens, 'token')}")
                     elif isinstance(event, TextDelta):
                         waiting.erase()
                         progress.erase()
@@ -167,15 +168,15 @@ class Talk:
         if event.dropped_messages:
             self._state.conversation.leave_out(event.dropped_messages)
             self._screen.note(
-                f"(the context of {self._state.n_ctx} tokens is full: the "
-                f"{event.dropped_messages} oldest messages were left out; /reset begins anew)"
+                f"(the context of {self._state.n_ctx} tokens is full: "
+                f"{counted(event.dropped_messages, 'oldest message')} left out; /reset begins anew)"
             )
         if event.substitute_template and self._state.last is None:
             self._screen.note(
                 f"(the model has no chat template: the {event.substitute_template} one was taken)"
             )
         if event.queue_position > 0:
-            waiting.show(f"waiting: {event.queue_position} requests come first")
+            waiting.show(f"waiting behind {counted(event.queue_position, 'request')}")
 
     def _say_how_it_ended(self, result: Result) -> None:
         if result.finish_reason == "cancelled":
@@ -186,8 +187,8 @@ class Talk:
             n_ctx = self._state.n_ctx
             self._screen.note(f"(cut: the context of {n_ctx} tokens is full; /reset begins anew)")
         elif result.finish_reason == "length":
-            n_tokens = result.completion_tokens
-            self._screen.note(f"(cut after {n_tokens} tokens; /set max_tokens N sets the bound)")
+            n_tokens = counted(result.completion_tokens, "token")
+            self._screen.note(f"(cut after {n_tokens}; /set max_tokens N sets the bound)")
 
 
 @contextlib.contextmanager

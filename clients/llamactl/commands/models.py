@@ -54,7 +54,17 @@ def run(arguments: argparse.Namespace) -> int:
         for m in models
     ]
     print_table(("NAME", "SIZE", "LOADED", "AT START", "PATH"), rows)
+    for name in sorted(_twice([model.name for model in models])):
+        print_line(
+            f"{name} is there twice: requests get the loaded one, which the service was started"
+            f' with; "llamactl rm {name}" deletes the one in the model directory'
+        )
     return 0
+
+
+def _twice(names: Sequence[str]) -> set[str]:
+    """Return the names that occur more than once: a file outside the directory may have any."""
+    return {name for name in names if names.count(name) > 1}
 
 
 def machine_bytes() -> int:

@@ -10,7 +10,7 @@ from llamactl.commands import Commands
 from llamactl.output import bytes_text, print_json, print_line, print_note
 from llamactl.progress import Progress
 from llamactl.readiness import use_model
-from llamad_client import AddedModel, Client
+from llamad_client import AddedModel, Client, Status
 
 WITHOUT_MODEL = ("no_model", "failed")
 
@@ -83,9 +83,20 @@ def run(arguments: argparse.Namespace) -> int:
         status = client.status()
         if not arguments.no_use and status.state in WITHOUT_MODEL:
             _use(client, added.name, as_json=arguments.json)
-        elif not arguments.json and (status.model is None or status.model.name != added.name):
-            print_line(f'"llamactl use {added.name}" loads it')
+        else:
+            _say_what_is_served(added, status, as_json=arguments.json)
     return 0
+
+
+def _say_what_is_served(added: AddedModel, status: Status, *, as_json: bool) -> None:
+    """Say how the added model is loaded, or why another of its name goes on answering."""
+    model = status.model
+    if model is None or model.name != added.name:
+        if not as_json:
+            print_line(f'"llamactl use {added.name}" loads it')
+    elif model.path != added.path and not pulling.is_same_file(Path(model.path), added.path):
+        text = f"{model.path} goes on answering as {added.name}: the service was started with it"
+        print_note(text, as_json=as_json)
 
 
 def _settle_source(path: Path, added: AddedModel, *, move: bool, as_json: bool) -> None:

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 
 from llamactl.commands import Commands
-from llamactl.output import bytes_text, print_json, print_line
+from llamactl.output import bytes_text, counted, print_json, print_line
 from llamad_client import Client, LoadedModel, Status
 
 
@@ -47,13 +47,14 @@ def _lines(status: Status) -> list[tuple[str, str]]:
             f"{model.kv_type}, {bytes_text(status.kv_bytes)},"
             f" {status.kv_blocks_free}/{status.kv_blocks_total} blocks free",
         ),
-        ("engine", f"{status.kernel_set}, {status.threads} threads"),
+        ("engine", f"{status.kernel_set}, {counted(status.threads, 'thread')}"),
         ("running", f"{status.jobs_running} of {status.sequence_slots}"),
         ("queued", f"{status.jobs_queued} of {status.queue_capacity}"),
         (
             "served",
-            f"{status.requests_finished} requests, {status.prompt_tokens} prompt tokens,"
-            f" {status.generated_tokens} generated tokens",
+            f"{counted(status.requests_finished, 'request')},"
+            f" {counted(status.prompt_tokens, 'prompt token')},"
+            f" {counted(status.generated_tokens, 'generated token')}",
         ),
         ("loaded in", f"{model.load_seconds:.2f} s"),
     ]

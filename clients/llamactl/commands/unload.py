@@ -3,8 +3,8 @@
 import argparse
 
 from llamactl.commands import Commands
-from llamactl.output import print_json
-from llamad_client import Client
+from llamactl.output import print_json, print_line
+from llamad_client import Client, LoadedModel
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -22,9 +22,17 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Unload; with no model loaded there is nothing to do."""
     with Client(arguments.socket) as client:
+        model = client.status().model
         client.unload_model()
     if arguments.json:
         print_json({})
     else:
-        print("no model is loaded")
+        print_line(_done(model))
     return 0
+
+
+def _done(model: LoadedModel | None) -> str:
+    """Return what was done. model: that was loaded before."""
+    if model is None:
+        return "no model was loaded"
+    return f'{model.name} unloaded; "llamactl use {model.name}" or the next start loads it again'

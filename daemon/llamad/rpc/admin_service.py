@@ -6,7 +6,7 @@ Each converts, calls what owns the matter, and converts back. Who may call what 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,11 +36,11 @@ Context = Any  # grpc.aio.ServicerContext: grpc has no types
 class LoadedModels(Protocol):
     """What is in memory, and what shall be: see ``service.model_manager``."""
 
-    async def use(self, name: str) -> ModelFacts:
-        """Serve a model of the directory, now and at every start."""
+    async def use(self, name: str, accepted: Callable[[], None]) -> ModelFacts:
+        """Serve a model of the directory, now and at every start; accepted is called before."""
 
-    async def unload(self) -> None:
-        """Free the memory of the model."""
+    async def unload(self, accepted: Callable[[], None]) -> None:
+        """Free the memory of the model; accepted is called before, if there is one."""
 
     def in_use(self, name: str) -> bool:
         """Whether a model of the directory is loaded or about to be. Blocking; any thread."""
@@ -116,8 +116,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
 
     async def UseModel(self, request: pb.UseModelRequest, context: Context) -> pb.UseModelResponse:
         """Load a model; its caller waits until it serves."""
-        log.info(fields("model chosen", model=request.name, user=user_name(caller.get().uid)))
-        facts = await self._models.use(request.name)
+        line = fields("model chosen", model=request.name, user=user_name(caller.get().uid))
+        facts = await self._models.use(request.name, lambda: log.info(line))
         marks = await asyncio.to_thread(self._marks, facts)
         return pb.UseModelResponse(
             model=convert_admin.model(_file(facts), **marks), load_seconds=facts.load_seconds
@@ -127,8 +127,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         self, request: pb.UnloadModelRequest, context: Context
     ) -> pb.UnloadModelResponse:
         """Free the memory of the model."""
-        log.info(fields("unload asked for", user=user_name(caller.get().uid)))
-        await self._models.unload()
+        line = fields("unload asked for", user=user_name(caller.get().uid))
+        await self._models.unload(lambda: log.info(line))
         return pb.UnloadModelResponse()
 
     async def RemoveModel(

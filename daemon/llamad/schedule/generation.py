@@ -13,28 +13,57 @@ from llamad.schedule.prompt_lookup import PromptLookup
 from llamad.schedule.runtime import Detokenizer, ModelRuntime
 from llamad.schedule.sequence import Sequence
 from llamad.text.stop_strings import StopStrings
+from llamad.text.thinking import Piece, ThinkingSplitter
 
 _numbers = itertools.count()
 
 
 class CompletionText:
-    """Tokens to text that may be shown: whole characters, and nothing of a stop string."""
+    """Tokens to text that may be shown: whole characters, thoughts apart, nothing of a stop string.
 
-    def __init__(self, detokenizer: Detokenizer, stop: tuple[str, ...]) -> None:
+    Stop strings are looked for in the answer only: what a model thinks is no part of what was asked
+    for, and often names the very thing that is to end the answer.
+    """
+
+    def __init__(
+        self, detokenizer: Detokenizer, stop: tuple[str, ...], splitter: ThinkingSplitter | None
+    ) -> None:
+        """splitter: None where all of the text is answer."""
         self._detokenizer = detokenizer
         self._stops = StopStrings(stop)
+        self._splitter = splitter
 
-    def push(self, token: int, mark: str = "") -> tuple[str, str | None]:
-        """Add a token; return the text that is now certain, and the stop string that matched.
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes next is a thought."""
+        return self._splitter is not None and self._splitter.thinking
 
-        mark: the text of a control token that has a meaning here.
-        """
-        return self._stops.push(self._detokenizer.push(token) + mark)
+    def push(self, token: int) -> tuple[list[Piece], str | None]:
+        """Add a token; return the text that is now certain, and the stop string that matched."""
+        text = self._detokenizer.push(token)
+        if self._splitter is None:
+            return self._stopped([(text, False)])
+        return self._stopped(self._splitter.push(text + self._splitter.control_text(token)))
 
-    def flush(self) -> tuple[str, str | None]:
+    def flush(self) -> tuple[list[Piece], str | None]:
         """Return what was held back, at the end, and the stop string that its last bytes made."""
-        text, matched = self._stops.push(self._detokenizer.flush())
-        return (text, matched) if matched is not None else (text + self._stops.flush(), None)
+        rest = [(self._detokenizer.flush(), False)]
+        if self._splitter is not None:
+            rest = [*self._splitter.push(rest[0][0]), *self._splitter.flush()]
+        pieces, matched = self._stopped(rest)
+        held = "" if matched is not None else self._stops.flush()
+        return [*pieces, (held, False)] if held else pieces, matched
+
+    def _stopped(self, pieces: list[Piece]) -> tuple[list[Piece], str | None]:
+        """Return the pieces, none empty, as far as no stop string may begin; and one that ended."""
+        certain: list[Piece] = []
+        matched = None
+        for text, thinking in pieces:
+            if not thinking:
+                text, matched = self._stops.push(text)
+            if text:
+                certain.append((text, thinking))
+        return certain, matched
 
 
 class Generation:
@@ -50,9 +79,9 @@ class Generation:
         self.number = next(_numbers)  # in order of submission
         self.sequence = Sequence(list(prompt), len(prompt))
         self.sampler: StepSampler | None = None  # while it has blocks
-        self.text = CompletionText(model.new_detokenizer(), request.stop)
-        # tells thoughts from the answer; a prompt that is continued has none
-        self.thinking = model.new_thinking_splitter(prompt) if job.record.is_chat else None
+        # a prompt that is continued has no thoughts
+        splitter = model.new_thinking_splitter(prompt) if job.record.is_chat else None
+        self.text = CompletionText(model.new_detokenizer(), request.stop, splitter)
         self.turn = Turn()
         self.progress_at = 0.0  # when the last PrefillProgress was sent, monotonic seconds
         self.lookup: PromptLookup | None = None  # guesses the next tokens, once it has started

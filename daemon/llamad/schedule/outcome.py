@@ -1,8 +1,8 @@
 """What a step means for a job: the one place that turns drawn tokens into text and ends.
 
 Owns the order of these questions: does the token end the generation, does its text complete a stop
-string, is the length reached, does the answer only repeat itself, what of the text is a thought,
-does the client still read. It ends nothing itself but through the book.
+string, is the length reached, does the answer only repeat itself, does the client still read. It
+ends nothing itself but through the book.
 """
 
 from llamad.engine.worker import Chunk, Drawn
@@ -11,7 +11,7 @@ from llamad.jobs.book import JobBook
 from llamad.jobs.event import Delta, FinishReason, PrefillProgress
 from llamad.jobs.record import JobState
 from llamad.schedule.generation import Generation
-from llamad.schedule.loop_guard import WINDOW_TOKENS, is_due, is_loop
+from llamad.schedule.loop_guard import MOST_TOKENS, is_due, is_loop
 from llamad.schedule.runtime import Tokenizer
 from llamad.text.thinking import Piece
 
@@ -75,15 +75,12 @@ class Outcome:
             job.move(JobState.DECODE)
         record.completion_tokens += 1
         self._book.totals.generated_tokens += 1
-        was_thinking = generation.thinking is not None and generation.thinking.thinking
-        text, stop_string, reason = self._read(generation, token)
+        was_thinking = generation.text.thinking
+        pieces, stop_string, reason = self._read(generation, token)
         if stop_string is not None:
             record.stop_string, reason = stop_string, FinishReason.STOP_STRING
-        deltas = [
-            Delta(piece, record.completion_tokens, thinking)
-            for piece, thinking in _pieces(generation, text, ended=reason is not None)
-        ]
-        if was_thinking or (generation.thinking is not None and generation.thinking.thinking):
+        deltas = [Delta(text, record.completion_tokens, thinking) for text, thinking in pieces]
+        if was_thinking or generation.text.thinking:
             record.reasoning_tokens += 1
         if not all(job.stream.put(delta) for delta in deltas):
             error = _slow_client(self.stream_buffer_bytes)
@@ -95,13 +92,12 @@ class Outcome:
 
     def _read(
         self, generation: Generation, token: int
-    ) -> tuple[str, str | None, FinishReason | None]:
+    ) -> tuple[list[Piece], str | None, FinishReason | None]:
         """Return a token's text, the stop string that it completes, and why it is the last one."""
         record = generation.job.record
         if self._tokenizer.is_end_of_generation(token):
             return *generation.text.flush(), FinishReason.STOP
-        mark = "" if generation.thinking is None else generation.thinking.control_text(token)
-        text, stop_string = generation.text.push(token, mark)
+        pieces, stop_string = generation.text.push(token)
         reason = None
         if record.completion_tokens >= record.max_tokens:
             reason = FinishReason.LENGTH
@@ -109,23 +105,15 @@ class Outcome:
             reason = FinishReason.LOOP
         if reason is not None and stop_string is None:
             rest, stop_string = generation.text.flush()
-            text += rest
-        return text, stop_string, reason
+            pieces += rest
+        return pieces, stop_string, reason
 
 
 def _repeats_itself(generation: Generation) -> bool:
     record = generation.job.record
     if not record.request.loop_guard or not is_due(record.completion_tokens):
         return False
-    return is_loop(generation.sequence.tokens[-WINDOW_TOKENS:])
-
-
-def _pieces(generation: Generation, text: str, *, ended: bool) -> list[Piece]:
-    """Return what of the text is certain to be thought or answer; all of it at the end."""
-    if generation.thinking is None:
-        return [(text, False)] if text else []
-    pieces = generation.thinking.push(text)
-    return [*pieces, *generation.thinking.flush()] if ended else pieces
+    return is_loop(generation.sequence.tokens[-min(record.completion_tokens, MOST_TOKENS) :])
 
 
 def _slow_client(max_bytes: int) -> LlamadError:

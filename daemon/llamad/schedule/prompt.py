@@ -11,6 +11,7 @@ from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.jobs.request import ContextFull, GenerationRequest
 from llamad.schedule.conversation import Fitted, Message, answer_room, fit_conversation
 from llamad.schedule.runtime import ModelRuntime
+from llamad.sizes import counted
 
 UNENDING_TOKENS = 512  # of a completion for which nobody said, of a model that may never end it
 
@@ -95,12 +96,13 @@ def _too_long(request: GenerationRequest, fitted: Fitted, limit: int) -> LlamadE
     if request.messages and request.context_full is ContextFull.REFUSE:
         advice = "leave out its oldest messages, or allow that with context_full = drop-oldest"
     elif fitted.n_dropped:
-        without = f" without its {fitted.n_dropped} oldest messages"
+        without = f" without its {counted(fitted.n_dropped, 'oldest message')}"
         advice = "shorten the newest message, or raise model.ctx_size"
+    length = counted(len(fitted.tokens), "token")
     return LlamadError(
         ErrorKind.INVALID,
         "PROMPT_TOO_LONG",
-        f"prompt has {len(fitted.tokens)} tokens{without}, context holds {limit}: {advice}",
+        f"prompt has {length}{without}, context holds {limit}: {advice}",
     )
 
 

@@ -117,8 +117,8 @@ class ModelManager:
 
     # ---- asked from outside ----------------------------------------------------------------------
 
-    async def use(self, name: str) -> ModelFacts:
-        """Serve a model of the directory, now and at every start.
+    async def use(self, name: str, accepted: Callable[[], None]) -> ModelFacts:
+        """Serve a model of the directory, now and at every start; call accepted before it begins.
 
         When it cannot be loaded the one before is, and the error raised: INVALID_NAME,
         MODEL_NOT_FOUND, MODEL_FIXED, BUSY_LOADING, or why it was not loaded. A caller that is
@@ -126,23 +126,21 @@ class ModelManager:
         """
         file = await asyncio.to_thread(self._resolve, name)
         self._check_free()
-        serving = self._state.serving
-        if (
-            self._state.phase is Phase.READY
-            and serving is not None
-            and serving.model.path == os.fspath(file.path)
-        ):
+        accepted()
+        serving, path = self._state.serving, os.fspath(file.path)
+        if self._state.phase is Phase.READY and serving is not None and serving.model.path == path:
             await asyncio.to_thread(self._remember, file)
             return serving.model
         facts = await self._request(_Change(file))
         assert facts is not None
         return facts
 
-    async def unload(self) -> None:
+    async def unload(self, accepted: Callable[[], None]) -> None:
         """Free the memory of the model, until the next ``use`` or start. Raises BUSY_LOADING."""
         self._check_free()
         if self._state.phase is Phase.NO_MODEL:  # its detail says what to do, and is still true
             return
+        accepted()
         await self._request(_Change(None))
 
     def in_use(self, name: str) -> bool:
@@ -450,7 +448,7 @@ class ModelManager:
         self._n_ended += 1
         self._nudge_watch()
         if self._state.phase is Phase.READY:
-            self._notifier.status(f"{self._state.detail}: {self._n_ended} requests served")
+            self._notifier.status(f"{self._state.detail}; requests served: {self._n_ended}")
 
     def on_model_failed(self, error: LlamadError) -> None:
         """Live on without the model, and say so."""

@@ -15,7 +15,7 @@ from llamad.engine.bindings import GgufFile, TensorInfo
 from llamad.gguf.value import MetadataValue
 from llamad.help_text import add_command
 from llamad.printable import printable
-from llamad.sizes import size
+from llamad.sizes import counted, size
 
 HEAD = 8  # elements of an array that are shown
 TEXT_COLUMNS = 72  # characters of a value in the text output
@@ -156,7 +156,7 @@ def as_text(contents: Contents, *, with_tensors: bool) -> Iterator[str]:
         yield ""
         yield "weights"
         for name, share in contents.types().items():
-            yield f"  {name:<8} {_count(share.tensors, 'tensor'):>12} {size(share.n_bytes):>10}"
+            yield f"  {name:<8} {counted(share.tensors, 'tensor'):>12} {size(share.n_bytes):>10}"
     yield from _entries("metadata", rest)
     if with_tensors and contents.tensors:
         yield ""
@@ -166,7 +166,7 @@ def as_text(contents: Contents, *, with_tensors: bool) -> Iterator[str]:
 
 def _summary(contents: Contents) -> Iterator[str]:
     elements = sum(share.elements for share in contents.types().values())
-    weights = f"{_count(len(contents.tensors), 'tensor')}, {elements / 1e6:.1f} M parameters"
+    weights = f"{counted(len(contents.tensors), 'tensor')}, {elements / 1e6:.1f} M parameters"
     template = contents.text("tokenizer.chat_template")
     rows = {
         "file": f"{printable(contents.path)} ({size(contents.file_bytes)})",
@@ -187,7 +187,7 @@ def _vocabulary(contents: Contents) -> str:
         return "none"
     kind = contents.text("tokenizer.ggml.model") or "unknown"
     pre = contents.text("tokenizer.ggml.pre")
-    parts = [_count(len(tokens), "token"), f"model {printable(kind)}"]
+    parts = [counted(len(tokens), "token"), f"model {printable(kind)}"]
     return ", ".join([*parts, f"pre-tokenizer {printable(pre)}"] if pre else parts)
 
 
@@ -220,12 +220,8 @@ def _shown(value: MetadataValue) -> str:
         return str(value).lower()
     head = ", ".join(_shown(item) for item in value[:HEAD])
     more = ", ..." if len(value) > HEAD else ""
-    return f"{_cut(f'[{head}{more}]')} ({_count(len(value), 'element')})"
+    return f"{_cut(f'[{head}{more}]')} ({counted(len(value), 'element')})"
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= TEXT_COLUMNS else text[: TEXT_COLUMNS - 3] + "..."
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
