@@ -5,12 +5,14 @@ progress and statistics go to stderr, so that a pipe gets the answer and nothing
 """
 
 import dataclasses
+import os
 import sys
 import time
 
 from llamactl import streams
 from llamactl.output import counted, print_json, print_note, printable
 from llamactl.progress_line import ProgressLine
+from llamactl.word_wrap import WordWrap
 from llamad_client import (
     Completion,
     Failed,
@@ -90,34 +92,58 @@ def note_dropped(event: Queued) -> None:
         print_note(f"the context is full: the oldest {messages} left out")
 
 
-class _Thoughts:
-    """What a model thinks before it answers: dimmed on a terminal, else not shown."""
+class _TextView:
+    """Standard output while a completion comes.
+
+    A terminal gets lines that break between words, and dimmed what the model thinks first. Anything
+    else gets the answer, every byte as it is, and no thought.
+    """
 
     def __init__(self) -> None:
-        self._shown = sys.stdout.isatty()
-        self._open = False
+        self._is_terminal = sys.stdout.isatty()
+        self._wrap = WordWrap(_terminal_columns)
+        self._thinks = False
 
-    def show(self, text: str) -> None:
-        """Show a piece of a thought."""
-        if not self._shown:
+    def add(self, text: str, *, thought: bool = False) -> None:
+        """Show a piece of the answer, or of a thought."""
+        if thought and not self._is_terminal:
             return
-        if not self._open:
+        if thought != self._thinks:
+            self._turn(thought)
+        self._write(self._wrap.feed(text) if self._is_terminal else text)
+
+    def end(self) -> None:
+        """Show what was held back."""
+        if self._thinks:
+            self._turn(thought=False)
+        self._write(self._wrap.end())
+
+    def _turn(self, thought: bool) -> None:
+        """Begin a thought, or end it."""
+        self._thinks = thought
+        if thought:
             streams.control(sys.stdout, DIM)
-            self._open = True
+            return
+        self._write(self._wrap.end())
+        streams.control(sys.stdout, PLAIN)
+        self._write("\n\n")
+
+    def _write(self, text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    def end(self) -> None:
-        """Begin the answer, or end without one."""
-        if self._open:
-            streams.control(sys.stdout, PLAIN)
-            sys.stdout.write("\n\n")
-            self._open = False
+
+def _terminal_columns() -> int:
+    """Return how wide the terminal is now; 0 where it does not say."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):
+        return 0
 
 
 def _stream_text(completion: Completion) -> str:
     progress = PrefillLine()
-    thoughts = _Thoughts()
+    view = _TextView()
     pieces = []
     try:
         for event in completion.events():
@@ -128,16 +154,14 @@ def _stream_text(completion: Completion) -> str:
                 note_dropped(event)
             elif isinstance(event, ThinkingDelta):
                 progress.erase()
-                thoughts.show(event.text)
+                view.add(event.text, thought=True)
             elif isinstance(event, TextDelta):
                 progress.erase()
-                thoughts.end()
                 pieces.append(event.text)
-                sys.stdout.write(event.text)
-                sys.stdout.flush()
+                view.add(event.text)
     finally:
         progress.erase()
-        thoughts.end()
+        view.end()
     text = "".join(pieces)
     if not text.endswith("\n"):
         print(flush=True)
