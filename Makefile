@@ -19,7 +19,7 @@ export V
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer fuzz bench picture lint fmt proto deb deb-check e2e e2e-bare e2e-pi memory-check clean
+.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer fuzz bench picture lint fmt proto deb deb-check e2e e2e-bare e2e-pi memory-check load clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -122,6 +122,9 @@ fmt: $(VENV)/.developer ## format Python and C
 
 memory-check: $(VENV)/.engine ## a model larger than its memory: bytes read, limits that change, disks that fail; as root
 	PYTHONPATH=tests $(PY) -m memory.check
+
+load: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## 64 clients of all kinds on the whole service, LOAD_SECONDS=120
+	PYTHONPATH=tests $(PY) -m load.check $(DEMO_MODEL) --seconds $(or $(LOAD_SECONDS),120)
 
 # ---- generated code -----------------------------------------------------------------------------
 
