@@ -30,6 +30,7 @@ from llamad.rpc.server import RpcServer
 from llamad.service.model_details import KnownModels
 from llamad.service.model_manager import ModelManager
 from llamad.service.state import Phase, ServiceState
+from llamad.service.state_directory import StateDirectory
 from llamad.service.watchdog import Watchdog
 from llamad.signals import RELOAD, STOP, let_through
 from llamad.store.registry import ModelRegistry
@@ -55,6 +56,7 @@ class Daemon:
         self._read_again = read_again
         self._notifier = systemd.Notifier()
         self._state = ServiceState()
+        self._state_directory = StateDirectory(Path(config.service.state_directory))
         book = JobBook(config.queue.history)
         self._registry = registry = ModelRegistry(Path(config.model.directory))
         self._service = LlamadService(
@@ -90,6 +92,7 @@ class Daemon:
         """Serve until a signal. Raises the LlamadError of a socket or a required model."""
         sys.setswitchinterval(SWITCH_SECONDS)
         with self._signals():
+            await asyncio.to_thread(self._state_directory.open)
             await self._server.start()
             log.info(
                 fields("service started", version=__version__, socket=self._config.service.socket)
@@ -98,6 +101,7 @@ class Daemon:
                 await self._live()
             finally:
                 await self._server.stop(0 if self._signals_received > 1 else STOP_GRACE_SECONDS)
+                self._state_directory.close()
                 log.info(fields("service stopped", uptime_seconds=self._state.uptime_seconds))
 
     async def _live(self) -> None:

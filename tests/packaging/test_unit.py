@@ -24,7 +24,7 @@ def _settings() -> dict[str, list[str]]:
 def test_the_folders_of_the_unit_are_those_of_the_default_configuration() -> None:
     settings, config = _settings(), Config()
     state = [f"/var/lib/{name}" for name in settings["StateDirectory"][0].split()]
-    assert config.model.directory in state
+    assert state == [config.service.state_directory, config.model.directory]
     assert str(Path(config.service.socket).parent) == "/run/" + settings["RuntimeDirectory"][0]
     assert str(DEFAULT_PATH.parent) == "/etc/" + settings["ConfigurationDirectory"][0]
 

@@ -49,6 +49,7 @@ class FakeLoadedModel(FakeModel):
         self.locked_bytes = 0
         self.plan = PLAN
         self.own_sampling: dict[str, float] = {}
+        self.digest = "d" * 32
         self.stop = SimpleNamespace(set=lambda: None)
         self.disk_bytes_per_second = None
         self.closed = False
@@ -100,6 +101,7 @@ class Life:
             None,
             {
                 "service.socket": str(self.socket),
+                "service.state_directory": str(self.folder / "state"),
                 "model.directory": str(self.folder / "models"),
                 **overrides,
             },

@@ -25,6 +25,7 @@ from llamad.engine.bindings import (
     StopFlag,
 )
 from llamad.errors import ErrorKind, LlamadError
+from llamad.gguf.digest import model_digest
 from llamad.gguf.value import MetadataValue
 from llamad.logs import fields
 from llamad.memory.context import USUAL_TOKENS
@@ -69,6 +70,7 @@ class LoadedModel:
     chat_template: ChatTemplate
     thinking: ThinkingMarks
     own_sampling: Mapping[str, float]  # that its file asks for
+    digest: str  # tells its file from others (gguf/digest.py)
     kv_type: str
     n_sequences: int  # decoded together; the engine knows blocks only
     plan: MemoryPlan
@@ -201,6 +203,7 @@ def load(
     template = None
     try:
         metadata = model.metadata()
+        digest = _digest(file)
         tokenizer, template = _text(metadata, model.info)
         plan = plan_of(model, metadata, config)
         _tell_context(config, model.info.n_ctx_train, plan)
@@ -223,6 +226,7 @@ def load(
         tokenizer=tokenizer,
         chat_template=template,
         own_sampling=own_sampling(file.name, metadata),
+        digest=digest,
         thinking=_thinking_marks(template, tokenizer.vocabulary),
         kv_type=config.kv_type,
         n_sequences=config.n_sequences,
@@ -232,6 +236,15 @@ def load(
         load_seconds=time.monotonic() - started,
         disk_bytes_per_second=speed,
     )
+
+
+def _digest(file: ModelFile) -> str:
+    try:
+        return model_digest(file.path)
+    except OSError as error:
+        raise LlamadError(
+            ErrorKind.STATE, "MODEL_UNREADABLE", f"{file.path}: {error.strerror}"
+        ) from error
 
 
 def _text(metadata: Mapping[str, MetadataValue], info: ModelInfo) -> tuple[Tokenizer, ChatTemplate]:
