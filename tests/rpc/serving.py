@@ -166,7 +166,7 @@ class Service:
     def fail_submit(self, error: BaseException) -> None:
         """Let every submission raise an error."""
 
-        async def submit(request: object) -> Any:
+        async def submit(request: object, stream: object = None) -> Any:
             raise error
 
         self.bench.scheduler.submit = submit  # type: ignore[method-assign]

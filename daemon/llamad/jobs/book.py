@@ -79,8 +79,11 @@ class JobBook:
         self.end(job, JobState.CANCELLED, reason=FinishReason.CANCELLED)
 
     def refuse(self, jobs: Iterable[Job], refusal: Callable[[], LlamadError]) -> None:
-        """End jobs that will not be computed, each with an error of its own."""
+        """End jobs that will not be computed, each with an error; a durable one is suspended."""
         for job in list(jobs):
+            if job.record.durable:
+                job.suspend()
+                continue
             self.end(job, JobState.CANCELLED, error=refusal())
 
     def end(
@@ -92,7 +95,7 @@ class JobBook:
         error: LlamadError | None = None,
     ) -> None:
         """End a job now, with a Finished event or an error; one that has ended stays as it is."""
-        if job.ended:
+        if job.state.ended:
             return
         record, now = job.record, self._clock.now()
         record.ended_at = now

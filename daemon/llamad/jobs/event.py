@@ -1,7 +1,11 @@
 """What a job tells its client, in order: Queued, PrefillProgress and Delta events, one Finished."""
 
 import enum
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Protocol
+
+from llamad.errors import LlamadError
 
 
 class FinishReason(enum.Enum):
@@ -76,3 +80,21 @@ class Finished:
 
 
 Event = Queued | PrefillProgress | Delta | Finished
+
+
+class EventStream(Protocol):
+    """The way of a job's events from the scheduler to whoever reads them."""
+
+    def put(self, event: Event) -> bool:
+        """Take an event; return False when too much is unread, the event not taken."""
+
+    def end(self, error: LlamadError | None = None) -> None:
+        """Close the scheduler's side; readers get the error behind the events."""
+
+    def __aiter__(self) -> AsyncIterator[Event]: ...
+
+    async def __anext__(self) -> Event:
+        """Return the next event for the client that sent the request."""
+
+    async def aclose(self) -> None:
+        """Leave, as the client that sent the request."""

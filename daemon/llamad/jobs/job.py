@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 
 from llamad.clock import Timer
+from llamad.jobs.event import EventStream
 from llamad.jobs.record import JobRecord, JobState
 from llamad.jobs.subscription import Subscription
 
@@ -23,15 +24,21 @@ class Job:
         max_unread_bytes: int,
         on_abandon: Callable[["Job"], None],
         on_end: Callable[["Job"], None],
+        stream: EventStream | None = None,
     ) -> None:
         """Begin a job; ``load_seconds`` is of its model.
 
         ``on_abandon`` hears that the client left its stream; ``on_end``, once, that the job ended.
+        ``stream``: instead of a subscription, which one client reads.
         """
         self.record = record
         self.load_seconds = load_seconds
-        self.stream = Subscription(max_bytes=max_unread_bytes, on_abandon=lambda: on_abandon(self))
+        self.stream: EventStream = stream or Subscription(
+            max_bytes=max_unread_bytes, on_abandon=lambda: on_abandon(self)
+        )
         self.on_end = on_end
+        self.tokens: list[int] = []  # prompt and completion so far, once it was scheduled
+        self.suspended = False  # no scheduler has it: it waits for its model
         self.deadline: Timer | None = None
         self._changed = asyncio.Event()
 
@@ -47,8 +54,8 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether the job finished, failed or was cancelled."""
-        return self.record.state.ended
+        """Whether its scheduler is done with it: it ended, or was suspended."""
+        return self.suspended or self.record.state.ended
 
     @property
     def changed(self) -> asyncio.Event:
@@ -60,7 +67,27 @@ class Job:
         self.record.move(state)
         self.touch()
 
+    def suspend(self) -> None:
+        """Take a job from its scheduler, with the tokens it has; another goes on with it later."""
+        if self.ended:
+            return
+        if self.state is not JobState.QUEUED:
+            self.move(JobState.QUEUED)
+        self.suspended = True
+        self.on_end(self)
+        self.on_end = _nobody
+
+    def resume(self, on_end: Callable[["Job"], None], load_seconds: float) -> None:
+        """Give a suspended job to a scheduler; ``load_seconds`` is of its model."""
+        self.suspended = False
+        self.on_end = on_end
+        self.load_seconds = load_seconds
+
     def touch(self) -> None:
         """Wake everyone who watches this job."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+def _nobody(job: Job) -> None:
+    """Hear of the end of a job that no scheduler has."""

@@ -66,6 +66,9 @@ class JobSnapshot:
     error: str = ""
     error_reason: str = ""
     owner_uid: int | None = None  # None: not known
+    durable: bool = False
+    idempotency_key: str = ""
+    submitted_unix: float | None = None  # seconds since 1970; of a durable job
 
 
 @dataclass(slots=True)
@@ -81,6 +84,9 @@ class JobRecord:
     is_chat: bool = False  # the prompt was rendered from messages
     dropped_messages: int = 0
     fills_context: bool = False  # max_tokens is what the context leaves
+    durable: bool = False  # on the disk: it is suspended instead of ended when its model goes
+    idempotency_key: str = ""
+    submitted_unix: float | None = None  # seconds since 1970; of a durable job
     id: str = field(default_factory=lambda: "j" + secrets.token_hex(6))
     state: JobState = JobState.QUEUED
     processed_prompt_tokens: int = 0
@@ -120,6 +126,9 @@ class JobRecord:
             error="" if self.error is None else self.error.message,
             error_reason="" if self.error is None else self.error.reason,
             owner_uid=self.request.owner_uid,
+            durable=self.durable,
+            idempotency_key=self.idempotency_key,
+            submitted_unix=self.submitted_unix,
         )
 
     def timings(self, now: float, load_seconds: float) -> Timings:

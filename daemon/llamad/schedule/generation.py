@@ -77,11 +77,14 @@ class Generation:
         request, prompt = job.record.request, job.record.prompt_tokens
         self.job = job
         self.number = next(_numbers)  # in order of submission
-        self.sequence = Sequence(list(prompt), len(prompt))
+        job.tokens = tokens = job.tokens or list(prompt)  # of one that goes on, also the completion
+        self.sequence = Sequence(tokens, len(prompt), n_draws=len(tokens) - len(prompt))
         self.sampler: StepSampler | None = None  # while it has blocks
         # a prompt that is continued has no thoughts
         splitter = model.new_thinking_splitter(prompt) if job.record.is_chat else None
         self.text = CompletionText(model.new_detokenizer(), request.stop, splitter)
+        for token in tokens[len(prompt) :]:
+            self.text.push(token)  # what it says was said before
         self.turn = Turn()
         self.progress_at = 0.0  # when the last PrefillProgress was sent, monotonic seconds
         self.lookup: PromptLookup | None = None  # guesses the next tokens, once it has started

@@ -26,7 +26,7 @@ from llamad.clock import Clock, LoopClock
 from llamad.engine.worker import EngineWorker, StepPlan
 from llamad.errors import ErrorKind, LlamadError, shutting_down
 from llamad.jobs.book import JobBook
-from llamad.jobs.event import Queued
+from llamad.jobs.event import EventStream, Queued
 from llamad.jobs.job import Job
 from llamad.jobs.record import JobRecord, JobState
 from llamad.jobs.request import GenerationRequest
@@ -136,8 +136,10 @@ class Scheduler:
         """Why the model is dead (its file was lost); None while it lives."""
         return self._failure
 
-    async def submit(self, request: GenerationRequest) -> Job:
+    async def submit(self, request: GenerationRequest, stream: EventStream | None = None) -> Job:
         """Queue a request; its events come through ``job.stream``, a Queued first.
+
+        ``stream``: takes the events instead of a subscription.
 
         The consumer must ``aclose`` the stream when it leaves early. Raises LlamadError:
         QUEUE_FULL, MODEL_NOT_FOUND, PROMPT_TOO_LONG, INVALID_PROMPT, INVALID_SAMPLING_LOGIT_BIAS,
@@ -156,7 +158,7 @@ class Scheduler:
         )
         # What waits for its turn is tokens: the text would take up to four bytes a character.
         request = replace(request, prompt=None, messages=(), template_arguments={})
-        return self._enqueue(request, prompt, submitted_at)
+        return self._enqueue(request, prompt, submitted_at, stream)
 
     async def tokenize(self, function: Callable[[], T], n_bytes: int) -> T:
         """Run a tokenizer's work on a text of this size, off the event loop, in a bounded line.
@@ -218,7 +220,8 @@ class Scheduler:
         self._refusal = refusal
         self._encoder.close()
         self._book.refuse(
-            (g.job for g in self._waiting if g.job.record.started_at is None), refusal
+            (job for job in self._jobs() if job.record.durable or job.record.started_at is None),
+            refusal,
         )
         timer = self._clock.call_at(
             self._clock.now() + deadline_seconds,
@@ -253,7 +256,22 @@ class Scheduler:
             retry_after_seconds=min(60.0, max(1.0, mean_seconds)),
         )
 
-    def _enqueue(self, request: GenerationRequest, prompt: Prompt, submitted_at: float) -> Job:
+    def accept(self, job: Job) -> None:
+        """Go on with a suspended job of this model.
+
+        Raises DEADLINE_EXCEEDED, the failure of the model or what ``drain`` says.
+        """
+        self._check_accepting()
+        job.resume(self._on_end, self._model.load_seconds)
+        self._add(job)
+
+    def _enqueue(
+        self,
+        request: GenerationRequest,
+        prompt: Prompt,
+        submitted_at: float,
+        stream: EventStream | None,
+    ) -> Job:
         seed = request.sampling.seed
         n_prompt = len(prompt.tokens)
         max_tokens = completion_limit(self._model, request, n_prompt)
@@ -275,22 +293,28 @@ class Scheduler:
             max_unread_bytes=self._limits.stream_buffer_bytes,
             on_abandon=self._book.abandon,
             on_end=self._on_end,
+            stream=stream,
         )
+        self._add(job)
+        return job
+
+    def _add(self, job: Job) -> None:
+        """Let a job wait for its turn. Raises DEADLINE_EXCEEDED."""
         generation = Generation(job, self._model, speculation=self._limits.speculation)
         self._set_deadline(job)
-        position = len(self._queued())
+        position, record = len(self._queued()), job.record
         self._book.add(job)
-        self._waiting.append(generation)
-        substitute = self._model.chat_template.substitute if prompt.is_chat else ""
-        job.stream.put(Queued(job.id, position, n_prompt, prompt.dropped_messages, substitute))
+        self._waiting = by_rank([*self._waiting, generation])
+        substitute = self._model.chat_template.substitute if record.is_chat else ""
+        n_prompt = len(record.prompt_tokens)
+        job.stream.put(Queued(job.id, position, n_prompt, record.dropped_messages, substitute))
         self._idle.clear()
         self._wake.set()
-        return job
 
     def _set_deadline(self, job: Job) -> None:
         """Let the job fail at its deadline; raise DEADLINE_EXCEEDED when that has passed."""
         seconds = job.record.request.deadline_seconds or self._limits.deadline_seconds
-        if not seconds:
+        if not seconds or job.deadline is not None:
             return
         when = job.record.submitted_at + seconds
         if self._clock.now() >= when:
@@ -408,7 +432,10 @@ class Scheduler:
             if self._observer is not None:
                 self._observer.on_model_failed(error)
         for job in jobs:
-            self._fail(job, error)
+            if error.reason == MODEL_LOST and job.record.durable:
+                job.suspend()
+            else:
+                self._fail(job, error)
 
 
 def _deadline_exceeded(seconds: float) -> LlamadError:
