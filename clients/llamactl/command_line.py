@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from llamactl.command_words import command_index, problem, with_aliases_replaced
+from llamactl.command_words import command_index, near_flags, problem, with_aliases_replaced
 from llamactl.commands import (
     ask,
     cancel,
@@ -90,14 +90,23 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if not words:
         return argparse.Namespace(run=lambda _: _print_overview(texts), quiet=False, json=False)
     if i is not None and (fault := problem(words[i], texts)):
+        if hint := near_flags(words[:i], whole._option_string_actions):  # it may be a flag's value
+            whole.error(f"not known here: {' '.join(words[:i])}{hint}")
         whole.exit(2, f"llamactl: {printable(fault)}\n")
     options, more = whole.parse_known_args(words)
     if more:  # words of a prompt may stand behind flags
         if not hasattr(options, "prompt") or any(word.startswith("-") for word in more):
-            whole.prog += "" if i is None else f" {words[i]}"
-            whole.error(f"not known here: {' '.join(more)}")
+            one = whole if i is None else _commands(whole)[words[i]]
+            hint = near_flags(more, one._option_string_actions)
+            one.error(f"not known here: {' '.join(more)}{hint}")
         options.prompt += more
     return options
+
+
+def _commands(whole: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parser of each command."""
+    actions = (a for a in whole._actions if isinstance(a, argparse._SubParsersAction))
+    return dict(next(actions).choices)
 
 
 def _command_texts(whole: argparse.ArgumentParser) -> dict[str, str]:
@@ -133,13 +142,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_global_flags(parser: argparse.ArgumentParser, default: str | None) -> None:
-    parser.add_argument(
+    group = parser.add_argument_group("of every command")
+    group.add_argument(
         "--socket",
         metavar="PATH",
         default=default,
         help="the service's socket; default: $LLAMAD_SOCKET, /run/llamad/llamad.sock",
     )
-    parser.add_argument(
+    group.add_argument(
         "--json",
         action="store_true",
         default=False if default is None else default,

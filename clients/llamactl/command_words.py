@@ -61,3 +61,13 @@ def problem(word: str, commands: Collection[str]) -> str:
         near = difflib.get_close_matches(word, [*commands, *ALIASES], n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else '"llamactl" alone lists the commands'
     return f"no command {word!r}: {hint}"
+
+
+def near_flags(words: Sequence[str], flags: Collection[str]) -> str:
+    """Return what may have been meant by those of the words that look like flags; or empty."""
+    found = []
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("--") and not any(flag.startswith(name) for flag in flags):
+            found += difflib.get_close_matches(name, flags, n=1, cutoff=0.6)
+    return f"; did you mean {', '.join(dict.fromkeys(found))}?" if found else ""

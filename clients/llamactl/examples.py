@@ -4,6 +4,9 @@ Owns their lines. ``tests/clients/test_help.py`` parses each of them.
 """
 
 import argparse
+import textwrap
+
+from llamactl.command_words import ALIASES
 
 EXAMPLES = {
     "run": (
@@ -52,8 +55,10 @@ First steps:
 Commands:
 {commands}
 
+{aliases}
 "llamactl COMMAND --help" explains a command, "man llamactl" everything.
 """
+WIDTH = 79
 _HEADING = "examples:"
 
 
@@ -77,4 +82,6 @@ def overview(texts: dict[str, str]) -> str:
     """Return what ``llamactl`` alone prints. texts: what each command does."""
     width = max(map(len, texts))
     commands = "\n".join(f"  {name:<{width}}  {text}" for name, text in texts.items())
-    return OVERVIEW.format(commands=commands)
+    words = ", ".join(f"{word} ({' '.join(meant)})" for word, meant in ALIASES.items())
+    aliases = textwrap.fill(f"Other words for them: {words}.", WIDTH)
+    return OVERVIEW.format(commands=commands, aliases=aliases)

@@ -47,33 +47,49 @@ def add_flags(parser: argparse.ArgumentParser, *, with_model: bool = True) -> No
     if with_model:
         parser.add_argument("-m", "--model", metavar="MODEL", help="default: the loaded one")
     parser.add_argument("-s", "--system", metavar="SYSTEM", help="the system message")
-    parser.add_argument("-n", "--max-tokens", type=int, metavar="MAX_TOKENS")
-    for flag, kind, metavar, text in _FLAGS:
-        parser.add_argument(flag, type=kind, metavar=metavar, help=text)
-    for name, text in _SWITCHES:
-        parser.add_argument(name, action=argparse.BooleanOptionalAction, help=text)
+    parser.add_argument(
+        "-n", "--max-tokens", type=int, metavar="MAX_TOKENS", help="end after this many tokens"
+    )
     parser.add_argument(
         "--stop", action="append", metavar="S", help="end at this text; may be repeated"
     )
     parser.add_argument(
+        "--priority", choices=("interactive", "normal", "batch"), help="who goes first"
+    )
+    parser.add_argument(
+        "--stats", action="store_true", help="print timings and the seed to standard error"
+    )
+    _add_chat_flags(parser.add_argument_group("chat template and context"))
+    _add_sampling_flags(
+        parser.add_argument_group(
+            "sampling", "How a token is drawn; what is not given is as llamactl show says."
+        )
+    )
+
+
+def _add_chat_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--context-full",
         choices=("refuse", "drop-oldest"),
         help="what becomes of a chat that is longer than the context",
     )
-    parser.add_argument(
+    group.add_argument(
         "--think", choices=("on", "off"), help="let the model think first; short for the next"
     )
-    parser.add_argument(
+    group.add_argument(
         "--template-arg",
         action="append",
         type=_template_argument,
         metavar="NAME=JSON",
         help="an argument of the chat template; may be repeated",
     )
-    parser.add_argument("--priority", choices=("interactive", "normal", "batch"))
-    parser.add_argument(
-        "--stats", action="store_true", help="print timings and the seed to standard error"
-    )
+
+
+def _add_sampling_flags(group: argparse._ArgumentGroup) -> None:
+    for flag, kind, metavar, text in _FLAGS:
+        group.add_argument(flag, type=kind, metavar=metavar, help=text)
+    for name, text in _SWITCHES:
+        group.add_argument(name, action=argparse.BooleanOptionalAction, help=text)
 
 
 def template_arguments(arguments: argparse.Namespace) -> dict[str, Any] | None:

@@ -58,6 +58,8 @@ def test_llamactl_alone_prints_an_overview_of_all_commands() -> None:
     assert "llamactl run demo" in done.stdout
     for name in commands():
         assert f"\n  {name} " in done.stdout
+    for alias in ALIASES:
+        assert f"{alias} (" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
@@ -112,3 +114,33 @@ def test_words_of_a_prompt_may_stand_behind_flags() -> None:
     assert run("ask", "q", "--fly").stderr == (
         'llamactl ask: not known here: --fly ("llamactl ask --help" explains)\n'
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("ask", "--temprature", "0.5", "q"), "--temprature; did you mean --temperature?"),
+        (("ask", "--maxtokens=5", "q"), "--maxtokens=5; did you mean --max-tokens?"),
+        (("chat", "--top_k", "5"), "--top_k 5; did you mean --top-k?"),
+        (("models", "--catalog"), ""),  # argparse takes what can only be one flag
+        (("models", "--catalouge"), "--catalouge; did you mean --catalogue?"),
+        (("status", "--temperature"), "--temperature ("),
+        (("--sokcet", "s"), "--sokcet; did you mean --socket?"),
+    ],
+)
+def test_a_flag_that_is_none_gets_the_one_that_was_meant(words: tuple[str, ...], hint: str) -> None:
+    done = run("--socket", "/nonexistent/s", *words)
+    if hint:
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "not known here: " in done.stderr
+        assert hint in done.stderr
+    else:
+        assert done.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["ask", "chat", "run"])
+def test_flags_of_sampling_stand_together_below_the_others(name: str) -> None:
+    text = commands()[name]
+    places = [text.index(part) for part in ("--max-tokens", "--context-full", "\nsampling:")]
+    assert places == sorted(places)
+    assert text.index("  --temperature T") > places[-1] > text.index("  --stats ")

@@ -363,6 +363,12 @@ def test_chat_sends_the_history_and_reset_forgets_it(service: RunningService) ->
     ]
 
 
+def test_a_chat_without_a_message_says_why_it_ended(service: RunningService) -> None:
+    done = run(service.path, "chat")
+    note = b"llamactl: standard input has no message: nothing was asked\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", note)
+
+
 def test_a_chat_that_outgrows_the_context_goes_on_without_its_oldest_turns() -> None:
     with running_service(n_ctx=64, kv_blocks_total=8) as service:
         service.engine.rule = saying("An answer.")

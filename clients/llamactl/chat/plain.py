@@ -12,7 +12,7 @@ import sys
 from llamactl import sampling
 from llamactl.answer import show
 from llamactl.exit_codes import exit_code
-from llamactl.output import print_error
+from llamactl.output import print_error, print_note
 from llamad_client import Client, ClientError, Refused, ServiceUnreachable
 
 PROMPT = "> "
@@ -32,9 +32,14 @@ def run(arguments: argparse.Namespace) -> int:
             importlib.import_module("readline")  # line editing for input()
     with Client(arguments.socket) as client:
         conversation = _Conversation(client, arguments, interactive=interactive)
+        n_lines = 0
         while (line := _read_line(interactive)) is not None:
+            n_lines += 1
             if not conversation.handle(line):
                 break
+        if not n_lines and not interactive:
+            text = "standard input has no message: nothing was asked"
+            print_note(text, as_json=arguments.json)
     return 0 if interactive else conversation.exit_code
 
 

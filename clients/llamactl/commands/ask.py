@@ -15,6 +15,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Declare the command."""
     parser = commands.add_parser(
         "ask",
+        usage="%(prog)s [FLAG]... [PROMPT]...",
         help="ask one question",
         description="Ask one question. What comes from a pipe or a file joins the prompt, after an"
         " empty line. A file that something else reads, as a loop does, is left alone; in a loop"

@@ -15,6 +15,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Declare the command."""
     parser = commands.add_parser(
         "chat",
+        usage="%(prog)s [FLAG]...",
         help="hold a conversation",
         description="Hold a conversation. On a terminal /help shows the commands and keys; from a "
         f"pipe each line is a message, and {plain.HELP}.",

@@ -16,6 +16,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     """Declare the command."""
     parser = commands.add_parser(
         "run",
+        usage="%(prog)s [FLAG]... MODEL [PROMPT]...",
         help="fetch a model, load it and talk to it",
         description="Talk to a model: it is fetched when the service does not have it, and loaded,"
         " now and at every start, when it is not. With a prompt, or with standard input that is no"
