@@ -120,7 +120,7 @@ fmt: $(VENV)/.developer ## format Python and C
 	@echo "clang-format -i, $(words $(C_FILES)) files"
 	$(Q)clang-format -i $(C_FILES)
 
-memory-check: $(VENV)/.engine ## a model larger than its memory: bytes read, limits that change, disks that fail; as root
+memory-check: $(VENV)/.engine $(DEMO_MODEL) ## a model larger than its memory: bytes read, limits that change, disks that fail; as root
 	PYTHONPATH=tests $(PY) -m memory.check
 
 load: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## 64 clients of all kinds on the whole service, LOAD_SECONDS=120
@@ -151,11 +151,16 @@ e2e: deb $(DEMO_MODEL) ## install, use, upgrade and purge them on a real systemd
 e2e-bare: ## demo, tests and packages on a bare Debian 12, as root; tens of minutes
 	tests/e2e/bare $(E2E_CASES)
 
+# E2E_CASES=memory E2E_MODEL=FILE: a model as large as the memory, and swap; FILE has 3.5 GB or more.
 e2e-pi: $(DEMO_MODEL) ## install and use them on an emulated Pi 4 and Pi 5, as root; minutes
 	packaging/dev-packages board
 	packaging/build-deb
 	packaging/build-deb arm64
+ifeq ($(E2E_CASES),memory)
+	PYTHONPATH=tests $(PY) -m e2e.pi_memory $(E2E_MODEL)
+else
 	PYTHONPATH=tests $(PY) -m e2e.pi --model $(DEMO_MODEL) $(E2E_CPUS)
+endif
 
 clean: ## remove what was built; keeps the virtual environment and the model
 	$(NATIVE) clean

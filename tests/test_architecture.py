@@ -65,6 +65,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad.memory": ("llamad.engine.info", *LEAVES),
     "llamad.memory.demand": (
         "llamad.config",
+        "llamad.door.capacity",
         "llamad.engine.bindings",
         "llamad.engine.info",
         "llamad.gguf.value",

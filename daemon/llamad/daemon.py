@@ -23,6 +23,7 @@ from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.book import JobBook
 from llamad.jobs.request import ContextFull
 from llamad.logs import fields
+from llamad.memory.demand import capacity_of
 from llamad.rpc.admin_service import AdminService
 from llamad.rpc.from_proto import Rules
 from llamad.rpc.llamad_service import LlamadService
@@ -62,7 +63,7 @@ class Daemon:
         self._service = LlamadService(
             self._state,
             book,
-            _rules(config),
+            rules_of(config),
             bindings.engine_version(),
             KnownModels(config, registry),
         )
@@ -85,6 +86,7 @@ class Daemon:
             admin_group=config.service.admin_group,
             llamad=self._service,
             admin=AdminService(self._state, registry, self._transfers, self._model_manager),
+            capacity=capacity_of(config.model),
         )
         self._signals_received = 0  # that ask for a stop
 
@@ -155,7 +157,7 @@ class Daemon:
         )
         logging.getLogger().setLevel(fresh.log.level.upper())
         known = KnownModels(self._config, self._registry)
-        self._service.change_rules(_rules(self._config), known)
+        self._service.change_rules(rules_of(self._config), known)
         self._model_manager.reload(self._config)
         self._transfers.change_limit(fresh.limits.max_model_bytes)
         waiting = [
@@ -192,11 +194,14 @@ class Daemon:
         self._notifier.stopping(self._state.detail)
 
 
-def _rules(config: Config) -> Rules:
+def rules_of(config: Config) -> Rules:
+    """Return what a configuration says about requests, with the texts that memory has room for."""
+    text_bytes = capacity_of(config.model).text_bytes
     return Rules(
         sampling=config.sampling,
         loop_guard=config.sampling.loop_guard,
-        max_prompt_bytes=config.limits.max_prompt_bytes,
+        max_prompt_bytes=min(config.limits.max_prompt_bytes, text_bytes),
+        max_text_bytes=text_bytes,
         context_full=ContextFull(config.model.context_full),
     )
 

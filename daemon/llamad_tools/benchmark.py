@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from llamad.config import ModelConfig
 from llamad.engine.bindings import (
     NO_LIMIT,
     Engine,
@@ -19,7 +20,7 @@ from llamad.engine.bindings import (
     Sampler,
 )
 from llamad.engine.single_sequence import BLOCK_TOKENS, SingleSequence, blocks_for
-from llamad.memory.demand import demand_of
+from llamad.memory.demand import capacity_of, demand_of
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MemoryPlan, plan_huge_pages, plan_memory
 from llamad.memory.residency import choose_residency
@@ -163,8 +164,9 @@ def _plan(
 ) -> MemoryPlan:
     """Return the plan of a service that has this engine. Raises OUT_OF_MEMORY."""
     machine = Machine()
+    capacity = capacity_of(ModelConfig(memory_budget=memory_budget))
     return plan_memory(
-        demand_of(model, model.metadata(), params),
+        demand_of(model, model.metadata(), params, capacity),
         budget_bytes=machine.budget_bytes() if memory_budget is None else memory_budget,
         lock_limit_bytes=machine.lock_limit_bytes(),
         kv_tokens=params["n_blocks"] * BLOCK_TOKENS,

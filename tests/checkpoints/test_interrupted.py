@@ -203,7 +203,7 @@ def test_auto_goes_on_with_its_type_whatever_memory_there_is_now(
     tmp_path: Path, out: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write(tmp_path)
-    roomy = fit(read_shape(folder), 1 << 30)
+    roomy = fit(read_shape(folder), 180 << 20)  # in which a service has its least limits
     sizes = {mix.name: mix.file_bytes for mix in roomy.mixes}
     chosen = roomy.recommendation.mix
     assert chosen is not None

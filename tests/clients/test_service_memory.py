@@ -19,6 +19,7 @@ from clients.daemon_process import daemon
 from llamad.__main__ import main
 from llamad.config import ModelConfig
 from llamad.engine.bindings import StopFlag
+from llamad.memory.machine import Machine
 from llamad.service.loading import load
 from llamad.sizes import compact_size
 from llamad_client import Client
@@ -62,7 +63,7 @@ def test_fit_loader_and_status_say_the_same_bytes(
     folder: Path, tiny_model_path: TinyModelPath, capsys: pytest.CaptureFixture[str], fits: bool
 ) -> None:
     model = tiny_model_path(MANY_PIECES)
-    plan = plan_of_fit(model, 1 << 30, capsys)
+    plan = plan_of_fit(model, 180 << 20, capsys)  # in which the door has its least limits
     budget = sum(plan[f"{what}_bytes"] for what in PLANNED) + plan["on_demand_bytes"]
     if not fits:  # one context of KV cache instead of four, and a third of the file
         budget -= plan["kv_bytes"] // 4 * 3 + plan["resident_bytes"] * 2 // 3
@@ -158,6 +159,15 @@ def test_the_journal_names_rlimit_memlock_where_it_bounds_the_lock(
     assert locked <= limit
     assert f"RLIMIT_MEMLOCK is {limit} bytes" in line
     assert f"locked={compact_size(locked)}" in line
+
+
+def test_a_limit_that_does_not_count_for_the_service_is_not_named(
+    folder: Path, tiny_model_path: TinyModelPath, preload: str
+) -> None:
+    changes = {"LD_PRELOAD": preload, "MEMORY_ERRNO": str(errno.ENOMEM)}
+    limited = ("prlimit", f"--memlock={1 << 16}")
+    _, line = log_of_a_served_model(folder, tiny_model_path(MANY_PIECES), *limited, **changes)
+    assert ("RLIMIT_MEMLOCK" in line) is (Machine().lock_limit_bytes() is not None)
 
 
 def test_the_journal_names_the_machine_where_it_has_no_memory_to_lock(

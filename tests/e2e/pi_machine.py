@@ -45,12 +45,15 @@ WantedBy=multi-user.target
 class PiMachine:
     """One emulated machine; a context manager that boots it and removes it."""
 
-    def __init__(self, cpu: str, memory: str, files: Mapping[str, Path]) -> None:
+    def __init__(
+        self, cpu: str, memory: str, files: Mapping[str, Path], disk_bytes: int = DISK_BYTES
+    ) -> None:
         """Make root tree and kernel where they are missing, and a disk; nothing runs yet.
 
         cpu: as QEMU names it; memory: as QEMU writes it, such as 4G; files: what lies on the disk
-        in addition to the root tree, by path.
+        in addition to the root tree, by path; disk_bytes: of the disk, as far as it is written.
         """
+        self._disk_bytes = disk_bytes
         self._cpu = cpu
         self._memory = memory
         tree, self._kernel = _made("root", "bookworm", "arm64", "ready"), _made("kernel")
@@ -114,7 +117,7 @@ class PiMachine:
         """Return a file system image of the root tree, the agent and the files."""
         disk = self._folder / "disk"
         with disk.open("wb") as file:
-            file.truncate(DISK_BYTES)
+            file.truncate(self._disk_bytes)
         make = ["mkfs.ext4", "-q", "-F", "-E", "root_owner=0:0", "-d", str(tree), str(disk)]
         subprocess.run(make, check=True)
         agent, unit = self._folder / "agent", self._folder / "unit"

@@ -238,3 +238,32 @@ def test_the_limit_of_the_process_is_named(tiny_model_path: TinyModelPath) -> No
     n_bytes, fault = printed.split(" ", 1)
     assert int(n_bytes) <= 16384
     assert "RLIMIT_MEMLOCK is 16384 bytes" in fault
+
+
+LOCK_BESIDE_A_RING = """
+import os, resource, sys
+from llamad.engine.bindings import EngineModel, Role
+model = EngineModel(sys.argv[1])
+extents = model.extents()
+resident = [extent.role is not Role.FEED for extent in extents]
+kept = sum(extent.n_bytes for extent, stays in zip(extents, resident) if stays)
+limit = kept + (2 << 20)  # enough for the file's part alone, and for the ring alone
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+if os.getuid() == 0:
+    os.setuid(65534)  # whom the limit counts for
+for _ in range(2):  # at first the file is locked before the ring, later the ring before the file
+    locked = model.set_residency(resident, 4 << 20, lock_bytes=1 << 40)
+    print(kept, limit, locked.n_bytes, locked.fault)
+    resident = [extent.role is not Role.ATTENTION for extent in extents]
+"""
+
+
+def test_the_limit_is_named_where_the_ring_took_a_part_of_it(
+    tiny_model_path: TinyModelPath,
+) -> None:
+    printed = run_python(LOCK_BESIDE_A_RING, tiny_model_path(replace(BIG, weight_type="Q8_0")))
+    lines = [line.split(" ", 3) for line in printed.splitlines()]
+    assert len(lines) == 2
+    for _, limit, n_bytes, fault in lines:
+        assert 0 < int(n_bytes) <= int(limit)
+        assert f"RLIMIT_MEMLOCK is {limit} bytes" in fault

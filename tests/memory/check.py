@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from clients.running import environment, llamactl_command
+from llamad.door.capacity import capacity_for
 from memory.failing_disk import failing_disk
 from memory.limited import MIB, limited, make_cold, run
 from memory.serving import Served, served
@@ -27,6 +28,10 @@ SHAPE = TinySpec(
     dim=1024, hidden_dim=2816, n_layers=16, n_heads=16, n_kv_heads=16, n_ctx_train=1024
 )
 LARGE, SMALL = "large", "small"
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+DEMO_BUDGET = 120_000_000  # the service takes almost all of it; the model has 98 MB
+UNIT = ROOT / "packaging" / "systemd" / "llamad.service"
 CONTEXT = "512"
 RESIDENT_SHARE = 0.5  # of the large model, about, in the checks where it does not fit
 TOLERANCE = 1.02  # of bytes counted by the kernel: whole pages, metadata of the file system
@@ -54,16 +59,18 @@ class Setting:
         """Return a folder for a service's socket and log."""
         return Path(tempfile.mkdtemp(dir=self.folder))
 
-    def bench(self, budget: int, *flags: str) -> dict[str, Any]:
+    def bench(self, budget: int, *flags: str, model: Path | None = None) -> dict[str, Any]:
         """Return what ``llamad bench`` measured with a memory budget, from a cold file."""
-        make_cold(self.large)
-        command = [sys.executable, "-m", "llamad", "bench", str(self.large), "--json"]
+        model = model or self.large
+        make_cold(model)
+        command = [sys.executable, "-m", "llamad", "bench", str(model), "--json"]
         command += ["--memory-budget", str(budget), "--huge-pages", "off", *flags]
         return dict(json.loads(run(command)))
 
-    def flags(self, budget: int | None = None) -> list[str]:
-        """Return flags for a service of the large model."""
-        flags = ["--model", str(self.large), "--ctx-size", CONTEXT, "--huge-pages", "off"]
+    def flags(self, budget: int | None = None, model: Path | None = None) -> list[str]:
+        """Return flags for a service of a model, by default the large one."""
+        flags = ["--model", str(model or self.large), "--ctx-size", CONTEXT]
+        flags += ["--huge-pages", "off"]
         return flags if budget is None else [*flags, "--memory-budget", str(budget)]
 
     def half_budget(self) -> int:
@@ -74,7 +81,6 @@ class Setting:
             plan[name]
             for name in (
                 "process_bytes",
-                "connections_bytes",
                 "template_bytes",
                 "vocabulary_bytes",
                 "samplers_bytes",
@@ -82,7 +88,15 @@ class Setting:
             )
         )
         context = plan["kv_bytes"] // max(1, plan["kv_blocks"]) * -(-int(CONTEXT) // 32)
-        return int(fixed + context + RESIDENT_SHARE * self.file_bytes)
+        budget = int(fixed + context + RESIDENT_SHARE * self.file_bytes)
+        return budget + capacity_for(budget).memory_bytes
+
+
+def unit_environment() -> dict[str, str]:
+    """Return the variables that the unit sets."""
+    lines = UNIT.read_text().splitlines()
+    values = [line.partition("=")[2] for line in lines if line.startswith("Environment=")]
+    return dict(word.split("=", 1) for value in values for word in value.split())
 
 
 def _fields(spec: TinySpec) -> dict[str, Any]:
@@ -133,6 +147,42 @@ def same_answer(setting: Setting) -> str:
         told = service.model()["bytes_read_per_token"]
         assert 0 < told <= TOLERANCE * setting.file_bytes, told
     return f"{_mib(read / (steps + 1))} read per step in {_mib(budget)}, the same text"
+
+
+def demo(setting: Setting) -> str:
+    """The demo model in less than a service with all of its limits takes: it streams, and answers.
+
+    A chat too, whose template runs in a process of its own. In the environment of the unit.
+    """
+    result = setting.bench(DEMO_BUDGET, "-p", "32", "-n", "8", model=DEMO)
+    assert result["streamed_bytes"] > 0, result
+    read = TOLERANCE * (result["model_bytes"] - result["locked_bytes"])
+    assert result["bytes_read_per_token"] <= read, result
+
+    chat, raw = ("-n", "24", "Tell me about the sea."), ("--raw", "-n", "24", "once upon a time")
+    flags = setting.flags(model=DEMO)
+    with served(setting.new_folder(), flags, environment=unit_environment()) as service:
+        assert service.model()["streamed_bytes"] == 0
+        expected = [service.answer(*chat), service.answer(*raw)]
+    make_cold(DEMO)
+    with (
+        limited(DEMO_BUDGET) as group,
+        served(setting.new_folder(), flags, group, unit_environment()) as service,
+    ):
+        status = service.status()
+        model, plan = status["model"], status["memory"]
+        assert model["streamed_bytes"] > 0, model
+        assert plan["budget_bytes"] <= DEMO_BUDGET, plan
+        assert [service.answer(*chat), service.answer(*raw)] == expected
+        assert group.kills() == 0
+        assert service.swapped_bytes() == 0
+        own = service.own_bytes()  # what a model without weights takes beside the shared libraries
+        parts = ("process", "connections", "vocabulary", "samplers", "scratch", "kv", "streaming")
+        planned = sum(plan[f"{part}_bytes"] for part in parts)
+        assert own <= planned, (own, plan)
+        peak = group.peak_bytes()
+    told = f"{_mib(model['streamed_bytes'])} streamed in {_mib(DEMO_BUDGET)}, the same text"
+    return f"{told}; {_mib(own)} of its own, {_mib(planned)} planned; peak {_mib(peak)}"
 
 
 def prefill(setting: Setting) -> str:
@@ -265,6 +315,7 @@ CHECKS: tuple[Check, ...] = (
     resident,
     streaming,
     same_answer,
+    demo,
     prefill,
     changing_limits,
     cut_file,

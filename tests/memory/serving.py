@@ -2,8 +2,9 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from clients.daemon_process import Daemon, daemon
@@ -29,7 +30,11 @@ class Served:
 
     def ask(self, *arguments: str) -> str:
         """Return the answer to a prompt, without a chat template and with the likeliest tokens."""
-        answer = self.llamactl("ask", "--raw", "--temperature", "0", *arguments)
+        return self.answer("--raw", *arguments)
+
+    def answer(self, *arguments: str) -> str:
+        """Return the answer of ``llamactl ask`` with the likeliest tokens."""
+        answer = self.llamactl("ask", "--temperature", "0", *arguments)
         assert answer[0] == 0, answer
         return answer[1]
 
@@ -45,6 +50,18 @@ class Served:
     def read_bytes(self) -> int:
         """Return what the service has read from disks since it began."""
         return read_bytes(self.pid)
+
+    def own_bytes(self) -> int:
+        """Return the memory that the service has and that is no file's."""
+        return self._status_bytes("RssAnon")
+
+    def swapped_bytes(self) -> int:
+        """Return what of the service was swapped out."""
+        return self._status_bytes("VmSwap")
+
+    def _status_bytes(self, name: str) -> int:
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{name}:"))
 
     @property
     def log(self) -> str:
@@ -62,11 +79,16 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(folder: Path, flags: Sequence[str], group: Limited | None = None) -> Iterator[Served]:
-    """Run a service, in a group if there is one; it is ready."""
+def served(
+    folder: Path,
+    flags: Sequence[str],
+    group: Limited | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Served]:
+    """Run a service, in a group if there is one, with these variables; it is ready."""
     folder.mkdir(exist_ok=True)
     prefix = [] if group is None else group.prefix()
-    with daemon(folder, *flags, prefix=prefix) as service:
+    with daemon(folder, *flags, prefix=prefix, **dict(environment)) as service:
         service.wait_until_ready()
         yield Served(service)
         if service.process.poll() is None:

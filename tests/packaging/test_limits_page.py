@@ -11,6 +11,7 @@ import pytest
 
 from llamad import config
 from llamad.door import limits
+from llamad.door.capacity import MOST_HALVINGS, Capacity, capacity_for
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "limits.md"
@@ -83,3 +84,21 @@ def test_the_page_names_every_limit_of_the_door() -> None:
 def test_the_page_names_every_configured_limit() -> None:
     keys = {f"{section}.{key}" for section in ("queue", "limits") for key in config.rules(section)}
     assert keys - named() == set()
+
+
+@pytest.mark.parametrize("halvings", range(MOST_HALVINGS + 1))
+def test_the_page_says_what_little_memory_halves(halvings: int) -> None:
+    capacity = Capacity(halvings)
+    [line] = [
+        line for line in PAGE.read_text().splitlines() if f" {capacity.connections}, " in line
+    ]
+    memory, *values = [numbers(cell) for cell in line.strip("| ").split(" | ")]
+    connections, calls, text, takes = values
+    assert connections == [capacity.connections, capacity.connections_of_a_user]
+    assert calls == [capacity.calls_of_all_users, capacity.calls_of_a_user]
+    assert text == [capacity.text_bytes]
+    assert takes == [pytest.approx(capacity.memory_bytes, rel=0.02)]
+    if memory:
+        assert capacity_for(int(memory[0])) == capacity != capacity_for(int(memory[0]) - 1)
+    else:
+        assert halvings == MOST_HALVINGS

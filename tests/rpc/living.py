@@ -26,6 +26,7 @@ from llamad.engine.info import ResidencyInfo
 from llamad.errors import ErrorKind, LlamadError
 from llamad.memory.pressure import Grant
 from llamad.service import model_manager
+from llamad.store.registry import ModelFile
 from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
 from rpc.serving import PLAN, Codec
 from unit.schedule.fakes import FakeEngine, FakeModel, asynchronous, saying
@@ -38,6 +39,7 @@ class FakeLoadedModel(FakeModel):
         super().__init__()
         self.name = path.stem
         self.path = path
+        self.file = ModelFile(self.name, path, 10)
         self.tokenizer = Codec()
         self.engine = FakeEngine(n_batch=64, n_blocks=64, block_tokens=32)
         self.engine.rule = saying("An answer.")

@@ -13,6 +13,7 @@ import grpc.aio
 
 from llamad.config import Config
 from llamad.door.caller import Credentials, peer_credentials
+from llamad.door.capacity import FULL, Capacity
 from llamad.errors import LlamadError
 from llamad.memory.plan import MemoryPlan
 from llamad.rpc.admin_service import AdminService
@@ -134,6 +135,7 @@ class Service:
         mode: int,
         credentials: CredentialsOf,
         config: Config,
+        capacity: Capacity,
     ) -> None:
         self.bench = bench
         self.path = path
@@ -149,6 +151,7 @@ class Service:
             group="",
             admin_group=ADMIN_GROUP,
             credentials=credentials,
+            capacity=capacity,
             llamad=LlamadService(
                 self.state, bench.book, rules, "engine 1", KnownModels(config, registry)
             ),
@@ -208,6 +211,7 @@ async def serving(
     mode: int = 0o660,
     credentials: CredentialsOf = peer_credentials,
     config: Config | None = None,
+    capacity: Capacity = FULL,
     **sizes: Any,
 ) -> AsyncIterator[Service]:
     """Run a service with a socket of this name; sizes are those of FakeModel.
@@ -224,6 +228,7 @@ async def serving(
             mode=mode,
             credentials=credentials,
             config=config or Config(),
+            capacity=capacity,
         )
         async with bench.running():
             await service.server.start()

@@ -27,6 +27,7 @@ from tiny_gguf import TinyModelPath, TinySpec
 from unit.schedule.fakes import TIMEOUT_SECONDS, asynchronous, events_of, finish_of, text_of
 
 CONFIG = ModelConfig(threads=2, ctx_size=256, batch=32, lock=False)
+LITTLE_BYTES = 180 << 20  # in which a service has its least limits, whatever budget is below it
 
 
 @contextmanager
@@ -103,7 +104,7 @@ def test_a_context_that_memory_shortens_is_told(
 ) -> None:
     path = tiny_model_path(TinySpec(n_ctx_train=4096))
     config = replace(CONFIG, path=str(path), ctx_size=None)
-    with _loaded(path, config) as model:
+    with _loaded(path, replace(config, memory_budget=LITTLE_BYTES)) as model:
         spare = replace(config, memory_budget=model.plan.planned_bytes - model.plan.kv_bytes)
     kv_bytes_a_token = model.plan.kv_bytes // model.plan.kv_blocks // model.kv_block_tokens
     spare = replace(spare, memory_budget=(spare.memory_budget or 0) + 2000 * kv_bytes_a_token)
@@ -238,7 +239,7 @@ def test_a_model_that_streams_answers_as_one_in_memory(tiny_model_path: TinyMode
     path = tiny_model_path(TinySpec(dim=512, hidden_dim=2048, vocab_size=4000, n_ctx_train=256))
     prompt = [1, *range(300, 360)]
     told: list[tuple[float, list[bytes]]] = []
-    with _loaded(path) as model:
+    with _loaded(path, replace(CONFIG, memory_budget=LITTLE_BYTES)) as model:
         budgets = (None, model.plan.planned_bytes - model.plan.resident_bytes * 2 // 3)
     for budget in budgets:
         with _loaded(path, replace(CONFIG, memory_budget=budget)) as model:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from llamad.door import limits
 from llamad.door.caller import Caller
+from llamad.door.capacity import FULL, Capacity
 from llamad.errors import ErrorKind, LlamadError
 from llamad.users import user_name
 
@@ -18,7 +19,8 @@ from llamad.users import user_name
 class CallLimits:
     """The calls that run, and those whose request is on its way."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: Capacity = FULL) -> None:
+        self._capacity = capacity
         self._running: Counter[int] = Counter()  # by user id; only those who have some
         self._uploads: Counter[int] = Counter()
         self._receiving: dict[int, _Places] = {}
@@ -32,14 +34,13 @@ class CallLimits:
         if caller.is_admin:
             yield
             return
-        if self._running[caller.uid] >= limits.CALLS_OF_A_USER:
-            raise _too_many(
-                f"user {user_name(caller.uid)} has", limits.CALLS_OF_A_USER, "calls running already"
-            )
-        if self._running.total() >= limits.CALLS_OF_ALL_USERS:
-            raise _too_many("all users have", limits.CALLS_OF_ALL_USERS, "calls running already")
+        who = f"user {user_name(caller.uid)} has"
+        of_a_user, of_all = self._capacity.calls_of_a_user, self._capacity.calls_of_all_users
+        if self._running[caller.uid] >= of_a_user:
+            raise _too_many(who, of_a_user, "calls running already")
+        if self._running.total() >= of_all:
+            raise _too_many("all users have", of_all, "calls running already")
         if upload and self._uploads[caller.uid] >= limits.UPLOADS_OF_A_USER:
-            who = f"user {user_name(caller.uid)} has"
             raise _too_many(who, limits.UPLOADS_OF_A_USER, "uploads running already")
         with _counted(self._running, caller.uid):
             if not upload:

@@ -22,6 +22,7 @@ from functools import partial
 
 from llamad.door import limits
 from llamad.door.caller import Caller
+from llamad.door.capacity import FULL, Capacity
 from llamad.door.traffic import TooMuchError, Traffic, UserAllowance
 from llamad.logs import fields
 
@@ -32,12 +33,17 @@ class PeerProxy:
     """Accepts on a listening socket and joins each connection to one to gRPC's private socket."""
 
     def __init__(
-        self, listener: socket.socket, private: str, identify: Callable[[socket.socket], Caller]
+        self,
+        listener: socket.socket,
+        private: str,
+        identify: Callable[[socket.socket], Caller],
+        capacity: Capacity = FULL,
     ) -> None:
         """Own the listener from now on; ``private`` is the address of gRPC's socket.
 
         ``identify`` may raise OSError, which ends the connection.
         """
+        self._capacity = capacity
         self._listener = listener
         self._private = private
         self._identify = identify
@@ -45,8 +51,8 @@ class PeerProxy:
         self._splices: dict[str, _Splice] = {}  # by the peer that gRPC tells
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         possible = (descriptors - limits.OTHER_DESCRIPTORS) // limits.DESCRIPTORS_OF_A_CONNECTION
-        self._max_connections = min(limits.MAX_CONNECTIONS, possible)
-        self._most_of_a_user = min(limits.CONNECTIONS_OF_A_USER, possible // 2)
+        self._max_connections = min(capacity.connections, possible)
+        self._most_of_a_user = min(capacity.connections_of_a_user, possible // 2)
         self._users: dict[int, UserAllowance] = {}  # who connected and is no administrator
         self._idle = asyncio.Event()
         self._idle.set()
@@ -111,7 +117,7 @@ class PeerProxy:
         peer = "unix-abstract:" + name
         splice = _Splice(caller, client, service, lambda: self._ended(peer))
         if user is not None:
-            splice.limit(user)
+            splice.limit(user, self._capacity)
         self._splices[peer] = splice
         self._idle.clear()
 
@@ -129,7 +135,7 @@ class PeerProxy:
         """Raise OSError when there are too many connections, in all or of this user."""
         if user is not None and user.connections.use(1):
             raise OSError(errno.EUSERS, f"too many connections a second of user {caller.uid}")
-        reserved = 0 if caller.is_admin else limits.RESERVED_CONNECTIONS
+        reserved = 0 if caller.is_admin else self._capacity.reserved_connections
         if len(self._splices) >= self._max_connections - reserved:
             raise OSError(errno.EUSERS, "too many connections")
         of_user = sum(splice.caller.uid == caller.uid for splice in self._splices.values())
@@ -182,9 +188,9 @@ class _Splice:
         self._answers = _Pipe(service, client, self.end, self.end)
         self._answers.unread_seconds = limits.UNREAD_SECONDS
 
-    def limit(self, user: UserAllowance) -> None:
+    def limit(self, user: UserAllowance, capacity: Capacity) -> None:
         """Pass on no more than a user is allowed."""
-        traffic = Traffic(user, asyncio.get_running_loop().time)
+        traffic = Traffic(user, asyncio.get_running_loop().time, capacity)
         self._requests.read_bytes = limits.METERED_READ_BYTES
         self._requests.seconds_to_wait = user.seconds_to_wait
         self._requests.watch = partial(self._watch_request, traffic)

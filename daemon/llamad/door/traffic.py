@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from llamad.door import limits
 from llamad.door.allowance import Allowance
+from llamad.door.capacity import FULL, Capacity
 from llamad.door.frames import (
     ACK,
     CONTINUATION,
@@ -23,8 +24,6 @@ from llamad.door.frames import (
     FrameReader,
     reset,
 )
-
-MOST_UNFINISHED_BYTES = limits.MESSAGE_BYTES + limits.WINDOW_BYTES
 
 
 class TooMuchError(Exception):
@@ -52,9 +51,13 @@ class UserAllowance:
 class Traffic:
     """The account of one connection."""
 
-    def __init__(self, user: UserAllowance, now: Callable[[], float]) -> None:
+    def __init__(
+        self, user: UserAllowance, now: Callable[[], float], capacity: Capacity = FULL
+    ) -> None:
         """Charge what the client sends to its user; ``now`` is a clock in seconds."""
         self._user = user
+        self._most_unfinished_bytes = capacity.message_bytes + limits.WINDOW_BYTES
+        self._capacity = capacity
         self._pings = Allowance(limits.PINGS_A_SECOND, limits.PINGS_AT_ONCE, now)
         self._requests = FrameReader(PREFACE_BYTES)
         self._answers = FrameReader()
@@ -103,7 +106,7 @@ class Traffic:
             self._unfinished.pop(stream, None)
         elif kind == HEADERS:
             self._unfinished.setdefault(stream, 0)
-            if len(self._unfinished) > 2 * limits.STREAMS_OF_A_CONNECTION:
+            if len(self._unfinished) > 2 * self._capacity.streams_of_a_connection:
                 raise TooMuchError(f"{len(self._unfinished)} streams")
         elif kind == DATA and stream in self._unfinished:
             self._add(stream, size)
@@ -111,9 +114,9 @@ class Traffic:
     def _add(self, stream: int, size: int) -> None:
         before = self._unfinished[stream]
         total = self._unfinished[stream] = before + size
-        if total > 2 * MOST_UNFINISHED_BYTES:
+        if total > 2 * self._most_unfinished_bytes:
             raise TooMuchError(f"a request of {total} bytes that is not whole")
-        if before <= MOST_UNFINISHED_BYTES < total:
+        if before <= self._most_unfinished_bytes < total:
             self._resets_to_service.append(stream)
             self._resets_to_client.append(stream)
 

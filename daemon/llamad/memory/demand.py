@@ -7,6 +7,7 @@ asked of its header. It decides nothing: plan.py divides.
 from collections.abc import Mapping
 
 from llamad.config import MAX_THREADS, ModelConfig
+from llamad.door.capacity import Capacity, capacity_for
 from llamad.engine.bindings import EngineModel, EngineParams, engine_bytes
 from llamad.gguf.value import MetadataValue
 from llamad.memory.context import MOST_TOKENS, plan_context
@@ -14,7 +15,16 @@ from llamad.memory.machine import Machine
 from llamad.memory.plan import Demand, MemoryPlan, plan_memory, vocabulary_bytes
 
 GUESS_ROWS = 8  # of logits, for guessed tokens; over all sequences
-TEMPLATE_BYTES = 16 << 20  # between requests: text/template_process.py measures
+TEMPLATE_BYTES = 12 << 20  # of its own, between requests; the libraries are the service's too
+
+
+def capacity_of(config: ModelConfig) -> Capacity:
+    """Return how many callers a service with this configuration serves.
+
+    By the memory that it may have, not by what of it is free now: so the door, which opens before a
+    model is loaded, and each plan come to the same.
+    """
+    return capacity_for(config.memory_budget or Machine().total_bytes())
 
 
 def engine_params(config: ModelConfig, n_ctx: int) -> EngineParams:
@@ -44,8 +54,10 @@ def context(
         most = trained if trained > 0 else asked
         return min(asked, most) if config.ctx_size else min(asked, most, MOST_TOKENS)
 
+    capacity = capacity_of(config)
+
     def demand(n_ctx: int) -> Demand:
-        return demand_of(model, metadata, _with_all_blocks(config, model, n_ctx))
+        return demand_of(model, metadata, _with_all_blocks(config, model, n_ctx), capacity)
 
     return plan_context(
         demand, budget_bytes=budget_bytes, n_ctx_train=trained, n_sequences=config.n_sequences
@@ -64,9 +76,12 @@ def _with_all_blocks(config: ModelConfig, model: EngineModel, n_ctx: int) -> Eng
 
 
 def demand_of(
-    model: EngineModel, metadata: Mapping[str, MetadataValue], params: EngineParams
+    model: EngineModel,
+    metadata: Mapping[str, MetadataValue],
+    params: EngineParams,
+    capacity: Capacity,
 ) -> Demand:
-    """Return what a model and its engine take; raise EngineError as creating it would."""
+    """Return what a model, its engine and callers take; raise EngineError as creating it would."""
     sizes = engine_bytes(model, **params)
     return Demand(
         file_bytes=model.info.file_bytes,
@@ -79,6 +94,7 @@ def demand_of(
             _length(metadata, "tokenizer.ggml.tokens"), _length(metadata, "tokenizer.ggml.merges")
         ),
         template_bytes=TEMPLATE_BYTES,
+        connections_bytes=capacity.memory_bytes,
     )
 
 
@@ -91,10 +107,11 @@ def plan_of(
     lock_limit = machine.lock_limit_bytes()
     n_ctx = context(config, model, metadata, budget)
     params = _with_all_blocks(config, model, n_ctx)
+    capacity = capacity_of(config)
 
     def plan(kv_tokens: int) -> MemoryPlan:
         return plan_memory(
-            demand_of(model, metadata, params),
+            demand_of(model, metadata, params, capacity),
             budget_bytes=budget,
             lock_limit_bytes=lock_limit,
             kv_tokens=kv_tokens,

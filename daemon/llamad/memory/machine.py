@@ -58,6 +58,10 @@ class Machine:
                 rooms.append(room + own + min(locked_bytes, _cgroup_unevictable(folder)))
         return _least(rooms)
 
+    def total_bytes(self) -> int | None:
+        """Return the memory there is, used or not: the machine's, or less by a cgroup's limit."""
+        return _least([_meminfo(self.proc / "meminfo", "MemTotal"), self.limit_bytes()])
+
     def limit_bytes(self) -> int | None:
         """Return the least memory limit of the cgroups above this process; None without one."""
         limits = (_number(path) for path in self.limit_files())
@@ -96,11 +100,14 @@ class Machine:
         return 0
 
     def _own_bytes(self) -> int:
-        return self._status("RssAnon", 10) * 1024
+        """Return what this process and its children have; a plan counts the template's too."""
+        tasks = (self.proc / "self" / "task").glob("*/children")
+        children = (pid for path in tasks for line in _lines(path) for pid in line.split())
+        return 1024 * sum(self._status("RssAnon", 10, pid) for pid in ("self", *children))
 
-    def _status(self, key: str, base: int) -> int:
-        """Return the number behind a key of /proc/self/status; 0 where it is not told."""
-        for line in _lines(self.proc / "self" / "status"):
+    def _status(self, key: str, base: int, process: str = "self") -> int:
+        """Return the number behind a key of a process's status; 0 where it is not told."""
+        for line in _lines(self.proc / process / "status"):
             name, _, value = line.partition(":")
             if name == key:
                 return int(value.split()[0], base)
@@ -108,7 +115,7 @@ class Machine:
 
     def system_room(self) -> int | None:
         """Return MemAvailable of the whole machine, in bytes."""
-        return _meminfo_available(self.proc / "meminfo")
+        return _meminfo(self.proc / "meminfo", "MemAvailable")
 
     def cgroup_room(self) -> int | None:
         """Return the bytes that the cgroups above this process leave; None without a limit."""
@@ -175,10 +182,10 @@ def _v1_quota(folder: Path) -> float | None:
     return quota / period if quota is not None and period else None
 
 
-def _meminfo_available(path: Path) -> int | None:
+def _meminfo(path: Path, name: str) -> int | None:
     for line in _lines(path):
         key, _, value = line.partition(":")
-        if key == "MemAvailable":
+        if key == name:
             return int(value.split()[0]) * 1024
     return None
 

@@ -15,17 +15,14 @@ from llamad.memory.residency import choose_residency, least_memory_bytes
 
 MIB = 1 << 20
 
-# Measured on x86-64 with Python 3.11: the idle service without a model has 27 MiB of its own and 24
-# MiB of mapped programs and libraries; 120 connections add 3 MiB.
-PROCESS_BYTES = 56 * MIB
-# What the limits of door and schedule allow to be in flight: 512 uploads that never end take up to
-# 32 MiB, prompts of a mebibyte that are refused as too long 38, of which a million tokens are 20.
-CONNECTIONS_BYTES = 40 * MIB
+# Measured on x86-64 with Python 3.11: a service that has answered some requests has 25 MiB of its
+# own and 24 MiB of mapped programs and libraries.
+PROCESS_BYTES = 50 * MIB
 
 # Of our tables, measured as above on vocabularies of 32,000 to 128,256 tokens and up to 280,147
-# merges: they took 85 to 92 % of these.
-BPE_TOKEN_BYTES, BPE_MERGE_BYTES = 150, 220
-SENTENCEPIECE_TOKEN_BYTES = 430
+# merges: they took 91 to 99 % of these. The library of SentencePiece is loaded only where needed.
+BPE_TOKEN_BYTES, BPE_MERGE_BYTES = 140, 205
+SENTENCEPIECE_TOKEN_BYTES, SENTENCEPIECE_BYTES = 400, 3 * MIB
 
 HUGE_PAGES_ROOM = 1.3  # times the file that must be available before its weights are copied
 
@@ -34,7 +31,7 @@ def vocabulary_bytes(n_tokens: int, n_merges: int) -> int:
     """Return about what a tokenizer takes; one without merges is of SentencePiece."""
     if n_merges:
         return n_tokens * BPE_TOKEN_BYTES + n_merges * BPE_MERGE_BYTES
-    return n_tokens * SENTENCEPIECE_TOKEN_BYTES
+    return n_tokens * SENTENCEPIECE_TOKEN_BYTES + SENTENCEPIECE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +46,7 @@ class Demand:
     sampler_bytes: int  # of one sequence
     vocabulary_bytes: int
     template_bytes: int  # of the process that renders chats
+    connections_bytes: int  # of callers, by the door's capacity
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +137,7 @@ def plan_memory(
         budget_bytes=budget_bytes,
         n_ctx=n_ctx,
         process_bytes=PROCESS_BYTES,
-        connections_bytes=CONNECTIONS_BYTES,
+        connections_bytes=demand.connections_bytes,
         template_bytes=demand.template_bytes,
         vocabulary_bytes=demand.vocabulary_bytes,
         samplers_bytes=demand.sampler_bytes * n_sequences,
@@ -158,7 +156,7 @@ def fixed_bytes(demand: Demand, n_sequences: int) -> int:
     """Return what must be there, whatever becomes of model and KV cache."""
     return (
         PROCESS_BYTES
-        + CONNECTIONS_BYTES
+        + demand.connections_bytes
         + demand.template_bytes
         + demand.vocabulary_bytes
         + demand.sampler_bytes * n_sequences

@@ -71,6 +71,7 @@ class Rules:
 
     sampling: Sampling = field(default_factory=Sampling)  # for absent fields
     max_prompt_bytes: int = MAX_TEXT_BYTES  # of a prompt, or of all messages together
+    max_text_bytes: int = MAX_TEXT_BYTES  # of a text to tokenize
     context_full: request.ContextFull = request.ContextFull.DROP_OLDEST  # of a chat
     system: str | None = None  # of a chat that does not begin with a system message
     template_arguments: Mapping[str, Any] = field(default_factory=dict)  # of a chat
@@ -217,9 +218,9 @@ def _logit_bias(given: Mapping[int, float]) -> Mapping[int, float]:
     return dict(given)
 
 
-def tokenize_text(message: pb.TokenizeRequest) -> str:
+def tokenize_text(message: pb.TokenizeRequest, rules: Rules) -> str:
     """Return the checked text of a Tokenize call."""
-    _check_text("text", message.text, MAX_TEXT_BYTES)
+    _check_text("text", message.text, rules.max_text_bytes)
     return message.text
 
 

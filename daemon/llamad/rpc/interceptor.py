@@ -20,6 +20,7 @@ import grpc.aio
 from llamad.door import limits
 from llamad.door.call_limits import CallLimits
 from llamad.door.caller import Caller
+from llamad.door.capacity import FULL, Capacity
 from llamad.door.rights import check_method
 from llamad.errors import ErrorKind, LlamadError, log_level
 from llamad.logs import fields
@@ -42,7 +43,6 @@ Context = Any  # grpc.aio.ServicerContext
 # request while it runs, and a message may carry fields that nobody knows.
 _LARGE_REQUESTS = frozenset(
     {
-        "/llamad.v1.Admin/AddModel",
         "/llamad.v1.Admin/AddPrefix",
         "/llamad.v1.Llamad/Chat",
         "/llamad.v1.Llamad/Detokenize",
@@ -52,16 +52,23 @@ _LARGE_REQUESTS = frozenset(
     }
 )
 _ADMIN = "/llamad.v1.Admin/"
+_ADD_MODEL = "/llamad.v1.Admin/AddModel"  # its chunks are as large as a message may be
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Wraps the handler of every method."""
 
-    def __init__(self, caller_of: Callable[[str], Caller | None], admin_group: str) -> None:
+    def __init__(
+        self,
+        caller_of: Callable[[str], Caller | None],
+        admin_group: str,
+        capacity: Capacity = FULL,
+    ) -> None:
         """Ask ``caller_of`` who is at the other end, by the peer that gRPC tells."""
         self._caller_of = caller_of
         self._admin_group = admin_group
-        self._limits = CallLimits()
+        self._limits = CallLimits(capacity)
+        self._message_bytes = capacity.message_bytes
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Handler | None]], details: Any
@@ -82,7 +89,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         # A coroutine that writes, not a generator: a generator suspended at its yield is not closed
         # when the call is cancelled, and the job behind it must be freed at once.
         request_id.set(secrets.token_hex(8))
-        incoming = Incoming(context, handler.request_deserializer, _most_bytes(method))
+        incoming = Incoming(context, handler.request_deserializer, self._most_bytes(method))
         behave = _behavior(handler)
         try:
             known = self._admit(method, context)
@@ -105,6 +112,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                     await _write(await answer, context)
         except Exception as error:
             await _end(error, method, context)
+
+    def _most_bytes(self, method: str) -> int:
+        if method == _ADD_MODEL:
+            return limits.MESSAGE_BYTES
+        return self._message_bytes if method in _LARGE_REQUESTS else limits.SMALL_MESSAGE_BYTES
 
     def _admit(self, method: str, context: Context) -> Caller:
         """Set and return who calls.
@@ -130,10 +142,6 @@ def _behavior(handler: Handler) -> Any:
 def _serialized(serialize: Callable[[Any], bytes], answer: Any) -> bytes:
     """Return the bytes of an answer; a service may have made them already."""
     return answer if isinstance(answer, bytes) else serialize(answer)
-
-
-def _most_bytes(method: str) -> int:
-    return limits.MESSAGE_BYTES if method in _LARGE_REQUESTS else limits.SMALL_MESSAGE_BYTES
 
 
 async def _write(message: Any, context: Context) -> None:

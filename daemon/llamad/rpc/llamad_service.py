@@ -108,7 +108,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         Bytes of messages in a row are those of one message with the fields of all: made in parts,
         an answer of a million tokens takes 6 MB instead of 70.
         """
-        text = convert.tokenize_text(request)
+        text = convert.tokenize_text(request, self._rules)
         add_bos = request.add_bos if request.HasField("add_bos") else None
         serving = self._state.require()
         codec = serving.codec

@@ -17,6 +17,7 @@ import grpc.aio
 
 from llamad.door import limits
 from llamad.door.caller import Administrators, Caller, Credentials, peer_credentials
+from llamad.door.capacity import FULL, Capacity
 from llamad.door.peer_proxy import PeerProxy
 from llamad.door.unix_socket import NamelessSocket, group_id, listen, make_room
 from llamad.errors import ErrorKind, LlamadError
@@ -35,7 +36,6 @@ _IDENTITY_ONLY = 1  # a bit for each of grpc_compression_algorithm; a message ex
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),
-    ("grpc.max_concurrent_streams", limits.STREAMS_OF_A_CONNECTION),
     ("grpc.server.max_pending_requests", limits.WAITING_CALLS),
     ("grpc.server.max_pending_requests_hard_limit", limits.WAITING_CALLS),
     ("grpc.max_metadata_size", limits.METADATA_BYTES),
@@ -70,6 +70,7 @@ class RpcServer:
         admin: AdminService,
         health: Health | None = None,
         credentials: Callable[[socket.socket], Credentials] = peer_credentials,
+        capacity: Capacity = FULL,
     ) -> None:
         """Serve these services; ``health`` None makes one that starts as NOT_SERVING.
 
@@ -81,9 +82,13 @@ class RpcServer:
         self._group = group
         self._administrators = Administrators(admin_group)
         self._credentials = credentials
+        self._capacity = capacity
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(self._caller, admin_group)],
-            options=_OPTIONS,
+            interceptors=[CallInterceptor(self._caller, admin_group, capacity)],
+            options=[
+                *_OPTIONS,
+                ("grpc.max_concurrent_streams", capacity.streams_of_a_connection),
+            ],
         )
         llamad_pb2_grpc.add_LlamadServicer_to_server(llamad, self._server)  # type: ignore[no-untyped-call]
         admin_pb2_grpc.add_AdminServicer_to_server(admin, self._server)  # type: ignore[no-untyped-call]
@@ -106,7 +111,9 @@ class RpcServer:
             status = self.path.stat()
             self._identity = (status.st_dev, status.st_ino)
             await self._server.start()
-            self._peer_proxy = PeerProxy(listener, self._private.address, self._identify)
+            self._peer_proxy = PeerProxy(
+                listener, self._private.address, self._identify, self._capacity
+            )
             self._peer_proxy.start()
             undo.pop_all()
 

@@ -66,6 +66,7 @@ class Limits:
     stream_buffer_bytes: int = 1 << 20  # unread text of one client
     deadline_seconds: float = 0.0  # of a request that names none; 0 is none
     speculation: bool = False  # of a request that does not say
+    prompts_bytes: int = MAX_PROMPTS_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,8 @@ class Scheduler:
         if len(self._queued()) + self._prompts.pending >= self._limits.queue_capacity:
             raise self._queue_full(f"{self._limits.queue_capacity} jobs wait already")
         n_bytes = prompt_bytes(request)
-        if self._prompts.pending and self._prompts.pending_bytes + n_bytes > MAX_PROMPTS_BYTES:
+        most = self._limits.prompts_bytes
+        if self._prompts.pending and self._prompts.pending_bytes + n_bytes > most:
             raise self._queue_full(f"{self._prompts.pending_bytes} bytes of prompts wait already")
         prompt = await self._encode(
             lambda: encode_prompt(self._model, request), n_bytes, self._prompts

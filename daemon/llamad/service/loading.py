@@ -80,6 +80,11 @@ class LoadedModel:
     disk_bytes_per_second: float | None  # in which it was read; None: most was in memory already
 
     @property
+    def file(self) -> ModelFile:
+        """The file it was loaded from."""
+        return ModelFile(self.name, self.path, self.info.file_bytes)
+
+    @property
     def locked_bytes(self) -> int:
         """Bytes of the file that are locked."""
         return self.residency().locked_bytes

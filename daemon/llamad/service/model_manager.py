@@ -24,6 +24,7 @@ from llamad.jobs.book import JobBook
 from llamad.jobs.event import Timings
 from llamad.jobs.record import JobSnapshot
 from llamad.logs import fields
+from llamad.memory.demand import capacity_of
 from llamad.memory.plan import MemoryPlan
 from llamad.schedule.loop import Limits, Scheduler
 from llamad.service.disk_meter import DiskMeter
@@ -101,7 +102,7 @@ class ModelManager:
         try:
             model = await self._load_first()
             while True:
-                before = None if model is None else _file(model)
+                before = None if model is None else model.file
                 if model is None:
                     await self._wake.wait()
                 else:
@@ -317,7 +318,7 @@ class ModelManager:
                 raise
             self._without_model(error)
             return None
-        await asyncio.to_thread(self._remember_only, _file(model))
+        await asyncio.to_thread(self._remember_only, model.file)
         return model
 
     async def _load(self, file: ModelFile | None) -> LoadedModel:
@@ -463,10 +464,6 @@ def _paths_of(file: ModelFile | None) -> frozenset[Path]:
     return frozenset({comparable_path(file.path), file.path.resolve()})
 
 
-def _file(model: LoadedModel) -> ModelFile:
-    return ModelFile(model.name, model.path, model.info.file_bytes)
-
-
 def _limits(config: Config) -> Limits:
     return Limits(
         queue_capacity=config.queue.capacity,
@@ -474,6 +471,7 @@ def _limits(config: Config) -> Limits:
         stream_buffer_bytes=config.limits.stream_buffer_bytes,
         deadline_seconds=config.limits.default_deadline_seconds,
         speculation=config.model.speculation,
+        prompts_bytes=capacity_of(config.model).waiting_bytes,
     )
 
 

@@ -9,8 +9,6 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from sentencepiece import SentencePieceProcessor
-
 from llamad.text.sentencepiece_model import serialize_bpe_model
 from llamad.text.tokenizer import Tokenizer
 from llamad.text.vocabulary import (
@@ -42,6 +40,9 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(vocabulary, lambda token: token.replace(_SPACE, " "))
         self.adds_space_prefix = bool_value(metadata, "add_space_prefix", True)
         self._bytes = _byte_tokens(vocabulary)
+        # Imported here: it takes 3 MiB, and vocabularies of other kinds do not need it.
+        from sentencepiece import SentencePieceProcessor
+
         self._processor = SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(

@@ -8,11 +8,13 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <linux/capability.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/status.h"
@@ -186,20 +188,42 @@ static int take(const lld_model *m, const uint8_t *wanted, lld_pages_work *work)
     return LLD_OK;
 }
 
-/* Say why `unlocked` bytes are not locked, if that is not what lock_bytes says. The kernel answers
- * EAGAIN when it finds no memory for the pages (the machine's or a control group's), ENOMEM and EPERM
- * at the limit. */
-static void explain_lock(const lld_model *m, uint64_t unlocked, int error)
+/* Whether this process may lock more than RLIMIT_MEMLOCK. */
+static bool may_exceed_lock_limit(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    return syscall(SYS_capget, &header, data) == 0 &&
+           (data[0].effective >> CAP_IPC_LOCK & 1U) != 0;
+}
+
+/* Whether it is RLIMIT_MEMLOCK that kept this process from having `wanted` bytes locked. The kernel
+ * answers EPERM where the limit is 0 and ENOMEM beyond it, but ENOMEM for other reasons too; and
+ * EAGAIN when it finds no memory for the pages, the machine's or a control group's. */
+static bool met_lock_limit(int error, uint64_t wanted, uint64_t *limit_bytes)
 {
     struct rlimit limit;
-    const uint64_t locked = atomic_load(&m->residency->locked_bytes);
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return false;
+    *limit_bytes = (uint64_t)limit.rlim_cur;
+    return error == EPERM ||
+           (error == ENOMEM && wanted > *limit_bytes && !may_exceed_lock_limit());
+}
+
+/* Say why the file, or the ring of `ring_bytes`, is not locked as far as lock_bytes says. */
+static void explain_lock(const lld_model *m, uint64_t ring_bytes, const lld_pages_work *work)
+{
+    int ring_error;
+    uint64_t limit = 0, unlocked = work->unlocked_bytes;
+    const uint64_t locked = atomic_load(&m->residency->locked_bytes),
+                   ring = lld_stream_locked(m->residency->stream, &ring_error);
+    const int error = work->lock_error != 0 ? work->lock_error : ring_error;
     const char *path = lld_path_tail(m->file->path);
+    if (ring == 0 && ring_error != 0) unlocked += ring_bytes;
     if (error == 0)
         lld_fail(LLD_OK, "%s", "");
-    else if (error != EAGAIN && getrlimit(RLIMIT_MEMLOCK, &limit) == 0 &&
-             limit.rlim_cur != RLIM_INFINITY && locked + unlocked > limit.rlim_cur)
+    else if (met_lock_limit(error, locked + ring + unlocked, &limit))
         lld_fail(LLD_OK, "%s: locked %" PRIu64 " bytes: RLIMIT_MEMLOCK is %" PRIu64 " bytes", path,
-                 locked, (uint64_t)limit.rlim_cur);
+                 locked, limit);
     else
         lld_fail(LLD_OK,
                  "%s: locked %" PRIu64 " bytes: the machine or the control group has no memory for "
@@ -260,7 +284,7 @@ static int change(const lld_model *m, const lld_residency *new, const uint8_t *w
     status = take(m, wanted, &work);
     const int after = status == LLD_ERR_FAULT ? LLD_OK : change_stream(m, new);
     if (status == LLD_OK) status = after;
-    if (status == LLD_OK) explain_lock(m, work.unlocked_bytes, work.lock_error);
+    if (status == LLD_OK) explain_lock(m, new->ring_bytes, &work);
     return status;
 }
 

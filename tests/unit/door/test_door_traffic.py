@@ -4,11 +4,13 @@ import pytest
 
 from llamad.door import limits
 from llamad.door.allowance import Allowance
+from llamad.door.capacity import Capacity
 from llamad.door.frames import CONTINUATION, DATA, HEADERS, PING, RST_STREAM, FrameReader, reset
-from llamad.door.traffic import MOST_UNFINISHED_BYTES, TooMuchError, Traffic, UserAllowance
+from llamad.door.traffic import TooMuchError, Traffic, UserAllowance
 from rpc.http2_frames import ACK, END_HEADERS, END_STREAM, PREFACE, frame
 from unit.schedule.fakes import FakeClock
 
+MOST_UNFINISHED_BYTES = Capacity().message_bytes + limits.WINDOW_BYTES
 PIECE = 16384
 
 

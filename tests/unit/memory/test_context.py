@@ -26,6 +26,7 @@ DEMAND = Demand(
     sampler_bytes=3 * MIB,
     vocabulary_bytes=20 * MIB,
     template_bytes=16 * MIB,
+    connections_bytes=40 * MIB,
 )
 FIXED = fixed_bytes(DEMAND, 4)
 
@@ -98,6 +99,7 @@ models = st.builds(
     sampler_bytes=st.integers(0, 4 * MIB),
     vocabulary_bytes=st.integers(0, 200 * MIB),
     template_bytes=st.just(16 * MIB),
+    connections_bytes=st.just(40 * MIB),
 )
 
 

@@ -48,3 +48,20 @@ def test_v1_says_a_huge_number_where_there_is_no_limit(tmp_path: Path) -> None:
     limit = tmp_path / "cgroup" / "memory" / "a" / "memory.limit_in_bytes"
     limit.write_text(f"{(1 << 63) - 4096}\n")
     assert machine.limit_bytes() is None
+
+
+def test_what_a_child_has_counts_as_this_processs_own(tmp_path: Path) -> None:
+    machine = _v1_machine(tmp_path, unevictable=0)
+    task = tmp_path / "proc" / "self" / "task" / "7"
+    task.mkdir(parents=True)
+    (task / "children").write_text("8 9")
+    (tmp_path / "proc" / "8").mkdir()
+    (tmp_path / "proc" / "8" / "status").write_text("RssAnon: 3072 kB\n")  # 9 has ended
+    assert machine.budget_bytes() == (400 - 280 + 2 + 3) * MIB
+
+
+def test_all_memory_is_the_machines_or_less_by_a_limit(tmp_path: Path) -> None:
+    machine = _v1_machine(tmp_path, unevictable=0)
+    assert machine.total_bytes() == 400 * MIB
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 2048 kB\nMemAvailable: 1024 kB\n")
+    assert machine.total_bytes() == 2 * MIB
