@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from typing import Any
 
 from llamactl.commands import Commands
 from llamactl.output import bytes_text, counted, print_json, print_line
@@ -21,11 +22,21 @@ def run(arguments: argparse.Namespace) -> int:
     with Client(arguments.socket) as client:
         status = client.status()
     if arguments.json:
-        print_json(dataclasses.asdict(status))
+        print_json(_object(status))
     else:
         for name, value in _lines(status):
             print_line(f"{name + ':':<11} {value}")
     return 0
+
+
+def _object(status: Status) -> dict[str, Any]:
+    """Return the status as JSON has it: its fields, and the blocks of the KV cache together."""
+    kv = {
+        "blocks_total": status.kv_blocks_total,
+        "blocks_free": status.kv_blocks_free,
+        "blocks_cached": status.kv_blocks_cached,
+    }
+    return dataclasses.asdict(status) | {"kv": kv}
 
 
 def _lines(status: Status) -> list[tuple[str, str]]:
@@ -45,8 +56,10 @@ def _lines(status: Status) -> list[tuple[str, str]]:
         (
             "KV cache",
             f"{model.kv_type}, {bytes_text(status.kv_bytes)},"
-            f" {status.kv_blocks_free}/{status.kv_blocks_total} blocks free",
+            f" {status.kv_blocks_free}/{status.kv_blocks_total} blocks free,"
+            f" {status.kv_blocks_cached} of them cached",
         ),
+        *_prefix(status),
         ("engine", f"{status.kernel_set}, {counted(status.threads, 'thread')}"),
         ("running", f"{status.jobs_running} of {status.sequence_slots}"),
         ("queued", f"{status.jobs_queued} of {status.queue_capacity}"),
@@ -57,6 +70,19 @@ def _lines(status: Status) -> list[tuple[str, str]]:
             f" {counted(status.generated_tokens, 'generated token')}",
         ),
         ("loaded in", f"{model.load_seconds:.2f} s"),
+    ]
+
+
+def _prefix(status: Status) -> list[tuple[str, str]]:
+    prefix = status.prefix
+    if prefix is None or not prefix.hits:
+        return []
+    return [
+        (
+            "reused",
+            f"{counted(prefix.tokens_reused, 'prompt token')} for {prefix.hits} of"
+            f" {counted(prefix.hits + prefix.misses, 'prompt')}",
+        )
     ]
 
 

@@ -170,7 +170,7 @@ def _finished(record: JobRecord, reason: FinishReason, timings: Timings) -> Fini
         reason=reason,
         prompt_tokens=len(record.prompt_tokens),
         completion_tokens=record.completion_tokens,
-        cached_prompt_tokens=0,
+        cached_prompt_tokens=record.cached_prompt_tokens,
         timings=timings,
         seed=record.seed,
         stop_string=record.stop_string,

@@ -90,6 +90,7 @@ class JobRecord:
     id: str = field(default_factory=lambda: "j" + secrets.token_hex(6))
     state: JobState = JobState.QUEUED
     processed_prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0  # of the prompt, computed for others before
     completion_tokens: int = 0
     reasoning_tokens: int = 0  # of the completion, drawn before the thinking ended
     finish_reason: FinishReason | None = None

@@ -243,3 +243,11 @@ def _add_model(response: pb.GetStatusResponse, state: ServiceState) -> None:
     response.sequence_slots = counts.sequence_slots
     response.kv_blocks_total = counts.kv_blocks_total
     response.kv_blocks_free = counts.kv_blocks_free
+    response.kv_blocks_cached = counts.kv_blocks_cached
+    response.prefix.CopyFrom(
+        pb.PrefixCache(
+            hits=counts.prefix.hits,
+            misses=counts.prefix.misses,
+            tokens_reused=counts.prefix.tokens_reused,
+        )
+    )

@@ -1,8 +1,16 @@
-"""The KV blocks of one engine: which are free, and who takes them. No engine inside.
+"""The KV blocks of one engine: which are free, who has them, and what they hold. No engine inside.
 
-A block holds the keys and values of BLOCK tokens of one sequence, of all layers. The engine reads
-and writes the blocks it is told; that no two sequences get the same one is decided here alone.
+A block holds the keys and values of BLOCK tokens of a sequence, of all layers. The engine reads and
+writes the blocks it is told; which sequence gets which is decided here alone.
+
+A block that is full is never written again. It has a key (block_keys.py), and any number of
+sequences that begin with the same tokens, in a scope that they may see, read it together. When the
+last of them lets it go it stays *cached*: free, but still found by its key, until its room is
+needed. Then the block that was used longest ago is evicted, pinned ones last; of one sequence the
+last first, because a block is found through those before it only.
 """
+
+from collections import OrderedDict
 
 from llamad.schedule.sequence import Sequence
 
@@ -14,11 +22,23 @@ class BlockPool:
         self.n_blocks = n_blocks
         self.block_tokens = block_tokens
         self._free = list(range(n_blocks - 1, -1, -1))  # a stack, the lowest id on top
+        self._users = [0] * n_blocks  # sequences that have the block
+        self._by_key: dict[bytes, int] = {}
+        self._keys: dict[int, bytes] = {}  # of blocks that are full
+        self._pinned: set[int] = set()  # of those
+        # With a key and without a user, the one that was used longest ago first.
+        self._cached: OrderedDict[int, None] = OrderedDict()
+        self._cached_pinned: OrderedDict[int, None] = OrderedDict()
 
     @property
     def n_free(self) -> int:
-        """Blocks that nobody has."""
-        return len(self._free)
+        """Blocks that nobody has, the cached ones included."""
+        return len(self._free) + self.n_cached
+
+    @property
+    def n_cached(self) -> int:
+        """Of the free blocks, those that hold what a sequence may begin with."""
+        return len(self._cached) + len(self._cached_pinned)
 
     def blocks_for(self, n_tokens: int) -> int:
         """Return how many blocks hold so many tokens."""
@@ -26,18 +46,119 @@ class BlockPool:
 
     def room(self, sequence: Sequence) -> int:
         """Return how many tokens more the sequence could compute, were all free blocks its own."""
-        n_blocks = len(sequence.blocks) + len(self._free)
+        n_blocks = len(sequence.blocks) + self.n_free
         return n_blocks * self.block_tokens - sequence.n_computed
 
     def grow(self, sequence: Sequence, n_tokens: int) -> None:
         """Give the sequence the blocks that its next n_tokens need; at most ``room`` of them."""
         needed = self.blocks_for(sequence.n_computed + n_tokens) - len(sequence.blocks)
-        assert needed <= len(self._free), "more blocks than are free"
+        assert needed <= self.n_free, "more blocks than are free"
         for _ in range(needed):
-            sequence.blocks.append(self._free.pop())
+            block = self._free.pop() if self._free else self._evict()
+            self._users[block] = 1
+            sequence.blocks.append(block)
 
     def release(self, sequence: Sequence) -> None:
-        """Take all blocks of a sequence; its state must be computed again."""
-        self._free.extend(reversed(sequence.blocks))
+        """Take all blocks of a sequence; its state must be found or computed again."""
+        self._let_go(sequence.blocks)
         sequence.blocks.clear()
-        sequence.n_computed = 0
+        sequence.n_computed = sequence.n_shared = 0
+
+    # ---- sharing ----------------------------------------------------------------------------
+
+    def share(self, sequence: Sequence) -> None:
+        """Let others read the blocks that the sequence has filled since the last call.
+
+        A block that another one computed at the same time is given back, and that one read instead.
+        """
+        n_full = min(sequence.n_computed, len(sequence.tokens)) // self.block_tokens
+        for index in range(sequence.n_shared, n_full):
+            key = self._own_key(sequence, index)
+            block = sequence.blocks[index]
+            known = self._by_key.setdefault(key, block)
+            if known == block:
+                self._keys[block] = key
+            else:
+                self._take(known)
+                self._let_go([block])
+                sequence.blocks[index] = known
+            if sequence.pinned:
+                self._pinned.add(known)
+            sequence.n_shared = index + 1
+
+    def find(self, sequence: Sequence) -> list[int]:
+        """Return the blocks that hold what follows the sequence's shared ones.
+
+        The sequence's last token is never among them: it is computed, for the logits behind it.
+        """
+        found = []
+        for index in range(sequence.n_shared, self._n_shareable(sequence)):
+            block = self._by_key.get(self._public_key(sequence, index))
+            if block is None:
+                block = self._by_key.get(self._own_key(sequence, index))
+            if block is None:
+                break
+            found.append(block)
+        return found
+
+    def n_new(self, sequence: Sequence, n_tokens: int) -> int:
+        """Return how many free blocks the sequence takes to have so many tokens computed."""
+        found = 0 if sequence.blocks else sum(self._users[b] > 0 for b in self.find(sequence))
+        return self.blocks_for(n_tokens) - len(sequence.blocks) - found
+
+    def reuse(self, sequence: Sequence) -> int:
+        """Give the sequence the blocks that ``find`` returns; return the tokens that it gained."""
+        found = self.find(sequence)
+        if not found:
+            return 0
+        before, first = sequence.n_computed, sequence.n_shared
+        for block in found:
+            self._take(block)
+        own = sequence.blocks[first:]  # begun, and of no use now
+        sequence.blocks[first:] = found
+        self._let_go(own)
+        sequence.n_shared = first + len(found)
+        sequence.n_computed = sequence.n_shared * self.block_tokens
+        return sequence.n_computed - before
+
+    def next_key(self, sequence: Sequence) -> bytes | None:
+        """Return the key of the block that the sequence fills next, where others could read it."""
+        index = sequence.n_shared
+        return self._own_key(sequence, index) if index < self._n_shareable(sequence) else None
+
+    def _n_shareable(self, sequence: Sequence) -> int:
+        return (len(sequence.tokens) - 1) // self.block_tokens
+
+    def _own_key(self, sequence: Sequence, index: int) -> bytes:
+        return sequence.own_keys.get(index, sequence.tokens, self.block_tokens)
+
+    def _public_key(self, sequence: Sequence, index: int) -> bytes:
+        return sequence.public_keys.get(index, sequence.tokens, self.block_tokens)
+
+    # ---- single blocks ----------------------------------------------------------------------
+
+    def _take(self, block: int) -> None:
+        """Count a user more of a block that has a key."""
+        if not self._users[block]:
+            self._cached_of(block).pop(block)
+        self._users[block] += 1
+
+    def _let_go(self, blocks: list[int]) -> None:
+        """Count a user less of each; what nobody has is free."""
+        for block in reversed(blocks):
+            self._users[block] -= 1
+            if self._users[block]:
+                continue
+            if block in self._keys:
+                self._cached_of(block)[block] = None
+            else:
+                self._free.append(block)
+
+    def _evict(self) -> int:
+        block, _ = (self._cached or self._cached_pinned).popitem(last=False)
+        del self._by_key[self._keys.pop(block)]
+        self._pinned.discard(block)
+        return block
+
+    def _cached_of(self, block: int) -> OrderedDict[int, None]:
+        return self._cached_pinned if block in self._pinned else self._cached

@@ -9,6 +9,7 @@ import itertools
 from llamad.engine.worker import StepSampler
 from llamad.jobs.job import Job
 from llamad.sampling.parameters import Sampling
+from llamad.schedule.block_keys import BlockKeys, scope_of
 from llamad.schedule.prompt_lookup import PromptLookup
 from llamad.schedule.runtime import Detokenizer, ModelRuntime
 from llamad.schedule.sequence import Sequence
@@ -78,7 +79,12 @@ class Generation:
         self.job = job
         self.number = next(_numbers)  # in order of submission
         job.tokens = tokens = job.tokens or list(prompt)  # of one that goes on, also the completion
-        self.sequence = Sequence(tokens, len(prompt), n_draws=len(tokens) - len(prompt))
+        self.sequence = Sequence(
+            tokens,
+            len(prompt),
+            n_draws=len(tokens) - len(prompt),
+            own_keys=BlockKeys(scope_of(request)),
+        )
         self.sampler: StepSampler | None = None  # while it has blocks
         # a prompt that is continued has no thoughts
         splitter = model.new_thinking_splitter(prompt) if job.record.is_chat else None
@@ -86,6 +92,7 @@ class Generation:
         for token in tokens[len(prompt) :]:
             self.text.push(token)  # what it says was said before
         self.turn = Turn()
+        self.prompt_counted = False  # as one that the cache helped, or did not help
         self.progress_at = 0.0  # when the last PrefillProgress was sent, monotonic seconds
         self.lookup: PromptLookup | None = None  # guesses the next tokens, once it has started
         self._speculation = speculation if request.speculation is None else request.speculation

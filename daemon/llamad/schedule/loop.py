@@ -37,6 +37,7 @@ from llamad.schedule.encoder import Encoder, Line
 from llamad.schedule.generation import Generation
 from llamad.schedule.outcome import Outcome
 from llamad.schedule.policy import by_rank
+from llamad.schedule.prefix_reuse import PrefixReuse, ReuseCounts
 from llamad.schedule.prompt import (
     Prompt,
     check_model,
@@ -78,7 +79,9 @@ class Counts:
     queue_capacity: int
     sequence_slots: int
     kv_blocks_total: int
-    kv_blocks_free: int
+    kv_blocks_free: int  # the cached ones included
+    kv_blocks_cached: int
+    prefix: ReuseCounts
     seconds_per_token: float  # of a sequence alone; 0 before the first step
 
 
@@ -113,9 +116,10 @@ class Scheduler:
         self._prompts, self._texts = Line(), Line()
         self._observer = observer
         self._pool = BlockPool(model.kv_blocks_total, model.kv_block_tokens)
+        self._reuse = PrefixReuse(self._pool)
         self._cost = StepCost()
         self._composer = StepComposer(
-            self._pool, self._cost, n_batch=model.n_batch, guess_rows=model.guess_rows
+            self._pool, self._reuse, self._cost, n_batch=model.n_batch, guess_rows=model.guess_rows
         )
         self._outcome = Outcome(book, model.tokenizer, limits.stream_buffer_bytes)
         self._waiting: list[Generation] = []  # by rank; some may have ended
@@ -194,6 +198,8 @@ class Scheduler:
             sequence_slots=self._model.n_sequences,
             kv_blocks_total=self._pool.n_blocks,
             kv_blocks_free=self._pool.n_free,
+            kv_blocks_cached=self._pool.n_cached,
+            prefix=replace(self._reuse.counts),
             seconds_per_token=sum(self._cost.line()),
         )
 
@@ -352,6 +358,7 @@ class Scheduler:
         for (generation, chunk), drawn in zip(step, result, strict=True):
             try:
                 self._outcome.apply(generation, chunk, drawn, now)
+                self._reuse.share(generation)
             except Exception as error:
                 self._fail(generation.job, _for_client(error, "reading a token"))
         return True
@@ -384,6 +391,7 @@ class Scheduler:
             record = generation.job.record
             if record.started_at is None:
                 generation.progress_at = record.started_at = self._clock.now()
+            self._reuse.take(generation)
             generation.job.move(JobState.PREFILL)
             self._composer.come(generation, self._running)
             self._running.append(generation)
@@ -398,10 +406,8 @@ class Scheduler:
             return True
         if len(self._running) >= self._model.n_sequences:
             return False
-        wanted = 0
-        for other in (*self._running, generation):
-            sequence = other.sequence
-            wanted += self._pool.blocks_for(len(sequence.tokens)) + 1 - len(sequence.blocks)
+        sequences = [other.sequence for other in (*self._running, generation)]
+        wanted = sum(self._pool.n_new(s, len(s.tokens)) + 1 for s in sequences)
         return wanted <= self._pool.n_free
 
     def _compose(self) -> list[Part]:

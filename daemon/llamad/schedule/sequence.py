@@ -7,6 +7,8 @@ loses its blocks goes on later with the text it would have had.
 
 from dataclasses import dataclass, field
 
+from llamad.schedule.block_keys import PUBLIC, BlockKeys
+
 
 @dataclass(slots=True)
 class Sequence:
@@ -17,6 +19,10 @@ class Sequence:
     n_computed: int = 0  # the prefix whose keys and values the blocks hold
     blocks: list[int] = field(default_factory=list)  # ids in position order
     n_draws: int = 0
+    n_shared: int = 0  # of the blocks, from the first on: full, and others may read them
+    own_keys: BlockKeys = field(default_factory=lambda: BlockKeys(PUBLIC))  # of what it computes
+    public_keys: BlockKeys = field(default_factory=lambda: BlockKeys(PUBLIC))
+    pinned: bool = False  # what it computes is evicted last
 
     @property
     def n_pending(self) -> int:

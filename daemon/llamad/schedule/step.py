@@ -3,7 +3,8 @@
 Decoding sequences come first, one row each, so that text keeps flowing, and a few rows of guesses
 where the step stays bound by memory, not by arithmetic. What is left of the step's time goes to
 prompts, in turns of one block: a short prompt never waits for all of a long one, and a new one has
-the first turn. The cut changes no result: the engine's arithmetic does not depend on it.
+the first turn. The cut changes no result: the engine's arithmetic does not depend on it. Of prompts
+that go on with the same block one computes it, and the others read it after the step.
 
 When no block is free, the job that goes last (policy.py) gives its blocks back and waits again.
 """
@@ -16,6 +17,7 @@ from llamad.schedule.blocks import BlockPool
 from llamad.schedule.cost import StepCost
 from llamad.schedule.generation import Generation
 from llamad.schedule.policy import by_rank
+from llamad.schedule.prefix_reuse import PrefixReuse
 
 MAX_DECODE_ROWS = 8  # with guesses, where nothing streams: beyond, a small board computes longer
 LEAST_PROMPT_ROWS = 8  # below this many, a step costs what its weights cost to read
@@ -26,12 +28,15 @@ Part = tuple[Generation, Chunk]
 class StepComposer:
     """Makes one step after the other for the sequences of one engine."""
 
-    def __init__(self, pool: BlockPool, cost: StepCost, *, n_batch: int, guess_rows: int) -> None:
+    def __init__(
+        self, pool: BlockPool, reuse: PrefixReuse, cost: StepCost, *, n_batch: int, guess_rows: int
+    ) -> None:
         """Compose steps of at most ``n_batch`` rows, which must be enough for one of each sequence.
 
         ``guess_rows``: most rows of guesses that the engine has room for.
         """
         self._pool = pool
+        self._reuse = reuse
         self._cost = cost
         self._n_batch = n_batch
         self._guess_rows = guess_rows
@@ -51,10 +56,14 @@ class StepComposer:
         There is always a step while anything runs: whoever goes first gets the blocks it needs.
         """
         self._number += 1
+        for generation in running:
+            if generation.sequence.n_pending > 1:
+                self._reuse.take(generation)
         ready, preempted = self._secure(by_rank(running))
         decoding = [g for g in ready if g.sequence.n_pending == 1]
         prompts = [g for g in ready if g.sequence.n_pending > 1]
         prompts.sort(key=lambda g: g.turn.rank())
+        prompts = self._without_followers(prompts)
         reading = self._cost.waits_for_the_disk(budget_seconds)
         most = self._n_batch if reading else MAX_DECODE_ROWS
         step = self._decode_parts(decoding, most, LEAST_PROMPT_ROWS if prompts else 0)
@@ -123,6 +132,18 @@ class StepComposer:
         return guesses
 
     # ---- prompt rows ------------------------------------------------------------------------
+
+    def _without_followers(self, prompts: Rows[Generation]) -> list[Generation]:
+        """Leave out prompts whose next block is computed for another one in the same step."""
+        keys: set[bytes] = set()
+        leaders = []
+        for generation in prompts:
+            key = self._pool.next_key(generation.sequence)
+            if key not in keys:
+                leaders.append(generation)
+            if key is not None:
+                keys.add(key)
+        return leaders
 
     def _share(self, prompts: Rows[Generation], rows: int) -> dict[Generation, int]:
         """Give the rows out in turns of one block, as often as they last."""

@@ -99,9 +99,12 @@ class FakeEngine:
     def _check(self, runs: Sequence[Run]) -> None:
         assert runs
         assert 1 <= sum(len(run.tokens) for run in runs) <= self.n_batch
-        used = [block for run in runs for block in run.blocks]
-        assert len(used) == len(set(used)), "a block is in two runs"
-        assert all(0 <= block < len(self.blocks) for block in used)
+        named = [block for run in runs for block in run.blocks]
+        assert all(0 <= block < len(self.blocks) for block in named)
+        for run in runs:
+            assert len(run.blocks) == len(set(run.blocks)), "a block twice in a run"
+            for block in run.blocks[run.position // self.block_tokens :]:
+                assert named.count(block) == 1, "a block is written that another run names"
         for run in runs:
             assert 0 <= run.n_out <= len(run.tokens)
             needed = -(-(run.position + len(run.tokens)) // self.block_tokens)
