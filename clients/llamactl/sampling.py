@@ -39,6 +39,7 @@ _SWITCHES = (
 )
 SWITCHES = tuple(flag.removeprefix("--").replace("-", "_") for flag, _ in _SWITCHES)
 _DESTINATIONS = (*(flag.removeprefix("--").replace("-", "_") for flag, *_ in _FLAGS), *SWITCHES)
+_QUEUE = ("priority", "time_to_live_seconds", "on_behalf_of")
 THINKING = "enable_thinking"  # the argument that the templates of thinking models take
 
 
@@ -55,6 +56,16 @@ def add_flags(parser: argparse.ArgumentParser, *, with_model: bool = True) -> No
     )
     parser.add_argument(
         "--priority", choices=("interactive", "normal", "batch"), help="who goes first"
+    )
+    parser.add_argument(
+        "--ttl",
+        type=float,
+        dest="time_to_live_seconds",
+        metavar="SECONDS",
+        help="give up when the answer has not begun by then",
+    )
+    parser.add_argument(
+        "--on-behalf-of", metavar="USER", help="ask for this user; for gateways and administrators"
     )
     parser.add_argument(
         "--stats", action="store_true", help="print timings and the seed to standard error"
@@ -114,7 +125,7 @@ def _template_argument(text: str) -> tuple[str, Any]:
 
 def client_options(arguments: argparse.Namespace) -> Options:
     """Return the options that were given; the service has defaults for the others."""
-    names = ("model", "max_tokens", "stop", "priority", "context_full", *_DESTINATIONS)
+    names = ("model", "max_tokens", "stop", "context_full", *_QUEUE, *_DESTINATIONS)
     given = {name: getattr(arguments, name) for name in names}
     given["template_arguments"] = template_arguments(arguments)
     return cast(Options, {name: value for name, value in given.items() if value is not None})

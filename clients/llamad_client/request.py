@@ -27,6 +27,8 @@ class Options(TypedDict, total=False):
     stop: Sequence[str]
     priority: Priority
     deadline_seconds: float
+    time_to_live_seconds: float  # from submission to the start
+    on_behalf_of: str  # of a gateway: the user for whom it asks
     speculation: bool
     template_arguments: Mapping[str, Any]  # of chat: values of JSON's types, by name
     context_full: ContextFull  # of chat

@@ -141,6 +141,9 @@ class ServiceConfig:
     admin_group: str = _key(
         "llamad-admin", Text("group that may manage models and others' jobs; empty: none", 32)
     )
+    gateway_group: str = _key(
+        "llamad-gateway", Text("group that may ask on behalf of others; empty: none", 32)
+    )
     state_directory: str = _key(
         "/var/lib/llamad", FilePath("where jobs and prefixes are stored", may_be_empty=False)
     )

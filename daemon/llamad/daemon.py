@@ -84,6 +84,7 @@ class Daemon:
             mode=config.service.socket_mode,
             group=config.service.socket_group,
             admin_group=config.service.admin_group,
+            gateway_group=config.service.gateway_group,
             llamad=self._service,
             admin=AdminService(self._state, registry, self._transfers, self._model_manager),
             capacity=capacity_of(config.model),
@@ -203,6 +204,7 @@ def rules_of(config: Config) -> Rules:
         max_prompt_bytes=min(config.limits.max_prompt_bytes, text_bytes),
         max_text_bytes=text_bytes,
         context_full=ContextFull(config.model.context_full),
+        gateway_group=config.service.gateway_group,
     )
 
 

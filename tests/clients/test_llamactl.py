@@ -128,6 +128,8 @@ def test_every_flag_reaches_the_service(service: RunningService) -> None:
         "--seed": "1",
         "--stop": "X",
         "--priority": "batch",
+        "--ttl": "30",
+        "--on-behalf-of": "anna",
     }
     done = run(service.path, "--json", "ask", *itertools.chain(*flags.items()), "q")
     assert done.returncode == 0
@@ -135,6 +137,7 @@ def test_every_flag_reaches_the_service(service: RunningService) -> None:
     assert (last["finish_reason"], last["completion_tokens"]) == ("length", 3)
     [job] = json_lines(run(service.path, "--json", "jobs", "--all").stdout)
     assert (job["priority"], job["max_tokens"], job["state"]) == ("batch", 3, "finished")
+    assert job["on_behalf_of"] == "anna"
 
 
 # ---- interruption --------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ MEASURED = Measured(
 
 CredentialsOf = Callable[[socket.socket], Credentials]
 ADMIN_GROUP = "root"  # every machine has it
+GATEWAY_GROUP = "daemon"
 
 
 class Codec(FakeTokenizer):
@@ -150,6 +151,7 @@ class Service:
             mode=mode,
             group="",
             admin_group=ADMIN_GROUP,
+            gateway_group=GATEWAY_GROUP,
             credentials=credentials,
             capacity=capacity,
             llamad=LlamadService(
@@ -223,7 +225,7 @@ async def serving(
         service = Service(
             Path(folder) / name,
             bench,
-            rules or Rules(),
+            rules or Rules(gateway_group=GATEWAY_GROUP),
             loaded=loaded,
             mode=mode,
             credentials=credentials,

@@ -18,15 +18,16 @@ import pytest
 from another_user import NOBODY
 from clients.running import environment
 from llamad.door import caller
-from llamad.door.caller import Administrators, Caller, Credentials, peer_credentials
+from llamad.door.caller import Caller, CallerGroups, Credentials, peer_credentials
 from llamad.door.unix_socket import NamelessSocket
 from llamad_api.v1 import admin_pb2
 from llamad_api.v1 import llamad_pb2 as pb
-from rpc.serving import ADMIN_GROUP, Service, error_of_call, serving
+from rpc.serving import ADMIN_GROUP, GATEWAY_GROUP, Service, error_of_call, serving
 from unit.schedule.fakes import asynchronous
 
 ALICE = Credentials(uid=54321, gids=frozenset({54321}))
 BOB = Credentials(uid=54322, gids=frozenset({54322}))
+GATEWAY = Credentials(uid=54324, gids=frozenset({54324, grp.getgrnam(GATEWAY_GROUP).gr_gid}))
 MANAGER = Credentials(uid=54323, gids=frozenset({54323, grp.getgrnam(ADMIN_GROUP).gr_gid}))
 ADMIN_METHODS = [m.name for m in admin_pb2.DESCRIPTOR.services_by_name["Admin"].methods]
 
@@ -86,13 +87,13 @@ def test_where_the_kernel_does_not_tell_the_groups_the_user_database_does() -> N
 def test_root_the_service_itself_and_the_group_are_administrators(
     credentials: Credentials, is_admin: bool
 ) -> None:
-    who = Administrators(ADMIN_GROUP).caller(credentials)
+    who = CallerGroups(ADMIN_GROUP).caller(credentials)
     assert who == Caller(credentials.uid, is_admin)
 
 
 @pytest.mark.parametrize("group", ["", "no-such-group"])
 def test_a_group_that_does_not_exist_has_no_members(group: str) -> None:
-    assert not Administrators(group).caller(MANAGER).is_admin
+    assert not CallerGroups(group).caller(MANAGER).is_admin
 
 
 # ---- methods -------------------------------------------------------------------------------------
@@ -165,6 +166,46 @@ async def test_a_job_is_cancelled_by_its_owner_and_by_administrators_only() -> N
             async with service.stub() as manager:
                 others = await manager.CancelJob(pb.CancelJobRequest(id=second))
         assert own.job.state == others.job.state == pb.JOB_STATE_CANCELLED
+
+
+@asynchronous
+async def test_a_gateway_asks_for_users_it_names_and_may_cancel_what_it_asked() -> None:
+    who = [GATEWAY]
+    async with serving(credentials=lambda connection: who[0]) as service:
+        entered = service.bench.pause_step(0)
+        options = pb.Options(on_behalf_of="54321")  # a user without a name
+        async with service.stub() as gateway:
+            calls = [
+                gateway.Generate(pb.GenerateRequest(prompt="p", options=options)) for _ in range(2)
+            ]
+            first, second = [(await call.read()).queued.job_id for call in calls]
+            await entered.wait()
+            listed = (await gateway.ListJobs(pb.ListJobsRequest())).jobs
+            who[0] = BOB
+            async with service.stub() as bob:
+                cancel = bob.CancelJob(pb.CancelJobRequest(id=first))
+                _, message, metadata = await error_of_call(cancel)
+            who[0] = ALICE
+            async with service.stub() as alice:
+                await alice.CancelJob(pb.CancelJobRequest(id=first))
+            await gateway.CancelJob(pb.CancelJobRequest(id=second))
+    assert {(job.owner_uid, job.on_behalf_of) for job in listed} == {(GATEWAY.uid, "54321")}
+    assert metadata["llamad-reason"] == "NOT_OWNER"
+    assert f"job {first} belongs to user 54321" in message
+
+
+@pytest.mark.parametrize("method", ["Generate", "Chat"])
+@asynchronous
+async def test_nobody_else_asks_for_others(method: str) -> None:
+    options = pb.Options(on_behalf_of="anna")
+    message: Any = {
+        "Generate": pb.GenerateRequest(prompt="p", options=options),
+        "Chat": pb.ChatRequest(messages=[pb.Message(role="user", content="p")], options=options),
+    }[method]
+    async with serving(credentials=always(ALICE)) as service, service.stub() as stub:
+        code, text, metadata = await error_of_call(getattr(stub, method)(message).read())
+    assert (code, metadata["llamad-reason"]) == (grpc.StatusCode.PERMISSION_DENIED, "NOT_GATEWAY")
+    assert f"members of group {GATEWAY_GROUP} and administrators" in text
 
 
 # ---- connections ---------------------------------------------------------------------------------

@@ -70,6 +70,12 @@ BAD_OPTIONS = [
     ("deadline_seconds", -1),
     ("deadline_seconds", NAN),
     ("deadline_seconds", INF),
+    ("time_to_live_seconds", 0),
+    ("time_to_live_seconds", NAN),
+    ("time_to_live_seconds", INF),
+    ("on_behalf_of", "a" * 65),
+    ("on_behalf_of", "anna b"),
+    ("on_behalf_of", "a\n"),
     ("model", "m" * 257),
 ]
 
@@ -120,6 +126,8 @@ def test_every_field_arrives() -> None:
             stop=["a", "b"],
             priority=pb.PRIORITY_BATCH,
             deadline_seconds=2.5,
+            time_to_live_seconds=1.5,
+            on_behalf_of="anna@house.example",
             speculation=False,
             sampling=pb.Sampling(seed=2**64 - 1, logit_bias={3: -100}),
         ),
@@ -128,6 +136,7 @@ def test_every_field_arrives() -> None:
     assert (request.prompt, request.parse_special, request.model) == ("p", True, "m")
     assert (request.max_tokens, request.stop) == (9, ("a", "b"))
     assert (request.priority, request.deadline_seconds) == (Priority.BATCH, 2.5)
+    assert (request.time_to_live_seconds, request.owner) == (1.5, "anna@house.example")
     assert request.speculation is False
     assert (request.sampling.seed, dict(request.sampling.logit_bias)) == (2**64 - 1, {3: -100.0})
     assert request.request_id == "r"

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _row(job: Job) -> tuple[str, ...]:
     return (
         job.id,
-        "-" if job.owner_uid is None else _user_name(job.owner_uid),
+        job.on_behalf_of or ("-" if job.owner_uid is None else _user_name(job.owner_uid)),
         job.state,
         job.priority,
         f"{job.processed_prompt_tokens}/{job.prompt_tokens}",

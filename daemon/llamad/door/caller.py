@@ -1,7 +1,7 @@
-"""Who is at the other end of a Unix socket, and whether they are an administrator.
+"""Who is at the other end of a Unix socket, and whether they are an administrator or a gateway.
 
-Owns the reading of credentials, which the kernel vouches for, and the one rule that makes an
-administrator. What administrators alone may do stands in ``rights.py``.
+Owns the reading of credentials, which the kernel vouches for, and the rules that make an
+administrator and a gateway. What these alone may do stands in ``rights.py``.
 """
 
 import array
@@ -36,6 +36,7 @@ class Caller:
 
     uid: int
     is_admin: bool
+    is_gateway: bool = False  # may ask on behalf of others, as administrators may
 
 
 def peer_credentials(connection: socket.socket) -> Credentials:
@@ -59,20 +60,30 @@ def _groups_of_user(uid: int, gid: int) -> list[int]:
         return []
 
 
-class Administrators:
-    """Root, the user that the service runs as, and the members of one group."""
+class CallerGroups:
+    """Which users are administrators and which are gateways.
 
-    def __init__(self, group: str) -> None:
-        """Look the group up, once; one that does not exist, or no name, has no members."""
-        self._gid: int | None = None
-        try:
-            self._gid = grp.getgrnam(group).gr_gid if group else None
-        except KeyError:
-            log.info(fields("no group of administrators", group=group))
+    Administrators are root, the user that the service runs as, and the members of one group;
+    gateways the members of another.
+    """
+
+    def __init__(self, admin_group: str, gateway_group: str = "") -> None:
+        """Look the groups up, once; one that does not exist, or no name, has no members."""
+        self._admin_gid = _group_id(admin_group, "administrators")
+        self._gateway_gid = _group_id(gateway_group, "gateways")
 
     def caller(self, credentials: Credentials) -> Caller:
         """Return the caller with these credentials."""
         return Caller(
             uid=credentials.uid,
-            is_admin=credentials.uid in (0, os.geteuid()) or self._gid in credentials.gids,
+            is_admin=credentials.uid in (0, os.geteuid()) or self._admin_gid in credentials.gids,
+            is_gateway=self._gateway_gid in credentials.gids,
         )
+
+
+def _group_id(name: str, members: str) -> int | None:
+    try:
+        return grp.getgrnam(name).gr_gid if name else None
+    except KeyError:
+        log.info(fields(f"no group of {members}", group=name))
+        return None

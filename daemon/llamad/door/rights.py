@@ -36,11 +36,32 @@ def check_method(method: str, caller: Caller, admin_group: str) -> None:
 
 def check_cancel(job: JobSnapshot, caller: Caller) -> None:
     """Refuse to cancel a job of somebody else. Raises NOT_OWNER."""
-    if caller.is_admin or caller.uid == job.owner_uid:
+    check_owner(job, caller, "cancel it")
+
+
+def check_owner(job: JobSnapshot, caller: Caller, action: str) -> None:
+    """Refuse an action on a job of somebody else. Raises NOT_OWNER.
+
+    A job that a gateway submitted belongs to the user it named; the gateway keeps its rights on it.
+    """
+    if caller.is_admin or caller.uid == job.owner_uid or user_name(caller.uid) == job.owner:
         return
-    owner = "somebody else" if job.owner_uid is None else f"user {user_name(job.owner_uid)}"
+    owner = f"user {job.owner}" if job.owner else "somebody else"
     raise LlamadError(
         ErrorKind.PERMISSION,
         "NOT_OWNER",
-        f"job {job.id} belongs to {owner}; only they and administrators may cancel it",
+        f"job {job.id} belongs to {owner}; only they and administrators may {action}",
+    )
+
+
+def check_on_behalf_of(name: str, caller: Caller, gateway_group: str) -> None:
+    """Refuse to ask for another user; an empty name is nobody. Raises NOT_GATEWAY."""
+    if not name or caller.is_admin or caller.is_gateway:
+        return
+    who = f"members of group {gateway_group} and administrators"
+    raise LlamadError(
+        ErrorKind.PERMISSION,
+        "NOT_GATEWAY",
+        f"on_behalf_of: only {who if gateway_group else 'administrators'} may ask for another user,"
+        f" and user {user_name(caller.uid)} is not one of them",
     )

@@ -18,6 +18,7 @@ from llamad.errors import ErrorKind, LlamadError, log_level
 from llamad.jobs.event import Finished, FinishReason, Timings
 from llamad.jobs.job import Job
 from llamad.jobs.record import JobRecord, JobSnapshot, JobState
+from llamad.jobs.request import Priority
 from llamad.logs import fields
 from llamad.users import user_name
 
@@ -108,6 +109,8 @@ class JobBook:
         job.stream.end(error)
         if job.deadline is not None:
             job.deadline.cancel()
+        if job.time_to_live is not None:
+            job.time_to_live.cancel()
         del self._living[job.id]
         self._remember(record.snapshot(now), timings, error)
         job.on_end(job)
@@ -190,6 +193,8 @@ def _log(job: JobSnapshot, timings: Timings, error: LlamadError | None) -> None:
             job=job.id,
             request=job.request_id or None,
             user=None if job.owner_uid is None else user_name(job.owner_uid),
+            on_behalf_of=job.on_behalf_of or None,
+            priority=None if job.priority is Priority.NORMAL else job.priority.name.lower(),
             reason=job.error_reason if job.finish_reason is None else job.finish_reason.value,
             prompt_tokens=job.prompt_tokens,
             completion_tokens=job.completion_tokens,

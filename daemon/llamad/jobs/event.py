@@ -20,13 +20,14 @@ class FinishReason(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """The job was accepted; ``queue_position`` jobs are in front of it."""
+    """The job waits; ``queue_position`` jobs are in front of it. Again when that changes."""
 
     job_id: str
     queue_position: int
     prompt_tokens: int
     dropped_messages: int = 0  # oldest ones of a chat, for which the context had no room
     substitute_template: str = ""  # of a chat whose model has none: which one was taken
+    wait_seconds: float | None = None  # until it starts, estimated; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class PrefillProgress:
 
     processed_tokens: int
     prompt_tokens: int
+    seconds_left: float | None = None  # until the prompt is read, estimated; None: not known
 
 
 @dataclass(frozen=True, slots=True)

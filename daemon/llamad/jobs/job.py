@@ -40,6 +40,7 @@ class Job:
         self.tokens: list[int] = []  # prompt and completion so far, once it was scheduled
         self.suspended = False  # no scheduler has it: it waits for its model
         self.deadline: Timer | None = None
+        self.time_to_live: Timer | None = None  # of its wait for the start
         self._changed = asyncio.Event()
 
     @property

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from llamad.errors import LlamadError
 from llamad.jobs.event import FinishReason, Timings
-from llamad.jobs.request import GenerationRequest, Priority
+from llamad.jobs.request import GenerationRequest, Priority, owner_name
 
 
 class JobState(enum.Enum):
@@ -69,6 +69,14 @@ class JobSnapshot:
     durable: bool = False
     idempotency_key: str = ""
     submitted_unix: float | None = None  # seconds since 1970; of a durable job
+    on_behalf_of: str = ""  # the user that a gateway named
+    queue_position: int | None = None  # while it waits: jobs in front of it
+    wait_seconds: float | None = None  # until it starts, estimated
+
+    @property
+    def owner(self) -> str:
+        """Return whose job it is."""
+        return owner_name(self.owner_uid, self.on_behalf_of)
 
 
 @dataclass(slots=True)
@@ -81,6 +89,7 @@ class JobRecord:
     max_tokens: int  # already at most what the context leaves
     seed: int
     submitted_at: float
+    priority: Priority = Priority.NORMAL
     is_chat: bool = False  # the prompt was rendered from messages
     dropped_messages: int = 0
     fills_context: bool = False  # max_tokens is what the context leaves
@@ -100,6 +109,8 @@ class JobRecord:
     first_token_at: float | None = None
     last_token_at: float | None = None
     ended_at: float | None = None
+    queue_position: int | None = None  # where it waited when the scheduler last looked
+    wait_seconds: float | None = None  # likewise, until it starts
 
     def move(self, state: JobState) -> None:
         """Go to another state; raise IllegalTransition when the table does not allow it."""
@@ -110,11 +121,12 @@ class JobRecord:
     def snapshot(self, now: float) -> JobSnapshot:
         """Return the job as it is at ``now``, a monotonic time in seconds."""
         end = now if self.ended_at is None else self.ended_at
+        waits = self.state is JobState.QUEUED
         return JobSnapshot(
             id=self.id,
             request_id=self.request.request_id,
             state=self.state,
-            priority=self.request.priority,
+            priority=self.priority,
             model=self.model,
             prompt_tokens=len(self.prompt_tokens),
             processed_prompt_tokens=self.processed_prompt_tokens,
@@ -130,6 +142,9 @@ class JobRecord:
             durable=self.durable,
             idempotency_key=self.idempotency_key,
             submitted_unix=self.submitted_unix,
+            on_behalf_of=self.request.on_behalf_of,
+            queue_position=self.queue_position if waits else None,
+            wait_seconds=self.wait_seconds if waits else None,
         )
 
     def timings(self, now: float, load_seconds: float) -> Timings:

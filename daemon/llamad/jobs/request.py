@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from llamad.sampling.parameters import Sampling
+from llamad.users import user_name
 
 
 class Priority(enum.IntEnum):
@@ -49,8 +50,21 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     loop_guard: bool = False  # end a completion that only repeats itself
-    priority: Priority = Priority.NORMAL
-    deadline_seconds: float | None = None  # from submission
+    # None: normal, or the most urgent class that the owner may use, if that is lower
+    priority: Priority | None = None
+    deadline_seconds: float | None = None  # from submission to the last token
+    time_to_live_seconds: float | None = None  # from submission to the start
     speculation: bool | None = None  # guess tokens from the sequence's n-grams; None: as configured
     request_id: str = ""
     owner_uid: int | None = None  # the user who asks; None: not known
+    on_behalf_of: str = ""  # the user for whom a gateway asks
+
+    @property
+    def owner(self) -> str:
+        """Return whose job it is: the name that limits, ownership and fair share go by."""
+        return owner_name(self.owner_uid, self.on_behalf_of)
+
+
+def owner_name(uid: int | None, on_behalf_of: str) -> str:
+    """Return the user that a gateway named, else the name of the user; empty: not known."""
+    return on_behalf_of or ("" if uid is None else user_name(uid))

@@ -6,10 +6,13 @@ ids against the vocabulary) is checked where the model is known.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from llamad.door.caller import Caller
+from llamad.door.rights import check_on_behalf_of
 from llamad.errors import invalid
 from llamad.jobs import event, request
 from llamad.jobs.record import JobSnapshot, JobState
@@ -29,11 +32,12 @@ MAX_MESSAGES = 1024
 MAX_STOP_STRINGS = 16
 MAX_STOP_BYTES = 256
 MAX_NAME_BYTES = 256
+OWNER_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 DEADLINE_SECONDS = Real(0.0, math.inf, open_low=True)
 ROLES = ("system", "user", "assistant", "tool")
 
 _PRIORITIES = {
-    pb.PRIORITY_UNSPECIFIED: request.Priority.NORMAL,
+    pb.PRIORITY_UNSPECIFIED: None,
     pb.PRIORITY_INTERACTIVE: request.Priority.INTERACTIVE,
     pb.PRIORITY_NORMAL: request.Priority.NORMAL,
     pb.PRIORITY_BATCH: request.Priority.BATCH,
@@ -76,34 +80,35 @@ class Rules:
     system: str | None = None  # of a chat that does not begin with a system message
     template_arguments: Mapping[str, Any] = field(default_factory=dict)  # of a chat
     loop_guard: bool = True  # of a request that gives no parameter of sampling
+    gateway_group: str = ""  # whose members may ask for others
 
 
 # ---- requests ------------------------------------------------------------------------------------
 
 
 def generation_request(
-    message: pb.GenerateRequest, rules: Rules, request_id: str, owner_uid: int | None = None
+    message: pb.GenerateRequest, rules: Rules, request_id: str, caller: Caller | None = None
 ) -> request.GenerationRequest:
-    """Return the checked request of a Generate call."""
+    """Return the checked request of a Generate call; ``caller`` None is not known."""
     if message.options.template_arguments:
         raise invalid("template_arguments", "are for Chat: a prompt has no template")
     _check_text("prompt", message.prompt, rules.max_prompt_bytes, least_bytes=1)
     return _with_options(
         message.options,
         rules,
+        caller,
         request.GenerationRequest(
             prompt=message.prompt,
             parse_special=message.parse_special,
             request_id=request_id,
-            owner_uid=owner_uid,
         ),
     )
 
 
 def chat_request(
-    message: pb.ChatRequest, rules: Rules, request_id: str, owner_uid: int | None = None
+    message: pb.ChatRequest, rules: Rules, request_id: str, caller: Caller | None = None
 ) -> request.GenerationRequest:
-    """Return the checked request of a Chat call."""
+    """Return the checked request of a Chat call; ``caller`` None is not known."""
     count = len(message.messages)
     if not 1 <= count <= MAX_MESSAGES:
         raise invalid("messages", f"there are {count}, must be 1 to {MAX_MESSAGES}")
@@ -126,27 +131,32 @@ def chat_request(
     return _with_options(
         message.options,
         rules,
+        caller,
         request.GenerationRequest(
             messages=messages,
             context_full=_CONTEXT_FULL[message.context_full] or rules.context_full,
             template_arguments=_template_arguments(message.options, rules),
             request_id=request_id,
-            owner_uid=owner_uid,
         ),
     )
 
 
 def _with_options(
-    options: pb.Options, rules: Rules, base: request.GenerationRequest
+    options: pb.Options,
+    rules: Rules,
+    caller: Caller | None,
+    base: request.GenerationRequest,
 ) -> request.GenerationRequest:
     _check_text("model", options.model, MAX_NAME_BYTES)
     if options.HasField("max_tokens") and options.max_tokens < 1:
         raise invalid("max_tokens", "is 0, must be at least 1")
     if options.priority not in _PRIORITIES:
         raise invalid("priority", f"{options.priority} is no priority")
-    deadline = options.deadline_seconds if options.HasField("deadline_seconds") else None
-    if deadline is not None:
-        _checked("deadline_seconds", DEADLINE_SECONDS, deadline)
+    if options.on_behalf_of and not OWNER_NAME.fullmatch(options.on_behalf_of):
+        shown = _quote(options.on_behalf_of)
+        raise invalid("on_behalf_of", f"is {shown}, must be 1 to 64 letters, digits and ._@-")
+    if caller is not None:
+        check_on_behalf_of(options.on_behalf_of, caller, rules.gateway_group)
     return replace(
         base,
         model=options.model,
@@ -155,9 +165,20 @@ def _with_options(
         sampling=_sampling(options.sampling, rules.sampling),
         loop_guard=_loop_guard(options, rules),
         priority=_PRIORITIES[options.priority],
-        deadline_seconds=deadline,
+        deadline_seconds=_seconds(options, "deadline_seconds"),
+        time_to_live_seconds=_seconds(options, "time_to_live_seconds"),
+        owner_uid=None if caller is None else caller.uid,
+        on_behalf_of=options.on_behalf_of,
         speculation=options.speculation if options.HasField("speculation") else None,
     )
+
+
+def _seconds(options: pb.Options, name: str) -> float | None:
+    """Return a bound in seconds; None for none."""
+    if not options.HasField(name):
+        return None
+    seconds: float = _checked(name, DEADLINE_SECONDS, getattr(options, name))
+    return seconds
 
 
 def _template_arguments(options: pb.Options, rules: Rules) -> Mapping[str, Any]:
@@ -282,12 +303,15 @@ def response(item: event.Event, kind: type[Response]) -> Response:
                     prompt_tokens=item.prompt_tokens,
                     dropped_messages=item.dropped_messages,
                     substitute_template=item.substitute_template,
+                    wait_seconds=item.wait_seconds,
                 )
             )
         case event.PrefillProgress():
             return kind(
                 prefill=pb.PrefillProgress(
-                    processed_tokens=item.processed_tokens, prompt_tokens=item.prompt_tokens
+                    processed_tokens=item.processed_tokens,
+                    prompt_tokens=item.prompt_tokens,
+                    seconds_left=item.seconds_left,
                 )
             )
         case event.Finished():
@@ -340,4 +364,7 @@ def job(snapshot: JobSnapshot) -> pb.Job:
         error=snapshot.error,
         error_reason=snapshot.error_reason,
         owner_uid=snapshot.owner_uid,
+        on_behalf_of=snapshot.on_behalf_of,
+        queue_position=snapshot.queue_position,
+        wait_seconds=snapshot.wait_seconds,
     )

@@ -82,15 +82,13 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Continue a prompt."""
         checked = convert.generation_request(
-            request, self._rules_now(), request_id.get(), caller.get().uid
+            request, self._rules_now(), request_id.get(), caller.get()
         )
         return self._events(checked, pb.GenerateResponse)
 
     def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:
         """Answer a conversation."""
-        checked = convert.chat_request(
-            request, self._rules_now(), request_id.get(), caller.get().uid
-        )
+        checked = convert.chat_request(request, self._rules_now(), request_id.get(), caller.get())
         return self._events(checked, pb.ChatResponse)
 
     async def _events(
@@ -157,7 +155,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         job_id, by = convert.job_id(request), caller.get()
         job = self._book.get(job_id)
         check_cancel(job, by)
-        if by.uid != job.owner_uid:
+        if by.uid != job.owner_uid and user_name(by.uid) != job.owner:
             log.info(fields("request of somebody else", job=job_id, cancelled_by=user_name(by.uid)))
         return pb.CancelJobResponse(job=convert.job(self._book.cancel(job_id)))
 

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from llamad.door import limits
-from llamad.door.caller import Administrators, Caller, Credentials, peer_credentials
+from llamad.door.caller import Caller, CallerGroups, Credentials, peer_credentials
 from llamad.door.capacity import FULL, Capacity
 from llamad.door.peer_proxy import PeerProxy
 from llamad.door.unix_socket import NamelessSocket, group_id, listen, make_room
@@ -66,6 +66,7 @@ class RpcServer:
         mode: int,
         group: str,
         admin_group: str,
+        gateway_group: str = "",
         llamad: LlamadService,
         admin: AdminService,
         health: Health | None = None,
@@ -80,7 +81,7 @@ class RpcServer:
         self.health = health or Health([LLAMAD_NAME, ADMIN_NAME, HEALTH_NAME, *REFLECTION_NAMES])
         self._mode = mode
         self._group = group
-        self._administrators = Administrators(admin_group)
+        self._groups = CallerGroups(admin_group, gateway_group)
         self._credentials = credentials
         self._capacity = capacity
         self._server = grpc.aio.server(
@@ -136,7 +137,7 @@ class RpcServer:
             raise OSError(errno.EADDRNOTAVAIL, "gRPC cannot bind it")
 
     def _identify(self, connection: socket.socket) -> Caller:
-        return self._administrators.caller(self._credentials(connection))
+        return self._groups.caller(self._credentials(connection))
 
     def _caller(self, peer: str) -> Caller | None:
         return None if self._peer_proxy is None else self._peer_proxy.caller(peer)

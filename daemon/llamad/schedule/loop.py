@@ -29,10 +29,11 @@ from llamad.jobs.book import JobBook
 from llamad.jobs.event import EventStream, Queued
 from llamad.jobs.job import Job
 from llamad.jobs.record import JobRecord, JobState
-from llamad.jobs.request import GenerationRequest
+from llamad.jobs.request import GenerationRequest, Priority
 from llamad.logs import fields
 from llamad.schedule.blocks import BlockPool
 from llamad.schedule.cost import StepCost
+from llamad.schedule.deadlines import Deadlines
 from llamad.schedule.encoder import Encoder, Line
 from llamad.schedule.generation import Generation
 from llamad.schedule.outcome import Outcome
@@ -121,6 +122,7 @@ class Scheduler:
         self._composer = StepComposer(
             self._pool, self._reuse, self._cost, n_batch=model.n_batch, guess_rows=model.guess_rows
         )
+        self._deadlines = Deadlines(book, self._clock)
         self._outcome = Outcome(book, model.tokenizer, limits.stream_buffer_bytes)
         self._waiting: list[Generation] = []  # by rank; some may have ended
         self._running: list[Generation] = []  # with blocks, or about to get some; likewise
@@ -148,7 +150,8 @@ class Scheduler:
 
         The consumer must ``aclose`` the stream when it leaves early. Raises LlamadError:
         QUEUE_FULL, MODEL_NOT_FOUND, PROMPT_TOO_LONG, INVALID_PROMPT, INVALID_SAMPLING_LOGIT_BIAS,
-        DEADLINE_EXCEEDED, the template's error, the failure of the model or what ``drain`` says.
+        DEADLINE_EXCEEDED, QUEUE_TIMEOUT, the template's error, the failure of the model or what
+        ``drain`` says.
         """
         submitted_at = self._clock.now()
         self._check_accepting()
@@ -292,6 +295,7 @@ class Scheduler:
             fills_context=max_tokens == left and request.max_tokens != left,
             seed=secrets.randbits(32) if seed is None else seed,
             submitted_at=submitted_at,
+            priority=request.priority or Priority.NORMAL,
             is_chat=prompt.is_chat,
             dropped_messages=prompt.dropped_messages,
         )
@@ -309,7 +313,7 @@ class Scheduler:
     def _add(self, job: Job) -> None:
         """Let a job wait for its turn. Raises DEADLINE_EXCEEDED."""
         generation = Generation(job, self._model, speculation=self._limits.speculation)
-        self._set_deadline(job)
+        self._deadlines.set(job, self._limits.deadline_seconds)
         position, record = len(self._queued()), job.record
         self._book.add(job)
         self._waiting = by_rank([*self._waiting, generation])
@@ -318,18 +322,6 @@ class Scheduler:
         job.stream.put(Queued(job.id, position, n_prompt, record.dropped_messages, substitute))
         self._idle.clear()
         self._wake.set()
-
-    def _set_deadline(self, job: Job) -> None:
-        """Let the job fail at its deadline; raise DEADLINE_EXCEEDED when that has passed."""
-        seconds = job.record.request.deadline_seconds or self._limits.deadline_seconds
-        if not seconds or job.deadline is not None:
-            return
-        when = job.record.submitted_at + seconds
-        if self._clock.now() >= when:
-            raise _deadline_exceeded(seconds)
-        job.deadline = self._clock.call_at(
-            when, lambda: self._book.end(job, JobState.FAILED, error=_deadline_exceeded(seconds))
-        )
 
     def _on_end(self, job: Job) -> None:
         """Interrupt the step when it is computed for nobody any more."""
@@ -444,12 +436,6 @@ class Scheduler:
                 job.suspend()
             else:
                 self._fail(job, error)
-
-
-def _deadline_exceeded(seconds: float) -> LlamadError:
-    return LlamadError(
-        ErrorKind.DEADLINE, "DEADLINE_EXCEEDED", f"the deadline of {seconds:g} seconds has passed"
-    )
 
 
 def _for_client(error: Exception, doing: str) -> LlamadError:

@@ -185,6 +185,20 @@ def test_a_deadline_ends_a_job_wherever_it_is(step: int | None) -> None:
 
 
 @asynchronous
+async def test_a_job_that_waits_longer_than_its_time_to_live_fails() -> None:
+    bench = Bench(n_sequences=1)
+    running = await bench.scheduler.submit(request(max_tokens=3, time_to_live_seconds=1.0))
+    waiting = await bench.scheduler.submit(request(max_tokens=3, time_to_live_seconds=1.0))
+    bench.at_step(1, lambda: bench.clock.advance(1.0))
+    async with bench.running():
+        error, finished = await asyncio.gather(error_of(waiting), finish_of(running))
+    assert (error.kind, error.reason) == (ErrorKind.DEADLINE, "QUEUE_TIMEOUT")
+    assert "1 seconds of its time_to_live_seconds" in error.message
+    assert finished.completion_tokens == 3
+    assert bench.clock.pending() == 0
+
+
+@asynchronous
 async def test_the_configured_deadline_is_for_requests_that_name_none() -> None:
     bench = Bench(Limits(deadline_seconds=3.0))
     default = await bench.scheduler.submit(request())
