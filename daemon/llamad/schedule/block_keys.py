@@ -19,7 +19,7 @@ PUBLIC = b"public"
 
 def scope_of(request: GenerationRequest) -> bytes:
     """Return the scope of a request's owner."""
-    return f"uid:{request.owner_uid}".encode()
+    return f"owner:{request.owner}".encode()
 
 
 class BlockKeys:
