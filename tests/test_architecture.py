@@ -19,6 +19,7 @@ MAX_LINES = 500
 OUR_PACKAGES = ("llamad", "llamad_client", "llamactl", "llamad_api")
 
 LEAVES = (
+    "llamad.board",
     "llamad.clock",
     "llamad.errors",
     "llamad.help_text",
@@ -127,9 +128,10 @@ LIBRARY_OWNERS: dict[str, tuple[str, ...]] = {
     "regex": ("llamad.text",),
     "jinja2": ("llamad.text.template_program",),
     "sdnotify": ("llamad.systemd",),
+    "prometheus_client": ("llamad.service.metrics",),
     "numpy": ("llamad.engine.model", "llamad_tools"),
     "prompt_toolkit": ("llamactl.chat",),
-    "rich": ("llamactl.chat",),
+    "rich": ("llamactl.chat", "llamactl.top"),
 }
 
 # The folders of native/src and whose headers each may include beside its own.

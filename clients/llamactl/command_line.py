@@ -19,6 +19,7 @@ from llamactl.commands import (
     chat,
     health,
     jobs,
+    metrics,
     models,
     pull,
     rm,
@@ -40,7 +41,7 @@ from llamad_client import ClientError, Failed, __version__
 
 COMMANDS = (
     run_command, ask, chat, status, models, show, pull, use, unload, rm, jobs, cancel, tokenize,
-    health, version,
+    metrics, health, version,
 )  # fmt: skip
 
 QUIET = (pull, use, unload, rm, cancel, health)  # worth running where nobody sees the output

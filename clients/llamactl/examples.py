@@ -38,6 +38,7 @@ EXAMPLES = {
     "jobs": ("llamactl jobs", "llamactl jobs --all"),
     "cancel": ("llamactl cancel 3f2a",),
     "tokenize": ('llamactl tokenize "The sky is blue."',),
+    "metrics": ("llamactl metrics",),
     "health": ("llamactl health && echo ready",),
     "version": ("llamactl version",),
 }

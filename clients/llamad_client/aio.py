@@ -170,6 +170,10 @@ class AsyncClient:
         """Return what the service is doing."""
         return value_of(Status, await self._call(self._llamad.GetStatus, pb.GetStatusRequest()))
 
+    async def metrics(self) -> str:
+        """Return the numbers for a monitoring program, in the text format of Prometheus."""
+        return str((await self._call(self._llamad.GetMetrics, pb.GetMetricsRequest())).text)
+
     async def version(self) -> Version:
         """Return the versions of the service, its engine and its interface."""
         return value_of(Version, await self._call(self._llamad.GetVersion, pb.GetVersionRequest()))

@@ -167,6 +167,10 @@ class Client:
         """Return what the service is doing."""
         return value_of(Status, self._call(self._llamad.GetStatus, pb.GetStatusRequest()))
 
+    def metrics(self) -> str:
+        """Return the numbers for a monitoring program, in the text format of Prometheus."""
+        return str(self._call(self._llamad.GetMetrics, pb.GetMetricsRequest()).text)
+
     def version(self) -> Version:
         """Return the versions of the service, its engine and its interface."""
         return value_of(Version, self._call(self._llamad.GetVersion, pb.GetVersionRequest()))

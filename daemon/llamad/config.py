@@ -202,6 +202,14 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """[metrics]: the file for the textfile collector of node_exporter."""
+
+    textfile: str = _key("", FilePath("file that gets the metrics; empty: none"))
+    period_seconds: float = _key(15.0, Real(1.0, 3600.0))  # between two times it is written
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """[log]: how much the journal gets."""
 
@@ -217,6 +225,7 @@ class Config:
     queue: QueueConfig = field(default_factory=QueueConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     log: LogConfig = field(default_factory=LogConfig)
     # [models.NAME]: what was written, by the model's name; keys of MODEL_KEYS.
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -234,6 +243,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "queue": QueueConfig,
     "sampling": SamplingConfig,
     "limits": LimitsConfig,
+    "metrics": MetricsConfig,
     "log": LogConfig,
 }
 

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from llamad import __version__, systemd
@@ -28,10 +28,13 @@ from llamad.rpc.admin_service import AdminService
 from llamad.rpc.from_proto import Rules
 from llamad.rpc.llamad_service import LlamadService
 from llamad.rpc.server import RpcServer
+from llamad.service.measures import Measures
 from llamad.service.model_details import KnownModels
 from llamad.service.model_manager import ModelManager
+from llamad.service.monitor import Monitor
 from llamad.service.state import Phase, ServiceState
 from llamad.service.state_directory import StateDirectory
+from llamad.service.textfile import Textfile
 from llamad.service.watchdog import Watchdog
 from llamad.signals import RELOAD, STOP, let_through
 from llamad.store.registry import ModelRegistry
@@ -58,7 +61,9 @@ class Daemon:
         self._notifier = systemd.Notifier()
         self._state = ServiceState()
         self._state_directory = StateDirectory(Path(config.service.state_directory))
-        book = JobBook(config.queue.history)
+        measures = Measures()
+        book = JobBook(config.queue.history, observers=[measures])
+        self._monitor = Monitor(self._state, book, measures, bindings.engine_version())
         self._registry = registry = ModelRegistry(Path(config.model.directory))
         self._service = LlamadService(
             self._state,
@@ -66,6 +71,7 @@ class Daemon:
             rules_of(config),
             bindings.engine_version(),
             KnownModels(config, registry),
+            self._monitor,
         )
         self._model_manager = ModelManager(
             config,
@@ -74,6 +80,7 @@ class Daemon:
             self._notifier,
             book,
             set_serving=lambda serving: self._server.health.set_serving(serving),
+            on_step=measures.on_step,
             model_required=model_required,
         )
         self._transfers = Transfers(
@@ -88,6 +95,7 @@ class Daemon:
             llamad=self._service,
             admin=AdminService(self._state, registry, self._transfers, self._model_manager),
             capacity=capacity_of(config.model),
+            on_call_failed=measures.on_call_failed,
         )
         self._signals_received = 0  # that ask for a stop
 
@@ -121,12 +129,28 @@ class Daemon:
             watchdog.start()
         cleaning = asyncio.create_task(self._transfers.remove_old_partial_files())
         try:
-            await self._model_manager.run()
+            async with self._textfile():
+                await self._model_manager.run()
             await cleaning
         finally:
             cleaning.cancel()
             if watchdog is not None:
                 watchdog.stop()
+
+    @contextlib.asynccontextmanager
+    async def _textfile(self) -> AsyncIterator[None]:
+        """Write the metrics into the configured file for the time of the block."""
+        config = self._config.metrics
+        if not config.textfile:
+            yield
+            return
+        file = Textfile(Path(config.textfile), config.period_seconds, self._monitor.metrics)
+        writing = asyncio.create_task(file.run())
+        try:
+            yield
+        finally:
+            writing.cancel()
+            await asyncio.wait([writing])
 
     # ---- reloading -------------------------------------------------------------------------------
 

@@ -26,16 +26,18 @@ def read_small(path: Path) -> bytes | None:
     return data if len(data) <= MAX_BYTES else None
 
 
-def replace_small(path: Path, data: bytes) -> None:
-    """Let the file hold data, on disk when this returns. Raises OSError."""
+def replace_small(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+    """Let the file hold data, on disk when this returns, if ``durable``. Raises OSError."""
     fresh = path.with_name(path.name + ".new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(fresh, flags, 0o600)
         try:
+            os.fchmod(fd, mode)
             if os.write(fd, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
         fresh.replace(path)
@@ -43,7 +45,8 @@ def replace_small(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             fresh.unlink()
         raise
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

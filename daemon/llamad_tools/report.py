@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from llamad import __version__
+from llamad.board import Board, Heat
 from llamad.printable import printable
 from llamad.sizes import size
 from llamad_tools.benchmark import BenchResult
-from llamad_tools.board import Board, Heat
 
 
 @dataclass(frozen=True, slots=True)

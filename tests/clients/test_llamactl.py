@@ -322,6 +322,14 @@ def test_status_models_health_version_tokenize(service: RunningService) -> None:
     assert [line.split()[0] for line in tokens] == ["97", "195", "188"]
 
 
+def test_metrics_are_what_the_service_tells(service: RunningService) -> None:
+    run(service.path, "ask", "Why?")
+    text = run(service.path, "metrics").stdout.decode()
+    assert 'llamad_requests_total{class="normal",end="stop"} 1.0\n' in text
+    (line,) = json_lines(run(service.path, "--json", "metrics").stdout)
+    assert "llamad_generated_tokens_total" in line["text"]
+
+
 def test_json_of_the_other_commands(service: RunningService) -> None:
     [status] = json_lines(run(service.path, "--json", "status").stdout)
     assert (status["state"], status["model"]["name"]) == ("ready", "fake")

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from llamad.board import Files
 from llamad.config import Config
 from llamad.door.caller import Credentials, peer_credentials
 from llamad.door.capacity import FULL, Capacity
@@ -23,6 +24,7 @@ from llamad.rpc.server import RpcServer
 from llamad.schedule.loop import Limits
 from llamad.service.disk_meter import Measured
 from llamad.service.model_details import KnownModels
+from llamad.service.monitor import Monitor
 from llamad.service.state import ModelFacts, ServiceState, Serving
 from llamad.store.registry import ModelRegistry
 from llamad.store.transfers import Transfers
@@ -137,6 +139,7 @@ class Service:
         credentials: CredentialsOf,
         config: Config,
         capacity: Capacity,
+        files: Files | None,
     ) -> None:
         self.bench = bench
         self.path = path
@@ -155,9 +158,15 @@ class Service:
             credentials=credentials,
             capacity=capacity,
             llamad=LlamadService(
-                self.state, bench.book, rules, "engine 1", KnownModels(config, registry)
+                self.state,
+                bench.book,
+                rules,
+                "engine 1",
+                KnownModels(config, registry),
+                Monitor(self.state, bench.book, bench.measures, "engine 1", files=files),
             ),
             admin=AdminService(self.state, registry, self.transfers, self.memory),
+            on_call_failed=bench.measures.on_call_failed,
         )
         if loaded:
             self.load()
@@ -214,11 +223,12 @@ async def serving(
     credentials: CredentialsOf = peer_credentials,
     config: Config | None = None,
     capacity: Capacity = FULL,
+    files: Files | None = None,
     **sizes: Any,
 ) -> AsyncIterator[Service]:
     """Run a service with a socket of this name; sizes are those of FakeModel.
 
-    ``credentials`` tells whose process made a connection.
+    ``credentials`` tells whose process made a connection; ``files`` are the board's.
     """
     bench = Bench(limits, **sizes)
     with tempfile.TemporaryDirectory() as folder:
@@ -231,6 +241,7 @@ async def serving(
             credentials=credentials,
             config=config or Config(),
             capacity=capacity,
+            files=files,
         )
         async with bench.running():
             await service.server.start()

@@ -216,6 +216,19 @@ def test_a_reload_of_a_wrong_file_changes_nothing_and_says_why(
 
 
 @living
+async def test_the_metrics_file_is_there_while_the_service_runs(life: Life) -> None:
+    life.may_load.set()
+    path = life.folder / "llamad.prom"
+    async with life.running(metrics__textfile=str(path)) as task, life.stub() as stub:
+        await life.heard("READY=1")
+        while not path.exists():
+            await stub.GetMetrics(pb.GetMetricsRequest())
+        send(signal.SIGTERM)
+        await task
+    assert not path.exists()
+
+
+@living
 async def test_a_required_model_that_fails_ends_the_service(life: Life) -> None:
     life.may_load.set()
     life.load_error = LlamadError(ErrorKind.CORRUPT, "MODEL_CORRUPT", "x.gguf: bad magic")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from llamad.__main__ import main
+from llamad.board import Board, Heat
 from llamad.engine.bindings import EngineModel
 from llamad_tools import progress_line
 from llamad_tools.benchmark import BenchResult
-from llamad_tools.board import Board, Heat
 from llamad_tools.commands.bench import as_text
 from llamad_tools.report import Report
 from tiny_gguf import TinyModelPath, TinySpec

@@ -1,8 +1,8 @@
-"""What ``bench --report`` reads of a machine: of a Raspberry Pi, and of one that tells nothing."""
+"""What is read of a board, of a Raspberry Pi and of one that tells nothing; and of its disk."""
 
 from pathlib import Path
 
-from llamad_tools.board import Files, Heat, throttling
+from llamad.board import Files, Heat, throttling
 from llamad_tools.disk_speed import LEAST_PIECES, PIECE_BYTES, disk_speed
 
 
@@ -34,7 +34,26 @@ def test_a_pi_tells_its_name_its_heat_and_whether_it_throttles(tmp_path: Path) -
         61.835,
         1_500_000_000,
         ("throttled", "since boot: voltage too low", "since boot: throttled"),
+        throttled=True,
+        under_voltage=False,
+        throttled_before=True,
+        under_voltage_before=True,
     )
+
+
+def test_the_kernels_voltage_sensor_is_asked_where_there_is_one(tmp_path: Path) -> None:
+    files = _pi(tmp_path)
+    _write(files.sys / "class/hwmon/hwmon0/name", "cpu_thermal\n")
+    _write(files.sys / "class/hwmon/hwmon1/name", "rpi_volt\n")
+    alarm = files.sys / "class/hwmon/hwmon1/in0_lcrit_alarm"
+    _write(alarm, "1\n")
+    assert files.heat().under_voltage is True
+    _write(files.sys / "devices/platform/soc/soc:firmware/get_throttled", "no number\n")
+    heat = files.heat()
+    assert (heat.throttling, heat.throttled) == (("voltage too low",), None)
+    _write(alarm, "0\n")
+    heat = files.heat()
+    assert (heat.under_voltage, heat.throttling, heat.under_voltage_before) == (False, None, None)
 
 
 def test_what_a_machine_does_not_tell_is_not_made_up(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def test_every_key_refuses_nonsense_and_names_itself(section: str, key: str, val
         ("[service]\nsocket_mode = 0o1777", "0o600..0o777"),
         ('[service]\nsocket = ""', "must not be empty"),
         (f'[service]\nsocket = "/{"s" * 107}"', "at most 107 bytes"),
+        ("[metrics]\nperiod_seconds = 0", "[1, 3600]"),
         ('[log]\nlevel = "loud"', '"debug" or "info"'),
         ("[model]\nthread = 4", "unknown key model.thread; [model] has path, directory, threads"),
         ("[modell]\nthreads = 4", "unknown section [modell]; there are service, model"),

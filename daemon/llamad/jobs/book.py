@@ -47,12 +47,16 @@ class JobBook:
     """Every job by its id; the ended ones only as long as ``history`` reaches."""
 
     def __init__(
-        self, history: int = 100, *, clock: Clock | None = None, observer: Observer | None = None
+        self,
+        history: int = 100,
+        *,
+        clock: Clock | None = None,
+        observers: Iterable[Observer] = (),
     ) -> None:
         """Remember the last ``history`` ended jobs; ``clock`` None is the event loop's."""
         self.totals = Totals()
         self.mean_run_seconds = 0.0  # first prefill step to the end; recent jobs weigh more
-        self.observer = observer
+        self.observers = list(observers)
         self._history = history
         self._clock = LoopClock() if clock is None else clock
         self._living: dict[str, Job] = {}  # oldest first
@@ -125,8 +129,8 @@ class JobBook:
             weight = RECENT_WEIGHT if self.mean_run_seconds else 1.0
             self.mean_run_seconds += weight * (snapshot.running_seconds - self.mean_run_seconds)
         _log(snapshot, timings, error)
-        if self.observer is not None:
-            self.observer.on_ended(snapshot, timings)
+        for observer in self.observers:
+            observer.on_ended(snapshot, timings)
 
     # ---- asking -----------------------------------------------------------------------------
 

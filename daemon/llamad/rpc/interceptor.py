@@ -62,11 +62,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self,
         caller_of: Callable[[str], Caller | None],
         admin_group: str,
+        on_failed: Callable[[str], None],
         capacity: Capacity = FULL,
     ) -> None:
-        """Ask ``caller_of`` who is at the other end, by the peer that gRPC tells."""
+        """Ask ``caller_of`` who is at the other end, by the peer that gRPC tells.
+
+        ``on_failed`` hears the reason of every call that ends with an error.
+        """
         self._caller_of = caller_of
         self._admin_group = admin_group
+        self._on_failed = on_failed
         self._limits = CallLimits(capacity)
         self._message_bytes = capacity.message_bytes
 
@@ -111,7 +116,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 else:
                     await _write(await answer, context)
         except Exception as error:
-            await _end(error, method, context)
+            await _end(error, method, context, self._on_failed)
 
     def _most_bytes(self, method: str) -> int:
         if method == _ADD_MODEL:
@@ -157,11 +162,14 @@ async def _write(message: Any, context: Context) -> None:
         ) from None
 
 
-async def _end(error: Exception, method: str, context: Context) -> None:
+async def _end(
+    error: Exception, method: str, context: Context, on_failed: Callable[[str], None]
+) -> None:
     """Finish a failed call: status, message and trailing metadata, and a line in the journal."""
     if isinstance(error, grpc.aio.BaseError):  # the call is already over, nobody hears more
         raise asyncio.CancelledError from error
     end = failure(error, request_id.get())
+    on_failed(end.reason)
     internal = end.code is grpc.StatusCode.INTERNAL
     known = caller.get(None)
     log.log(

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from typing import Any
 
 from llamad import __version__
+from llamad.board import Heat
 from llamad.door.rights import check_cancel
 from llamad.errors import invalid
 from llamad.jobs.book import JobBook
@@ -23,6 +24,7 @@ from llamad.rpc import from_proto as convert
 from llamad.rpc.interceptor import caller, request_id
 from llamad.rpc.model_messages import model_response, rules_of
 from llamad.service.model_details import KnownModels
+from llamad.service.monitor import Monitor
 from llamad.service.state import Phase, ServiceState
 from llamad.users import user_name
 from llamad_api.v1 import llamad_pb2 as pb
@@ -56,7 +58,9 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         rules: convert.Rules,
         engine_version: str,
         models: KnownModels,
+        monitor: Monitor,
     ) -> None:
+        self._monitor = monitor
         self._state = state
         self._models = models
         self._describing = asyncio.Lock()  # one head of a file at a time is in memory
@@ -183,6 +187,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         self, request: pb.GetStatusRequest, context: Context
     ) -> pb.GetStatusResponse:
         """Return what the service is doing, in every phase of its life."""
+        heat = await self._monitor.heat()
         state = self._state
         response = pb.GetStatusResponse(
             state=_STATES[state.phase],
@@ -191,10 +196,17 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
             requests_finished=self._book.totals.finished,
             generated_tokens=self._book.totals.generated_tokens,
             prompt_tokens=self._book.totals.prompt_tokens,
+            board=_board(heat),
         )
         if state.serving is not None:
             _add_model(response, state)
         return response
+
+    async def GetMetrics(
+        self, request: pb.GetMetricsRequest, context: Context
+    ) -> pb.GetMetricsResponse:
+        """Return the numbers for a monitoring program."""
+        return pb.GetMetricsResponse(text=await self._monitor.metrics())
 
     async def GetVersion(
         self, request: pb.GetVersionRequest, context: Context
@@ -203,6 +215,18 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         return pb.GetVersionResponse(
             version=__version__, engine_version=self._engine_version, api_version="v1"
         )
+
+
+def _board(heat: Heat) -> pb.Board:
+    """Return what the board tells; the rest stays absent."""
+    told: dict[str, Any] = {
+        "temperature_celsius": heat.celsius,
+        "throttled": heat.throttled,
+        "under_voltage": heat.under_voltage,
+        "throttled_before": heat.throttled_before,
+        "under_voltage_before": heat.under_voltage_before,
+    }
+    return pb.Board(**{name: value for name, value in told.items() if value is not None})
 
 
 def _add_model(response: pb.GetStatusResponse, state: ServiceState) -> None:

@@ -72,10 +72,12 @@ class RpcServer:
         health: Health | None = None,
         credentials: Callable[[socket.socket], Credentials] = peer_credentials,
         capacity: Capacity = FULL,
+        on_call_failed: Callable[[str], None] = lambda reason: None,
     ) -> None:
         """Serve these services; ``health`` None makes one that starts as NOT_SERVING.
 
-        ``credentials`` returns whose process made a connection.
+        ``credentials`` returns whose process made a connection; ``on_call_failed`` hears the reason
+        of every call that ends with an error.
         """
         self.path = path
         self.health = health or Health([LLAMAD_NAME, ADMIN_NAME, HEALTH_NAME, *REFLECTION_NAMES])
@@ -85,7 +87,7 @@ class RpcServer:
         self._credentials = credentials
         self._capacity = capacity
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(self._caller, admin_group, capacity)],
+            interceptors=[CallInterceptor(self._caller, admin_group, on_call_failed, capacity)],
             options=[
                 *_OPTIONS,
                 ("grpc.max_concurrent_streams", capacity.streams_of_a_connection),

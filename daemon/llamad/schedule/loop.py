@@ -106,8 +106,12 @@ class Scheduler:
         clock: Clock | None = None,
         encoder: Encoder | None = None,
         observer: Observer | None = None,
+        on_step: Callable[[int, float], None] = lambda n_rows, seconds: None,
     ) -> None:
-        """Schedule for one loaded model; ``clock`` None is the event loop's."""
+        """Schedule for one loaded model; ``clock`` None is the event loop's.
+
+        ``on_step`` hears of every step that succeeded: its rows, and how long it took.
+        """
         self._model = model
         self._worker = worker
         self._book = book
@@ -116,6 +120,7 @@ class Scheduler:
         self._encoder = Encoder() if encoder is None else encoder
         self._prompts, self._texts = Line(), Line()
         self._observer = observer
+        self._on_step = on_step
         self._pool = BlockPool(model.kv_blocks_total, model.kv_block_tokens)
         self._reuse = PrefixReuse(self._pool)
         self._cost = StepCost()
@@ -346,7 +351,9 @@ class Scheduler:
             self._step_failed(step, _for_client(error, "step"))
             return True
         now = self._clock.now()
-        self._cost.observe(sum(len(chunk.tokens) for _, chunk in step), now - began)
+        n_rows = sum(len(chunk.tokens) for _, chunk in step)
+        self._cost.observe(n_rows, now - began)
+        self._on_step(n_rows, now - began)
         for (generation, chunk), drawn in zip(step, result, strict=True):
             try:
                 self._outcome.apply(generation, chunk, drawn, now)

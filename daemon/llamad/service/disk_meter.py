@@ -18,6 +18,7 @@ class Measured:
     bytes_read_per_token: int  # of a step, which is a token of one sequence
     disk_read_bytes_per_second: float
     share_of_disk_time_hidden: float  # of the reading, in which no step had to wait
+    read_bytes: int = 0  # since the model was loaded
 
 
 class DiskMeter:
@@ -43,4 +44,5 @@ class DiskMeter:
             bytes_read_per_token=n_bytes // passes if passes else now.streamed_bytes,
             disk_read_bytes_per_second=n_bytes / seconds if seconds > 0 else 0.0,
             share_of_disk_time_hidden=min(1.0, max(0.0, 1 - waited / seconds)) if seconds else 0.0,
+            read_bytes=now.read_bytes,
         )

@@ -30,6 +30,7 @@ from llamad.schedule.loop import Limits, Scheduler
 from llamad.service.disk_meter import DiskMeter
 from llamad.service.loading import LoadedModel, load
 from llamad.service.memory_watch import watching
+from llamad.service.model_facts import facts_of
 from llamad.service.settings import ctx_sizes
 from llamad.service.state import ModelFacts, Phase, ServiceState, Serving
 from llamad.sizes import compact_size
@@ -70,10 +71,12 @@ class ModelManager:
         book: JobBook,
         *,
         set_serving: Callable[[bool], None],
+        on_step: Callable[[int, float], None],
         model_required: bool,
     ) -> None:
         """Live in this state; ``set_serving`` tells the health service.
 
+        ``on_step`` hears the rows and the seconds of every step.
         ``model_required`` ends the run when the first model cannot be loaded.
         """
         self._config = config
@@ -81,7 +84,8 @@ class ModelManager:
         self._state = state
         self._notifier = notifier
         self._book = book
-        book.observer = self
+        book.observers.append(self)
+        self._on_step = on_step
         self._set_serving = set_serving
         self._model_required = model_required
         self._pending: _Change | None = None
@@ -367,7 +371,14 @@ class ModelManager:
         """Serve a model until a change or a stop, let the running jobs end, and close it."""
         worker = EngineWorker(model.engine)
         self._step_progress = lambda: model.engine.progress if worker.busy else None
-        scheduler = Scheduler(model, worker, self._book, _limits(self._config), observer=self)
+        scheduler = Scheduler(
+            model,
+            worker,
+            self._book,
+            _limits(self._config),
+            observer=self,
+            on_step=self._on_step,
+        )
         meter = DiskMeter(model.residency)
 
         def planned_again(plan: MemoryPlan) -> None:
@@ -381,7 +392,7 @@ class ModelManager:
                     steps = tasks.create_task(scheduler.run(), name="scheduler")
                     memory = tasks.create_task(watch.run(), name="memory")
                     self._ready(
-                        Serving(scheduler, model.tokenizer, _facts(model), meter.measured),
+                        Serving(scheduler, model.tokenizer, facts_of(model), meter.measured),
                         model.disk_bytes_per_second,
                     )
                     await self._wake.wait()
@@ -472,25 +483,4 @@ def _limits(config: Config) -> Limits:
         deadline_seconds=config.limits.default_deadline_seconds,
         speculation=config.model.speculation,
         prompts_bytes=capacity_of(config.model).waiting_bytes,
-    )
-
-
-def _facts(model: LoadedModel) -> ModelFacts:
-    info, engine = model.info, model.engine_info
-    return ModelFacts(
-        name=model.name,
-        path=os.fspath(model.path),
-        architecture=info.architecture,
-        file_bytes=info.file_bytes,
-        locked_bytes=model.locked_bytes,
-        n_ctx=model.n_ctx,
-        n_ctx_train=info.n_ctx_train,
-        vocab_size=info.vocab_size,
-        load_seconds=model.load_seconds,
-        kv_type=model.kv_type,
-        kv_bytes=engine.kv_bytes,
-        threads=engine.n_threads,
-        kernel_set=engine.kernel_set,
-        plan=model.plan,
-        own_sampling=model.own_sampling,
     )

@@ -9,13 +9,13 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+from llamad.board import Files
 from llamad.config import MAX_THREADS
 from llamad.engine.bindings import KV_TYPES
 from llamad.help_text import add_command
 from llamad.printable import printable
 from llamad.sizes import size
 from llamad_tools.benchmark import BenchResult, measure
-from llamad_tools.board import Files
 from llamad_tools.commands.arguments import MAX_COUNT, memory_bytes, number
 from llamad_tools.report import Report
 

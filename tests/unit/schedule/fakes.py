@@ -27,6 +27,7 @@ from llamad.jobs.request import GenerationRequest
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.encoder import Encoder
 from llamad.schedule.loop import Limits, Scheduler
+from llamad.service.measures import Measures
 from llamad.text.detokenizer import Detokenizer
 from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThinkingSplitter
 
@@ -313,7 +314,8 @@ class Bench:
         self.worker = EngineWorker(self.engine)
         self.clock = FakeClock()
         self.observer = FakeObserver()
-        self.book = JobBook(history, clock=self.clock, observer=self.observer)
+        self.measures = Measures()
+        self.book = JobBook(history, clock=self.clock, observers=[self.observer, self.measures])
         self.scheduler = scheduler_class(
             self.model,
             self.worker,
@@ -322,6 +324,7 @@ class Bench:
             clock=self.clock,
             encoder=encoder,
             observer=self.observer,
+            on_step=self.measures.on_step,
         )
         self._loop = asyncio.get_running_loop()
 

@@ -1,7 +1,8 @@
-"""What a report says of the machine: board, kernel, memory, and whether heat slows it down.
+"""The board under the program: what it is, how hot it is, and whether heat or voltage slow it down.
 
-Owns the reading of /proc and /sys for that. What a machine does not tell is None: only a Raspberry
-Pi's firmware says whether it throttled.
+A leaf module that owns the reading of /proc and /sys for that. What a machine does not tell is
+None: only a Raspberry Pi's firmware says whether it throttled. Blocking, though for less than a
+millisecond on most boards.
 """
 
 import os
@@ -18,6 +19,9 @@ THROTTLED = {
     3: "soft temperature limit",
 }
 SINCE_BOOT = 16
+_LOW_VOLTAGE = 0  # a bit's number
+_UNDER_VOLTAGE = 1 << _LOW_VOLTAGE
+_SLOWER = 1 << 1 | 1 << 2 | 1 << 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,10 @@ class Heat:
     celsius: float | None
     frequency_hz: int | None  # of the first processor
     throttling: tuple[str, ...] | None  # now and "since boot: ...", or None where nobody tells
+    throttled: bool | None = None  # now: slower because of heat or voltage
+    under_voltage: bool | None = None  # now
+    throttled_before: bool | None = None  # since the board started, now included
+    under_voltage_before: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +77,35 @@ class Files:
     def heat(self) -> Heat:
         """Read how hot and how fast it is now."""
         zones = sorted((self.sys / "class" / "thermal").glob("thermal_zone*/temp"))
-        temperatures = [int(text) for text in map(_text, zones) if text and _is_number(text)]
+        temperatures = [float(text) for text in map(_text, zones) if text and _is_number(text)]
         frequency = _text(self._cpufreq() / "scaling_cur_freq")
-        bits = _text(self.sys / "devices/platform/soc/soc:firmware/get_throttled")
+        bits, alarm = self._throttled_bits(), self._voltage_alarm()
+        words = None if bits is None else throttling(bits)
+        if bits is None and alarm:
+            words = (THROTTLED[_LOW_VOLTAGE],)
         return Heat(
             celsius=max(temperatures) / 1000 if temperatures else None,
             frequency_hz=int(frequency) * 1000 if frequency and _is_number(frequency) else None,
-            throttling=None if bits is None else throttling(int(bits, 16)),
+            throttling=words,
+            throttled=_any_of(bits, _SLOWER),
+            under_voltage=_any_of(bits, _UNDER_VOLTAGE) if alarm is None else alarm,
+            throttled_before=_any_of(bits, _SLOWER | _SLOWER << SINCE_BOOT),
+            under_voltage_before=_any_of(bits, _UNDER_VOLTAGE | _UNDER_VOLTAGE << SINCE_BOOT),
         )
+
+    def _throttled_bits(self) -> int | None:
+        text = _text(self.sys / "devices/platform/soc/soc:firmware/get_throttled")
+        try:
+            return None if text is None else int(text, 16)
+        except ValueError:
+            return None
+
+    def _voltage_alarm(self) -> bool | None:
+        """Return what the kernel's voltage sensor of a Raspberry Pi saw in the last two seconds."""
+        for name in sorted((self.sys / "class" / "hwmon").glob("hwmon*/name")):
+            if _text(name) == "rpi_volt" and (alarm := _text(name.with_name("in0_lcrit_alarm"))):
+                return alarm != "0"
+        return None
 
     def _cpufreq(self) -> Path:
         return self.sys / "devices" / "system" / "cpu" / "cpu0" / "cpufreq"
@@ -94,6 +123,10 @@ def throttling(bits: int) -> tuple[str, ...]:
         f"since boot: {text}" for bit, text in THROTTLED.items() if bits >> (bit + SINCE_BOOT) & 1
     ]
     return (*now, *before)
+
+
+def _any_of(bits: int | None, mask: int) -> bool | None:
+    return None if bits is None else bits & mask != 0
 
 
 def _text(path: Path) -> str | None:

@@ -1,0 +1,28 @@
+"""The facts of a loaded model, for whoever asks what is served."""
+
+import os
+
+from llamad.service.loading import LoadedModel
+from llamad.service.state import ModelFacts
+
+
+def facts_of(model: LoadedModel) -> ModelFacts:
+    """Return a model as GetStatus and ListModels show it."""
+    info, engine = model.info, model.engine_info
+    return ModelFacts(
+        name=model.name,
+        path=os.fspath(model.path),
+        architecture=info.architecture,
+        file_bytes=info.file_bytes,
+        locked_bytes=model.locked_bytes,
+        n_ctx=model.n_ctx,
+        n_ctx_train=info.n_ctx_train,
+        vocab_size=info.vocab_size,
+        load_seconds=model.load_seconds,
+        kv_type=model.kv_type,
+        kv_bytes=engine.kv_bytes,
+        threads=engine.n_threads,
+        kernel_set=engine.kernel_set,
+        plan=model.plan,
+        own_sampling=model.own_sampling,
+    )

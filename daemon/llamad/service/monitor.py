@@ -1,0 +1,97 @@
+"""Reads what there is to tell of the service and its board, for the status and the metrics.
+
+Owns the joint between those who count and those who write: the numbers are copied on the event
+loop's thread, and what takes time (the sensors, the text) is done on others.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llamad import __version__
+from llamad.board import Files, Heat
+from llamad.jobs.book import JobBook
+from llamad.jobs.record import JobState
+from llamad.jobs.request import Priority
+from llamad.schedule.loop import Counts
+from llamad.service.disk_meter import Measured
+from llamad.service.measures import Measures
+from llamad.service.state import ModelFacts, Phase, ServiceState
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Everything that the metrics tell, at one moment. The last three are None without a model."""
+
+    version: str
+    engine_version: str
+    uptime_seconds: float
+    phase: Phase
+    queued: Mapping[Priority, int]
+    running: Mapping[Priority, int]
+    prompt_tokens: int
+    generated_tokens: int
+    measures: Measures
+    heat: Heat
+    model: ModelFacts | None
+    counts: Counts | None
+    measured: Measured | None
+
+
+class Monitor:
+    """Asked on the event loop's thread."""
+
+    def __init__(
+        self,
+        state: ServiceState,
+        book: JobBook,
+        measures: Measures,
+        engine_version: str,
+        *,
+        files: Files | None = None,
+    ) -> None:
+        """Read these; ``files`` None are the machine's own."""
+        self._state = state
+        self._book = book
+        self._measures = measures
+        self._engine_version = engine_version
+        self._files = files or Files()
+        self._writing = asyncio.Lock()  # one text at a time is made
+
+    async def heat(self) -> Heat:
+        """Read how hot the board is, and whether that slows it down."""
+        return await asyncio.to_thread(self._files.heat)
+
+    async def metrics(self) -> str:
+        """Return the numbers in the text format of Prometheus."""
+        async with self._writing:
+            heat = await self.heat()
+            return await asyncio.to_thread(_text, self._reading(heat))
+
+    def _reading(self, heat: Heat) -> Reading:
+        serving, totals = self._state.serving, self._book.totals
+        jobs = self._book.list()
+        queued = Counter(job.priority for job in jobs if job.state is JobState.QUEUED)
+        running = Counter(job.priority for job in jobs if job.state is not JobState.QUEUED)
+        return Reading(
+            version=__version__,
+            engine_version=self._engine_version,
+            uptime_seconds=self._state.uptime_seconds,
+            phase=self._state.phase,
+            queued=queued,
+            running=running,
+            prompt_tokens=totals.prompt_tokens,
+            generated_tokens=totals.generated_tokens,
+            measures=self._measures.copy(),
+            heat=heat,
+            model=None if serving is None else serving.model,
+            counts=None if serving is None else serving.scheduler.counts(),
+            measured=None if serving is None else serving.measured(),
+        )
+
+
+def _text(reading: Reading) -> str:
+    from llamad.service import metrics  # what it imports is loaded by the first who asks
+
+    return metrics.text(reading)
