@@ -65,9 +65,10 @@ def problem(word: str, commands: Collection[str]) -> str:
 
 def near_flags(words: Sequence[str], flags: Collection[str]) -> str:
     """Return what may have been meant by those of the words that look like flags; or empty."""
+    names = [flag.removeprefix("--") for flag in flags if flag.startswith("--")]
     found = []
     for word in words:
-        name = word.partition("=")[0]
-        if name.startswith("--") and not any(flag.startswith(name) for flag in flags):
-            found += difflib.get_close_matches(name, flags, n=1, cutoff=0.6)
-    return f"; did you mean {', '.join(dict.fromkeys(found))}?" if found else ""
+        name = word.removeprefix("--").partition("=")[0]
+        if word.startswith("--") and not any(known.startswith(name) for known in names):
+            found += difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"; did you mean {', '.join(f'--{name}' for name in found)}?" if found else ""

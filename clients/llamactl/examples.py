@@ -16,10 +16,11 @@ EXAMPLES = {
     ),
     "ask": (
         'llamactl ask "Why is the sky blue?"',
+        'llamactl ask -c "And on Mars?"',
         'git log -3 | llamactl ask "Summarize these commits:"',
         'while read -r q; do llamactl ask --no-stdin "$q"; done < questions',
     ),
-    "chat": ("llamactl chat", 'llamactl chat -s "Answer briefly."'),
+    "chat": ("llamactl chat", "llamactl chat -c", 'llamactl chat -s "Answer briefly."'),
     "status": ("llamactl status", "llamactl --json status"),
     "models": (
         "llamactl models",

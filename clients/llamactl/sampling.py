@@ -47,6 +47,13 @@ def add_flags(parser: argparse.ArgumentParser, *, with_model: bool = True) -> No
     """Add the flags to a command. with_model: -m too."""
     if with_model:
         parser.add_argument("-m", "--model", metavar="MODEL", help="default: the loaded one")
+    parser.add_argument(
+        "-c",
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="go on with the last conversation",
+    )
     parser.add_argument("-s", "--system", metavar="SYSTEM", help="the system message")
     parser.add_argument(
         "-n", "--max-tokens", type=int, metavar="MAX_TOKENS", help="end after this many tokens"

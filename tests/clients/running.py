@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,10 +81,16 @@ def running_service(**arguments: Any) -> Iterator[RunningService]:
         thread.join(TIMEOUT_SECONDS)
 
 
+_STATE = tempfile.TemporaryDirectory(prefix="llamactl-state-")  # until the tests end
+
+
 def environment(**changes: str) -> dict[str, str]:
-    """Return the environment of a child process that imports what this process imports."""
+    """Return the environment of a child process that imports what this process imports.
+
+    What it keeps of its conversations is nobody's.
+    """
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**os.environ, "PYTHONPATH": path, **changes}
+    return {**os.environ, "PYTHONPATH": path, "XDG_STATE_HOME": _STATE.name, **changes}
 
 
 def llamactl_command(*arguments: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 
 from llamactl import sampling
 from llamactl.chat.conversation import Conversation, FileFault
+from llamactl.chat.kept import Keeper
 from llamactl.output import counted
 from llamad_client import Failed, Model, ModelDetails, Refused, Result, Status
 from llamad_client.request import Options
@@ -50,6 +51,7 @@ class State:
     options: Options
     model: str
     n_ctx: int
+    keeper: Keeper | None = None  # None: the conversation is not kept for --continue
     show_thoughts: bool = True
     last: Result | None = None
     own_files: set[Path] = field(default_factory=set)  # that /save may replace
@@ -181,6 +183,8 @@ def _system(state: State, rest: str) -> str:
 
 def _reset(state: State, rest: str) -> str:
     state.conversation.reset()
+    if state.keeper is not None:
+        state.keeper.forget()
     state.last = None
     return "the conversation is forgotten; the system message and the settings stay"
 
@@ -195,6 +199,8 @@ def _save(state: State, rest: str) -> str:
 def _load(state: State, rest: str) -> str:
     path = _path("/load", rest)
     count = state.conversation.load(path)
+    if state.keeper is not None:
+        state.keeper.begin()
     state.last = None
     state.own_files.add(path)
     return f"the conversation goes on with {counted(count, 'message')} of {path}"

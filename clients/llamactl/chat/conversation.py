@@ -31,6 +31,11 @@ class Conversation:
         sent = self.turns[self._n_left_out :]
         return [*self._head(), *sent, {"role": "user", "content": question}]
 
+    @property
+    def n_sent(self) -> int:
+        """How many messages of earlier turns are sent with a question."""
+        return len(self.turns) - self._n_left_out
+
     def add(self, question: str, answer: str) -> None:
         """Remember a turn."""
         self.turns.append({"role": "user", "content": question})
@@ -45,17 +50,22 @@ class Conversation:
         self.turns.clear()
         self._n_left_out = 0
 
-    def save(self, path: Path, *, replace: bool) -> int:
-        """Write all messages as JSON, readable by this user only; return their number.
+    def save(
+        self, path: Path, *, replace: bool, whole: bool = True, max_bytes: int = MAX_FILE_BYTES
+    ) -> int:
+        """Write the messages as JSON, readable by this user only; return their number.
 
-        Raises FileFault; also where a file is there already, unless it may be replaced.
+        whole: those too that are not sent any more. Raises FileFault; also where a file is there
+        already, unless it may be replaced, and for more than max_bytes.
         """
-        messages = [*self._head(), *self.turns]
+        messages = [*self._head(), *self.turns[0 if whole else self._n_left_out :]]
         text = json.dumps(messages, ensure_ascii=False, indent=1) + "\n"
         data = text.encode("utf-8", "backslashreplace")  # half a surrogate pair stays valid JSON
+        if len(data) > max_bytes:
+            raise FileFault(f"{path}: would have {len(data)} bytes, at most {max_bytes}")
         try:
             if replace:
-                part = path.with_name(f".{path.name}.part")
+                part = path.with_name(f".{path.name}.{os.getpid()}.part")
                 _write(part, data, os.O_TRUNC)
                 part.replace(path)
             else:
@@ -86,6 +96,8 @@ def _write(path: Path, data: bytes, flag: int) -> None:
     number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flag, 0o600)
     with os.fdopen(number, "wb") as file:
         file.write(data)
+        file.flush()
+        os.fsync(number)  # before it is renamed: a power cut leaves the file before, or this one
 
 
 def _read(path: Path) -> list[Message]:

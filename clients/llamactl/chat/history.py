@@ -12,15 +12,15 @@ from pathlib import Path
 
 from prompt_toolkit.history import History
 
+from llamactl.chat.kept import state_folder
+
 MAX_FILE_BYTES = 4 << 20  # above it, the older half goes at the next start
 MAX_ENTRIES = 2000  # that the arrow keys reach
 
 
 def history_path() -> Path:
-    """Return where the history is kept, by the XDG base directory specification."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if state.startswith("/") else Path("~/.local/state").expanduser()
-    return base / "llamactl" / "chat_history"
+    """Return where the history is kept."""
+    return state_folder() / "chat_history"
 
 
 class StoredHistory(History):

@@ -11,6 +11,7 @@ import sys
 
 from llamactl import sampling
 from llamactl.answer import show
+from llamactl.chat.kept import Opened, open_conversation
 from llamactl.exit_codes import exit_code
 from llamactl.output import print_error, print_note
 from llamad_client import Client, ClientError, Refused, ServiceUnreachable
@@ -31,7 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
         with contextlib.suppress(ImportError):
             importlib.import_module("readline")  # line editing for input()
     with Client(arguments.socket) as client:
-        conversation = _Conversation(client, arguments, interactive=interactive)
+        opened = open_conversation(arguments.system, go_on=arguments.go_on)
+        if opened.note:
+            print_note(opened.note, as_json=arguments.json)
+        conversation = _Talk(client, arguments, opened, interactive=interactive)
         n_lines = 0
         while (line := _read_line(interactive)) is not None:
             n_lines += 1
@@ -55,16 +59,18 @@ def _read_line(interactive: bool) -> str | None:
         raise Refused("INVALID_PROMPT", f"standard input: {error.strerror}") from None
 
 
-class _Conversation:
-    """The messages so far, and what a line of input does to them."""
+class _Talk:
+    """What a line of input does."""
 
-    def __init__(self, client: Client, arguments: argparse.Namespace, *, interactive: bool) -> None:
+    def __init__(
+        self, client: Client, arguments: argparse.Namespace, opened: Opened, *, interactive: bool
+    ) -> None:
         self._client = client
         self._arguments = arguments
         self._options = sampling.client_options(arguments)
         self._interactive = interactive
-        self._system: str | None = arguments.system
-        self._turns: list[dict[str, str]] = []
+        self._conversation = opened.conversation
+        self._keeper = opened.keeper if interactive or arguments.go_on else None
         self.exit_code = 0  # of the first message that failed
 
     def handle(self, line: str) -> bool:
@@ -76,9 +82,11 @@ class _Conversation:
             case "/exit" | "/quit":
                 return False
             case "/reset":
-                self._turns.clear()
+                self._conversation.reset()
+                if self._keeper is not None:
+                    self._keeper.forget()
             case "/system":
-                self._system = rest or None
+                self._conversation.system = rest or None
             case "/help":
                 print(HELP, file=sys.stderr)
             case _:
@@ -87,10 +95,9 @@ class _Conversation:
 
     def _answer(self, content: str) -> None:
         """Ask with the whole history; what fails or is interrupted leaves no trace in it."""
-        question = {"role": "user", "content": content}
-        system = [] if self._system is None else [{"role": "system", "content": self._system}]
+        conversation = self._conversation
         try:
-            completion = self._client.chat([*system, *self._turns, question], **self._options)
+            completion = self._client.chat(conversation.messages(content), **self._options)
             text = show(
                 completion,
                 as_json=self._arguments.json,
@@ -106,11 +113,14 @@ class _Conversation:
             if isinstance(error, ServiceUnreachable):
                 raise
             message = error.message
-            if error.reason == "PROMPT_TOO_LONG" and self._turns:
+            if error.reason == "PROMPT_TOO_LONG" and conversation.turns:
                 message += f"; {RESET}"
             print_error(error.reason, message, as_json=self._arguments.json)
             self.exit_code = self.exit_code or exit_code(error)
         else:
             if completion.result is not None:  # what was left out once is not sent again
-                del self._turns[: completion.result.dropped_messages]
-            self._turns += (question, {"role": "assistant", "content": text})
+                conversation.leave_out(completion.result.dropped_messages)
+            conversation.add(content, text)
+            note = "" if self._keeper is None else self._keeper.keep(conversation)
+            if note:
+                print_note(note, as_json=self._arguments.json)

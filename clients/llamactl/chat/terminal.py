@@ -7,11 +7,12 @@ ends the answer. It never interrupts what is being written.
 import argparse
 import contextlib
 import signal
+import textwrap
 from collections.abc import Iterator
 from types import FrameType
 
 from llamactl import answer, sampling
-from llamactl.chat import commands, keyboard
+from llamactl.chat import commands, kept, keyboard
 from llamactl.chat.conversation import Conversation, FileFault
 from llamactl.chat.history import StoredHistory, history_path
 from llamactl.chat.prompt import Prompt
@@ -33,6 +34,8 @@ from llamad_client import (
     ThinkingDelta,
 )
 
+GO_ON = "this is a new conversation; llamactl chat -c goes on with the last one"
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Hold a conversation on the terminal; return 0. Raises ClientError when there is no service.
@@ -40,10 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     Once it has begun, a message that fails does not end it.
     """
     with Client(arguments.socket) as client:
-        state = _state(client, arguments)
+        can_go_on = not arguments.go_on and kept.can_go_on()
+        state, note = _state(client, arguments)
         with keyboard.silent():
             talk = Talk(client, state, Screen(), stats=arguments.stats)
-            talk.greet()
+            talk.greet(note or (GO_ON if can_go_on else ""))
             prompt = Prompt(StoredHistory(history_path()), commands.complete)
             while (text := prompt.ask()) is not None:
                 with keyboard.paste_is_marked():
@@ -52,18 +56,34 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _state(client: Client, arguments: argparse.Namespace) -> commands.State:
-    """Return the state of a new conversation. Raises ClientError where nothing can answer."""
+def _state(client: Client, arguments: argparse.Namespace) -> tuple[commands.State, str]:
+    """Return the state of the conversation at its beginning, and what there is to say of it.
+
+    Raises ClientError where nothing can answer.
+    """
     status = client.status()
     if status.model is None or status.state != "ready":
         raise _not_ready(status)
-    return commands.State(
+    opened = kept.open_conversation(arguments.system, go_on=arguments.go_on)
+    state = commands.State(
         service=client,
-        conversation=Conversation(arguments.system),
+        conversation=opened.conversation,
+        keeper=opened.keeper,
         options=sampling.client_options(arguments),
         model=status.model.name,
         n_ctx=status.model.n_ctx,
     )
+    return state, opened.note or _summary(opened.conversation)
+
+
+def _summary(conversation: Conversation) -> str:
+    """Return where a conversation stands that is gone on with; empty for a new one."""
+    questions = [turn["content"] for turn in conversation.turns if turn["role"] == "user"]
+    if not questions:
+        return ""
+    messages = counted(len(conversation.turns), "message")
+    last = textwrap.shorten(questions[-1], 60, placeholder=" ...")
+    return f"the conversation has {messages}; your last: {last}"
 
 
 def _not_ready(status: Status) -> ClientError:
@@ -91,12 +111,14 @@ class Talk:
         self._screen = screen
         self._stats = stats
 
-    def greet(self) -> None:
-        """Say who answers, how much it can read, and where help is."""
+    def greet(self, note: str = "") -> None:
+        """Say who answers, how much it can read, and where help is. note: of the conversation."""
         self._screen.note(
             f"{self._state.model}, context {self._state.n_ctx} tokens\n"
             "/help shows commands and keys, Ctrl-C stops an answer, Ctrl-D leaves"
         )
+        if note:
+            self._screen.note(note)
 
     def handle(self, text: str) -> bool:
         """Do what a message says; return False when it ends the conversation."""
@@ -124,6 +146,9 @@ class Talk:
         result = completion.result
         if text or result is not None:
             conversation.add(question, text)
+            keeper = self._state.keeper
+            if keeper is not None and (note := keeper.keep(conversation)):
+                self._screen.error(note)
         if result is None:
             self._screen.note("(stopped)" if text else "(stopped; the question is left out)")
             return

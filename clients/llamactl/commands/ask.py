@@ -1,11 +1,15 @@
 """``llamactl ask``: one question, the answer streamed to stdout."""
 
 import argparse
+import functools
+import sys
 
 from llamactl import sampling
 from llamactl.answer import show
+from llamactl.chat.kept import open_conversation
 from llamactl.commands import Commands
 from llamactl.names import service_name
+from llamactl.output import print_note
 from llamactl.readiness import Waiting, wait_until_ready
 from llamactl.standard_input import read_prompt
 from llamad_client import Client
@@ -46,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.usage_error("--raw has no chat template that could take --system")
     if arguments.parse_special and not arguments.raw:
         arguments.usage_error("--parse-special is for --raw: a message's text is never a token")
+    if arguments.raw and arguments.go_on:
+        arguments.usage_error("--raw has no turns: no --continue")
     if arguments.raw and (sampling.template_arguments(arguments) or arguments.context_full):
         arguments.usage_error(
             "--raw has no chat template and no turns: no --template-arg, --think, --context-full"
@@ -64,21 +70,28 @@ def run(arguments: argparse.Namespace) -> int:
             wait(client, as_json=arguments.json)
         if "model" in options:
             options["model"] = service_name(client, options["model"])
-        if arguments.raw:
-            special = arguments.parse_special
-            completion = client.generate(prompt, parse_special=special, **options)
-        else:
-            messages = [{"role": "user", "content": prompt}]
-            if arguments.system is not None:
-                messages.insert(0, {"role": "system", "content": arguments.system})
-            completion = client.chat(messages, **options)
-        show(
-            completion,
-            as_json=arguments.json,
-            stats=arguments.stats,
-            max_tokens=arguments.max_tokens,
+        shown = functools.partial(
+            show, as_json=arguments.json, stats=arguments.stats, max_tokens=arguments.max_tokens
         )
+        if arguments.raw:
+            shown(client.generate(prompt, parse_special=arguments.parse_special, **options))
+            return 0
+        opened = open_conversation(arguments.system, go_on=arguments.go_on)
+        _note(opened.note, as_json=arguments.json)
+        conversation = opened.conversation
+        completion = client.chat(conversation.messages(prompt), **options)
+        text = shown(completion)
+    if completion.result is not None:
+        conversation.leave_out(completion.result.dropped_messages)
+    conversation.add(prompt, text)
+    if arguments.go_on or (sys.stdout.isatty() and not arguments.json):
+        _note(opened.keeper.keep(conversation), as_json=arguments.json)
     return 0
+
+
+def _note(text: str, *, as_json: bool) -> None:
+    if text:
+        print_note(text, as_json=as_json)
 
 
 def wait(client: Client, *, as_json: bool, needs_model: bool = True) -> None:
