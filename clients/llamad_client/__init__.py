@@ -23,6 +23,7 @@ from llamad_client.errors import (
 )
 from llamad_client.values import (
     AddedModel,
+    Board,
     Event,
     Job,
     LoadedModel,
@@ -47,6 +48,7 @@ __all__ = [
     "AddedModel",
     "AsyncClient",
     "AsyncCompletion",
+    "Board",
     "Client",
     "ClientError",
     "Completion",

@@ -337,6 +337,10 @@ def test_json_of_the_other_commands(service: RunningService) -> None:
     assert (model["locked_bytes"], model["streamed_bytes"]) == (890, 90)
     assert (model["bytes_read_per_token"], model["disk_read_bytes_per_second"]) == (91, 350e6)
     assert model["seconds_per_token"] >= 0
+    assert set(status["kv"]) == {"blocks_total", "blocks_free", "blocks_cached"}
+    assert {"hits", "tokens_reused"} <= set(status["prefix"])
+    assert (status["jobs"]["queued"], status["jobs"]["stored"]) == (0, 0)
+    assert status["jobs"]["classes"]["batch"] == {"queued": 0, "running": 0}
     [model] = json_lines(run(service.path, "--json", "models").stdout)
     assert (model["name"], model["loaded"]) == ("fake", True)
     [health] = json_lines(run(service.path, "--json", "health").stdout)

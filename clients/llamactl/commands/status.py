@@ -2,11 +2,13 @@
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
+from llamactl import summary
 from llamactl.commands import Commands
 from llamactl.output import bytes_text, counted, print_json, print_line
-from llamad_client import Client, LoadedModel, Status
+from llamad_client import Client, Job, LoadedModel, Status
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -20,37 +22,53 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Print the status."""
     with Client(arguments.socket) as client:
-        status = client.status()
+        status, jobs = client.status(), client.jobs()
     if arguments.json:
-        print_json(_object(status))
+        print_json(_object(status, jobs))
     else:
-        for name, value in _lines(status):
+        for name, value in _lines(status, jobs):
             print_line(f"{name + ':':<11} {value}")
     return 0
 
 
-def _object(status: Status) -> dict[str, Any]:
-    """Return the status as JSON has it: its fields, and the blocks of the KV cache together."""
+def _object(status: Status, jobs: Sequence[Job]) -> dict[str, Any]:
+    """Return the status as JSON has it: its fields, and those of KV cache and jobs together."""
     kv = {
         "blocks_total": status.kv_blocks_total,
         "blocks_free": status.kv_blocks_free,
         "blocks_cached": status.kv_blocks_cached,
     }
-    return dataclasses.asdict(status) | {"kv": kv}
+    of_jobs = {
+        "queued": status.jobs_queued,
+        "running": status.jobs_running,
+        "stored": status.jobs_stored,
+        "finished": status.requests_finished,
+        "capacity": status.queue_capacity,
+        "slots": status.sequence_slots,
+        "classes": summary.by_class(jobs),
+    }
+    return dataclasses.asdict(status) | {"kv": kv, "jobs": of_jobs}
 
 
-def _lines(status: Status) -> list[tuple[str, str]]:
+def _lines(status: Status, jobs: Sequence[Job]) -> list[tuple[str, str]]:
+    """Return what there is to say, the most important first."""
     lines = [
         ("state", f"{status.state} ({status.detail})"),
-        ("uptime", f"{status.uptime_seconds:.0f} s"),
+        ("uptime", summary.duration(status.uptime_seconds)),
     ]
-    model = status.model
-    if model is None:
-        return lines
-    return [
-        *lines,
+    if status.model is not None:
+        lines += _model(status, status.model, jobs)
+    if status.durability:
+        lines.append(("not stored", status.durability))
+    if heat := summary.heat(status.board):
+        lines.append(("board", heat))
+    return lines + [("warning", text) for text in summary.warnings(status.board)]
+
+
+def _model(status: Status, model: LoadedModel, jobs: Sequence[Job]) -> list[tuple[str, str]]:
+    lines = [
         ("model", f"{model.name} ({model.architecture}, {bytes_text(model.file_bytes)})"),
-        ("file", f"{model.path}, {bytes_text(model.locked_bytes)} locked"),
+        ("file", f"{model.path}, loaded in {model.load_seconds:.2f} s"),
         ("context", f"{model.n_ctx} tokens (trained with {model.n_ctx_train})"),
         *_memory(status),
         (
@@ -61,15 +79,13 @@ def _lines(status: Status) -> list[tuple[str, str]]:
         ),
         *_prefix(status),
         ("engine", f"{status.kernel_set}, {counted(status.threads, 'thread')}"),
-        ("running", f"{status.jobs_running} of {status.sequence_slots}"),
-        ("queued", f"{status.jobs_queued} of {status.queue_capacity}"),
-        (
-            "served",
-            f"{counted(status.requests_finished, 'request')},"
-            f" {counted(status.prompt_tokens, 'prompt token')},"
-            f" {counted(status.generated_tokens, 'generated token')}",
-        ),
-        ("loaded in", f"{model.load_seconds:.2f} s"),
+    ]
+    if speed := summary.speed(status):
+        lines.append(("speed", speed))
+    return [
+        *lines,
+        ("requests", summary.queue(status, jobs)),
+        ("served", summary.requests(status)),
     ]
 
 
@@ -90,11 +106,10 @@ def _memory(status: Status) -> list[tuple[str, str]]:
     plan, model = status.memory, status.model
     if plan is None or model is None:
         return []
-    lines = [("memory", f"{bytes_text(plan.resident_bytes)} of the file stay in memory")]
+    text = f"{bytes_text(plan.resident_bytes)} of the file stay in memory"
+    lines = [("memory", f"{text}, {bytes_text(model.locked_bytes)} locked")]
     if model.streamed_bytes:
         lines.append(("disk", _disk(model)))
-    if model.seconds_per_token:
-        lines.append(("a token", f"takes {model.seconds_per_token:.3g} s"))
     return lines
 
 
