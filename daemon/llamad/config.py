@@ -184,6 +184,16 @@ class QueueConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class JobsConfig:
+    """[jobs]: submitted jobs, which are stored. Days and bytes."""
+
+    capacity: int = _key(256, Integer(1, 100_000))  # stored jobs that have not ended
+    keep_days: float = _key(7.0, Real(0.0, 3650.0))  # ended ones
+    max_bytes: int = _key(64 << 20, Integer(1 << 20, 1 << 36))  # of all stored jobs
+    write_bytes_per_day: int = _key(512 << 20, Integer(1 << 20, 1 << 40))  # for the disk's life
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingConfig(Sampling):
     """[sampling]: what a request gets that does not say, unless its model says something else."""
 
@@ -223,6 +233,7 @@ class Config:
     service: ServiceConfig = field(default_factory=ServiceConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
+    jobs: JobsConfig = field(default_factory=JobsConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
@@ -241,6 +252,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "service": ServiceConfig,
     "model": ModelConfig,
     "queue": QueueConfig,
+    "jobs": JobsConfig,
     "sampling": SamplingConfig,
     "limits": LimitsConfig,
     "metrics": MetricsConfig,

@@ -28,6 +28,7 @@ from llamad.rpc.admin_service import AdminService
 from llamad.rpc.from_proto import Rules
 from llamad.rpc.llamad_service import LlamadService
 from llamad.rpc.server import RpcServer
+from llamad.service.durable_jobs import DurableJobs
 from llamad.service.measures import Measures
 from llamad.service.model_details import KnownModels
 from llamad.service.model_manager import ModelManager
@@ -64,10 +65,12 @@ class Daemon:
         measures = Measures()
         book = JobBook(config.queue.history, observers=[measures])
         self._monitor = Monitor(self._state, book, measures, bindings.engine_version())
+        self._jobs = DurableJobs(self._state_directory, self._state, book, config.jobs)
         self._registry = registry = ModelRegistry(Path(config.model.directory))
         self._service = LlamadService(
             self._state,
             book,
+            self._jobs,
             rules_of(config),
             bindings.engine_version(),
             KnownModels(config, registry),
@@ -79,7 +82,7 @@ class Daemon:
             self._state,
             self._notifier,
             book,
-            set_serving=lambda serving: self._server.health.set_serving(serving),
+            set_serving=self._set_serving,
             on_step=measures.on_step,
             model_required=model_required,
         )
@@ -127,6 +130,8 @@ class Daemon:
         )
         if watchdog is not None:
             watchdog.start()
+        opening = asyncio.create_task(self._jobs.open())
+        storing = asyncio.create_task(self._jobs.run())
         cleaning = asyncio.create_task(self._transfers.remove_old_partial_files())
         try:
             async with self._textfile():
@@ -134,6 +139,9 @@ class Daemon:
             await cleaning
         finally:
             cleaning.cancel()
+            await opening
+            storing.cancel()
+            await self._jobs.close()
             if watchdog is not None:
                 watchdog.stop()
 
@@ -151,6 +159,12 @@ class Daemon:
         finally:
             writing.cancel()
             await asyncio.wait([writing])
+
+    def _set_serving(self, serving: bool) -> None:
+        """Tell whoever asks for health, and let the stored jobs of a loaded model go on."""
+        self._server.health.set_serving(serving)
+        if serving and self._state.serving is not None:
+            self._jobs.model_loaded(self._state.serving)
 
     # ---- reloading -------------------------------------------------------------------------------
 

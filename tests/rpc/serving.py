@@ -23,9 +23,11 @@ from llamad.rpc.llamad_service import LlamadService
 from llamad.rpc.server import RpcServer
 from llamad.schedule.loop import Limits
 from llamad.service.disk_meter import Measured
+from llamad.service.durable_jobs import DurableJobs
 from llamad.service.model_details import KnownModels
 from llamad.service.monitor import Monitor
 from llamad.service.state import ModelFacts, ServiceState, Serving
+from llamad.service.state_directory import StateDirectory
 from llamad.store.registry import ModelRegistry
 from llamad.store.transfers import Transfers
 from llamad_api.v1 import admin_pb2_grpc, llamad_pb2_grpc
@@ -147,6 +149,10 @@ class Service:
         self.models.mkdir()
         self.state = ServiceState()
         registry = ModelRegistry(self.models)
+        self.directory = StateDirectory(path.with_name("state"))
+        self.jobs = DurableJobs(
+            self.directory, self.state, bench.book, config.jobs, clock=bench.clock
+        )
         self.memory = Memory(self.state, registry)
         self.transfers = Transfers(registry, max_bytes=MAX_MODEL_BYTES, in_use=self.memory.in_use)
         self.server = RpcServer(
@@ -160,6 +166,7 @@ class Service:
             llamad=LlamadService(
                 self.state,
                 bench.book,
+                self.jobs,
                 rules,
                 "engine 1",
                 KnownModels(config, registry),
@@ -176,6 +183,12 @@ class Service:
             Serving(self.bench.scheduler, Codec(), facts(self.bench), lambda: MEASURED)
         )
         self.server.health.set_serving(True)
+
+    async def start_jobs(self) -> None:
+        """Open the state directory, and what is stored there; a test saves it itself."""
+        self.directory.path.mkdir(exist_ok=True)
+        self.directory.open()
+        await self.jobs.open()
 
     def fail_submit(self, error: BaseException) -> None:
         """Let every submission raise an error."""
@@ -245,9 +258,12 @@ async def serving(
         )
         async with bench.running():
             await service.server.start()
+            await service.start_jobs()
             try:
                 yield service
             finally:
+                await service.jobs.close()
+                service.directory.close()
                 await service.server.stop(0)
 
 

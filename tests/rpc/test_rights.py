@@ -214,7 +214,8 @@ async def test_nobody_else_asks_for_others(method: str) -> None:
 @asynchronous
 async def test_the_private_socket_has_no_name_and_takes_no_strangers() -> None:
     async with serving() as service:
-        assert {path.name for path in service.path.parent.iterdir()} == {"llamad.sock", "models"}
+        names = {path.name for path in service.path.parent.iterdir()}
+        assert names == {"llamad.sock", "models", "state"}
         private = service.server._private
         assert isinstance(private, NamelessSocket)
         async with grpc.aio.insecure_channel(f"unix:{private.address}") as channel:

@@ -55,6 +55,7 @@ class GenerationRequest:
     deadline_seconds: float | None = None  # from submission to the last token
     time_to_live_seconds: float | None = None  # from submission to the start
     speculation: bool | None = None  # guess tokens from the sequence's n-grams; None: as configured
+    resumable_seconds: float = 0.0  # that it goes on when its client is gone
     request_id: str = ""
     owner_uid: int | None = None  # the user who asks; None: not known
     on_behalf_of: str = ""  # the user for whom a gateway asks

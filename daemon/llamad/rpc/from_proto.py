@@ -5,6 +5,7 @@ INVALID error that names it. What depends on the loaded model (length of a promp
 ids against the vocabulary) is checked where the model is known.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -34,6 +35,8 @@ MAX_STOP_BYTES = 256
 MAX_NAME_BYTES = 256
 OWNER_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 DEADLINE_SECONDS = Real(0.0, math.inf, open_low=True)
+RESUMABLE_SECONDS = Real(0.0, 60.0)
+MAX_KEY_BYTES = 128
 ROLES = ("system", "user", "assistant", "tool")
 
 _PRIORITIES = {
@@ -141,6 +144,26 @@ def chat_request(
     )
 
 
+def submitted_request(
+    message: pb.SubmitJobRequest, rules: Rules, request_id: str, caller: Caller | None = None
+) -> tuple[request.GenerationRequest, str]:
+    """Return the checked request of a SubmitJob call, and a digest of what it asks for."""
+    _check_text("idempotency_key", message.idempotency_key, MAX_KEY_BYTES)
+    match message.WhichOneof("request"):
+        case "generate":
+            checked = generation_request(message.generate, rules, request_id, caller)
+            asked = message.generate.SerializeToString(deterministic=True)
+        case "chat":
+            checked = chat_request(message.chat, rules, request_id, caller)
+            asked = message.chat.SerializeToString(deterministic=True)
+        case _:
+            raise invalid("request", "is missing: give generate or chat")
+    if checked.resumable_seconds:
+        raise invalid("resumable_seconds", "is for Generate and Chat: a submitted job always is")
+    kind = message.WhichOneof("request").encode()
+    return checked, hashlib.sha256(kind + b"\0" + asked).hexdigest()
+
+
 def _with_options(
     options: pb.Options,
     rules: Rules,
@@ -157,6 +180,7 @@ def _with_options(
         raise invalid("on_behalf_of", f"is {shown}, must be 1 to 64 letters, digits and ._@-")
     if caller is not None:
         check_on_behalf_of(options.on_behalf_of, caller, rules.gateway_group)
+    _checked("resumable_seconds", RESUMABLE_SECONDS, options.resumable_seconds)
     return replace(
         base,
         model=options.model,
@@ -167,6 +191,7 @@ def _with_options(
         priority=_PRIORITIES[options.priority],
         deadline_seconds=_seconds(options, "deadline_seconds"),
         time_to_live_seconds=_seconds(options, "time_to_live_seconds"),
+        resumable_seconds=options.resumable_seconds,
         owner_uid=None if caller is None else caller.uid,
         on_behalf_of=options.on_behalf_of,
         speculation=options.speculation if options.HasField("speculation") else None,
@@ -252,7 +277,10 @@ def detokenize_tokens(message: pb.DetokenizeRequest) -> list[int]:
     return list(message.tokens)
 
 
-def job_id(message: pb.GetJobRequest | pb.CancelJobRequest | pb.WatchJobRequest) -> str:
+JobMessage = pb.GetJobRequest | pb.CancelJobRequest | pb.WatchJobRequest | pb.ResumeJobRequest
+
+
+def job_id(message: JobMessage) -> str:
     """Return the id of the job that a call is about."""
     if not message.id:
         raise invalid("id", "is missing")
@@ -284,7 +312,7 @@ def _quote(text: str) -> str:
 
 # ---- jobs and events -----------------------------------------------------------------------------
 
-Response = TypeVar("Response", pb.GenerateResponse, pb.ChatResponse)
+Response = TypeVar("Response", pb.GenerateResponse, pb.ChatResponse, pb.ResumeJobResponse)
 
 
 def response(item: event.Event, kind: type[Response]) -> Response:
@@ -367,4 +395,7 @@ def job(snapshot: JobSnapshot) -> pb.Job:
         on_behalf_of=snapshot.on_behalf_of,
         queue_position=snapshot.queue_position,
         wait_seconds=snapshot.wait_seconds,
+        durable=snapshot.durable,
+        idempotency_key=snapshot.idempotency_key,
+        submitted_at=snapshot.submitted_unix,
     )

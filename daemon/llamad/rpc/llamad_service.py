@@ -15,7 +15,7 @@ from typing import Any
 
 from llamad import __version__
 from llamad.board import Heat
-from llamad.door.rights import check_cancel
+from llamad.door.rights import check_cancel, check_owner
 from llamad.errors import invalid
 from llamad.jobs.book import JobBook
 from llamad.jobs.request import GenerationRequest
@@ -23,6 +23,7 @@ from llamad.logs import fields
 from llamad.rpc import from_proto as convert
 from llamad.rpc.interceptor import caller, request_id
 from llamad.rpc.model_messages import model_response, rules_of
+from llamad.service.durable_jobs import DurableJobs
 from llamad.service.model_details import KnownModels
 from llamad.service.monitor import Monitor
 from llamad.service.state import Phase, ServiceState
@@ -55,6 +56,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         self,
         state: ServiceState,
         book: JobBook,
+        jobs: DurableJobs,
         rules: convert.Rules,
         engine_version: str,
         models: KnownModels,
@@ -65,6 +67,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         self._models = models
         self._describing = asyncio.Lock()  # one head of a file at a time is in memory
         self._book = book
+        self._jobs = jobs
         self._rules = rules
         self._engine_version = engine_version
 
@@ -98,7 +101,11 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
     async def _events(
         self, request: GenerationRequest, kind: type[convert.Response]
     ) -> AsyncIterator[convert.Response]:
-        job = await self._state.require().scheduler.submit(request)
+        scheduler, seconds = self._state.require().scheduler, request.resumable_seconds
+        if seconds:
+            job = await self._jobs.resumable.submit(scheduler, request, seconds)
+        else:
+            job = await scheduler.submit(request)
         del request  # its text is not kept while the answer is made
         async with aclosing(job.stream) as stream:
             async for event in stream:
@@ -144,32 +151,64 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """Return the jobs, newest last, whatever models they had."""
-        jobs = self._book.list(request.include_ended)
+        jobs = await self._jobs.list(include_ended=request.include_ended)
         return pb.ListJobsResponse(jobs=[convert.job(snapshot) for snapshot in jobs])
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """Return one job."""
         job_id = convert.job_id(request)
-        return pb.GetJobResponse(job=convert.job(self._book.get(job_id)))
+        return pb.GetJobResponse(job=convert.job(await self._jobs.find(job_id)))
 
     async def CancelJob(
         self, request: pb.CancelJobRequest, context: Context
     ) -> pb.CancelJobResponse:
         """Cancel a job of the caller's, or any for an administrator."""
         job_id, by = convert.job_id(request), caller.get()
-        job = self._book.get(job_id)
+        job = await self._jobs.find(job_id)
         check_cancel(job, by)
         if by.uid != job.owner_uid and user_name(by.uid) != job.owner:
             log.info(fields("request of somebody else", job=job_id, cancelled_by=user_name(by.uid)))
-        return pb.CancelJobResponse(job=convert.job(self._book.cancel(job_id)))
+        if not job.state.ended:
+            job = self._book.cancel(job_id)
+        return pb.CancelJobResponse(job=convert.job(job))
 
     async def WatchJob(
         self, request: pb.WatchJobRequest, context: Context
     ) -> AsyncIterator[pb.WatchJobResponse]:
         """Yield a job now and after each change, until it ends."""
-        job_id = convert.job_id(request)
-        async for snapshot in self._book.watch(job_id):
+        job = await self._jobs.find(convert.job_id(request))
+        if job.state.ended:
+            yield pb.WatchJobResponse(job=convert.job(job))
+            return
+        async for snapshot in self._book.watch(job.id):
             yield pb.WatchJobResponse(job=convert.job(snapshot))
+
+    async def SubmitJob(
+        self, request: pb.SubmitJobRequest, context: Context
+    ) -> pb.SubmitJobResponse:
+        """Queue a job that nobody has to wait for; it is on the disk with the answer."""
+        checked, digest = convert.submitted_request(
+            request, self._rules_now(), request_id.get(), caller.get()
+        )
+        job, existing = await self._jobs.submit(
+            checked, key=request.idempotency_key, request_digest=digest
+        )
+        return pb.SubmitJobResponse(job=convert.job(job), existing=existing)
+
+    async def ResumeJob(
+        self, request: pb.ResumeJobRequest, context: Context
+    ) -> AsyncIterator[pb.ResumeJobResponse]:
+        """Yield the events of a job of the caller's from a token on."""
+        by = caller.get()
+        reader = await self._jobs.resume(
+            convert.job_id(request),
+            request.from_token,
+            wait=not request.no_wait,
+            allow=lambda job: check_owner(job, by, "read it"),
+        )
+        async with aclosing(reader) as events:
+            async for event in events:
+                yield convert.response(event, pb.ResumeJobResponse)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Return what a model's file says, and the settings that its requests get."""
@@ -197,6 +236,8 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
             generated_tokens=self._book.totals.generated_tokens,
             prompt_tokens=self._book.totals.prompt_tokens,
             board=_board(heat),
+            jobs_stored=self._jobs.n_stored,
+            durability=self._jobs.fault,
         )
         if state.serving is not None:
             _add_model(response, state)

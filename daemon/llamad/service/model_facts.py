@@ -25,4 +25,5 @@ def facts_of(model: LoadedModel) -> ModelFacts:
         kernel_set=engine.kernel_set,
         plan=model.plan,
         own_sampling=model.own_sampling,
+        digest=model.digest,
     )

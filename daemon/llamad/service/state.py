@@ -56,6 +56,7 @@ class ModelFacts:
     kernel_set: str
     plan: MemoryPlan
     own_sampling: Mapping[str, float] = field(default_factory=dict)  # what its file asks for
+    digest: str = ""  # tells its file from others (gguf/digest.py)
 
 
 @dataclass(frozen=True, slots=True)

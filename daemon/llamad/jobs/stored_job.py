@@ -1,0 +1,124 @@
+"""A durable job as it lies on the disk: what was asked, how far it came, how it ended. Plain data.
+
+A sequence is its tokens, its seed and the number of its draws, and each completion token is one
+draw. So prompt, seed and completion are all that a job needs to go on; its text is kept beside
+them, because it is also read while another model is loaded.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.event import Delta, Finished
+from llamad.jobs.record import JobSnapshot
+from llamad.jobs.request import GenerationRequest, Priority
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """What does not change of a job. ``prompt_tokens`` has a column of its own."""
+
+    id: str
+    owner: str  # with the key it names the job
+    idempotency_key: str  # empty: none
+    request_digest: str  # of what was asked under that key
+    submitted_unix: float  # seconds since 1970
+    model: str
+    model_digest: str
+    request: GenerationRequest  # without its text: that is prompt_tokens
+    max_tokens: int
+    fills_context: bool
+    seed: int
+    priority: Priority
+    is_chat: bool
+    dropped_messages: int
+    prompt_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What was added to a job since it was last stored."""
+
+    id: str
+    tokens: tuple[int, ...]
+    deltas: tuple[Delta, ...]
+    reasoning_tokens: int  # of the whole completion
+
+
+@dataclass(frozen=True, slots=True)
+class Living:
+    """A stored job that has not ended, with its whole completion so far."""
+
+    job: StoredJob
+    tokens: tuple[int, ...]
+    deltas: tuple[Delta, ...]
+    reasoning_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredError:
+    """An error that ended a job."""
+
+    kind: ErrorKind
+    reason: str
+    message: str
+
+    @staticmethod
+    def of(error: LlamadError) -> "StoredError":
+        """Return what is stored of an error."""
+        return StoredError(error.kind, error.reason, error.message)
+
+    def error(self) -> LlamadError:
+        """Return the error as it was."""
+        return LlamadError(self.kind, self.reason, self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a job ended."""
+
+    snapshot: JobSnapshot  # its monotonic times mean nothing after a restart
+    finished: Finished | None
+    error: StoredError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job that has ended, with all of its text."""
+
+    id: str
+    ended_unix: float
+    outcome: Outcome
+    deltas: tuple[Delta, ...]
+
+
+def pack_tokens(tokens: Sequence[int]) -> bytes:
+    """Return tokens as 32-bit little-endian integers."""
+    return struct.pack(f"<{len(tokens)}i", *tokens)
+
+
+def unpack_tokens(data: bytes) -> tuple[int, ...]:
+    """Return the tokens of ``pack_tokens``. Raises ValueError."""
+    if len(data) % 4:
+        raise ValueError(f"{len(data)} bytes are no tokens of 4 bytes")
+    return struct.unpack(f"<{len(data) // 4}i", data)
+
+
+def plain_deltas(deltas: Sequence[Delta]) -> list[list[object]]:
+    """Return pieces of text as short rows: tokens, text, and 1 behind a thought."""
+    return [[d.tokens, d.text, 1] if d.thinking else [d.tokens, d.text] for d in deltas]
+
+
+def read_deltas(plain: object) -> tuple[Delta, ...]:
+    """Return the pieces of ``plain_deltas``. Raises ValueError."""
+    if not isinstance(plain, list):
+        raise ValueError("the text is no list")
+    deltas = []
+    for row in plain:
+        match row:
+            case [int(tokens), str(text), *more] if more in ([], [1]):
+                deltas.append(Delta(text, tokens, bool(more)))
+            case _:
+                raise ValueError(f"{row!r:.60} is no piece of text")
+    return tuple(deltas)
