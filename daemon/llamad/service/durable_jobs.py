@@ -266,8 +266,11 @@ class DurableJobs:
         """Enter a stored job in the book; it waits for its model."""
         stored = living.job
         age_seconds = max(0.0, self._wall_clock() - stored.submitted_unix)
+        request = stored.request
+        if living.tokens:  # it has started in its time
+            request = dataclasses.replace(request, time_to_live_seconds=None)
         record = JobRecord(
-            stored.request,
+            request,
             stored.prompt_tokens,
             model=stored.model,
             max_tokens=stored.max_tokens,
