@@ -37,13 +37,12 @@ class Preempting(Scheduler):
     share = 0.0
     n_preempted = 0
 
-    def _start_waiting(self) -> None:
-        for generation in list(self._running):
+    def _start_waiting(self, now: float) -> None:
+        for generation in list(self._places.running):
             if generation.sequence.blocks and self.chance.random() < self.share:
-                self._composer.preempt(generation)
-                self._wait_again([generation])
+                self._places.pause([generation], now)
                 self.n_preempted += 1
-        super()._start_waiting()
+        super()._start_waiting(now)
 
 
 def _wishes() -> list[GenerationRequest]:

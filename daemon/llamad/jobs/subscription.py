@@ -2,9 +2,9 @@
 
 The scheduler puts, one consumer iterates; both on the event loop's thread. What a slow client has
 not read yet is held as text, not as events: a new Delta joins the unread one before it, if both are
-thoughts or both are not, and a newer PrefillProgress replaces an unread one. So the buffer holds a
-handful of entries, and only the bytes of text need a bound. Nothing here waits for the client: the
-engine never does.
+thoughts or both are not, a newer PrefillProgress replaces an unread one, and a newer Queued what is
+unread of both. So the buffer holds a handful of entries, and only the bytes of text need a bound.
+Nothing here waits for the client: the engine never does.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from llamad.errors import LlamadError
-from llamad.jobs.event import Delta, Event, PrefillProgress
+from llamad.jobs.event import Delta, Event, PrefillProgress, Queued
 
 
 @dataclass(slots=True)
@@ -67,6 +67,10 @@ class Subscription:
                 )
         elif isinstance(event, PrefillProgress) and isinstance(last, PrefillProgress):
             self._unread[-1] = event
+        elif isinstance(event, Queued):
+            while self._unread and isinstance(self._unread[-1], Queued | PrefillProgress):
+                self._unread.pop()
+            self._unread.append(event)
         else:
             self._unread.append(event)
         self._readable.set()

@@ -13,6 +13,7 @@ from llamad.schedule.block_keys import BlockKeys, scope_of
 from llamad.schedule.prompt_lookup import PromptLookup
 from llamad.schedule.runtime import Detokenizer, ModelRuntime
 from llamad.schedule.sequence import Sequence
+from llamad.schedule.standing import Standing
 from llamad.text.stop_strings import StopStrings
 from llamad.text.thinking import Piece, ThinkingSplitter
 
@@ -91,6 +92,8 @@ class Generation:
         self.text = CompletionText(model.new_detokenizer(), request.stop, splitter)
         for token in tokens[len(prompt) :]:
             self.text.push(token)  # what it says was said before
+        self.substitute_template = model.chat_template.substitute if job.record.is_chat else ""
+        self.standing = Standing(request.owner, job.record.priority, job.record.submitted_at)
         self.turn = Turn()
         self.prompt_counted = False  # as one that the cache helped, or did not help
         self.progress_at = 0.0  # when the last PrefillProgress was sent, monotonic seconds

@@ -18,6 +18,7 @@ a token means (outcome.py), C (engine/worker.py).
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
@@ -26,7 +27,7 @@ from llamad.clock import Clock, LoopClock
 from llamad.engine.worker import EngineWorker, StepPlan
 from llamad.errors import ErrorKind, LlamadError, shutting_down
 from llamad.jobs.book import JobBook
-from llamad.jobs.event import EventStream, Queued
+from llamad.jobs.event import EventStream
 from llamad.jobs.job import Job
 from llamad.jobs.record import JobRecord, JobState
 from llamad.jobs.request import GenerationRequest, Priority
@@ -35,9 +36,11 @@ from llamad.schedule.blocks import BlockPool
 from llamad.schedule.cost import StepCost
 from llamad.schedule.deadlines import Deadlines
 from llamad.schedule.encoder import Encoder, Line
+from llamad.schedule.estimate import Estimate
 from llamad.schedule.generation import Generation
 from llamad.schedule.outcome import Outcome
-from llamad.schedule.policy import by_rank
+from llamad.schedule.places import Places
+from llamad.schedule.policy import AGEING_SECONDS, Policy
 from llamad.schedule.prefix_reuse import PrefixReuse, ReuseCounts
 from llamad.schedule.prompt import (
     Prompt,
@@ -47,7 +50,9 @@ from llamad.schedule.prompt import (
     encode_prompt,
     prompt_bytes,
 )
+from llamad.schedule.queue_reports import QueueReports
 from llamad.schedule.runtime import ModelRuntime
+from llamad.schedule.shares import Shares
 from llamad.schedule.step import Part, StepComposer
 
 logger = logging.getLogger(__name__)
@@ -65,6 +70,7 @@ class Limits:
 
     queue_capacity: int = 64
     step_seconds: float = 0.25  # of one step, where others could wait for it
+    ageing_seconds: float = AGEING_SECONDS  # of waiting that count as a class
     stream_buffer_bytes: int = 1 << 20  # unread text of one client
     deadline_seconds: float = 0.0  # of a request that names none; 0 is none
     speculation: bool = False  # of a request that does not say
@@ -124,13 +130,21 @@ class Scheduler:
         self._pool = BlockPool(model.kv_blocks_total, model.kv_block_tokens)
         self._reuse = PrefixReuse(self._pool)
         self._cost = StepCost()
+        self._shares = Shares()
+        self._estimate = Estimate(self._cost, model.n_sequences, model.n_batch)
+        self._policy = Policy(self._shares, self._estimate.compute_seconds, limits.ageing_seconds)
+        self._places = Places(self._pool, self._policy, self._estimate, model.n_sequences)
+        self._reports = QueueReports()
         self._composer = StepComposer(
-            self._pool, self._reuse, self._cost, n_batch=model.n_batch, guess_rows=model.guess_rows
+            self._pool,
+            self._reuse,
+            self._cost,
+            self._policy,
+            n_batch=model.n_batch,
+            guess_rows=model.guess_rows,
         )
         self._deadlines = Deadlines(book, self._clock)
-        self._outcome = Outcome(book, model.tokenizer, limits.stream_buffer_bytes)
-        self._waiting: list[Generation] = []  # by rank; some may have ended
-        self._running: list[Generation] = []  # with blocks, or about to get some; likewise
+        self._outcome = Outcome(book, model.tokenizer, self._estimate, limits.stream_buffer_bytes)
         self._in_flight: tuple[Job, ...] = ()  # jobs of the step the engine computes now
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -161,7 +175,7 @@ class Scheduler:
         submitted_at = self._clock.now()
         self._check_accepting()
         check_model(self._model, request)
-        if len(self._queued()) + self._prompts.pending >= self._limits.queue_capacity:
+        if len(self._places.queued) + self._prompts.pending >= self._limits.queue_capacity:
             raise self._queue_full(f"{self._limits.queue_capacity} jobs wait already")
         n_bytes = prompt_bytes(request)
         most = self._limits.prompts_bytes
@@ -200,8 +214,8 @@ class Scheduler:
     def counts(self) -> Counts:
         """Return the numbers of GetStatus."""
         return Counts(
-            queued=len(self._queued()),
-            running=sum(not generation.job.ended for generation in self._running),
+            queued=len(self._places.queued),
+            running=sum(not generation.job.ended for generation in self._places.running),
             queue_capacity=self._limits.queue_capacity,
             sequence_slots=self._model.n_sequences,
             kv_blocks_total=self._pool.n_blocks,
@@ -256,11 +270,8 @@ class Scheduler:
         if self._refusal is not None:
             raise self._refusal()
 
-    def _queued(self) -> list[Generation]:
-        return [generation for generation in self._waiting if not generation.job.ended]
-
     def _jobs(self) -> list[Job]:
-        return [generation.job for generation in (*self._waiting, *self._running)]
+        return [generation.job for generation in (*self._places.waiting, *self._places.running)]
 
     def _queue_full(self, why: str) -> LlamadError:
         """Return the error, with the time after which a place is likely: one mean job, 1..60 s."""
@@ -319,12 +330,12 @@ class Scheduler:
         """Let a job wait for its turn. Raises DEADLINE_EXCEEDED."""
         generation = Generation(job, self._model, speculation=self._limits.speculation)
         self._deadlines.set(job, self._limits.deadline_seconds)
-        position, record = len(self._queued()), job.record
         self._book.add(job)
-        self._waiting = by_rank([*self._waiting, generation])
-        substitute = self._model.chat_template.substitute if record.is_chat else ""
-        n_prompt = len(record.prompt_tokens)
-        job.stream.put(Queued(job.id, position, n_prompt, record.dropped_messages, substitute))
+        now = self._clock.now()
+        self._places.add(generation, now)
+        ordered, waits = self._places.expected(now)
+        position = ordered.index(generation)
+        self._reports.first(generation, position, waits[position] if waits else None, now)
         self._idle.clear()
         self._wake.set()
 
@@ -339,24 +350,25 @@ class Scheduler:
     async def _turn(self) -> bool:
         """Free, start, compute one step, read its result; return False when there was none."""
         self._worker.cancel_clear()
-        self._free_ended()
-        self._start_waiting()
-        step = self._compose()
+        began = self._clock.now()
+        self._places.free_ended(began)
+        if not self._places.running and not self._places.waiting:
+            self._idle.set()
+        self._start_waiting(began)
+        step = self._compose(began)
         if not step:
             return False
-        began = self._clock.now()
         try:
             result = await self._compute(step)
         except Exception as error:
             self._step_failed(step, _for_client(error, "step"))
             return True
         now = self._clock.now()
-        n_rows = sum(len(chunk.tokens) for _, chunk in step)
-        self._cost.observe(n_rows, now - began)
-        self._on_step(n_rows, now - began)
+        self._account(step, began, now)
         for (generation, chunk), drawn in zip(step, result, strict=True):
             try:
                 self._outcome.apply(generation, chunk, drawn, now)
+                self._policy.note_row(generation, now)
                 self._reuse.share(generation)
             except Exception as error:
                 self._fail(generation.job, _for_client(error, "reading a token"))
@@ -369,59 +381,41 @@ class Scheduler:
         finally:
             self._in_flight = ()
 
-    def _free_ended(self) -> None:
-        for generation in self._running:
-            if generation.job.ended:
-                self._pool.release(generation.sequence)
-        self._running = [g for g in self._running if not g.job.ended]
-        self._waiting = self._queued()
-        if not self._running and not self._waiting:
-            self._idle.set()
-
-    def _start_waiting(self) -> None:
-        """Start jobs in their order, as long as there is a place and room for their tokens."""
-        while self._waiting and self._has_room(self._waiting[0]):
-            generation = self._waiting.pop(0)
+    def _start_waiting(self, now: float) -> None:
+        """Give places to jobs in their order, and tell those that go on waiting where they are."""
+        while (generation := self._places.next(now)) is not None:
             try:
                 generation.start(self._model)
             except Exception as error:
                 self._fail(generation.job, _for_client(error, "starting a job"))
+                self._places.free_ended(now)
                 continue
             record = generation.job.record
             if record.started_at is None:
-                generation.progress_at = record.started_at = self._clock.now()
+                generation.progress_at = record.started_at = now
             self._reuse.take(generation)
             generation.job.move(JobState.PREFILL)
-            self._composer.come(generation, self._running)
-            self._running.append(generation)
+            self._composer.come(generation, self._places.running)
+        if self._reports.due(now):
+            self._reports.tell(*self._places.expected(now), now)
 
-    def _has_room(self, generation: Generation) -> bool:
-        """Whether a job can start beside those that run.
-
-        Each that runs may still need the blocks of its prompt and one to grow into; what is left
-        beyond that keeps a job from starting only to give its blocks back at once.
-        """
-        if not self._running:
-            return True
-        if len(self._running) >= self._model.n_sequences:
-            return False
-        sequences = [other.sequence for other in (*self._running, generation)]
-        wanted = sum(self._pool.n_new(s, len(s.tokens)) + 1 for s in sequences)
-        return wanted <= self._pool.n_free
-
-    def _compose(self) -> list[Part]:
-        """Compose a step; those that gave their blocks back for it wait again, in their order."""
+    def _compose(self, now: float) -> list[Part]:
+        """Compose a step; those that gave their blocks back for it wait again."""
         self._cost.read_seconds = self._model.step_read_seconds
-        step, preempted = self._composer.compose(self._running, self._limits.step_seconds)
-        if preempted:
-            self._wait_again(preempted)
+        running = self._places.running
+        step, preempted = self._composer.compose(running, self._limits.step_seconds, now)
+        self._places.wait_again(preempted, now)
+        self._estimate.note_step([generation for generation, _ in step])
         return step
 
-    def _wait_again(self, preempted: Sequence[Generation]) -> None:
-        for generation in preempted:
-            self._running.remove(generation)
-            generation.job.move(JobState.QUEUED)
-        self._waiting = by_rank([*self._waiting, *preempted])
+    def _account(self, step: Sequence[Part], began: float, now: float) -> None:
+        """Charge a step to the owners of its rows, and learn from it what steps cost."""
+        rows: Counter[str] = Counter()
+        for generation, chunk in step:
+            rows[generation.standing.owner] += len(chunk.tokens)
+        self._cost.observe(rows.total(), now - began)
+        self._shares.charge(rows, now - began, now)
+        self._on_step(rows.total(), now - began)
 
     # ---- failing ----------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.book import JobBook
 from llamad.jobs.event import Delta, FinishReason, PrefillProgress
 from llamad.jobs.record import JobState
+from llamad.schedule.estimate import Estimate
 from llamad.schedule.generation import Generation
 from llamad.schedule.loop_guard import MOST_TOKENS, is_due, is_loop
 from llamad.schedule.runtime import Tokenizer
@@ -21,8 +22,11 @@ PROGRESS_INTERVAL_SECONDS = 0.25
 class Outcome:
     """Reads the results of steps for the jobs of one model."""
 
-    def __init__(self, book: JobBook, tokenizer: Tokenizer, stream_buffer_bytes: int) -> None:
+    def __init__(
+        self, book: JobBook, tokenizer: Tokenizer, estimate: Estimate, stream_buffer_bytes: int
+    ) -> None:
         self._book = book
+        self._estimate = estimate
         self._tokenizer = tokenizer
         self.stream_buffer_bytes = stream_buffer_bytes  # only for the message of a slow client
 
@@ -60,7 +64,8 @@ class Outcome:
         due = now - generation.progress_at >= PROGRESS_INTERVAL_SECONDS
         if due or (processed == n_prompt and n_new < n_prompt):
             generation.progress_at = now
-            generation.job.stream.put(PrefillProgress(processed, n_prompt))
+            seconds_left = self._estimate.prompt_seconds(generation)
+            generation.job.stream.put(PrefillProgress(processed, n_prompt, seconds_left))
         generation.job.touch()
 
     def _apply_token(self, generation: Generation, token: int, now: float) -> None:

@@ -3,8 +3,9 @@
 Decoding sequences come first, one row each, so that text keeps flowing, and a few rows of guesses
 where the step stays bound by memory, not by arithmetic. What is left of the step's time goes to
 prompts, in turns of one block: a short prompt never waits for all of a long one, and a new one has
-the first turn. The cut changes no result: the engine's arithmetic does not depend on it. Of prompts
-that go on with the same block one computes it, and the others read it after the step.
+the first turn. Beside a prompt, less urgent jobs get no rows (policy.py). The cut changes no
+result: the engine's arithmetic does not depend on it. Of prompts that go on with the same block one
+computes it, and the others read it after the step.
 
 When no block is free, the job that goes last (policy.py) gives its blocks back and waits again.
 """
@@ -16,7 +17,7 @@ from llamad.engine.worker import Chunk
 from llamad.schedule.blocks import BlockPool
 from llamad.schedule.cost import StepCost
 from llamad.schedule.generation import Generation
-from llamad.schedule.policy import by_rank
+from llamad.schedule.policy import Policy
 from llamad.schedule.prefix_reuse import PrefixReuse
 
 MAX_DECODE_ROWS = 8  # with guesses, where nothing streams: beyond, a small board computes longer
@@ -29,7 +30,14 @@ class StepComposer:
     """Makes one step after the other for the sequences of one engine."""
 
     def __init__(
-        self, pool: BlockPool, reuse: PrefixReuse, cost: StepCost, *, n_batch: int, guess_rows: int
+        self,
+        pool: BlockPool,
+        reuse: PrefixReuse,
+        cost: StepCost,
+        policy: Policy,
+        *,
+        n_batch: int,
+        guess_rows: int,
     ) -> None:
         """Compose steps of at most ``n_batch`` rows, which must be enough for one of each sequence.
 
@@ -38,6 +46,7 @@ class StepComposer:
         self._pool = pool
         self._reuse = reuse
         self._cost = cost
+        self._policy = policy
         self._n_batch = n_batch
         self._guess_rows = guess_rows
         self._number = 0  # of the step that is composed
@@ -49,7 +58,7 @@ class StepComposer:
             other.turn.close(self._number)
 
     def compose(
-        self, running: Rows[Generation], budget_seconds: float
+        self, running: Rows[Generation], budget_seconds: float, now: float
     ) -> tuple[list[Part], list[Generation]]:
         """Return the next step, and those that gave their blocks back for it.
 
@@ -59,7 +68,8 @@ class StepComposer:
         for generation in running:
             if generation.sequence.n_pending > 1:
                 self._reuse.take(generation)
-        ready, preempted = self._secure(by_rank(running))
+        ready, preempted = self._secure(self._policy.running_order(running, now))
+        ready = self._policy.taking_part(ready, now)
         decoding = [g for g in ready if g.sequence.n_pending == 1]
         prompts = [g for g in ready if g.sequence.n_pending > 1]
         prompts.sort(key=lambda g: g.turn.rank())

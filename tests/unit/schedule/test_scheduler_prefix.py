@@ -81,13 +81,12 @@ class GivesWayOnce(Scheduler):
 
     rows_before = 0  # of all steps, when that happened
 
-    def _start_waiting(self) -> None:
-        for generation in list(self._running):
+    def _start_waiting(self, now: float) -> None:
+        for generation in list(self._places.running):
             if generation.job.record.completion_tokens == 20 and not self.rows_before:
                 self.rows_before = sum(map(sum, self._worker._engine.steps))  # type: ignore[attr-defined,arg-type]
-                self._composer.preempt(generation)
-                self._wait_again([generation])
-        super()._start_waiting()
+                self._places.pause([generation], now)
+        super()._start_waiting(now)
 
 
 @asynchronous
