@@ -1,4 +1,4 @@
-"""Classes, owners and ageing, in simulated time: who goes first, who gives way, who never starves."""
+"""Classes, owners and ageing, in simulated time: who goes first, who gives way, who gets on."""
 
 import asyncio
 import math
