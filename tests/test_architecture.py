@@ -76,6 +76,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad.store": ("llamad.engine.bindings", "llamad.gguf", *LEAVES),
     "llamad.jobs": ("llamad.sampling", *LEAVES),
     "llamad.schedule": (
+        "llamad.engine.drafting",
         "llamad.engine.worker",
         "llamad.jobs",
         "llamad.sampling",

@@ -24,6 +24,7 @@ from llamad_client.errors import (
 from llamad_client.values import (
     AddedModel,
     Board,
+    DraftModel,
     Event,
     Job,
     LoadedModel,
@@ -52,6 +53,7 @@ __all__ = [
     "Client",
     "ClientError",
     "Completion",
+    "DraftModel",
     "Event",
     "Failed",
     "Job",

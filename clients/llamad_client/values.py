@@ -156,6 +156,7 @@ class MemoryPlan:
     kv_blocks: int
     on_demand_bytes: int
     streaming_bytes: int
+    draft_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +190,7 @@ class DraftModel:
     guessed_tokens: int
     accepted_tokens: int
     paused: bool
+    fault: str
 
 
 @dataclass(frozen=True, slots=True)

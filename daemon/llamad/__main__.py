@@ -102,6 +102,9 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--config", type=Path, metavar="FILE", help="default: /etc/llamad/llamad.toml, if it exists"
     )
     parser.add_argument("--model", dest="model.path", metavar="PATH", help="a .gguf file")
+    parser.add_argument(
+        "--draft", dest="model.draft", metavar="PATH", help="a small model that guesses for it"
+    )
     parser.add_argument("--socket", dest="service.socket", metavar="PATH", help="the Unix socket")
     parser.add_argument(
         "--threads", dest="model.threads", type=int, metavar="N", help="0: one for each CPU"

@@ -172,6 +172,9 @@ class ModelConfig:
     lock: bool = _key(True, Boolean())
     huge_pages: str = _key("auto", Choice(("auto", "on", "off")))
     speculation: bool = _key(True, Boolean())  # of requests that do not say
+    draft: str = _key(
+        "", FilePath("a small model that guesses, file or name in directory; empty: none")
+    )
 
 
 @dataclass(frozen=True, slots=True)

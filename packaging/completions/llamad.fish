@@ -13,6 +13,7 @@ complete -c llamad -n __fish_use_subcommand -a bench -d 'measure prefill and dec
 complete -c llamad -n '__fish_seen_subcommand_from serve' -s h -l help -d 'show this help message and exit'
 complete -c llamad -n '__fish_seen_subcommand_from serve' -l config -r -F -d 'default: /etc/llamad/llamad.toml, if it exists'
 complete -c llamad -n '__fish_seen_subcommand_from serve' -l model -r -F -d 'a .gguf file'
+complete -c llamad -n '__fish_seen_subcommand_from serve' -l draft -r -F -d 'a small model that guesses for it'
 complete -c llamad -n '__fish_seen_subcommand_from serve' -l socket -r -F -d 'the Unix socket'
 complete -c llamad -n '__fish_seen_subcommand_from serve' -l threads -x -d '0: one for each CPU'
 complete -c llamad -n '__fish_seen_subcommand_from serve' -l ctx-size -x -d 'tokens of one sequence; auto: what memory allows'

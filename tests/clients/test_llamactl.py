@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import pytest
 
 import llamad
 from clients.running import RunningService, environment, llamactl_command, running_service
+from llamactl.commands.status import draft_lines
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.record import JobState
+from llamad_client import DraftModel
 from unit.schedule.fakes import TIMEOUT_SECONDS, saying
 
 
@@ -313,6 +316,7 @@ def test_status_models_health_version_tokenize(service: RunningService) -> None:
     assert "ready (serving fake)" in status
     assert "512 tokens (trained with 1024)" in status
     assert "91 B are read for every token at 350.0 MB/s, 75 % of the time hidden" in status
+    assert "draft:" not in status
     models = run(service.path, "models").stdout.decode().splitlines()
     assert models[1].split() == ["fake", "1.0", "kB", "yes", "/models/fake.gguf"]
     assert run(service.path, "health").stdout == b"SERVING\n"
@@ -328,6 +332,16 @@ def test_metrics_are_what_the_service_tells(service: RunningService) -> None:
     assert 'llamad_requests_total{class="normal",end="stop"} 1.0\n' in text
     (line,) = json_lines(run(service.path, "--json", "metrics").stdout)
     assert "llamad_generated_tokens_total" in line["text"]
+
+
+def test_status_tells_of_a_draft() -> None:
+    draft = DraftModel("small", guessed_tokens=200, accepted_tokens=143, paused=False, fault="")
+    assert draft_lines(None) == []
+    assert draft_lines(draft) == [("draft", "small, 200 guessed tokens, 71 % of them right")]
+    [(_, resting)] = draft_lines(replace(draft, paused=True))
+    assert resting.endswith("71 % of them right; it rests, because they cost more than they save")
+    [(_, unused)] = draft_lines(replace(draft, fault="no room for it"))
+    assert unused == "small is not used: no room for it"
 
 
 def test_json_of_the_other_commands(service: RunningService) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from llamad import __version__
 from llamad.errors import ErrorKind, LlamadError
+from llamad.schedule.draft import DraftCounts
 from llamad_api.v1 import admin_pb2
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import PLAN, Service, error_of_call, serving
@@ -94,6 +95,23 @@ async def test_status_of_a_loaded_service_tells_model_cache_and_counts() -> None
     kinds = {field.name for field in dataclasses.fields(PLAN)} - {"n_ctx"}
     told = {"n_ctx": status.model.n_ctx} | {name: getattr(status.memory, name) for name in kinds}
     assert told == dataclasses.asdict(PLAN) | {"budget_bytes": 0}
+
+
+@asynchronous
+async def test_status_tells_of_a_draft_and_why_it_is_not_used() -> None:
+    counts = DraftCounts("small", guessed=20, accepted=7, paused=True, fault="")
+    async with serving() as service, service.stub() as stub:
+        assert not (await stub.GetStatus(pb.GetStatusRequest())).HasField("draft")
+        state = service.state
+        assert state.serving is not None
+        facts = dataclasses.replace(state.serving.model, draft="small", draft_fault="no room")
+        state.serving = dataclasses.replace(state.serving, model=facts)
+        unused = (await stub.GetStatus(pb.GetStatusRequest())).draft
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("llamad.schedule.draft.Drafts.counts", lambda drafts: counts)
+            used = (await stub.GetStatus(pb.GetStatusRequest())).draft
+    assert unused == pb.DraftModel(name="small", fault="no room")
+    assert used == pb.DraftModel(name="small", guessed_tokens=20, accepted_tokens=7, paused=True)
 
 
 def loading(service: Service) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from llamactl import summary
 from llamactl.commands import Commands
 from llamactl.output import bytes_text, counted, print_json, print_line
-from llamad_client import Client, Job, LoadedModel, Status
+from llamad_client import Client, DraftModel, Job, LoadedModel, Status
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -79,6 +79,7 @@ def _model(status: Status, model: LoadedModel, jobs: Sequence[Job]) -> list[tupl
         ),
         *_prefix(status),
         ("engine", f"{status.kernel_set}, {counted(status.threads, 'thread')}"),
+        *draft_lines(status.draft),
     ]
     if speed := summary.speed(status):
         lines.append(("speed", speed))
@@ -100,6 +101,20 @@ def _prefix(status: Status) -> list[tuple[str, str]]:
             f" {counted(prefix.hits + prefix.misses, 'prompt')}",
         )
     ]
+
+
+def draft_lines(draft: DraftModel | None) -> list[tuple[str, str]]:
+    """Return what is said of a draft model, if there is one."""
+    if draft is None:
+        return []
+    if draft.fault:
+        return [("draft", f"{draft.name} is not used: {draft.fault}")]
+    text = f"{draft.name}, {counted(draft.guessed_tokens, 'guessed token')}"
+    if draft.guessed_tokens:
+        text += f", {100 * draft.accepted_tokens // draft.guessed_tokens} % of them right"
+    if draft.paused:
+        text += "; it rests, because they cost more than they save"
+    return [("draft", text)]
 
 
 def _memory(status: Status) -> list[tuple[str, str]]:

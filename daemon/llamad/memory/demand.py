@@ -5,6 +5,7 @@ asked of its header. It decides nothing: plan.py divides.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from llamad.config import MAX_THREADS, ModelConfig
 from llamad.door.capacity import Capacity, capacity_for
@@ -15,6 +16,9 @@ from llamad.memory.machine import Machine
 from llamad.memory.plan import Demand, MemoryPlan, plan_memory, vocabulary_bytes
 
 GUESS_ROWS = 8  # of logits, for guessed tokens; over all sequences
+DRAFT_GUESS_ROWS = 16  # with a draft model, which guesses further
+DRAFT_BATCH = 64  # most rows of a draft's step: it reads prompts beside the model's steps
+DRAFT_KV_TYPE = "q8_0"  # a rounded cache costs a draft some right guesses, and the text nothing
 TEMPLATE_BYTES = 12 << 20  # of its own, between requests; the libraries are the service's too
 
 
@@ -29,12 +33,24 @@ def capacity_of(config: ModelConfig) -> Capacity:
 
 def engine_params(config: ModelConfig, n_ctx: int) -> EngineParams:
     """Return what the engine of a configuration is created with, but for its KV blocks."""
+    rows = DRAFT_GUESS_ROWS if config.draft else GUESS_ROWS
     return EngineParams(
         n_threads=config.threads or min(Machine().cpus(), MAX_THREADS),
         n_ctx=n_ctx,
         n_batch=config.batch,
-        n_logits=min(config.batch, config.n_sequences + GUESS_ROWS),
+        n_logits=min(config.batch, config.n_sequences + rows),
         kv_type=config.kv_type,
+    )
+
+
+def draft_params(config: ModelConfig, draft: EngineModel, n_ctx: int) -> EngineParams:
+    """Return what the engine of a draft is created with, but for its KV blocks."""
+    return EngineParams(
+        n_threads=engine_params(config, n_ctx)["n_threads"],
+        n_ctx=min(n_ctx, draft.info.n_ctx_train or n_ctx),
+        n_batch=max(config.n_sequences, DRAFT_BATCH),
+        n_logits=config.n_sequences,
+        kv_type=DRAFT_KV_TYPE,
     )
 
 
@@ -43,6 +59,7 @@ def context(
     model: EngineModel,
     metadata: Mapping[str, MetadataValue],
     budget_bytes: int | None,
+    draft: EngineModel | None = None,
 ) -> int:
     """Return the tokens of one sequence: as configured, at most what the model was trained on.
 
@@ -57,7 +74,8 @@ def context(
     capacity = capacity_of(config)
 
     def demand(n_ctx: int) -> Demand:
-        return demand_of(model, metadata, _with_all_blocks(config, model, n_ctx), capacity)
+        own = demand_of(model, metadata, _with_all_blocks(config, model, n_ctx), capacity)
+        return _beside(own, config, draft, n_ctx)
 
     return plan_context(
         demand, budget_bytes=budget_bytes, n_ctx_train=trained, n_sequences=config.n_sequences
@@ -98,20 +116,40 @@ def demand_of(
     )
 
 
+def _beside(demand: Demand, config: ModelConfig, draft: EngineModel | None, n_ctx: int) -> Demand:
+    """Return the demand of a model and its draft."""
+    if draft is None:
+        return demand
+    params = draft_params(config, draft, n_ctx)
+    params["n_blocks"] = -(-n_ctx // demand.kv_block_tokens) * config.n_sequences
+    sizes = engine_bytes(draft, **params)
+    return replace(
+        demand,
+        draft_fixed_bytes=draft.info.file_bytes + sizes.scratch_bytes + sizes.sampler_bytes,
+        draft_block_bytes=sizes.kv_block_bytes,
+    )
+
+
 def plan_of(
-    model: EngineModel, metadata: Mapping[str, MetadataValue], config: ModelConfig
+    model: EngineModel,
+    metadata: Mapping[str, MetadataValue],
+    config: ModelConfig,
+    draft: EngineModel | None = None,
 ) -> MemoryPlan:
-    """Return the plan of a model as configured, on this machine. Raises OUT_OF_MEMORY."""
+    """Return the plan of a model as configured, on this machine. Raises OUT_OF_MEMORY.
+
+    draft: the model that guesses for it, which stays in memory whole.
+    """
     machine = Machine()
     budget = machine.budget_bytes() if config.memory_budget is None else config.memory_budget
     lock_limit = machine.lock_limit_bytes()
-    n_ctx = context(config, model, metadata, budget)
+    n_ctx = context(config, model, metadata, budget, draft)
     params = _with_all_blocks(config, model, n_ctx)
     capacity = capacity_of(config)
 
     def plan(kv_tokens: int) -> MemoryPlan:
         return plan_memory(
-            demand_of(model, metadata, params, capacity),
+            _beside(demand_of(model, metadata, params, capacity), config, draft, n_ctx),
             budget_bytes=budget,
             lock_limit_bytes=lock_limit,
             kv_tokens=kv_tokens,

@@ -47,6 +47,13 @@ class Demand:
     vocabulary_bytes: int
     template_bytes: int  # of the process that renders chats
     connections_bytes: int  # of callers, by the door's capacity
+    draft_fixed_bytes: int = 0  # weights, scratch and sampler of a draft model
+    draft_block_bytes: int = 0  # of its cache, which has a block for each of the model's
+
+    @property
+    def block_bytes(self) -> int:
+        """What one more block takes, in both caches."""
+        return self.kv_block_bytes + self.draft_block_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,7 @@ class MemoryPlan:
     on_demand_bytes: int  # of the file, read where a token needs a row of it, or once at load
     streaming_bytes: int  # beside, for the ring that is read ahead into, and tables
     lockable_bytes: int  # of what stays of the file and the ring, as far as RLIMIT_MEMLOCK lets
+    draft_bytes: int = 0  # everything of a draft model: weights, scratch and cache
 
     @property
     def planned_bytes(self) -> int:
@@ -80,6 +88,7 @@ class MemoryPlan:
             + self.samplers_bytes
             + self.scratch_bytes
             + self.kv_bytes
+            + self.draft_bytes
             + self.resident_bytes
             + self.streaming_bytes
         )
@@ -124,9 +133,9 @@ def plan_memory(
     if budget_bytes is not None:
         room = budget_bytes - fixed_bytes(demand, n_sequences)
         if not kv_tokens:
-            beside_model = max(0, room - demand.file_bytes) // demand.kv_block_bytes
+            beside_model = max(0, room - demand.file_bytes) // demand.block_bytes
             blocks = min(blocks, max(least, beside_model))
-        left = room - blocks * demand.kv_block_bytes
+        left = room - blocks * demand.block_bytes
         if left < 0:
             raise _too_little(budget_bytes, room, blocks, demand)
     residency = choose_residency(demand.extents, demand.file_bytes, left)
@@ -149,6 +158,7 @@ def plan_memory(
         on_demand_bytes=residency.on_demand_bytes,
         streaming_bytes=residency.overhead_bytes,
         lockable_bytes=lockable if lock_limit_bytes is None else min(lockable, lock_limit_bytes),
+        draft_bytes=demand.draft_fixed_bytes + blocks * demand.draft_block_bytes,
     )
 
 
@@ -161,11 +171,12 @@ def fixed_bytes(demand: Demand, n_sequences: int) -> int:
         + demand.vocabulary_bytes
         + demand.sampler_bytes * n_sequences
         + demand.scratch_bytes
+        + demand.draft_fixed_bytes
     )
 
 
 def _too_little(budget_bytes: int, room: int, n_blocks: int, demand: Demand) -> LlamadError:
-    needed = n_blocks * demand.kv_block_bytes
+    needed = n_blocks * demand.block_bytes
     return LlamadError(
         ErrorKind.EXHAUSTED,
         "OUT_OF_MEMORY",

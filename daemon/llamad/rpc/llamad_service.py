@@ -23,10 +23,11 @@ from llamad.logs import fields
 from llamad.rpc import from_proto as convert
 from llamad.rpc.interceptor import caller, request_id
 from llamad.rpc.model_messages import model_response, rules_of
+from llamad.schedule.draft import DraftCounts
 from llamad.service.durable_jobs import DurableJobs
 from llamad.service.model_details import KnownModels
 from llamad.service.monitor import Monitor
-from llamad.service.state import Phase, ServiceState
+from llamad.service.state import ModelFacts, Phase, ServiceState
 from llamad.users import user_name
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_api.v1 import llamad_pb2_grpc
@@ -313,4 +314,18 @@ def _add_model(response: pb.GetStatusResponse, state: ServiceState) -> None:
             misses=counts.prefix.misses,
             tokens_reused=counts.prefix.tokens_reused,
         )
+    )
+    if model.draft:
+        response.draft.CopyFrom(_draft(model, counts.draft))
+
+
+def _draft(model: ModelFacts, counts: DraftCounts | None) -> pb.DraftModel:
+    if counts is None:
+        return pb.DraftModel(name=model.draft, fault=model.draft_fault)
+    return pb.DraftModel(
+        name=counts.name,
+        guessed_tokens=counts.guessed,
+        accepted_tokens=counts.accepted,
+        paused=counts.paused,
+        fault=counts.fault,
     )

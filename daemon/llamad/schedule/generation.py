@@ -10,7 +10,7 @@ from llamad.engine.worker import StepSampler
 from llamad.jobs.job import Job
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.block_keys import BlockKeys, scope_of
-from llamad.schedule.prompt_lookup import PromptLookup
+from llamad.schedule.guesser import Guesser
 from llamad.schedule.runtime import Detokenizer, ModelRuntime
 from llamad.schedule.sequence import Sequence
 from llamad.schedule.standing import Standing
@@ -97,7 +97,7 @@ class Generation:
         self.turn = Turn()
         self.prompt_counted = False  # as one that the cache helped, or did not help
         self.progress_at = 0.0  # when the last PrefillProgress was sent, monotonic seconds
-        self.lookup: PromptLookup | None = None  # guesses the next tokens, once it has started
+        self.guesser: Guesser | None = None  # of the next tokens, once it has started
         self._speculation = speculation if request.speculation is None else request.speculation
 
     def start(self, model: ModelRuntime) -> None:
@@ -112,8 +112,8 @@ class Generation:
         for token in self._recent(sampling):
             sampler.accept(token)
         self.sampler = sampler
-        if self._speculation and self.lookup is None:
-            self.lookup = PromptLookup(self.sequence.tokens)
+        if self._speculation and self.guesser is None:
+            self.guesser = Guesser(self.sequence.tokens)
 
     def _recent(self, sampling: Sampling) -> list[int]:
         """Return the tokens that the penalties begin with: the completion's, or all of them."""

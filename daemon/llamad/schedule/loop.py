@@ -35,6 +35,7 @@ from llamad.logs import fields
 from llamad.schedule.blocks import BlockPool
 from llamad.schedule.cost import StepCost
 from llamad.schedule.deadlines import Deadlines
+from llamad.schedule.draft import DraftCounts, Drafts
 from llamad.schedule.encoder import Encoder, Line
 from llamad.schedule.estimate import Estimate
 from llamad.schedule.generation import Generation
@@ -90,6 +91,7 @@ class Counts:
     kv_blocks_cached: int
     prefix: ReuseCounts
     seconds_per_token: float  # of a sequence alone; 0 before the first step
+    draft: DraftCounts | None  # None without one
 
 
 class Observer(Protocol):
@@ -144,6 +146,7 @@ class Scheduler:
             guess_rows=model.guess_rows,
         )
         self._deadlines = Deadlines(book, self._clock)
+        self._drafts = Drafts(model.draft, worker, self._composer, self._cost)
         self._outcome = Outcome(book, model.tokenizer, self._estimate, limits.stream_buffer_bytes)
         self._in_flight: tuple[Job, ...] = ()  # jobs of the step the engine computes now
         self._wake = asyncio.Event()
@@ -223,6 +226,7 @@ class Scheduler:
             kv_blocks_cached=self._pool.n_cached,
             prefix=replace(self._reuse.counts),
             seconds_per_token=sum(self._cost.line()),
+            draft=self._drafts.counts(),
         )
 
     async def run(self) -> None:
@@ -350,6 +354,7 @@ class Scheduler:
     async def _turn(self) -> bool:
         """Free, start, compute one step, read its result; return False when there was none."""
         self._worker.cancel_clear()
+        await self._drafts.prepare(self._places.running, self._limits.step_seconds)
         began = self._clock.now()
         self._places.free_ended(began)
         if not self._places.running and not self._places.waiting:

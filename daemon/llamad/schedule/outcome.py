@@ -46,8 +46,8 @@ class Outcome:
         sequence.n_computed += len(chunk.tokens) - chunk.n_drafts + max(0, len(drawn) - 1)
         sequence.n_draws += len(drawn)
         self._count_prompt(generation, now)
-        if generation.lookup is not None and chunk.n_drafts:
-            generation.lookup.judge(chunk.n_drafts, len(drawn) - 1)
+        if generation.guesser is not None and chunk.n_drafts:
+            generation.guesser.judge(chunk.n_drafts, len(drawn) - 1)
         for token in drawn:
             if not job.ended:
                 self._apply_token(generation, token, now)
@@ -71,8 +71,8 @@ class Outcome:
     def _apply_token(self, generation: Generation, token: int, now: float) -> None:
         job, record = generation.job, generation.job.record
         generation.sequence.tokens.append(token)
-        if generation.lookup is not None:
-            generation.lookup.append(token)
+        if generation.guesser is not None:
+            generation.guesser.append(token)
         record.last_token_at = now
         if record.first_token_at is None:
             record.first_token_at = now

@@ -7,6 +7,7 @@ the C library and without a model file.
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from llamad.engine.drafting import DraftChunk, DraftRound
 from llamad.engine.worker import StepSampler
 from llamad.sampling.parameters import Sampling
 from llamad.text.thinking import ThinkingSplitter
@@ -56,6 +57,37 @@ class ChatTemplate(Protocol):
         """
 
 
+class DraftRuntime(Protocol):
+    """A small model that guesses, with its own engine. Tokens, rows and blocks."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids that it can read are 0..vocab_size-1."""
+
+    @property
+    def n_ctx(self) -> int:
+        """Most tokens in one sequence."""
+
+    @property
+    def n_batch(self) -> int:
+        """Most rows in one step; at least the model's n_sequences."""
+
+    @property
+    def kv_block_tokens(self) -> int:
+        """Tokens of one KV block."""
+
+    @property
+    def kv_blocks_total(self) -> int:
+        """KV blocks of its engine."""
+
+    def run(self, chunks: Sequence[DraftChunk]) -> DraftRound:
+        """Read and guess, on the engine thread. Raises the LlamadError of a step."""
+
+
 class ModelRuntime(Protocol):
     """A loaded model and the sizes of its engine. Tokens, blocks and seconds."""
 
@@ -98,6 +130,10 @@ class ModelRuntime(Protocol):
     @property
     def ends_answers(self) -> bool:
         """Whether it has a chat template of its own and a token that ends an answer."""
+
+    @property
+    def draft(self) -> DraftRuntime | None:
+        """What guesses for it, if anything does."""
 
     @property
     def load_seconds(self) -> float:

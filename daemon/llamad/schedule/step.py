@@ -74,9 +74,11 @@ class StepComposer:
         prompts = [g for g in ready if g.sequence.n_pending > 1]
         prompts.sort(key=lambda g: g.turn.rank())
         prompts = self._without_followers(prompts)
-        reading = self._cost.waits_for_the_disk(budget_seconds)
-        most = self._n_batch if reading else MAX_DECODE_ROWS
-        step = self._decode_parts(decoding, most, LEAST_PROMPT_ROWS if prompts else 0)
+        spare = min(
+            self.guess_rows(len(decoding), budget_seconds),
+            self._n_batch - len(decoding) - (LEAST_PROMPT_ROWS if prompts else 0),
+        )
+        step = self._decode_parts(decoding, spare)
         n_rows = sum(len(chunk.tokens) for _, chunk in step)
         rows = max(LEAST_PROMPT_ROWS, self._cost.rows_within(budget_seconds) - n_rows)
         for generation, n in self._share(prompts, min(rows, self._n_batch - n_rows)).items():
@@ -113,16 +115,14 @@ class StepComposer:
 
     # ---- decode rows ------------------------------------------------------------------------
 
-    def _decode_parts(self, decoding: Rows[Generation], most: int, prompt_rows: int) -> list[Part]:
-        """Return a row of each, and guesses.
+    def guess_rows(self, n_decoding: int, budget_seconds: float) -> int:
+        """Return how many rows of guesses a step has beside a row for each that decodes."""
+        reading = self._cost.waits_for_the_disk(budget_seconds)
+        most = self._n_batch if reading else min(MAX_DECODE_ROWS, self._n_batch)
+        return max(0, min(self._guess_rows, most - n_decoding))
 
-        ``most`` rows with guesses, which leave ``prompt_rows`` of the batch to prompts.
-        """
-        spare = min(
-            self._guess_rows,
-            most - len(decoding),
-            self._n_batch - len(decoding) - prompt_rows,
-        )
+    def _decode_parts(self, decoding: Rows[Generation], spare: int) -> list[Part]:
+        """Return a row of each, and up to ``spare`` rows of guesses."""
         step: list[Part] = []
         for generation in decoding:
             guesses = self._guesses(generation, spare)
@@ -132,12 +132,12 @@ class StepComposer:
 
     def _guesses(self, generation: Generation, spare: int) -> tuple[int, ...]:
         """Return guesses within what the job may still say and the blocks that are free."""
-        if generation.lookup is None:
+        if generation.guesser is None:
             return ()
         record = generation.job.record
         left = record.max_tokens - record.completion_tokens - 1
         room = self._pool.room(generation.sequence) - 1
-        guesses = generation.lookup.draft(min(spare, left, room))
+        guesses = generation.guesser.guess(min(spare, left, room))
         self._pool.grow(generation.sequence, 1 + len(guesses))
         return guesses
 

@@ -29,13 +29,14 @@ from llamad.gguf.digest import model_digest
 from llamad.gguf.value import MetadataValue
 from llamad.logs import fields
 from llamad.memory.context import USUAL_TOKENS
-from llamad.memory.demand import engine_params, plan_of
+from llamad.memory.demand import engine_params
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MemoryPlan, plan_huge_pages
 from llamad.memory.pressure import Grant
 from llamad.memory.replan import least_budget, plan_again, whole_budget
 from llamad.memory.residency import choose_residency
 from llamad.sampling.parameters import Sampling
+from llamad.service.draft import LoadedDraft, plan_with_draft
 from llamad.service.settings import own_sampling
 from llamad.sizes import compact_size, size
 from llamad.store.registry import ModelFile, ModelRegistry
@@ -78,6 +79,9 @@ class LoadedModel:
     stop: StopFlag  # ends what still reads when the model is closed
     load_seconds: float
     disk_bytes_per_second: float | None  # in which it was read; None: most was in memory already
+    draft: LoadedDraft | None  # which guesses for it, on the same thread
+    draft_name: str  # its own, or as it was asked for
+    draft_fault: str  # why there is none though one was asked for
 
     @property
     def file(self) -> ModelFile:
@@ -86,8 +90,15 @@ class LoadedModel:
 
     @property
     def locked_bytes(self) -> int:
-        """Bytes of the file that are locked."""
-        return self.residency().locked_bytes
+        """Bytes of the file, and of its draft's, that are locked."""
+        draft = 0 if self.draft is None else self.draft.locked_bytes
+        return self.residency().locked_bytes + draft
+
+    @property
+    def progress(self) -> int:
+        """A number that a running step changes, the draft's too. Any thread."""
+        draft = 0 if self.draft is None else self.draft.engine.progress
+        return self.engine.progress + draft
 
     def residency(self) -> ResidencyInfo:
         """Return what of the file is in memory now, and what was read. Any thread."""
@@ -183,6 +194,8 @@ class LoadedModel:
     def close(self) -> None:
         """Destroy the engine, then unmap the model. No other thread may be in either."""
         self.chat_template.close()
+        if self.draft is not None:
+            self.draft.close()
         self.engine.close()
         self.model.close()
 
@@ -205,12 +218,13 @@ def load(
     config = replace(config, ctx_size=ctx_sizes.get(file.name, config.ctx_size))
     tell(f"mapping {file.name}")
     model = EngineModel(file.path)
-    template = None
+    template = draft = None
     try:
         metadata = model.metadata()
         digest = _digest(file)
         tokenizer, template = _text(metadata, model.info)
-        plan = plan_of(model, metadata, config)
+        planned = plan_with_draft(config, file, model, metadata, stop)
+        config, plan, draft = planned.config, planned.plan, planned.draft
         _tell_context(config, model.info.n_ctx_train, plan)
         params = engine_params(config, plan.n_ctx)
         speed = _make_resident(config, file, model, plan, stop, tell)
@@ -219,6 +233,8 @@ def load(
     except BaseException:
         if template is not None:
             template.close()
+        if draft is not None:
+            draft.close()
         model.close()
         raise
     return LoadedModel(
@@ -240,6 +256,9 @@ def load(
         stop=StopFlag(),
         load_seconds=time.monotonic() - started,
         disk_bytes_per_second=speed,
+        draft=draft,
+        draft_name=planned.name,
+        draft_fault=planned.fault,
     )
 
 

@@ -14,7 +14,7 @@ def facts_of(model: LoadedModel) -> ModelFacts:
         path=os.fspath(model.path),
         architecture=info.architecture,
         file_bytes=info.file_bytes,
-        locked_bytes=model.locked_bytes,
+        locked_bytes=model.residency().locked_bytes,
         n_ctx=model.n_ctx,
         n_ctx_train=info.n_ctx_train,
         vocab_size=info.vocab_size,
@@ -26,4 +26,7 @@ def facts_of(model: LoadedModel) -> ModelFacts:
         plan=model.plan,
         own_sampling=model.own_sampling,
         digest=model.digest,
+        draft=model.draft_name,
+        draft_path="" if model.draft is None else os.fspath(model.draft.path),
+        draft_fault=model.draft_fault,
     )

@@ -370,7 +370,7 @@ class ModelManager:
     async def _serve(self, model: LoadedModel) -> None:
         """Serve a model until a change or a stop, let the running jobs end, and close it."""
         worker = EngineWorker(model.engine)
-        self._step_progress = lambda: model.engine.progress if worker.busy else None
+        self._step_progress = lambda: model.progress if worker.busy else None
         scheduler = Scheduler(
             model,
             worker,
@@ -409,7 +409,9 @@ class ModelManager:
 
     def _ready(self, serving: Serving, disk_bytes_per_second: float | None) -> None:
         model = serving.model
-        self._reserve(ModelFile(model.name, Path(model.path), model.file_bytes))
+        file = ModelFile(model.name, Path(model.path), model.file_bytes)
+        draft = ModelFile(model.draft, Path(model.draft_path), 0) if model.draft_path else None
+        self._reserve(file, draft)
         self._state.ready(serving)
         self._set_serving(True)
         self._notifier.ready(self._state.detail)

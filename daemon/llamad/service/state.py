@@ -57,6 +57,9 @@ class ModelFacts:
     plan: MemoryPlan
     own_sampling: Mapping[str, float] = field(default_factory=dict)  # what its file asks for
     digest: str = ""  # tells its file from others (gguf/digest.py)
+    draft: str = ""  # the name of what guesses for it, or was asked to
+    draft_path: str = ""  # empty: nothing guesses
+    draft_fault: str = ""  # why nothing guesses though it was asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,9 @@ class FakeEngine:
     def row(self, k: int) -> History:
         return self._kept[k]
 
+    def log_probability(self, k: int, token: int) -> float:
+        return 0.0  # it is sure
+
     def cancel(self) -> None:
         self._cancelled.set()
 
@@ -213,6 +216,7 @@ class FakeModel:
         self.chat_template = FakeChatTemplate()
         self.ends_answers = True
         self.thinking = ThinkingMarks()
+        self.draft: Any = None
         self.samplers: list[FakeSampler] = []
         self.sampler_error: Exception | None = None
 
@@ -303,9 +307,11 @@ class Bench:
         history: int = 100,
         encoder: Encoder | None = None,
         scheduler_class: type[Scheduler] = Scheduler,
+        draft: Any = None,
         **sizes: int,
     ) -> None:
         self.model = FakeModel(**sizes)
+        self.model.draft = draft
         self.engine = FakeEngine(
             n_batch=self.model.n_batch,
             n_blocks=self.model.kv_blocks_total,

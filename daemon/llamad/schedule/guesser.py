@@ -1,0 +1,73 @@
+"""What may come next in one sequence: from its own n-grams, which cost nothing, else from a draft.
+
+Owns how well a draft's guesses went for this sequence. The step checks every guess, so none of this
+changes an answer.
+"""
+
+from collections.abc import Sequence
+
+from llamad.engine.drafting import Guess
+from llamad.schedule.prompt_lookup import PromptLookup
+
+# Of the ratio between right guesses and expected ones: so many are taken as right beforehand, and
+# each counts less with every token that follows.
+PRIOR_GUESSES = 4.0
+DECAY = 0.98
+
+
+class Guesser:
+    """The guesses of one sequence."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self._lookup = PromptLookup(tokens)
+        self._drafted = Guess()
+        self._offered = Guess()  # of the draft, and in the step that is computed
+        self._expected = self._right = 0.0
+        self._guessed = self._accepted = 0
+
+    @property
+    def looked_up(self) -> bool:
+        """Whether the n-grams have a guess now: then a draft's is not needed."""
+        return bool(self._lookup.draft(1))
+
+    @property
+    def trust(self) -> float:
+        """How often a draft's guesses were right, over how often it expected that."""
+        return (self._right + PRIOR_GUESSES) / (self._expected + PRIOR_GUESSES)
+
+    def append(self, token: int) -> None:
+        """Add the sequence's next token."""
+        self._lookup.append(token)
+        self._drafted = Guess()
+        self._expected *= DECAY
+        self._right *= DECAY
+
+    def offer(self, drafted: Guess) -> None:
+        """Keep a draft's guess until the next token is there."""
+        self._drafted = drafted
+
+    def guess(self, limit: int) -> tuple[int, ...]:
+        """Return up to ``limit`` tokens that may come next."""
+        self._offered = Guess()
+        found = self._lookup.draft(limit)
+        if not found:
+            self._offered = self._drafted
+            found = self._drafted.tokens[: max(0, limit)]
+        return found
+
+    def judge(self, n_guessed: int, n_accepted: int) -> None:
+        """Take note of how many of the guessed tokens were right."""
+        if not self._offered.tokens:
+            self._lookup.judge(n_guessed, n_accepted)
+            return
+        self._guessed += n_guessed
+        self._accepted += n_accepted
+        for i in range(min(n_guessed, n_accepted + 1)):  # a guess behind a wrong one tells nothing
+            self._expected += self._offered.probabilities[i]
+            self._right += float(i < n_accepted)
+
+    def take_counts(self) -> tuple[int, int]:
+        """Return how many tokens a draft guessed, and how many were right, since the last call."""
+        counts = self._guessed, self._accepted
+        self._guessed = self._accepted = 0
+        return counts

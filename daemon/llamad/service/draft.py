@@ -1,0 +1,215 @@
+"""Loading a draft model beside the model that it guesses for: check, plan, read, create.
+
+Owns what keeps a draft out: another vocabulary, no room in the plan, a fault of its file. Then the
+model is served without it, and the fault is told. Blocking, as ``loading.load``, which calls this.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from llamad.config import ModelConfig
+from llamad.engine.bindings import NO_LIMIT, Engine, EngineModel, Sampler, StopFlag
+from llamad.engine.drafting import DraftChunk, Drafter, DraftRound
+from llamad.errors import ErrorKind, LlamadError
+from llamad.gguf.value import MetadataValue
+from llamad.logs import fields
+from llamad.memory.demand import draft_params, plan_of
+from llamad.memory.plan import MIB, MemoryPlan
+from llamad.sampling.parameters import GREEDY
+from llamad.sizes import compact_size
+from llamad.store.registry import ModelFile, ModelRegistry, comparable_path
+
+logger = logging.getLogger(__name__)
+
+# Of tokens that only one of two vocabularies has, at its end: models of one family pad their
+# embeddings to different lengths (Qwen 2.5: 151,936 and 152,064).
+MAX_PADDING = 512
+
+
+@dataclass(slots=True)
+class LoadedDraft:
+    """A draft in memory with its engine: what ``schedule.runtime.DraftRuntime`` asks for."""
+
+    name: str
+    path: Path
+    model: EngineModel
+    engine: Engine
+    drafter: Drafter
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids that it can read are 0..vocab_size-1."""
+        return self.engine.vocab_size
+
+    @property
+    def n_ctx(self) -> int:
+        """Most tokens of one sequence."""
+        return self.engine.n_ctx
+
+    @property
+    def n_batch(self) -> int:
+        """Most rows of one step."""
+        return self.engine.n_batch
+
+    @property
+    def kv_blocks_total(self) -> int:
+        """KV blocks of its engine."""
+        return self.engine.n_blocks
+
+    @property
+    def kv_block_tokens(self) -> int:
+        """Tokens of one KV block."""
+        return self.engine.block_tokens
+
+    @property
+    def locked_bytes(self) -> int:
+        """Bytes of its file that are locked."""
+        return self.model.residency().locked_bytes
+
+    def run(self, chunks: Sequence[DraftChunk]) -> DraftRound:
+        """Read and guess, on the engine thread. Raises the LlamadError of a step."""
+        return self.drafter.run(chunks)
+
+    def close(self) -> None:
+        """Destroy the engine, then unmap the file. No other thread may be in either."""
+        self.engine.close()
+        self.model.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The plan of a model; with its draft, or what is wrong with that (empty: there is none)."""
+
+    config: ModelConfig  # without a draft where it is left out
+    plan: MemoryPlan
+    name: str = ""  # of the draft, or as it was asked for
+    draft: LoadedDraft | None = None
+    fault: str = ""
+
+
+def plan_with_draft(
+    config: ModelConfig,
+    file: ModelFile,
+    model: EngineModel,
+    metadata: Mapping[str, MetadataValue],
+    stop: StopFlag,
+) -> Planned:
+    """Return the plan of a model as configured, with the draft in memory where it can be used.
+
+    The draft comes first, so that what may be locked is its own before the model's. Raises
+    OUT_OF_MEMORY when the model alone does not fit, and CANCELLED by ``stop``.
+    """
+    alone = replace(config, draft="")
+    plan_alone = plan_of(model, metadata, alone)
+    if not config.draft:
+        return Planned(alone, plan_alone)
+    try:
+        return _with_draft(config, file, model, metadata, plan_alone, stop)
+    except LlamadError as error:
+        if error.kind is ErrorKind.CANCELLED:
+            raise
+        logger.error(
+            fields("draft left out", draft=config.draft, reason=error.reason, message=error.message)
+        )
+        return Planned(alone, plan_alone, config.draft, fault=error.message)
+
+
+def _with_draft(
+    config: ModelConfig,
+    file: ModelFile,
+    model: EngineModel,
+    metadata: Mapping[str, MetadataValue],
+    plan_alone: MemoryPlan,
+    stop: StopFlag,
+) -> Planned:
+    found = ModelRegistry(Path(config.directory)).resolve(config.draft)
+    if comparable_path(found.path) == comparable_path(file.path):
+        raise _refused(f"{found.name} is the model itself, and cannot be its draft")
+    draft = EngineModel(found.path)
+    try:
+        check_vocabulary(file.name, metadata, found.name, draft.metadata())
+        plan = _plan(config, model, metadata, draft, found.name, plan_alone)
+        locked = draft.set_residency(
+            [True] * len(draft.extents()), lock_bytes=NO_LIMIT if config.lock else 0, stop=stop
+        )
+        if locked.fault:
+            logger.warning(fields("draft locked in part", fault=locked.fault))
+        params = draft_params(config, draft, plan.n_ctx)
+        params["n_blocks"] = plan.kv_blocks
+        engine = Engine(draft, **params)
+    except BaseException:
+        draft.close()
+        raise
+    logger.info(
+        fields(
+            "draft loaded", draft=found.name, size=compact_size(plan.draft_bytes), model=file.name
+        )
+    )
+    sampler = Sampler(GREEDY, vocab_size=engine.vocab_size, n_ctx=engine.n_ctx, seed=0)
+    drafter = Drafter(engine, sampler, vocab_size=model.info.vocab_size, now=time.monotonic)
+    return Planned(
+        config, plan, found.name, LoadedDraft(found.name, found.path, draft, engine, drafter)
+    )
+
+
+def _plan(
+    config: ModelConfig,
+    model: EngineModel,
+    metadata: Mapping[str, MetadataValue],
+    draft: EngineModel,
+    name: str,
+    plan_alone: MemoryPlan,
+) -> MemoryPlan:
+    """Return the plan of both; a draft never pushes a model that fits out of memory."""
+    try:
+        plan = plan_of(model, metadata, config, draft)
+    except LlamadError as error:
+        raise LlamadError(
+            error.kind, error.reason, f"no room for {name}: {error.message}"
+        ) from None
+    if plan_alone.model_fits and not plan.model_fits:
+        budget = (plan.budget_bytes or 0) // MIB
+        raise LlamadError(
+            ErrorKind.EXHAUSTED,
+            "OUT_OF_MEMORY",
+            f"no room for {name}: with its {-(-plan.draft_bytes // MIB)} MiB the model would no"
+            f" longer stay in the memory budget of {budget} MiB",
+        )
+    return plan
+
+
+def check_vocabulary(
+    name: str,
+    metadata: Mapping[str, MetadataValue],
+    draft_name: str,
+    draft_metadata: Mapping[str, MetadataValue],
+) -> None:
+    """Refuse a draft whose tokens are others than the model's, but for padding at the end.
+
+    Raises DRAFT_REFUSED, naming both files and the first token that differs.
+    """
+    ours, theirs = _tokens(metadata), _tokens(draft_metadata)
+    both = min(len(ours), len(theirs))
+    if ours[:both] != theirs[:both]:
+        i = next(i for i in range(both) if ours[i] != theirs[i])
+        raise _refused(
+            f"{draft_name} has another vocabulary than {name}:"
+            f" token {i} is {theirs[i]!r}, not {ours[i]!r}"
+        )
+    if abs(len(ours) - len(theirs)) > MAX_PADDING:
+        raise _refused(
+            f"{draft_name} has another vocabulary than {name}: {len(theirs)} tokens, not"
+            f" {len(ours)}; at most {MAX_PADDING} more at the end of one are allowed"
+        )
+
+
+def _tokens(metadata: Mapping[str, MetadataValue]) -> list[str]:
+    return cast(list[str], metadata.get("tokenizer.ggml.tokens") or [])
+
+
+def _refused(message: str) -> LlamadError:
+    return LlamadError(ErrorKind.STATE, "DRAFT_REFUSED", message)

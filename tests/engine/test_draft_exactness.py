@@ -1,0 +1,154 @@
+"""A draft changes no text: a hundred seeded requests, with drafts that guess well and badly."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llamad.config import ModelConfig
+from llamad.engine.bindings import StopFlag
+from llamad.engine.worker import EngineWorker
+from llamad.errors import LlamadError
+from llamad.jobs.book import JobBook
+from llamad.jobs.event import Delta
+from llamad.jobs.job import Job
+from llamad.jobs.request import GenerationRequest
+from llamad.sampling.parameters import Sampling
+from llamad.schedule.loop import Limits, Scheduler
+from llamad.service.loading import LoadedModel, load
+from tiny_gguf import TinySpec
+from unit.schedule.fakes import asynchronous, text_of
+
+N_REQUESTS = 100
+SAMPLINGS = (
+    Sampling(temperature=0.0, repeat_penalty=1.0),
+    Sampling(temperature=0.0, repeat_penalty=1.3, repeat_last_n=16),
+    Sampling(temperature=0.3),
+    Sampling(temperature=1.0, repeat_penalty=1.2, repeat_last_n=16),
+    Sampling(temperature=1.5, top_k=0, min_p=0.02, frequency_penalty=0.5, repeat_last_n=-1),
+    Sampling(temperature=0.8, presence_penalty=1.0, top_p=0.7),
+)
+MODEL = TinySpec(weight_type="Q8_0")
+DRAFTS = {
+    "the model's own weights": (replace(MODEL, logits_bias=False, n_ctx_train=511), MODEL.seed),
+    "other weights": (replace(MODEL, n_layers=1, dim=32, hidden_dim=64), MODEL.seed + 1),
+}
+
+TinyModelPath = Callable[[TinySpec], Path]
+
+
+def _wishes() -> list[GenerationRequest]:
+    return [
+        GenerationRequest(
+            prompt=f"number {i} " + "the quick brown fox " * (3 * i % 7),
+            max_tokens=1 + 7 * i % 50,
+            stop=("e",) if i % 5 == 4 else (),
+            sampling=replace(SAMPLINGS[i % len(SAMPLINGS)], seed=i),
+        )
+        for i in range(N_REQUESTS)
+    ]
+
+
+async def _texts(model: LoadedModel, cancelled: frozenset[int]) -> tuple[list[str], int, int]:
+    """Return the texts, and how many tokens were guessed and accepted.
+
+    Those of ``cancelled`` requests end somewhere: of them only the beginning is looked at.
+    """
+    worker = EngineWorker(model.engine)
+    scheduler = Scheduler(model, worker, JobBook(), Limits(queue_capacity=N_REQUESTS))
+    loop = asyncio.create_task(scheduler.run())
+
+    async def text(i: int, job: Job) -> str:
+        if i not in cancelled:
+            return await text_of(job)
+        pieces = []
+        with suppress(LlamadError):
+            async for event in job.stream:
+                if isinstance(event, Delta):
+                    pieces.append(event.text)
+                    if len(pieces) > i % 9:
+                        break
+            await job.stream.aclose()
+        return "".join(pieces)
+
+    try:
+        jobs = [await scheduler.submit(replace(wish, speculation=True)) for wish in _wishes()]
+        texts = await asyncio.gather(*(text(i, job) for i, job in enumerate(jobs)))
+        await scheduler.drain(5.0)
+    finally:
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+        worker.close()
+    counts = scheduler.counts()
+    assert counts.kv_blocks_free == model.kv_blocks_total
+    if counts.draft is None:
+        return texts, 0, 0
+    assert counts.draft.fault == ""
+    return texts, counts.draft.guessed, counts.draft.accepted
+
+
+def _load(path: Path, draft: Path | None) -> LoadedModel:
+    config = ModelConfig(
+        path=str(path), draft="" if draft is None else str(draft), n_sequences=4, ctx_size=512
+    )
+    return load(config, StopFlag())
+
+
+@pytest.mark.parametrize("which", DRAFTS)
+def test_a_draft_changes_no_text(
+    which: str, tiny_model_path: TinyModelPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a tiny draft costs as much as it saves: let it guess all the same, and always the most
+    monkeypatch.setattr("llamad.schedule.draft._Value.least_chance", 0.0)
+    monkeypatch.setattr("llamad.schedule.draft.WINDOW_ROUNDS", 1 << 30)
+    monkeypatch.setattr("llamad.schedule.draft.READ_SHARE", float("inf"))
+    spec, seed = DRAFTS[which]
+    cancelled = frozenset(random.Random(7).sample(range(N_REQUESTS), 20))
+
+    async def texts(draft: Path | None) -> tuple[list[str], int, int]:
+        model = _load(tiny_model_path(MODEL), draft)
+        try:
+            assert (model.draft is None) == (draft is None), model.draft_fault
+            return await _texts(model, frozenset() if draft is None else cancelled)
+        finally:
+            model.close()
+
+    @asynchronous
+    async def check() -> None:
+        alone, none, _ = await texts(None)
+        assert none == 0
+        together, guessed, accepted = await texts(tiny_model_path(replace(spec, seed=seed)))
+        for i, (text, whole) in enumerate(zip(together, alone, strict=True)):
+            assert whole.startswith(text) if i in cancelled else text == whole
+        assert len(set(alone)) > N_REQUESTS / 2
+        print(f"{which}: {guessed} guesses, {accepted} right")
+        assert guessed > 1000
+        assert accepted > 0
+
+    check()
+
+
+def test_a_draft_with_the_same_weights_is_always_right(
+    tiny_model_path: TinyModelPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llamad.schedule.draft._Value.least_chance", 0.0)
+    monkeypatch.setattr("llamad.schedule.draft.WINDOW_ROUNDS", 1 << 30)
+    monkeypatch.setattr("llamad.schedule.draft.READ_SHARE", float("inf"))
+    monkeypatch.setattr(f"{__name__}.SAMPLINGS", SAMPLINGS[:1])  # always the likeliest token
+    path, draft = tiny_model_path(MODEL), tiny_model_path(replace(MODEL, n_ctx_train=511))
+    config = ModelConfig(path=str(path), draft=str(draft), kv_type="q8_0", ctx_size=512)
+    model = load(config, StopFlag())
+
+    @asynchronous
+    async def check() -> None:
+        _, guessed, accepted = await _texts(model, frozenset())
+        assert guessed == accepted > 500
+
+    try:
+        check()
+    finally:
+        model.close()
