@@ -133,7 +133,8 @@ LIBRARY_OWNERS: dict[str, tuple[str, ...]] = {
     "sqlite3": ("llamad.jobs.store",),
     "numpy": ("llamad.engine.model", "llamad_tools"),
     "prompt_toolkit": ("llamactl.chat",),
-    "rich": ("llamactl.chat", "llamactl.top"),
+    "rich": ("llamactl.chat",),
+    "curses": ("llamactl.full_screen",),
 }
 
 # The folders of native/src and whose headers each may include beside its own.

@@ -26,6 +26,7 @@ from llamactl.commands import (
     show,
     status,
     tokenize,
+    top,
     unload,
     use,
     version,
@@ -40,8 +41,8 @@ from llamactl.streams import OutputFailed, output_is_closed
 from llamad_client import ClientError, Failed, __version__
 
 COMMANDS = (
-    run_command, ask, chat, status, models, show, pull, use, unload, rm, jobs, cancel, tokenize,
-    metrics, health, version,
+    run_command, ask, chat, status, top, models, show, pull, use, unload, rm, jobs, cancel,
+    tokenize, metrics, health, version,
 )  # fmt: skip
 
 QUIET = (pull, use, unload, rm, cancel, health)  # worth running where nobody sees the output

@@ -22,6 +22,7 @@ EXAMPLES = {
     ),
     "chat": ("llamactl chat", "llamactl chat -c", 'llamactl chat -s "Answer briefly."'),
     "status": ("llamactl status", "llamactl --json status"),
+    "top": ("llamactl top",),
     "models": (
         "llamactl models",
         "llamactl models --catalogue",

@@ -1,5 +1,6 @@
 """What ``status`` and ``top`` say to people of speed, queue, board and time: phrases, no layout."""
 
+import pwd
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -35,6 +36,16 @@ def by_class(jobs: Iterable[Job]) -> dict[str, dict[str, int]]:
     }
 
 
+def owner(job: Job) -> str:
+    """Return the user whose job it is: the one a gateway named, or who asked."""
+    if job.on_behalf_of or job.owner_uid is None:
+        return job.on_behalf_of or "-"
+    try:
+        return pwd.getpwuid(job.owner_uid).pw_name
+    except KeyError:
+        return str(job.owner_uid)
+
+
 def queue(status: Status, jobs: Iterable[Job]) -> str:
     """Say how many requests run and wait, and of which classes."""
     classes = by_class(jobs)
@@ -57,6 +68,13 @@ def speed(status: Status) -> str:
         f"{1 / model.seconds_per_token:.3g} tokens/s for a request alone,"
         f" {model.seconds_per_token:.3g} s a token"
     )
+
+
+def kv_cache(status: Status) -> str:
+    """Say how full the KV cache is."""
+    used = status.kv_blocks_total - status.kv_blocks_free
+    text = f"{used} of {status.kv_blocks_total} blocks used"
+    return f"{text}, {status.kv_blocks_cached} hold prefixes" if status.kv_blocks_cached else text
 
 
 def heat(board: Board | None) -> str:

@@ -2,10 +2,10 @@
 
 import argparse
 import dataclasses
-import pwd
 
 from llamactl.commands import Commands
 from llamactl.output import print_json, print_table
+from llamactl.summary import owner
 from llamad_client import Client, Job
 
 
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _row(job: Job) -> tuple[str, ...]:
     return (
         job.id,
-        job.on_behalf_of or ("-" if job.owner_uid is None else _user_name(job.owner_uid)),
+        owner(job),
         job.state,
         job.priority,
         f"{job.processed_prompt_tokens}/{job.prompt_tokens}",
@@ -44,10 +44,3 @@ def _row(job: Job) -> tuple[str, ...]:
         f"{job.age_seconds:.0f} s",
         f"{job.error_reason}: {job.error}" if job.error else "",
     )
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
