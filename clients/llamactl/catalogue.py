@@ -7,7 +7,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Entry:
     memory: str
     context: int
     note: str
+    sampling: Mapping[str, float] = field(default_factory=dict)  # that its makers recommend
 
     def tokens_per_second(self, board: Board) -> float:
         """Return the expected speed on a board: it waits for the weights."""
@@ -93,11 +94,12 @@ def read_catalogue() -> Catalogue:
     except OSError as error:
         message = f"no catalogue of models: {path}: {error.strerror}; pull by URL or path"
         raise Failed("NO_CATALOGUE", message) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # TOML's is a ValueError
         message = f"the catalogue {path} is broken: {error}"
         raise Failed("NO_CATALOGUE", message) from None
     return Catalogue(boards, entries)
 
 
 def _entry(values: Mapping[str, Any]) -> Entry:
-    return Entry(**{**values, "aliases": tuple(values["aliases"])})
+    sampling = {name: float(value) for name, value in values.get("sampling", {}).items()}
+    return Entry(**{**values, "aliases": tuple(values["aliases"]), "sampling": sampling})

@@ -165,6 +165,7 @@ def _add(
                 sha256=wanted.sha256 or source.sha256,
                 source=source.identity,
                 replace=replace_model,
+                recommended_sampling=wanted.entry.sampling if wanted.entry else None,
             )
         except BeginAgain:
             pass  # the source gives up when that leads nowhere

@@ -209,12 +209,15 @@ class AsyncClient:
         sha256: str,
         source: str,
         replace: bool = False,
+        recommended_sampling: Mapping[str, float] | None = None,
     ) -> AddedModel:
         """Put a model into the service's model directory and return it.
 
         As ``Client.add_model``; the pieces that ``open_at`` returns are an asynchronous iterable.
         """
-        start = request.add_model_start(name, file_bytes, sha256, source, replace)
+        start = request.add_model_start(
+            name, file_bytes, sha256, source, replace, recommended_sampling
+        )
         return await upload_async(self._admin.AddModel, start, open_at, self.path)
 
     async def use_model(self, name: str) -> UsedModel:

@@ -206,16 +206,20 @@ class Client:
         sha256: str,
         source: str,
         replace: bool = False,
+        recommended_sampling: Mapping[str, float] | None = None,
     ) -> AddedModel:
         """Put a model into the service's model directory and return it.
 
         ``open_at`` gets the number of bytes that the service kept of an interrupted transfer of the
         same ``source``; it returns the offset where its data begins, that one or 0, and the data in
         pieces of any size. It is not called when nothing is missing. ``file_bytes`` None: the
-        source does not say. ``sha256`` "": not known. What ``open_at`` or its pieces raise ends the
-        call and is raised here.
+        source does not say. ``sha256`` "": not known. ``recommended_sampling``: what its makers
+        say, by the names of ``Options``, for requests that do not say. What ``open_at`` or its
+        pieces raise ends the call and is raised here.
         """
-        start = request.add_model_start(name, file_bytes, sha256, source, replace)
+        start = request.add_model_start(
+            name, file_bytes, sha256, source, replace, recommended_sampling
+        )
         return upload(self._admin.AddModel, start, open_at, self.path)
 
     def use_model(self, name: str) -> UsedModel:

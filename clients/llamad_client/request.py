@@ -95,10 +95,17 @@ def cancel_request(job_id: str) -> pb.CancelJobRequest:
 
 
 def add_model_start(
-    name: str, file_bytes: int | None, sha256: str, source: str, replace: bool
+    name: str,
+    file_bytes: int | None,
+    sha256: str,
+    source: str,
+    replace: bool,
+    recommended_sampling: Mapping[str, float] | None,
 ) -> admin_pb2.AddModelRequest.Start:
     """Return the first message of an AddModel call. Raises Refused."""
-    start = admin_pb2.AddModelRequest.Start(replace=replace)
+    start = admin_pb2.AddModelRequest.Start(
+        replace=replace, recommended_sampling=recommended_sampling
+    )
     _set(start, "name", name)
     _set(start, "sha256", sha256)
     _set(start, "source", source)

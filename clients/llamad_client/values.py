@@ -249,7 +249,7 @@ class Model:
 class Setting:
     """What a request of a model gets where it does not say. value: JSON.
 
-    ``source``: model_section, model_file, configuration or built_in.
+    ``source``: model_section, model_file, recommended, configuration or built_in.
     """
 
     name: str

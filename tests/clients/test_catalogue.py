@@ -17,6 +17,8 @@ from llamactl.commands import models
 from llamad.door.capacity import Capacity
 from llamad.engine.bindings import row_bytes
 from llamad.memory.plan import PROCESS_BYTES
+from llamad.ranges import Integer
+from llamad.sampling.parameters import PARAMETERS
 from llamad_client import Failed, Refused
 from llamad_tools.advice.recommendation import BOARD_BANDWIDTH, SYSTEM_BYTES
 from llamad_tools.quantize.mixes import MIXES, MixedModel, is_quantizable, tensor_type
@@ -142,7 +144,11 @@ def test_fields_are_of_their_types(entry: Entry) -> None:
     types = {field.name: type(getattr(entry, field.name)) for field in dataclasses.fields(entry)}
     numbers = {"file_bytes", "bytes_per_token", "context"}
     assert {name for name, kind in types.items() if kind is int} == numbers
-    assert {name for name, kind in types.items() if kind is not str} == {*numbers, "aliases"}
+    assert {name for name, kind in types.items() if kind is not str} == {
+        *numbers,
+        "aliases",
+        "sampling",
+    }
     assert entry.title
 
 
@@ -242,8 +248,12 @@ def test_another_catalogue_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert read_catalogue() == Catalogue({}, ())
 
 
+SAMPLING = "boards = {}\nmodels = [{aliases = [], sampling = {temperature = 'hot'}}]"
+
+
 @pytest.mark.parametrize(
-    "text", ["models = 5", "x", "boards = {}", "boards = {}\nmodels = [{name = 'x'}]", None]
+    "text",
+    ["models = 5", "x", "boards = {}", "boards = {}\nmodels = [{name = 'x'}]", SAMPLING, None],
 )
 def test_a_broken_or_missing_catalogue_is_named(
     text: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -319,3 +329,10 @@ def test_models_that_the_service_has_are_marked(capsys: pytest.CaptureFixture[st
         ]
     assert marked[0] == "smollm2-135m/demo"
     assert "smollm2-360m" not in marked
+
+
+def test_recommended_sampling_has_the_names_and_ranges_of_the_service(entry: Entry) -> None:
+    for name, value in entry.sampling.items():
+        whole = isinstance(PARAMETERS[name].range, Integer)
+        PARAMETERS[name].check(int(value) if whole else value)
+        assert not name.endswith("_penalty")  # the catalogue's head says why

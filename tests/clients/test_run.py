@@ -119,6 +119,24 @@ def test_a_name_of_the_catalogue_means_the_model_that_was_pulled(
     assert capsys.readouterr().out.startswith("big ")
 
 
+def test_what_the_catalogue_recommends_goes_with_the_model(
+    service: RunningService,
+    model: Path,
+    catalogue: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with http_server(a_file(model.read_bytes())) as server:
+        text = catalogue.read_text().replace("http://127.0.0.1:1/x.gguf", server.url("/x.gguf"))
+        catalogue.write_text(text + "sampling = { temperature = 0.6, top_k = 20 }\n")
+        assert llamactl(service, "pull", "demo") == 0
+    capsys.readouterr()
+    assert llamactl(service, "show", "demo") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["temperature", "0.6", "the", "catalogue,", "at", "llamactl", "pull"] in rows
+    assert ["top_k", "20", "the", "catalogue,", "at", "llamactl", "pull"] in rows
+    assert ["top_p", "0.9", "built", "in"] in rows
+
+
 def test_a_model_of_that_very_name_comes_before_the_catalogue(
     service: RunningService, model: Path, catalogue: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,7 @@ class FakeLoadedModel(FakeModel):
         self.locked_bytes = 0
         self.plan = PLAN
         self.own_sampling: dict[str, float] = {}
+        self.recommended_sampling: dict[str, float] = {}
         self.digest = "d" * 32
         self.stop = SimpleNamespace(set=lambda: None)
         self.disk_bytes_per_second = None

@@ -54,6 +54,14 @@ def test_a_loaded_model_tells_its_sizes(tiny: Path) -> None:
         assert model.load_seconds > 0
 
 
+def test_what_was_recommended_counts_for_a_model_of_the_directory_only(tiny: Path) -> None:
+    (tiny.parent / f".{tiny.stem}.recommended").write_text('{"temperature": 0.25, "top_k": 20.0}')
+    with _loaded(tiny, replace(CONFIG, directory=str(tiny.parent))) as model:
+        assert model.recommended_sampling == {"temperature": 0.25, "top_k": 20}
+    with _loaded(tiny, replace(CONFIG, directory=str(tiny.parent / "models"))) as model:
+        assert model.recommended_sampling == {}
+
+
 def test_a_long_reading_says_how_far_it_is(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reading goes on until a line of its progress has come."""
     monkeypatch.setattr(loading, "PROGRESS_SECONDS", 0.001)

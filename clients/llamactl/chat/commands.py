@@ -302,6 +302,7 @@ def _of_the_file(details: ModelDetails | None) -> Iterator[tuple[str, str]]:
 SOURCES = {
     "model_section": "llamad.toml, for this model",
     "model_file": "the model's file",
+    "recommended": "the catalogue",
     "configuration": "llamad.toml",
     "built_in": "built in",
     "unspecified": "unknown",

@@ -12,6 +12,7 @@ from llamad_client import Client, ModelDetails
 SOURCES = {
     "model_section": "[models.NAME] of llamad.toml",
     "model_file": "the model's file",
+    "recommended": "the catalogue, at llamactl pull",
     "configuration": "llamad.toml",
     "built_in": "built in",
 }

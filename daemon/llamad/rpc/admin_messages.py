@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 
 from llamad.errors import invalid
+from llamad.ranges import Integer
+from llamad.sampling.parameters import PARAMETERS
 from llamad.store.registry import ModelFile, check_new_name, comparable_path
 from llamad.store.transfer import StoredModel, TransferRequest
 from llamad_api.v1 import admin_pb2 as pb
@@ -40,6 +42,21 @@ def transfer_request(message: pb.AddModelRequest) -> TransferRequest:
         source=start.source,
         replace=start.replace,
     )
+
+
+def recommended_sampling(message: pb.AddModelRequest) -> dict[str, float]:
+    """Return the sampling that the first message of AddModel recommends."""
+    values: dict[str, float] = {}
+    for name, value in sorted(message.start.recommended_sampling.items()):
+        field = f"recommended_sampling.{name}"
+        if name not in PARAMETERS:
+            raise invalid(field, f"is none of {', '.join(PARAMETERS)}")
+        is_whole = isinstance(PARAMETERS[name].range, Integer) and value.is_integer()
+        try:
+            values[name] = PARAMETERS[name].check(int(value) if is_whole else value)
+        except ValueError as error:
+            raise invalid(field, str(error)) from None
+    return values
 
 
 def chunk(message: pb.AddModelRequest) -> tuple[int, bytes]:

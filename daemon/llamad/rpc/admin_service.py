@@ -16,6 +16,7 @@ from llamad.rpc import admin_messages as convert_admin
 from llamad.rpc.interceptor import caller
 from llamad.service.state import ModelFacts, ServiceState
 from llamad.sizes import compact_size
+from llamad.store.recommended import remember
 from llamad.store.registry import ModelFile, ModelRegistry, check_name, comparable_path
 from llamad.store.transfers import Transfers
 from llamad.users import user_name
@@ -90,6 +91,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         if first is None:
             raise invalid("start", "must be the first message, there was none")
         wanted = convert_admin.transfer_request(first)
+        recommended = convert_admin.recommended_sampling(first)
         async with self._transfers.receive(wanted) as transfer:
             stored = await transfer.present()
             if stored is None:
@@ -110,6 +112,13 @@ class AdminService(admin_pb2_grpc.AdminServicer):
                         sha256=stored.sha256,
                     )
                 )
+            await asyncio.to_thread(
+                remember,
+                self._registry.directory,
+                wanted.name,
+                recommended,
+                is_new=not stored.unchanged,
+            )
         serving = None if self._state.serving is None else self._state.serving.model
         marks = await asyncio.to_thread(self._marks, serving)
         yield convert_admin.done(stored, **marks)

@@ -11,6 +11,7 @@ from llamad_api.v1 import llamad_pb2 as pb
 _SOURCES = {
     Source.MODEL_SECTION: pb.Setting.SOURCE_MODEL_SECTION,
     Source.MODEL_FILE: pb.Setting.SOURCE_MODEL_FILE,
+    Source.RECOMMENDED: pb.Setting.SOURCE_RECOMMENDED,
     Source.CONFIGURATION: pb.Setting.SOURCE_CONFIGURATION,
     Source.BUILT_IN: pb.Setting.SOURCE_BUILT_IN,
 }

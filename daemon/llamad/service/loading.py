@@ -37,7 +37,7 @@ from llamad.memory.replan import least_budget, plan_again, whole_budget
 from llamad.memory.residency import choose_residency
 from llamad.sampling.parameters import Sampling
 from llamad.service.draft import LoadedDraft, plan_with_draft
-from llamad.service.settings import own_sampling
+from llamad.service.settings import own_sampling, recommended_sampling
 from llamad.sizes import compact_size, size
 from llamad.store.registry import ModelFile, ModelRegistry
 from llamad.text import tokenizer_from_metadata
@@ -71,6 +71,7 @@ class LoadedModel:
     chat_template: ChatTemplate
     thinking: ThinkingMarks
     own_sampling: Mapping[str, float]  # that its file asks for
+    recommended_sampling: Mapping[str, float]  # that was said when it was added
     digest: str  # tells its file from others (gguf/digest.py)
     kv_type: str
     n_sequences: int  # decoded together; the engine knows blocks only
@@ -214,7 +215,8 @@ def load(
     """
     started = time.monotonic()
     tell = progress or (lambda line: None)
-    file = ModelRegistry(Path(config.directory)).resolve(config.path)
+    registry = ModelRegistry(Path(config.directory))
+    file = registry.resolve(config.path)
     config = replace(config, ctx_size=ctx_sizes.get(file.name, config.ctx_size))
     tell(f"mapping {file.name}")
     model = EngineModel(file.path)
@@ -247,6 +249,7 @@ def load(
         tokenizer=tokenizer,
         chat_template=template,
         own_sampling=own_sampling(file.name, metadata),
+        recommended_sampling=recommended_sampling(file.name, registry.recommended(file)),
         digest=digest,
         thinking=_thinking_marks(template, tokenizer.vocabulary),
         kv_type=config.kv_type,

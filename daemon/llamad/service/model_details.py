@@ -13,7 +13,12 @@ from pathlib import Path
 from llamad.config import Config
 from llamad.engine.bindings import GgufFile
 from llamad.gguf.value import MetadataValue, RawEntry, ValueType
-from llamad.service.settings import ModelSettings, own_sampling, settings_of
+from llamad.service.settings import (
+    ModelSettings,
+    own_sampling,
+    recommended_sampling,
+    settings_of,
+)
 from llamad.service.state import ModelFacts
 from llamad.store.registry import ModelFile, ModelRegistry, check_name
 
@@ -46,7 +51,7 @@ class KnownModels:
 
     def of_loaded(self, model: ModelFacts) -> ModelSettings:
         """Return the settings of the loaded model; quick."""
-        return settings_of(self._config, model.name, model.own_sampling)
+        return settings_of(self._config, model.name, model.own_sampling, model.recommended_sampling)
 
     def describe(self, name: str, loaded: ModelFacts | None) -> tuple[FileDetails, ModelSettings]:
         """Return what there is to say of a model of this name. Blocking.
@@ -58,7 +63,9 @@ class KnownModels:
         else:
             file = self._registry.require(check_name(name))
         details = read_details(file)
-        return details, settings_of(self._config, file.name, own_sampling(name, details.values))
+        own = own_sampling(name, details.values)
+        recommended = recommended_sampling(name, self._registry.recommended(file))
+        return details, settings_of(self._config, file.name, own, recommended)
 
 
 def read_details(file: ModelFile) -> FileDetails:

@@ -29,4 +29,5 @@ def facts_of(model: LoadedModel) -> ModelFacts:
         draft=model.draft_name,
         draft_path="" if model.draft is None else os.fspath(model.draft.path),
         draft_fault=model.draft_fault,
+        recommended_sampling=model.recommended_sampling,
     )

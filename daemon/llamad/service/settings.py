@@ -1,15 +1,16 @@
 """What a request of a model gets where it does not say, and who said so.
 
-Owns the order: the section [models.NAME] of the configuration, the model's file, the section
-[sampling] and its like, the built-in defaults. A key of the configuration counts only when somebody
-wrote it. Pure: values in, values out.
+Owns the order: the section [models.NAME] of the configuration, the model's file, what was said to
+be recommended when it was added, the section [sampling] and its like, the built-in defaults. A key
+of the configuration counts only when somebody wrote it. Pure: values in, values out.
 """
 
 import enum
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, cast
 
 from llamad.config import Config
@@ -37,6 +38,7 @@ class Source(enum.Enum):
 
     MODEL_SECTION = "model_section"
     MODEL_FILE = "model_file"
+    RECOMMENDED = "recommended"
     CONFIGURATION = "configuration"
     BUILT_IN = "built_in"
 
@@ -73,14 +75,23 @@ class ModelSettings:
         return arguments if thinking == "template" else {**arguments, THINKING: thinking == "on"}
 
 
-def settings_of(config: Config, name: str, own: Mapping[str, float]) -> ModelSettings:
-    """Return the settings of the model of this name; own: what its file says, ``own_sampling``."""
+def settings_of(
+    config: Config,
+    name: str,
+    own: Mapping[str, float],
+    recommended: Mapping[str, float] = MappingProxyType({}),
+) -> ModelSettings:
+    """Return the settings of the model of this name.
+
+    own: what its file says, ``own_sampling``. recommended: ``recommended_sampling``.
+    """
     section = config.models.get(name, {})
     settings = [
         _first(
             key,
             (section.get(key), Source.MODEL_SECTION),
             (own.get(key), Source.MODEL_FILE),
+            (recommended.get(key), Source.RECOMMENDED),
             (_written(config, "sampling", key), Source.CONFIGURATION),
             (getattr(config.sampling, key), Source.BUILT_IN),
         )
@@ -123,23 +134,33 @@ def own_sampling(name: str, metadata: Mapping[str, MetadataValue]) -> dict[str, 
 
     name: of the model, for the journal.
     """
-    return dict(_own_sampling(name, metadata))
+    given = [(key, parameter, metadata.get(key)) for parameter, key in FILE_KEYS.items()]
+    return dict(_allowed(name, "sampling of the file not used", given))
 
 
-def _own_sampling(name: str, metadata: Mapping[str, MetadataValue]) -> Iterator[tuple[str, float]]:
-    for parameter, key in FILE_KEYS.items():
-        value = metadata.get(key)
+def recommended_sampling(name: str, values: Mapping[str, object]) -> dict[str, float]:
+    """Return the recommended sampling that is allowed; what is not is left out, and said.
+
+    name: of the model, for the journal.
+    """
+    known = [(key, key, value) for key, value in values.items() if key in PARAMETERS]
+    return dict(_allowed(name, "recommended sampling not used", known))
+
+
+def _allowed(
+    name: str, complaint: str, given: Iterable[tuple[str, str, object]]
+) -> Iterator[tuple[str, float]]:
+    """Yield parameters and values; given: the key that the journal names, parameter, value."""
+    for key, parameter, value in given:
         if value is None:
             continue
         try:
             yield parameter, PARAMETERS[parameter].check(_number(parameter, value))
         except ValueError as error:
-            log.warning(
-                fields("sampling of the file not used", model=name, key=key, message=str(error))
-            )
+            log.warning(fields(complaint, model=name, key=key, message=str(error)))
 
 
-def _number(parameter: str, value: MetadataValue) -> object:
+def _number(parameter: str, value: object) -> object:
     """Return a number of a file as the table has it: float32 in short, top_k below 0 as off."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return value

@@ -60,6 +60,7 @@ class ModelFacts:
     draft: str = ""  # the name of what guesses for it, or was asked to
     draft_path: str = ""  # empty: nothing guesses
     draft_fault: str = ""  # why nothing guesses though it was asked for
+    recommended_sampling: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

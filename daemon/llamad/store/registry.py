@@ -19,6 +19,7 @@ from pathlib import Path
 from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.logs import fields
 from llamad.small_file import read_small, replace_small
+from llamad.store import recommended
 from llamad.store.partial_file import disk_error, remove_partial_file
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,11 @@ class ModelRegistry:
         """Return where a model of this name lies, or would lie."""
         return comparable_path(self.directory / (name + SUFFIX))
 
+    def recommended(self, file: ModelFile) -> dict[str, object]:
+        """Return the sampling that was said of a model; nothing for a file that lies elsewhere."""
+        is_ours = comparable_path(file.path) == self.path_of(file.name)
+        return recommended.recall(self.directory, file.name) if is_ours else {}
+
     # ---- changing --------------------------------------------------------------------------------
 
     def remove(self, name: str) -> int:
@@ -146,6 +152,7 @@ class ModelRegistry:
                 freed = path.lstat().st_size
                 path.unlink()
             partial = remove_partial_file(self.directory, name)
+            recommended.forget(self.directory, name)
             if freed is not None and self.selected() == name:
                 (self.directory / SELECTED).unlink(missing_ok=True)
         except OSError as error:

@@ -14,13 +14,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19llamad_api/v1/admin.proto\x12\tllamad.v1\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.llamad.v1.Model\"Y\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nfile_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06loaded\x18\x04 \x01(\x08\x12\x10\n\x08selected\x18\x05 \x01(\x08\"\x96\x02\n\x0f\x41\x64\x64ModelRequest\x12\x31\n\x05start\x18\x01 \x01(\x0b\x32 .llamad.v1.AddModelRequest.StartH\x00\x12\x31\n\x05\x63hunk\x18\x02 \x01(\x0b\x32 .llamad.v1.AddModelRequest.ChunkH\x00\x1an\n\x05Start\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\nfile_bytes\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0f\n\x07replace\x18\x05 \x01(\x08\x42\r\n\x0b_file_bytes\x1a%\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x06\n\x04step\"\xef\x01\n\x10\x41\x64\x64ModelResponse\x12\x38\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32$.llamad.v1.AddModelResponse.AcceptedH\x00\x12\x30\n\x04\x64one\x18\x02 \x01(\x0b\x32 .llamad.v1.AddModelResponse.DoneH\x00\x1a\x1a\n\x08\x41\x63\x63\x65pted\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x1aJ\n\x04\x44one\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.llamad.v1.Model\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x11\n\tunchanged\x18\x03 \x01(\x08\x42\x07\n\x05\x65vent\"\x1f\n\x0fUseModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x10UseModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.llamad.v1.Model\x12\x14\n\x0cload_seconds\x18\x02 \x01(\x01\"\x14\n\x12UnloadModelRequest\"\x15\n\x13UnloadModelResponse\"L\n\x10\x41\x64\x64PrefixRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x06system\x18\x02 \x01(\tH\x00\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x42\x06\n\x04text\"\xef\x01\n\x11\x41\x64\x64PrefixResponse\x12\x39\n\x08progress\x18\x01 \x01(\x0b\x32%.llamad.v1.AddPrefixResponse.ProgressH\x00\x12\x31\n\x04\x64one\x18\x02 \x01(\x0b\x32!.llamad.v1.AddPrefixResponse.DoneH\x00\x1a\x34\n\x08Progress\x12\x18\n\x10processed_tokens\x18\x01 \x01(\r\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x1a-\n\x04\x44one\x12\x0e\n\x06tokens\x18\x01 \x01(\r\x12\x15\n\rbytes_on_disk\x18\x02 \x01(\x04\x42\x07\n\x05\x65vent\"#\n\x13RemovePrefixRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"+\n\x14RemovePrefixResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x04\"\"\n\x12RemoveModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x13RemoveModelResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x04\x32\x97\x04\n\x05\x41\x64min\x12I\n\nListModels\x12\x1c.llamad.v1.ListModelsRequest\x1a\x1d.llamad.v1.ListModelsResponse\x12G\n\x08\x41\x64\x64Model\x12\x1a.llamad.v1.AddModelRequest\x1a\x1b.llamad.v1.AddModelResponse(\x01\x30\x01\x12\x43\n\x08UseModel\x12\x1a.llamad.v1.UseModelRequest\x1a\x1b.llamad.v1.UseModelResponse\x12L\n\x0bUnloadModel\x12\x1d.llamad.v1.UnloadModelRequest\x1a\x1e.llamad.v1.UnloadModelResponse\x12L\n\x0bRemoveModel\x12\x1d.llamad.v1.RemoveModelRequest\x1a\x1e.llamad.v1.RemoveModelResponse\x12H\n\tAddPrefix\x12\x1b.llamad.v1.AddPrefixRequest\x1a\x1c.llamad.v1.AddPrefixResponse0\x01\x12O\n\x0cRemovePrefix\x12\x1e.llamad.v1.RemovePrefixRequest\x1a\x1f.llamad.v1.RemovePrefixResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19llamad_api/v1/admin.proto\x12\tllamad.v1\"\x13\n\x11ListModelsRequest\"6\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.llamad.v1.Model\"Y\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x12\n\nfile_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06loaded\x18\x04 \x01(\x08\x12\x10\n\x08selected\x18\x05 \x01(\x08\"\xac\x03\n\x0f\x41\x64\x64ModelRequest\x12\x31\n\x05start\x18\x01 \x01(\x0b\x32 .llamad.v1.AddModelRequest.StartH\x00\x12\x31\n\x05\x63hunk\x18\x02 \x01(\x0b\x32 .llamad.v1.AddModelRequest.ChunkH\x00\x1a\x83\x02\n\x05Start\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\nfile_bytes\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0f\n\x07replace\x18\x05 \x01(\x08\x12W\n\x14recommended_sampling\x18\x06 \x03(\x0b\x32\x39.llamad.v1.AddModelRequest.Start.RecommendedSamplingEntry\x1a:\n\x18RecommendedSamplingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\r\n\x0b_file_bytes\x1a%\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x42\x06\n\x04step\"\xef\x01\n\x10\x41\x64\x64ModelResponse\x12\x38\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32$.llamad.v1.AddModelResponse.AcceptedH\x00\x12\x30\n\x04\x64one\x18\x02 \x01(\x0b\x32 .llamad.v1.AddModelResponse.DoneH\x00\x1a\x1a\n\x08\x41\x63\x63\x65pted\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x1aJ\n\x04\x44one\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.llamad.v1.Model\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x11\n\tunchanged\x18\x03 \x01(\x08\x42\x07\n\x05\x65vent\"\x1f\n\x0fUseModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x10UseModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.llamad.v1.Model\x12\x14\n\x0cload_seconds\x18\x02 \x01(\x01\"\x14\n\x12UnloadModelRequest\"\x15\n\x13UnloadModelResponse\"L\n\x10\x41\x64\x64PrefixRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x06system\x18\x02 \x01(\tH\x00\x12\x10\n\x06prompt\x18\x03 \x01(\tH\x00\x42\x06\n\x04text\"\xef\x01\n\x11\x41\x64\x64PrefixResponse\x12\x39\n\x08progress\x18\x01 \x01(\x0b\x32%.llamad.v1.AddPrefixResponse.ProgressH\x00\x12\x31\n\x04\x64one\x18\x02 \x01(\x0b\x32!.llamad.v1.AddPrefixResponse.DoneH\x00\x1a\x34\n\x08Progress\x12\x18\n\x10processed_tokens\x18\x01 \x01(\r\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x1a-\n\x04\x44one\x12\x0e\n\x06tokens\x18\x01 \x01(\r\x12\x15\n\rbytes_on_disk\x18\x02 \x01(\x04\x42\x07\n\x05\x65vent\"#\n\x13RemovePrefixRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"+\n\x14RemovePrefixResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x04\"\"\n\x12RemoveModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x13RemoveModelResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x04\x32\x97\x04\n\x05\x41\x64min\x12I\n\nListModels\x12\x1c.llamad.v1.ListModelsRequest\x1a\x1d.llamad.v1.ListModelsResponse\x12G\n\x08\x41\x64\x64Model\x12\x1a.llamad.v1.AddModelRequest\x1a\x1b.llamad.v1.AddModelResponse(\x01\x30\x01\x12\x43\n\x08UseModel\x12\x1a.llamad.v1.UseModelRequest\x1a\x1b.llamad.v1.UseModelResponse\x12L\n\x0bUnloadModel\x12\x1d.llamad.v1.UnloadModelRequest\x1a\x1e.llamad.v1.UnloadModelResponse\x12L\n\x0bRemoveModel\x12\x1d.llamad.v1.RemoveModelRequest\x1a\x1e.llamad.v1.RemoveModelResponse\x12H\n\tAddPrefix\x12\x1b.llamad.v1.AddPrefixRequest\x1a\x1c.llamad.v1.AddPrefixResponse0\x01\x12O\n\x0cRemovePrefix\x12\x1e.llamad.v1.RemovePrefixRequest\x1a\x1f.llamad.v1.RemovePrefixResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llamad_api.v1.admin_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
+  _globals['_ADDMODELREQUEST_START_RECOMMENDEDSAMPLINGENTRY']._options = None
+  _globals['_ADDMODELREQUEST_START_RECOMMENDEDSAMPLINGENTRY']._serialized_options = b'8\001'
   _globals['_LISTMODELSREQUEST']._serialized_start=40
   _globals['_LISTMODELSREQUEST']._serialized_end=59
   _globals['_LISTMODELSRESPONSE']._serialized_start=61
@@ -28,41 +30,43 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_MODEL']._serialized_start=117
   _globals['_MODEL']._serialized_end=206
   _globals['_ADDMODELREQUEST']._serialized_start=209
-  _globals['_ADDMODELREQUEST']._serialized_end=487
-  _globals['_ADDMODELREQUEST_START']._serialized_start=330
-  _globals['_ADDMODELREQUEST_START']._serialized_end=440
-  _globals['_ADDMODELREQUEST_CHUNK']._serialized_start=442
-  _globals['_ADDMODELREQUEST_CHUNK']._serialized_end=479
-  _globals['_ADDMODELRESPONSE']._serialized_start=490
-  _globals['_ADDMODELRESPONSE']._serialized_end=729
-  _globals['_ADDMODELRESPONSE_ACCEPTED']._serialized_start=618
-  _globals['_ADDMODELRESPONSE_ACCEPTED']._serialized_end=644
-  _globals['_ADDMODELRESPONSE_DONE']._serialized_start=646
-  _globals['_ADDMODELRESPONSE_DONE']._serialized_end=720
-  _globals['_USEMODELREQUEST']._serialized_start=731
-  _globals['_USEMODELREQUEST']._serialized_end=762
-  _globals['_USEMODELRESPONSE']._serialized_start=764
-  _globals['_USEMODELRESPONSE']._serialized_end=837
-  _globals['_UNLOADMODELREQUEST']._serialized_start=839
-  _globals['_UNLOADMODELREQUEST']._serialized_end=859
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=861
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=882
-  _globals['_ADDPREFIXREQUEST']._serialized_start=884
-  _globals['_ADDPREFIXREQUEST']._serialized_end=960
-  _globals['_ADDPREFIXRESPONSE']._serialized_start=963
-  _globals['_ADDPREFIXRESPONSE']._serialized_end=1202
-  _globals['_ADDPREFIXRESPONSE_PROGRESS']._serialized_start=1094
-  _globals['_ADDPREFIXRESPONSE_PROGRESS']._serialized_end=1146
-  _globals['_ADDPREFIXRESPONSE_DONE']._serialized_start=1148
-  _globals['_ADDPREFIXRESPONSE_DONE']._serialized_end=1193
-  _globals['_REMOVEPREFIXREQUEST']._serialized_start=1204
-  _globals['_REMOVEPREFIXREQUEST']._serialized_end=1239
-  _globals['_REMOVEPREFIXRESPONSE']._serialized_start=1241
-  _globals['_REMOVEPREFIXRESPONSE']._serialized_end=1284
-  _globals['_REMOVEMODELREQUEST']._serialized_start=1286
-  _globals['_REMOVEMODELREQUEST']._serialized_end=1320
-  _globals['_REMOVEMODELRESPONSE']._serialized_start=1322
-  _globals['_REMOVEMODELRESPONSE']._serialized_end=1364
-  _globals['_ADMIN']._serialized_start=1367
-  _globals['_ADMIN']._serialized_end=1902
+  _globals['_ADDMODELREQUEST']._serialized_end=637
+  _globals['_ADDMODELREQUEST_START']._serialized_start=331
+  _globals['_ADDMODELREQUEST_START']._serialized_end=590
+  _globals['_ADDMODELREQUEST_START_RECOMMENDEDSAMPLINGENTRY']._serialized_start=517
+  _globals['_ADDMODELREQUEST_START_RECOMMENDEDSAMPLINGENTRY']._serialized_end=575
+  _globals['_ADDMODELREQUEST_CHUNK']._serialized_start=592
+  _globals['_ADDMODELREQUEST_CHUNK']._serialized_end=629
+  _globals['_ADDMODELRESPONSE']._serialized_start=640
+  _globals['_ADDMODELRESPONSE']._serialized_end=879
+  _globals['_ADDMODELRESPONSE_ACCEPTED']._serialized_start=768
+  _globals['_ADDMODELRESPONSE_ACCEPTED']._serialized_end=794
+  _globals['_ADDMODELRESPONSE_DONE']._serialized_start=796
+  _globals['_ADDMODELRESPONSE_DONE']._serialized_end=870
+  _globals['_USEMODELREQUEST']._serialized_start=881
+  _globals['_USEMODELREQUEST']._serialized_end=912
+  _globals['_USEMODELRESPONSE']._serialized_start=914
+  _globals['_USEMODELRESPONSE']._serialized_end=987
+  _globals['_UNLOADMODELREQUEST']._serialized_start=989
+  _globals['_UNLOADMODELREQUEST']._serialized_end=1009
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=1011
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=1032
+  _globals['_ADDPREFIXREQUEST']._serialized_start=1034
+  _globals['_ADDPREFIXREQUEST']._serialized_end=1110
+  _globals['_ADDPREFIXRESPONSE']._serialized_start=1113
+  _globals['_ADDPREFIXRESPONSE']._serialized_end=1352
+  _globals['_ADDPREFIXRESPONSE_PROGRESS']._serialized_start=1244
+  _globals['_ADDPREFIXRESPONSE_PROGRESS']._serialized_end=1296
+  _globals['_ADDPREFIXRESPONSE_DONE']._serialized_start=1298
+  _globals['_ADDPREFIXRESPONSE_DONE']._serialized_end=1343
+  _globals['_REMOVEPREFIXREQUEST']._serialized_start=1354
+  _globals['_REMOVEPREFIXREQUEST']._serialized_end=1389
+  _globals['_REMOVEPREFIXRESPONSE']._serialized_start=1391
+  _globals['_REMOVEPREFIXRESPONSE']._serialized_end=1434
+  _globals['_REMOVEMODELREQUEST']._serialized_start=1436
+  _globals['_REMOVEMODELREQUEST']._serialized_end=1470
+  _globals['_REMOVEMODELRESPONSE']._serialized_start=1472
+  _globals['_REMOVEMODELRESPONSE']._serialized_end=1514
+  _globals['_ADMIN']._serialized_start=1517
+  _globals['_ADMIN']._serialized_end=2052
 # @@protoc_insertion_point(module_scope)

@@ -32,18 +32,27 @@ class Model(_message.Message):
 class AddModelRequest(_message.Message):
     __slots__ = ("start", "chunk")
     class Start(_message.Message):
-        __slots__ = ("name", "file_bytes", "sha256", "source", "replace")
+        __slots__ = ("name", "file_bytes", "sha256", "source", "replace", "recommended_sampling")
+        class RecommendedSamplingEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: float
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
         NAME_FIELD_NUMBER: _ClassVar[int]
         FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
         SHA256_FIELD_NUMBER: _ClassVar[int]
         SOURCE_FIELD_NUMBER: _ClassVar[int]
         REPLACE_FIELD_NUMBER: _ClassVar[int]
+        RECOMMENDED_SAMPLING_FIELD_NUMBER: _ClassVar[int]
         name: str
         file_bytes: int
         sha256: str
         source: str
         replace: bool
-        def __init__(self, name: _Optional[str] = ..., file_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., source: _Optional[str] = ..., replace: bool = ...) -> None: ...
+        recommended_sampling: _containers.ScalarMap[str, float]
+        def __init__(self, name: _Optional[str] = ..., file_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., source: _Optional[str] = ..., replace: bool = ..., recommended_sampling: _Optional[_Mapping[str, float]] = ...) -> None: ...
     class Chunk(_message.Message):
         __slots__ = ("offset", "data")
         OFFSET_FIELD_NUMBER: _ClassVar[int]

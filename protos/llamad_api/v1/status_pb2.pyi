@@ -61,11 +61,13 @@ class Setting(_message.Message):
         SOURCE_MODEL_FILE: _ClassVar[Setting.Source]
         SOURCE_CONFIGURATION: _ClassVar[Setting.Source]
         SOURCE_BUILT_IN: _ClassVar[Setting.Source]
+        SOURCE_RECOMMENDED: _ClassVar[Setting.Source]
     SOURCE_UNSPECIFIED: Setting.Source
     SOURCE_MODEL_SECTION: Setting.Source
     SOURCE_MODEL_FILE: Setting.Source
     SOURCE_CONFIGURATION: Setting.Source
     SOURCE_BUILT_IN: Setting.Source
+    SOURCE_RECOMMENDED: Setting.Source
     NAME_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
