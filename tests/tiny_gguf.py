@@ -56,6 +56,8 @@ FORMATS: Mapping[str, BlockFormat] = {
     "IQ4_NL": BlockFormat(20, 32, 18, ((0, 1.0),), 67.4),
     "IQ4_XS": BlockFormat(23, 256, 136, ((0, 1.0),), 1246.0),
     "BF16": BlockFormat(30, 1, 2),
+    "Q1_0": BlockFormat(41, 128, 18, ((0, 1.0),), 1.0),
+    "Q2_0": BlockFormat(42, 64, 18, ((0, 1.0),), 1.22),
 }
 
 

@@ -99,6 +99,18 @@ def _kernels() -> list[Kernel]:
                 sub_blocks,
             )
         )
+    for name, block in (("q1_0", 128), ("q2_0", 64)):
+        for folder, cpu in (("neon", "cortex-a72"), ("dotprod", "neoverse-n1")):
+            for width, columns in (("one", 1), ("four", 4)):
+                kernels.append(
+                    Kernel(
+                        f"{name} {width}",
+                        f"kernels/{folder}/matmul_bits",
+                        f"{name}_{width}",
+                        cpu,
+                        4 * block * columns,
+                    )
+                )
     return kernels
 
 
@@ -149,7 +161,7 @@ def loops(code: list[Instruction], nested: bool) -> tuple[list[Instruction], lis
         {(i.target, i.address) for i in code if i.target is not None and i.target < i.address},
         key=lambda span: span[1] - span[0],
     )
-    products = [i.address for i in code if i.text.startswith(("sdot", "smull"))]
+    products = [i.address for i in code if i.text.startswith(("sdot", "smull", "saddlp"))]
     for start, end in spans:
         if sum(start <= address <= end for address in products) >= 0.7 * len(products):
             break

@@ -174,6 +174,10 @@ static float element(uint32_t type, const uint8_t *row, size_t k)
     switch (block) {
     case 32:
         return element_32(type, b, (int)(k % block));
+    case 64:
+        return half_at(b) * (float)(bits(b + 2 + k % block / 4, (int)(k % 4) * 2, 3) - 1);
+    case 128:
+        return half_at(b) * (float)(2 * bits(b + 2 + k % block / 8, (int)(k % 8), 1) - 1);
     case 256:
         return element_256(type, b, (int)(k % block));
     default:
@@ -231,6 +235,7 @@ static void test_types_know_their_sizes(void)
         {7, "Q5_1", 32, 24},    {8, "Q8_0", 32, 34},    {20, "IQ4_NL", 32, 18},
         {10, "Q2_K", 256, 84},  {11, "Q3_K", 256, 110}, {12, "Q4_K", 256, 144},
         {13, "Q5_K", 256, 176}, {14, "Q6_K", 256, 210}, {23, "IQ4_XS", 256, 136},
+        {41, "Q1_0", 128, 18},  {42, "Q2_0", 64, 18},
     };
     const size_t n_known = sizeof known / sizeof known[0];
     size_t n_supported = 0;
@@ -281,9 +286,8 @@ static void test_types_that_are_not_supported_are_refused_by_name(void)
         {38, "IQ4_NL_8_8", "IQ4_NL"},
         {39, "MXFP4", "Q4_K_M"},
         {40, "NVFP4", "Q4_K_M"},
-        {41, "Q1_0", "Q2_K"},
     };
-    enum { N_REFUSED = sizeof refused / sizeof refused[0], N_SUPPORTED = 15 };
+    enum { N_REFUSED = sizeof refused / sizeof refused[0], N_SUPPORTED = 17 };
     _Static_assert(N_REFUSED + N_SUPPORTED == LLD_TYPE_COUNT, "every id has a name");
     for (size_t i = 0; i < N_REFUSED; i++) {
         char wanted[128];

@@ -21,6 +21,7 @@ static const format formats[] = {
     {LLD_Q5_1, 0, 2, 1, 0, 0},     {LLD_Q8_0, 0, -1, 0, 0, 0},      {LLD_IQ4_NL, 0, -1, 0, 0, 0},
     {LLD_Q2_K, 80, 82, 15, 0, 16}, {LLD_Q3_K, 108, -1, 0, 96, 12},  {LLD_Q4_K, 0, 2, 63, 4, 12},
     {LLD_Q5_K, 0, 2, 63, 4, 12},   {LLD_Q6_K, 208, -1, 0, 192, 16}, {LLD_IQ4_XS, 0, -1, 0, 2, 6},
+    {LLD_Q1_0, 0, -1, 0, 0, 0},    {LLD_Q2_0, 0, -1, 0, 0, 0},
 };
 
 enum { N_FORMATS = sizeof formats / sizeof formats[0] };
@@ -58,6 +59,12 @@ static operands operands_place(const format *f, size_t k, size_t y_stride)
         o.x.sum16 = guarded_tail(sum16_buffer, n_blocks * 16 * sizeof(int16_t));
     }
     return o;
+}
+
+/* Activations that share a scale. */
+static size_t act_block(const operands *o)
+{
+    return lld_type_act_kind(o->format->type) == LLD_ACT_Q8K ? LLD_QK_K : LLD_QK;
 }
 
 static void put_f16(uint8_t *block, int offset, float value)
@@ -136,7 +143,7 @@ static void fill_extreme(operands *o, uint8_t payload, uint8_t scales, float d, 
     for (size_t c = 0; c < MAX_COLS; c++)
         for (size_t i = 0; i < o->k; i++)
             o->x.y[c * o->x.y_stride + i] = (sign_mask >> (i % 8)) & 1 ? -127 : 127;
-    size_t n_blocks = MAX_COLS * (o->k / lld_type_block(o->format->type));
+    size_t n_blocks = MAX_COLS * (o->k / act_block(o));
     for (size_t b = 0; b < n_blocks; b++) o->x.d[b] = 0.5f + (float)b;
     sum_activations(o);
 }
@@ -162,7 +169,7 @@ static void check_part(const lld_kernels *table, const operands *o, const float 
                        size_t n_rows, size_t n_cols, size_t out_stride)
 {
     const size_t first_row = MAX_ROWS - n_rows, first_col = MAX_COLS - n_cols;
-    const size_t n_blocks = o->k / lld_type_block(o->format->type);
+    const size_t n_blocks = o->k / act_block(o);
     const size_t n_out = (n_cols - 1) * out_stride + n_rows;
     lld_acts x = o->x;
     x.n_rows = n_cols;
@@ -248,7 +255,7 @@ static size_t chain_steps(lld_act_kind kind, size_t k)
 static double activation(const operands *o, size_t c, size_t i)
 {
     if (o->x.f32 != NULL) return (double)o->x.f32[c * o->k + i];
-    const size_t block = lld_type_block(o->format->type);
+    const size_t block = act_block(o);
     return (double)o->x.d[c * (o->k / block) + i / block] * o->x.y[c * o->x.y_stride + i];
 }
 
@@ -291,16 +298,17 @@ static void check_against_double(const operands *o)
 
 static void test_random_rows_of_every_length(const format *f)
 {
-    static const size_t lengths[LLD_ACT_COUNT][6] = {
+    static const size_t lengths[LLD_ACT_COUNT][8] = {
         [LLD_ACT_F32] = {13, 1, 7, 100, 577},
-        [LLD_ACT_Q8] = {96, 32, 576, 896, 4864},
+        [LLD_ACT_Q8] = {96, 32, 576, 896, 4864, 128, 384},
         [LLD_ACT_Q8K] = {256, 768, 2304},
     };
     const size_t *k = lengths[lld_type_act_kind(f->type)];
     for (size_t i = 0; k[i] != 0; i++) {
+        if (lld_type_bytes(f->type, k[i]) == 0) continue; /* no whole blocks */
         operands o = operands_place(f, k[i], i % 2 == 0 ? k[i] : (k[i] + 63) / 64 * 64 + 4);
         fill_random(&o, 1000 * f->type + k[i]);
-        if (i == 0)
+        if (i == 0 || k[i] == 128)
             check_tables(&o, every_count, N_EVERY);
         else
             check_tables(&o, several_counts, N_SEVERAL);
@@ -333,14 +341,16 @@ static void test_scales_that_are_not_finite(const format *f)
 {
     static const float broken[] = {NAN, INFINITY, -INFINITY};
     const size_t block_bytes = lld_type_block_bytes(f->type);
-    const size_t k = lld_type_act_kind(f->type) == LLD_ACT_Q8 ? 96 : 512;
+    const size_t block = lld_type_block(f->type), k = block == LLD_QK    ? 96
+                                                      : block < LLD_QK_K ? 384
+                                                                         : 512;
     operands o = operands_place(f, k, k);
     for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++) {
         fill_random(&o, 77 + f->type);
         put_f16(o.w + 3 * o.row_bytes, f->d_offset, broken[i]);
         put_f16(o.w + 17 * o.row_bytes + block_bytes, f->d_offset, broken[i]);
         put_f16(o.w + 30 * o.row_bytes + block_bytes, f->m_offset, broken[i]);
-        o.x.d[MAX_COLS * (k / lld_type_block(f->type)) - 1] = broken[i];
+        o.x.d[MAX_COLS * (k / act_block(&o)) - 1] = broken[i];
         sum_activations(&o);
         check_tables(&o, several_counts, N_SEVERAL);
     }

@@ -23,7 +23,7 @@ MOST_CHUNK_ROWS = 256  # of a matrix: LLD_CHUNK_ROWS_MAX
 
 def spec_of(weight_type: str) -> TinySpec:
     """Return a model with rows of 96 and 160 elements, or 256 and 512 where the format needs it."""
-    wide = FORMATS[weight_type].block == 256
+    wide = FORMATS[weight_type].block > 32
     return TinySpec(
         weight_type=weight_type,
         dim=256 if wide else 96,

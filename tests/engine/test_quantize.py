@@ -12,7 +12,8 @@ from llamad.engine.bindings import TENSOR_TYPES, EngineError, requantize, row_by
 
 N_COLS = 512
 LEGACY = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
-BLOCK_TYPES = sorted(name for name in TENSOR_TYPES if name not in ("F32", "F16", "BF16"))
+READ_ONLY = ("Q1_0", "Q2_0")
+BLOCK_TYPES = sorted(set(TENSOR_TYPES) - {"F32", "F16", "BF16", *READ_ONLY})
 
 # Levels that lie on a border round up or down by the order of the multiplications: none or a few in
 # a hundred thousand.
@@ -56,6 +57,13 @@ def test_halves_are_those_of_gguf(type_name: str) -> None:
     weights = random_weights(64)
     weights[0, :8] = [0.0, -0.0, 1e-8, 6e-8, 65504.0, -65504.0, 1 + 2**-11, 1 + 3 * 2**-11]
     assert np.array_equal(quantize(type_name, weights), theirs(type_name, weights))
+
+
+@pytest.mark.parametrize("type_name", READ_ONLY)
+def test_types_that_models_are_trained_in_are_not_written(type_name: str) -> None:
+    out = bytearray(row_bytes(type_name, 256))
+    with pytest.raises(EngineError, match=f"{type_name} can be read, not written"):
+        requantize("F32", bytes(4 * 256), type_name, out, 256)
 
 
 @pytest.mark.parametrize("type_name", LEGACY)

@@ -14,6 +14,43 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
 
+# Formats of fewer than 2.5 bits whose weights the `gguf` package cannot compute (0.19 knows the id of Q1_0
+# only): id, weights of a block, bits of a weight; x = d * q, q of the code by ggml-quants.c.
+_BITS: Mapping[str, tuple[int, int, int, tuple[int, ...]]] = {
+    "Q1_0": (41, 128, 1, (-1, 1)),
+    "Q2_0": (42, 64, 2, (-1, 0, 1, 2)),
+}
+
+
+def _teach_gguf_the_types() -> None:
+    """Let its reader pass tensors of the types it does not know."""
+    for name, (type_id, block, bits, _) in _BITS.items():
+        if type_id not in gguf.GGMLQuantizationType._value2member_map_:
+            kind = int.__new__(gguf.GGMLQuantizationType, type_id)
+            kind._name_, kind._value_ = name, type_id
+            gguf.GGMLQuantizationType._value2member_map_[type_id] = kind
+            gguf.GGMLQuantizationType._member_map_[name] = kind
+        kind = gguf.GGMLQuantizationType(type_id)
+        gguf.GGML_QUANT_SIZES[kind] = (block, 2 + block * bits // 8)
+
+
+_teach_gguf_the_types()
+
+
+def dequantize(data: NDArray[np.uint8], type_name: str) -> NDArray[np.float32]:
+    """Return float32 weights of rows of blocks: (..., bytes) -> (..., weights)."""
+    if type_name not in _BITS:
+        kind = gguf.GGMLQuantizationType[type_name]
+        return np.asarray(gguf.quants.dequantize(data, kind), dtype=np.float32)
+    _, block, bits, values = _BITS[type_name]
+    blocks = np.ascontiguousarray(data).reshape(-1, 2 + block * bits // 8)
+    scales = blocks[:, :2].copy().view("<f2").astype(np.float32)
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    codes = (blocks[:, 2:, None] >> shifts) & np.uint8((1 << bits) - 1)
+    q = np.array(values, dtype=np.float32)[codes].reshape(-1, block)
+    result: NDArray[np.float32] = (scales * q).reshape(*data.shape[:-1], -1)
+    return result
+
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
@@ -93,7 +130,7 @@ def load(path: str | Path) -> ReferenceModel:
     metadata = {name: field.contents() for name, field in reader.fields.items()}
     weights = {
         tensor.name: Weight(
-            np.asarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32),
+            dequantize(tensor.data, tensor.tensor_type.name),
             tensor.tensor_type.name,
         )
         for tensor in reader.tensors

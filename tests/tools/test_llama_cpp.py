@@ -9,6 +9,7 @@ table.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,12 @@ def test_quantized_files(
     path = tmp_path / "out.gguf"
     quantize(tiny_model_path(spec), path, MIXES[mix], n_threads=2)
     check(path, ("the winter", "in that hint"))
+
+
+@pytest.mark.parametrize("type_name", ["Q1_0", "Q2_0"])
+def test_formats_of_one_and_two_bits(tiny_model_path: TinyModelPath, type_name: str) -> None:
+    spec = replace(WIDE, weight_type=type_name)
+    check(tiny_model_path(spec), ("the winter", "in that hint"))
 
 
 @pytest.mark.parametrize("type_name", ["F16", "Q8_0", "Q4_0"])

@@ -21,6 +21,8 @@ typedef struct { uint16_t d, m; uint8_t qs[16]; } lld_block_q4_1;            /* 
 typedef struct { uint16_t d; uint8_t qh[4]; uint8_t qs[16]; } lld_block_q5_0;    /* x = d*(q-16) */
 typedef struct { uint16_t d, m; uint8_t qh[4]; uint8_t qs[16]; } lld_block_q5_1; /* x = d*q + m */
 typedef struct { uint16_t d; int8_t qs[32]; } lld_block_q8_0;                /* x = d*q */
+typedef struct { uint16_t d; uint8_t qs[16]; } lld_block_q1_0;               /* x = d*(2q-1) */
+typedef struct { uint16_t d; uint8_t qs[16]; } lld_block_q2_0;               /* x = d*(q-1) */
 typedef struct { uint8_t scales[16]; uint8_t qs[64]; uint16_t d, dmin; } lld_block_q2_k;
 typedef struct { uint8_t hmask[32], qs[64], scales[12]; uint16_t d; } lld_block_q3_k;
 typedef struct { uint16_t d, dmin; uint8_t scales[12]; uint8_t qs[128]; } lld_block_q4_k;

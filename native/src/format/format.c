@@ -108,6 +108,19 @@ static void dequantize_bf16(const void *src, float *dst, size_t n)
 #define DEFINE_DEQUANTIZE_256(function, offset)                                                    \
     DEFINE_DEQUANTIZE(function, lld_unpacked_k, expand_k, offset)
 
+#define DEFINE_DEQUANTIZE_64(function, offset)  DEFINE_DEQUANTIZE_PARTS(function, 64)
+#define DEFINE_DEQUANTIZE_128(function, offset) DEFINE_DEQUANTIZE_PARTS(function, 128)
+#define DEFINE_DEQUANTIZE_PARTS(function, block)                                                   \
+    static void dequantize_##function(const void *src, float *dst, size_t n)                       \
+    {                                                                                              \
+        lld_unpacked u;                                                                            \
+        const lld_block_##function *blocks = src;                                                  \
+        for (size_t i = 0; i < n; i += LLD_QK) {                                                   \
+            lld_unpack_##function(&blocks[i / block], i % block / LLD_QK, &u);                     \
+            expand(&u, false, dst + i);                                                            \
+        }                                                                                          \
+    }
+
 #define DEFINE_DEQUANTIZE(function, unpacked, expand_block, offset)                                \
     static void dequantize_##function(const void *src, float *dst, size_t n)                       \
     {                                                                                              \

@@ -12,7 +12,8 @@
  *   name         as users know it; LLD_<name> is its id
  *   function     the same in names of functions: lld_block_<function>, lld_unpack_<function>
  *   id           GGML type id
- *   block        weights of a block: 32, multiplied with Q8 activations; 256, with Q8K; 1, with F32
+ *   block        weights of a block: 32, multiplied with Q8 activations, 64 and 128 in parts of 32;
+ *                256, with Q8K; 1, with F32
  *   bytes        of a block
  *   offset       whether x = d*q + m (blocks of 32) or d*s*q - dmin*m (of 256); else x = d*q, d*s*q
  *   quantizer    who makes rows of it: quantize.c (plain), blocks_32.c, blocks_256.c; none: it is only read */
@@ -32,7 +33,9 @@
     X(Q4_K,    q4_k,     12,  256,  144,  true,  256) \
     X(Q5_K,    q5_k,     13,  256,  176,  true,  256) \
     X(Q6_K,    q6_k,     14,  256,  210,  false, 256) \
-    X(IQ4_XS,  iq4_xs,   23,  256,  136,  false, 256)
+    X(IQ4_XS,  iq4_xs,   23,  256,  136,  false, 256) \
+    X(Q1_0,    q1_0,     41,  128,   18,  false, none) \
+    X(Q2_0,    q2_0,     42,   64,   18,  false, none)
 
 /* A type that is refused: name, id, and the type of file to fetch instead. Q4_2, Q4_3 and those that
  * end in _4_4, _4_8 and _8_8 are gone from ggml too; Q8_1 and Q8_K never were types of files. */
@@ -45,13 +48,13 @@
     X(IQ1_M,    29, "Q2_K")   X(Q4_0_4_4, 31, "Q4_0")   X(Q4_0_4_8, 32, "Q4_0") \
     X(Q4_0_8_8, 33, "Q4_0")   X(TQ1_0,    34, "Q2_K")   X(TQ2_0,    35, "Q2_K") \
     X(IQ4_NL_4_4, 36, "IQ4_NL") X(IQ4_NL_4_8, 37, "IQ4_NL") X(IQ4_NL_8_8, 38, "IQ4_NL") \
-    X(MXFP4,    39, "Q4_K_M") X(NVFP4,    40, "Q4_K_M") X(Q1_0,     41, "Q2_K")
+    X(MXFP4,    39, "Q4_K_M") X(NVFP4,    40, "Q4_K_M")
 
 enum lld_type { /* GGML type ids as they stand in files */
 #define LLD_ID(name, function, id, block, bytes, offset, quantizer) LLD_##name = id,
     LLD_FORMATS(LLD_ID)
 #undef LLD_ID
-    LLD_TYPE_COUNT = 42 /* above every id of both lists */
+    LLD_TYPE_COUNT = 43 /* above every id of both lists */
 };
 
 /* clang-format on */

@@ -5,6 +5,8 @@
 #ifndef LLD_UNPACK_H
 #define LLD_UNPACK_H
 
+#include <stddef.h>
+
 #include "format/blocks.h"
 #include "format/half.h"
 
@@ -93,6 +95,28 @@ LLD_UNPACK void lld_unpack_iq4_nl(const void *block, lld_unpacked *out)
         out->q[i] = lld_iq4_values[b->qs[i] & 15];
         out->q[i + 16] = lld_iq4_values[b->qs[i] >> 4];
     }
+}
+
+/* ---- parts of 32 of longer blocks with one scale --------------------------------------------- */
+
+/* One bit an element: e is bit e % 8 of byte e / 8; 1 is +d, 0 is -d. part: 0..3 */
+LLD_UNPACK void lld_unpack_q1_0(const void *block, size_t part, lld_unpacked *out)
+{
+    const lld_block_q1_0 *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->m = 0.0f;
+    for (int i = 0; i < 32; i++)
+        out->q[i] = (int8_t)(2 * ((b->qs[4 * part + (size_t)i / 8] >> (i % 8)) & 1) - 1);
+}
+
+/* Two bits an element: e is bits 2*(e % 4).. of byte e / 4, less 1. part: 0, 1 */
+LLD_UNPACK void lld_unpack_q2_0(const void *block, size_t part, lld_unpacked *out)
+{
+    const lld_block_q2_0 *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->m = 0.0f;
+    for (int i = 0; i < 32; i++)
+        out->q[i] = (int8_t)(((b->qs[8 * part + (size_t)i / 4] >> (2 * (i % 4))) & 3) - 1);
 }
 
 /* ---- packed scales --------------------------------------------------------------------------- */

@@ -52,6 +52,8 @@ lld_act_kind lld_type_act_kind(uint32_t type)
     assert(lld_type_supported(type));
     switch (lld_type_block(type)) {
     case LLD_QK:
+    case 64:
+    case 128:
         return LLD_ACT_Q8;
     case LLD_QK_K:
         return LLD_ACT_Q8K;

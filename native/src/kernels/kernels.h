@@ -17,6 +17,7 @@
  *   Q2_K Q4_K Q5_K          acc = fma(dw*dx, (float)isum, acc)
  *                           acc = fma(-(dmin*dx), (float)msum, acc)
  *                           isum = sum(scale_j * sum(q * y)), msum = sum(min_j * sum_j(y)), per 256
+ *   Q1_0 Q2_0               as Q4_0 for each 32 weights; dw is that of their block of 128 or 64
  *   F32 F16 BF16            8 lanes: lane[k % 8] = fma(w[k], x[k], lane[k % 8]) for k in order;
  *                           then lld_reduce8: a[i]=l[i]+l[i+4]; b[i]=a[i]+a[i+2]; acc = b[0]+b[1]
  * dw, mw, dmin: f16 fields converted to float32; products in float32 before the fma.

@@ -142,7 +142,9 @@ int lld_requantize(uint32_t src_type, const void *src, uint32_t type, size_t n_r
     int status = check_type(src_type, n_cols);
     if (status == LLD_OK) status = check_type(type, n_cols);
     if (status == LLD_OK && quantizers[type] == NULL)
-        return lld_fail(LLD_ERR_UNSUPPORTED, "tensor: type %s can be read, not written",
+        return lld_fail(LLD_ERR_UNSUPPORTED,
+                        "tensor: type %s can be read, not written: its models are trained in it, "
+                        "and rounding others to it ruins them",
                         lld_type_name(type));
     if (status == LLD_OK) status = check_importance(importance, n_cols);
     uint32_t cpu_flags = 0;

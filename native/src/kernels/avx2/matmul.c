@@ -24,6 +24,8 @@ void lld_kernels_init_avx2_matmul(lld_kernels *table)
     table->matmul[LLD_F32] = lld_matmul_avx2_f32;
     table->matmul[LLD_F16] = lld_matmul_avx2_f16;
     table->matmul[LLD_BF16] = lld_matmul_avx2_bf16;
+    table->matmul[LLD_Q1_0] = lld_matmul_avx2_q1_0;
+    table->matmul[LLD_Q2_0] = lld_matmul_avx2_q2_0;
 #define SET(name, function, block, two, ...) table->matmul[LLD_##name] = matmul_##function;
     LLD_AVX2_FORMATS(SET)
 }

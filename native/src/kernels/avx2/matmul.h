@@ -1,6 +1,6 @@
 /* matmul.h - the parts of the AVX2 matmul; matmul.c joins them. gemv: one activation row (gemv2: two),
  * straight from the GGUF layout, bound by memory. gemm: more, through panels of unpacked weights in
- * scratch, bound by arithmetic. float: F32, F16, BF16 of both kinds. */
+ * scratch, bound by arithmetic. float: F32, F16, BF16 of both kinds; bits: Q1_0, Q2_0. */
 #ifndef LLD_AVX2_MATMUL_H
 #define LLD_AVX2_MATMUL_H
 
@@ -14,5 +14,6 @@ typedef void lld_avx2_matmul(const lld_matmul *m);
 LLD_AVX2_FORMATS(LLD_AVX2_DECLARE)
 
 lld_avx2_matmul lld_matmul_avx2_f32, lld_matmul_avx2_f16, lld_matmul_avx2_bf16;
+lld_avx2_matmul lld_matmul_avx2_q1_0, lld_matmul_avx2_q2_0; /* matmul_bits.c */
 
 #endif

@@ -10,6 +10,7 @@ void lld_kernels_init_dotprod(lld_kernels *table)
 {
     table->name = "dotprod";
     lld_dotprod_init_matmul(table);
+    lld_dotprod_init_bits(table);
 }
 
 #endif

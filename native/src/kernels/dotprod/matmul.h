@@ -18,6 +18,7 @@ void lld_dotprod_panels(uint32_t type, const lld_matmul *m);
 
 /* Fill the table's entries of the quantized formats. */
 void lld_dotprod_init_matmul(lld_kernels *table);
+void lld_dotprod_init_bits(lld_kernels *table);
 
 #endif
 #endif

@@ -44,6 +44,30 @@ LLD_INLINE void matmul_q8(unpack_fn unpack, bool has_min, size_t block_bytes, ll
     }
 }
 
+/* ---- blocks of 64 and 128 against Q8: parts of 32 that share a scale -------------------------- */
+
+typedef void (*unpack_part_fn)(const void *block, size_t part, lld_unpacked *out);
+
+LLD_INLINE void matmul_parts(unpack_part_fn unpack, size_t n_parts, size_t block_bytes,
+                             lld_matmul m)
+{
+    const lld_acts *x = m.x;
+    const size_t n_blocks = x->n_cols / LLD_QK;
+    assert(x->n_cols % (n_parts * LLD_QK) == 0 && m.row_bytes >= n_blocks / n_parts * block_bytes);
+    for (size_t r = 0; r < m.n_rows; r++) {
+        clear_outputs(m.out + r, m.out_stride, x->n_rows);
+        for (size_t b = 0; b < n_blocks; b++) {
+            lld_unpacked u;
+            unpack(m.w + r * m.row_bytes + b / n_parts * block_bytes, b % n_parts, &u);
+            for (size_t c = 0; c < x->n_rows; c++) {
+                float *acc = &m.out[c * m.out_stride + r];
+                int32_t isum = dot_32(u.q, x->y + c * x->y_stride + b * LLD_QK);
+                *acc = __builtin_fmaf(u.d * x->d[c * n_blocks + b], (float)isum, *acc);
+            }
+        }
+    }
+}
+
 /* ---- blocks of 256 against Q8K --------------------------------------------------------------- */
 
 static int32_t dot_256(const lld_unpacked_k *u, const int8_t y[256])
@@ -122,6 +146,10 @@ LLD_INLINE void matmul_float(uint32_t type, lld_matmul m)
 #define MULTIPLY_1(id, function, offset) matmul_float(id, *m)
 #define MULTIPLY_32(id, function, offset)                                                          \
     matmul_q8(lld_unpack_##function, offset, sizeof(lld_block_##function), *m)
+#define MULTIPLY_64(id, function, offset)  MULTIPLY_PARTS(function, 2)
+#define MULTIPLY_128(id, function, offset) MULTIPLY_PARTS(function, 4)
+#define MULTIPLY_PARTS(function, n_parts)                                                          \
+    matmul_parts(lld_unpack_##function, n_parts, sizeof(lld_block_##function), *m)
 #define MULTIPLY_256(id, function, offset)                                                         \
     matmul_q8k(lld_unpack_##function, offset, sizeof(lld_block_##function), *m)
 LLD_FORMATS(DEFINE_MATMUL)

@@ -77,6 +77,7 @@ void lld_neon_matmul(const lld_cells *cells, const lld_matmul *m);
  * floats. */
 void lld_neon_init_blocks(lld_kernels *table);
 void lld_neon_init_k(lld_kernels *table);
+void lld_neon_init_bits(lld_kernels *table);
 void lld_neon_init_floats(lld_kernels *table);
 void lld_neon_init_attn(lld_kernels *table);
 

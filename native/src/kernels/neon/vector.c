@@ -128,6 +128,7 @@ void lld_kernels_init_neon(lld_kernels *table)
     lld_neon_init_attn(table);
     lld_neon_init_blocks(table);
     lld_neon_init_k(table);
+    lld_neon_init_bits(table);
     lld_neon_init_floats(table);
 }
 
