@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
 
-# Formats of fewer than 2.5 bits whose weights the `gguf` package cannot compute (0.19 knows the id of Q1_0
-# only): id, weights of a block, bits of a weight; x = d * q, q of the code by ggml-quants.c.
+# Formats whose weights the `gguf` package cannot compute (0.19 knows the id of Q1_0 only): id,
+# weights of a block, bits of a weight; x = d * q, q of the code as ggml-quants.c says.
 _BITS: Mapping[str, tuple[int, int, int, tuple[int, ...]]] = {
     "Q1_0": (41, 128, 1, (-1, 1)),
     "Q2_0": (42, 64, 2, (-1, 0, 1, 2)),
