@@ -2,9 +2,10 @@
 
     PYTHONPATH=tests python tests/bench/memory_figures.py MODEL [--memory 3.2e9] [--enough 5e9]
 
-Decodes with the disk as it is and as slow as a card and a USB disk, in a control group, each time
-from a cold file. "limit" is max(bytes / speed of the disk, seconds of the same token in enough
-memory): what perfect overlapping would reach. Run it alone: it times.
+Loads where everything fits, in turn with plain reads of the same file past the page cache. Decodes
+with the disk as it is and as slow as a card and a USB disk, in a control group, each time from a
+cold file. "limit" is max(bytes / speed of the disk, seconds of the same token in enough memory):
+what perfect overlapping would reach. Run it alone: it times.
 """
 
 import argparse
@@ -12,12 +13,14 @@ import json
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from memory.limited import limited, make_cold, run
 from memory.serving import served
 
 DISKS = {"as it is": 0, "350 MB/s": 350_000_000, "40 MB/s": 40_000_000}
+ROUNDS = 5  # of a plain read and a load, which are compared by their medians
 TOKENS = {"as it is": 8, "350 MB/s": 6, "40 MB/s": 3}
 
 
@@ -33,7 +36,7 @@ def bench(model: Path, memory: int, disk: int, tokens: int, prompt: int) -> dict
 
 
 def sequential_speed(model: Path) -> float:
-    """Return the bytes per second of reading the whole file in order, from cold."""
+    """Return the bytes per second of reading the whole file in order, past the page cache."""
     make_cold(model)
     start = time.perf_counter()
     run(["dd", f"if={model}", "of=/dev/null", "bs=4M", "iflag=direct"])
@@ -42,15 +45,25 @@ def sequential_speed(model: Path) -> float:
 
 def print_enough(model: Path, memory: int) -> float:
     """Print what it does where everything fits; return the seconds of a token."""
-    speed = sequential_speed(model)
-    result = bench(model, memory, 0, 8, 256)
-    seconds = 1 / float(result["decode_tokens_per_second"])
-    rate = result["model_bytes"] / result["load_seconds"]
-    print(f"in {memory / 1e9:.1f} GB: {seconds:.2f} s a token,", end=" ")
-    print(f"{result['bytes_read_per_token']:.0f} bytes read for each;", end=" ")
-    print(f"loaded in {result['load_seconds']:.2f} s, {rate / 1e6:.0f} MB/s,", end=" ")
-    print(f"{100 * rate / speed:.0f} % of the disk's {speed / 1e6:.0f} MB/s")
+    speeds, results = [], []
+    for _ in range(ROUNDS):
+        speeds.append(sequential_speed(model))
+        results.append(bench(model, memory, 0, 8, 256))
+    rates = [result["model_bytes"] / result["load_seconds"] for result in results]
+    speed, rate = median(speeds), median(rates)
+    seconds = median(1 / float(result["decode_tokens_per_second"]) for result in results)
+    read = max(float(result["bytes_read_per_token"]) for result in results)
+    print(f"in {memory / 1e9:.1f} GB: {seconds:.2f} s a token, {read:.0f} bytes read for each")
+    print(f"the disk reads in order   {_rates(speeds)}")
+    print(
+        f"loading reads and locks   {_rates(rates)}, {100 * rate / speed:.0f} % of it", flush=True
+    )
     return seconds
+
+
+def _rates(rates: list[float]) -> str:
+    low, middle, high = (f"{value / 1e6:.0f}" for value in (min(rates), median(rates), max(rates)))
+    return f"{middle} MB/s (of {len(rates)}: {low} to {high})"
 
 
 def print_streaming(model: Path, memory: int, compute_seconds: float) -> None:

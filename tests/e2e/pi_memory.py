@@ -4,7 +4,8 @@
 
 MODEL is a file of llama's architecture with 3.5 GB or more; its text may be noise, for the bytes
 count. While it answers, a command each second shows that the board can still be used. Needs root,
-and half an hour: every instruction is emulated, so seconds per token mean nothing.
+and half an hour: every instruction is emulated, so seconds per token mean nothing. A command has
+2 s, or, on a computer too slow for that, twice what it takes beside programs that only compute.
 """
 
 import argparse
@@ -27,6 +28,9 @@ TOKENS = 2
 LOAD_SECONDS = 1800.0
 ANSWER_SECONDS = 3600.0
 COMMAND_SECONDS = 2.0  # for a command while the model answers
+N_CPUS = 4
+N_COMMANDS = 10  # beside programs that only compute
+BUSY_UNIT = "e2e-busy"
 TOLERANCE = 1.02  # of bytes counted by the kernel: whole pages, metadata of the file system
 OTHER_READS = 16 << 20  # of a service that runs: libraries and modules first used later
 ASK = "e2e-ask"
@@ -41,7 +45,15 @@ class MemoryRun:
         self._service = Service(machine)
         self._debs = debs
         self._model = model
-        self.steps = (self.install, self.swap_on, self.load, self.answer, self.nothing_swapped)
+        self._seconds_beside_computing = 0.0
+        self.steps = (
+            self.install,
+            self.swap_on,
+            self.compute,
+            self.load,
+            self.answer,
+            self.nothing_swapped,
+        )
 
     def install(self) -> None:
         """Apt installs the packages, and the unit starts without a model."""
@@ -55,6 +67,16 @@ class MemoryRun:
         self._machine.run("chmod", "0600", "/swap")
         self._machine.run("mkswap", "/swap")
         self._machine.run("swapon", "/swap")
+
+    def compute(self) -> None:
+        """Measure a command beside a program a CPU that computes, with the unit's weight."""
+        weight = ("--property=Nice=5", "--property=CPUWeight=50")
+        units = [f"{BUSY_UNIT}-{i}" for i in range(N_CPUS)]
+        for unit in units:
+            loop = ("sh", "-c", "while :; do :; done")
+            self._machine.run("systemd-run", f"--unit={unit}", *weight, *loop)
+        self._seconds_beside_computing = max(self._command() for _ in range(N_COMMANDS))
+        self._machine.run("systemctl", "stop", *units)
 
     def load(self) -> None:
         """The model does not fit: a part of it is locked, the rest will stream."""
@@ -71,26 +93,25 @@ class MemoryRun:
 
     def answer(self) -> None:
         """A token reads what streams and no more; a command each second answers in time."""
-        before, seconds = self._read_bytes(), []
+        before, seconds = self._read_bytes(), list[float]()
         ask = ("llamactl", "ask", "--raw", "--temperature", "0", "-n", str(TOKENS), "a")
         self._machine.run("systemd-run", f"--unit={ASK}", "--remain-after-exit", *ask)
         end = time.monotonic() + ANSWER_SECONDS
         while not self._has_answered():
             assert time.monotonic() < end, "no answer"
-            began = time.monotonic()
-            self._machine.run("ls", "/etc")
-            seconds.append(time.monotonic() - began)
-            time.sleep(1)
+            seconds.append(self._command())
         read = self._read_bytes() - before
         streamed = self._field("streamed_bytes")
         print(
             f"    {read / TOKENS:.0f} bytes read per token, {streamed} planned;"
-            f" {len(seconds)} commands, the slowest {max(seconds):.2f} s",
+            f" {len(seconds)} commands, the slowest {max(seconds):.2f} s,"
+            f" {self._seconds_beside_computing:.2f} beside programs that compute",
             flush=True,
         )
         assert streamed * TOKENS <= TOLERANCE * read, "the model did not stream"
         assert read <= TOLERANCE * TOKENS * streamed + OTHER_READS
-        assert max(seconds) <= COMMAND_SECONDS, sorted(seconds)[-5:]
+        most = max(COMMAND_SECONDS, 2 * self._seconds_beside_computing)
+        assert max(seconds) <= most, seconds
 
     def nothing_swapped(self) -> None:
         """The service has nothing in swap, and the kernel wrote no page there."""
@@ -101,6 +122,14 @@ class MemoryRun:
         assert "/swap" in swaps, swaps
         print(f"    VmSwap {fields['VmSwap']}, {out}", flush=True)
         assert (fields["VmSwap"], out) == ("0 kB", "pswpout 0")
+
+    def _command(self) -> float:
+        """Return how many seconds a command takes, and wait for one."""
+        began = time.monotonic()
+        self._machine.run("ls", "/etc")
+        seconds = time.monotonic() - began
+        time.sleep(1)
+        return seconds
 
     def _has_answered(self) -> bool:
         state = self._machine.run("systemctl", "show", ASK, "--property=SubState,Result", "--value")

@@ -19,6 +19,7 @@ GUESS_ROWS = 8  # of logits, for guessed tokens; over all sequences
 DRAFT_GUESS_ROWS = 16  # with a draft model, which guesses further
 DRAFT_BATCH = 64  # most rows of a draft's step: it reads prompts beside the model's steps
 DRAFT_KV_TYPE = "q8_0"  # a rounded cache costs a draft some right guesses, and the text nothing
+STREAMED_GUESS_ROWS = 16  # where weights stream: rows cost nothing while the disk reads
 TEMPLATE_BYTES = 12 << 20  # of its own, between requests; the libraries are the service's too
 
 
@@ -31,9 +32,14 @@ def capacity_of(config: ModelConfig) -> Capacity:
     return capacity_for(config.memory_budget or Machine().total_bytes())
 
 
-def engine_params(config: ModelConfig, n_ctx: int) -> EngineParams:
-    """Return what the engine of a configuration is created with, but for its KV blocks."""
-    rows = DRAFT_GUESS_ROWS if config.draft else GUESS_ROWS
+def engine_params(config: ModelConfig, n_ctx: int, *, streams: bool = False) -> EngineParams:
+    """Return what the engine of a configuration is created with, but for its KV blocks.
+
+    streams: whether weights are read for every step.
+    """
+    rows = STREAMED_GUESS_ROWS if streams else GUESS_ROWS
+    if config.draft:
+        rows = max(rows, DRAFT_GUESS_ROWS)
     return EngineParams(
         n_threads=config.threads or min(Machine().cpus(), MAX_THREADS),
         n_ctx=n_ctx,
@@ -159,7 +165,12 @@ def plan_of(
 
     # With the most blocks first, then with exactly those that there are.
     params["n_blocks"] = plan(config.kv_tokens).kv_blocks
-    return plan(params["n_blocks"] * engine_bytes(model, **params).kv_block_tokens)
+    kv_tokens = params["n_blocks"] * engine_bytes(model, **params).kv_block_tokens
+    planned = plan(kv_tokens)
+    if planned.model_fits:
+        return planned
+    params |= engine_params(config, n_ctx, streams=True)
+    return plan(kv_tokens)
 
 
 def _length(metadata: Mapping[str, MetadataValue], key: str) -> int:

@@ -64,6 +64,11 @@ class StepCost:
         """Whether a step of this length would be mostly for reading what streams."""
         return AMORTIZE * self.read_seconds > budget_seconds
 
+    def rows_behind_reading(self) -> int:
+        """Return how many rows are computed while the disk reads what a step streams."""
+        _, per_row = self.line()
+        return int(self.read_seconds / per_row) if per_row else 0
+
     def rows_within(self, budget_seconds: float) -> int:
         """Return how many rows a step of this length may have.
 

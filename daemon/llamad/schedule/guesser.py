@@ -46,10 +46,10 @@ class Guesser:
         """Keep a draft's guess until the next token is there."""
         self._drafted = drafted
 
-    def guess(self, limit: int) -> tuple[int, ...]:
-        """Return up to ``limit`` tokens that may come next."""
+    def guess(self, limit: int, *, free: bool = False) -> tuple[int, ...]:
+        """Return up to ``limit`` tokens that may come next; free: their rows cost nothing."""
         self._offered = Guess()
-        found = self._lookup.draft(limit)
+        found = self._lookup.draft(limit, free=free and not self._drafted.tokens)
         if not found:
             self._offered = self._drafted
             found = self._drafted.tokens[: max(0, limit)]

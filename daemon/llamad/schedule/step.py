@@ -78,7 +78,8 @@ class StepComposer:
             self.guess_rows(len(decoding), budget_seconds),
             self._n_batch - len(decoding) - (LEAST_PROMPT_ROWS if prompts else 0),
         )
-        step = self._decode_parts(decoding, spare)
+        free = len(decoding) + spare <= self._cost.rows_behind_reading()
+        step = self._decode_parts(decoding, spare, free=free)
         n_rows = sum(len(chunk.tokens) for _, chunk in step)
         rows = max(LEAST_PROMPT_ROWS, self._cost.rows_within(budget_seconds) - n_rows)
         for generation, n in self._share(prompts, min(rows, self._n_batch - n_rows)).items():
@@ -121,23 +122,23 @@ class StepComposer:
         most = self._n_batch if reading else min(MAX_DECODE_ROWS, self._n_batch)
         return max(0, min(self._guess_rows, most - n_decoding))
 
-    def _decode_parts(self, decoding: Rows[Generation], spare: int) -> list[Part]:
-        """Return a row of each, and up to ``spare`` rows of guesses."""
+    def _decode_parts(self, decoding: Rows[Generation], spare: int, *, free: bool) -> list[Part]:
+        """Return a row of each, and up to ``spare`` rows of guesses; free: they cost nothing."""
         step: list[Part] = []
         for generation in decoding:
-            guesses = self._guesses(generation, spare)
+            guesses = self._guesses(generation, spare, free=free)
             spare -= len(guesses)
             step.append((generation, _chunk(generation, 1, guesses)))
         return step
 
-    def _guesses(self, generation: Generation, spare: int) -> tuple[int, ...]:
+    def _guesses(self, generation: Generation, spare: int, *, free: bool) -> tuple[int, ...]:
         """Return guesses within what the job may still say and the blocks that are free."""
         if generation.guesser is None:
             return ()
         record = generation.job.record
         left = record.max_tokens - record.completion_tokens - 1
         room = self._pool.room(generation.sequence) - 1
-        guesses = generation.guesser.guess(min(spare, left, room))
+        guesses = generation.guesser.guess(min(spare, left, room), free=free)
         self._pool.grow(generation.sequence, 1 + len(guesses))
         return guesses
 

@@ -228,7 +228,7 @@ def load(
         planned = plan_with_draft(config, file, model, metadata, stop)
         config, plan, draft = planned.config, planned.plan, planned.draft
         _tell_context(config, model.info.n_ctx_train, plan)
-        params = engine_params(config, plan.n_ctx)
+        params = engine_params(config, plan.n_ctx, streams=not plan.model_fits)
         speed = _make_resident(config, file, model, plan, stop, tell)
         params["n_blocks"] = plan.kv_blocks
         engine = Engine(model, **params)

@@ -44,7 +44,10 @@ int lld_direct_file_open(int fd, const char *path, lld_direct_file *out)
     return LLD_OK;
 }
 
-/* Whether the file is still the one that was opened. */
+/* Whether the file is still the one that was opened. The descriptor holds on to a file that was replaced
+ * by rename. One that was written to has another time of change; so has one that was only touched, and
+ * nothing but its bytes would tell the two apart: half of them old, half new make a wrong answer, so
+ * both fail. */
 static int check_unchanged(const lld_direct_file *f, uint64_t offset)
 {
     struct stat st;

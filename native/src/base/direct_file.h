@@ -1,5 +1,5 @@
 /* direct_file.h - reads a file past the page cache (O_DIRECT); where the file system refuses that,
- * through it, and drops behind. The bytes are those of the file in both cases. One thread reads. */
+ * through it, and drops behind. The bytes are those of the file in both cases. Several threads may read. */
 #ifndef LLD_DIRECT_FILE_H
 #define LLD_DIRECT_FILE_H
 

@@ -193,8 +193,7 @@ static bool may_exceed_lock_limit(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0}};
-    return syscall(SYS_capget, &header, data) == 0 &&
-           (data[0].effective >> CAP_IPC_LOCK & 1U) != 0;
+    return syscall(SYS_capget, &header, data) == 0 && (data[0].effective >> CAP_IPC_LOCK & 1U) != 0;
 }
 
 /* Whether it is RLIMIT_MEMLOCK that kept this process from having `wanted` bytes locked. The kernel
@@ -205,8 +204,7 @@ static bool met_lock_limit(int error, uint64_t wanted, uint64_t *limit_bytes)
     struct rlimit limit;
     if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return false;
     *limit_bytes = (uint64_t)limit.rlim_cur;
-    return error == EPERM ||
-           (error == ENOMEM && wanted > *limit_bytes && !may_exceed_lock_limit());
+    return error == EPERM || (error == ENOMEM && wanted > *limit_bytes && !may_exceed_lock_limit());
 }
 
 /* Say why the file, or the ring of `ring_bytes`, is not locked as far as lock_bytes says. */

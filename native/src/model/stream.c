@@ -2,8 +2,9 @@
  *
  * Loads are numbered: load number n is item n % n_items of pass n / n_items. `oldest` is the first load
  * that is not used up, `next` the one that the reader takes next, so oldest <= next <= oldest +
- * n_items. A pass that is stopped begins a new generation of loads, from 0; what the reader is
- * reading then is thrown away. */
+ * n_items. Each reader takes the next load when it is done with one, so some are read at a time and a
+ * fast disk always has work. A pass that is stopped begins a new generation of loads, from 0; what is
+ * being read then is thrown away, and no load begins before that has ended: it has their room. */
 #include "model/stream.h"
 
 #include <errno.h>
@@ -19,6 +20,7 @@
 
 enum {
     NOT_STREAMED = -1,
+    READERS = 2, /* a second read at a time: docs/step-cost.md has what it gains */
     EXTENTS_AT_ONCE =
         3 /* a unit of a gated feed-forward needs two that follow each other: see ring.h */
 };
@@ -42,11 +44,13 @@ struct lld_stream {
     pthread_mutex_t pass_mutex; /* held by the pass that runs */
     lld_stream_pass pass;
     pthread_mutex_t mutex;  /* of everything below */
-    pthread_cond_t to_read; /* the reader waits: room, items, a pass */
+    pthread_cond_t to_read; /* a reader waits: room, items, a pass */
     pthread_cond_t loaded;  /* a pass waits: bytes, a failure, a cancel */
-    pthread_cond_t idle;    /* lld_stream_set waits: the reader reads nothing */
-    pthread_t reader;
-    bool has_reader, reading, quit;
+    pthread_cond_t idle;    /* lld_stream_set waits: nothing is read */
+    pthread_t readers[READERS];
+    unsigned n_readers;
+    unsigned n_reading, n_stale; /* loads that are read now, and those of a generation before */
+    bool quit;
 
     item *items; /* (n_items) in order of use */
     size_t n_items;
@@ -63,7 +67,8 @@ struct lld_stream {
     uint64_t locked_bytes;
     int lock_error;
     uint64_t streamed_bytes, read_bytes, n_passes;
-    int64_t read_nanoseconds, wait_nanoseconds;
+    int64_t read_nanoseconds, wait_nanoseconds; /* in which something was read, waited for */
+    int64_t reading_since;
     unsigned n_waiting;
     int64_t waiting_since;
 };
@@ -101,7 +106,7 @@ static void skip_unused(lld_stream *s)
 /* Take the next load and room for it; NULL when there is none to do now. */
 static item *next_load(lld_stream *s, uint64_t *offset)
 {
-    if (s->n_items == 0 || s->status != LLD_OK) return NULL;
+    if (s->n_items == 0 || s->status != LLD_OK || s->n_stale != 0) return NULL;
     skip_unused(s);
     if (s->next == s->oldest + s->n_items) return NULL;
     item *i = &s->items[s->next % s->n_items];
@@ -121,14 +126,17 @@ static void fail(lld_stream *s, int status)
 static void load(lld_stream *s, item *i, uint8_t *bytes)
 {
     const uint64_t generation = s->generation;
-    const int64_t start = now_nanoseconds();
-    s->reading = true;
+    if (s->n_reading++ == 0) s->reading_since = now_nanoseconds();
+    pthread_cond_signal(&s->to_read); /* there may be room for another's load */
     pthread_mutex_unlock(&s->mutex);
     int status = lld_direct_file_read(&s->file, i->read_offset, i->read_bytes, i->needed, bytes);
     pthread_mutex_lock(&s->mutex);
-    s->reading = false;
-    s->read_nanoseconds += now_nanoseconds() - start;
+    const int64_t now = now_nanoseconds();
+    s->read_nanoseconds += now - s->reading_since;
+    s->reading_since = now;
+    s->n_reading--;
     if (status == LLD_OK) s->read_bytes += i->read_bytes;
+    if (generation != s->generation && --s->n_stale == 0) pthread_cond_broadcast(&s->to_read);
     if (status != LLD_OK)
         fail(s, status);
     else if (generation == s->generation)
@@ -153,17 +161,20 @@ static void *reader_main(void *argument)
     return NULL;
 }
 
-static int start_reader(lld_stream *s)
+static int start_readers(lld_stream *s)
 {
     sigset_t all, previous; /* the process's signals belong to the program */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &previous);
-    int error = pthread_create(&s->reader, NULL, reader_main, s);
+    int error = 0;
+    while (s->n_readers < READERS && error == 0) {
+        error = pthread_create(&s->readers[s->n_readers], NULL, reader_main, s);
+        s->n_readers += error == 0;
+    }
     pthread_sigmask(SIG_SETMASK, &previous, NULL);
-    if (error != 0)
-        return lld_fail(LLD_ERR_MEMORY, "cannot start the thread that reads weights: %s",
+    if (s->n_readers == 0)
+        return lld_fail(LLD_ERR_MEMORY, "cannot start a thread that reads weights: %s",
                         strerror(error));
-    s->has_reader = true;
     return LLD_OK;
 }
 
@@ -253,12 +264,12 @@ int lld_stream_set(lld_stream *s, const lld_extent *extents, const lld_residency
 {
     pthread_mutex_lock(&s->mutex);
     size_t n_items = s->n_items;
-    s->n_items = 0; /* the reader begins nothing */
-    while (s->reading) pthread_cond_wait(&s->idle, &s->mutex);
+    s->n_items = 0; /* the readers begin nothing */
+    while (s->n_reading != 0) pthread_cond_wait(&s->idle, &s->mutex);
     s->n_items = n_items;
     clear(s);
     int status = fill_items(s, extents, r);
-    if (status == LLD_OK && s->n_items != 0 && !s->has_reader) status = start_reader(s);
+    if (status == LLD_OK && s->n_items != 0 && s->n_readers == 0) status = start_readers(s);
     if (status != LLD_OK) clear(s);
     pthread_cond_signal(&s->to_read);
     pthread_mutex_unlock(&s->mutex);
@@ -288,9 +299,9 @@ void lld_stream_destroy(lld_stream *s)
     if (s == NULL) return;
     pthread_mutex_lock(&s->mutex);
     s->quit = true;
-    pthread_cond_signal(&s->to_read);
+    pthread_cond_broadcast(&s->to_read);
     pthread_mutex_unlock(&s->mutex);
-    if (s->has_reader) pthread_join(s->reader, NULL);
+    for (unsigned i = 0; i < s->n_readers; i++) pthread_join(s->readers[i], NULL);
     clear(s);
     pthread_cond_destroy(&s->idle);
     pthread_cond_destroy(&s->loaded);
@@ -330,6 +341,7 @@ void lld_stream_begin(lld_stream *s, const lld_stream_pass *pass)
 static void start_over(lld_stream *s)
 {
     s->generation++;
+    s->n_stale = s->n_reading;
     s->next = s->oldest = s->n_begun = 0;
     s->ring.head = s->ring.tail = 0;
     for (size_t i = 0; i < s->n_items; i++) atomic_store(&s->items[i].bytes, NULL);

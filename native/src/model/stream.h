@@ -1,8 +1,8 @@
 /* stream.h - extents that are read from the disk in every pass, ahead of their use.
  *
- * One thread reads the streamed extents in the order of use into a locked ring, as far ahead as the
- * ring is large. Behind the last it goes on with the first: every pass needs them again. Those of the
- * output matrix it reads when a pass has begun that keeps logits. An extent leaves the ring when all
+ * Threads read the streamed extents in the order of use into a locked ring, as far ahead as the ring
+ * is large. Behind the last they go on with the first: every pass needs them again. Those of the
+ * output matrix they read when a pass has begun that keeps logits. An extent leaves the ring when all
  * of its rows were multiplied with all rows of the batch.
  *
  * A pass takes extents in ring order, at most two at a time: those are always in the ring together, so

@@ -54,6 +54,14 @@ def test_where_a_step_waits_for_the_disk_a_prompt_is_read_at_once(known: list[in
     assert cost.rows_within(0.25) > 4096
 
 
+def test_rows_behind_reading_are_those_that_are_computed_meanwhile() -> None:
+    cost = _learned(20.0, 0.1, [1, 30, 1, 1])
+    assert cost.rows_behind_reading() == 0  # nothing streams
+    cost.read_seconds = 20.0
+    assert cost.rows_behind_reading() == pytest.approx(200, rel=0.02)
+    assert StepCost().rows_behind_reading() == 0
+
+
 def test_weights_that_are_read_quickly_do_not_make_steps_longer() -> None:
     cost = _learned(0.05, 0.01, [32, 12, 20])
     cost.read_seconds = 0.05

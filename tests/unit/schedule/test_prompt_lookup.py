@@ -3,7 +3,13 @@
 import pytest
 
 from llamad.schedule.loop import Limits
-from llamad.schedule.prompt_lookup import MAX_DRAFTS, PAUSE_TOKENS, WINDOW_DRAFTS, PromptLookup
+from llamad.schedule.prompt_lookup import (
+    MAX_DRAFTS,
+    MAX_FREE_DRAFTS,
+    PAUSE_TOKENS,
+    WINDOW_DRAFTS,
+    PromptLookup,
+)
 from unit.schedule.fakes import Bench, asynchronous, finish_of, letters, request, saying, text_of
 
 
@@ -43,6 +49,16 @@ def test_bad_guesses_pause_it_and_good_ones_do_not() -> None:
         for token in (4, 1, 2, 3):
             lookup.append(token)
     assert lookup.draft(1) == (4,)
+
+
+def test_free_guesses_are_more_and_do_not_pause() -> None:
+    tokens = list(range(100, 130))
+    lookup = PromptLookup([1, 2, 3, *tokens, 1, 2, 3])
+    assert lookup.draft(64, free=True) == tuple(tokens[:MAX_FREE_DRAFTS])
+    assert lookup.draft(3, free=True) == tuple(tokens[:3])
+    lookup.judge(WINDOW_DRAFTS, 0)
+    assert lookup.draft(64) == ()
+    assert lookup.draft(64, free=True) == tuple(tokens[:MAX_FREE_DRAFTS])
 
 
 @asynchronous

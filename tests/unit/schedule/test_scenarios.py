@@ -142,6 +142,23 @@ async def test_where_weights_stream_a_prompt_takes_as_few_passes_as_the_batch_al
     assert [sum(step) for step in bench.engine.steps] == [200, 256, 256, 188]
 
 
+@asynchronous
+async def test_where_weights_stream_more_guesses_share_a_pass() -> None:
+    said = "".join(chr(ord("a") + i % 26) for i in range(300))  # repeats after 26
+    steps: dict[float, int] = {}
+    for read_seconds in (0.0, 20.0):
+        bench = simulated(
+            Limits(speculation=True), n_ctx=2048, n_batch=256, kv_blocks_total=128, guess_rows=16
+        )
+        bench.engine.rule = saying(said)
+        bench.model.step_read_seconds = read_seconds
+        bench.simulate(seconds_per_step=20.0, seconds_per_row=0.1, tick_seconds=1.0)
+        async with bench.running():
+            assert await text_of(await bench.scheduler.submit(request("prompt" * 5))) == said
+        steps[read_seconds] = len(bench.engine.steps)
+    assert steps[20.0] < 0.6 * steps[0.0]
+
+
 async def _texts(bench: Bench, n_jobs: int, max_tokens: int) -> list[str]:
     chance = random.Random(n_jobs)
     async with bench.running():
