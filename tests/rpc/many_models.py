@@ -37,6 +37,7 @@ class ManyModels(Life):
         self.opened: list[FakeLoadedModel] = []
         self.held: dict[str, threading.Event] = {}
         self.failing: dict[str, Exception] = {}
+        self.digests: dict[str, str] = {}
 
     def put(self, *names: str, selected: str = "") -> None:
         for name in names:
@@ -61,6 +62,7 @@ class ManyModels(Life):
         if file.name in self.failing:
             raise self.failing[file.name]
         self.opened.append(FakeLoadedModel(file.path))
+        self.opened[-1].digest = self.digests.get(file.name, "same")
         return self.opened[-1]
 
     def pause_step(self) -> tuple[threading.Event, threading.Event]:

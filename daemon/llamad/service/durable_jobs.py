@@ -147,7 +147,8 @@ class DurableJobs:
         for entry in self._entries.values():
             entry.transcript.close(shutting_down())
         if self._store is not None:
-            await self._store.close()
+            store, self._store = self._store, None
+            await store.close()
 
     def model_loaded(self, serving: Serving) -> None:
         """Go on with the jobs of a model. One whose file was replaced ends them."""
