@@ -6,8 +6,8 @@
         for piece in client.chat([{"role": "user", "content": "Why is the sky blue?"}]):
             print(piece, end="", flush=True)
 
-``AsyncClient`` is the same for asyncio. Errors are those of ``llamad_client.errors``. This package
-needs nothing of the daemon: only the generated interface and grpc.
+``AsyncClient`` is the same for asyncio. Every error is a ``ClientError``, whose text is one line.
+This package needs nothing of the daemon: only the generated interface and grpc.
 """
 
 from llamad_client.aio import AsyncClient, AsyncCompletion
@@ -44,6 +44,17 @@ from llamad_client.values import (
 )
 
 __version__ = "0.1.0"
+
+for _error in (
+    ClientError,
+    Failed,
+    NoPermission,
+    NotRunning,
+    Refused,
+    ServiceUnreachable,
+    StillLoading,
+):
+    _error.__module__ = __name__  # a traceback names it as a program imports it
 
 __all__ = [
     "AddedModel",

@@ -93,3 +93,34 @@ def test_a_block_works_as_it_stands(
     page: str, language: str, text: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     assert run(language, text, tmp_path, environment).strip(), f"a block of {page} prints nothing"
+
+
+@pytest.mark.parametrize(
+    "text", [text for page, kind, text in blocks() if (page, kind) == ("README.md", "python")]
+)
+def test_the_program_of_the_readme_says_in_one_line_that_there_is_no_service(text: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        env=os.environ | {"LLAMAD_SOCKET": "/nonexistent/llamad.sock"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("no answer: llamad is not running: no socket /nonexistent/")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_traceback_names_an_error_as_a_program_imports_it() -> None:
+    program = "import llamad_client; llamad_client.Client().version()"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"LLAMAD_SOCKET": "/nonexistent/llamad.sock"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+    )
+    assert done.stderr.splitlines()[-1].startswith(
+        "llamad_client.NotRunning: llamad is not running"
+    )
+    assert "During handling" not in done.stderr
