@@ -29,6 +29,8 @@ MAX_THREADS = 64
 MAX_CTX_SIZE = 1 << 20  # tokens of one sequence
 
 MODELS = "models"  # sections of which are by the names of models
+OWNERS = "owners"  # sections of which are by the names of users
+CLASSES = ("interactive", "normal", "batch")
 MAX_SYSTEM_BYTES = 64 << 10
 
 
@@ -184,6 +186,9 @@ class QueueConfig:
     capacity: int = _key(64, Integer(1, 10_000))
     step_seconds: float = _key(0.25, Real(0.01, 60.0))  # of one step, unless a row takes longer
     history: int = _key(100, Integer(0, 10_000))  # ended jobs that are remembered
+    ageing_seconds: float = _key(60.0, Real(1.0, 86_400.0))  # of waiting that count as a class
+    owner_jobs: int = _key(0, Integer(0, 10_000))  # that wait or run; 0: as many as there is room
+    most_urgent: str = _key("interactive", Choice(CLASSES))  # that an owner may ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +248,8 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     # [models.NAME]: what was written, by the model's name; keys of MODEL_KEYS.
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # [owners.NAME]: what was written, by the user's name; keys of OWNER_KEYS.
+    owners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     written: frozenset[str] = field(default=frozenset(), compare=False)  # "section.key", no default
 
 
@@ -270,7 +277,7 @@ def load_config(path: Path | None, overrides: Mapping[str, object] | None = None
     have the key's type; they pass the same checks, and their errors name the flag's key. Raises
     LlamadError INVALID_CONFIG.
     """
-    values: dict[str, dict[str, object]] = {name: {} for name in (*SECTIONS, MODELS)}
+    values: dict[str, dict[str, object]] = {name: {} for name in (*SECTIONS, MODELS, OWNERS)}
     if path is not None:
         _merge(values, _read(path), str(path))
     for dotted, value in (overrides or {}).items():
@@ -279,7 +286,8 @@ def load_config(path: Path | None, overrides: Mapping[str, object] | None = None
     written = frozenset(f"{name}.{key}" for name in SECTIONS for key in values[name])
     sections = {name: SECTIONS[name](**values[name]) for name in SECTIONS}
     models = cast(Mapping[str, Mapping[str, Any]], values[MODELS])
-    config = Config(**sections, models=models, written=written)
+    owners = cast(Mapping[str, Mapping[str, Any]], values[OWNERS])
+    config = Config(**sections, models=models, owners=owners, written=written)
     if config.model.batch < config.model.n_sequences:
         raise _error(
             f"model.batch = {config.model.batch}: must be at least model.n_sequences,"
@@ -313,12 +321,25 @@ def model_rules() -> dict[str, Rule]:
     }
 
 
-def _model_section(name: str, entries: object, source: str) -> dict[str, object]:
-    """Return what a section [models.NAME] says, checked."""
-    shown = f'[models."{name}"]'
+OWNER_KEYS: Mapping[str, Rule] = {
+    "jobs": Integer(0, 10_000),  # that wait or run; 0: as many as there is room for
+    "most_urgent": Choice(CLASSES),
+}
+
+
+def _owner_section(name: str, entries: object, source: str) -> dict[str, object]:
+    """Return what a section [owners.NAME] says, checked."""
+    return _named_section(OWNERS, name, entries, OWNER_KEYS, source)
+
+
+def _named_section(
+    kind: str, name: str, entries: object, allowed: Mapping[str, Rule], source: str
+) -> dict[str, object]:
+    """Return what a section of something that has a name says, checked key by key."""
+    shown = f'[{kind}."{name}"]'
     if not isinstance(entries, Mapping):
-        raise _error(f"{source}: models.{name} must be a section, {shown}")
-    allowed, values = model_rules(), dict[str, object]()
+        raise _error(f"{source}: {kind}.{name} must be a section, {shown}")
+    values = dict[str, object]()
     for key, value in entries.items():
         if key not in allowed:
             hint = " (a name with a dot stands in quotes)" if isinstance(value, Mapping) else ""
@@ -329,6 +350,13 @@ def _model_section(name: str, entries: object, source: str) -> dict[str, object]
             values[key] = allowed[key].check(value)
         except ValueError as error:
             raise _error(f"{source}: {key} = {value!r} in {shown}: {error}") from None
+    return values
+
+
+def _model_section(name: str, entries: object, source: str) -> dict[str, object]:
+    """Return what a section [models.NAME] says, checked."""
+    shown = f'[models."{name}"]'
+    values = _named_section(MODELS, name, entries, model_rules(), source)
     arguments = cast(Mapping[str, object], values.get("template_arguments", {}))
     if values.get("thinking", "template") != "template" and THINKING in arguments:
         raise _error(f"{source}: {shown} has thinking and template_arguments.{THINKING}: give one")
@@ -355,12 +383,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _merge(values: dict[str, dict[str, object]], given: Mapping[str, Any], source: str) -> None:
     for section, entries in given.items():
-        if section == MODELS and isinstance(entries, Mapping):
+        if section in (MODELS, OWNERS) and isinstance(entries, Mapping):
+            make = _model_section if section == MODELS else _owner_section
             for name, inner in entries.items():
-                values[MODELS][name] = _model_section(name, inner, source)
+                values[section][name] = make(name, inner, source)
             continue
         if section not in SECTIONS:
-            names = ", ".join([*SECTIONS, f"{MODELS}.NAME"])
+            names = ", ".join([*SECTIONS, f"{MODELS}.NAME", f"{OWNERS}.NAME"])
             raise _error(f"{source}: unknown section [{section}]; there are {names}")
         if not isinstance(entries, Mapping):
             raise _error(f"{source}: {section} must be a section, [{section}]")

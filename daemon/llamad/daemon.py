@@ -192,6 +192,7 @@ class Daemon:
             limits=fresh.limits,
             log=fresh.log,
             models=fresh.models,
+            owners=fresh.owners,
             written=fresh.written,
         )
         logging.getLogger().setLevel(fresh.log.level.upper())

@@ -19,8 +19,8 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from llamad.clock import Clock, LoopClock
@@ -32,6 +32,7 @@ from llamad.jobs.job import Job
 from llamad.jobs.record import JobRecord, JobState
 from llamad.jobs.request import GenerationRequest, Priority
 from llamad.logs import fields
+from llamad.schedule.admission import Admission, OwnerLimits, queue_full
 from llamad.schedule.blocks import BlockPool
 from llamad.schedule.cost import StepCost
 from llamad.schedule.deadlines import Deadlines
@@ -76,6 +77,14 @@ class Limits:
     deadline_seconds: float = 0.0  # of a request that names none; 0 is none
     speculation: bool = False  # of a request that does not say
     prompts_bytes: int = MAX_PROMPTS_BYTES
+    owner: OwnerLimits = field(
+        default_factory=OwnerLimits
+    )  # of everybody whom ``owners`` does not name
+    owners: Mapping[str, OwnerLimits] = field(default_factory=dict)
+
+    def of(self, owner: str) -> OwnerLimits:
+        """Return the limits of one owner."""
+        return self.owners.get(owner, self.owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +145,7 @@ class Scheduler:
         self._estimate = Estimate(self._cost, model.n_sequences, model.n_batch)
         self._policy = Policy(self._shares, self._estimate.compute_seconds, limits.ageing_seconds)
         self._places = Places(self._pool, self._policy, self._estimate, model.n_sequences)
+        self._admission = Admission(self._places, self._prompts)
         self._reports = QueueReports()
         self._composer = StepComposer(
             self._pool,
@@ -158,6 +168,7 @@ class Scheduler:
     def change_limits(self, limits: Limits) -> None:
         """Bound the requests from now on."""
         self._limits = limits
+        self._policy.ageing_seconds = limits.ageing_seconds
         self._outcome.stream_buffer_bytes = limits.stream_buffer_bytes
 
     @property
@@ -171,24 +182,30 @@ class Scheduler:
         ``stream``: takes the events instead of a subscription.
 
         The consumer must ``aclose`` the stream when it leaves early. Raises LlamadError:
-        QUEUE_FULL, MODEL_NOT_FOUND, PROMPT_TOO_LONG, INVALID_PROMPT, INVALID_SAMPLING_LOGIT_BIAS,
-        DEADLINE_EXCEEDED, QUEUE_TIMEOUT, the template's error, the failure of the model or what
-        ``drain`` says.
+        QUEUE_FULL, OWNER_QUEUE_FULL, PRIORITY_NOT_ALLOWED, MODEL_NOT_FOUND, PROMPT_TOO_LONG,
+        INVALID_PROMPT, INVALID_SAMPLING_LOGIT_BIAS, DEADLINE_EXCEEDED, QUEUE_TIMEOUT, the
+        template's error, the failure of the model or what ``drain`` says.
         """
         submitted_at = self._clock.now()
         self._check_accepting()
         check_model(self._model, request)
-        if len(self._places.queued) + self._prompts.pending >= self._limits.queue_capacity:
-            raise self._queue_full(f"{self._limits.queue_capacity} jobs wait already")
+        owner = self._limits.of(request.owner)
+        priority = owner.priority(request)
+        self._admission.check(
+            request.owner, self._limits.queue_capacity, owner, self._seconds_to_a_place()
+        )
         n_bytes = prompt_bytes(request)
         most = self._limits.prompts_bytes
         if self._prompts.pending and self._prompts.pending_bytes + n_bytes > most:
             raise self._queue_full(f"{self._prompts.pending_bytes} bytes of prompts wait already")
-        prompt = await self._encode(
-            lambda: encode_prompt(self._model, request), n_bytes, self._prompts
-        )
+        with self._admission.encoding(request.owner):
+            prompt = await self._encode(
+                lambda: encode_prompt(self._model, request), n_bytes, self._prompts
+            )
         # What waits for its turn is tokens: the text would take up to four bytes a character.
-        request = replace(request, prompt=None, messages=(), template_arguments={})
+        request = replace(
+            request, prompt=None, messages=(), template_arguments={}, priority=priority
+        )
         return self._enqueue(request, prompt, submitted_at, stream)
 
     async def tokenize(self, function: Callable[[], T], n_bytes: int) -> T:
@@ -277,15 +294,13 @@ class Scheduler:
     def _jobs(self) -> list[Job]:
         return [generation.job for generation in (*self._places.waiting, *self._places.running)]
 
-    def _queue_full(self, why: str) -> LlamadError:
-        """Return the error, with the time after which a place is likely: one mean job, 1..60 s."""
+    def _seconds_to_a_place(self) -> float:
+        """Return the time after which a place is likely: one mean job, 1..60 s."""
         mean_seconds = self._book.mean_run_seconds / self._model.n_sequences
-        return LlamadError(
-            ErrorKind.EXHAUSTED,
-            "QUEUE_FULL",
-            f"queue is full: {why}",
-            retry_after_seconds=min(60.0, max(1.0, mean_seconds)),
-        )
+        return min(60.0, max(1.0, mean_seconds))
+
+    def _queue_full(self, why: str) -> LlamadError:
+        return queue_full(why, self._seconds_to_a_place())
 
     def accept(self, job: Job) -> None:
         """Go on with a suspended job of this model.

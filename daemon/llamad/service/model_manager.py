@@ -24,13 +24,13 @@ from llamad.jobs.book import JobBook
 from llamad.jobs.event import Timings
 from llamad.jobs.record import JobSnapshot
 from llamad.logs import fields
-from llamad.memory.demand import capacity_of
 from llamad.memory.plan import MemoryPlan
-from llamad.schedule.loop import Limits, Scheduler
+from llamad.schedule.loop import Scheduler
 from llamad.service.disk_meter import DiskMeter
 from llamad.service.loading import LoadedModel, load
 from llamad.service.memory_watch import watching
 from llamad.service.model_facts import facts_of
+from llamad.service.queue_limits import limits_of
 from llamad.service.settings import ctx_sizes
 from llamad.service.state import ModelFacts, Phase, ServiceState, Serving
 from llamad.sizes import compact_size
@@ -173,7 +173,7 @@ class ModelManager:
         """Take over what a reload of the configuration changed: the limits."""
         self._config = config
         if self._state.serving is not None:
-            self._state.serving.scheduler.change_limits(_limits(config))
+            self._state.serving.scheduler.change_limits(limits_of(config))
 
     def stop(self) -> None:
         """End: loading at once, serving when the running jobs have ended."""
@@ -375,7 +375,7 @@ class ModelManager:
             model,
             worker,
             self._book,
-            _limits(self._config),
+            limits_of(self._config),
             observer=self,
             on_step=self._on_step,
         )
@@ -475,14 +475,3 @@ def _paths_of(file: ModelFile | None) -> frozenset[Path]:
     if file is None:
         return frozenset()
     return frozenset({comparable_path(file.path), file.path.resolve()})
-
-
-def _limits(config: Config) -> Limits:
-    return Limits(
-        queue_capacity=config.queue.capacity,
-        step_seconds=config.queue.step_seconds,
-        stream_buffer_bytes=config.limits.stream_buffer_bytes,
-        deadline_seconds=config.limits.default_deadline_seconds,
-        speculation=config.model.speculation,
-        prompts_bytes=capacity_of(config.model).waiting_bytes,
-    )
