@@ -62,5 +62,6 @@ complete -c llamad -n '__fish_seen_subcommand_from bench' -s b -l sequences -x -
 complete -c llamad -n '__fish_seen_subcommand_from bench' -l kv-type -x -a 'f16 q8_0' -d 'of the KV cache (f16)'
 complete -c llamad -n '__fish_seen_subcommand_from bench' -l huge-pages -x -a 'auto on off' -d 'copy the weights into huge pages first (auto: as the service would)'
 complete -c llamad -n '__fish_seen_subcommand_from bench' -l memory-budget -x -d 'memory for a service in all, for example 3G, or auto: what this machine has (auto)'
+complete -c llamad -n '__fish_seen_subcommand_from bench' -l draft -r -F -d 'a small model that guesses: measure it, too'
 complete -c llamad -n '__fish_seen_subcommand_from bench' -l report -d 'print a page about this machine to send to others'
 complete -c llamad -n '__fish_seen_subcommand_from bench' -l json -d 'print one JSON object'

@@ -39,7 +39,7 @@ def test_each_way_says_speed_and_loss() -> None:
     assert draft.tokens_per_second["card"] == pytest.approx(
         tokens_in_a_pass() / (1.45e9 / CARD + 5 * 0.46 / 4.5)
     )
-    assert [way.available for way in ways] == [True, True, False]
+    assert [way.assumed for way in ways] == [False, False, True]
     assert ways[0].loss == Loss(0.09, 0.26)
     assert ways[1].loss == ways[2].loss == Loss(0.02, 0.07)
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from llamad.config import ModelConfig
 from llamad.engine.bindings import NO_LIMIT, Engine, EngineModel, Sampler, StopFlag
@@ -22,12 +21,9 @@ from llamad.memory.plan import MIB, MemoryPlan
 from llamad.sampling.parameters import GREEDY
 from llamad.sizes import compact_size
 from llamad.store.registry import ModelFile, ModelRegistry, comparable_path
+from llamad.text.same_vocabulary import check_vocabulary
 
 logger = logging.getLogger(__name__)
-
-# Of tokens that only one of two vocabularies has, at its end: models of one family pad their
-# embeddings to different lengths (Qwen 2.5: 151,936 and 152,064).
-MAX_PADDING = 512
 
 
 @dataclass(slots=True)
@@ -180,35 +176,6 @@ def _plan(
             f" longer stay in the memory budget of {budget} MiB",
         )
     return plan
-
-
-def check_vocabulary(
-    name: str,
-    metadata: Mapping[str, MetadataValue],
-    draft_name: str,
-    draft_metadata: Mapping[str, MetadataValue],
-) -> None:
-    """Refuse a draft whose tokens are others than the model's, but for padding at the end.
-
-    Raises DRAFT_REFUSED, naming both files and the first token that differs.
-    """
-    ours, theirs = _tokens(metadata), _tokens(draft_metadata)
-    both = min(len(ours), len(theirs))
-    if ours[:both] != theirs[:both]:
-        i = next(i for i in range(both) if ours[i] != theirs[i])
-        raise _refused(
-            f"{draft_name} has another vocabulary than {name}:"
-            f" token {i} is {theirs[i]!r}, not {ours[i]!r}"
-        )
-    if abs(len(ours) - len(theirs)) > MAX_PADDING:
-        raise _refused(
-            f"{draft_name} has another vocabulary than {name}: {len(theirs)} tokens, not"
-            f" {len(ours)}; at most {MAX_PADDING} more at the end of one are allowed"
-        )
-
-
-def _tokens(metadata: Mapping[str, MetadataValue]) -> list[str]:
-    return cast(list[str], metadata.get("tokenizer.ggml.tokens") or [])
 
 
 def _refused(message: str) -> LlamadError:

@@ -56,7 +56,7 @@ def lines(comparison: Comparison) -> Iterator[str]:
         + "".join(f" {disk or 'disk':>6}" for _, disk in heads)
     )
     for way in comparison.ways:
-        name = way.name if way.available else f"{way.name} *"
+        name = f"{way.name} *" if way.assumed else way.name
         loss = "not known" if way.loss is None else str(way.loss)
         speeds = "".join(f" {way.tokens_per_second[name]:>6.2g}" for name in names)
         yield (
@@ -64,10 +64,10 @@ def lines(comparison: Comparison) -> Iterator[str]:
         ).rstrip()
     for name in names:
         yield verdict(comparison.ways, name)
-    if not all(way.available for way in comparison.ways):
+    if any(way.assumed for way in comparison.ways):
         yield (
-            f"* computed for {DRAFT_GUESSES} guesses of which {100 * RIGHT_GUESSES:.0f} % are"
-            " right; llamad has no draft models yet"
+            f"* a small model guesses (model.draft): computed for {DRAFT_GUESSES} guesses of which"
+            f" {100 * RIGHT_GUESSES:.0f} % are right; `llamad bench --draft` measures"
         )
 
 

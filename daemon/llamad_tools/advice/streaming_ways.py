@@ -49,7 +49,7 @@ class StreamingWay:
     streamed_bytes: int
     loss: Loss | None
     tokens_per_second: Mapping[str, float]
-    available: bool  # in this version of llamad
+    assumed: bool  # its speed stands on guesses that nobody measured
 
 
 def tokens_in_a_pass(guesses: int = DRAFT_GUESSES, right: float = RIGHT_GUESSES) -> float:
@@ -76,8 +76,8 @@ def three_ways(
     """
     ways = []
     if smaller is not None:
-        ways.append(_way("smaller, in memory", smaller, readers, available=True))
-    ways.append(_way("this type, streamed", wanted, readers, available=True))
+        ways.append(_way("smaller, in memory", smaller, readers))
+    ways.append(_way("this type, streamed", wanted, readers))
     if beside_draft is not None:
         speeds = {
             name: tokens_in_a_pass()
@@ -91,22 +91,25 @@ def three_ways(
                 beside_draft.streamed_bytes,
                 beside_draft.loss,
                 speeds,
-                available=False,
+                assumed=True,
             )
         )
     return ways
 
 
-def _way(
-    name: str, model: Sized, readers: Mapping[str, Reader], *, available: bool
-) -> StreamingWay:
+def _way(name: str, model: Sized, readers: Mapping[str, Reader]) -> StreamingWay:
     speeds = {key: 1 / pass_seconds(model, reader) for key, reader in readers.items()}
-    return StreamingWay(name, model.type_name, model.streamed_bytes, model.loss, speeds, available)
+    return StreamingWay(
+        name, model.type_name, model.streamed_bytes, model.loss, speeds, assumed=False
+    )
 
 
 def verdict(ways: Sequence[StreamingWay], machine: str) -> str:
-    """Say which way is the fastest on a machine, and how far behind the most exact one is."""
-    there = [way for way in ways if way.available]
+    """Say which way is the fastest on a machine, and how far behind the most exact one is.
+
+    What is assumed is no candidate: it needs a second model, and depends on what it guesses.
+    """
+    there = [way for way in ways if not way.assumed]
     fastest = max(there, key=lambda way: way.tokens_per_second[machine])
     closest = min(there, key=lambda way: float("inf") if way.loss is None else way.loss.high)
     speed = fastest.tokens_per_second[machine]

@@ -17,6 +17,7 @@ from llamad.printable import printable
 from llamad.sizes import size
 from llamad_tools.benchmark import BenchResult, measure
 from llamad_tools.commands.arguments import MAX_COUNT, memory_bytes, number
+from llamad_tools.draft_benchmark import DraftResult, measure_draft
 from llamad_tools.report import Report
 
 ABOUT = """
@@ -28,12 +29,14 @@ With -b several sequences are decoded together, each behind a prompt of 16 token
 
 Memory is planned as the service plans it: what of the model does not fit --memory-budget is read
 from the disk for every token. --report prints one page about this machine and what it reaches.
+--draft then lets a small model of the same vocabulary guess for it, in an answer to a sentence.
 """
 EXAMPLES = (
     "llamad bench model.gguf",
     "llamad bench model.gguf -t 4 -p 128 -n 32",
     "llamad bench model.gguf -b 4 --json",
     "llamad bench model.gguf --memory-budget 3G",
+    "llamad bench large.gguf --memory-budget 3G --draft small.gguf",
     "llamad bench model.gguf --report > my-board.txt",
 )
 
@@ -81,6 +84,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="memory for a service in all, for example 3G, or auto: what this machine has (auto)",
     )
     parser.add_argument(
+        "--draft", metavar="FILE", type=Path, help="a small model that guesses: measure it, too"
+    )
+    parser.add_argument(
         "--report", action="store_true", help="print a page about this machine to send to others"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -106,11 +112,24 @@ def run(args: argparse.Namespace) -> int:
         huge_pages=args.huge_pages,
         memory_budget=args.memory_budget,
     )
-    if args.report:
-        report = Report(machine.board(), before, machine.heat(), result)
-        print(json.dumps(report.as_json()) if args.json else report.as_text())
+    report = Report(machine.board(), before, machine.heat(), result) if args.report else None
+    draft = None
+    if args.draft is not None:
+        draft = measure_draft(
+            str(args.model),
+            str(args.draft),
+            n_threads=args.threads,
+            n_tokens=max(2, args.decode),
+            kv_type=args.kv_type,
+            budget=args.memory_budget,
+        )
+    if args.json:
+        told = asdict(result) if report is None else report.as_json()
+        print(json.dumps(told if draft is None else {**told, "draft": asdict(draft)}))
     else:
-        print(json.dumps(asdict(result)) if args.json else as_text(result))
+        print(as_text(result) if report is None else report.as_text())
+        if draft is not None:
+            print(draft_text(draft))
     return 0
 
 
@@ -143,6 +162,21 @@ def as_text(r: BenchResult) -> str:
         f" Read from the disk for a token: {size(r.bytes_read_per_token)}."
     )
     return "\n".join([*lines, *_streaming(r)])
+
+
+def draft_text(r: DraftResult) -> str:
+    """Return what a draft saves, for people."""
+    right = 100 * r.accepted_tokens / r.guessed_tokens if r.guessed_tokens else 0.0
+    lines = [
+        "",
+        f"With {printable(r.draft)} as a draft, which takes {size(r.draft_bytes)}:"
+        f" {r.tokens_per_second:.2f} tokens/s instead of {r.tokens_per_second_alone:.2f},",
+        f"{r.tokens_per_second / r.tokens_per_second_alone:.2f} times;"
+        f" {right:.0f} % of {_count(r.guessed_tokens, 'guessed token')} right.",
+    ]
+    if not r.same_tokens:
+        lines.append("The two answers differ, which is a bug.")
+    return "\n".join(lines)
 
 
 def _streaming(r: BenchResult) -> list[str]:
