@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from clients.running import environment
 from llamad.board import Files
+from llamad.schedule.draft import DraftCounts
 from llamad_api.v1 import llamad_pb2 as pb
 from project_files import ROOT
 from rpc.serving import PLAN, Service, error_of_call, serving
@@ -71,6 +73,19 @@ async def test_the_parts_of_the_memory_plan_are_what_is_planned() -> None:
     assert parts[(("part", "resident"),)] == PLAN.resident_bytes
     blocks = [n for key, n in samples.items() if key[0] == "llamad_kv_blocks"]
     assert sum(blocks) == service.bench.model.kv_blocks_total
+
+
+@asynchronous
+async def test_what_a_draft_did_is_told_where_there_is_one() -> None:
+    counts = DraftCounts("small", guessed=20, accepted=7, paused=True, fault="")
+    async with serving() as service:
+        assert not any(name.startswith("llamad_draft") for name, _ in await read(service))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("llamad.schedule.draft.Drafts.counts", lambda drafts: counts)
+            samples = await read(service)
+    assert samples["llamad_draft_guessed_tokens_total", ()] == 20
+    assert samples["llamad_draft_accepted_tokens_total", ()] == 7
+    assert samples["llamad_draft_paused", ()] == 1
 
 
 @asynchronous

@@ -124,7 +124,8 @@ def _with_draft(
 ) -> Planned:
     found = ModelRegistry(Path(config.directory)).resolve(config.draft)
     if comparable_path(found.path) == comparable_path(file.path):
-        raise _refused(f"{found.name} is the model itself, and cannot be its draft")
+        logger.info(fields("model is its own draft, none is used", model=file.name))
+        return Planned(replace(config, draft=""), plan_alone)
     draft = EngineModel(found.path)
     try:
         check_vocabulary(file.name, metadata, found.name, draft.metadata())
@@ -176,7 +177,3 @@ def _plan(
             f" longer stay in the memory budget of {budget} MiB",
         )
     return plan
-
-
-def _refused(message: str) -> LlamadError:
-    return LlamadError(ErrorKind.STATE, "DRAFT_REFUSED", message)

@@ -55,6 +55,7 @@ class _Once(Collector):
         yield from _requests(self._reading)
         yield from _steps(self._reading)
         yield from _model(self._reading)
+        yield from _draft(self._reading)
         yield from _board(self._reading)
 
 
@@ -175,6 +176,18 @@ def _model(r: Reading) -> Iterator[Metric]:
     yield _counter("prefix_misses", "Prompts of which nothing was known.", {(): prefix.misses})
     yield _counter(
         "prefix_reused_tokens", "Tokens of prompts that were known.", {(): prefix.tokens_reused}
+    )
+
+
+def _draft(r: Reading) -> Iterator[Metric]:
+    """Yield what a draft model did, where one is used."""
+    draft = None if r.counts is None else r.counts.draft
+    if draft is None:
+        return
+    yield _counter("draft_guessed_tokens", "Tokens that a draft guessed.", {(): draft.guessed})
+    yield _counter("draft_accepted_tokens", "Of these, those that came.", {(): draft.accepted})
+    yield _gauge(
+        "draft_paused", "1 while its guesses cost more than they save.", {(): draft.paused}
     )
 
 

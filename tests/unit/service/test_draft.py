@@ -91,7 +91,6 @@ def test_a_wrong_draft_is_left_out_and_told(
     wrong = {
         tmp_path / "missing.gguf": "missing.gguf does not exist",
         broken: "broken.gguf",
-        tiny: f"{tiny.stem} is the model itself",
         other: f"{other.stem} has another vocabulary than {tiny.stem}: {300 + MAX_PADDING + 1} t",
     }
     for path, message in wrong.items():
@@ -107,6 +106,11 @@ def test_a_wrong_draft_is_left_out_and_told(
 @pytest.fixture
 def large(tiny_model_path: TinyModelPath) -> Path:
     return tiny_model_path(TinySpec(dim=512, hidden_dim=2048, n_layers=6))
+
+
+def test_a_model_is_no_draft_of_itself(tiny: Path) -> None:
+    with _loaded(tiny, tiny) as model:
+        assert (model.draft, model.draft_name, model.draft_fault) == (None, "", "")
 
 
 def test_a_draft_never_pushes_a_model_out_of_memory(large: Path, small: Path) -> None:
