@@ -72,17 +72,33 @@ async def _texts(model: LoadedModel, share: float) -> tuple[list[str], int]:
         await asyncio.gather(loop, return_exceptions=True)
         worker.close()
     assert scheduler.counts().kv_blocks_free == model.kv_blocks_total
+    draft = scheduler.counts().draft
+    assert model.draft is None or (draft is not None and draft.accepted > 50)
     return texts, scheduler.n_preempted
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize(("kv_type", "drafted"), [("f16", False), ("q8_0", False), ("f16", True)])
 def test_a_preempted_text_is_the_uninterrupted_one(
-    tiny_model_path: TinyModelPath, kv_type: str
+    tiny_model_path: TinyModelPath,
+    kv_type: str,
+    drafted: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # a tiny draft costs as much as it saves: let it guess all the same
+    monkeypatch.setattr("llamad.schedule.draft._Value.least_chance", 0.0)
+    monkeypatch.setattr("llamad.schedule.draft.WINDOW_ROUNDS", 1 << 30)
+
     @asynchronous
     async def check() -> None:
         path = tiny_model_path(TinySpec(weight_type="Q8_0"))
-        config = ModelConfig(path=str(path), kv_type=kv_type, n_sequences=4, ctx_size=512)
+        same = tiny_model_path(TinySpec(weight_type="Q8_0", n_ctx_train=511))
+        config = ModelConfig(
+            path=str(path),
+            draft=str(same) if drafted else "",
+            kv_type=kv_type,
+            n_sequences=4,
+            ctx_size=512,
+        )
         model = load(config, bindings.StopFlag())
         try:
             uninterrupted, none = await _texts(model, 0.0)

@@ -25,6 +25,8 @@ from llamad.text.same_vocabulary import check_vocabulary
 
 logger = logging.getLogger(__name__)
 
+MOST_TIMES_STREAMED = 2  # what the model may stream beside a draft, over what it streams alone
+
 
 @dataclass(slots=True)
 class LoadedDraft:
@@ -161,19 +163,26 @@ def _plan(
     name: str,
     plan_alone: MemoryPlan,
 ) -> MemoryPlan:
-    """Return the plan of both; a draft never pushes a model that fits out of memory."""
+    """Return the plan of both, unless the draft takes memory that the model needs more."""
     try:
         plan = plan_of(model, metadata, config, draft)
     except LlamadError as error:
         raise LlamadError(
             error.kind, error.reason, f"no room for {name}: {error.message}"
         ) from None
+    with_it = f"no room for {name}: with its {-(-plan.draft_bytes // MIB)} MiB"
     if plan_alone.model_fits and not plan.model_fits:
-        budget = (plan.budget_bytes or 0) // MIB
-        raise LlamadError(
-            ErrorKind.EXHAUSTED,
-            "OUT_OF_MEMORY",
-            f"no room for {name}: with its {-(-plan.draft_bytes // MIB)} MiB the model would no"
-            f" longer stay in the memory budget of {budget} MiB",
+        raise _no_room(
+            f"{with_it} the model would no longer stay in the memory budget of"
+            f" {(plan.budget_bytes or 0) // MIB} MiB"
+        )
+    if plan.streamed_bytes > MOST_TIMES_STREAMED * plan_alone.streamed_bytes:
+        raise _no_room(
+            f"{with_it} {plan.streamed_bytes // MIB} MiB would be read for every token instead of"
+            f" {plan_alone.streamed_bytes // MIB}, more than it can save"
         )
     return plan
+
+
+def _no_room(message: str) -> LlamadError:
+    return LlamadError(ErrorKind.EXHAUSTED, "OUT_OF_MEMORY", message)

@@ -146,6 +146,21 @@ def test_beside_a_draft_a_large_model_streams_what_is_left(large: Path, small: P
         assert lower.draft_bytes == model.plan.draft_bytes > 0
 
 
+def test_a_draft_that_lets_the_model_read_much_more_is_left_out(
+    large: Path, tiny_model_path: TinyModelPath
+) -> None:
+    draft = tiny_model_path(TinySpec(dim=512, hidden_dim=2048, n_layers=2, seed=2))
+    config = replace(CONFIG, kv_tokens=256, memory_budget=256 * MIB)
+    with _loaded(large, "", config) as model:
+        plan = model.plan
+    for streamed, used in ((4 * MIB, False), (40 * MIB, True)):
+        config = replace(config, memory_budget=plan.planned_bytes - streamed)
+        with _loaded(large, draft, config) as model:
+            assert (model.draft is not None) == used
+            assert model.plan.streamed_bytes > 0
+            assert used or "would be read for every token instead of" in model.draft_fault
+
+
 def _vocabulary(*tokens: str) -> dict[str, MetadataValue]:
     return {"tokenizer.ggml.tokens": list(tokens)}
 
