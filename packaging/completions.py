@@ -53,6 +53,7 @@ NAMES = {
     "catalogue": "awk -F'\"' '/^(name|aliases) = / {for (i = 2; i < NF; i += 2)"
     f" if ($i ~ /^[A-Za-z0-9._-]+$/) print $i}}' {_CATALOGUE}",
     "job": f"llamactl jobs {_FIRST}",
+    "submitted": f"llamactl jobs --all {_FIRST}",
 }
 ARGUMENT_NAMES = {  # of llamactl's commands
     "run": ("model", "catalogue"),
@@ -61,6 +62,8 @@ ARGUMENT_NAMES = {  # of llamactl's commands
     "use": ("model",),
     "rm": ("model",),
     "cancel": ("job",),
+    "watch": ("submitted",),
+    "result": ("submitted",),
 }
 
 

@@ -15,6 +15,7 @@ from typing import NoReturn
 from llamactl.command_words import command_index, near_flags, problem, with_aliases_replaced
 from llamactl.commands import (
     ask,
+    batch,
     cancel,
     chat,
     health,
@@ -22,14 +23,17 @@ from llamactl.commands import (
     metrics,
     models,
     pull,
+    result,
     rm,
     show,
     status,
+    submit,
     tokenize,
     top,
     unload,
     use,
     version,
+    watch,
 )
 from llamactl.commands import (
     run as run_command,
@@ -41,8 +45,8 @@ from llamactl.streams import OutputFailed, output_is_closed
 from llamad_client import ClientError, Failed, __version__
 
 COMMANDS = (
-    run_command, ask, chat, status, top, models, show, pull, use, unload, rm, jobs, cancel,
-    tokenize, metrics, health, version,
+    run_command, ask, chat, status, top, models, show, pull, use, unload, rm, submit, watch,
+    result, batch, jobs, cancel, tokenize, metrics, health, version,
 )  # fmt: skip
 
 QUIET = (pull, use, unload, rm, cancel, health)  # worth running where nobody sees the output

@@ -38,6 +38,13 @@ EXAMPLES = {
     "unload": ("llamactl unload",),
     "rm": ("llamactl rm demo",),
     "jobs": ("llamactl jobs", "llamactl jobs --all"),
+    "submit": (
+        'llamactl submit "Write a long story."',
+        'llamactl submit --key story-1 "Write a long story."',
+    ),
+    "watch": ("llamactl watch j3f2a", "llamactl watch --from 120 j3f2a"),
+    "result": ("llamactl result j3f2a",),
+    "batch": ("llamactl batch questions.jsonl answers.jsonl",),
     "cancel": ("llamactl cancel 3f2a",),
     "tokenize": ('llamactl tokenize "The sky is blue."',),
     "metrics": ("llamactl metrics",),

@@ -43,17 +43,20 @@ _QUEUE = ("priority", "time_to_live_seconds", "on_behalf_of")
 THINKING = "enable_thinking"  # the argument that the templates of thinking models take
 
 
-def add_flags(parser: argparse.ArgumentParser, *, with_model: bool = True) -> None:
-    """Add the flags to a command. with_model: -m too."""
+def add_flags(
+    parser: argparse.ArgumentParser, *, with_model: bool = True, with_answer: bool = True
+) -> None:
+    """Add the flags to a command. with_model: -m too; with_answer: those of who sees the answer."""
     if with_model:
         parser.add_argument("-m", "--model", metavar="MODEL", help="default: the loaded one")
-    parser.add_argument(
-        "-c",
-        "--continue",
-        dest="go_on",
-        action="store_true",
-        help="go on with the last conversation",
-    )
+    if with_answer:
+        parser.add_argument(
+            "-c",
+            "--continue",
+            dest="go_on",
+            action="store_true",
+            help="go on with the last conversation",
+        )
     parser.add_argument("-s", "--system", metavar="SYSTEM", help="the system message")
     parser.add_argument(
         "-n", "--max-tokens", type=int, metavar="MAX_TOKENS", help="end after this many tokens"
@@ -74,9 +77,10 @@ def add_flags(parser: argparse.ArgumentParser, *, with_model: bool = True) -> No
     parser.add_argument(
         "--on-behalf-of", metavar="USER", help="ask for this user; for gateways and administrators"
     )
-    parser.add_argument(
-        "--stats", action="store_true", help="print timings and the seed to standard error"
-    )
+    if with_answer:
+        parser.add_argument(
+            "--stats", action="store_true", help="print timings and the seed to standard error"
+        )
     _add_chat_flags(parser.add_argument_group("chat template and context"))
     _add_sampling_flags(
         parser.add_argument_group(

@@ -23,6 +23,7 @@ from llamad_client.values import (
     ModelDetails,
     Result,
     Status,
+    SubmittedJob,
     TextDelta,
     UsedModel,
     Version,
@@ -187,9 +188,40 @@ class Client:
         response = self._call(self._llamad.ListJobs, message)
         return [value_of(Job, job) for job in response.jobs]
 
+    def submit(
+        self,
+        prompt: str | Sequence[Mapping[str, str]],
+        *,
+        idempotency_key: str = "",
+        parse_special: bool = False,
+        **options: Unpack[Options],
+    ) -> SubmittedJob:
+        """Queue a job that goes on without this client, also after a restart of the service.
+
+        prompt: a text to continue, or the messages of a chat. A second submission with the same key
+        returns the first one's job; ``resume`` reads its answer.
+        """
+        message = request.submit_request(prompt, parse_special, idempotency_key, options)
+        return value_of(SubmittedJob, self._call(self._llamad.SubmitJob, message))
+
+    def resume(self, job_id: str, *, from_token: int = 0, wait: bool = True) -> Completion:
+        """Read a job that was submitted, or that is resumable, from a token on.
+
+        from_token: ``tokens`` of the last piece that the caller has. ``wait`` False ends behind
+        what is there. ``cancel`` of what is returned ends the reading, and not the job.
+        """
+        message = request.resume_request(job_id, from_token, wait)
+        return Completion(interruptible(lambda: self._llamad.ResumeJob(message)), self.path)
+
+    def job(self, job_id: str) -> Job:
+        """Return one job."""
+        message = request.job_request(pb.GetJobRequest, job_id)
+        return value_of(Job, (self._call(self._llamad.GetJob, message)).job)
+
     def cancel(self, job_id: str) -> Job:
         """Cancel a job and return it; one that has ended already is no error."""
-        response = self._call(self._llamad.CancelJob, request.cancel_request(job_id))
+        message = request.job_request(pb.CancelJobRequest, job_id)
+        response = self._call(self._llamad.CancelJob, message)
         return value_of(Job, response.job)
 
     def models(self) -> list[Model]:

@@ -27,6 +27,7 @@ class Options(TypedDict, total=False):
     stop: Sequence[str]
     priority: Priority
     deadline_seconds: float
+    resumable_seconds: float  # of generate and chat
     time_to_live_seconds: float  # from submission to the start
     on_behalf_of: str  # of a gateway: the user for whom it asks
     speculation: bool
@@ -87,9 +88,36 @@ def detokenize_request(tokens: Sequence[int]) -> pb.DetokenizeRequest:
     return request
 
 
-def cancel_request(job_id: str) -> pb.CancelJobRequest:
-    """Return the message of a CancelJob call. Raises Refused."""
-    request = pb.CancelJobRequest()
+def submit_request(
+    prompt: str | Sequence[Mapping[str, str]],
+    parse_special: bool,
+    idempotency_key: str,
+    options: Options,
+) -> pb.SubmitJobRequest:
+    """Return the message of a SubmitJob call: of a text, or of messages. Raises Refused."""
+    request = pb.SubmitJobRequest()
+    _set(request, "idempotency_key", idempotency_key)
+    if isinstance(prompt, str):
+        request.generate.CopyFrom(generate_request(prompt, parse_special, options))
+    else:
+        request.chat.CopyFrom(chat_request(prompt, options))
+    return request
+
+
+def resume_request(job_id: str, from_token: int, wait: bool) -> pb.ResumeJobRequest:
+    """Return the message of a ResumeJob call. Raises Refused."""
+    request = job_request(pb.ResumeJobRequest, job_id)
+    _set(request, "from_token", from_token)
+    request.no_wait = not wait
+    return request
+
+
+AboutJob = TypeVar("AboutJob", pb.GetJobRequest, pb.CancelJobRequest, pb.ResumeJobRequest)
+
+
+def job_request(kind: type[AboutJob], job_id: str) -> AboutJob:
+    """Return the message of a call about a job. Raises Refused."""
+    request = kind()
     _set(request, "id", job_id)
     return request
 

@@ -288,6 +288,14 @@ class ModelDetails:
 
 
 @dataclass(frozen=True, slots=True)
+class SubmittedJob:
+    """A job that was submitted: `SubmitJobResponse` in llamad.proto."""
+
+    job: Job
+    existing: bool
+
+
+@dataclass(frozen=True, slots=True)
 class UsedModel:
     """The model that was loaded on request: `UseModelResponse` in admin.proto."""
 
@@ -322,6 +330,7 @@ VALUES: dict[type[Message], type[Any]] = {
     pb.MetadataEntry: MetadataEntry,
     pb.ModelDetails: ModelDetails,
     pb.GetStatusResponse: Status,
+    pb.SubmitJobResponse: SubmittedJob,
     pb.GetVersionResponse: Version,
     admin_pb2.Model: Model,
     admin_pb2.UseModelResponse: UsedModel,
@@ -356,7 +365,10 @@ def _enum_name(enum: Any, number: int) -> str:
     return str(names.get(number, number)).removeprefix(prefix).lower()
 
 
-def event_of(response: pb.GenerateResponse | pb.ChatResponse) -> Event | None:
+Response = pb.GenerateResponse | pb.ChatResponse | pb.ResumeJobResponse
+
+
+def event_of(response: Response) -> Event | None:
     """Return the event of a response; None for one that this version does not know."""
     match response.WhichOneof("event"):
         case "delta":

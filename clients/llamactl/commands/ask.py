@@ -26,14 +26,19 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         " that reads a pipe, --no-stdin is needed.",
     )
     sampling.add_flags(parser)
+    add_question_flags(parser)
+    parser.set_defaults(run=run, usage_error=parser.error)
+    return parser
+
+
+def add_question_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the prompt and the flags that say what it is; ``submit`` has them, too."""
     parser.add_argument("--raw", action="store_true", help="continue the prompt as it is")
     parser.add_argument(
         "--parse-special", action="store_true", help="with --raw: take control tokens as such"
     )
     add_input_flags(parser)
     parser.add_argument("prompt", nargs="*", metavar="PROMPT")
-    parser.set_defaults(run=run, usage_error=parser.error)
-    return parser
 
 
 def add_input_flags(parser: argparse.ArgumentParser) -> None:
@@ -44,14 +49,12 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Ask, and show the answer."""
+def read_question(arguments: argparse.Namespace) -> str:
+    """Return the prompt of arguments and standard input; exit with 2 for flags that do not fit."""
     if arguments.raw and arguments.system is not None:
         arguments.usage_error("--raw has no chat template that could take --system")
     if arguments.parse_special and not arguments.raw:
         arguments.usage_error("--parse-special is for --raw: a message's text is never a token")
-    if arguments.raw and arguments.go_on:
-        arguments.usage_error("--raw has no turns: no --continue")
     if arguments.raw and (sampling.template_arguments(arguments) or arguments.context_full):
         arguments.usage_error(
             "--raw has no chat template and no turns: no --template-arg, --think, --context-full"
@@ -64,6 +67,14 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if not prompt:
         arguments.usage_error("no prompt: give one as an argument or on standard input")
+    return prompt
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask, and show the answer."""
+    if arguments.raw and arguments.go_on:
+        arguments.usage_error("--raw has no turns: no --continue")
+    prompt = read_question(arguments)
     options = sampling.client_options(arguments)
     with Client(arguments.socket) as client:
         if arguments.wait:

@@ -1,0 +1,191 @@
+"""What ``make crash`` asserts of durable jobs: whatever is killed, they end with the same text.
+
+Twenty jobs on the demo model, and clients that ask beside them. The service is killed with SIGKILL
+at random moments and started again, ``--kills`` times. At the end every job has the text of a run
+that nothing interrupted, and the database opened each time. As root the same again on a file system
+that forgets at each kill what was not synced (forgetful_disk.py). Times are printed, not asserted.
+"""
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clients.daemon_process import Daemon, daemon
+from crash.forgetful_disk import ForgetfulDisk
+from llamad_client import Client, ClientError
+
+N_JOBS = 20
+MOST_UP_SECONDS = 3.0  # between READY and a kill
+TOPICS = ("the sea", "a clock", "bread", "Ferrara", "a lighthouse", "rain", "the moon", "a train")
+
+
+def asked(number: int) -> dict[str, Any]:
+    """Return what one job asks for: lengths and ways of drawing differ."""
+    topic = TOPICS[number % len(TOPICS)]
+    prompt = f"Write a story about {topic}. " * (1 + 6 * (number % 3))
+    return {
+        "prompt": prompt if number % 2 else [{"role": "user", "content": prompt}],
+        "max_tokens": 100 + 15 * number,
+        "seed": number,
+        "temperature": 0.0 if number % 5 == 0 else 0.8,
+        "repeat_penalty": 1.1,
+        **({"stop": ["the end", "The end"]} if number % 4 == 0 else {}),
+    }
+
+
+@dataclass
+class Seen:
+    """What happened."""
+
+    ready_seconds: list[float] = field(default_factory=list)
+    lost_tokens: int = 0  # that were told and computed again
+    faults: list[str] = field(default_factory=list)
+
+
+class Service:
+    """The service on one state directory, started again and again."""
+
+    def __init__(self, folder: Path, state: Path, model: Path) -> None:
+        self.folder = folder
+        configuration = folder / "llamad.toml"
+        configuration.write_text(f'[service]\nstate_directory = "{state}"\n', encoding="utf-8")
+        self._flags = ["--config", os.fspath(configuration), "--model", os.fspath(model)]
+
+    @contextmanager
+    def run(self) -> Iterator[Daemon]:
+        """Run it until the block ends; then it is killed if it still lives."""
+        with daemon(self.folder, *self._flags) as running:
+            yield running
+
+
+def wait_until_serving(client: Client, running: Daemon) -> float:
+    """Return the seconds after which the model is served."""
+    began = time.monotonic()
+    while True:
+        try:
+            if client.status().state == "ready":
+                return time.monotonic() - began
+        except ClientError:
+            pass
+        if running.process.poll() is not None:
+            raise AssertionError(running.log.read_text(encoding="utf-8"))
+        time.sleep(0.02)
+
+
+def submit_all(client: Client) -> list[str]:
+    """Submit the jobs, each under its key; return their ids. Known ones are the same."""
+    return [client.submit(**asked(i), idempotency_key=f"crash-{i}").job.id for i in range(N_JOBS)]
+
+
+def texts(client: Client, ids: list[str]) -> list[str]:
+    """Wait for the answers; return them."""
+    return [client.resume(job_id).text() for job_id in ids]
+
+
+def disturb(path: Path, until: threading.Event) -> None:
+    """Ask beside the jobs, as attached clients do, until told to stop."""
+    with Client(path) as client:
+        while not until.is_set():
+            try:
+                client.generate("Once upon a time", max_tokens=8).text()
+            except ClientError:
+                until.wait(0.05)
+
+
+def crash(
+    service: Service, kills: int, seed: int, cut: Callable[[], None]
+) -> tuple[list[str], Seen]:
+    """Submit, kill and start again; return the texts at the end."""
+    rng, seen, before = random.Random(seed), Seen(), dict[str, int]()
+    for number in range(kills + 1):
+        stop = threading.Event()
+        with service.run() as running, Client(running.socket) as client:
+            seen.ready_seconds.append(wait_until_serving(client, running))
+            status = client.status()
+            if status.durability:
+                seen.faults.append(status.durability)
+            for job in client.jobs():
+                seen.lost_tokens += max(0, before.get(job.id, 0) - job.completion_tokens)
+            asking = threading.Thread(target=disturb, args=(running.socket, stop))
+            asking.start()
+            try:
+                if number == kills:
+                    ids = submit_all(client)
+                    return texts(client, ids), seen
+                killer = threading.Timer(rng.uniform(0.0, MOST_UP_SECONDS), running.process.kill)
+                killer.start()
+                try:
+                    submit_all(client)
+                    while running.process.poll() is None:
+                        before = {j.id: j.completion_tokens for j in client.jobs()}
+                        time.sleep(0.05)
+                except ClientError:
+                    pass
+                killer.join()
+            finally:
+                stop.set()
+                asking.join()
+        cut()
+    raise AssertionError("not reached")
+
+
+def report(name: str, expected: list[str], got: list[str], seen: Seen, folder: Path) -> list[str]:
+    """Print the figures; return what is wrong."""
+    times = sorted(seen.ready_seconds)
+    print(
+        f"{name}: {len(times) - 1} kills, {len(got)} jobs; READY after"
+        f" {times[len(times) // 2]:.2f} s (median), {times[-1]:.2f} s at most;"
+        f" {seen.lost_tokens} tokens computed again"
+    )
+    wrong = [f"{name}: job {i} differs" for i in range(N_JOBS) if expected[i] != got[i]]
+    wrong += [f"{name}: {fault}" for fault in seen.faults]
+    wrong += [f"{name}: set aside: {path.name}" for path in folder.glob("*.broken-*")]
+    return wrong
+
+
+def main() -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(description="Durable jobs under SIGKILL and power cuts.")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    wrong = []
+    with tempfile.TemporaryDirectory() as name:
+        folders = [Path(name) / part for part in ("whole", "killed", "cut")]
+        for folder in folders:
+            (folder / "state").mkdir(parents=True)
+        services = [Service(f, f / "state", arguments.model) for f in folders]
+        with services[0].run() as running, Client(running.socket) as client:
+            wait_until_serving(client, running)
+            expected = texts(client, submit_all(client))
+        print(f"uninterrupted: {sum(map(len, expected))} characters in {N_JOBS} answers")
+        got, seen = crash(services[1], arguments.kills, arguments.seed, lambda: None)
+        wrong += report("SIGKILL", expected, got, seen, folders[1] / "state")
+        if os.geteuid() == 0 and Path("/dev/fuse").exists():
+            disk = ForgetfulDisk(folders[2] / "state")
+            disk.mount()
+            try:
+                got, seen = crash(services[2], arguments.kills, arguments.seed + 1, disk.cut)
+                wrong += report("power cut", expected, got, seen, folders[2] / "state")
+                print(f"power cut: {disk.lost_bytes} bytes were forgotten, {disk.syncs} syncs")
+            finally:
+                disk.unmount()
+        else:
+            print("power cut: not checked, because that needs root and /dev/fuse")
+    for line in wrong:
+        print("WRONG:", line)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
