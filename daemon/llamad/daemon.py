@@ -28,6 +28,7 @@ from llamad.rpc.admin_service import AdminService
 from llamad.rpc.from_proto import Rules
 from llamad.rpc.llamad_service import LlamadService
 from llamad.rpc.server import RpcServer
+from llamad.service import stacks
 from llamad.service.durable_jobs import DurableJobs
 from llamad.service.measures import Measures
 from llamad.service.model_details import KnownModels
@@ -129,6 +130,7 @@ class Daemon:
             )
         )
         if watchdog is not None:
+            stacks.write_at_end()
             watchdog.start()
         opening = asyncio.create_task(self._jobs.open())
         storing = asyncio.create_task(self._jobs.run())
@@ -144,6 +146,7 @@ class Daemon:
             await self._jobs.close()
             if watchdog is not None:
                 watchdog.stop()
+                stacks.forget_end()
 
     @contextlib.asynccontextmanager
     async def _textfile(self) -> AsyncIterator[None]:

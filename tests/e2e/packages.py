@@ -58,6 +58,29 @@ while True:
         time.sleep(error.retry_after_seconds or 0.2)
 """
 
+SEEDED = ("--seed", "5", "--max-tokens", "40")
+
+# The same request as `llamactl ask --raw` with SEEDED, stored; prints the job's id.
+SUBMIT = """
+import sys, grpc
+from llamad_api.v1 import llamad_pb2 as pb, llamad_pb2_grpc
+options = pb.Options(max_tokens=40, sampling=pb.Sampling(seed=5))
+request = pb.SubmitJobRequest(generate=pb.GenerateRequest(prompt=sys.argv[1], options=options))
+with grpc.insecure_channel("unix:/run/llamad/llamad.sock") as channel:
+    job = llamad_pb2_grpc.LlamadStub(channel).SubmitJob(request).job
+assert job.durable
+print(job.id)
+"""
+
+# Waits for the end of a stored job, and prints its text.
+RESULT = """
+import sys, grpc
+from llamad_api.v1 import llamad_pb2 as pb, llamad_pb2_grpc
+with grpc.insecure_channel("unix:/run/llamad/llamad.sock") as channel:
+    events = llamad_pb2_grpc.LlamadStub(channel).ResumeJob(pb.ResumeJobRequest(id=sys.argv[1]))
+    print("".join(event.delta.text for event in events))
+"""
+
 
 class Run:
     """The steps on one machine."""
@@ -86,7 +109,8 @@ class Run:
             *([self.idle, self.use_and_remove_models] if native else []),
             self.reload,
             self.survive_kill,
-            *([self.survive_being_stuck, self.upgrade] if native else []),
+            *([self.survive_being_stuck, self.survive_a_hanging_step] if native else []),
+            *([self.upgrade] if native else []),
             self.reboot,
             self.remove,
             self.purge,
@@ -235,6 +259,38 @@ class Run:
         self._service.until_active()
         assert "Watchdog timeout" in self._service.journal(), self._service.journal()
         self._service.ask()
+
+    def survive_a_hanging_step(self) -> None:
+        """A step stands still: stacks in the journal, a restart, and the stored job's answer.
+
+        One thread of the engine is stopped from outside. The watchdog's drop-in is there already.
+        """
+        self._machine.put(ROOT / "tests" / "stopped_thread.py", "/srv/stopped_thread.py")
+        file = self._machine.root / "etc/llamad/llamad.toml"
+        shipped = file.read_text()
+        file.write_text("[model]\nthreads = 2\n")
+        self._machine.run("systemctl", "restart", "llamad")
+        expected = self._service.llamactl("ask", "--raw", *SEEDED, STORY).stdout.strip()
+        stopping = ("/srv/stopped_thread.py", self._service.property("MainPID"), "lld-worker-1")
+        holder = self._machine.start("/usr/bin/python3", *stopping, user="root")
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "stopped\n"
+        submit = self._machine.run("/usr/bin/python3", "-c", SUBMIT, STORY, user=MEMBER)
+        until(lambda: self._service.property("NRestarts") == "1", "a restart by the watchdog")
+        holder.communicate(timeout=ASK_SECONDS)
+        self._service.until_active()
+        journal = self._service.journal()
+        hangs = journal.rindex("engine hangs, the watchdog is not fed")
+        assert "'lld-worker-1' state=t" in journal[hangs:], journal[hangs:]
+        timeout = journal.index("Watchdog timeout", hangs)
+        assert "in forward" in journal[hangs:timeout], journal[hangs:]
+        assert "in forward" in journal[timeout:], journal[timeout:]
+        result = self._machine.run(
+            *("/usr/bin/python3", "-c", RESULT, submit.stdout.strip()), user=MEMBER
+        )
+        assert result.stdout.strip() == expected, (result.stdout, expected)
+        file.write_text(shipped)
+        self._machine.run("systemctl", "restart", "llamad")
 
     def upgrade(self) -> None:
         """An upgrade lets the running request end first, and sends others away until it is done.

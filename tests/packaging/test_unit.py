@@ -6,6 +6,7 @@ from pathlib import Path
 from llamad import __version__
 from llamad.config import DEFAULT_PATH, Config
 from llamad.memory.plan import MIB
+from llamad.service.stacks import WATCHDOG_SIGNAL
 from llamad_tools.advice.recommendation import SYSTEM_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +44,7 @@ def test_the_service_can_say_that_it_is_ready_and_alive() -> None:
     settings = _settings()
     assert settings["Type"] == ["notify"]
     assert int(settings["WatchdogSec"][0]) > 0
+    assert settings["WatchdogSignal"] == [WATCHDOG_SIGNAL.name]
     assert settings["Restart"] == ["on-failure"]
 
 

@@ -1,19 +1,19 @@
 """The watchdog of systemd: fed while the service makes progress, and no longer.
 
-Two things can hang. The event loop: then nothing here runs, and systemd hears nothing. A step in C,
-on the engine's thread, while the loop lives: its layers are counted, and the chunks of the output
-matrix. A step that finishes none for a whole period is written to the journal with all stacks,
-once, and systemd hears nothing until it moves again. Loading has no steps and is not judged: a
-slow card may take its time, and TimeoutStartSec= bounds it.
+Two things can hang. The event loop: then nothing here runs, systemd hears nothing, and the signal
+by which it ends the service writes the stacks (``stacks.py``). A step in C, on the engine's thread,
+while the loop lives: its layers are counted, and the chunks of the output matrix. A step that
+finishes none for a whole period is written to the journal with all stacks, once, and systemd hears
+nothing until it moves again. Loading has no steps and is not judged: a slow card may take its time,
+and TimeoutStartSec= bounds it.
 """
 
-import faulthandler
 import logging
-import sys
 from collections.abc import Callable
 
 from llamad.clock import Clock, Timer
 from llamad.logs import fields
+from llamad.service import stacks
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Watchdog:
         progress: Callable[[], int | None],
         clock: Clock,
         *,
-        dump_stacks: Callable[[], None] = lambda: faulthandler.dump_traceback(sys.stderr),
+        dump_stacks: Callable[[], None] = stacks.write,
     ) -> None:
         """``progress`` returns a number that a running step changes; None while none runs."""
         self._feed = feed

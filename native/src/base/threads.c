@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -126,6 +127,9 @@ static void *worker_main(void *argument)
 {
     struct worker *self = argument;
     lld_pool *pool = self->pool;
+    char name[16]; /* what ps and the journal call it */
+    snprintf(name, sizeof name, "lld-worker-%u", self->thread);
+    pthread_setname_np(pthread_self(), name);
     for (unsigned seen = 0;; seen++) {
         event_wait(&pool->start, seen);
         if (pool->stopping) return NULL;
