@@ -59,6 +59,10 @@ class FakeLoadedModel(FakeModel):
         self.disk_bytes_per_second = None
         self.closed = False
 
+    @property
+    def progress(self) -> int:
+        return self.engine.progress
+
     def residency(self) -> ResidencyInfo:
         return ResidencyInfo(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, True)
 
