@@ -7,6 +7,7 @@ that names the file, the key and what is allowed. It opens nothing but the confi
 
 import dataclasses
 import logging
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ MAX_CTX_SIZE = 1 << 20  # tokens of one sequence
 MODELS = "models"  # sections of which are by the names of models
 OWNERS = "owners"  # sections of which are by the names of users
 CLASSES = ("interactive", "normal", "batch")
+PREFIXES = "prefixes"  # likewise, by the names of prefixes
+NAMED = (MODELS, OWNERS, PREFIXES)
+PREFIX_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_SYSTEM_BYTES = 64 << 10
 
 
@@ -202,6 +206,14 @@ class JobsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PrefixCacheConfig:
+    """[prefix_cache]: what of the beginnings of prompts may lie on the disk. Bytes."""
+
+    max_bytes: int = _key(2 << 30, Integer(0, 1 << 50))  # of all models; 0: nothing is saved
+    write_bytes_per_day: int = _key(2 << 30, Integer(0, 1 << 50))
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingConfig(Sampling):
     """[sampling]: what a request gets that does not say, unless its model says something else."""
 
@@ -242,6 +254,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
     jobs: JobsConfig = field(default_factory=JobsConfig)
+    prefix_cache: PrefixCacheConfig = field(default_factory=PrefixCacheConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
@@ -250,6 +263,8 @@ class Config:
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # [owners.NAME]: what was written, by the user's name; keys of OWNER_KEYS.
     owners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # [prefixes.NAME]: one of the keys of prefix_rules().
+    prefixes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     written: frozenset[str] = field(default=frozenset(), compare=False)  # "section.key", no default
 
 
@@ -263,6 +278,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "model": ModelConfig,
     "queue": QueueConfig,
     "jobs": JobsConfig,
+    "prefix_cache": PrefixCacheConfig,
     "sampling": SamplingConfig,
     "limits": LimitsConfig,
     "metrics": MetricsConfig,
@@ -277,7 +293,7 @@ def load_config(path: Path | None, overrides: Mapping[str, object] | None = None
     have the key's type; they pass the same checks, and their errors name the flag's key. Raises
     LlamadError INVALID_CONFIG.
     """
-    values: dict[str, dict[str, object]] = {name: {} for name in (*SECTIONS, MODELS, OWNERS)}
+    values: dict[str, dict[str, object]] = {name: {} for name in (*SECTIONS, *NAMED)}
     if path is not None:
         _merge(values, _read(path), str(path))
     for dotted, value in (overrides or {}).items():
@@ -287,7 +303,8 @@ def load_config(path: Path | None, overrides: Mapping[str, object] | None = None
     sections = {name: SECTIONS[name](**values[name]) for name in SECTIONS}
     models = cast(Mapping[str, Mapping[str, Any]], values[MODELS])
     owners = cast(Mapping[str, Mapping[str, Any]], values[OWNERS])
-    config = Config(**sections, models=models, owners=owners, written=written)
+    prefixes = cast(Mapping[str, Mapping[str, str]], values[PREFIXES])
+    config = Config(**sections, models=models, owners=owners, prefixes=prefixes, written=written)
     if config.model.batch < config.model.n_sequences:
         raise _error(
             f"model.batch = {config.model.batch}: must be at least model.n_sequences,"
@@ -365,6 +382,29 @@ def _model_section(name: str, entries: object, source: str) -> dict[str, object]
     return values
 
 
+def prefix_rules() -> dict[str, Rule]:
+    """Return the rule of every key of [prefixes.NAME]."""
+    return {
+        "system": Text("the system message that chats begin with", MAX_TEXT_BYTES),
+        "file": FilePath("a file with that message", may_be_empty=False),
+        "prompt": Text("what raw prompts begin with", MAX_TEXT_BYTES),
+    }
+
+
+def _prefix_section(name: str, entries: object, source: str) -> dict[str, object]:
+    """Return what a section [prefixes.NAME] says, checked."""
+    allowed = prefix_rules()
+    if PREFIX_NAME.fullmatch(name) is None:
+        raise _error(f"{source}: prefixes.{name}: a name has 1 to 64 of letters, digits and ._-")
+    if not isinstance(entries, Mapping) or len(entries) != 1 or not entries.keys() <= set(allowed):
+        raise _error(f"{source}: [prefixes.{name}] must have one of the keys {', '.join(allowed)}")
+    ((key, value),) = entries.items()
+    try:
+        return {key: allowed[key].check(value)}
+    except ValueError as error:
+        raise _error(f"{source}: {key} in [prefixes.{name}]: {error}") from None
+
+
 def rules(section: str) -> dict[str, Rule]:
     """Return the rule of every key of a section."""
     keys = dataclasses.fields(SECTIONS[section])
@@ -388,8 +428,12 @@ def _merge(values: dict[str, dict[str, object]], given: Mapping[str, Any], sourc
             for name, inner in entries.items():
                 values[section][name] = make(name, inner, source)
             continue
+        if section == PREFIXES and isinstance(entries, Mapping):
+            for name, inner in entries.items():
+                values[PREFIXES][name] = _prefix_section(name, inner, source)
+            continue
         if section not in SECTIONS:
-            names = ", ".join([*SECTIONS, f"{MODELS}.NAME", f"{OWNERS}.NAME"])
+            names = ", ".join([*SECTIONS, *(f"{name}.NAME" for name in NAMED)])
             raise _error(f"{source}: unknown section [{section}]; there are {names}")
         if not isinstance(entries, Mapping):
             raise _error(f"{source}: {section} must be a section, [{section}]")

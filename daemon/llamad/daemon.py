@@ -83,6 +83,7 @@ class Daemon:
             self._state,
             self._notifier,
             book,
+            self._state_directory,
             set_serving=self._set_serving,
             on_step=measures.on_step,
             model_required=model_required,
@@ -97,7 +98,9 @@ class Daemon:
             admin_group=config.service.admin_group,
             gateway_group=config.service.gateway_group,
             llamad=self._service,
-            admin=AdminService(self._state, registry, self._transfers, self._model_manager),
+            admin=AdminService(
+                self._state, registry, self._transfers, self._model_manager, self._service.rules_now
+            ),
             capacity=capacity_of(config.model),
             on_call_failed=measures.on_call_failed,
         )

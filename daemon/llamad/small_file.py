@@ -4,7 +4,6 @@ Owns nothing but the way they are written. Blocking, as everything that waits fo
 """
 
 import contextlib
-import errno
 import os
 from pathlib import Path
 
@@ -14,16 +13,23 @@ MAX_BYTES = 64 << 10
 def read_small(path: Path) -> bytes | None:
     """Return the file's content; None when it is absent, unreadable, no file or too large."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        data = read_bounded(path, MAX_BYTES)
     except OSError:
         return None
+    return data if len(data) <= MAX_BYTES else None
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """Return the file's content, one byte too much where it is larger. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    parts, left = [], max_bytes + 1
     try:
-        data = os.read(fd, MAX_BYTES + 1)
-    except OSError:
-        return None
+        while left and (part := os.read(fd, left)):
+            parts.append(part)
+            left -= len(part)
     finally:
         os.close(fd)
-    return data if len(data) <= MAX_BYTES else None
+    return b"".join(parts)
 
 
 def replace_small(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
@@ -34,8 +40,9 @@ def replace_small(path: Path, data: bytes, *, mode: int = 0o600, durable: bool =
         fd = os.open(fresh, flags, 0o600)
         try:
             os.fchmod(fd, mode)
-            if os.write(fd, data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
             if durable:
                 os.fsync(fd)
         finally:

@@ -22,10 +22,12 @@ from llamad.rpc.from_proto import Rules
 from llamad.rpc.llamad_service import LlamadService
 from llamad.rpc.server import RpcServer
 from llamad.schedule.loop import Limits
+from llamad.service.block_exchange import BlockExchange
 from llamad.service.disk_meter import Measured
 from llamad.service.durable_jobs import DurableJobs
 from llamad.service.model_details import KnownModels
 from llamad.service.monitor import Monitor
+from llamad.service.prefixes import Prefixes
 from llamad.service.state import ModelFacts, ServiceState, Serving
 from llamad.service.state_directory import StateDirectory
 from llamad.store.registry import ModelRegistry
@@ -155,6 +157,20 @@ class Service:
         )
         self.memory = Memory(self.state, registry)
         self.transfers = Transfers(registry, max_bytes=MAX_MODEL_BYTES, in_use=self.memory.in_use)
+        self.prefixes = Prefixes(
+            bench.scheduler,
+            BlockExchange(bench.scheduler, bench.worker, bench.engine, None, block_bytes=128),
+            {},
+        )
+        llamad = LlamadService(
+            self.state,
+            bench.book,
+            self.jobs,
+            rules,
+            "engine 1",
+            KnownModels(config, registry),
+            Monitor(self.state, bench.book, bench.measures, "engine 1", files=files),
+        )
         self.server = RpcServer(
             self.path,
             mode=mode,
@@ -163,16 +179,8 @@ class Service:
             gateway_group=GATEWAY_GROUP,
             credentials=credentials,
             capacity=capacity,
-            llamad=LlamadService(
-                self.state,
-                bench.book,
-                self.jobs,
-                rules,
-                "engine 1",
-                KnownModels(config, registry),
-                Monitor(self.state, bench.book, bench.measures, "engine 1", files=files),
-            ),
-            admin=AdminService(self.state, registry, self.transfers, self.memory),
+            llamad=llamad,
+            admin=AdminService(self.state, registry, self.transfers, self.memory, llamad.rules_now),
             on_call_failed=bench.measures.on_call_failed,
         )
         if loaded:
@@ -180,7 +188,9 @@ class Service:
 
     def load(self) -> None:
         self.state.ready(
-            Serving(self.bench.scheduler, Codec(), facts(self.bench), lambda: MEASURED)
+            Serving(
+                self.bench.scheduler, Codec(), facts(self.bench), lambda: MEASURED, self.prefixes
+            )
         )
         self.server.health.set_serving(True)
 

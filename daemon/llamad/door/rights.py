@@ -15,6 +15,8 @@ _ACTIONS = {
     _ADMIN + "UseModel": "change the model",
     _ADMIN + "UnloadModel": "unload the model",
     _ADMIN + "RemoveModel": "remove a model",
+    _ADMIN + "AddPrefix": "add a prefix",
+    _ADMIN + "RemovePrefix": "remove a prefix",
 }
 
 

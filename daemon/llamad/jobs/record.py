@@ -92,6 +92,7 @@ class JobRecord:
     priority: Priority = Priority.NORMAL
     is_chat: bool = False  # the prompt was rendered from messages
     dropped_messages: int = 0
+    pinned_tokens: int = 0  # at the prompt's beginning, that are kept under the name of request.pin
     fills_context: bool = False  # max_tokens is what the context leaves
     durable: bool = False  # on the disk: it is suspended instead of ended when its model goes
     idempotency_key: str = ""

@@ -38,12 +38,13 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One request: either ``prompt`` or ``messages`` is set, never both."""
+    """One request: one of ``prompt``, ``messages`` and ``tokens`` is set."""
 
     prompt: str | None = None
     messages: tuple[ChatMessage, ...] = ()
     context_full: ContextFull = ContextFull.DROP_OLDEST  # of ``messages``
     template_arguments: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    tokens: tuple[int, ...] = ()  # instead of both
     parse_special: bool = False  # control tokens in ``prompt``
     model: str = ""  # empty: the loaded one
     max_tokens: int | None = None  # None: what is left of the context
@@ -56,6 +57,8 @@ class GenerationRequest:
     time_to_live_seconds: float | None = None  # from submission to the start
     speculation: bool | None = None  # guess tokens from the sequence's n-grams; None: as configured
     resumable_seconds: float = 0.0  # that it goes on when its client is gone
+    pin: str = ""  # keep the beginning of the prompt under this name
+    for_everybody: bool = False  # what it computes may be used by all owners
     request_id: str = ""
     owner_uid: int | None = None  # the user who asks; None: not known
     on_behalf_of: str = ""  # the user for whom a gateway asks

@@ -7,13 +7,16 @@ Each converts, calls what owns the matter, and converts back. Who may call what 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
 
 from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.logs import fields
 from llamad.rpc import admin_messages as convert_admin
+from llamad.rpc.from_proto import Rules, check_prefix_name
 from llamad.rpc.interceptor import caller
+from llamad.rpc.prefix_messages import prefix_text
 from llamad.service.state import ModelFacts, ServiceState
 from llamad.sizes import compact_size
 from llamad.store.recommended import remember
@@ -62,11 +65,14 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         registry: ModelRegistry,
         transfers: Transfers,
         models: LoadedModels,
+        rules: Callable[[], Rules],
     ) -> None:
+        """``rules`` returns those of a request that comes now."""
         self._state = state
         self._registry = registry
         self._transfers = transfers
         self._models = models
+        self._rules = rules
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Context
@@ -156,6 +162,51 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             )
         )
         return pb.RemoveModelResponse(freed_bytes=freed)
+
+    async def AddPrefix(
+        self, request: pb.AddPrefixRequest, context: Context
+    ) -> AsyncIterator[pb.AddPrefixResponse]:
+        """Read the beginning of prompts and keep it for everybody; answer how far it is."""
+        serving, uid = self._state.require(), caller.get().uid
+        scheduler, prefixes = serving.scheduler, serving.prefixes
+        encode, n_bytes = prefix_text(request, self._rules(), scheduler.model)
+        pin = prefixes.new_pin(request.name, await scheduler.tokenize(encode, n_bytes))
+        async with aclosing(prefixes.compute(pin, owner_uid=uid)) as progress:
+            async for event in progress:
+                yield pb.AddPrefixResponse(
+                    progress=pb.AddPrefixResponse.Progress(
+                        processed_tokens=event.processed_tokens, tokens=event.prompt_tokens
+                    )
+                )
+        saved = await prefixes.keep(pin)
+        log.info(
+            fields(
+                "prefix added",
+                name=pin.name,
+                user=user_name(uid),
+                tokens=len(pin.tokens),
+                on_disk=compact_size(saved),
+            )
+        )
+        yield pb.AddPrefixResponse(
+            done=pb.AddPrefixResponse.Done(tokens=len(pin.tokens), bytes_on_disk=saved)
+        )
+
+    async def RemovePrefix(
+        self, request: pb.RemovePrefixRequest, context: Context
+    ) -> pb.RemovePrefixResponse:
+        """Forget what is pinned under a name."""
+        name = check_prefix_name("name", request.name)
+        freed = await self._state.require().prefixes.remove(name)
+        log.info(
+            fields(
+                "prefix removed",
+                name=name,
+                user=user_name(caller.get().uid),
+                freed=compact_size(freed),
+            )
+        )
+        return pb.RemovePrefixResponse(freed_bytes=freed)
 
     def _remove(self, name: str) -> int:
         check_name(name)

@@ -37,6 +37,7 @@ OWNER_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 DEADLINE_SECONDS = Real(0.0, math.inf, open_low=True)
 RESUMABLE_SECONDS = Real(0.0, 60.0)
 MAX_KEY_BYTES = 128
+PREFIX_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 ROLES = ("system", "user", "assistant", "tool")
 
 _PRIORITIES = {
@@ -190,6 +191,7 @@ def _with_options(
         loop_guard=_loop_guard(options, rules),
         priority=_PRIORITIES[options.priority],
         deadline_seconds=_seconds(options, "deadline_seconds"),
+        pin=options.pin and check_prefix_name("pin", options.pin),
         time_to_live_seconds=_seconds(options, "time_to_live_seconds"),
         resumable_seconds=options.resumable_seconds,
         owner_uid=None if caller is None else caller.uid,
@@ -294,6 +296,13 @@ def _check_text(name: str, text: str, most_bytes: int, least_bytes: int = 0) -> 
         raise invalid(name, f"has {size} bytes, at most {most_bytes}")
     if size < least_bytes:
         raise invalid(name, "is empty")
+
+
+def check_prefix_name(field_name: str, name: str) -> str:
+    """Return the name of a prefix. Raises the error that names the field."""
+    if PREFIX_NAME.fullmatch(name) is None:
+        raise invalid(field_name, f"is {_quote(name)}, must be 1 to 64 of letters, digits and ._-")
+    return name
 
 
 def _checked(name: str, rule: Integer | Real | Parameter, value: float) -> Any:

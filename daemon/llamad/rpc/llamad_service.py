@@ -18,11 +18,12 @@ from llamad.board import Heat
 from llamad.door.rights import check_cancel, check_owner
 from llamad.errors import invalid
 from llamad.jobs.book import JobBook
-from llamad.jobs.request import GenerationRequest
+from llamad.jobs.request import GenerationRequest, owner_name
 from llamad.logs import fields
 from llamad.rpc import from_proto as convert
 from llamad.rpc.interceptor import caller, request_id
 from llamad.rpc.model_messages import model_response, rules_of
+from llamad.rpc.prefix_messages import prefix
 from llamad.schedule.draft import DraftCounts
 from llamad.service.durable_jobs import DurableJobs
 from llamad.service.model_details import KnownModels
@@ -77,7 +78,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         self._rules = rules
         self._models = models
 
-    def _rules_now(self) -> convert.Rules:
+    def rules_now(self) -> convert.Rules:
         """Return the rules of the loaded model; the configuration's, while none is loaded."""
         if self._state.serving is None:
             return self._rules
@@ -90,13 +91,13 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Continue a prompt."""
         checked = convert.generation_request(
-            request, self._rules_now(), request_id.get(), caller.get()
+            request, self.rules_now(), request_id.get(), caller.get()
         )
         return self._events(checked, pb.GenerateResponse)
 
     def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:
         """Answer a conversation."""
-        checked = convert.chat_request(request, self._rules_now(), request_id.get(), caller.get())
+        checked = convert.chat_request(request, self.rules_now(), request_id.get(), caller.get())
         return self._events(checked, pb.ChatResponse)
 
     async def _events(
@@ -189,7 +190,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
     ) -> pb.SubmitJobResponse:
         """Queue a job that nobody has to wait for; it is on the disk with the answer."""
         checked, digest = convert.submitted_request(
-            request, self._rules_now(), request_id.get(), caller.get()
+            request, self.rules_now(), request_id.get(), caller.get()
         )
         job, existing = await self._jobs.submit(
             checked, key=request.idempotency_key, request_digest=digest
@@ -222,6 +223,15 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         return model_response(
             details, settings, n_ctx=facts.n_ctx if facts is not None and is_loaded else None
         )
+
+    async def ListPrefixes(
+        self, request: pb.ListPrefixesRequest, context: Context
+    ) -> pb.ListPrefixesResponse:
+        """Return the prefixes of everybody and those of the caller."""
+        serving = self._state.require()
+        kept = await serving.prefixes.list(owner_name(caller.get().uid, ""))
+        name = serving.model.name
+        return pb.ListPrefixesResponse(prefixes=[prefix(entry, name) for entry in kept])
 
     async def GetStatus(
         self, request: pb.GetStatusRequest, context: Context
@@ -313,6 +323,7 @@ def _add_model(response: pb.GetStatusResponse, state: ServiceState) -> None:
             hits=counts.prefix.hits,
             misses=counts.prefix.misses,
             tokens_reused=counts.prefix.tokens_reused,
+            **state.serving.prefixes.disk_bytes(),
         )
     )
     if model.draft:

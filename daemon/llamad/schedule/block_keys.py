@@ -18,8 +18,13 @@ PUBLIC = b"public"
 
 
 def scope_of(request: GenerationRequest) -> bytes:
-    """Return the scope of a request's owner."""
-    return f"owner:{request.owner}".encode()
+    """Return the scope of a request's owner; the public one where it is for everybody."""
+    return PUBLIC if request.for_everybody else owner_scope(request.owner)
+
+
+def owner_scope(owner: str) -> bytes:
+    """Return the scope of an owner."""
+    return f"owner:{owner}".encode()
 
 
 class BlockKeys:

@@ -11,6 +11,7 @@ last first, because a block is found through those before it only.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from llamad.schedule.sequence import Sequence
 
@@ -25,7 +26,7 @@ class BlockPool:
         self._users = [0] * n_blocks  # sequences that have the block
         self._by_key: dict[bytes, int] = {}
         self._keys: dict[int, bytes] = {}  # of blocks that are full
-        self._pinned: set[int] = set()  # of those
+        self._pinned: set[bytes] = set()  # keys, of blocks that are here or not
         # With a key and without a user, the one that was used longest ago first.
         self._cached: OrderedDict[int, None] = OrderedDict()
         self._cached_pinned: OrderedDict[int, None] = OrderedDict()
@@ -82,8 +83,6 @@ class BlockPool:
                 self._take(known)
                 self._let_go([block])
                 sequence.blocks[index] = known
-            if sequence.pinned:
-                self._pinned.add(known)
             sequence.n_shared = index + 1
 
     def find(self, sequence: Sequence) -> list[int]:
@@ -92,10 +91,9 @@ class BlockPool:
         The sequence's last token is never among them: it is computed, for the logits behind it.
         """
         found = []
-        for index in range(sequence.n_shared, self._n_shareable(sequence)):
-            block = self._by_key.get(self._public_key(sequence, index))
-            if block is None:
-                block = self._by_key.get(self._own_key(sequence, index))
+        for index in range(sequence.n_shared, self.n_shareable(sequence)):
+            blocks = (self._by_key.get(key) for key in self.keys_at(sequence, index))
+            block = next((block for block in blocks if block is not None), None)
             if block is None:
                 break
             found.append(block)
@@ -124,16 +122,69 @@ class BlockPool:
     def next_key(self, sequence: Sequence) -> bytes | None:
         """Return the key of the block that the sequence fills next, where others could read it."""
         index = sequence.n_shared
-        return self._own_key(sequence, index) if index < self._n_shareable(sequence) else None
+        return self._own_key(sequence, index) if index < self.n_shareable(sequence) else None
 
-    def _n_shareable(self, sequence: Sequence) -> int:
+    def n_shareable(self, sequence: Sequence) -> int:
+        """Return how many blocks the sequence could have from others."""
         return (len(sequence.tokens) - 1) // self.block_tokens
+
+    def keys_at(self, sequence: Sequence, index: int) -> tuple[bytes, bytes]:
+        """Return the keys under which others may have a full block of the sequence's tokens."""
+        public = sequence.public_keys.get(index, sequence.tokens, self.block_tokens)
+        return public, self._own_key(sequence, index)
 
     def _own_key(self, sequence: Sequence, index: int) -> bytes:
         return sequence.own_keys.get(index, sequence.tokens, self.block_tokens)
 
-    def _public_key(self, sequence: Sequence, index: int) -> bytes:
-        return sequence.public_keys.get(index, sequence.tokens, self.block_tokens)
+    # ---- blocks that are saved elsewhere ----------------------------------------------------
+
+    def block_of(self, key: bytes) -> int | None:
+        """Return the block with this key; None when there is none."""
+        return self._by_key.get(key)
+
+    def key_of(self, block: int) -> bytes | None:
+        """Return the key of a block; None for one that is not full."""
+        return self._keys.get(block)
+
+    @property
+    def n_empty(self) -> int:
+        """Free blocks that hold nothing."""
+        return len(self._free)
+
+    def reserve(self) -> int | None:
+        """Take a free block, to fill it with what ``admit`` says; None when there is none."""
+        if not self.n_free:
+            return None
+        block = self._free.pop() if self._free else self._evict()
+        self._users[block] = 1
+        return block
+
+    def admit(self, block: int, key: bytes | None) -> None:
+        """Give a reserved block back: cached under its key, or empty when there is no key."""
+        if key is not None and self._by_key.setdefault(key, block) == block:
+            self._keys[block] = key
+        self._let_go([block])
+
+    def pin(self, keys: Iterable[bytes]) -> None:
+        """Evict the blocks of these keys last, now and when they come."""
+        for key in keys:
+            self._pinned.add(key)
+            block = self._by_key.get(key)
+            if block is not None and block in self._cached:
+                self._cached_pinned[block] = self._cached.pop(block)
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """Let nobody find the blocks of these keys any more; nor are they pinned."""
+        for key in keys:
+            self._pinned.discard(key)
+            block = self._by_key.pop(key, None)
+            if block is None:
+                continue
+            del self._keys[block]
+            if not self._users[block]:
+                self._cached.pop(block, None)
+                self._cached_pinned.pop(block, None)
+                self._free.append(block)
 
     # ---- single blocks ----------------------------------------------------------------------
 
@@ -157,8 +208,7 @@ class BlockPool:
     def _evict(self) -> int:
         block, _ = (self._cached or self._cached_pinned).popitem(last=False)
         del self._by_key[self._keys.pop(block)]
-        self._pinned.discard(block)
         return block
 
     def _cached_of(self, block: int) -> OrderedDict[int, None]:
-        return self._cached_pinned if block in self._pinned else self._cached
+        return self._cached_pinned if self._keys[block] in self._pinned else self._cached

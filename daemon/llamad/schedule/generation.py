@@ -95,6 +95,7 @@ class Generation:
         self.substitute_template = model.chat_template.substitute if job.record.is_chat else ""
         self.standing = Standing(request.owner, job.record.priority, job.record.submitted_at)
         self.turn = Turn()
+        self.blocks_coming = False  # from the disk; until they are here no step computes them
         self.prompt_counted = False  # as one that the cache helped, or did not help
         self.progress_at = 0.0  # when the last PrefillProgress was sent, monotonic seconds
         self.guesser: Guesser | None = None  # of the next tokens, once it has started

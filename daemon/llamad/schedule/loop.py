@@ -43,7 +43,7 @@ from llamad.schedule.generation import Generation
 from llamad.schedule.outcome import Outcome
 from llamad.schedule.places import Places
 from llamad.schedule.policy import AGEING_SECONDS, Policy
-from llamad.schedule.prefix_reuse import PrefixReuse, ReuseCounts
+from llamad.schedule.prefix_reuse import PrefixReuse, ReuseCounts, SavedBlocks
 from llamad.schedule.prompt import (
     Prompt,
     check_model,
@@ -165,6 +165,20 @@ class Scheduler:
         self._refusal: Callable[[], LlamadError] | None = None  # of everything new
         self._failure: LlamadError | None = None
 
+    @property
+    def model(self) -> ModelRuntime:
+        """The model whose jobs run here."""
+        return self._model
+
+    def attach(self, saved: SavedBlocks) -> BlockPool:
+        """Tell of blocks that could be saved, and wait for those that come from elsewhere."""
+        self._reuse.saved = saved
+        return self._pool
+
+    def wake(self) -> None:
+        """Look again at what can be computed."""
+        self._wake.set()
+
     def change_limits(self, limits: Limits) -> None:
         """Bound the requests from now on."""
         self._limits = limits
@@ -204,7 +218,7 @@ class Scheduler:
             )
         # What waits for its turn is tokens: the text would take up to four bytes a character.
         request = replace(
-            request, prompt=None, messages=(), template_arguments={}, priority=priority
+            request, prompt=None, messages=(), tokens=(), template_arguments={}, priority=priority
         )
         return self._enqueue(request, prompt, submitted_at, stream)
 
@@ -333,6 +347,7 @@ class Scheduler:
             priority=request.priority or Priority.NORMAL,
             is_chat=prompt.is_chat,
             dropped_messages=prompt.dropped_messages,
+            pinned_tokens=prompt.n_pinned,
         )
         job = Job(
             record,

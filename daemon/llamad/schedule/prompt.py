@@ -4,8 +4,10 @@ Pure and blocking: the scheduler's encoder calls it. Field ranges that need no m
 before a request is built, in rpc/from_proto.py.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.jobs.request import ContextFull, GenerationRequest
@@ -23,6 +25,7 @@ class Prompt:
     tokens: tuple[int, ...]
     dropped_messages: int = 0  # the oldest of a chat, for which the context had no room
     is_chat: bool = False  # rendered from messages
+    n_pinned: int = 0  # tokens at its beginning that the request pins
 
 
 def context_tokens(model: ModelRuntime) -> int:
@@ -56,7 +59,9 @@ def encode_prompt(model: ModelRuntime, request: GenerationRequest) -> Prompt:
 
     Raises INVALID_PROMPT when nothing is in it, PROMPT_TOO_LONG, and what the template raises.
     """
-    if request.messages:
+    if request.tokens:
+        fitted = Fitted(request.tokens, 0)
+    elif request.messages:
         fitted = _encode_chat(model, request)
     elif request.prompt:
         fitted = Fitted(
@@ -69,7 +74,44 @@ def encode_prompt(model: ModelRuntime, request: GenerationRequest) -> Prompt:
     limit = context_tokens(model)
     if len(fitted.tokens) > limit:
         raise _too_long(request, fitted, limit)
-    return Prompt(tuple(fitted.tokens), fitted.n_dropped, bool(request.messages))
+    tokens = tuple(fitted.tokens)
+    return Prompt(
+        tokens, fitted.n_dropped, bool(request.messages), _n_pinned(model, request, tokens)
+    )
+
+
+def _n_pinned(model: ModelRuntime, request: GenerationRequest, tokens: Sequence[int]) -> int:
+    """Return how many tokens the request pins: of a chat those of its leading system messages."""
+    if not request.pin:
+        return 0
+    if not request.messages:
+        return len(tokens)
+    messages = [{"role": m.role, "content": m.content} for m in request.messages]
+    system = list(itertools.takewhile(lambda message: message["role"] == "system", messages))
+    return common_length(tokens, system_tokens(model, system, request.template_arguments))
+
+
+def system_tokens(
+    model: ModelRuntime, system: Sequence[Message], arguments: Mapping[str, Any]
+) -> list[int]:
+    """Return the tokens that every chat with these system messages begins with.
+
+    Templates put them where they like, some into the user's turn: so what two chats have in common
+    is what two different ones are rendered to alike.
+    """
+    one, other = (
+        model.chat_template.encode(
+            [*system, {"role": "user", "content": text}], arguments=arguments
+        )
+        for text in ("a", "Z")
+    )
+    return one[: common_length(one, other)]
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two sequences begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _encode_chat(model: ModelRuntime, request: GenerationRequest) -> Fitted:

@@ -22,7 +22,6 @@ class Sequence:
     n_shared: int = 0  # of the blocks, from the first on: full, and others may read them
     own_keys: BlockKeys = field(default_factory=lambda: BlockKeys(PUBLIC))  # of what it computes
     public_keys: BlockKeys = field(default_factory=lambda: BlockKeys(PUBLIC))
-    pinned: bool = False  # what it computes is evicted last
 
     @property
     def n_pending(self) -> int:

@@ -145,10 +145,12 @@ class StepComposer:
     # ---- prompt rows ------------------------------------------------------------------------
 
     def _without_followers(self, prompts: Rows[Generation]) -> list[Generation]:
-        """Leave out prompts whose next block is computed for another one in the same step."""
+        """Leave out prompts whose next block comes, from the disk or from another one's rows."""
         keys: set[bytes] = set()
         leaders = []
         for generation in prompts:
+            if generation.blocks_coming:
+                continue
             key = self._pool.next_key(generation.sequence)
             if key not in keys:
                 leaders.append(generation)

@@ -30,9 +30,11 @@ from llamad.service.disk_meter import DiskMeter
 from llamad.service.loading import LoadedModel, load
 from llamad.service.memory_watch import watching
 from llamad.service.model_facts import facts_of
+from llamad.service.prefix_setup import prefixes_of
 from llamad.service.queue_limits import limits_of
 from llamad.service.settings import ctx_sizes
 from llamad.service.state import ModelFacts, Phase, ServiceState, Serving
+from llamad.service.state_directory import StateDirectory
 from llamad.sizes import compact_size
 from llamad.store.registry import ModelFile, ModelRegistry, check_name, comparable_path
 from llamad.systemd import Notifier
@@ -69,12 +71,15 @@ class ModelManager:
         state: ServiceState,
         notifier: Notifier,
         book: JobBook,
+        directory: StateDirectory,
         *,
         set_serving: Callable[[bool], None],
         on_step: Callable[[int, float], None],
         model_required: bool,
     ) -> None:
-        """Live in this state; ``set_serving`` tells the health service.
+        """Live in this state; prefixes are saved in ``directory``.
+
+        ``set_serving`` tells the health service.
 
         ``on_step`` hears the rows and the seconds of every step.
         ``model_required`` ends the run when the first model cannot be loaded.
@@ -84,6 +89,7 @@ class ModelManager:
         self._state = state
         self._notifier = notifier
         self._book = book
+        self._directory = directory
         book.observers.append(self)
         self._on_step = on_step
         self._set_serving = set_serving
@@ -379,6 +385,7 @@ class ModelManager:
             observer=self,
             on_step=self._on_step,
         )
+        prefixes = prefixes_of(model, scheduler, worker, self._directory, self._config)
         meter = DiskMeter(model.residency)
 
         def planned_again(plan: MemoryPlan) -> None:
@@ -391,8 +398,11 @@ class ModelManager:
                 async with asyncio.TaskGroup() as tasks:
                     steps = tasks.create_task(scheduler.run(), name="scheduler")
                     memory = tasks.create_task(watch.run(), name="memory")
+                    await prefixes.open()
+                    keeping = tasks.create_task(prefixes.run(), name="prefixes")
+                    facts = facts_of(model)
                     self._ready(
-                        Serving(scheduler, model.tokenizer, facts_of(model), meter.measured),
+                        Serving(scheduler, model.tokenizer, facts, meter.measured, prefixes),
                         model.disk_bytes_per_second,
                     )
                     await self._wake.wait()
@@ -401,6 +411,7 @@ class ModelManager:
                     steps.cancel()
                     model.stop.set()
                     memory.cancel()
+                    keeping.cancel()
         finally:
             self._step_progress = lambda: None
             self._nudge_watch = lambda: None

@@ -16,6 +16,7 @@ from llamad.memory.plan import MemoryPlan
 from llamad.schedule.loop import Scheduler
 from llamad.schedule.runtime import Tokenizer
 from llamad.service.disk_meter import Measured
+from llamad.service.prefixes import Prefixes
 
 LOADING_RETRY_SECONDS = 2.0
 
@@ -71,6 +72,7 @@ class Serving:
     codec: TextCodec
     model: ModelFacts  # as it was loaded, but for the plan, which may change
     measured: Callable[[], Measured]
+    prefixes: Prefixes
 
 
 class ServiceState:

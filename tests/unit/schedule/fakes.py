@@ -111,6 +111,14 @@ class FakeEngine:
             needed = -(-(run.position + len(run.tokens)) // self.block_tokens)
             assert len(run.blocks) >= needed, "a run has too few blocks"
 
+    def block_read(self, block: int) -> bytes:
+        return b"".join(token.to_bytes(4, "little", signed=True) for token in self.blocks[block])
+
+    def block_write(self, block: int, data: bytes) -> None:
+        tokens = [data[i : i + 4] for i in range(0, len(data), 4)]
+        assert len(tokens) == self.block_tokens
+        self.blocks[block] = [int.from_bytes(token, "little", signed=True) for token in tokens]
+
     def row(self, k: int) -> History:
         return self._kept[k]
 

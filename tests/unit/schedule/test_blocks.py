@@ -75,8 +75,8 @@ class Memory:
             assert scope in (PUBLIC, sequence.own_keys.scope)
 
 
-def _sequence(owner: bytes, tokens: list[int], *, pinned: bool = False) -> Sequence:
-    return Sequence(list(tokens), len(tokens), own_keys=BlockKeys(owner), pinned=pinned)
+def _sequence(owner: bytes, tokens: list[int]) -> Sequence:
+    return Sequence(list(tokens), len(tokens), own_keys=BlockKeys(owner))
 
 
 @given(
@@ -103,8 +103,12 @@ def test_a_block_holds_what_everybody_who_has_it_believes(
             pool.release(sequence)
             # few different tokens, so that beginnings are often the same
             tokens = [1] * (chance % 17) + [2] * (chance // 17 % 9) + [3]
-            sequence = _sequence(OWNERS[chance % 3], tokens, pinned=chance % 5 == 0)
+            sequence = _sequence(OWNERS[chance % 3], tokens)
             sequences[which] = sequence
+            if chance % 5 == 0:
+                pool.pin([sequence.own_keys.get(0, [*tokens, 1, 1, 1], 4)])
+            elif chance % 7 == 0 and pool.n_shareable(sequence):
+                pool.forget(pool.keys_at(sequence, 0))
             pool.reuse(sequence)
             assert sequence.n_pending
         elif action == "compute":
@@ -170,7 +174,8 @@ def test_owners_share_only_what_is_public() -> None:
 
 def test_what_was_used_longest_ago_is_evicted_first_and_pinned_blocks_last() -> None:
     pool = BlockPool(8, 4)
-    pinned, old, new = (_sequence(b"anna", [i] * 9, pinned=i == 1) for i in (1, 2, 3))
+    pinned, old, new = (_sequence(b"anna", [i] * 9) for i in (1, 2, 3))
+    pool.pin(pinned.own_keys.get(i, pinned.tokens, 4) for i in range(2))
     for sequence in (pinned, old, new):
         _computed(pool, sequence)
         pool.release(sequence)
@@ -205,3 +210,24 @@ def test_a_prompt_that_is_being_read_takes_what_another_has_read_meanwhile() -> 
     _computed(pool, _sequence(b"anna", [1] * 30))
     assert pool.reuse(late) == 10
     assert (late.n_computed, len(late.blocks), pool.n_free) == (12, 3, 8)
+
+
+def test_a_reserved_block_is_found_when_it_was_filled_and_forgotten_on_demand() -> None:
+    pool = BlockPool(3, 4)
+    sequence = _sequence(b"anna", [1] * 9)
+    keys = [pool.keys_at(sequence, i)[1] for i in range(2)]
+    for key in keys:
+        block = pool.reserve()
+        assert block is not None
+        pool.admit(block, key)
+    failed = pool.reserve()
+    assert failed is not None
+    pool.admit(failed, None)
+    assert (pool.n_free, pool.n_cached, pool.n_empty) == (3, 2, 1)
+    assert pool.reuse(sequence) == 8
+    assert pool.reserve() is not None
+    assert pool.reserve() is None
+    pool.forget(keys)
+    assert pool.find(_sequence(b"anna", [1] * 9)) == []
+    pool.release(sequence)
+    assert (pool.n_free, pool.n_cached, pool.n_empty) == (2, 0, 2)

@@ -1,0 +1,286 @@
+"""KV blocks on their way between memory and disk.
+
+Owns which blocks are saved without a pin (those that a second prompt began with) and when (while
+nothing runs, or a minute later), and brings back those that a prompt needs. Files and their bounds
+are store/prefix_store.py's, the blocks in memory schedule/blocks.py's. A block passes the engine's
+thread in pieces of a few megabytes, between two steps. Reading one takes a small part of the time
+that computing it would: 32 rows of a model cost more than their keys and values do on any disk. So
+what is saved is always read.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Protocol, TypeVar
+
+from llamad.engine.worker import EngineWorker
+from llamad.errors import LlamadError
+from llamad.logs import fields
+from llamad.schedule import sequence as schedule
+from llamad.schedule.block_keys import PUBLIC
+from llamad.schedule.generation import Generation
+from llamad.schedule.loop import Scheduler
+from llamad.store.block_file import KEY_BYTES, BlockName
+from llamad.store.prefix_store import PrefixStore
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PIECE_BYTES = 4 << 20  # of blocks that pass the engine's thread at once, and are in memory twice
+SAVE_AFTER_SECONDS = 60.0  # where something always runs
+POLL_SECONDS = 2.0  # while something waits to be saved
+TRY_AGAIN_SECONDS = 30.0  # what was brought and did not stay is computed meanwhile
+NO_PARENT = bytes(KEY_BYTES)
+
+
+class BlockEngine(Protocol):
+    """The part of ``bindings.Engine`` that this needs; the engine's thread."""
+
+    def block_read(self, block: int) -> bytes:
+        """Return a block as bytes."""
+
+    def block_write(self, block: int, data: bytes) -> None:
+        """Fill a block with what ``block_read`` returned."""
+
+
+class BlockExchange:
+    """The blocks of one scheduler's pool and those of a store, as ``SavedBlocks`` of the first."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        worker: EngineWorker,
+        engine: BlockEngine,
+        store: PrefixStore | None,
+        *,
+        block_bytes: int,
+    ) -> None:
+        """Join a scheduler to a store; None saves nothing."""
+        self.store = store
+        self.pool = scheduler.attach(self)
+        self.pinned: frozenset[bytes] = (
+            frozenset()
+        )  # keys of blocks that the store must not give up
+        self.on_pinned: Callable[[Generation], Awaitable[object]] = _nothing
+        self.uses: Counter[bytes] = Counter()  # prompts that a block helped, by its key
+        self._scheduler = scheduler
+        self._worker = worker
+        self._engine = engine
+        self._piece = max(1, PIECE_BYTES // block_bytes)  # blocks
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="llamad-prefixes")
+        self._work: deque[Callable[[], Awaitable[object]]] = deque()
+        self._coming: set[bytes] = set()
+        self._brought: dict[bytes, float] = {}  # when it was tried
+        self._unsaved: dict[bytes, BlockName] = {}
+        self._unsaved_since = 0.0
+        self._wake = asyncio.Event()
+
+    # ---- what the scheduler tells -----------------------------------------------------------
+
+    def want(self, sequence: schedule.Sequence) -> bool:
+        """Begin to bring what is saved of the sequence's next blocks; whether they are coming."""
+        store, first = self.store, sequence.n_shared
+        if store is None or first >= self.pool.n_shareable(sequence):
+            return False
+        if not self._coming.isdisjoint(self.pool.keys_at(sequence, first)):
+            return True
+        chain = self._saved_chain(sequence, store)
+        now = time.monotonic()
+        if not chain or now - self._brought.get(chain[0], -TRY_AGAIN_SECONDS) < TRY_AGAIN_SECONDS:
+            return False
+        self._brought.update(dict.fromkeys(chain, now))
+        self._coming.update(chain)
+        self._order(partial(self._bring, chain))
+        return True
+
+    def _saved_chain(self, sequence: schedule.Sequence, store: PrefixStore) -> list[bytes]:
+        """Return the keys of the saved blocks that continue the sequence's shared ones."""
+        chain: list[bytes] = []
+        for index in range(sequence.n_shared, self.pool.n_shareable(sequence)):
+            keys = self.pool.keys_at(sequence, index)
+            saved = next((key for key in keys if store.has(key)), None)
+            here = any(self.pool.block_of(key) is not None for key in keys)
+            if here and chain:
+                continue
+            if saved is None or len(chain) == self.pool.n_free:
+                break
+            chain.append(saved)
+        return chain
+
+    def on_used(self, sequence: schedule.Sequence, first: int) -> None:
+        """Take note of blocks with which a prompt more began; they will be saved."""
+        keys = [self.pool.key_of(block) for block in sequence.blocks[: sequence.n_shared]]
+        known = [key for key in keys if key is not None]
+        if len(known) < len(keys):
+            return  # a prefix was removed meanwhile
+        used = known[first:]
+        self.uses.update(used)
+        if self.store is None:
+            return
+        self._thread.submit(self.store.touch, used)
+        for index in range(first, len(known)):
+            public, _ = self.pool.keys_at(sequence, index)
+            scope = PUBLIC if known[index] == public else sequence.own_keys.scope
+            parent = known[index - 1] if index else NO_PARENT
+            self._save_later(BlockName(known[index], parent, scope_digest(scope)))
+
+    def on_read(self, generation: Generation) -> None:
+        """Keep the beginning of a prompt that wants it."""
+        if generation.job.record.pinned_tokens:
+            self._order(partial(self.on_pinned, generation))
+
+    def _save_later(self, name: BlockName) -> None:
+        if self.store is None or self.store.has(name.key) or name.key in self._unsaved:
+            return
+        if not self._unsaved:
+            self._unsaved_since = time.monotonic()
+        self._unsaved[name.key] = name
+        self._wake.set()
+
+    def _order(self, work: Callable[[], Awaitable[object]]) -> None:
+        self._work.append(work)
+        self._wake.set()
+
+    # ---- the task ---------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Save and bring back until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self._wake.wait(), POLL_SECONDS if self._unsaved and self.store else None
+                )
+            self._wake.clear()
+            while self._work:
+                await guarded(self._work.popleft())
+            if self._unsaved and self._may_save():
+                names, self._unsaved = list(self._unsaved.values()), {}
+                await guarded(partial(self.save, names))
+
+    async def close(self) -> None:
+        """End the thread, after what it does."""
+        self._coming.clear()
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def _may_save(self) -> bool:
+        waited = time.monotonic() - self._unsaved_since
+        return not self._scheduler.counts().running or waited > SAVE_AFTER_SECONDS
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Run something of the store in the one thread that may use it."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    def forget(self, keys: Sequence[bytes]) -> None:
+        """Let nobody find these blocks in memory any more, nor save them."""
+        self.pool.forget(keys)
+        for key in keys:
+            self._unsaved.pop(key, None)
+
+    # ---- bringing back ----------------------------------------------------------------------
+
+    async def bring_all(self, first: Sequence[bytes]) -> None:
+        """Fill up to half of the blocks while they are empty: these, then those used last."""
+        store = self.store
+        if store is None:
+            return
+        known = set(first)
+        wanted = [*first, *(key for key in store.newest() if key not in known)]
+        wanted = [key for key in wanted if store.has(key)]
+        for piece in _pieces(wanted, self._piece):
+            keys = [k for k in piece if k not in self._coming and self.pool.block_of(k) is None]
+            if self.pool.n_empty - len(keys) < self.pool.n_blocks // 2:
+                break
+            self._coming.update(keys)
+            await self._bring(keys)
+
+    async def _bring(self, keys: Sequence[bytes]) -> None:
+        """Read blocks from the disk into free ones, in their order, as far as that goes."""
+        try:
+            for piece in _pieces(keys, self._piece):
+                if not await self._bring_piece(piece):
+                    break
+        finally:
+            self._coming.difference_update(keys)
+            self._scheduler.wake()
+
+    async def _bring_piece(self, keys: Sequence[bytes]) -> bool:
+        store = self.store
+        if store is None:
+            return False
+        contents = await self.in_thread(lambda: [store.read(key) for key in keys])
+        filled: list[tuple[int, bytes, bytes]] = []
+        for key, content in zip(keys, contents, strict=True):
+            block = None if content is None else self.pool.reserve()
+            if content is None or block is None:
+                break
+            filled.append((block, key, content))
+        written = False
+        try:
+            await self._worker.call(partial(self._write_blocks, filled))
+            written = True
+        finally:
+            # the last one first, so that it is the first to be evicted
+            for block, key, _ in reversed(filled):
+                self.pool.admit(block, key if written else None)
+            self._coming.difference_update(keys)
+            self._scheduler.wake()
+        return len(filled) == len(keys)
+
+    def _write_blocks(self, filled: Iterable[tuple[int, bytes, bytes]]) -> None:
+        for block, _, content in filled:
+            self._engine.block_write(block, content)
+
+    # ---- saving -----------------------------------------------------------------------------
+
+    async def save(self, names: Iterable[BlockName]) -> None:
+        """Save blocks that are in memory, as far as the bounds allow."""
+        store = self.store
+        if store is None:
+            return
+        for piece in _pieces([name for name in names if not store.has(name.key)], self._piece):
+            blocks = [(name, self.pool.block_of(name.key)) for name in piece]
+            found = [(name, block) for name, block in blocks if block is not None]
+            # Called before anything else can be: no step gives a block away before it was read.
+            contents = await self._worker.call(
+                partial(self._read_blocks, [block for _, block in found])
+            )
+            pairs = [(name, data) for (name, _), data in zip(found, contents, strict=True)]
+            pinned = self.pinned
+            if not await self.in_thread(
+                lambda: all([store.write(name, data, pinned) for name, data in pairs])  # noqa: B023, C419
+            ):
+                break
+        await self.in_thread(store.sync)
+
+    def _read_blocks(self, blocks: Iterable[int]) -> list[bytes]:
+        return [self._engine.block_read(block) for block in blocks]
+
+
+async def guarded(work: Callable[[], Awaitable[object]]) -> None:
+    """Do something; a bug costs what is saved, not the service."""
+    try:
+        await work()
+    except LlamadError as error:
+        log.info(fields("prefixes not kept", reason=error.reason, message=error.message))
+    except Exception:
+        log.exception("prefixes failed")
+
+
+async def _nothing(generation: Generation) -> None:
+    pass
+
+
+def scope_digest(scope: bytes) -> bytes:
+    """Return whose a block is, as its file says it."""
+    return hashlib.blake2b(scope, digest_size=KEY_BYTES).digest()
+
+
+def _pieces(items: Sequence[T], n: int) -> Iterator[Sequence[T]]:
+    return (items[i : i + n] for i in range(0, len(items), n))
