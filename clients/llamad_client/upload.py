@@ -6,7 +6,7 @@ included, is raised where the source was read.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self
@@ -19,6 +19,9 @@ from llamad_client.values import AddedModel, added_model
 from llamad_client.waiting import interruptible
 
 MAX_CHUNK_BYTES = 4 << 20  # of AddModelRequest.Chunk.data
+
+_MET_THE_END = "Internal error from Core"  # grpc.aio's details of a call whose write failed
+_LOOKS, _LOOK_SECONDS = 100, 0.01
 
 OpenAt = Callable[[int], tuple[int, Iterable[bytes]]]
 """From the bytes that the service has to where the pieces begin (there, or 0), and the pieces."""
@@ -68,7 +71,7 @@ async def upload_async(
     """Send one model; return it, as ``upload`` does."""
     call = method()
     try:
-        await call.write(AddModelRequest(start=start))
+        await _reaches(call, call.write(AddModelRequest(start=start)))
         event = await call.read()
         if event is not grpc.aio.EOF and event.HasField("accepted"):
             await _send_async(call, start, event.accepted.offset, open_at)
@@ -87,12 +90,31 @@ async def _send_async(
         offset, pieces = _checked(open_at(kept), kept)
         async for piece in pieces:
             for data in _cut(piece):
-                try:
-                    await call.write(_chunk(offset, data))
-                except asyncio.InvalidStateError:  # the call has ended; the next read says how
+                if not await _reaches(call, call.write(_chunk(offset, data))):
                     return
                 offset += len(data)
-    await call.done_writing()
+    await _reaches(call, call.done_writing())
+
+
+async def _reaches(call: Any, writing: Awaitable[None]) -> bool:
+    """Write; return False when the call has ended, and the next read says how.
+
+    A write that meets the end of its call gets a status of grpc.aio's own. The service's is on its
+    way then and takes its place: it is waited for, since it says why.
+    """
+    try:
+        await writing
+    except asyncio.InvalidStateError:
+        return False
+    except grpc.aio.AioRpcError as error:
+        if error.details() != _MET_THE_END:
+            raise
+        for _ in range(_LOOKS):
+            if await call.details() != _MET_THE_END:
+                break
+            await asyncio.sleep(_LOOK_SECONDS)  # nothing tells of a status that is replaced
+        return False
+    return True
 
 
 def _is_whole(start: AddModelRequest.Start, kept: int) -> bool:

@@ -1,0 +1,72 @@
+"""A call of AddModel that the service ends while the asyncio client writes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from llamad_api.v1.admin_pb2 import AddModelRequest, AddModelResponse
+from llamad_client.errors import ClientError
+from llamad_client.upload import upload_async
+from unit.schedule.fakes import asynchronous
+
+CORE = "Internal error from Core"
+
+
+def _error(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
+
+
+class EndedCall:
+    """A call of grpc.aio whose write met its end: first its own status, then the service's."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks  # until the status of the service is there
+        self.n_writes = 0
+
+    async def write(self, message: AddModelRequest) -> None:
+        self.n_writes += 1
+        if message.HasField("chunk"):
+            raise _error(grpc.StatusCode.INTERNAL, CORE)
+
+    async def details(self) -> str:
+        self.looks -= 1
+        return CORE if self.looks >= 0 else "no space"
+
+    async def read(self) -> Any:
+        if self.n_writes == 1:
+            accepted = AddModelResponse.Accepted(offset=0)
+            return AddModelResponse(accepted=accepted)
+        if self.looks >= 0:
+            raise _error(grpc.StatusCode.INTERNAL, CORE)
+        raise _error(grpc.StatusCode.RESOURCE_EXHAUSTED, "no space")
+
+    def cancel(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("looks", [0, 3])
+def test_the_services_error_is_told_and_not_that_of_the_clients_core(looks: int) -> None:
+    call = EndedCall(looks)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"data"
+            await asyncio.sleep(0)
+
+    @asynchronous
+    async def check() -> None:
+        with pytest.raises(ClientError, match="no space"):
+            await upload_async(
+                lambda: call,
+                AddModelRequest.Start(name="m"),
+                lambda kept: (0, pieces()),
+                Path("/s"),
+            )
+
+    check()
+    assert call.n_writes == 2  # nothing is sent to a call that has ended
