@@ -57,6 +57,8 @@ def _row(
     prompt, messages = given.pop("prompt", None), given.pop("messages", None)
     if (prompt is None) == (messages is None):
         raise Refused("INVALID_ROW", f"{where}: give prompt or messages, one of them")
+    if messages is not None and not isinstance(messages, list):
+        raise Refused("INVALID_ROW", f"{where}: messages: is no list")
     question: Any = messages
     if prompt is not None:
         if not isinstance(prompt, str) or not prompt:
