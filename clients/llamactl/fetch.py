@@ -195,6 +195,8 @@ def _network_error(url: str, error: OSError, first_contact: bool) -> Exception:
     if isinstance(error, TimeoutError):
         return Interrupted(f"{url}: no data came in time")
     reason = error.strerror or str(error)
+    if isinstance(error, socket.gaierror):
+        reason = f"no address for {urlsplit(url).hostname}: is this machine online? ({reason})"
     unknown = isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN
     if first_contact and (unknown or isinstance(error, ConnectionRefusedError)):
         return Failed("DOWNLOAD_FAILED", f"{url}: {reason}")

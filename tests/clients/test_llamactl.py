@@ -364,6 +364,7 @@ def test_json_of_the_other_commands(service: RunningService) -> None:
     [token] = json_lines(run(service.path, "--json", "tokenize", "a").stdout)
     assert token == {"token": 97, "text": "a", "bytes": "61"}
     assert run(service.path, "--json", "jobs").stdout == b""
+    assert run(service.path, "jobs").stdout.startswith(b"no request runs or waits (")
 
 
 def test_health_of_a_service_without_a_usable_model_is_5() -> None:

@@ -113,7 +113,8 @@ def test_a_standard_input_that_nobody_can_read_is_empty(
     done = run_in_shell(service, "ask q", redirection)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"An answer.\n", b"")
     done = run_in_shell(service, "chat", redirection)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    note = b"llamactl: standard input has no message: nothing was asked\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", note)
     assert run_in_shell(service, "ask", redirection).returncode == 2
 
 

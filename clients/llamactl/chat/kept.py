@@ -51,7 +51,8 @@ class Keeper:
 
     def _write(self, conversation: Conversation) -> None:
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise FileFault(f"{self._folder}: {error.strerror}") from None
         is_new = self._path is None

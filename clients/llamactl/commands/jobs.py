@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 
 from llamactl.commands import Commands
-from llamactl.output import print_json, print_table
+from llamactl.output import print_json, print_line, print_table
 from llamactl.summary import owner
 from llamad_client import Client, Job
 
@@ -25,6 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         for job in jobs:
             print_json(dataclasses.asdict(job))
+        return 0
+    if not jobs:
+        more = "" if arguments.all else ' ("llamactl jobs --all" shows those that ended)'
+        print_line(f"no request runs or waits{more}")
         return 0
     print_table(
         ("ID", "OWNER", "STATE", "PRIORITY", "PROMPT", "COMPLETION", "AGE", "ERROR"),

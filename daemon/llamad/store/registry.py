@@ -122,7 +122,7 @@ class ModelRegistry:
         model = self.find(name)
         if model is None:
             self._require_directory()
-            message = f"no model {name!r} in {self.directory}"
+            message = f'no model {name!r} in {self.directory} ("llamactl models" lists those there)'
             path = self.directory / (name + SUFFIX)
             if os.path.lexists(path):
                 message += f": {path.name} {self._why_no_model(path)}"
