@@ -65,8 +65,14 @@ class Daemon:
         self._state_directory = StateDirectory(Path(config.service.state_directory))
         measures = Measures()
         book = JobBook(config.queue.history, observers=[measures])
-        self._monitor = Monitor(self._state, book, measures, bindings.engine_version())
         self._jobs = DurableJobs(self._state_directory, self._state, book, config.jobs)
+        self._monitor = Monitor(
+            self._state,
+            book,
+            measures,
+            bindings.engine_version(),
+            n_stored=lambda: self._jobs.n_stored,
+        )
         self._registry = registry = ModelRegistry(Path(config.model.directory))
         self._service = LlamadService(
             self._state,

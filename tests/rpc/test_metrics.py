@@ -161,9 +161,14 @@ def test_every_metric_stands_in_the_page_and_no_other() -> None:
     async def check() -> None:
         async with serving(files=Files(sys=ROOT / "tests")) as service:
             service.bench.measures.on_call_failed("REASON")
+            assert service.state.serving is not None
+            disk = {"bytes_on_disk": 7, "bytes_written": 8, "bytes_read": 9}
+            service.state.serving.prefixes.disk_bytes = lambda: disk  # type: ignore[method-assign]
             async with service.stub() as stub:
                 text = (await stub.GetMetrics(pb.GetMetricsRequest())).text
         told = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+        assert "\nllamad_prefix_disk_bytes 7.0\n" in text
+        assert "\nllamad_prefix_written_bytes_total 8.0\n" in text
         board = {name for name in described if name.startswith("llamad_board_")}
         assert len(board) == 5
         assert described - board - {"llamad_memory_budget_bytes"} == told

@@ -79,6 +79,7 @@ def _requests(r: Reading) -> Iterator[Metric]:
     m = r.measures
     yield _gauge("jobs_queued", "Jobs that wait.", _by_class(r.queued), ("class",))
     yield _gauge("jobs_running", "Jobs that are computed.", _by_class(r.running), ("class",))
+    yield _gauge("jobs_stored", "Durable jobs that have not ended.", {(): r.stored})
     if r.counts is not None:
         yield _gauge("queue_capacity", "Jobs that may wait.", {(): r.counts.queue_capacity})
         yield _gauge("sequence_slots", "Jobs that may run together.", {(): r.counts.sequence_slots})
@@ -177,6 +178,11 @@ def _model(r: Reading) -> Iterator[Metric]:
     yield _counter(
         "prefix_reused_tokens", "Tokens of prompts that were known.", {(): prefix.tokens_reused}
     )
+    disk = r.prefix_bytes
+    if disk:
+        yield _gauge("prefix_disk_bytes", "Prefixes on the disk.", {(): disk["bytes_on_disk"]})
+        yield _counter("prefix_written_bytes", "Written of prefixes.", {(): disk["bytes_written"]})
+        yield _counter("prefix_read_bytes", "Read of prefixes.", {(): disk["bytes_read"]})
 
 
 def _draft(r: Reading) -> Iterator[Metric]:

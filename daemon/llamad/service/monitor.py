@@ -6,7 +6,7 @@ loop's thread, and what takes time (the sensors, the text) is done on others.
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from llamad import __version__
@@ -22,7 +22,7 @@ from llamad.service.state import ModelFacts, Phase, ServiceState
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Everything that the metrics tell, at one moment. The last three are None without a model."""
+    """Everything that the metrics tell, at one moment. The last four are empty without a model."""
 
     version: str
     engine_version: str
@@ -30,6 +30,7 @@ class Reading:
     phase: Phase
     queued: Mapping[Priority, int]
     running: Mapping[Priority, int]
+    stored: int
     prompt_tokens: int
     generated_tokens: int
     measures: Measures
@@ -37,6 +38,7 @@ class Reading:
     model: ModelFacts | None
     counts: Counts | None
     measured: Measured | None
+    prefix_bytes: Mapping[str, int]  # as Prefixes.disk_bytes has them
 
 
 class Monitor:
@@ -49,9 +51,11 @@ class Monitor:
         measures: Measures,
         engine_version: str,
         *,
+        n_stored: Callable[[], int] = lambda: 0,
         files: Files | None = None,
     ) -> None:
-        """Read these; ``files`` None are the machine's own."""
+        """Read these; ``n_stored`` counts durable jobs, ``files`` None are the machine's own."""
+        self._n_stored = n_stored
         self._state = state
         self._book = book
         self._measures = measures
@@ -81,6 +85,7 @@ class Monitor:
             phase=self._state.phase,
             queued=queued,
             running=running,
+            stored=self._n_stored(),
             prompt_tokens=totals.prompt_tokens,
             generated_tokens=totals.generated_tokens,
             measures=self._measures.copy(),
@@ -88,6 +93,7 @@ class Monitor:
             model=None if serving is None else serving.model,
             counts=None if serving is None else serving.scheduler.counts(),
             measured=None if serving is None else serving.measured(),
+            prefix_bytes={} if serving is None else serving.prefixes.disk_bytes(),
         )
 
 
