@@ -22,6 +22,7 @@ from llamactl.commands import (
     jobs,
     metrics,
     models,
+    prefix,
     pull,
     result,
     rm,
@@ -46,10 +47,18 @@ from llamad_client import ClientError, Failed, __version__
 
 COMMANDS = (
     run_command, ask, chat, status, top, models, show, pull, use, unload, rm, submit, watch,
-    result, batch, jobs, cancel, tokenize, metrics, health, version,
+    result, batch, jobs, cancel, prefix, tokenize, metrics, health, version,
 )  # fmt: skip
 
-QUIET = (pull, use, unload, rm, cancel, health)  # worth running where nobody sees the output
+QUIET = (
+    pull,
+    use,
+    unload,
+    rm,
+    cancel,
+    prefix,
+    health,
+)  # worth running where nobody sees the output
 
 
 class Parser(argparse.ArgumentParser):

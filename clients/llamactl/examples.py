@@ -46,6 +46,12 @@ EXAMPLES = {
     "result": ("llamactl result j3f2a",),
     "batch": ("llamactl batch questions.jsonl answers.jsonl",),
     "cancel": ("llamactl cancel 3f2a",),
+    "prefix": (
+        "llamactl prefix add house house.txt",
+        'llamactl prefix add short -s "Answer briefly."',
+        "llamactl prefix list",
+        "llamactl prefix rm house",
+    ),
     "tokenize": ('llamactl tokenize "The sky is blue."',),
     "metrics": ("llamactl metrics",),
     "health": ("llamactl health && echo ready",),

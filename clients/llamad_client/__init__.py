@@ -23,6 +23,7 @@ from llamad_client.errors import (
 )
 from llamad_client.values import (
     AddedModel,
+    AddedPrefix,
     Board,
     DraftModel,
     Event,
@@ -32,6 +33,7 @@ from llamad_client.values import (
     Model,
     ModelDetails,
     PrefillProgress,
+    Prefix,
     Queued,
     Result,
     Setting,
@@ -59,6 +61,7 @@ for _error in (
 
 __all__ = [
     "AddedModel",
+    "AddedPrefix",
     "AsyncClient",
     "AsyncCompletion",
     "Board",
@@ -76,6 +79,7 @@ __all__ = [
     "NoPermission",
     "NotRunning",
     "PrefillProgress",
+    "Prefix",
     "Queued",
     "Refused",
     "Result",

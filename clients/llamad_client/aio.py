@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, Unpack
 
@@ -20,10 +20,12 @@ from llamad_client.request import Options
 from llamad_client.upload import AsyncOpenAt, upload_async
 from llamad_client.values import (
     AddedModel,
+    AddedPrefix,
     Event,
     Job,
     Model,
     ModelDetails,
+    Prefix,
     Result,
     Status,
     SubmittedJob,
@@ -265,6 +267,43 @@ class AsyncClient:
         """Delete a model that is not loaded; return the bytes that are free again."""
         message = request.model_request(admin_pb2.RemoveModelRequest, name)
         return int((await self._call(self._admin.RemoveModel, message)).freed_bytes)
+
+    async def prefixes(self) -> list[Prefix]:
+        """Return the prefixes of everybody and one's own."""
+        response = await self._call(self._llamad.ListPrefixes, pb.ListPrefixesRequest())
+        return [value_of(Prefix, prefix) for prefix in response.prefixes]
+
+    async def add_prefix(
+        self,
+        name: str,
+        *,
+        system: str = "",
+        prompt: str = "",
+        on_progress: Callable[[int, int], object] | None = None,
+    ) -> AddedPrefix:
+        """Keep the beginning of prompts for everybody; return when it has been read.
+
+        system: the system message that chats begin with; or prompt: what raw prompts begin with.
+        ``on_progress`` gets the tokens read so far, and all.
+        """
+        call = self._admin.AddPrefix(request.add_prefix_request(name, system, prompt))
+        done = None
+        try:
+            async for event in call:
+                if event.HasField("progress") and on_progress is not None:
+                    on_progress(event.progress.processed_tokens, event.progress.tokens)
+                elif event.HasField("done"):
+                    done = event.done
+        except grpc.RpcError as error:
+            raise client_error(error, self.path) from None
+        finally:
+            call.cancel()
+        return value_of(AddedPrefix, done or admin_pb2.AddPrefixResponse.Done())
+
+    async def remove_prefix(self, name: str) -> int:
+        """Forget a prefix; return the bytes of the disk that are free again."""
+        message = request.model_request(admin_pb2.RemovePrefixRequest, name)
+        return int((await self._call(self._admin.RemovePrefix, message)).freed_bytes)
 
     async def health(self) -> str:
         """Return SERVING or NOT_SERVING."""

@@ -1,7 +1,7 @@
 """The synchronous client. Every failed call raises an error of ``errors.py``."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, Unpack
 
@@ -17,10 +17,12 @@ from llamad_client.request import Options
 from llamad_client.upload import OpenAt, upload
 from llamad_client.values import (
     AddedModel,
+    AddedPrefix,
     Event,
     Job,
     Model,
     ModelDetails,
+    Prefix,
     Result,
     Status,
     SubmittedJob,
@@ -267,6 +269,44 @@ class Client:
         """Delete a model that is not loaded; return the bytes that are free again."""
         message = request.model_request(admin_pb2.RemoveModelRequest, name)
         return int(self._call(self._admin.RemoveModel, message).freed_bytes)
+
+    def prefixes(self) -> list[Prefix]:
+        """Return the prefixes of everybody and one's own."""
+        response = self._call(self._llamad.ListPrefixes, pb.ListPrefixesRequest())
+        return [value_of(Prefix, prefix) for prefix in response.prefixes]
+
+    def add_prefix(
+        self,
+        name: str,
+        *,
+        system: str = "",
+        prompt: str = "",
+        on_progress: Callable[[int, int], object] | None = None,
+    ) -> AddedPrefix:
+        """Keep the beginning of prompts for everybody; return when it has been read.
+
+        system: the system message that chats begin with; or prompt: what raw prompts begin with.
+        ``on_progress`` gets the tokens read so far, and all.
+        """
+        message = request.add_prefix_request(name, system, prompt)
+        call = interruptible(lambda: self._admin.AddPrefix(message))
+        done = None
+        try:
+            while (event := interruptible(lambda: next(call, None))) is not None:
+                if event.HasField("progress") and on_progress is not None:
+                    on_progress(event.progress.processed_tokens, event.progress.tokens)
+                elif event.HasField("done"):
+                    done = event.done
+        except grpc.RpcError as error:
+            raise client_error(error, self.path) from None
+        finally:
+            interruptible(call.cancel)
+        return value_of(AddedPrefix, done or admin_pb2.AddPrefixResponse.Done())
+
+    def remove_prefix(self, name: str) -> int:
+        """Forget a prefix; return the bytes of the disk that are free again."""
+        message = request.model_request(admin_pb2.RemovePrefixRequest, name)
+        return int(self._call(self._admin.RemovePrefix, message).freed_bytes)
 
     def health(self) -> str:
         """Return SERVING or NOT_SERVING."""

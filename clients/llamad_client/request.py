@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
     time_to_live_seconds: float  # from submission to the start
     on_behalf_of: str  # of a gateway: the user for whom it asks
     speculation: bool
+    pin: str  # keep the beginning of the prompt under this name
     template_arguments: Mapping[str, Any]  # of chat: values of JSON's types, by name
     context_full: ContextFull  # of chat
     loop_guard: bool
@@ -143,15 +144,29 @@ def add_model_start(
 
 
 Named = TypeVar(
-    "Named", admin_pb2.UseModelRequest, admin_pb2.RemoveModelRequest, pb.GetModelRequest
+    "Named",
+    admin_pb2.UseModelRequest,
+    admin_pb2.RemoveModelRequest,
+    admin_pb2.RemovePrefixRequest,
+    pb.GetModelRequest,
 )
 
 
 def model_request(kind: type[Named], name: str) -> Named:
-    """Return the message of a call that names a model. Raises Refused."""
+    """Return the message of a call that names a model or a prefix. Raises Refused."""
     request = kind()
     _set(request, "name", name)
     return request
+
+
+def add_prefix_request(name: str, system: str, prompt: str) -> admin_pb2.AddPrefixRequest:
+    """Return the message of an AddPrefix call. Raises Refused."""
+    if bool(system) == bool(prompt):
+        raise TypeError("give either system or prompt")
+    message = admin_pb2.AddPrefixRequest()
+    _set(message, "name", name)
+    _set(message, "system" if system else "prompt", system or prompt)
+    return message
 
 
 def _fill(message: pb.Options, options: Options) -> None:

@@ -296,6 +296,28 @@ class SubmittedJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefix:
+    """The beginning of prompts that the service keeps: `Prefix` in llamad.proto."""
+
+    name: str
+    model: str
+    tokens: int
+    bytes_on_disk: int
+    uses: int
+    for_everybody: bool
+    in_memory: bool
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AddedPrefix:
+    """A prefix that was read and is kept now. ``bytes_on_disk`` 0: it could not be saved."""
+
+    tokens: int
+    bytes_on_disk: int
+
+
+@dataclass(frozen=True, slots=True)
 class UsedModel:
     """The model that was loaded on request: `UseModelResponse` in admin.proto."""
 
@@ -334,6 +356,8 @@ VALUES: dict[type[Message], type[Any]] = {
     pb.GetVersionResponse: Version,
     admin_pb2.Model: Model,
     admin_pb2.UseModelResponse: UsedModel,
+    admin_pb2.AddPrefixResponse.Done: AddedPrefix,
+    pb.Prefix: Prefix,
 }
 """The messages that have the very fields of a value."""
 
