@@ -188,6 +188,9 @@ class Run:
         status = self._service.llamactl("status").stdout
         assert re.search(r"state: +ready", status), status
         assert DEMO in status, status
+        metrics = self._service.llamactl("metrics").stdout  # by the distribution's library
+        assert re.search(r"^llamad_generated_tokens_total [1-9]", metrics, re.MULTILINE), metrics
+        assert "No request runs or waits." in self._service.llamactl("top").stdout
 
     def idle(self) -> None:
         """With a model loaded and nobody asking, no thread of ours wakes up.
