@@ -88,6 +88,7 @@ class TinySpec:
     rope_freqs: bool = False  # rope_freqs.weight, as Llama 3.x files carry it
     weight_type: str = "F32"  # of all matrices, a name of FORMATS
     tensor_types: Mapping[str, str] = field(default_factory=dict)  # tensor name -> type, first
+    window: int | None = None  # tokens, of the local layers
     chat_template: str | None = None
     metadata: Mapping[str, Metadata] = field(default_factory=dict)  # added or replaced last
     seed: int = 1
@@ -205,7 +206,12 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
         yield f"blk.{layer}.ffn_down.weight", (spec.dim, spec.hidden_dim)
 
 
-NORMS = {"olmo2": ("post_attention_norm", "post_ffw_norm")}  # of a layer; others: before each half
+_FOUR_NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
+NORMS = {  # of a layer; others: before each half
+    "olmo2": ("post_attention_norm", "post_ffw_norm"),
+    "gemma2": _FOUR_NORMS,
+    "gemma3": _FOUR_NORMS,
+}
 
 
 def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
@@ -216,7 +222,7 @@ def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
     for layer in range(spec.n_layers):
         for norm in NORMS.get(spec.architecture, ("attn_norm", "ffn_norm")):
             yield f"blk.{layer}.{norm}.weight", spec.dim, 1.0
-        if spec.architecture == "qwen3":
+        if spec.architecture in ("qwen3", "gemma3"):
             yield f"blk.{layer}.attn_q_norm.weight", head_dim, 1.0
             yield f"blk.{layer}.attn_k_norm.weight", head_dim, 1.0
         if spec.architecture == "olmo2":
@@ -306,6 +312,8 @@ def _metadata(spec: TinySpec) -> dict[str, Metadata]:
         result[f"{arch}.rope.scaling.type"] = spec.rope_scaling
         result[f"{arch}.rope.scaling.factor"] = spec.rope_scaling_factor
         result[f"{arch}.rope.scaling.original_context_length"] = spec.rope_original_context
+    if spec.window is not None:
+        result[f"{arch}.attention.sliding_window"] = spec.window
     if spec.chat_template is not None:
         result["tokenizer.chat_template"] = spec.chat_template
     return result | dict(spec.metadata)

@@ -180,11 +180,14 @@ typedef enum vector_kernel {
     RMSNORM,
     RMSNORM_IN_PLACE,
     SILU_MUL,
+    GELU_MUL,
+    SOFTCAP,
     ADD,
     N_VECTOR_KERNELS
 } vector_kernel;
 
-static const char *const vector_kernel_names[] = {"rmsnorm", "rmsnorm in place", "silu_mul", "add"};
+static const char *const vector_kernel_names[] = {"rmsnorm",  "rmsnorm in place", "silu_mul",
+                                                  "gelu_mul", "softcap",          "add"};
 
 static void run_vector(const lld_kernels *table, vector_kernel kernel, const float *x,
                        const float *y, size_t n, float *out)
@@ -196,6 +199,10 @@ static void run_vector(const lld_kernels *table, vector_kernel kernel, const flo
         table->rmsnorm(out, out, y, n, 1e-5f);
     else if (kernel == SILU_MUL)
         table->silu_mul(out, y, n);
+    else if (kernel == GELU_MUL)
+        table->gelu_mul(out, y, n);
+    else if (kernel == SOFTCAP)
+        table->softcap(out, n, 30.0f);
     else
         table->add(out, y, n);
 }
@@ -245,6 +252,34 @@ static double rmsnorm_bound(size_t n) { return ((double)n / 8 + 10) * 0x1p-24; }
 /* SiLU: lld_expf is within 3e-7 (vecmath.h), and its error enters 1 + exp at most in full; three
  * roundings follow. */
 static const double SILU_BOUND = 3e-7 + 4 * 0x1p-24;
+
+/* GELU: the argument of exp has four roundings, which it carries times its magnitude, up to 87 where
+ * the result is not negligible. */
+static const double GELU_BOUND = 3e-7 + 87 * 5 * 0x1p-24 + 4 * 0x1p-24;
+/* Softcap: the error of exp, and what its argument of at most 2 carries, against the limit. */
+static const double SOFTCAP_BOUND = 30.0 * (3e-7 + 6 * 0x1p-24);
+
+static void test_gelu_and_softcap_against_double(void)
+{
+    static float x[MAX_N], y[MAX_N], out[MAX_N];
+    uint64_t seed = 9;
+    random_vector(x, MAX_N, 6.0f, &seed);
+    random_vector(y, MAX_N, 1.0f, &seed);
+    run_vector(tables[0], GELU_MUL, x, y, MAX_N, out);
+    for (size_t i = 0; i < MAX_N; i++) {
+        const double g = (double)x[i], u = 0.7978845608028654 * g * (1.0 + 0.044715 * g * g);
+        const double wanted = g / (1.0 + exp(-2.0 * u)) * (double)y[i];
+        CHECK(fabs((double)out[i] - wanted) <= GELU_BOUND * fabs(wanted),
+              "gelu [%zu] of %g = %g, wanted %g", i, g, (double)out[i], wanted);
+    }
+    random_vector(x, MAX_N, 90.0f, &seed);
+    run_vector(tables[0], SOFTCAP, x, y, MAX_N, out);
+    for (size_t i = 0; i < MAX_N; i++) {
+        const double wanted = 30.0 * tanh((double)x[i] / 30.0);
+        CHECK(fabs((double)out[i] - wanted) <= SOFTCAP_BOUND, "softcap [%zu] of %g = %g, wanted %g",
+              i, (double)x[i], (double)out[i], wanted);
+    }
+}
 
 static void test_norm_and_silu_against_double(void)
 {
@@ -343,6 +378,7 @@ int main(void)
     test_rounding_is_to_even();
     test_vector_kernels_are_the_same_everywhere();
     test_norm_and_silu_against_double();
+    test_gelu_and_softcap_against_double();
     test_exp_is_within_its_stated_error();
     test_rotation_is_the_same_everywhere();
     test_rotation_pairs_the_right_elements();

@@ -7,6 +7,7 @@ prefix equals a recomputed one, and a resumed job continues as if it had never s
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -30,6 +31,13 @@ def spec_of(weight_type: str) -> TinySpec:
         hidden_dim=512 if wide else 160,
         vocab_size=310,
     )
+
+
+# Layers that see 9 tokens and layers that see all, two RoPE tables, four norms, softcaps.
+WINDOWED = [
+    TinySpec(architecture="gemma2", window=9, weight_type="Q4_0", dim=96, hidden_dim=160),
+    TinySpec(architecture="gemma3", window=9, n_layers=6, dim=96, hidden_dim=160, n_ctx_train=2048),
+]
 
 
 @contextmanager
@@ -74,6 +82,26 @@ def test_chunking_changes_no_bit(
         whole = fed_whole(engine, tokens)
         for chunk in (33, 32, 7, 4, 3, 2, 1):
             assert bits(feed(engine, tokens, chunk=chunk)) == bits(whole), f"chunks of {chunk}"
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("spec", WINDOWED, ids=lambda spec: spec.architecture)
+def test_windows_change_no_bit(
+    tiny_model_path: TinyModelPath, spec: TinySpec, kv_type: str
+) -> None:
+    """Over three chunks of attention: chunks, company, threads and kernel sets."""
+    tokens, other = random_tokens(1, 530), random_tokens(2, 40)
+    open_it = partial(open_engine, tiny_model_path, spec, n_ctx=544, kv_type=kv_type)
+    with open_it(n_sequences=2) as engine:
+        whole = fed_whole(engine, tokens)
+        for chunk in (256, 33, 7, 1):
+            assert bits(feed(engine, tokens, chunk=chunk)) == bits(whole), f"chunks of {chunk}"
+        together = feed_together(engine, [tokens, other], random_steps(4, [530, 40]))
+        assert bits(together[0]) == bits(whole)
+        assert bits(together[1]) == bits(fed_whole(engine, other))
+    for n_threads, cpu in ((1, None), (3, None), (2, "generic")):
+        with open_it(n_threads=n_threads, cpu=cpu) as engine:
+            assert bits(fed_whole(engine, tokens)) == bits(whole), (n_threads, cpu)
 
 
 def random_steps(seed: int, lengths: list[int]) -> list[list[Part]]:

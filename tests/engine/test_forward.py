@@ -81,12 +81,13 @@ def _assert_short(engine: Engine, oracle: ReferenceModel, kv_type: str, bound: f
     assert typical <= bound, f"typical error {typical:.2e}, bound {bound:.0e}"
 
 
+GEMMA = ("gemma", "gemma2", "gemma3")
 HEAD_LAYOUTS = {"MHA": (4, 4), "GQA": (4, 2), "MQA": (4, 1), "GQA of 3": (6, 2)}
 
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
 @pytest.mark.parametrize("layout", HEAD_LAYOUTS)
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "olmo2"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "olmo2", *GEMMA])
 def test_architecture_and_head_layout(
     tiny_model_path: TinyModelPath, architecture: str, layout: str, kv_type: str
 ) -> None:
@@ -96,7 +97,8 @@ def test_architecture_and_head_layout(
         dim=16 * n_heads,
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
-        n_layers=3,
+        n_layers=7 if architecture == "gemma3" else 3,  # every sixth layer sees all
+        window=8 if architecture in GEMMA[1:] else None,
     )
     assert_equals_oracle(tiny_model_path(spec), kv_type, quantized=False)
 
@@ -113,7 +115,33 @@ def test_block_format(tiny_model_path: TinyModelPath, weight_type: str, kv_type:
     assert_equals_oracle(tiny_model_path(spec), kv_type, quantized=weight_type not in UNQUANTIZED)
 
 
+_EACH = {"gemma3.attention.sliding_window_pattern": [True, False, True]}
 VARIANTS = {
+    "gemma 2, quantized": TinySpec(architecture="gemma2", window=8, weight_type="Q4_0"),
+    "gemma 2 whose window is wider": TinySpec(architecture="gemma2"),
+    "gemma 2 with other caps": TinySpec(
+        architecture="gemma2",
+        metadata={"gemma2.attn_logit_softcapping": 2.0, "gemma2.final_logit_softcapping": 0.0},
+    ),
+    "gemma 3 without windows": TinySpec(architecture="gemma3"),
+    "gemma 3, an own output, a cap": TinySpec(
+        architecture="gemma3", window=1, metadata={"gemma3.final_logit_softcapping": 3.0}
+    ),
+    "gemma 3, scaled where global": TinySpec(
+        architecture="gemma3",
+        n_layers=6,
+        tied_output=True,
+        rope_scaling="linear",
+        rope_freq_base=1e6,
+        window=20,
+    ),
+    "gemma 3, another local base": TinySpec(
+        architecture="gemma3", window=8, metadata={"gemma3.rope.freq_base_swa": 500.0}
+    ),
+    "gemma 3, every second layer": TinySpec(
+        architecture="gemma3", window=8, metadata={"gemma3.attention.sliding_window_pattern": 2}
+    ),
+    "gemma 3, each layer": TinySpec(architecture="gemma3", n_layers=3, window=8, metadata=_EACH),
     "tied output": TinySpec(tied_output=True),
     "tied quantized output": TinySpec(tied_output=True, weight_type="Q4_0"),
     "llama with q, k and v biases": TinySpec(qkv_bias=True),
@@ -171,9 +199,20 @@ def test_variant_of_a_family(tiny_model_path: TinyModelPath, name: str) -> None:
 
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
-def test_attention_over_many_blocks(tiny_model_path: TinyModelPath, kv_type: str) -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [
+        TinySpec(n_ctx_train=1024),
+        TinySpec(architecture="gemma2", n_ctx_train=1024, window=40),
+        TinySpec(architecture="gemma3", n_ctx_train=1024, window=300, rope_freq_base=1e6),
+    ],
+    ids=["all", "a window within a chunk", "a window over chunks"],
+)
+def test_attention_over_many_blocks(
+    tiny_model_path: TinyModelPath, spec: TinySpec, kv_type: str
+) -> None:
     """600 tokens are 19 KV blocks: attention merges the parts it splits a long context into."""
-    path = tiny_model_path(TinySpec(n_ctx_train=1024))
+    path = tiny_model_path(spec)
     tokens = random_tokens(11, 600)
     expected = forward(load(path), tokens, engine_rounding(kv_type))
     with (

@@ -3,7 +3,7 @@
 Does not compute; ``transformer.py`` does. Key names are those of the GGUF specification.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,12 @@ class Hyperparameters:
     rope_attn_factor: float  # of yarn, times its own magnitude correction
     rope_low_turns: float  # of llama3: turns within the original context
     rope_high_turns: float
+    # Of families that have them; 0: none. A window counts the token itself.
+    window: int = 0
+    window_pattern: int | Sequence[bool] | None = None  # a period, or whether each layer is local
+    local_rope_base: float | None = None
+    attention_softcap: float | None = None
+    logits_softcap: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,11 @@ def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         rope_attn_factor=read("rope.scaling.attn_factor", 1.0),
         rope_low_turns=read("rope.scaling.low_freq_factor", 1.0),
         rope_high_turns=read("rope.scaling.high_freq_factor", 4.0),
+        window=read("attention.sliding_window", 4096 if arch == "gemma2" else 0),
+        window_pattern=read("attention.sliding_window_pattern"),
+        local_rope_base=read("rope.freq_base_swa"),
+        attention_softcap=read("attn_logit_softcapping"),
+        logits_softcap=read("final_logit_softcapping"),
     )
 
 

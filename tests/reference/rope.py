@@ -62,6 +62,15 @@ def angles(
     return np.cos(angle) * magnitude, np.sin(angle) * magnitude
 
 
+def local_angles(
+    hp: Hyperparameters, positions: NDArray[np.int64], base: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return cos and sin of layers with a base of their own, which no context extension scales."""
+    frequencies = base ** (-np.arange(0, hp.n_rot, 2, dtype=np.float64) / hp.n_rot)
+    angle = positions[:, None] * frequencies[None, :]
+    return np.cos(angle), np.sin(angle)
+
+
 def rotate(x: Array, cos: Array, sin: Array, *, neox: bool) -> Array:
     """Turn the first n_rot dimensions of every head. x: (n_tokens, n_heads, head_dim).
 

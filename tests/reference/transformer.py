@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference.model import Array, Hyperparameters, ReferenceModel
-from reference.rope import angles, rotate
+from reference.rope import angles, local_angles, rotate
 from reference.rounding import EXACT, Rounding, round_activations, round_kv
 
 
@@ -32,6 +32,15 @@ class Family:
         *("ffn_norm", None),
     )
 
+    # Gemma (Google DeepMind, arXiv 2403.08295, 2408.00118, 2503.19786; gemma_pytorch model.py):
+    gemma: bool = False  # the embedding times sqrt(dim), GELU by tanh for the gate
+    window_period: int = 0  # layer N is local unless N % period == period - 1; 0: no windows
+    local_rope_base: float | None = None  # of local layers, where the file does not say
+    attention_softcap: float = 0.0  # s = c tanh(s / c) before the mask; 0: none
+    logits_softcap: float = 0.0
+
+
+_FOUR_NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
 
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(neox=False, head_norm=False),
@@ -42,6 +51,24 @@ FAMILIES: Mapping[str, Family] = {
         head_norm=False,
         row_norm=True,
         norms=(None, "post_attention_norm", None, "post_ffw_norm"),
+    ),
+    "gemma": Family(neox=True, head_norm=False, gemma=True),
+    "gemma2": Family(
+        neox=True,
+        head_norm=False,
+        norms=_FOUR_NORMS,
+        gemma=True,
+        window_period=2,
+        attention_softcap=50.0,
+        logits_softcap=30.0,
+    ),
+    "gemma3": Family(
+        neox=True,
+        head_norm=True,
+        norms=_FOUR_NORMS,
+        gemma=True,
+        window_period=6,
+        local_rope_base=10000.0,
     ),
 }
 
@@ -81,7 +108,15 @@ class _Pass:
         bias = self.model.find(name + ".bias")
         return y if bias is None else y + bias.values.astype(self.dtype)
 
-    def attention(self, x: Array, layer: str, cos: Array, sin: Array) -> Array:
+    def window(self, index: int) -> int:
+        """How many tokens layer ``index`` sees, the own included; 0: all."""
+        period = self.hp.window_pattern or self.family.window_period
+        if self.family.window_period == 0 or self.hp.window == 0:
+            return 0
+        local = index % period < period - 1 if isinstance(period, int) else period[index]
+        return self.hp.window if local else 0
+
+    def attention(self, x: Array, layer: str, cos: Array, sin: Array, window: int) -> Array:
         """Causal grouped-query attention. x: (n_tokens, dim), normed."""
         n_tokens, hp = x.shape[0], self.hp
         q, k = self.linear(x, layer + "attn_q"), self.linear(x, layer + "attn_k")
@@ -100,36 +135,56 @@ class _Pass:
         group = hp.n_heads // hp.n_kv_heads  # query heads that share one key/value head
         k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
         scores = np.einsum("qhd,khd->hqk", q, k) / self.dtype(np.sqrt(hp.head_dim))
-        future = np.triu(np.ones((n_tokens, n_tokens), dtype=bool), k=1)
-        scores = np.where(future, self.dtype(-np.inf), scores)
+        scores = softcap(scores, self.hp.attention_softcap, self.family.attention_softcap)
+        behind = np.arange(n_tokens)[:, None] - np.arange(n_tokens)[None, :]
+        hidden = (behind < 0) | ((behind >= window) if window else False)
+        scores = np.where(hidden, self.dtype(-np.inf), scores)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
         mixed = np.einsum("hqk,khd->qhd", weights, v).reshape(n_tokens, -1)
         return self.linear(mixed, layer + "attn_output")
 
     def feed_forward(self, x: Array, layer: str) -> Array:
-        """SwiGLU. x: (n_tokens, dim), normed."""
+        """SwiGLU, or GeGLU. x: (n_tokens, dim), normed."""
         gate = self.linear(x, layer + "ffn_gate")
         up = self.linear(x, layer + "ffn_up")
+        if self.family.gemma:
+            inner = np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)
+            return self.linear(0.5 * gate * (1 + np.tanh(inner)) * up, layer + "ffn_down")
         return self.linear(gate / (1 + np.exp(-gate)) * up, layer + "ffn_down")
 
     def run(self, tokens: Sequence[int]) -> Array:
         """Return the logits of every token."""
         x: Array = self.model.weight("token_embd.weight").values[np.asarray(tokens)]
         x = x.astype(self.dtype)
+        if self.family.gemma:
+            x = x * self.dtype(np.sqrt(self.hp.dim))
         freqs = self.model.find("rope_freqs.weight")
         cos, sin = angles(self.hp, np.arange(len(tokens)), None if freqs is None else freqs.values)
+        base = self.family.local_rope_base
+        base = base and (self.hp.local_rope_base or base)
+        local = local_angles(self.hp, np.arange(len(tokens)), base) if base else (cos, sin)
         for index in range(self.hp.n_layers):
             layer = f"blk.{index}."
             before, after, before_feed, after_feed = self.family.norms
-            mixed = self.attention(self.layer_norm(x, layer, before), layer, cos, sin)
+            window = self.window(index)
+            turn = local if window else (cos, sin)
+            mixed = self.attention(self.layer_norm(x, layer, before), layer, *turn, window)
             x = x + self.layer_norm(mixed, layer, after)
             fed = self.feed_forward(self.layer_norm(x, layer, before_feed), layer)
             x = x + self.layer_norm(fed, layer, after_feed)
         x = self.norm(x, "output_norm.weight")
         if self.model.find("output.weight") is not None:
-            return self.linear(x, "output")
-        return self.biased(self.linear(x, "token_embd"), "output")
+            logits = self.linear(x, "output")
+        else:
+            logits = self.biased(self.linear(x, "token_embd"), "output")
+        return softcap(logits, self.hp.logits_softcap, self.family.logits_softcap)
+
+
+def softcap(x: Array, limit: float | None, default: float) -> Array:
+    """Bound x smoothly by the file's limit, or the family's; 0: not at all."""
+    limit = default if limit is None else limit
+    return x if limit == 0 else limit * np.tanh(x / limit)
 
 
 def forward(

@@ -30,7 +30,7 @@ from llamad.engine.bindings import requantize, row_bytes
 from llamad_tools.quantize.mixes import MIXES
 from llamad_tools.quantize.rewrite import quantize
 from pth_file import llama_weights, sentencepiece_model, write_llama_folder
-from reference import load
+from reference import forward, load
 from tiny_gguf import TinyModelPath, TinySpec, vocabulary
 
 WIDE = TinySpec(dim=256, hidden_dim=512, n_layers=4, n_heads=4, n_kv_heads=2, weight_type="F16")
@@ -69,6 +69,33 @@ def test_quantized_files(
     path = tmp_path / "out.gguf"
     quantize(tiny_model_path(spec), path, MIXES[mix], n_threads=2)
     check(path, ("the winter", "in that hint"))
+
+
+# Between float arithmetic and llama.cpp's, whose GELU comes from a table of half precision and
+# whose KV cache is f16, in units of the logits' deviation; a wrong window or norm shows 0.1 to 1.
+GEMMA_NOISE = 0.01
+
+
+@pytest.mark.parametrize("window", [8, 30])
+@pytest.mark.parametrize("family", ["gemma", "gemma2", "gemma3"])
+def test_logits_of_gemma(tiny_model_path: TinyModelPath, family: str, window: int) -> None:
+    """The oracle's logits are llama.cpp's, so the formulas are; the engine's are the oracle's."""
+    spec = TinySpec(
+        architecture=family,
+        n_layers=7,
+        weight_type="F16",
+        head_dim=32,
+        tied_output=True,
+        window=None if family == "gemma" else window,
+        rope_freq_base=10000.0 if family == "gemma2" else 1e6,
+    )
+    path = tiny_model_path(spec)
+    tokens = [1, *np.random.default_rng(5).integers(3, 300, 60).tolist()]
+    expected = forward(load(path), tokens)
+    with LlamaCpp(path, n_threads=1) as theirs, Model(path, n_threads=1, n_ctx=128) as ours:
+        for actual in (theirs.logits(tokens), theirs.logits(tokens, step=7), ours.logits(tokens)):
+            error = np.sqrt(np.mean((actual - expected) ** 2, axis=-1)) / expected.std()
+            assert error.max() <= GEMMA_NOISE
 
 
 @pytest.mark.parametrize("type_name", ["Q1_0", "Q2_0"])

@@ -16,7 +16,6 @@ void lld_attention_alloc(lld_arena *arena, lld_attention *a, uint32_t n_batch, u
     a->tile_rows = a->group >= TILE_QUERIES ? 1 : TILE_QUERIES / a->group;
     a->max_chunks = (n_ctx + LLD_ATTENTION_CHUNK - 1) / LLD_ATTENTION_CHUNK;
     a->max_tiles = n_batch + LLD_ATTENTION_SPLIT_ROWS * a->max_chunks;
-    a->q_scale = (float)(1.0 / sqrt((double)a->head_dim));
     a->tiles = lld_arena_alloc(arena, a->max_tiles, sizeof *a->tiles);
     a->partials =
         lld_arena_alloc(arena, (size_t)LLD_ATTENTION_SPLIT_ROWS * a->n_heads * a->max_chunks,
@@ -104,16 +103,32 @@ static void pack_queries(const lld_attention *a, const lld_attention_tile *t, ui
     }
 }
 
-/* Scores of every query against the first n_visible tokens of a chunk become softmax numerators. */
-static void chunk_scores(const lld_attention *a, const lld_attention_tile *t,
-                         const uint32_t *blocks, uint32_t layer, uint32_t kv_head, uint32_t chunk,
-                         uint32_t n_visible, lld_attention_scratch *s)
+/* The tokens of one chunk that a tile's rows see. Numbers of tokens count from the chunk's first. */
+typedef struct chunk_view {
+    const uint32_t *blocks; /* of the chunk */
+    uint32_t start;         /* position of its first token */
+    uint32_t first_block;   /* before it no row sees a token */
+    uint32_t n_visible;     /* behind it no row does */
+    uint32_t layer, window, kv_head;
+} chunk_view;
+
+/* The first position that a row sees. */
+static uint32_t window_start(uint32_t position, uint32_t window)
+{
+    return window == 0 || position < window ? 0 : position - window + 1;
+}
+
+/* Scores of every query against the tokens in view become softmax numerators. What a window hides is
+ * -infinity before and 0 after, as if it were not there. */
+static void chunk_scores(const lld_attention *a, const lld_attention_tile *t, const chunk_view *v,
+                         lld_attention_scratch *s)
 {
     const lld_kernels *k = a->kernels;
-    uint32_t n_q = t->n_rows * a->group,
-             padded = (n_visible + LLD_KV_BLOCK - 1) / LLD_KV_BLOCK * LLD_KV_BLOCK;
-    for (uint32_t b = 0; b < padded / LLD_KV_BLOCK; b++) {
-        lld_kv_head head = lld_kv_head_at(a->cache, blocks[b], layer, kv_head);
+    const uint32_t n_q = t->n_rows * a->group, from = v->first_block * LLD_KV_BLOCK,
+                   n_blocks = (v->n_visible + LLD_KV_BLOCK - 1) / LLD_KV_BLOCK,
+                   padded = n_blocks * LLD_KV_BLOCK;
+    for (uint32_t b = v->first_block; b < n_blocks; b++) {
+        lld_kv_head head = lld_kv_head_at(a->cache, v->blocks[b], v->layer, v->kv_head);
         const lld_attn_scores scores = {.scores = s->scores + b * LLD_KV_BLOCK,
                                         .score_stride = LLD_ATTENTION_CHUNK,
                                         .q = s->q,
@@ -129,26 +144,34 @@ static void chunk_scores(const lld_attention *a, const lld_attention_tile *t,
     }
     for (uint32_t i = 0; i < n_q; i++) {
         float *scores = s->scores + (size_t)i * LLD_ATTENTION_CHUNK;
-        uint32_t position = t->position + i / a->group, start = chunk * LLD_ATTENTION_CHUNK;
-        uint32_t n = position < start ? 0 : position - start + 1;
-        n = n < n_visible ? n : n_visible;
+        uint32_t position = t->position + i / a->group;
+        uint32_t begin = window_start(position, v->window);
+        uint32_t n = position < v->start ? 0 : position - v->start + 1;
+        n = n < v->n_visible ? n : v->n_visible;
+        begin = begin < v->start ? 0 : begin - v->start;
         s->m[i] = -INFINITY;
         s->l[i] = 0.0f;
-        if (n > 0) s->m[i] = k->attn_softmax(scores, n, &s->l[i]);
+        if (n > begin) {
+            if (a->softcap > 0.0f) k->softcap(scores + from, n - from, a->softcap);
+            for (uint32_t j = from; j < begin; j++) scores[j] = -INFINITY;
+            s->m[i] = k->attn_softmax(scores + from, n - from, &s->l[i]);
+        } else {
+            n = from;
+        }
         memset(scores + n, 0, (padded - n) * sizeof *scores);
     }
 }
 
-static void chunk_values(const lld_attention *a, const lld_attention_tile *t,
-                         const uint32_t *blocks, uint32_t layer, uint32_t kv_head,
-                         uint32_t n_visible, lld_attention_scratch *s)
+static void chunk_values(const lld_attention *a, const lld_attention_tile *t, const chunk_view *v,
+                         lld_attention_scratch *s)
 {
     const lld_kernels *k = a->kernels;
     uint32_t n_q = t->n_rows * a->group;
     memset(s->o, 0, (size_t)n_q * a->head_dim * sizeof *s->o);
-    for (uint32_t b = 0; b * LLD_KV_BLOCK < n_visible; b++) {
-        lld_kv_head head = lld_kv_head_at(a->cache, blocks[b], layer, kv_head);
-        uint32_t left = n_visible - b * LLD_KV_BLOCK, n = left < LLD_KV_BLOCK ? left : LLD_KV_BLOCK;
+    for (uint32_t b = v->first_block; b * LLD_KV_BLOCK < v->n_visible; b++) {
+        lld_kv_head head = lld_kv_head_at(a->cache, v->blocks[b], v->layer, v->kv_head);
+        uint32_t left = v->n_visible - b * LLD_KV_BLOCK,
+                 n = left < LLD_KV_BLOCK ? left : LLD_KV_BLOCK;
         const lld_attn_values values = {.acc = s->o,
                                         .acc_stride = a->head_dim,
                                         .p = s->scores + b * LLD_KV_BLOCK,
@@ -172,22 +195,30 @@ static float *partial_at(const lld_attention *a, uint32_t row, uint32_t head, ui
 }
 
 void lld_attention_run(const lld_attention *a, size_t unit, const lld_batch_run *runs,
-                       uint32_t layer, const float *q, float *out, lld_attention_scratch *s)
+                       lld_attention_layer layer, const float *q, float *out,
+                       lld_attention_scratch *s)
 {
     const lld_attention_tile *t = &a->tiles[unit / a->n_kv_heads];
     uint32_t kv_head = (uint32_t)(unit % a->n_kv_heads), n_q = t->n_rows * a->group,
              hd = a->head_dim;
     const uint32_t *blocks = runs[t->run].blocks;
-    uint32_t n_tokens = t->position + t->n_rows; /* that the tile's last row sees */
+    uint32_t n_tokens = t->position + t->n_rows;              /* that the tile's last row sees */
+    uint32_t begin = window_start(t->position, layer.window); /* what its first row does */
 
     pack_queries(a, t, kv_head, q, s->q);
     memset(s->total_l, 0, n_q * sizeof *s->total_l);
     for (uint32_t chunk = t->chunk_begin; chunk < t->chunk_end; chunk++) {
-        uint32_t left = n_tokens - chunk * LLD_ATTENTION_CHUNK;
-        uint32_t n_visible = left < LLD_ATTENTION_CHUNK ? left : LLD_ATTENTION_CHUNK;
-        const uint32_t *chunk_blocks = blocks + chunk * BLOCKS_PER_CHUNK;
-        chunk_scores(a, t, chunk_blocks, layer, kv_head, chunk, n_visible, s);
-        chunk_values(a, t, chunk_blocks, layer, kv_head, n_visible, s);
+        uint32_t start = chunk * LLD_ATTENTION_CHUNK, left = n_tokens - start;
+        chunk_view view = {.blocks = blocks + chunk * BLOCKS_PER_CHUNK,
+                           .start = start,
+                           .first_block = begin < start ? 0 : (begin - start) / LLD_KV_BLOCK,
+                           .n_visible = left < LLD_ATTENTION_CHUNK ? left : LLD_ATTENTION_CHUNK,
+                           .layer = layer.index,
+                           .window = layer.window,
+                           .kv_head = kv_head};
+        if (begin >= start + view.n_visible) continue; /* no row sees any of it */
+        chunk_scores(a, t, &view, s);
+        chunk_values(a, t, &view, s);
         for (uint32_t i = 0; i < n_q; i++)
             merge_chunk(&s->total_m[i], &s->total_l[i], s->total_o + (size_t)i * hd, s->m[i],
                         s->l[i], s->o + (size_t)i * hd, hd);

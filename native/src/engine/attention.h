@@ -26,7 +26,7 @@ typedef struct lld_attention_tile {
 
 /* Scratch of one thread; n_q = queries of a tile, at most max_queries. */
 typedef struct lld_attention_scratch {
-    float *q;       /* (n_q, head_dim), scaled by 1/sqrt(head_dim) */
+    float *q;       /* (n_q, head_dim), scaled */
     float *scores;  /* (n_q, LLD_ATTENTION_CHUNK) */
     float *o;       /* (n_q, head_dim) of this chunk */
     float *m, *l;   /* (n_q) of this chunk */
@@ -39,7 +39,8 @@ typedef struct lld_attention {
     const lld_kv_cache *cache;
     uint32_t n_heads, n_kv_heads, head_dim, group; /* group: query heads of one kv head */
     uint32_t tile_rows, max_chunks, max_tiles;
-    float q_scale;             /* 1/sqrt(head_dim) */
+    float q_scale;             /* of queries, before they meet keys */
+    float softcap;             /* of scores; 0: none */
     lld_attention_tile *tiles; /* (max_tiles) of this batch */
     uint32_t n_tiles;
     float *partials; /* (SPLIT_ROWS, n_heads, max_chunks, head_dim + 2): m, l, o */
@@ -58,10 +59,16 @@ static inline size_t lld_attention_units(const lld_attention *a)
     return (size_t)a->n_tiles * a->n_kv_heads;
 }
 
+/* A layer, and how many tokens its rows see, themselves included; 0: all. */
+typedef struct lld_attention_layer {
+    uint32_t index, window;
+} lld_attention_layer;
+
 /* Do one unit. q: (n_rows, n_heads * head_dim), rotated; out: the same shape, not written by split
  * tiles. */
 void lld_attention_run(const lld_attention *attention, size_t unit, const lld_batch_run *runs,
-                       uint32_t layer, const float *q, float *out, lld_attention_scratch *scratch);
+                       lld_attention_layer layer, const float *q, float *out,
+                       lld_attention_scratch *scratch);
 
 /* Rows of a split batch: merge their partials into out: (n_heads * head_dim). No-op for other
  * batches. */

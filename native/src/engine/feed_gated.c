@@ -1,15 +1,18 @@
-/* feed_gated.c - the gated feed-forward of a layer, down(silu(gate(x)) * up(x)): two phases. */
+/* feed_gated.c - the gated feed-forward of a layer, down(act(gate(x)) * up(x)), act SiLU or GELU: two phases. */
 #include "engine/layer.h"
 
 #include <string.h>
 
-/* A tile of gate and up: silu(gate) * up, quantized for down. */
+/* A tile of gate and up: act(gate) * up, quantized for down. */
 static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, const lld_input *input,
                         lld_tile *tile)
 {
     const lld_gated_weights *w = &l->gated;
     lld_thread_scratch *t = &f->scratch.threads[thread];
     const size_t first = tile->first_row, n = tile->n_rows;
+    void (*const activate)(float *, const float *, size_t) =
+        f->model->config.architecture->facts.activation == LLD_GELU ? f->kernels->gelu_mul
+                                                                    : f->kernels->silu_mul;
     tile->out_stride = n;
     tile->out = t->gate;
     lld_multiply_tile(f, thread, &w->gate, input, tile);
@@ -20,7 +23,7 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
         float *gate = t->gate + c * n, *up = t->up + c * n;
         if (w->gate_bias != NULL) f->kernels->add(gate, w->gate_bias + first, n);
         if (w->up_bias != NULL) f->kernels->add(up, w->up_bias + first, n);
-        f->kernels->silu_mul(gate, up, n);
+        activate(gate, up, n);
         lld_importance_add(f->importance, thread, lld_layer_index(f, l), LLD_IMPORTANCE_DOWN, first,
                            gate, n);
         const lld_row_part part = {.row = row,

@@ -9,11 +9,17 @@ static void embed_phase(lld_forward *f, unsigned thread)
 {
     const lld_config *c = &f->model->config;
     const lld_matrix *e = &f->model->embedding;
+    const uint32_t n_tables = lld_rope_tables(c);
     for (size_t row; (row = lld_pool_next(f->pool, thread, f->batch.n_rows)) < f->batch.n_rows;) {
         lld_dequantize_row(e->type, e->data + (size_t)f->batch.tokens[row] * e->row_bytes,
                            f->scratch.x + row * c->dim, c->dim);
-        lld_rope_table(f->scratch.frequencies, c->n_rot, f->scratch.rope_magnitude,
-                       f->batch.positions[row], f->scratch.cos_sin + row * c->n_rot);
+        float *x = f->scratch.x + row * c->dim;
+        for (uint32_t i = 0; c->embedding_scale != 1.0f && i < c->dim; i++)
+            x[i] *= c->embedding_scale;
+        for (uint32_t i = 0; i < n_tables; i++)
+            lld_rope_table(f->scratch.frequencies + i * c->n_rot / 2, c->n_rot,
+                           i == 0 ? f->scratch.rope_magnitude : 1.0f, f->batch.positions[row],
+                           f->scratch.cos_sin + (row * n_tables + i) * c->n_rot);
     }
     lld_pool_barrier(f->pool);
 }
@@ -21,6 +27,17 @@ static void embed_phase(lld_forward *f, unsigned thread)
 static void make_kept_row(lld_forward *f, size_t row, const float *weight, float *values)
 {
     lld_normed_row(f, f->batch.kept[row], weight, values);
+}
+
+/* A phase of its own, in families that bound their logits. */
+static void softcap_phase(lld_forward *f, unsigned thread)
+{
+    enum { CHUNK = 4096 };
+    const size_t n = f->batch.n_kept * f->model->vocab_size, n_chunks = lld_divide_up(n, CHUNK);
+    lld_pool_barrier(f->pool);
+    for (size_t i; (i = lld_pool_next(f->pool, thread, n_chunks)) < n_chunks;)
+        f->kernels->softcap(f->scratch.logits + i * CHUNK, lld_min_size(CHUNK, n - i * CHUNK),
+                            f->model->config.logits_softcap);
 }
 
 static void logits_phase(lld_forward *f, unsigned thread)
@@ -39,6 +56,7 @@ static void logits_phase(lld_forward *f, unsigned thread)
                           .layer = m->layers,
                           .name = LLD_IMPORTANCE_OUTPUT};
     lld_products_run(f, thread, products, 1, lld_input_make(f, thread, &s));
+    if (m->config.logits_softcap > 0.0f) softcap_phase(f, thread);
 }
 
 static void forward_thread(void *argument, unsigned thread)

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "model/rope.h"
+
 static void make_attended_row(lld_forward *f, size_t row, const float *weight, float *values)
 {
     const lld_config *c = &f->model->config;
@@ -60,7 +62,7 @@ static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l
     const lld_config *c = &f->model->config;
     size_t hd = c->head_dim;
     for (size_t row; (row = lld_pool_next(f->pool, thread, f->batch.n_rows)) < f->batch.n_rows;) {
-        const float *cos_sin = f->scratch.cos_sin + row * c->n_rot;
+        const float *cos_sin = f->scratch.cos_sin + (row * lld_rope_tables(c) + l->rope) * c->n_rot;
         float *k = f->scratch.k + row * c->n_kv_heads * hd,
               *v = f->scratch.v + row * c->n_kv_heads * hd;
         rotate_heads(f, f->scratch.q + row * c->n_heads * hd, c->n_heads, w->q_norm, cos_sin);
@@ -83,7 +85,8 @@ static void attention_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     size_t n_units = lld_attention_units(&f->attention);
     for (size_t unit; (unit = lld_pool_next(f->pool, thread, n_units)) < n_units;)
-        lld_attention_run(&f->attention, unit, f->batch.runs, lld_layer_index(f, l), f->scratch.q,
+        lld_attention_run(&f->attention, unit, f->batch.runs,
+                          (lld_attention_layer){lld_layer_index(f, l), l->window}, f->scratch.q,
                           f->scratch.attended, &f->scratch.threads[thread].attention);
     lld_pool_barrier(f->pool);
 }

@@ -46,6 +46,8 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     f->attention.n_heads = c->n_heads;
     f->attention.n_kv_heads = c->n_kv_heads;
     f->attention.head_dim = c->head_dim;
+    f->attention.q_scale = c->query_scale;
+    f->attention.softcap = c->attention_softcap;
 
     f->scratch.x = lld_arena_alloc(arena, rows * c->dim, sizeof(float));
     f->scratch.q = lld_arena_alloc(arena, rows * n_q, sizeof(float));
@@ -56,10 +58,12 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     f->scratch.hidden = NULL;
     if ((down & LLD_ACT_BIT(LLD_ACT_F32)) != 0)
         f->scratch.hidden = lld_arena_alloc(arena, rows * c->hidden_dim, sizeof(float));
-    f->scratch.cos_sin = lld_arena_alloc(arena, rows * c->n_rot, sizeof(float));
+    f->scratch.cos_sin =
+        lld_arena_alloc(arena, rows * lld_rope_tables(c) * c->n_rot, sizeof(float));
     f->scratch.logits =
         lld_arena_alloc(arena, (size_t)f->batch.n_logits * f->model->vocab_size, sizeof(float));
-    f->scratch.frequencies = lld_arena_alloc(arena, c->n_rot / 2, sizeof(double));
+    f->scratch.frequencies =
+        lld_arena_alloc(arena, (size_t)lld_rope_tables(c) * c->n_rot / 2, sizeof(double));
     lld_batch_alloc(arena, &f->batch);
     lld_acts_alloc(arena, kinds, rows, input_cols, f->scratch.input.forms);
     lld_acts_alloc(arena, kinds, rows, input_cols, f->scratch.input.fine);
@@ -76,6 +80,9 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
 
 void lld_forward_prepare(lld_forward *f)
 {
+    const lld_config *c = &f->model->config;
     f->scratch.rope_magnitude =
         lld_rope_frequencies(&f->model->config, f->model->rope_factors, f->scratch.frequencies);
+    if (lld_rope_tables(c) == 2)
+        lld_rope_local_frequencies(c, f->scratch.frequencies + c->n_rot / 2);
 }

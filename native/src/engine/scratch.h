@@ -34,9 +34,9 @@ typedef struct lld_scratch {
     float *attended;       /* (n_batch, n_heads * head_dim) */
     float *work;           /* (n_batch, dim) a matrix product, or normalized rows */
     float *hidden;         /* (n_batch, hidden_dim), only where a down matrix takes float32 */
-    float *cos_sin;        /* (n_batch, n_rot) */
+    float *cos_sin;        /* (n_batch, n_tables, n_rot) */
     float *logits;         /* (n_logits, vocab_size) */
-    double *frequencies;   /* (n_rot / 2) radians a token */
+    double *frequencies;   /* (n_tables, n_rot / 2) radians a token */
     float rope_magnitude;
     lld_input input;             /* (n_batch, max(dim, n_heads * head_dim)) */
     lld_input hidden_input;      /* (n_batch, hidden_dim) */

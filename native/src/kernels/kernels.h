@@ -102,6 +102,12 @@ typedef struct lld_kernels {
     void (*rmsnorm)(float *out, const float *x, const float *w, size_t n, float eps);
     /* gate = (gate / (1 + exp(-gate))) * up, with lld_expf. (n) each. */
     void (*silu_mul)(float *gate, const float *up, size_t n);
+    /* GELU by tanh: t = fma(g*g, 0.07135481f, 1.5957691f); gate = (g / (1 + exp(-(g*t)))) * up, with
+     * lld_expf. (n) each. */
+    void (*gelu_mul)(float *gate, const float *up, size_t n);
+    /* x = limit * tanh(x / limit): e = exp(x * (2/limit)), x = limit * ((e-1) / (e+1)), with lld_expf;
+     * a NaN stays one. (n) */
+    void (*softcap)(float *x, size_t n, float limit);
     /* x = x + y. (n) each. */
     void (*add)(float *x, const float *y, size_t n);
 

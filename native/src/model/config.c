@@ -18,16 +18,37 @@
         .after_mixer = "post_attention_norm", .after_feed = "post_ffw_norm"                        \
     }
 
+#define FOUR_NORMS                                                                                 \
+    {                                                                                              \
+        .before_mixer = "attn_norm", .after_mixer = "post_attention_norm",                         \
+        .before_feed = "ffn_norm", .after_feed = "post_ffw_norm"                                   \
+    }
+#define GEMMA .activation = LLD_GELU, .scales_embedding = true
+
 static const lld_architecture architectures[] = {
-    /* name     rope pairs       q,k,v bias     q,k norm          norms */
-    {"llama", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS},
-    {"qwen2", LLD_ROPE_NEOX, LLD_REQUIRED, LLD_QK_NORM_NONE, PRE_NORMS},
-    {"qwen3", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_HEAD, PRE_NORMS},
-    {"olmo2", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_ROW, POST_NORMS},
+    /* name     rope pairs       q,k,v bias     q,k norm          norms, facts */
+    {"llama", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
+    {"qwen2", LLD_ROPE_NEOX, LLD_REQUIRED, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
+    {"qwen3", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_HEAD, PRE_NORMS, {0}},
+    {"olmo2", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_ROW, POST_NORMS, {0}},
+    {"gemma", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {GEMMA}},
+    {"gemma2",
+     LLD_ROPE_NEOX,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_NONE,
+     FOUR_NORMS,
+     {GEMMA, .window_period = 2, .window_default = 4096, .caps_logits = true,
+      .attention_softcap = 50.0f, .logits_softcap = 30.0f, .wide_query_layers = 46}},
+    {"gemma3",
+     LLD_ROPE_NEOX,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_HEAD,
+     FOUR_NORMS,
+     {GEMMA, .window_period = 6, .local_rope_base = 10000.0f, .caps_logits = true,
+      .wide_query_layers = 62}},
 };
 
 enum {
-    MAX_LAYERS = 1024,
     MAX_DIM = 1 << 17,
     MAX_HIDDEN = 1 << 19,
     MAX_HEADS = 1024,
@@ -204,6 +225,54 @@ static void read_heads(reader *r, lld_config *c)
                              r->prefix, c->n_rot);
 }
 
+/* Which layers see a window: the family's period, another one, or a flag for each layer. */
+static void read_window_pattern(reader *r, lld_config *c)
+{
+    char key[KEY_BYTES];
+    uint32_t period = c->architecture->facts.window_period;
+    const lld_kv *kv = lld_gguf_find(r->gguf, key_name(r, "attention.sliding_window_pattern", key));
+    if (kv != NULL && kv->type == LLD_GGUF_ARRAY) {
+        for (uint32_t i = 0; i < c->n_layers; i++) {
+            double flag = 0.0;
+            if (kv->count != c->n_layers || !lld_gguf_number(kv, i, &flag)) {
+                r->status = lld_fail(LLD_ERR_CORRUPT,
+                                     "metadata key '%s' has %" PRIu64 " elements, must be %" PRIu32
+                                     " flags, one for each layer",
+                                     key, kv->count, c->n_layers);
+                return;
+            }
+            c->is_local[i] = flag != 0.0;
+        }
+        return;
+    }
+    period = read_count(r, "attention.sliding_window_pattern", 1, LLD_MAX_LAYERS, period);
+    for (uint32_t i = 0; i < c->n_layers && r->status == LLD_OK; i++)
+        c->is_local[i] = i % period < period - 1;
+}
+
+/* What the family's facts and their keys say. */
+static void read_facts(reader *r, lld_config *c)
+{
+    const lld_family_facts *facts = &c->architecture->facts;
+    const uint32_t wide = facts->wide_query_layers;
+    c->embedding_scale = facts->scales_embedding ? sqrtf((float)c->dim) : 1.0f;
+    c->query_scale =
+        (float)(1.0 / sqrt((double)(c->n_layers == wide ? c->dim / c->n_heads : c->head_dim)));
+    if (facts->caps_logits) {
+        c->logits_softcap =
+            read_float(r, "final_logit_softcapping", 0.0f, 1e6f, facts->logits_softcap);
+        if (facts->attention_softcap > 0.0f)
+            c->attention_softcap =
+                read_float(r, "attn_logit_softcapping", 0.0f, 1e6f, facts->attention_softcap);
+    }
+    if (facts->window_period == 0) return;
+    c->window = read_count(r, "attention.sliding_window", 0, MAX_CTX, facts->window_default);
+    if (facts->local_rope_base > 0.0f)
+        c->local_rope_base =
+            read_float(r, "rope.freq_base_swa", 1.0001f, 1e15f, facts->local_rope_base);
+    if (r->status == LLD_OK && c->window > 0) read_window_pattern(r, c);
+}
+
 /* llama-gguf-split cuts a model into files; each has all metadata of the first, or next to none. */
 static int check_whole(const lld_gguf *gguf)
 {
@@ -224,7 +293,7 @@ int lld_config_read(const lld_gguf *gguf, lld_config *config)
     if (status != LLD_OK) return status;
 
     reader r = {.gguf = gguf, .prefix = c.architecture->name, .status = LLD_OK};
-    c.n_layers = read_count(&r, "block_count", 1, MAX_LAYERS, -1);
+    c.n_layers = read_count(&r, "block_count", 1, LLD_MAX_LAYERS, -1);
     c.dim = read_count(&r, "embedding_length", 1, MAX_DIM, -1);
     c.hidden_dim = read_count(&r, "feed_forward_length", 1, MAX_HIDDEN, -1);
     c.n_ctx_train = read_count(&r, "context_length", 1, MAX_CTX, -1);
@@ -232,6 +301,7 @@ int lld_config_read(const lld_gguf *gguf, lld_config *config)
     c.rope_base = read_float(&r, "rope.freq_base", 1.0001f, 1e15f, 10000.0f);
     if (r.status == LLD_OK) read_heads(&r, &c);
     if (r.status == LLD_OK) read_scaling(&r, &c);
+    if (r.status == LLD_OK) read_facts(&r, &c);
     if (r.status == LLD_OK) r.status = lld_config_check_unsupported(gguf, &c);
     if (r.status == LLD_OK) *config = c;
     return r.status;

@@ -140,6 +140,11 @@ static const float *bind_norm(binder *b, const char *name)
 static void bind_layer(binder *b, lld_layer *layer)
 {
     const lld_norm_names *norms = &b->model->config.architecture->norms;
+    const lld_config *c = &b->model->config;
+    if (c->is_local[b->layer]) {
+        layer->window = c->window;
+        layer->rope = c->local_rope_base > 0.0f;
+    }
     layer->mixer = LLD_MIXER_ATTENTION;
     layer->feed = LLD_FEED_GATED;
     layer->mixer_norm = bind_norm(b, norms->before_mixer);

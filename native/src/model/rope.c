@@ -60,6 +60,12 @@ float lld_rope_frequencies(const lld_config *c, const float *factors, double *fr
     return (float)magnitude;
 }
 
+void lld_rope_local_frequencies(const lld_config *c, double *frequencies)
+{
+    for (uint32_t i = 0; i < c->n_rot / 2; i++)
+        frequencies[i] = lld_pow(c->local_rope_base, -2.0 * i / c->n_rot);
+}
+
 void lld_rope_table(const double *frequencies, uint32_t n_rot, float magnitude, uint32_t position,
                     float *cos_sin)
 {

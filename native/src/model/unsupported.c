@@ -85,7 +85,7 @@ static int check_repeated(const lld_gguf *gguf, lld_config *c)
     char key[KEY_BYTES];
     int status = LLD_OK;
     const lld_kv *kv = find(gguf, c, "attention.scale", key);
-    if (kv != NULL) status = check_switch(kv, key, 0, 1.0 / sqrt(c->head_dim));
+    if (kv != NULL) status = check_switch(kv, key, 0, (double)c->query_scale);
     if (status != LLD_OK) return status;
 
     kv = find(gguf, c, "rope.scaling.yarn_attn_factor", key);
@@ -95,6 +95,7 @@ static int check_repeated(const lld_gguf *gguf, lld_config *c)
     if (status != LLD_OK) return status;
 
     uint32_t window = 0;
+    if (c->architecture->facts.window_period > 0) return status; /* windows are computed */
     find(gguf, c, "attention.sliding_window", key);
     status = lld_gguf_read_u32(gguf, key, &window, NULL);
     /* Within its window full attention is the same; but layers that slide may scale RoPE otherwise. */
@@ -119,9 +120,22 @@ static int check_kinds(const lld_gguf *gguf, const lld_config *c)
     if (status == LLD_OK && pooling == POOLING_RANK) return refuse_number(key, pooling);
     find(gguf, c, "hidden_activation", key);
     if (status == LLD_OK) status = lld_gguf_read_string(gguf, key, &name, &length, &found);
-    if (status != LLD_OK || !found || (length == 4 && memcmp(name, "silu", 4) == 0)) return status;
-    return lld_fail(LLD_ERR_UNSUPPORTED, "metadata key '%s' is '%.*s', supported is silu", key,
-                    (int)(length > 64 ? 64 : length), name);
+    static const char *const names[][2] = {
+        [LLD_SILU] = {"silu", "silu"}, [LLD_GELU] = {"gelu_pytorch_tanh", "gelu"}};
+    const char *const *ours = names[c->architecture->facts.activation];
+    if (status != LLD_OK || !found) return status;
+    for (int i = 0; i < 2; i++)
+        if (length == strlen(ours[i]) && memcmp(name, ours[i], length) == 0) return LLD_OK;
+    return lld_fail(LLD_ERR_UNSUPPORTED, "metadata key '%s' is '%.*s', supported is %s", key,
+                    (int)(length > 64 ? 64 : length), name, ours[0]);
+}
+
+/* Whether config.c has read the key, for families that obey it. */
+static bool is_read(const lld_config *c, const char *suffix)
+{
+    const lld_family_facts *facts = &c->architecture->facts;
+    if (strcmp(suffix, "final_logit_softcapping") == 0) return facts->caps_logits;
+    return strcmp(suffix, "attn_logit_softcapping") == 0 && facts->attention_softcap > 0.0f;
 }
 
 int lld_config_check_unsupported(const lld_gguf *gguf, lld_config *c)
@@ -130,6 +144,7 @@ int lld_config_check_unsupported(const lld_gguf *gguf, lld_config *c)
     int status = LLD_OK;
     for (size_t i = 0; i < sizeof switches / sizeof *switches && status == LLD_OK; i++) {
         const lld_kv *kv = find(gguf, c, switches[i].suffix, key);
+        if (is_read(c, switches[i].suffix)) continue;
         if (kv != NULL) status = check_switch(kv, key, switches[i].off, switches[i].also_off);
     }
     if (status == LLD_OK) status = check_repeated(gguf, c);

@@ -125,6 +125,32 @@ LLD_AVX2 static void silu_mul(float *gate, const float *up, size_t n)
     }
 }
 
+LLD_AVX2 static void gelu_mul(float *gate, const float *up, size_t n)
+{
+    const __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);
+    const __m256 cube = _mm256_set1_ps(0.07135481f), linear = _mm256_set1_ps(1.5957691f);
+    for (size_t k = 0; k < n; k += 8) {
+        __m256 g = lld_load_lanes(gate + k, n - k);
+        __m256 t = _mm256_fmadd_ps(_mm256_mul_ps(g, g), cube, linear);
+        __m256 e = lld_expf_lanes(_mm256_xor_ps(_mm256_mul_ps(g, t), sign));
+        __m256 gelu = _mm256_div_ps(g, _mm256_add_ps(one, e));
+        lld_store_lanes(gate + k, _mm256_mul_ps(gelu, lld_load_lanes(up + k, n - k)), n - k);
+    }
+}
+
+LLD_AVX2 static void softcap(float *x, size_t n, float limit)
+{
+    const __m256 one = _mm256_set1_ps(1.0f), inverse = _mm256_set1_ps(2.0f / limit);
+    for (size_t k = 0; k < n; k += 8) {
+        __m256 v = lld_load_lanes(x + k, n - k);
+        __m256 e = lld_expf_lanes(_mm256_mul_ps(v, inverse));
+        __m256 tanh = _mm256_div_ps(_mm256_sub_ps(e, one), _mm256_add_ps(e, one));
+        __m256 capped = _mm256_mul_ps(_mm256_set1_ps(limit), tanh);
+        lld_store_lanes(x + k, _mm256_blendv_ps(capped, v, _mm256_cmp_ps(v, v, _CMP_UNORD_Q)),
+                        n - k);
+    }
+}
+
 LLD_AVX2 static void add(float *x, const float *y, size_t n)
 {
     for (size_t k = 0; k < n; k += 8)
@@ -179,6 +205,8 @@ void lld_kernels_init_avx2(lld_kernels *table)
     table->quantize_q8k = quantize_q8k;
     table->rmsnorm = rmsnorm;
     table->silu_mul = silu_mul;
+    table->gelu_mul = gelu_mul;
+    table->softcap = softcap;
     table->add = add;
     table->rope_norm = rope_norm;
     table->rope_neox = rope_neox;

@@ -63,6 +63,23 @@ static void silu_mul(float *gate, const float *up, size_t n)
     for (size_t k = 0; k < n; k++) gate[k] = gate[k] / (1.0f + lld_expf(-gate[k])) * up[k];
 }
 
+static void gelu_mul(float *gate, const float *up, size_t n)
+{
+    for (size_t k = 0; k < n; k++) {
+        const float g = gate[k], t = __builtin_fmaf(g * g, 0.07135481f, 1.5957691f);
+        gate[k] = g / (1.0f + lld_expf(-(g * t))) * up[k];
+    }
+}
+
+static void softcap(float *x, size_t n, float limit)
+{
+    const float inverse = 2.0f / limit;
+    for (size_t k = 0; k < n; k++) {
+        const float e = lld_expf(x[k] * inverse);
+        x[k] = x[k] != x[k] ? x[k] : limit * ((e - 1.0f) / (e + 1.0f));
+    }
+}
+
 static void add(float *x, const float *y, size_t n)
 {
     for (size_t k = 0; k < n; k++) x[k] = x[k] + y[k];
@@ -92,6 +109,8 @@ void lld_kernels_init_generic(lld_kernels *table)
     table->quantize_q8k = quantize_q8k;
     table->rmsnorm = rmsnorm;
     table->silu_mul = silu_mul;
+    table->gelu_mul = gelu_mul;
+    table->softcap = softcap;
     table->add = add;
     table->rope_norm = rope_norm;
     table->rope_neox = rope_neox;

@@ -70,6 +70,39 @@ static void silu_mul(float *gate, const float *up, size_t n)
     for (; k < n; k++) gate[k] = gate[k] / (1.0f + lld_expf(-gate[k])) * up[k];
 }
 
+static void gelu_mul(float *gate, const float *up, size_t n)
+{
+    size_t k = 0;
+    for (; k + 4 <= n; k += 4) {
+        float32x4_t g = vld1q_f32(gate + k);
+        float32x4_t t =
+            vfmaq_f32(vdupq_n_f32(1.5957691f), vmulq_f32(g, g), vdupq_n_f32(0.07135481f));
+        float32x4_t e = lld_neon_expf(vnegq_f32(vmulq_f32(g, t)));
+        float32x4_t gelu = vdivq_f32(g, vaddq_f32(vdupq_n_f32(1.0f), e));
+        vst1q_f32(gate + k, vmulq_f32(gelu, vld1q_f32(up + k)));
+    }
+    for (; k < n; k++) {
+        const float g = gate[k], t = __builtin_fmaf(g * g, 0.07135481f, 1.5957691f);
+        gate[k] = g / (1.0f + lld_expf(-(g * t))) * up[k];
+    }
+}
+
+static void softcap(float *x, size_t n, float limit)
+{
+    const float inverse = 2.0f / limit;
+    const float32x4_t one = vdupq_n_f32(1.0f);
+    size_t k = 0;
+    for (; k + 4 <= n; k += 4) {
+        float32x4_t v = vld1q_f32(x + k), e = lld_neon_expf(vmulq_n_f32(v, inverse));
+        float32x4_t tanh = vdivq_f32(vsubq_f32(e, one), vaddq_f32(e, one));
+        vst1q_f32(x + k, vbslq_f32(vceqq_f32(v, v), vmulq_n_f32(tanh, limit), v));
+    }
+    for (; k < n; k++) {
+        const float e = lld_expf(x[k] * inverse);
+        x[k] = x[k] != x[k] ? x[k] : limit * ((e - 1.0f) / (e + 1.0f));
+    }
+}
+
 static void add(float *x, const float *y, size_t n)
 {
     size_t k = 0;
@@ -122,6 +155,8 @@ void lld_kernels_init_neon(lld_kernels *table)
     table->quantize_q8k = quantize_q8k;
     table->rmsnorm = rmsnorm;
     table->silu_mul = silu_mul;
+    table->gelu_mul = gelu_mul;
+    table->softcap = softcap;
     table->add = add;
     table->rope_norm = rope_norm;
     table->rope_neox = rope_neox;
