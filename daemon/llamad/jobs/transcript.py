@@ -171,7 +171,10 @@ class Reader:
             end += 1
         self._next = end
         text = "".join(delta.text for delta in deltas[first:end])
-        return Delta(text, deltas[end - 1].tokens, thinking)
+        tokens = deltas[end - 1].tokens
+        if end < len(deltas) and deltas[end].tokens == tokens:
+            tokens -= 1  # the token's answer follows: who leaves now is to get it later
+        return Delta(text, tokens, thinking)
 
     def _end(self) -> Event:
         self._done = True

@@ -35,6 +35,17 @@ async def test_thoughts_stay_apart_and_deltas_of_a_kind_come_as_one() -> None:
 
 
 @asynchronous
+async def test_who_leaves_between_a_thought_and_the_answer_of_one_token_misses_nothing() -> None:
+    transcript = _written("a", "b")
+    transcript.put(Delta("C", 2))
+    reader = transcript.read()
+    assert [type(await anext(reader)) for _ in range(1)] == [Queued]
+    thought = await anext(reader)
+    assert thought == Delta("ab", 1, True)
+    assert text_in(await events(transcript, 1)) == "bC"
+
+
+@asynchronous
 async def test_readers_get_what_comes_until_the_end() -> None:
     transcript = _written("A")
     tasks = [asyncio.create_task(events(transcript, n, wait=True)) for n in (0, 1)]
