@@ -12,6 +12,7 @@ import time
 from llamactl import streams
 from llamactl.output import counted, print_json, print_note, printable
 from llamactl.progress_line import ProgressLine
+from llamactl.summary import duration
 from llamactl.word_wrap import WordWrap
 from llamad_client import (
     Completion,
@@ -145,13 +146,17 @@ def _stream_text(completion: Completion) -> str:
     progress = PrefillLine()
     view = _TextView()
     pieces = []
+    queued = False
     try:
         for event in completion.events():
             if isinstance(event, PrefillProgress):
                 progress.update(event)
             elif isinstance(event, Queued):
-                note_substitute(event)
-                note_dropped(event)
+                if not queued:  # it comes again when the place changes
+                    queued = True
+                    note_substitute(event)
+                    note_dropped(event)
+                progress.queued(event)
             elif isinstance(event, ThinkingDelta):
                 progress.erase()
                 view.add(event.text, thought=True)
@@ -186,23 +191,45 @@ def _stream_json(completion: Completion) -> str:
 
 
 class PrefillLine:
-    """The line that tells how much of a long prompt is read."""
+    """The line that tells what an answer waits for: its turn, then the reading of its prompt."""
 
     def __init__(self) -> None:
         self._line = ProgressLine()
         self._started = time.monotonic()
 
+    def queued(self, event: Queued) -> None:
+        """Show the place in the queue, where the wait is long enough to wonder."""
+        if text := waiting_text(event):
+            self._line.show(text)
+        else:
+            self._line.erase()
+
     def update(self, event: PrefillProgress) -> None:
         """Show the progress, once reading has taken long enough to wonder."""
         if time.monotonic() - self._started < PROGRESS_AFTER_SECONDS:
+            self._line.erase()
             return
         percent = 100 * event.processed_tokens // max(1, event.prompt_tokens)
-        done = f"{event.processed_tokens}/{event.prompt_tokens} ({percent} %)"
-        self._line.show(f"reading the prompt: {done}")
+        left = "" if event.seconds_left is None else f", {_about(event.seconds_left)} left"
+        self._line.show(f"reading the prompt: {percent} % of {event.prompt_tokens} tokens{left}")
 
     def erase(self) -> None:
         """Remove the line, if there is one."""
         self._line.erase()
+
+
+def waiting_text(event: Queued) -> str:
+    """Return where a request stands: `waiting, 3 in front, about 20 s`; empty for a short wait."""
+    wait = event.wait_seconds
+    if event.queue_position == 0 and (wait is None or wait < PROGRESS_AFTER_SECONDS):
+        return ""
+    return f"waiting, {event.queue_position} in front" + (
+        "" if wait is None else f", {_about(wait)}"
+    )
+
+
+def _about(seconds: float) -> str:
+    return f"about {duration(max(1.0, seconds))}"
 
 
 def print_stats(result: Result) -> None:

@@ -163,13 +163,16 @@ class Talk:
         progress = answer.PrefillLine()
         waiting = ProgressLine()
         pieces: list[str] = []
+        queued = False
         try:
             with _stopped_by_ctrl_c(completion):
                 for event in completion.events():
                     if isinstance(event, Queued):
-                        self._note_queued(event, waiting)
+                        if not queued:  # it comes again when the place changes
+                            queued = True
+                            self._note_queued(event)
+                        progress.queued(event)
                     elif isinstance(event, PrefillProgress):
-                        waiting.erase()
                         progress.update(event)
                     elif isinstance(event, ThinkingDelta):
                         progress.erase()
@@ -189,7 +192,7 @@ class Talk:
             view.end()
         return "".join(pieces)
 
-    def _note_queued(self, event: Queued, waiting: ProgressLine) -> None:
+    def _note_queued(self, event: Queued) -> None:
         if event.dropped_messages:
             self._state.conversation.leave_out(event.dropped_messages)
             self._screen.note(
@@ -200,8 +203,6 @@ class Talk:
             self._screen.note(
                 f"(the model has no chat template: the {event.substitute_template} one was taken)"
             )
-        if event.queue_position > 0:
-            waiting.show(f"waiting behind {counted(event.queue_position, 'request')}")
 
     def _say_how_it_ended(self, result: Result) -> None:
         if result.finish_reason == "cancelled":

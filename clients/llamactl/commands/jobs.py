@@ -5,7 +5,7 @@ import dataclasses
 
 from llamactl.commands import Commands
 from llamactl.output import print_json, print_line, print_table
-from llamactl.summary import owner
+from llamactl.summary import duration, owner
 from llamad_client import Client, Job
 
 
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_line(f"no request runs or waits{more}")
         return 0
     print_table(
-        ("ID", "OWNER", "STATE", "PRIORITY", "PROMPT", "COMPLETION", "AGE", "ERROR"),
+        ("ID", "OWNER", "STATE", "PRIORITY", "PROMPT", "COMPLETION", "AGE", "WAIT", "ERROR"),
         map(_row, jobs),
     )
     return 0
@@ -46,5 +46,14 @@ def _row(job: Job) -> tuple[str, ...]:
         f"{job.processed_prompt_tokens}/{job.prompt_tokens}",
         f"{job.completion_tokens}/{job.max_tokens}",
         f"{job.age_seconds:.0f} s",
+        _wait(job),
         f"{job.error_reason}: {job.error}" if job.error else "",
     )
+
+
+def _wait(job: Job) -> str:
+    """Return where a job that waits stands: `3 in front, 20 s`."""
+    if job.queue_position is None:
+        return ""
+    wait = "" if job.wait_seconds is None else f", {duration(job.wait_seconds)}"
+    return f"{job.queue_position} in front{wait}"

@@ -13,6 +13,8 @@ INTERVAL_SECONDS = 1.0
 POSITION_SHARE = 0.1  # of the way, that is worth telling
 WAIT_SHARE = 0.25  # of the wait, that the estimate has changed by beyond the time that passed
 LEAST_WAIT_SECONDS = 2.0  # likewise
+REFRESH_SECONDS = 5.0  # after which those in front hear again, so that a wait counts down
+IN_FRONT = 16
 
 
 class QueueReports:
@@ -70,6 +72,8 @@ def _has_changed(
     told: tuple[int, float, float], position: int, wait: float | None, now: float
 ) -> bool:
     position_before, wait_before, told_at = told
+    if position < IN_FRONT and now - told_at >= REFRESH_SECONDS:
+        return True
     moved = abs(position - position_before)
     if moved >= max(1.0, POSITION_SHARE * position_before):
         return True

@@ -230,13 +230,13 @@ class Habit:
 
 habits = st.builds(
     Habit,
-    n_clients=st.integers(4, 9),
+    n_clients=st.integers(9, 14),  # more than there are places: somebody always waits
     n_prompt=st.sampled_from([1, 20, 90]),
-    max_tokens=st.sampled_from([1, 5, 40]),
+    max_tokens=st.sampled_from([1, 5, 15]),
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     habits=st.lists(habits, min_size=2, max_size=3),
     n_sequences=st.sampled_from([1, 2, 4]),
@@ -286,7 +286,7 @@ async def taken_by_owners(
             for owner, habit in habits.items()
             for number in range(habit.n_clients)
         ]
-        await bench.sleep(60.0)
+        await bench.sleep(30.0)
         for client in clients:
             client.cancel()
     return taken
