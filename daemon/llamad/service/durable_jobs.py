@@ -106,9 +106,11 @@ class DurableJobs:
     async def open(self) -> None:
         """Read what is stored; the jobs wait for their model."""
         self._budget = WriteBudget(self._config.write_bytes_per_day, self._clock.now())
-        if self._directory.usable:
-            await self._open()
-        self._opened.set()
+        try:
+            if self._directory.usable:
+                await self._open()
+        finally:
+            self._opened.set()
         if self._state.serving is not None:
             self.model_loaded(self._state.serving)
 
