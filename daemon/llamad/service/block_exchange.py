@@ -37,6 +37,7 @@ PIECE_BYTES = 4 << 20  # of blocks that pass the engine's thread at once, and ar
 SAVE_AFTER_SECONDS = 60.0  # where something always runs
 POLL_SECONDS = 2.0  # while something waits to be saved
 TRY_AGAIN_SECONDS = 30.0  # what was brought and did not stay is computed meanwhile
+MOST_REMEMBERED = 1 << 16  # blocks of which it is known how often they helped
 NO_PARENT = bytes(KEY_BYTES)
 
 
@@ -95,6 +96,8 @@ class BlockExchange:
         now = time.monotonic()
         if not chain or now - self._brought.get(chain[0], -TRY_AGAIN_SECONDS) < TRY_AGAIN_SECONDS:
             return False
+        if len(self._brought) > MOST_REMEMBERED:
+            self._brought.clear()
         self._brought.update(dict.fromkeys(chain, now))
         self._coming.update(chain)
         self._order(partial(self._bring, chain))
@@ -122,6 +125,8 @@ class BlockExchange:
             return  # a prefix was removed meanwhile
         used = known[first:]
         self.uses.update(used)
+        if len(self.uses) > MOST_REMEMBERED:  # those of pins are told to people
+            self.uses = Counter({key: n for key, n in self.uses.items() if key in self.pinned})
         if self.store is None:
             return
         self._thread.submit(self.store.touch, used)
