@@ -20,12 +20,12 @@ class Estimate:
     """Seconds that are left of jobs, and until others start."""
 
     def __init__(self, cost: StepCost, n_places: int, n_batch: int) -> None:
-        self.step_seconds = 0.0  # that one step may take; 0: as many rows as the batch has
         self._cost = cost
         self._n_places = n_places
         self._n_batch = n_batch
         self._mean_tokens = 0.0  # of completions that came to their natural end
         self._n_decoding = self._n_prompts = 0  # in the latest step
+        self._step_seconds = 0.0  # that it might take
 
     def note_end(self, generation: Generation) -> None:
         """Learn from a job that ended."""
@@ -35,8 +35,9 @@ class Estimate:
         weight = RECENT_WEIGHT if self._mean_tokens else 1.0
         self._mean_tokens += weight * (record.completion_tokens - self._mean_tokens)
 
-    def note_step(self, step: Sequence[Generation]) -> None:
-        """Take note of who shares the next step."""
+    def note_step(self, step: Sequence[Generation], step_seconds: float) -> None:
+        """Take note of who shares the next step, and how long it may take."""
+        self._step_seconds = step_seconds
         self._n_prompts = sum(generation.sequence.n_pending > 1 for generation in step)
         self._n_decoding = len(step) - self._n_prompts
 
@@ -63,7 +64,7 @@ class Estimate:
             return None
         n_prompts = max(1, self._n_prompts)
         left = n_prompts * max(0, generation.sequence.n_prompt - generation.sequence.n_computed)
-        rows = self._cost.rows_within(self.step_seconds) - self._n_decoding
+        rows = self._cost.rows_within(self._step_seconds) - self._n_decoding
         rows = max(1, min(rows, self._n_batch - self._n_decoding))
         n_steps = -(-left // rows)
         return left * per_row + n_steps * (per_step + self._n_decoding * per_row)

@@ -440,7 +440,7 @@ class Scheduler:
         running = self._places.running
         step, preempted = self._composer.compose(running, self._limits.step_seconds, now)
         self._places.wait_again(preempted, now)
-        self._estimate.note_step([generation for generation, _ in step])
+        self._estimate.note_step([g for g, _ in step], self._limits.step_seconds)
         return step
 
     def _account(self, step: Sequence[Part], began: float, now: float) -> None:
