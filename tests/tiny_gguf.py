@@ -217,12 +217,12 @@ NORMS = {  # of a layer; others: before each half
 def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
     """Yield name, length and mean of every norm (mean 1) and bias (mean 0)."""
     head_dim = spec.resolved_head_dim
-    biased = spec.architecture == "qwen2" if spec.qkv_bias is None else spec.qkv_bias
+    biased = spec.architecture in ("qwen2", "qwen2vl") if spec.qkv_bias is None else spec.qkv_bias
     yield "output_norm.weight", spec.dim, 1.0
     for layer in range(spec.n_layers):
         for norm in NORMS.get(spec.architecture, ("attn_norm", "ffn_norm")):
             yield f"blk.{layer}.{norm}.weight", spec.dim, 1.0
-        if spec.architecture in ("qwen3", "gemma3"):
+        if spec.architecture in ("qwen3", "qwen3vl", "gemma3"):
             yield f"blk.{layer}.attn_q_norm.weight", head_dim, 1.0
             yield f"blk.{layer}.attn_k_norm.weight", head_dim, 1.0
         if spec.architecture == "olmo2":

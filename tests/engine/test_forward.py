@@ -81,13 +81,14 @@ def _assert_short(engine: Engine, oracle: ReferenceModel, kv_type: str, bound: f
     assert typical <= bound, f"typical error {typical:.2e}, bound {bound:.0e}"
 
 
+ROWS = ("qwen2vl", "qwen3vl", "ernie4_5", "internlm2")  # old parts in other families
 GEMMA = ("gemma", "gemma2", "gemma3")
 HEAD_LAYOUTS = {"MHA": (4, 4), "GQA": (4, 2), "MQA": (4, 1), "GQA of 3": (6, 2)}
 
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
 @pytest.mark.parametrize("layout", HEAD_LAYOUTS)
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "olmo2", *GEMMA])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "olmo2", *GEMMA, *ROWS])
 def test_architecture_and_head_layout(
     tiny_model_path: TinyModelPath, architecture: str, layout: str, kv_type: str
 ) -> None:

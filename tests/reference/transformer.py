@@ -46,6 +46,11 @@ FAMILIES: Mapping[str, Family] = {
     "llama": Family(neox=False, head_norm=False),
     "qwen2": Family(neox=True, head_norm=False),
     "qwen3": Family(neox=True, head_norm=True),
+    # M-RoPE (arXiv 2409.12191) of text, whose positions are all the same, is RoPE.
+    "qwen2vl": Family(neox=True, head_norm=False),
+    "qwen3vl": Family(neox=True, head_norm=True),
+    "ernie4_5": Family(neox=False, head_norm=False),
+    "internlm2": Family(neox=False, head_norm=False),
     "olmo2": Family(
         neox=True,
         head_norm=False,

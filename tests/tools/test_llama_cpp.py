@@ -98,6 +98,24 @@ def test_logits_of_gemma(tiny_model_path: TinyModelPath, family: str, window: in
             assert error.max() <= GEMMA_NOISE
 
 
+@pytest.mark.parametrize("family", ["qwen2vl", "qwen3vl", "ernie4_5", "internlm2"])
+def test_logits_of_families_that_are_a_row(tiny_model_path: TinyModelPath, family: str) -> None:
+    """Of qwen2vl and qwen3vl the text: all sections of M-RoPE turn by the same position."""
+    spec = TinySpec(
+        architecture=family,
+        weight_type="F16",
+        tied_output=family != "internlm2",
+        metadata={f"{family}.rope.dimension_sections": [4, 2, 2, 0]} if "vl" in family else {},
+    )
+    path = tiny_model_path(spec)
+    tokens = [1, *np.random.default_rng(5).integers(3, 300, 40).tolist()]
+    expected = forward(load(path), tokens)
+    with LlamaCpp(path, n_threads=1) as theirs, Model(path, n_threads=1, n_ctx=128) as ours:
+        for actual in (theirs.logits(tokens), ours.logits(tokens)):
+            error = np.sqrt(np.mean((actual - expected) ** 2, axis=-1)) / expected.std()
+            assert error.max() <= GEMMA_NOISE
+
+
 @pytest.mark.parametrize("type_name", ["Q1_0", "Q2_0"])
 def test_formats_of_one_and_two_bits(tiny_model_path: TinyModelPath, type_name: str) -> None:
     spec = replace(WIDE, weight_type=type_name)

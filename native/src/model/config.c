@@ -30,6 +30,11 @@ static const lld_architecture architectures[] = {
     {"llama", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
     {"qwen2", LLD_ROPE_NEOX, LLD_REQUIRED, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
     {"qwen3", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_HEAD, PRE_NORMS, {0}},
+    /* the text of a model that also sees: its positions in height and width are those in time */
+    {"qwen2vl", LLD_ROPE_NEOX, LLD_REQUIRED, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
+    {"qwen3vl", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_HEAD, PRE_NORMS, {0}},
+    {"ernie4_5", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
+    {"internlm2", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
     {"olmo2", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_ROW, POST_NORMS, {0}},
     {"gemma", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {GEMMA}},
     {"gemma2",
