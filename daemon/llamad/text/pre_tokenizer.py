@@ -50,6 +50,24 @@ PRE_TOKENIZERS = {
     "starcoder": PreTokenizer(_SINGLE_DIGITS),
     "qwen2": PreTokenizer(_QWEN2),
     "deepseek-r1-qwen": PreTokenizer(_QWEN2),
+    # Other names of the same cuts (llama.cpp's llama-vocab.cpp).
+    **dict.fromkeys(("falcon-h1", "jina-v5-nano", "lfm2", "midm-2.0", "pixtral"), _LLAMA3_FAMILY),
+    **dict.fromkeys(
+        ("f2llmv2", "hunyuan", "kormo", "megrez", "solar-open", "stablelm2"),
+        PreTokenizer(_QWEN2),
+    ),
+    **dict.fromkeys(
+        ("codeshell", "command-r", "exaone", "mellum2", "minerva-7b", "refact"),
+        PreTokenizer(_SINGLE_DIGITS),
+    ),
+    **dict.fromkeys(
+        (
+            *("a.x-4.0", "exaone4", "gigachat", "granite-docling", "jais", "jina-de", "jina-es"),
+            *("jina-v2-de", "jina-v2-es", "mellum", "modern-bert", "mpt", "olmo", "phi-2"),
+            "trillion",
+        ),
+        PreTokenizer(_GPT2),
+    ),
 }
 
 

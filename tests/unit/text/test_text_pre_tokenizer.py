@@ -33,6 +33,14 @@ def test_words_of_a_family(name: str, text: str, expected: list[str]) -> None:
     assert words(name, text) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("lfm2", "llama-bpe"), ("hunyuan", "qwen2"), ("refact", "smollm"), ("phi-2", "gpt-2")],
+)
+def test_other_names_of_a_cut(name: str, known: str) -> None:
+    assert pre_tokenizer(name) == pre_tokenizer(known)
+
+
 @pytest.mark.parametrize("name", sorted(PRE_TOKENIZERS))
 @given(text=MIXED)
 def test_words_joined_are_the_text(name: str, text: str) -> None:
