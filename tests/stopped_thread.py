@@ -6,11 +6,13 @@ Prints "stopped" when the thread of this name stands, and ends with the process.
 or to have the user and the right of an ancestor of the process; the process is not changed.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # linux/ptrace.h and linux/wait.h
@@ -26,13 +28,17 @@ def thread_named(pid: int, name: str) -> int:
     raise AssertionError(f"process {pid} has no thread {name}")
 
 
-def stopping(pid: int, name: str) -> "subprocess.Popen[str]":
-    """Stop a thread until its process ends; return the process that holds it, once it stands."""
+@contextlib.contextmanager
+def stopping(pid: int, name: str) -> Iterator[None]:
+    """Stop a thread until its process, or the block, ends; it stands when the block begins."""
     command = [sys.executable, __file__, str(pid), name]
-    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "stopped\n"
-    return holder
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        try:
+            assert holder.stdout.readline() == "stopped\n"
+            yield
+        finally:
+            holder.kill()
 
 
 def _ptrace(request: int, thread: int) -> None:

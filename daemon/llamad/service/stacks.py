@@ -27,8 +27,11 @@ def write() -> None:
 def write_at_end() -> None:
     """Let the signal of systemd's watchdog write the Python stacks before it ends the process.
 
-    So they are there too when the event loop hangs, and nobody could write them before.
+    So they are there too when the event loop hangs, and nobody could write them before. The signal
+    ends the process also where whoever started it ignored it, as a shell does for what it puts in
+    the background.
     """
+    signal.signal(WATCHDOG_SIGNAL, signal.SIG_DFL)
     faulthandler.register(WATCHDOG_SIGNAL, file=sys.stderr, chain=True)
 
 
