@@ -2,11 +2,14 @@
 
 Twenty jobs on the demo model, and clients that ask beside them. The service is killed with SIGKILL
 at random moments and started again, ``--kills`` times. At the end every job has the text of a run
-that nothing interrupted, and the database opened each time. As root the same again on a file system
-that forgets at each kill what was not synced (forgetful_disk.py). Times are printed, not asserted.
+that nothing interrupted, the database opened each time, and no block of a saved prefix is half a
+file. As root the same again on a file system that forgets at each kill what was not synced
+(forgetful_disk.py), without prefixes: it has no folders. Times are printed, not asserted.
 """
 
 import argparse
+import hashlib
+import itertools
 import os
 import random
 import sys
@@ -21,9 +24,12 @@ from typing import Any
 
 from clients.daemon_process import Daemon, daemon
 from crash.forgetful_disk import ForgetfulDisk
+from llamad.store.block_file import HEADER_BYTES, SUFFIX, SUM_BYTES
 from llamad_client import Client, ClientError
 
 N_JOBS = 20
+OTHER_PROMPT = "Part {}. " + "Once upon a time there was a house by the sea. " * 12
+N_PINS = 8
 MOST_UP_SECONDS = 3.0  # between READY and a kill
 TOPICS = ("the sea", "a clock", "bread", "Ferrara", "a lighthouse", "rain", "the moon", "a train")
 
@@ -91,12 +97,21 @@ def texts(client: Client, ids: list[str]) -> list[str]:
     return [client.resume(job_id).text() for job_id in ids]
 
 
+_parts = itertools.count()
+
+
 def disturb(path: Path, until: threading.Event) -> None:
-    """Ask beside the jobs, as attached clients do, until told to stop."""
+    """Ask beside the jobs, as attached clients do, and have prompts saved, until told to stop."""
     with Client(path) as client:
         while not until.is_set():
+            part = next(_parts)
             try:
-                client.generate("Once upon a time", max_tokens=8).text()
+                client.generate(
+                    OTHER_PROMPT.format(part),
+                    max_tokens=8,
+                    pin=f"part-{part % N_PINS}",
+                    priority="interactive",
+                ).text()
             except ClientError:
                 until.wait(0.05)
 
@@ -138,6 +153,19 @@ def crash(
     raise AssertionError("not reached")
 
 
+def prefix_faults(state: Path) -> list[str]:
+    """Print how many blocks of prefixes were saved; return what is wrong with them."""
+    files = list((state / "prefixes").rglob(f"*{SUFFIX}"))
+    print(f"saved prefixes: {len(files)} blocks")
+    faults = [] if files else ["no prefix was saved, so none was checked"]
+    for path in files:
+        data = path.read_bytes()
+        told = data[HEADER_BYTES - 2 * SUM_BYTES : HEADER_BYTES - SUM_BYTES]
+        if hashlib.blake2b(data[HEADER_BYTES:], digest_size=SUM_BYTES).digest() != told:
+            faults.append(f"half a block: {path.name}, {len(data)} bytes")
+    return faults
+
+
 def report(name: str, expected: list[str], got: list[str], seen: Seen, folder: Path) -> list[str]:
     """Print the figures; return what is wrong."""
     times = sorted(seen.ready_seconds)
@@ -171,6 +199,7 @@ def main() -> int:
         print(f"uninterrupted: {sum(map(len, expected))} characters in {N_JOBS} answers")
         got, seen = crash(services[1], arguments.kills, arguments.seed, lambda: None)
         wrong += report("SIGKILL", expected, got, seen, folders[1] / "state")
+        wrong += prefix_faults(folders[1] / "state")
         if os.geteuid() == 0 and Path("/dev/fuse").exists():
             disk = ForgetfulDisk(folders[2] / "state")
             disk.mount()

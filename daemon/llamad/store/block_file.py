@@ -20,8 +20,8 @@ NEW_SUFFIX = ".new"  # of a file that is being written
 KEY_BYTES = 16
 _HEADER = struct.Struct("<8s32s16s16s16s32s")  # magic, identity, key, parent, scope, content
 _MAGIC = b"LLDKV\0\0%c" % VERSION
-_SUM_BYTES = 32  # of the header, behind it
-HEADER_BYTES = _HEADER.size + _SUM_BYTES
+SUM_BYTES = 32  # of the header, behind it
+HEADER_BYTES = _HEADER.size + SUM_BYTES
 
 
 class BlockFileError(Exception):
@@ -142,7 +142,7 @@ def _check_header(path: Path, identity: Identity, data: bytes) -> tuple[BlockNam
 
 
 def _sum(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=_SUM_BYTES).digest()
+    return hashlib.blake2b(data, digest_size=SUM_BYTES).digest()
 
 
 def _write_all(fd: int, data: bytes) -> None:
