@@ -51,15 +51,16 @@ LLD_AVX2_INLINE void multiply_part(const bits_format *f, __m256i isum[COLUMNS], 
                                    const __m256i *words, const columns *cols, size_t at)
 {
     const __m256i mask = _mm256_set1_epi8(f->bits == 1 ? 1 : 3);
+    const unsigned n_planes = 8 / f->bits; /* of a word */
     __m256i sum[COLUMNS];
     for (size_t c = 0; c < n_cols; c++) sum[c] = _mm256_setzero_si256();
 #pragma GCC unroll 2
     for (unsigned w = 0; w < f->bits; w++)
 #pragma GCC unroll 8
-        for (unsigned i = 0; i < 8 / f->bits; i++) {
+        for (unsigned i = 0; i < n_planes; i++) {
             const __m256i q =
                 _mm256_and_si256(_mm256_srli_epi32(words[w], (int)(f->bits * i)), mask);
-            const size_t plane = w * (8 / f->bits) + i;
+            const size_t plane = w * n_planes + i;
 #pragma GCC unroll 4
             for (size_t c = 0; c < n_cols; c++)
                 sum[c] = _mm256_add_epi16(
