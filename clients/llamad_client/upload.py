@@ -14,6 +14,7 @@ from typing import Any, Self
 import grpc
 
 from llamad_api.v1.admin_pb2 import AddModelRequest
+from llamad_client.errors import ClientError, Failed
 from llamad_client.failure import client_error
 from llamad_client.values import AddedModel, added_model
 from llamad_client.waiting import interruptible
@@ -21,7 +22,6 @@ from llamad_client.waiting import interruptible
 MAX_CHUNK_BYTES = 4 << 20  # of AddModelRequest.Chunk.data
 
 _MET_THE_END = "Internal error from Core"  # grpc.aio's details of a call whose write failed
-_LOOKS, _LOOK_SECONDS = 100, 0.01
 
 OpenAt = Callable[[int], tuple[int, Iterable[bytes]]]
 """From the bytes that the service has to where the pieces begin (there, or 0), and the pieces."""
@@ -71,14 +71,14 @@ async def upload_async(
     """Send one model; return it, as ``upload`` does."""
     call = method()
     try:
-        await _reaches(call, call.write(AddModelRequest(start=start)))
+        await _reaches(call.write(AddModelRequest(start=start)))
         event = await call.read()
         if event is not grpc.aio.EOF and event.HasField("accepted"):
             await _send_async(call, start, event.accepted.offset, open_at)
             event = await call.read()
         return added_model(event.done)
     except grpc.RpcError as error:
-        raise client_error(error, path) from None
+        raise _async_error(error, path) from None
     finally:
         call.cancel()
 
@@ -90,18 +90,14 @@ async def _send_async(
         offset, pieces = _checked(open_at(kept), kept)
         async for piece in pieces:
             for data in _cut(piece):
-                if not await _reaches(call, call.write(_chunk(offset, data))):
+                if not await _reaches(call.write(_chunk(offset, data))):
                     return
                 offset += len(data)
-    await _reaches(call, call.done_writing())
+    await _reaches(call.done_writing())
 
 
-async def _reaches(call: Any, writing: Awaitable[None]) -> bool:
-    """Write; return False when the call has ended, and the next read says how.
-
-    A write that meets the end of its call gets a status of grpc.aio's own. The service's is on its
-    way then and takes its place: it is waited for, since it says why.
-    """
+async def _reaches(writing: Awaitable[None]) -> bool:
+    """Write; return False when the call has ended, and the next read says how."""
     try:
         await writing
     except asyncio.InvalidStateError:
@@ -109,12 +105,22 @@ async def _reaches(call: Any, writing: Awaitable[None]) -> bool:
     except grpc.aio.AioRpcError as error:
         if error.details() != _MET_THE_END:
             raise
-        for _ in range(_LOOKS):
-            if await call.details() != _MET_THE_END:
-                break
-            await asyncio.sleep(_LOOK_SECONDS)  # nothing tells of a status that is replaced
         return False
     return True
+
+
+def _async_error(error: grpc.RpcError, path: Path) -> ClientError:
+    """Return the error of a call, also of one whose write met its end.
+
+    Then grpc.aio (1.85) may set a status of its own first, and drops the service's.
+    """
+    if error.details() != _MET_THE_END:
+        return client_error(error, path)
+    return Failed(
+        "CALL_ENDED",
+        "the service ended the call while data was sent, and grpc.aio lost the reason;"
+        " the service's journal has it, and Client.add_model raises it",
+    )
 
 
 def _is_whole(start: AddModelRequest.Start, kept: int) -> bool:
