@@ -137,7 +137,8 @@ class Machine:
         pid = self._nspawn.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         self._leader = int(children[0]) if children else 0
-        return Path(f"/proc/{self._leader}/root/run/systemd/private").is_socket()
+        files = Path("/proc", str(self._leader), "root")  # as the machine sees them, proc(5)
+        return (files / "run/systemd/private").is_socket()
 
     def _halt(self) -> None:
         if self._nspawn is None:
