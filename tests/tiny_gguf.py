@@ -206,9 +206,13 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
         yield f"blk.{layer}.ffn_down.weight", (spec.dim, spec.hidden_dim)
 
 
+HEAD_NORMS = ("qwen3", "qwen3vl", "gemma3", "exaone4", "hunyuan-dense")
 _FOUR_NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
+_POST_NORMS = ("post_attention_norm", "post_ffw_norm")
 NORMS = {  # of a layer; others: before each half
-    "olmo2": ("post_attention_norm", "post_ffw_norm"),
+    "olmo2": _POST_NORMS,
+    "exaone4": _POST_NORMS,
+    "seed_oss": ("attn_norm", "post_attention_norm"),
     "gemma2": _FOUR_NORMS,
     "gemma3": _FOUR_NORMS,
 }
@@ -222,7 +226,7 @@ def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
     for layer in range(spec.n_layers):
         for norm in NORMS.get(spec.architecture, ("attn_norm", "ffn_norm")):
             yield f"blk.{layer}.{norm}.weight", spec.dim, 1.0
-        if spec.architecture in ("qwen3", "qwen3vl", "gemma3"):
+        if spec.architecture in HEAD_NORMS:
             yield f"blk.{layer}.attn_q_norm.weight", head_dim, 1.0
             yield f"blk.{layer}.attn_k_norm.weight", head_dim, 1.0
         if spec.architecture == "olmo2":
@@ -280,6 +284,12 @@ def vocabulary(size: int) -> tuple[list[str], list[float], list[int]]:
     return pieces + words, scores, types + [NORMAL] * len(words)
 
 
+KEYS: Mapping[str, Mapping[str, Metadata]] = {  # that a family needs, beside what all have
+    "granite": {"logit_scale": 6.0},
+    "minicpm": {"embedding_scale": 1.5, "residual_scale": 0.7, "logit_scale": 3.0},
+}
+
+
 def _metadata(spec: TinySpec) -> dict[str, Metadata]:
     arch, head_dim = spec.architecture, spec.resolved_head_dim
     pieces, scores, types = vocabulary(spec.vocab_size)
@@ -314,6 +324,8 @@ def _metadata(spec: TinySpec) -> dict[str, Metadata]:
         result[f"{arch}.rope.scaling.original_context_length"] = spec.rope_original_context
     if spec.window is not None:
         result[f"{arch}.attention.sliding_window"] = spec.window
+    for key, value in KEYS.get(arch, {}).items():
+        result[f"{arch}.{key}"] = value
     if spec.chat_template is not None:
         result["tokenizer.chat_template"] = spec.chat_template
     return result | dict(spec.metadata)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from engine.feeding import Logits, Part, bits, feed, feed_together, random_tokens
+from family_models import FAMILY_MODELS
 from llamad.engine.bindings import Engine, EngineError, EngineModel, Run, kernel_set
 from llamad.engine.single_sequence import BLOCK_TOKENS, SingleSequence, blocks_for
 from llamad.errors import ErrorKind
@@ -101,6 +102,29 @@ def test_windows_change_no_bit(
         assert bits(together[1]) == bits(fed_whole(engine, other))
     for n_threads, cpu in ((1, None), (3, None), (2, "generic")):
         with open_it(n_threads=n_threads, cpu=cpu) as engine:
+            assert bits(fed_whole(engine, tokens)) == bits(whole), (n_threads, cpu)
+
+
+@pytest.mark.parametrize("family", FAMILY_MODELS)
+def test_a_family_changes_no_bit(tiny_model_path: TinyModelPath, family: str) -> None:
+    """Chunks, company, a shared prefix, a sequence computed again, threads and kernel sets."""
+    spec = dataclasses.replace(FAMILY_MODELS[family], weight_type="Q8_0", n_ctx_train=512)
+    tokens, other = random_tokens(1, N_TOKENS), random_tokens(2, 40)
+    with open_engine(tiny_model_path, spec, n_sequences=2) as engine:
+        whole = fed_whole(engine, tokens)
+        for chunk in (33, 7, 1):
+            assert bits(feed(engine, tokens, chunk=chunk)) == bits(whole), f"chunks of {chunk}"
+        together = feed_together(engine, [tokens, other], random_steps(4, [N_TOKENS, 40]))
+        assert bits(together[0]) == bits(whole)
+        assert bits(together[1]) == bits(fed_whole(engine, other))
+        owner = SingleSequence(engine)
+        feed(engine, tokens[:64], chunk=32, sequence=owner)
+        tail = feed(engine, tokens[64:], chunk=6, sequence=sharing(engine, owner, 64))
+        assert bits(tail) == bits(whole[64:])
+        owner.truncate(20)
+        assert bits(feed(engine, tokens[20:], chunk=50, sequence=owner)) == bits(whole[20:])
+    for n_threads, cpu in ((1, None), (3, None), (2, "generic")):
+        with open_engine(tiny_model_path, spec, n_threads=n_threads, cpu=cpu) as engine:
             assert bits(fed_whole(engine, tokens)) == bits(whole), (n_threads, cpu)
 
 

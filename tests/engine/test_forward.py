@@ -81,14 +81,18 @@ def _assert_short(engine: Engine, oracle: ReferenceModel, kv_type: str, bound: f
     assert typical <= bound, f"typical error {typical:.2e}, bound {bound:.0e}"
 
 
-ROWS = ("qwen2vl", "qwen3vl", "ernie4_5", "internlm2")  # old parts in other families
+ROWS = ("qwen2vl", "qwen3vl", "ernie4_5", "internlm2", "seed_oss")  # old parts in other families
+DENSE = ("mistral3", "smollm3", "granite", "minicpm", "hunyuan-dense", "exaone4")
+FIRST = ("llama", "qwen2", "qwen3", "olmo2")
 GEMMA = ("gemma", "gemma2", "gemma3")
 HEAD_LAYOUTS = {"MHA": (4, 4), "GQA": (4, 2), "MQA": (4, 1), "GQA of 3": (6, 2)}
 
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
 @pytest.mark.parametrize("layout", HEAD_LAYOUTS)
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "olmo2", *GEMMA, *ROWS])
+@pytest.mark.parametrize(
+    "architecture", ["llama", "qwen2", "qwen3", "olmo2", *GEMMA, *ROWS, *DENSE]
+)
 def test_architecture_and_head_layout(
     tiny_model_path: TinyModelPath, architecture: str, layout: str, kv_type: str
 ) -> None:
@@ -143,6 +147,48 @@ VARIANTS = {
         architecture="gemma3", window=8, metadata={"gemma3.attention.sliding_window_pattern": 2}
     ),
     "gemma 3, each layer": TinySpec(architecture="gemma3", n_layers=3, window=8, metadata=_EACH),
+    "ministral 3 behind its first contexts": TinySpec(
+        architecture="mistral3",
+        rope_scaling="yarn",
+        rope_original_context=9,
+        metadata={
+            "mistral3.rope.scaling.yarn_log_multiplier": 1.0,
+            "mistral3.attention.temperature_scale": 0.1,
+        },
+    ),
+    "smollm 3 with a layer without rope": TinySpec(
+        architecture="smollm3", n_layers=5, weight_type="Q4_0"
+    ),
+    "granite with all scales": TinySpec(
+        architecture="granite",
+        tied_output=True,
+        metadata={
+            "granite.embedding_scale": 12.0,
+            "granite.residual_scale": 0.22,
+            "granite.attention.scale": 0.0625,
+            "granite.logit_scale": 16.0,
+        },
+    ),
+    "granite without rope": TinySpec(
+        architecture="granite", metadata={"granite.rope.scaling.finetuned": False}
+    ),
+    "quantized granite": TinySpec(
+        architecture="granite", weight_type="Q8_0", metadata={"granite.residual_scale": 0.22}
+    ),
+    "exaone 4 with windows": TinySpec(
+        architecture="exaone4", n_layers=5, window=8, rope_freqs=True, rope_scaling_factor=8.0
+    ),
+    "exaone 4, quantized": TinySpec(
+        architecture="exaone4", n_layers=5, window=8, weight_type="Q4_0"
+    ),
+    "olmo 3": TinySpec(
+        architecture="olmo2",
+        n_layers=5,
+        window=8,
+        head_dim=64,
+        rope_scaling="yarn",
+        rope_original_context=256,
+    ),
     "tied output": TinySpec(tied_output=True),
     "tied quantized output": TinySpec(tied_output=True, weight_type="Q4_0"),
     "llama with q, k and v biases": TinySpec(qkv_bias=True),

@@ -77,6 +77,13 @@ class Hyperparameters:
     local_rope_base: float | None = None
     attention_softcap: float | None = None
     logits_softcap: float | None = None
+    rotates: bool = True  # false: the file says that no layer has RoPE
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    attention_scale: float | None = None  # 1/sqrt(head_dim)
+    logit_scale: float = 1.0  # as the file has it: some families divide by it
+    late_query_scale: float = 0.0
+    yarn_log_multiplier: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,13 @@ def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         local_rope_base=read("rope.freq_base_swa"),
         attention_softcap=read("attn_logit_softcapping"),
         logits_softcap=read("final_logit_softcapping"),
+        rotates=read("rope.scaling.finetuned", True),
+        embedding_scale=read("embedding_scale", 1.0),
+        residual_scale=read("residual_scale", 1.0),
+        attention_scale=read("attention.scale"),
+        logit_scale=read("logit_scale", 1.0),
+        late_query_scale=read("attention.temperature_scale", 0.0),
+        yarn_log_multiplier=read("rope.scaling.yarn_log_multiplier", 0.0),
     )
 
 

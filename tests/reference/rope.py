@@ -57,7 +57,8 @@ def angles(
     elif hp.rope_scaling == "yarn":
         ramp = _yarn_ramp(hp)
         frequencies = frequencies * (1 - ramp) + frequencies / hp.rope_factor * ramp
-        magnitude *= 1.0 + 0.1 * math.log(max(1.0, hp.rope_factor))
+        growth = 0.1 * math.log(max(1.0, hp.rope_factor))
+        magnitude *= (1.0 + growth) / (1.0 + hp.yarn_log_multiplier * growth)
     angle = positions[:, None] * frequencies[None, :]
     return np.cos(angle) * magnitude, np.sin(angle) * magnitude
 

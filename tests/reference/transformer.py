@@ -1,81 +1,21 @@
 """The forward pass of the LLaMA family over one whole sequence.
 
 Sources: LLaMA (arXiv 2302.13971): pre-norm, RMSNorm (arXiv 1910.07467), SwiGLU (arXiv 2002.05202);
-grouped-query attention (arXiv 2305.13245); Qwen2 (arXiv 2407.10671): biases on q, k and v; Qwen3
-(arXiv 2505.09388): RMSNorm of every query and key head before RoPE; OLMo 2 (arXiv 2501.00656,
-section 3.2): norms after attention and feed-forward, none before, and RMSNorm of all queries, and
-all keys, of a token.
+grouped-query attention (arXiv 2305.13245). What families do differently: ``families.py``.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.families import FAMILIES
 from reference.model import Array, Hyperparameters, ReferenceModel
 from reference.rope import angles, local_angles, rotate
 from reference.rounding import EXACT, Rounding, round_activations, round_kv
 
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What a family does differently; biases are where the file has them."""
-
-    neox: bool  # RoPE turns the halves of a head instead of neighbours
-    head_norm: bool  # RMSNorm of each query and key head
-    row_norm: bool = False  # RMSNorm of all queries, and all keys, of a token together
-    # Norms before and after the mixer, before and after the feed-forward; None: there is none.
-    norms: tuple[str | None, str | None, str | None, str | None] = (
-        *("attn_norm", None),
-        *("ffn_norm", None),
-    )
-
-    # Gemma (Google DeepMind, arXiv 2403.08295, 2408.00118, 2503.19786; gemma_pytorch model.py):
-    gemma: bool = False  # the embedding times sqrt(dim), GELU by tanh for the gate
-    window_period: int = 0  # layer N is local unless N % period == period - 1; 0: no windows
-    local_rope_base: float | None = None  # of local layers, where the file does not say
-    attention_softcap: float = 0.0  # s = c tanh(s / c) before the mask; 0: none
-    logits_softcap: float = 0.0
-
-
-_FOUR_NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
-
-FAMILIES: Mapping[str, Family] = {
-    "llama": Family(neox=False, head_norm=False),
-    "qwen2": Family(neox=True, head_norm=False),
-    "qwen3": Family(neox=True, head_norm=True),
-    # M-RoPE (arXiv 2409.12191) of text, whose positions are all the same, is RoPE.
-    "qwen2vl": Family(neox=True, head_norm=False),
-    "qwen3vl": Family(neox=True, head_norm=True),
-    "ernie4_5": Family(neox=False, head_norm=False),
-    "internlm2": Family(neox=False, head_norm=False),
-    "olmo2": Family(
-        neox=True,
-        head_norm=False,
-        row_norm=True,
-        norms=(None, "post_attention_norm", None, "post_ffw_norm"),
-    ),
-    "gemma": Family(neox=True, head_norm=False, gemma=True),
-    "gemma2": Family(
-        neox=True,
-        head_norm=False,
-        norms=_FOUR_NORMS,
-        gemma=True,
-        window_period=2,
-        attention_softcap=50.0,
-        logits_softcap=30.0,
-    ),
-    "gemma3": Family(
-        neox=True,
-        head_norm=True,
-        norms=_FOUR_NORMS,
-        gemma=True,
-        window_period=6,
-        local_rope_base=10000.0,
-    ),
-}
+Turn = tuple[Array, Array]  # cos and sin of each token, (n_tokens, n_rot / 2) each
 
 
 class _Pass:
@@ -121,25 +61,43 @@ class _Pass:
         local = index % period < period - 1 if isinstance(period, int) else period[index]
         return self.hp.window if local else 0
 
-    def attention(self, x: Array, layer: str, cos: Array, sin: Array, window: int) -> Array:
+    def rotates(self, index: int) -> bool:
+        """Whether layer ``index`` has RoPE."""
+        period = self.family.unrotated_period
+        if not self.hp.rotates or (period and index % period == period - 1):
+            return False
+        has_windows = self.family.window_period > 0 and self.hp.window > 0
+        return not (self.family.rotates_local_only and has_windows) or self.window(index) > 0
+
+    def heads(self, x: Array, name: str, n: int, turn: Turn | None) -> Array:
+        """Queries or keys: (n_tokens, n * head_dim) -> (n_tokens, n, head_dim), normed, rotated."""
+        if self.family.row_norm:
+            x = self.norm(x, name)
+        x = x.reshape(x.shape[0], n, self.hp.head_dim)
+        if self.family.head_norm and not self.family.rotates_before_norm:
+            x = self.norm(x, name)
+        if turn is not None:
+            x = rotate(x, *turn, neox=self.family.neox)
+        if self.family.head_norm and self.family.rotates_before_norm:
+            x = self.norm(x, name)
+        return x
+
+    def attention(self, x: Array, layer: str, turn: Turn | None, window: int) -> Array:
         """Causal grouped-query attention. x: (n_tokens, dim), normed."""
         n_tokens, hp = x.shape[0], self.hp
         q, k = self.linear(x, layer + "attn_q"), self.linear(x, layer + "attn_k")
-        if self.family.row_norm:
-            q = self.norm(q, layer + "attn_q_norm.weight")
-            k = self.norm(k, layer + "attn_k_norm.weight")
-        q = q.reshape(n_tokens, hp.n_heads, hp.head_dim)
-        k = k.reshape(n_tokens, hp.n_kv_heads, hp.head_dim)
         v = self.linear(x, layer + "attn_v").reshape(n_tokens, hp.n_kv_heads, hp.head_dim)
-        if self.family.head_norm:
-            q = self.norm(q, layer + "attn_q_norm.weight")
-            k = self.norm(k, layer + "attn_k_norm.weight")
-        q = rotate(q, cos, sin, neox=self.family.neox)
-        k = round_kv(rotate(k, cos, sin, neox=self.family.neox), self.rounding.kv_type)
-        v = round_kv(v, self.rounding.kv_type)
+        q = self.heads(q, layer + "attn_q_norm.weight", hp.n_heads, turn)
+        k = self.heads(k, layer + "attn_k_norm.weight", hp.n_kv_heads, turn)
+        if self.family.late_queries:
+            contexts = np.arange(n_tokens) // hp.rope_original_context
+            grown = 1 + hp.late_query_scale * np.log(1 + contexts)
+            q = q * grown.astype(self.dtype)[:, None, None]
+        k, v = round_kv(k, self.rounding.kv_type), round_kv(v, self.rounding.kv_type)
         group = hp.n_heads // hp.n_kv_heads  # query heads that share one key/value head
         k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
-        scores = np.einsum("qhd,khd->hqk", q, k) / self.dtype(np.sqrt(hp.head_dim))
+        scale = hp.attention_scale if self.family.scales else None
+        scores = np.einsum("qhd,khd->hqk", q, k) * self.dtype(scale or 1 / np.sqrt(hp.head_dim))
         scores = softcap(scores, self.hp.attention_softcap, self.family.attention_softcap)
         behind = np.arange(n_tokens)[:, None] - np.arange(n_tokens)[None, :]
         hidden = (behind < 0) | ((behind >= window) if window else False)
@@ -158,31 +116,43 @@ class _Pass:
             return self.linear(0.5 * gate * (1 + np.tanh(inner)) * up, layer + "ffn_down")
         return self.linear(gate / (1 + np.exp(-gate)) * up, layer + "ffn_down")
 
+    def turns(self, positions: NDArray[np.int64]) -> tuple[Turn, Turn]:
+        """Return cos and sin of layers that see all, and of local ones."""
+        freqs = self.model.find("rope_freqs.weight")
+        turn = angles(self.hp, positions, None if freqs is None else freqs.values)
+        base = self.family.local_rope_base
+        if self.family.leaves_local_unscaled:
+            base = self.hp.rope_base
+        if not base:
+            return turn, turn
+        return turn, local_angles(self.hp, positions, self.hp.local_rope_base or base)
+
     def run(self, tokens: Sequence[int]) -> Array:
         """Return the logits of every token."""
         x: Array = self.model.weight("token_embd.weight").values[np.asarray(tokens)]
         x = x.astype(self.dtype)
         if self.family.gemma:
             x = x * self.dtype(np.sqrt(self.hp.dim))
-        freqs = self.model.find("rope_freqs.weight")
-        cos, sin = angles(self.hp, np.arange(len(tokens)), None if freqs is None else freqs.values)
-        base = self.family.local_rope_base
-        base = base and (self.hp.local_rope_base or base)
-        local = local_angles(self.hp, np.arange(len(tokens)), base) if base else (cos, sin)
+        if self.family.scales:
+            x = x * self.dtype(self.hp.embedding_scale)
+        residual = self.dtype(self.hp.residual_scale if self.family.scales else 1)
+        turn, local = self.turns(np.arange(len(tokens)))
         for index in range(self.hp.n_layers):
             layer = f"blk.{index}."
             before, after, before_feed, after_feed = self.family.norms
             window = self.window(index)
-            turn = local if window else (cos, sin)
-            mixed = self.attention(self.layer_norm(x, layer, before), layer, *turn, window)
-            x = x + self.layer_norm(mixed, layer, after)
+            own = (local if window else turn) if self.rotates(index) else None
+            mixed = self.attention(self.layer_norm(x, layer, before), layer, own, window)
+            x = x + residual * self.layer_norm(mixed, layer, after)
             fed = self.feed_forward(self.layer_norm(x, layer, before_feed), layer)
-            x = x + self.layer_norm(fed, layer, after_feed)
+            x = x + residual * self.layer_norm(fed, layer, after_feed)
         x = self.norm(x, "output_norm.weight")
         if self.model.find("output.weight") is not None:
             logits = self.linear(x, "output")
         else:
             logits = self.biased(self.linear(x, "token_embd"), "output")
+        if self.family.scales:
+            logits = logits / self.dtype(self.hp.logit_scale)
         return softcap(logits, self.hp.logits_softcap, self.family.logits_softcap)
 
 

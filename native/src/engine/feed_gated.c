@@ -71,6 +71,7 @@ static void down_phase(lld_forward *f, unsigned thread, const lld_layer *l)
     const lld_gated_weights *w = &l->gated;
     const lld_product products[] = {{.matrix = &w->down,
                                      .bias = w->down_bias,
+                                     .scale = f->model->config.residual_scale,
                                      .out = f->scratch.work,
                                      .residual = l->feed_post_norm == NULL ? f->scratch.x : NULL}};
     lld_input *input = &f->scratch.threads[thread].input;

@@ -43,8 +43,11 @@ static void softcap_phase(lld_forward *f, unsigned thread)
 static void logits_phase(lld_forward *f, unsigned thread)
 {
     const lld_model *m = f->model;
-    const lld_product products[] = {
-        {.matrix = &m->output, .bias = m->output_bias, .out = f->scratch.logits, .counted = true}};
+    const lld_product products[] = {{.matrix = &m->output,
+                                     .bias = m->output_bias,
+                                     .scale = m->config.logits_scale,
+                                     .out = f->scratch.logits,
+                                     .counted = true}};
     const lld_source s = {.make_row = make_kept_row,
                           .weight = m->output_norm,
                           .n_rows = f->batch.n_kept,

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "base/elementary.h"
 #include "model/rope.h"
 
 static void make_attended_row(lld_forward *f, size_t row, const float *weight, float *values)
@@ -37,23 +38,44 @@ static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l)
     lld_pool_barrier(f->pool);
 }
 
-/* Normalize (where the architecture does) and rotate the n heads at x: (n, head_dim). */
-static void rotate_heads(const lld_forward *f, float *x, uint32_t n, const float *norm,
-                         const float *cos_sin)
+/* Normalize n heads at x: (n, head_dim), where the architecture does. */
+static void norm_heads(const lld_forward *f, float *x, uint32_t n, const float *norm)
 {
     const lld_config *c = &f->model->config;
     const lld_qk_norm kind = c->architecture->qk_norm;
     if (kind == LLD_QK_NORM_ROW)
         f->kernels->rmsnorm(x, x, norm, (size_t)n * c->head_dim, c->norm_epsilon);
-    for (uint32_t h = 0; h < n; h++) {
+    for (uint32_t h = 0; kind == LLD_QK_NORM_HEAD && h < n; h++) {
         float *head = x + (size_t)h * c->head_dim;
-        if (kind == LLD_QK_NORM_HEAD)
-            f->kernels->rmsnorm(head, head, norm, c->head_dim, c->norm_epsilon);
+        f->kernels->rmsnorm(head, head, norm, c->head_dim, c->norm_epsilon);
+    }
+}
+
+/* Normalize and rotate the n heads at x, in the architecture's order. cos_sin NULL: no rotation. */
+static void rotate_heads(const lld_forward *f, float *x, uint32_t n, const float *norm,
+                         const float *cos_sin)
+{
+    const lld_config *c = &f->model->config;
+    const bool norm_last = c->architecture->facts.rotates_before_norm;
+    if (!norm_last) norm_heads(f, x, n, norm);
+    for (uint32_t h = 0; cos_sin != NULL && h < n; h++) {
+        float *head = x + (size_t)h * c->head_dim;
         if (c->architecture->rope == LLD_ROPE_NORM)
             f->kernels->rope_norm(head, cos_sin, c->n_rot);
         else
             f->kernels->rope_neox(head, cos_sin, c->n_rot);
     }
+    if (norm_last) norm_heads(f, x, n, norm);
+}
+
+/* Ministral 3: queries far behind what the model was trained on meet their keys more sharply. */
+static void scale_late_query(const lld_forward *f, float *q, uint32_t position)
+{
+    const lld_config *c = &f->model->config;
+    const uint32_t contexts = position / c->scaling_original_ctx; /* whole ones before it */
+    if (c->late_query_scale == 0.0f || contexts == 0) return;
+    const float scale = (float)(1.0 + c->late_query_scale * lld_log(1.0 + contexts));
+    for (size_t i = 0; i < (size_t)c->n_heads * c->head_dim; i++) q[i] *= scale;
 }
 
 static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l)
@@ -62,11 +84,14 @@ static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l
     const lld_config *c = &f->model->config;
     size_t hd = c->head_dim;
     for (size_t row; (row = lld_pool_next(f->pool, thread, f->batch.n_rows)) < f->batch.n_rows;) {
-        const float *cos_sin = f->scratch.cos_sin + (row * lld_rope_tables(c) + l->rope) * c->n_rot;
-        float *k = f->scratch.k + row * c->n_kv_heads * hd,
+        const float *tables = f->scratch.cos_sin + row * lld_rope_tables(c) * c->n_rot,
+                    *cos_sin = l->rope < 0 ? NULL : tables + (size_t)l->rope * c->n_rot;
+        float *q = f->scratch.q + row * c->n_heads * hd,
+              *k = f->scratch.k + row * c->n_kv_heads * hd,
               *v = f->scratch.v + row * c->n_kv_heads * hd;
-        rotate_heads(f, f->scratch.q + row * c->n_heads * hd, c->n_heads, w->q_norm, cos_sin);
+        rotate_heads(f, q, c->n_heads, w->q_norm, cos_sin);
         rotate_heads(f, k, c->n_kv_heads, w->k_norm, cos_sin);
+        scale_late_query(f, q, f->batch.positions[row]);
         uint32_t position = f->batch.positions[row], slot = position % LLD_KV_BLOCK;
         uint32_t block = f->batch.runs[f->batch.row_run[row]].blocks[position / LLD_KV_BLOCK];
         for (uint32_t h = 0; h < c->n_kv_heads; h++) {
@@ -97,6 +122,7 @@ static void output_phase(lld_forward *f, unsigned thread, const lld_layer *l)
     const lld_attention_weights *w = &l->attention;
     const lld_product products[] = {{.matrix = &w->wo,
                                      .bias = w->bo,
+                                     .scale = c->residual_scale,
                                      .out = f->scratch.work,
                                      .residual = l->mixer_post_norm == NULL ? f->scratch.x : NULL}};
     const lld_source s = {.make_row = make_attended_row,

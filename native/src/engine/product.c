@@ -192,6 +192,8 @@ static void product_unit(lld_forward *f, unsigned thread, const lld_product *p,
     for (size_t c = 0; c < t.n_cols; c++) {
         float *out = t.out + c * m->n_rows;
         if (p->bias != NULL) f->kernels->add(out, p->bias + first_row, n_rows);
+        if (p->scale != 0.0f && p->scale != 1.0f)
+            for (size_t i = 0; i < n_rows; i++) out[i] *= p->scale;
         if (p->residual != NULL)
             f->kernels->add(p->residual + (first_col + c) * m->n_rows + first_row, out, n_rows);
     }

@@ -12,11 +12,12 @@ enum {
     LLD_PHASE_PRODUCTS_MAX = 3 /* products of one phase */
 };
 
-/* One matrix product of a phase: out[row] = matrix * x[row] (+ bias), added to `residual` if there
- * is one. */
+/* One matrix product of a phase: out[row] = (matrix * x[row] + bias) * scale, added to `residual` if
+ * there is one. */
 typedef struct lld_product {
     const lld_matrix *matrix;
     const float *bias; /* (n_rows) or NULL */
+    float scale;       /* 0: as 1 */
     float *out;        /* (batch, n_rows) */
     float *residual;   /* (batch, n_rows) or NULL */
     bool counted;      /* its chunks are progress, beside the layers */

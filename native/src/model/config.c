@@ -6,52 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/elementary.h"
 #include "base/status.h"
 #include "model/unsupported.h"
-
-#define PRE_NORMS                                                                                  \
-    {                                                                                              \
-        .before_mixer = "attn_norm", .before_feed = "ffn_norm"                                     \
-    }
-#define POST_NORMS                                                                                 \
-    {                                                                                              \
-        .after_mixer = "post_attention_norm", .after_feed = "post_ffw_norm"                        \
-    }
-
-#define FOUR_NORMS                                                                                 \
-    {                                                                                              \
-        .before_mixer = "attn_norm", .after_mixer = "post_attention_norm",                         \
-        .before_feed = "ffn_norm", .after_feed = "post_ffw_norm"                                   \
-    }
-#define GEMMA .activation = LLD_GELU, .scales_embedding = true
-
-static const lld_architecture architectures[] = {
-    /* name     rope pairs       q,k,v bias     q,k norm          norms, facts */
-    {"llama", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
-    {"qwen2", LLD_ROPE_NEOX, LLD_REQUIRED, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
-    {"qwen3", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_HEAD, PRE_NORMS, {0}},
-    /* the text of a model that also sees: its positions in height and width are those in time */
-    {"qwen2vl", LLD_ROPE_NEOX, LLD_REQUIRED, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
-    {"qwen3vl", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_HEAD, PRE_NORMS, {0}},
-    {"ernie4_5", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
-    {"internlm2", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
-    {"olmo2", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_ROW, POST_NORMS, {0}},
-    {"gemma", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {GEMMA}},
-    {"gemma2",
-     LLD_ROPE_NEOX,
-     LLD_OPTIONAL,
-     LLD_QK_NORM_NONE,
-     FOUR_NORMS,
-     {GEMMA, .window_period = 2, .window_default = 4096, .caps_logits = true,
-      .attention_softcap = 50.0f, .logits_softcap = 30.0f, .wide_query_layers = 46}},
-    {"gemma3",
-     LLD_ROPE_NEOX,
-     LLD_OPTIONAL,
-     LLD_QK_NORM_HEAD,
-     FOUR_NORMS,
-     {GEMMA, .window_period = 6, .local_rope_base = 10000.0f, .caps_logits = true,
-      .wide_query_layers = 62}},
-};
 
 enum {
     MAX_DIM = 1 << 17,
@@ -119,28 +76,6 @@ static bool text_equals(const char *text, size_t length, const char *word)
     return strlen(word) == length && memcmp(text, word, length) == 0;
 }
 
-static int find_architecture(const lld_gguf *gguf, const lld_architecture **out)
-{
-    const char *name = NULL;
-    size_t length = 0;
-    bool found = false;
-    int status = lld_gguf_read_string(gguf, "general.architecture", &name, &length, &found);
-    if (status != LLD_OK) return status;
-    if (!found) return lld_fail(LLD_ERR_CORRUPT, "metadata key 'general.architecture' is missing");
-    for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++) {
-        if (text_equals(name, length, architectures[i].name)) {
-            *out = &architectures[i];
-            return LLD_OK;
-        }
-    }
-    char known[128] = "";
-    for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++)
-        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i == 0 ? "" : ", ",
-                 architectures[i].name);
-    return lld_fail(LLD_ERR_UNSUPPORTED, "architecture '%.*s' is not supported (%s are)",
-                    (int)(length > 64 ? 64 : length), name, known);
-}
-
 static void read_scaling_type(reader *r, lld_config *c)
 {
     static const struct {
@@ -171,6 +106,17 @@ static void read_scaling_type(reader *r, lld_config *c)
                          key, (int)(length > 64 ? 64 : length), name);
 }
 
+/* YaRN's mscale (arXiv 2309.00071, eq. 22), over that of its log multiplier (DeepSeek-V2's code). */
+static void read_yarn_magnitude(reader *r, lld_config *c)
+{
+    const bool has_multiplier = c->architecture->facts.scales_late_queries;
+    const double growth = c->scaling_factor > 1.0f ? 0.1 * lld_log(c->scaling_factor) : 0.0;
+    double multiplier = 0.0;
+    if (has_multiplier)
+        multiplier = read_float(r, "rope.scaling.yarn_log_multiplier", 0.0f, 1e3f, 0.0f);
+    c->yarn_magnitude = (1.0 + growth) / (1.0 + multiplier * growth);
+}
+
 static void read_scaling(reader *r, lld_config *c)
 {
     /* Files before rope.scaling.* carry only rope.scale_linear. A factor without a type is linear. */
@@ -183,6 +129,7 @@ static void read_scaling(reader *r, lld_config *c)
     c->rope_attention_factor = read_float(r, "rope.scaling.attn_factor", 1e-3f, 1e3f, 1.0f);
     c->yarn_beta_fast = read_float(r, "rope.scaling.yarn_beta_fast", 1e-3f, 1e6f, 32.0f);
     c->yarn_beta_slow = read_float(r, "rope.scaling.yarn_beta_slow", 1e-3f, 1e6f, 1.0f);
+    read_yarn_magnitude(r, c);
     c->llama3_low_frequency = read_float(r, "rope.scaling.low_freq_factor", 1e-3f, 1e6f, 1.0f);
     c->llama3_high_frequency = read_float(r, "rope.scaling.high_freq_factor", 1e-3f, 1e6f, 4.0f);
     if (r->status == LLD_OK && c->scaling == LLD_SCALING_LLAMA3 &&
@@ -255,27 +202,66 @@ static void read_window_pattern(reader *r, lld_config *c)
         c->is_local[i] = i % period < period - 1;
 }
 
-/* What the family's facts and their keys say. */
-static void read_facts(reader *r, lld_config *c)
+/* What embedding, halves, queries and logits are multiplied with. */
+static void read_scales(reader *r, lld_config *c)
 {
     const lld_family_facts *facts = &c->architecture->facts;
+    const float low = 1e-6f, high = 1e6f, fallback = facts->scales == LLD_REQUIRED ? NAN : 1.0f;
     const uint32_t wide = facts->wide_query_layers;
     c->embedding_scale = facts->scales_embedding ? sqrtf((float)c->dim) : 1.0f;
+    c->residual_scale = c->logits_scale = 1.0f;
     c->query_scale =
         (float)(1.0 / sqrt((double)(c->n_layers == wide ? c->dim / c->n_heads : c->head_dim)));
-    if (facts->caps_logits) {
-        c->logits_softcap =
-            read_float(r, "final_logit_softcapping", 0.0f, 1e6f, facts->logits_softcap);
-        if (facts->attention_softcap > 0.0f)
-            c->attention_softcap =
-                read_float(r, "attn_logit_softcapping", 0.0f, 1e6f, facts->attention_softcap);
+    if (facts->scales != LLD_ABSENT) {
+        c->embedding_scale = read_float(r, "embedding_scale", low, high, fallback);
+        c->residual_scale = read_float(r, "residual_scale", low, high, fallback);
+        c->query_scale = read_float(r, "attention.scale", low, high, c->query_scale);
     }
+    if (facts->scales_late_queries)
+        c->late_query_scale = read_float(r, "attention.temperature_scale", 0.0f, 1e3f, 0.0f);
+    if (facts->logit_scale == LLD_LOGITS_PLAIN) return;
+    const float scale = read_float(r, "logit_scale", low, high, NAN);
+    if (r->status != LLD_OK) return;
+    c->logits_scale = facts->logit_scale == LLD_LOGITS_DIVIDED ? 1.0f / scale : scale;
+}
+
+static void read_softcaps(reader *r, lld_config *c)
+{
+    const lld_family_facts *facts = &c->architecture->facts;
+    if (!facts->caps_logits) return;
+    c->logits_softcap = read_float(r, "final_logit_softcapping", 0.0f, 1e6f, facts->logits_softcap);
+    if (facts->attention_softcap > 0.0f)
+        c->attention_softcap =
+            read_float(r, "attn_logit_softcapping", 0.0f, 1e6f, facts->attention_softcap);
+}
+
+static void read_windows(reader *r, lld_config *c)
+{
+    const lld_family_facts *facts = &c->architecture->facts;
     if (facts->window_period == 0) return;
     c->window = read_count(r, "attention.sliding_window", 0, MAX_CTX, facts->window_default);
+    if (c->window == 0) return;
     if (facts->local_rope_base > 0.0f)
         c->local_rope_base =
             read_float(r, "rope.freq_base_swa", 1.0001f, 1e15f, facts->local_rope_base);
-    if (r->status == LLD_OK && c->window > 0) read_window_pattern(r, c);
+    else if (facts->leaves_local_unscaled)
+        c->local_rope_base = read_float(r, "rope.freq_base_swa", 1.0001f, 1e15f, c->rope_base);
+    if (r->status == LLD_OK) read_window_pattern(r, c);
+}
+
+/* Which layers leave queries and keys as they are. */
+static void read_unrotated(reader *r, lld_config *c)
+{
+    char key[KEY_BYTES];
+    const lld_family_facts *facts = &c->architecture->facts;
+    const uint32_t period = facts->unrotated_period;
+    bool rotates = true;
+    if (facts->has_rope_switch && r->status == LLD_OK)
+        r->status =
+            lld_gguf_read_bool(r->gguf, key_name(r, "rope.scaling.finetuned", key), &rotates, NULL);
+    for (uint32_t i = 0; i < c->n_layers && r->status == LLD_OK; i++)
+        c->is_unrotated[i] = !rotates || (period > 0 && i % period == period - 1) ||
+                             (facts->rotates_local_only && c->window > 0 && !c->is_local[i]);
 }
 
 /* llama-gguf-split cuts a model into files; each has all metadata of the first, or next to none. */
@@ -294,7 +280,7 @@ int lld_config_read(const lld_gguf *gguf, lld_config *config)
 {
     lld_config c = {0};
     int status = check_whole(gguf);
-    if (status == LLD_OK) status = find_architecture(gguf, &c.architecture);
+    if (status == LLD_OK) status = lld_architecture_find(gguf, &c.architecture);
     if (status != LLD_OK) return status;
 
     reader r = {.gguf = gguf, .prefix = c.architecture->name, .status = LLD_OK};
@@ -306,7 +292,10 @@ int lld_config_read(const lld_gguf *gguf, lld_config *config)
     c.rope_base = read_float(&r, "rope.freq_base", 1.0001f, 1e15f, 10000.0f);
     if (r.status == LLD_OK) read_heads(&r, &c);
     if (r.status == LLD_OK) read_scaling(&r, &c);
-    if (r.status == LLD_OK) read_facts(&r, &c);
+    if (r.status == LLD_OK) read_scales(&r, &c);
+    if (r.status == LLD_OK) read_softcaps(&r, &c);
+    if (r.status == LLD_OK) read_windows(&r, &c);
+    if (r.status == LLD_OK) read_unrotated(&r, &c);
     if (r.status == LLD_OK) r.status = lld_config_check_unsupported(gguf, &c);
     if (r.status == LLD_OK) *config = c;
     return r.status;

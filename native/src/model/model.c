@@ -145,6 +145,7 @@ static void bind_layer(binder *b, lld_layer *layer)
         layer->window = c->window;
         layer->rope = c->local_rope_base > 0.0f;
     }
+    if (c->is_unrotated[b->layer]) layer->rope = -1;
     layer->mixer = LLD_MIXER_ATTENTION;
     layer->feed = LLD_FEED_GATED;
     layer->mixer_norm = bind_norm(b, norms->before_mixer);

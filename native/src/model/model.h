@@ -58,9 +58,9 @@ typedef struct lld_gated_weights {
 typedef struct lld_layer {
     lld_mixer_kind mixer;
     lld_feed_kind feed;
-    uint32_t window;         /* tokens that attention sees, its own included; 0: all */
-    uint32_t rope;           /* which of the model's RoPE tables: 0, or 1, the local layers' own */
-    const float *mixer_norm; /* (dim) or NULL */
+    uint32_t window; /* tokens that attention sees, its own included; 0: all */
+    int rope; /* which of the model's RoPE tables: 0, or 1, the local layers' own; -1: none */
+    const float *mixer_norm;      /* (dim) or NULL */
     const float *mixer_post_norm; /* (dim) or NULL */
     const float *feed_norm;       /* (dim) or NULL */
     const float *feed_post_norm;  /* (dim) or NULL */

@@ -55,8 +55,7 @@ float lld_rope_frequencies(const lld_config *c, const float *factors, double *fr
         }
         frequencies[i] = f;
     }
-    if (c->scaling == LLD_SCALING_YARN && c->scaling_factor > 1.0f)
-        magnitude *= 1.0 + 0.1 * lld_log(c->scaling_factor);
+    if (c->scaling == LLD_SCALING_YARN) magnitude *= c->yarn_magnitude;
     return (float)magnitude;
 }
 

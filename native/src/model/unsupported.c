@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/elementary.h"
 #include "base/status.h"
 
 enum { KEY_BYTES = 96 };
@@ -89,9 +88,8 @@ static int check_repeated(const lld_gguf *gguf, lld_config *c)
     if (status != LLD_OK) return status;
 
     kv = find(gguf, c, "rope.scaling.yarn_attn_factor", key);
-    double magnitude = c->scaling_factor > 1.0f ? 1.0 + 0.1 * lld_log(c->scaling_factor) : 1.0;
     if (kv != NULL && c->scaling == LLD_SCALING_YARN)
-        status = check_switch(kv, key, magnitude, magnitude);
+        status = check_switch(kv, key, c->yarn_magnitude, c->yarn_magnitude);
     if (status != LLD_OK) return status;
 
     uint32_t window = 0;
@@ -134,8 +132,21 @@ static int check_kinds(const lld_gguf *gguf, const lld_config *c)
 static bool is_read(const lld_config *c, const char *suffix)
 {
     const lld_family_facts *facts = &c->architecture->facts;
-    if (strcmp(suffix, "final_logit_softcapping") == 0) return facts->caps_logits;
-    return strcmp(suffix, "attn_logit_softcapping") == 0 && facts->attention_softcap > 0.0f;
+    const struct {
+        const char *suffix;
+        bool read;
+    } obeyed[] = {
+        {"attention.temperature_scale", facts->scales_late_queries},
+        {"attn_logit_softcapping", facts->attention_softcap > 0.0f},
+        {"embedding_scale", facts->scales != LLD_ABSENT},
+        {"final_logit_softcapping", facts->caps_logits},
+        {"logit_scale", facts->logit_scale != LLD_LOGITS_PLAIN},
+        {"residual_scale", facts->scales != LLD_ABSENT},
+        {"rope.scaling.yarn_log_multiplier", facts->scales_late_queries},
+    };
+    for (size_t i = 0; i < sizeof obeyed / sizeof *obeyed; i++)
+        if (strcmp(suffix, obeyed[i].suffix) == 0) return obeyed[i].read;
+    return false;
 }
 
 int lld_config_check_unsupported(const lld_gguf *gguf, lld_config *c)

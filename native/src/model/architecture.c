@@ -1,0 +1,116 @@
+/* architecture.c - see architecture.h. Sources of the rows: the families' papers and code, named in
+ * tests/reference/families.py. */
+#include "model/architecture.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/status.h"
+
+#define PRE_NORMS                                                                                  \
+    {                                                                                              \
+        .before_mixer = "attn_norm", .before_feed = "ffn_norm"                                     \
+    }
+#define POST_NORMS                                                                                 \
+    {                                                                                              \
+        .after_mixer = "post_attention_norm", .after_feed = "post_ffw_norm"                        \
+    }
+
+#define LATE_FEED_NORM                                                                             \
+    {                                                                                              \
+        .before_mixer = "attn_norm", .before_feed = "post_attention_norm"                          \
+    }
+#define FOUR_NORMS                                                                                 \
+    {                                                                                              \
+        .before_mixer = "attn_norm", .after_mixer = "post_attention_norm",                         \
+        .before_feed = "ffn_norm", .after_feed = "post_ffw_norm"                                   \
+    }
+#define GEMMA .activation = LLD_GELU, .scales_embedding = true
+
+static const lld_architecture architectures[] = {
+    /* name     rope pairs       q,k,v bias     q,k norm          norms, facts */
+    {"llama", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
+    {"qwen2", LLD_ROPE_NEOX, LLD_REQUIRED, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
+    {"qwen3", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_HEAD, PRE_NORMS, {0}},
+    /* the text of a model that also sees: its positions in height and width are those in time */
+    {"qwen2vl", LLD_ROPE_NEOX, LLD_REQUIRED, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
+    {"qwen3vl", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_HEAD, PRE_NORMS, {0}},
+    {"ernie4_5", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
+    {"internlm2", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {0}},
+    {"mistral3",
+     LLD_ROPE_NORM,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_NONE,
+     PRE_NORMS,
+     {.scales_late_queries = true}},
+    {"smollm3", LLD_ROPE_NORM, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {.unrotated_period = 4}},
+    {"granite",
+     LLD_ROPE_NORM,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_NONE,
+     PRE_NORMS,
+     {.scales = LLD_OPTIONAL, .logit_scale = LLD_LOGITS_DIVIDED, .has_rope_switch = true}},
+    {"minicpm",
+     LLD_ROPE_NORM,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_NONE,
+     PRE_NORMS,
+     {.scales = LLD_REQUIRED, .logit_scale = LLD_LOGITS_DIVIDED}},
+    {"seed_oss", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_NONE, LATE_FEED_NORM, {0}},
+    {"hunyuan-dense",
+     LLD_ROPE_NEOX,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_HEAD,
+     PRE_NORMS,
+     {.rotates_before_norm = true}},
+    {"exaone4",
+     LLD_ROPE_NEOX,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_HEAD,
+     POST_NORMS,
+     {.window_period = 4, .rotates_local_only = true}},
+    {"olmo2", /* OLMo 3 is one with windows */
+     LLD_ROPE_NEOX,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_ROW,
+     POST_NORMS,
+     {.window_period = 4, .leaves_local_unscaled = true}},
+    {"gemma", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {GEMMA}},
+    {"gemma2",
+     LLD_ROPE_NEOX,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_NONE,
+     FOUR_NORMS,
+     {GEMMA, .window_period = 2, .window_default = 4096, .caps_logits = true,
+      .attention_softcap = 50.0f, .logits_softcap = 30.0f, .wide_query_layers = 46}},
+    {"gemma3",
+     LLD_ROPE_NEOX,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_HEAD,
+     FOUR_NORMS,
+     {GEMMA, .window_period = 6, .local_rope_base = 10000.0f, .caps_logits = true,
+      .wide_query_layers = 62}},
+};
+
+int lld_architecture_find(const lld_gguf *gguf, const lld_architecture **out)
+{
+    const char *name = NULL;
+    size_t length = 0;
+    bool found = false;
+    int status = lld_gguf_read_string(gguf, "general.architecture", &name, &length, &found);
+    if (status != LLD_OK) return status;
+    if (!found) return lld_fail(LLD_ERR_CORRUPT, "metadata key 'general.architecture' is missing");
+    for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++) {
+        if (strlen(architectures[i].name) == length &&
+            memcmp(name, architectures[i].name, length) == 0) {
+            *out = &architectures[i];
+            return LLD_OK;
+        }
+    }
+    char known[384] = "";
+    for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++)
+        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i == 0 ? "" : ", ",
+                 architectures[i].name);
+    return lld_fail(LLD_ERR_UNSUPPORTED, "architecture '%.*s' is not supported (%s are)",
+                    (int)(length > 64 ? 64 : length), name, known);
+}

@@ -1,0 +1,77 @@
+/* architecture.h - what each family of models does: a row of facts, found by its name.
+ * The numbers of one model are config.h's. Nothing outside asks for a family's name. */
+#ifndef LLD_ARCHITECTURE_H
+#define LLD_ARCHITECTURE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "gguf/gguf.h"
+
+typedef enum lld_rope_pairs {                /* which elements of a head RoPE rotates together */
+                              LLD_ROPE_NORM, /* 2i and 2i+1, as in the RoFormer paper */
+                              LLD_ROPE_NEOX  /* i and i + n_rot/2, as in GPT-NeoX */
+} lld_rope_pairs;
+
+typedef enum lld_need { LLD_ABSENT, LLD_OPTIONAL, LLD_REQUIRED } lld_need;
+
+typedef enum lld_qk_norm { /* RMSNorm of queries and keys before RoPE */
+                           LLD_QK_NORM_NONE,
+                           LLD_QK_NORM_HEAD, /* of each head: weights (head_dim) */
+                           LLD_QK_NORM_ROW /* of all heads together: weights (n_heads * head_dim) */
+} lld_qk_norm;
+
+/* Tensors blk.N.NAME.weight of a layer's norms; NULL: there is none. One name means different things in
+ * different families. */
+typedef struct lld_norm_names {
+    const char *before_mixer, *after_mixer, *before_feed, *after_feed;
+} lld_norm_names;
+
+typedef enum lld_activation { /* of the feed-forward's gate */
+                              LLD_SILU,
+                              LLD_GELU /* by tanh */
+} lld_activation;
+
+typedef enum lld_logit_scale { /* what the key logit_scale, which is required then, does to logits */
+                               LLD_LOGITS_PLAIN,
+                               LLD_LOGITS_DIVIDED,
+                               LLD_LOGITS_MULTIPLIED
+} lld_logit_scale;
+
+/* What sets one family apart that the others do without; all zero: nothing. */
+typedef struct lld_family_facts {
+    lld_activation activation;
+    bool scales_embedding; /* by sqrt(dim) */
+    lld_need scales;       /* embedding_scale, residual_scale; attention.scale may be there, too */
+    lld_logit_scale logit_scale;
+    uint32_t
+        window_period; /* layer N sees a window, but where N % period is period - 1; 0: all see all */
+    uint32_t
+        window_default; /* tokens, where the file has no attention.sliding_window; 0: no windows */
+    float local_rope_base;      /* of layers with a window, never scaled; 0: that of the others */
+    bool leaves_local_unscaled; /* rope.scaling is for layers that see all */
+    bool rotates_local_only;    /* layers that see all have no RoPE, where there are others */
+    uint32_t unrotated_period; /* layer N has no RoPE where N % period is period - 1; 0: all have */
+    bool has_rope_switch;      /* rope.scaling.finetuned false: no layer has RoPE */
+    bool scales_late_queries;  /* attention.temperature_scale, and YaRN's log multiplier */
+    bool rotates_before_norm;  /* RoPE, then the norm of queries and keys */
+    bool caps_logits;          /* final_logit_softcapping is obeyed */
+    float attention_softcap, logits_softcap; /* where the file has no keys; 0: none */
+    uint32_t wide_query_layers; /* the model of so many layers divides by sqrt(dim / n_heads) */
+} lld_family_facts;
+
+/* One family of models: a row of the table in architecture.c. */
+typedef struct lld_architecture {
+    const char *name; /* general.architecture, and the prefix of its keys */
+    lld_rope_pairs rope;
+    lld_need qkv_bias;   /* blk.N.attn_{q,k,v}.bias; every other matrix may have one */
+    lld_qk_norm qk_norm; /* blk.N.attn_{q,k}_norm.weight */
+    lld_norm_names norms;
+    lld_family_facts facts;
+} lld_architecture;
+
+/* The row that general.architecture names. LLD_ERR_CORRUPT without the key, LLD_ERR_UNSUPPORTED where
+ * there is no such row. */
+int lld_architecture_find(const lld_gguf *gguf, const lld_architecture **out);
+
+#endif

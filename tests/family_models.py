@@ -1,0 +1,64 @@
+"""A tiny model of each family in which everything that sets it apart takes part.
+
+Windows are shorter than the prompts of tests, contexts that RoPE extends as well, and each model
+has a layer of every kind that its family has.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from tiny_gguf import TinySpec
+
+FAMILY_MODELS: Mapping[str, TinySpec] = {
+    "mistral3": TinySpec(
+        architecture="mistral3",
+        rope_scaling="yarn",
+        rope_scaling_factor=16.0,
+        rope_original_context=9,
+        metadata={
+            "mistral3.rope.scaling.yarn_log_multiplier": 1.0,
+            "mistral3.rope.scaling.yarn_beta_fast": 16.0,
+            "mistral3.attention.temperature_scale": 0.1,
+        },
+    ),
+    "smollm3": TinySpec(architecture="smollm3", n_layers=5, rope_freq_base=5e6),
+    "granite": TinySpec(
+        architecture="granite",
+        tied_output=True,
+        metadata={
+            "granite.embedding_scale": 1.5,
+            "granite.residual_scale": 0.6,
+            "granite.attention.scale": 0.4,
+            "granite.logit_scale": 8.0,
+        },
+    ),
+    "minicpm": TinySpec(architecture="minicpm", qkv_bias=False),
+    "seed_oss": TinySpec(architecture="seed_oss", qkv_bias=True),
+    "hunyuan-dense": TinySpec(architecture="hunyuan-dense", rope_freq_base=1e6),
+    "exaone4": TinySpec(architecture="exaone4", rope_freqs=True, rope_scaling_factor=16.0),
+    "exaone4-local": TinySpec(architecture="exaone4", n_layers=64, window=8, rope_freq_base=1e6),
+    "olmo2": TinySpec(architecture="olmo2"),
+    "olmo3": TinySpec(
+        architecture="olmo2",
+        n_layers=5,
+        window=8,
+        rope_scaling="yarn",
+        rope_scaling_factor=8.0,
+        rope_original_context=64,
+    ),
+}
+
+SHAPES: Mapping[str, Mapping[str, int]] = {
+    "64, 4/2": {"dim": 64, "n_heads": 4, "n_kv_heads": 2, "hidden_dim": 96},
+    "96, 3/1": {"dim": 96, "n_heads": 3, "n_kv_heads": 1, "hidden_dim": 160},
+    "128, 2/2": {"dim": 128, "n_heads": 2, "n_kv_heads": 2, "hidden_dim": 224},
+}
+TYPES = ("F32", "F16", "Q8_0")
+
+
+def family_specs(name: str) -> Iterator[tuple[str, TinySpec]]:
+    """Yield what to call it and the model of a family in each shape and type."""
+    for shape, numbers in SHAPES.items():
+        for weight_type in TYPES:
+            spec = replace(FAMILY_MODELS[name], weight_type=weight_type)
+            yield f"{shape} {weight_type}", replace(spec, **numbers)  # type: ignore[arg-type]

@@ -1,0 +1,87 @@
+"""What each family does differently from LLaMA, and where that is written.
+
+Qwen2 (arXiv 2407.10671): biases on q, k and v; Qwen3 (arXiv 2505.09388): RMSNorm of every query
+and key head before RoPE. OLMo 2 (arXiv 2501.00656, section 3.2): norms after attention and feed-
+forward, none before, and RMSNorm of all queries, and all keys, of a token; OLMo 3: three of four
+layers have a window, and only the fourth has YaRN. EXAONE 4.0 (arXiv 2507.11407, section 2.1):
+norms after each half, RMSNorm of heads, three of four layers with a window and no RoPE in the
+fourth. SmolLM3 (its report of July 2025; NoPE: arXiv 2501.18795): no RoPE in every fourth layer.
+Granite 3 (IBM's report, ``modeling_granite.py``) and MiniCPM (arXiv 2404.06395, appendix A):
+scales. Hunyuan: RMSNorm of heads behind RoPE (``modeling_hunyuan_v1_dense.py``). Ministral 3: YaRN
+whose magnitude is cancelled, and queries that grow as Llama 4's (``modeling_ministral3.py``). The
+files named are of Hugging Face's transformers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What a family does differently; biases are where the file has them."""
+
+    neox: bool  # RoPE turns the halves of a head instead of neighbours
+    head_norm: bool = False  # RMSNorm of each query and key head
+    row_norm: bool = False  # RMSNorm of all queries, and all keys, of a token together
+    # Norms before and after the mixer, before and after the feed-forward; None: there is none.
+    norms: tuple[str | None, str | None, str | None, str | None] = (
+        *("attn_norm", None),
+        *("ffn_norm", None),
+    )
+
+    # Gemma (Google DeepMind, arXiv 2403.08295, 2408.00118, 2503.19786; gemma_pytorch model.py):
+    gemma: bool = False  # the embedding times sqrt(dim), GELU by tanh for the gate
+    window_period: int = 0  # layer N is local unless N % period == period - 1; 0: no windows
+    local_rope_base: float | None = None  # of local layers, where the file does not say
+    leaves_local_unscaled: bool = False  # local layers have RoPE as it was before its extension
+    rotates_local_only: bool = False  # the others have no RoPE, in a model that has both
+    unrotated_period: int = 0  # every such layer has no RoPE
+    rotates_before_norm: bool = False
+    late_queries: bool = False  # grow with the logarithm of their position
+    scales: bool = False  # of embedding, halves, scores and logits, out of the file
+    attention_softcap: float = 0.0  # s = c tanh(s / c) before the mask; 0: none
+    logits_softcap: float = 0.0
+
+
+_POST_NORMS = (None, "post_attention_norm", None, "post_ffw_norm")
+_FOUR_NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
+
+FAMILIES: Mapping[str, Family] = {
+    "llama": Family(neox=False),
+    "qwen2": Family(neox=True),
+    "qwen3": Family(neox=True, head_norm=True),
+    # M-RoPE (arXiv 2409.12191) of text, whose positions are all the same, is RoPE.
+    "qwen2vl": Family(neox=True),
+    "qwen3vl": Family(neox=True, head_norm=True),
+    "ernie4_5": Family(neox=False),
+    "internlm2": Family(neox=False),
+    "mistral3": Family(neox=False, late_queries=True),
+    "smollm3": Family(neox=False, unrotated_period=4),
+    "granite": Family(neox=False, scales=True),
+    "minicpm": Family(neox=False, scales=True),
+    "seed_oss": Family(neox=True, norms=("attn_norm", None, "post_attention_norm", None)),
+    "hunyuan-dense": Family(neox=True, head_norm=True, rotates_before_norm=True),
+    "exaone4": Family(
+        neox=True, head_norm=True, norms=_POST_NORMS, window_period=4, rotates_local_only=True
+    ),
+    "olmo2": Family(
+        neox=True, row_norm=True, norms=_POST_NORMS, window_period=4, leaves_local_unscaled=True
+    ),
+    "gemma": Family(neox=True, gemma=True),
+    "gemma2": Family(
+        neox=True,
+        norms=_FOUR_NORMS,
+        gemma=True,
+        window_period=2,
+        attention_softcap=50.0,
+        logits_softcap=30.0,
+    ),
+    "gemma3": Family(
+        neox=True,
+        head_norm=True,
+        norms=_FOUR_NORMS,
+        gemma=True,
+        window_period=6,
+        local_rope_base=10000.0,
+    ),
+}
