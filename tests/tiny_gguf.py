@@ -30,7 +30,8 @@ class BlockFormat:
 
     halves: byte offset of each f16 field and its value in units of the block's scale d; with
     uniformly random bytes elsewhere they give values of mean about 0. rms: their root mean square
-    in units of d. Both follow from the layouts in ggml-common.h.
+    in units of d. Both follow from the layouts in ggml-common.h. has_exponent: the scale is no f16
+    but a power of two, in the block's first byte with a bias of 128.
     """
 
     type_id: int
@@ -38,6 +39,7 @@ class BlockFormat:
     block_bytes: int
     halves: tuple[tuple[int, float], ...] = ()
     rms: float = 1.0
+    has_exponent: bool = False
 
 
 FORMATS: Mapping[str, BlockFormat] = {
@@ -58,6 +60,12 @@ FORMATS: Mapping[str, BlockFormat] = {
     "BF16": BlockFormat(30, 1, 2),
     "Q1_0": BlockFormat(41, 128, 18, ((0, 1.0),), 1.0),
     "Q2_0": BlockFormat(42, 64, 18, ((0, 1.0),), 1.22),
+    "IQ2_XXS": BlockFormat(16, 256, 66, ((0, 1.0),), 53.1),
+    "IQ2_XS": BlockFormat(17, 256, 74, ((0, 1.0),), 55.7),
+    "IQ2_S": BlockFormat(22, 256, 82, ((0, 1.0),), 56.4),
+    "IQ3_XXS": BlockFormat(18, 256, 98, ((0, 1.0),), 142.0),
+    "IQ3_S": BlockFormat(21, 256, 110, ((0, 1.0),), 140.0),
+    "MXFP4": BlockFormat(39, 32, 17, (), 5.84, has_exponent=True),
 }
 
 
@@ -178,6 +186,8 @@ def random_rows(
     for offset, factor in form.halves:
         halves = (scales * factor).astype(np.float16)
         raw[:, offset : offset + 2] = halves.view(np.uint8).reshape(n_blocks, 2)
+    if form.has_exponent:
+        raw[:, 0] = 128 + np.round(np.log2(scales)).astype(np.int64)
     return raw.tobytes()
 
 

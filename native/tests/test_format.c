@@ -123,10 +123,74 @@ static float element_32(uint32_t type, const uint8_t *b, int e)
     case LLD_Q5_1:
         q = bits(b + 8 + i, nibble, 15) + 16 * bits(b + 4 + e / 8, e % 8, 1);
         return half_at(b) * (float)q + half_at(b + 2);
+    case LLD_MXFP4: {
+        static const float e2m1[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
+        const double scale = b[0] == 255 ? 0x1p127 : ldexp(0.5, b[0] - 127); /* NaN is not known */
+        q = bits(b + 1 + i, nibble, 15);
+        /* a zero has no sign */
+        return (float)(scale * 2.0 * (double)e2m1[q & 7]) * (q > 8 ? -1.0f : 1.0f);
+    }
     case LLD_IQ4_NL:
         return half_at(b) * (float)lld_iq4_values[bits(b + 2 + i, nibble, 15)];
     default: /* Q8_0 */
         return half_at(b) * (float)(int8_t)b[2 + e];
+    }
+}
+
+/* Bit `place` of a run of bytes, from the lowest of the first on. */
+static int bit_of(const uint8_t *bytes, int place) { return bits(bytes + place / 8, place % 8, 1); }
+
+/* `count` bits of a run of bytes, from bit `place` on. */
+static int bits_of(const uint8_t *bytes, int place, int count)
+{
+    int value = 0;
+    for (int i = 0; i < count; i++) value |= bit_of(bytes, place + i) << i;
+    return value;
+}
+
+/* -1 or 1: the sign of element i, 0..7, of a group with seven stored signs at bit `place`. */
+static float even_sign(const uint8_t *bytes, int place, int i)
+{
+    int sum = 0;
+    for (int j = 0; j < 7; j++) sum += bit_of(bytes, place + j);
+    return (i == 7 ? sum % 2 : bit_of(bytes, place + i)) ? -1.0f : 1.0f;
+}
+
+static float magnitude_8(uint64_t entry, int i) { return (float)(entry >> (8 * i) & 255); }
+
+/* Element e of a block of indices; half_at(b) * (0.5 + s) / 4 is the scale of IQ2, and so on, as
+ * `gguf` writes it. n = e/8: which eight. */
+static float element_grid(uint32_t type, const uint8_t *b, int e)
+{
+    const int n = e / 8, i = e % 8, four = e / 4, group = e / 32;
+    const float d = half_at(b);
+    float m, sign, s;
+    switch (type) {
+    case LLD_IQ2_XXS:
+        m = magnitude_8(lld_iq2_xxs_grid[b[2 + 8 * group + n % 4]], i);
+        sign = even_sign(b + 6 + 8 * group, 7 * (n % 4), i);
+        s = (float)bits_of(b + 6 + 8 * group, 28, 4);
+        return d * (0.5f + s) * 0.25f * m * sign;
+    case LLD_IQ2_XS:
+        m = magnitude_8(lld_iq2_xs_grid[bits_of(b + 2 + 2 * n, 0, 9)], i);
+        sign = even_sign(b + 2 + 2 * n, 9, i);
+        s = (float)bits_of(b + 66, 4 * (e / 16), 4);
+        return d * (0.5f + s) * 0.25f * m * sign;
+    case LLD_IQ2_S:
+        m = magnitude_8(lld_iq2_s_grid[b[2 + n] + 256 * bits_of(b + 66, 2 * n, 2)], i);
+        sign = bit_of(b + 34, e) ? -1.0f : 1.0f;
+        s = (float)bits_of(b + 74, 4 * (e / 16), 4);
+        return d * (0.5f + s) * 0.25f * m * sign;
+    case LLD_IQ3_XXS:
+        m = magnitude_8(lld_iq3_xxs_grid[b[2 + four]], e % 4);
+        sign = even_sign(b + 66 + 4 * group, 7 * (n % 4), i);
+        s = (float)bits_of(b + 66 + 4 * group, 28, 4);
+        return d * (0.5f + s) * 0.5f * m * sign;
+    default: /* IQ3_S */
+        m = magnitude_8(lld_iq3_s_grid[b[2 + four] + 256 * bit_of(b + 66, four)], e % 4);
+        sign = bit_of(b + 74, e) ? -1.0f : 1.0f;
+        s = (float)bits_of(b + 106, 4 * group, 4);
+        return d * (1.0f + 2.0f * s) * m * sign;
     }
 }
 
@@ -159,10 +223,12 @@ static float element_256(uint32_t type, const uint8_t *b, int e)
         q = bits(b + 64 * h + e % 64, e % 128 / 64 * 4, 15);
         q += 16 * bits(b + 128 + 32 * h + i, two, 3);
         return scale * (float)(q - 32);
-    default: /* IQ4_XS */
+    case LLD_IQ4_XS:
         q = bits(b + 4 + j / 2, j % 2 * 4, 15) + 16 * bits(b + 2 + j / 4, j % 4 * 2, 3) - 32;
         scale = half_at(b) * (float)q;
         return scale * (float)lld_iq4_values[bits(b + 8 + 16 * j + e % 16, i / 16 * 4, 15)];
+    default:
+        return element_grid(type, b, e);
     }
 }
 
@@ -208,6 +274,13 @@ static void test_every_format_dequantizes_as_specified(void)
     }
 }
 
+static void test_signs_of_eight_are_even(void)
+{
+    for (unsigned i = 0; i < 128; i++)
+        CHECK((lld_even_signs[i] & 127) == i && __builtin_parity(lld_even_signs[i]) == 0,
+              "signs of %u are %02x", i, lld_even_signs[i]);
+}
+
 static void test_packed_scales_unpack(void)
 {
     uint64_t seed = 3;
@@ -230,12 +303,14 @@ static void test_types_know_their_sizes(void)
         const char *name;
         size_t block, bytes;
     } known[] = {
-        {0, "F32", 1, 4},       {1, "F16", 1, 2},       {30, "BF16", 1, 2},
-        {2, "Q4_0", 32, 18},    {3, "Q4_1", 32, 20},    {6, "Q5_0", 32, 22},
-        {7, "Q5_1", 32, 24},    {8, "Q8_0", 32, 34},    {20, "IQ4_NL", 32, 18},
-        {10, "Q2_K", 256, 84},  {11, "Q3_K", 256, 110}, {12, "Q4_K", 256, 144},
-        {13, "Q5_K", 256, 176}, {14, "Q6_K", 256, 210}, {23, "IQ4_XS", 256, 136},
-        {41, "Q1_0", 128, 18},  {42, "Q2_0", 64, 18},
+        {0, "F32", 1, 4},        {1, "F16", 1, 2},       {30, "BF16", 1, 2},
+        {2, "Q4_0", 32, 18},     {3, "Q4_1", 32, 20},    {6, "Q5_0", 32, 22},
+        {7, "Q5_1", 32, 24},     {8, "Q8_0", 32, 34},    {20, "IQ4_NL", 32, 18},
+        {10, "Q2_K", 256, 84},   {11, "Q3_K", 256, 110}, {12, "Q4_K", 256, 144},
+        {13, "Q5_K", 256, 176},  {14, "Q6_K", 256, 210}, {23, "IQ4_XS", 256, 136},
+        {41, "Q1_0", 128, 18},   {42, "Q2_0", 64, 18},   {16, "IQ2_XXS", 256, 66},
+        {17, "IQ2_XS", 256, 74}, {22, "IQ2_S", 256, 82}, {18, "IQ3_XXS", 256, 98},
+        {21, "IQ3_S", 256, 110}, {39, "MXFP4", 32, 17},
     };
     const size_t n_known = sizeof known / sizeof known[0];
     size_t n_supported = 0;
@@ -260,34 +335,15 @@ static void test_types_that_are_not_supported_are_refused_by_name(void)
         uint32_t type;
         const char *name, *instead;
     } refused[] = {
-        {4, "Q4_2", "Q4_0"},
-        {5, "Q4_3", "Q4_1"},
-        {9, "Q8_1", "Q8_0"},
-        {15, "Q8_K", "Q8_0"},
-        {16, "IQ2_XXS", "Q2_K"},
-        {17, "IQ2_XS", "Q2_K"},
-        {18, "IQ3_XXS", "Q3_K_S"},
-        {19, "IQ1_S", "Q2_K"},
-        {21, "IQ3_S", "Q3_K_S"},
-        {22, "IQ2_S", "Q2_K"},
-        {24, "I8", "F16"},
-        {25, "I16", "F16"},
-        {26, "I32", "F16"},
-        {27, "I64", "F16"},
-        {28, "F64", "F16"},
-        {29, "IQ1_M", "Q2_K"},
-        {31, "Q4_0_4_4", "Q4_0"},
-        {32, "Q4_0_4_8", "Q4_0"},
-        {33, "Q4_0_8_8", "Q4_0"},
-        {34, "TQ1_0", "Q2_K"},
-        {35, "TQ2_0", "Q2_K"},
-        {36, "IQ4_NL_4_4", "IQ4_NL"},
-        {37, "IQ4_NL_4_8", "IQ4_NL"},
-        {38, "IQ4_NL_8_8", "IQ4_NL"},
-        {39, "MXFP4", "Q4_K_M"},
-        {40, "NVFP4", "Q4_K_M"},
+        {4, "Q4_2", "Q4_0"},          {5, "Q4_3", "Q4_1"},          {9, "Q8_1", "Q8_0"},
+        {15, "Q8_K", "Q8_0"},         {19, "IQ1_S", "IQ2_XXS"},     {24, "I8", "F16"},
+        {25, "I16", "F16"},           {26, "I32", "F16"},           {27, "I64", "F16"},
+        {28, "F64", "F16"},           {29, "IQ1_M", "IQ2_XXS"},     {31, "Q4_0_4_4", "Q4_0"},
+        {32, "Q4_0_4_8", "Q4_0"},     {33, "Q4_0_8_8", "Q4_0"},     {34, "TQ1_0", "Q2_K"},
+        {35, "TQ2_0", "Q2_K"},        {36, "IQ4_NL_4_4", "IQ4_NL"}, {37, "IQ4_NL_4_8", "IQ4_NL"},
+        {38, "IQ4_NL_8_8", "IQ4_NL"}, {40, "NVFP4", "MXFP4"},
     };
-    enum { N_REFUSED = sizeof refused / sizeof refused[0], N_SUPPORTED = 17 };
+    enum { N_REFUSED = sizeof refused / sizeof refused[0], N_SUPPORTED = 23 };
     _Static_assert(N_REFUSED + N_SUPPORTED == LLD_TYPE_COUNT, "every id has a name");
     for (size_t i = 0; i < N_REFUSED; i++) {
         char wanted[128];
@@ -304,7 +360,7 @@ static void test_types_that_are_not_supported_are_refused_by_name(void)
 
 static void test_unknown_types_and_partial_blocks_are_refused(void)
 {
-    static const uint32_t unknown[] = {4, 5, 9, 15, 16, 29, 31, 40, UINT32_MAX};
+    static const uint32_t unknown[] = {4, 5, 9, 15, 19, 29, 31, 40, UINT32_MAX};
     float out[32];
     const uint16_t data[64] = {0};
     for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++) {
@@ -328,6 +384,7 @@ int main(void)
     test_every_half_converts_exactly_and_back();
     test_float_to_half_rounds_to_nearest_even();
     test_every_format_dequantizes_as_specified();
+    test_signs_of_eight_are_even();
     test_packed_scales_unpack();
     test_types_know_their_sizes();
     test_types_that_are_not_supported_are_refused_by_name();

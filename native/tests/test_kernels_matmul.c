@@ -21,7 +21,9 @@ static const format formats[] = {
     {LLD_Q5_1, 0, 2, 1, 0, 0},     {LLD_Q8_0, 0, -1, 0, 0, 0},      {LLD_IQ4_NL, 0, -1, 0, 0, 0},
     {LLD_Q2_K, 80, 82, 15, 0, 16}, {LLD_Q3_K, 108, -1, 0, 96, 12},  {LLD_Q4_K, 0, 2, 63, 4, 12},
     {LLD_Q5_K, 0, 2, 63, 4, 12},   {LLD_Q6_K, 208, -1, 0, 192, 16}, {LLD_IQ4_XS, 0, -1, 0, 2, 6},
-    {LLD_Q1_0, 0, -1, 0, 0, 0},    {LLD_Q2_0, 0, -1, 0, 0, 0},
+    {LLD_Q1_0, 0, -1, 0, 0, 0},    {LLD_Q2_0, 0, -1, 0, 0, 0},      {LLD_IQ2_XXS, 0, -1, 0, 0, 0},
+    {LLD_IQ2_XS, 0, -1, 0, 66, 8}, {LLD_IQ2_S, 0, -1, 0, 74, 8},    {LLD_IQ3_XXS, 0, -1, 0, 0, 0},
+    {LLD_IQ3_S, 0, -1, 0, 106, 4}, {LLD_MXFP4, -1, -1, 0, 0, 1},
 };
 
 enum { N_FORMATS = sizeof formats / sizeof formats[0] };
@@ -96,6 +98,8 @@ static void fill_random(operands *o, uint64_t seed)
             memcpy(bytes, (const uint8_t *)&bits + 2, 2);
         else if (o->format->type == LLD_F16)
             put_f16(bytes, 0, w);
+        else if (o->format->type == LLD_MXFP4)
+            bytes[0] = 118 + bytes[0] % 8; /* the exponent */
         put_f16(bytes, o->format->d_offset, w * 0.01f);
         put_f16(bytes, o->format->m_offset, random_unit(&seed) * 0.01f);
     }

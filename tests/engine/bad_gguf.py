@@ -11,6 +11,12 @@ from engine.gguf_bytes import (
     BOOL,
     F32,
     INT32,
+    IQ2_S,
+    IQ2_XS,
+    IQ2_XXS,
+    IQ3_S,
+    IQ3_XXS,
+    MXFP4,
     Q4_0,
     STRING,
     UINT8,
@@ -156,6 +162,19 @@ TENSORS = [
         "row-33", _tensor((33,), Q4_0), "rows of 33 elements, type Q4_0 needs a multiple of 32"
     ),
     BadFile(
+        "row-128-of-256",
+        _tensor((128,), IQ3_S),
+        "rows of 128 elements, type IQ3_S needs",
+    ),
+    BadFile("row-257", _tensor((257, 2), IQ2_XXS), "type IQ2_XXS needs a multiple of 256"),
+    BadFile("row-31", _tensor((31,), MXFP4), "rows of 31 elements, type MXFP4 needs"),
+    BadFile("grid-past-end", _tensor((256, 4), IQ2_S), "tensor 't.weight': ends at byte"),
+    BadFile(
+        "tensor-type-grid",
+        _tensor((256,), 19),
+        "tensor 't.weight': type IQ1_S (19) is not supported: fetch the IQ2_XXS file",
+    ),
+    BadFile(
         "tensor-type-removed",
         _tensor(_ROW, 4),
         "tensor 't.weight': type Q4_2 (4) is not supported: fetch the Q4_0 file",
@@ -208,5 +227,13 @@ GOOD_FILES = {
     "vocabulary": gguf([_entry("tokenizer.ggml.tokens", strings(["a", b"\xff", ""]))]),
     "empty-array": gguf([_entry("k", array(STRING, 0))]),
     "alignment-8": gguf([_entry("general.alignment", scalar(UINT32, 8))]),
+    "grids": gguf(
+        tensors=[
+            tensor(f"t{i}", (256, 1), kind, 128 * i)
+            for i, kind in enumerate((IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S))
+        ],
+        data=bytes(range(128)) * 5,
+    ),
+    "exponents": _tensor((64, 2), MXFP4),
     "two-tensors": _two(tensor("a", (64,), F32, 0), tensor("b", (32, 2), Q4_0, 256)),
 }

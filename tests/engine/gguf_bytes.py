@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 UINT8, INT8, UINT16, INT16, UINT32, INT32, FLOAT32, BOOL = range(8)
 STRING, ARRAY, UINT64, INT64, FLOAT64 = range(8, 13)
 F32, F16, Q4_0, Q8_0 = 0, 1, 2, 8
+IQ2_XXS, IQ2_XS, IQ3_XXS, IQ3_S, IQ2_S, MXFP4 = 16, 17, 18, 21, 22, 39
 
 _FORMATS = {
     UINT8: "B",

@@ -1,6 +1,7 @@
 """Every block format against the ``gguf`` package, bit for bit, on random and extreme blocks.
 
-The two that the package cannot compute come from ``reference.dequantize``.
+Those that the package cannot compute, or that lie in blocks of indices, come from
+``reference.dequantize`` too, which is written apart from both.
 """
 
 import gguf
@@ -14,6 +15,8 @@ from llamad.engine.bindings import (
     dequantize,
     row_bytes,
 )
+from reference.grid_blocks import DECODERS
+from reference.model import block_bytes
 from reference.model import dequantize as reference_dequantize
 
 N_BLOCKS = 257  # random blocks of each format: every byte value in nearly every place
@@ -21,6 +24,7 @@ N_BLOCKS = 257  # random blocks of each format: every byte value in nearly every
 FORMATS = [
     "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0",
     "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "Q1_0", "Q2_0",
+    "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "MXFP4",
 ]  # fmt: skip
 
 # Byte offsets of a block's float16 fields.
@@ -28,6 +32,7 @@ HALF_FIELDS = {
     "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "IQ4_NL": [0],
     "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_XS": [0],
     "Q1_0": [0], "Q2_0": [0],
+    "IQ2_XXS": [0], "IQ2_XS": [0], "IQ2_S": [0], "IQ3_XXS": [0], "IQ3_S": [0],
 }  # fmt: skip
 
 # Zeros, subnormals, the smallest normal, one, the largest, infinities, NaN.
@@ -39,7 +44,15 @@ HALVES = [
 def assert_same_bits(type_name: str, blocks: np.ndarray) -> None:
     """Compare both dequantizations of blocks: (n_blocks, block_bytes) uint8; NaN equals NaN."""
     with np.errstate(all="ignore"):
-        wanted = reference_dequantize(blocks, type_name).ravel()
+        wanted = [reference_dequantize(blocks, type_name).ravel()]
+        if type_name in DECODERS:
+            kind = gguf.GGMLQuantizationType[type_name]
+            wanted.append(np.asarray(gguf.quants.dequantize(blocks, kind)).ravel())
+    for values in wanted:
+        assert_same_values(type_name, blocks, values)
+
+
+def assert_same_values(type_name: str, blocks: np.ndarray, wanted: np.ndarray) -> None:
     got = np.asarray(dequantize(type_name, blocks.tobytes(), wanted.size))
     assert got.dtype == np.float32
     both_nan = np.isnan(wanted) & np.isnan(got)
@@ -48,10 +61,6 @@ def assert_same_bits(type_name: str, blocks: np.ndarray) -> None:
         f"{different.size} elements differ, the first is {different[0]}: "
         f"{got[different[0]]!r}, gguf has {wanted[different[0]]!r}"
     )
-
-
-def block_bytes(type_name: str) -> int:
-    return gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[type_name]][1]
 
 
 def random_blocks(type_name: str, n_blocks: int) -> np.ndarray:

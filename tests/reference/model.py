@@ -12,6 +12,8 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.grid_blocks import DECODERS
+
 Array = NDArray[np.floating[Any]]
 
 # Formats whose weights the `gguf` package cannot compute (0.19 knows the id of Q1_0 only): id,
@@ -37,8 +39,16 @@ def _teach_gguf_the_types() -> None:
 _teach_gguf_the_types()
 
 
+def block_bytes(type_name: str) -> int:
+    """Return the bytes of a block."""
+    return int(gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[type_name]][1])
+
+
 def dequantize(data: NDArray[np.uint8], type_name: str) -> NDArray[np.float32]:
     """Return float32 weights of rows of blocks: (..., bytes) -> (..., weights)."""
+    if type_name in DECODERS:
+        rows = DECODERS[type_name](data.reshape(-1, block_bytes(type_name)))
+        return rows.reshape(*data.shape[:-1], -1)
     if type_name not in _BITS:
         kind = gguf.GGMLQuantizationType[type_name]
         return np.asarray(gguf.quants.dequantize(data, kind), dtype=np.float32)

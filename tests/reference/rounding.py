@@ -16,8 +16,11 @@ from reference.model import Array
 ZERO_BLOCK = 1e-30  # a block whose largest magnitude is below is all zeros
 F16_MAX = 65504.0
 
-_BLOCK_32 = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "Q1_0", "Q2_0"})
-_BLOCK_256 = frozenset({"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"})
+_BLOCK_32 = frozenset({"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "Q1_0", "Q2_0", "MXFP4"})
+_BLOCK_256 = frozenset(
+    {"Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"}
+    | {"IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,8 +116,11 @@ def test_logits_of_families_that_are_a_row(tiny_model_path: TinyModelPath, famil
             assert error.max() <= GEMMA_NOISE
 
 
-@pytest.mark.parametrize("type_name", ["Q1_0", "Q2_0"])
-def test_formats_of_one_and_two_bits(tiny_model_path: TinyModelPath, type_name: str) -> None:
+@pytest.mark.parametrize(
+    "type_name",
+    ["Q1_0", "Q2_0", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "MXFP4"],
+)
+def test_formats_that_are_only_read(tiny_model_path: TinyModelPath, type_name: str) -> None:
     spec = replace(WIDE, weight_type=type_name)
     check(tiny_model_path(spec), ("the winter", "in that hint"))
 

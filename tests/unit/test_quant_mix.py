@@ -5,7 +5,15 @@ import math
 import pytest
 
 from llamad.engine.bindings import TENSOR_TYPES, row_bytes
-from llamad_tools.quantize.mixes import MIXES, MixedModel, find_mix, is_quantizable, tensor_type
+from llamad_tools.quantize.mixes import (
+    MIXES,
+    READ_ONLY,
+    MixedModel,
+    find_mix,
+    is_quantizable,
+    refusal,
+    tensor_type,
+)
 
 LAYERS = 32
 SEVEN_B = MixedModel(n_layers=LAYERS)
@@ -165,3 +173,25 @@ def test_names_are_found_in_any_case_and_by_llama_cpps_short_forms() -> None:
     assert find_mix("q4_k") is MIXES["Q4_K_M"]
     assert find_mix("Q9_K") is None
     assert len({mix.file_type for mix in MIXES.values()}) == len(MIXES)
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("IQ2_XXS", "Q2_K"), ("iq3_m", "Q3_K_S"), ("MXFP4", "Q4_K_M"), ("Q1_0", "Q2_K")],
+)
+def test_what_can_be_served_and_not_written_is_refused_with_what_to_write(
+    name: str, instead: str
+) -> None:
+    assert find_mix(name) is None
+    assert instead in MIXES
+    assert refusal(name) == f"{name} can be served, not written: {instead} is the nearest that can"
+
+
+def test_every_type_is_written_or_refused_with_what_to_write() -> None:
+    written = {mix.base for mix in MIXES.values()}
+    assert set(TENSOR_TYPES) == written | {name for name in READ_ONLY if name in TENSOR_TYPES}
+
+
+def test_a_name_of_nothing_is_refused_with_all_names() -> None:
+    assert refusal("Q9_Z", "auto").startswith("Q9_Z is none of F32, F16, Q4_0")
+    assert refusal("Q9_Z", "auto").endswith(", auto")

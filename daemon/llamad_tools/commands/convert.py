@@ -33,7 +33,7 @@ from llamad_tools.checkpoints.conversion import (
 )
 from llamad_tools.commands.arguments import number
 from llamad_tools.progress_line import UNIT, Progress
-from llamad_tools.quantize.mixes import MIXES, Mix, find_mix
+from llamad_tools.quantize.mixes import MIXES, Mix, find_mix, refusal
 
 ABOUT = """
 Write a checkpoint as a GGUF file, in one pass and with little memory.
@@ -131,7 +131,7 @@ def _choose(arguments: argparse.Namespace, inputs: Sequence[Path]) -> tuple[Mix 
     if name.lower() != AUTO:
         mix = find_mix(name)
         if mix is None:
-            raise invalid("type", f"{name!r} is not one of {', '.join(MIXES)}, {AUTO}")
+            raise invalid("type", refusal(name, AUTO))
         return mix, identity(inputs, mix.name)
     jobs = {known: identity(inputs, f"{AUTO} {known}") for known in (*MIXES, AS_IT_IS)}
     for known, job in jobs.items():

@@ -18,7 +18,7 @@ from llamad_tools.advice.choice import AUTO, advised_mix
 from llamad_tools.advice.source import read_file_shape
 from llamad_tools.commands.arguments import number
 from llamad_tools.importance.file import read_imatrix
-from llamad_tools.quantize.mixes import MIXES, Mix, find_mix
+from llamad_tools.quantize.mixes import MIXES, Mix, find_mix, refusal
 from llamad_tools.quantize.rewrite import quantize
 
 ABOUT = f"""
@@ -90,5 +90,5 @@ def _mix(name: str) -> Mix | None:
     """Return the mix of a name; None for auto."""
     mix = find_mix(name)
     if mix is None and name.lower() != AUTO:
-        raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(MIXES)}, {AUTO}")
+        raise argparse.ArgumentTypeError(refusal(name, AUTO))
     return mix

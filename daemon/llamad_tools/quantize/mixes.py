@@ -61,6 +61,12 @@ MIXES: Mapping[str, Mix] = {
         Mix("BF16", 32, "BF16"),
     )
 }
+# Types and mixes of files that are served and cannot be written, and what to write instead.
+READ_ONLY: Mapping[str, str] = {
+    **dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "Q1_0", "Q2_0"), "Q2_K"),
+    **dict.fromkeys(("IQ3_XXS", "IQ3_XS", "IQ3_S", "IQ3_M"), "Q3_K_S"),
+    **dict.fromkeys(("MXFP4", "MXFP4_MOE"), "Q4_K_M"),
+}
 ALIASES: Mapping[str, str] = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 
@@ -104,6 +110,14 @@ def find_mix(name: str) -> Mix | None:
     """Return the mix of a name in any case, or None."""
     name = name.upper()
     return MIXES.get(ALIASES.get(name, name))
+
+
+def refusal(name: str, *others: str) -> str:
+    """Return why a name is no mix, and what is one, or is among the others that a caller knows."""
+    instead = READ_ONLY.get(name.upper())
+    if instead is not None:
+        return f"{name} can be served, not written: {instead} is the nearest that can"
+    return f"{name} is none of {', '.join((*MIXES, *others))}"
 
 
 def is_quantizable(name: str, shape: Sequence[int]) -> bool:

@@ -30,8 +30,18 @@ typedef struct { uint16_t d, dmin; uint8_t scales[12], qh[32], qs[128]; } lld_bl
 typedef struct { uint8_t ql[128]; uint8_t qh[64]; int8_t scales[16]; uint16_t d; } lld_block_q6_k;
 typedef struct { uint16_t d; uint8_t qs[16]; } lld_block_iq4_nl;             /* x = d*table[q] */
 typedef struct { uint16_t d, scales_h; uint8_t scales_l[4], qs[128]; } lld_block_iq4_xs;
+typedef struct { uint8_t e; uint8_t qs[16]; } lld_block_mxfp4;               /* x = 2^(e-128)*table[q] */
+/* Indices into the tables of grids.h, signs and scales; signs of seven bits lie beside the index
+ * (IQ2_XS) or, with the scale, behind 32 weights' indices (IQ2_XXS) or all (IQ3_XXS). */
+typedef struct { uint16_t d; uint8_t qs[64]; } lld_block_iq2_xxs;
+typedef struct { uint16_t d; uint8_t qs[64], scales[8]; } lld_block_iq2_xs;
+typedef struct { uint16_t d; uint8_t qs[32], signs[32], qh[8], scales[8]; } lld_block_iq2_s;
+typedef struct { uint16_t d; uint8_t qs[64], signs[32]; } lld_block_iq3_xxs;
+typedef struct { uint16_t d; uint8_t qs[64], qh[8], signs[32], scales[4]; } lld_block_iq3_s;
 /* clang-format on */
 
 extern const int8_t lld_iq4_values[16]; /* the non-linear 4-bit table of IQ4_NL and IQ4_XS */
+/* Twice the values of E2M1 (OCP Microscaling Formats specification 1.0, 5.3.3). */
+extern const int8_t lld_mxfp4_values[16];
 
 #endif

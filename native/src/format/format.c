@@ -29,6 +29,7 @@ static const struct {
 
 const int8_t lld_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                    1,    13,   25,  38,  53,  69,  89,  113};
+const int8_t lld_mxfp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 bool lld_type_supported(uint32_t type) { return type < LLD_TYPE_COUNT && types[type].block != 0; }
 

@@ -35,20 +35,24 @@
     X(Q6_K,    q6_k,     14,  256,  210,  false, 256) \
     X(IQ4_XS,  iq4_xs,   23,  256,  136,  false, 256) \
     X(Q1_0,    q1_0,     41,  128,   18,  false, none) \
-    X(Q2_0,    q2_0,     42,   64,   18,  false, none)
+    X(Q2_0,    q2_0,     42,   64,   18,  false, none) \
+    X(IQ2_XXS, iq2_xxs,  16,  256,   66,  false, none) \
+    X(IQ2_XS,  iq2_xs,   17,  256,   74,  false, none) \
+    X(IQ2_S,   iq2_s,    22,  256,   82,  false, none) \
+    X(IQ3_XXS, iq3_xxs,  18,  256,   98,  false, none) \
+    X(IQ3_S,   iq3_s,    21,  256,  110,  false, none) \
+    X(MXFP4,   mxfp4,    39,   32,   17,  false, none)
 
 /* A type that is refused: name, id, and the type of file to fetch instead. Q4_2, Q4_3 and those that
  * end in _4_4, _4_8 and _8_8 are gone from ggml too; Q8_1 and Q8_K never were types of files. */
 #define LLD_OTHER_TYPES(X) \
     X(Q4_2,      4, "Q4_0")   X(Q4_3,      5, "Q4_1")   X(Q8_1,      9, "Q8_0") \
-    X(Q8_K,     15, "Q8_0")   X(IQ2_XXS,  16, "Q2_K")   X(IQ2_XS,   17, "Q2_K") \
-    X(IQ3_XXS,  18, "Q3_K_S") X(IQ1_S,    19, "Q2_K")   X(IQ3_S,    21, "Q3_K_S") \
-    X(IQ2_S,    22, "Q2_K")   X(I8,       24, "F16")    X(I16,      25, "F16") \
-    X(I32,      26, "F16")    X(I64,      27, "F16")    X(F64,      28, "F16") \
-    X(IQ1_M,    29, "Q2_K")   X(Q4_0_4_4, 31, "Q4_0")   X(Q4_0_4_8, 32, "Q4_0") \
-    X(Q4_0_8_8, 33, "Q4_0")   X(TQ1_0,    34, "Q2_K")   X(TQ2_0,    35, "Q2_K") \
-    X(IQ4_NL_4_4, 36, "IQ4_NL") X(IQ4_NL_4_8, 37, "IQ4_NL") X(IQ4_NL_8_8, 38, "IQ4_NL") \
-    X(MXFP4,    39, "Q4_K_M") X(NVFP4,    40, "Q4_K_M")
+    X(Q8_K,     15, "Q8_0")   X(IQ1_S,    19, "IQ2_XXS") X(IQ1_M,   29, "IQ2_XXS") \
+    X(I8,       24, "F16")    X(I16,      25, "F16")    X(I32,      26, "F16") \
+    X(I64,      27, "F16")    X(F64,      28, "F16")    X(Q4_0_4_4, 31, "Q4_0") \
+    X(Q4_0_4_8, 32, "Q4_0")   X(Q4_0_8_8, 33, "Q4_0")   X(TQ1_0,    34, "Q2_K") \
+    X(TQ2_0,    35, "Q2_K")   X(IQ4_NL_4_4, 36, "IQ4_NL") X(IQ4_NL_4_8, 37, "IQ4_NL") \
+    X(IQ4_NL_8_8, 38, "IQ4_NL") X(NVFP4,    40, "MXFP4")
 
 enum lld_type { /* GGML type ids as they stand in files */
 #define LLD_ID(name, function, id, block, bytes, offset, quantizer) LLD_##name = id,

@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "format/blocks.h"
+#include "format/grids.h"
 #include "format/half.h"
 
 #define LLD_UNPACK static inline __attribute__((always_inline, unused))
@@ -94,6 +95,28 @@ LLD_UNPACK void lld_unpack_iq4_nl(const void *block, lld_unpacked *out)
     for (int i = 0; i < 16; i++) {
         out->q[i] = lld_iq4_values[b->qs[i] & 15];
         out->q[i + 16] = lld_iq4_values[b->qs[i] >> 4];
+    }
+}
+
+/* The scale of MXFP4: a power of two with a bias of 127 (E8M0), half of it, because the table has
+ * twice the values. e = 0 and 1 give subnormals; 255, which the specification calls NaN, gives 2^127, as
+ * in ggml (ggml_e8m0_to_fp32_half). */
+LLD_UNPACK float lld_e8m0_half(uint8_t e)
+{
+    uint32_t bits = e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23;
+    float d;
+    memcpy(&d, &bits, sizeof d);
+    return d;
+}
+
+LLD_UNPACK void lld_unpack_mxfp4(const void *block, lld_unpacked *out)
+{
+    const lld_block_mxfp4 *b = block;
+    out->d = lld_e8m0_half(b->e);
+    out->m = 0.0f;
+    for (int i = 0; i < 16; i++) {
+        out->q[i] = lld_mxfp4_values[b->qs[i] & 15];
+        out->q[i + 16] = lld_mxfp4_values[b->qs[i] >> 4];
     }
 }
 
@@ -258,6 +281,110 @@ LLD_UNPACK void lld_unpack_iq4_xs(const void *block, lld_unpacked_k *out)
         for (int i = 0; i < 16; i++) {
             out->q[32 * g + i] = lld_iq4_values[b->qs[16 * g + i] & 15];
             out->q[32 * g + 16 + i] = lld_iq4_values[b->qs[16 * g + i] >> 4];
+        }
+    }
+}
+
+/* ---- blocks of 256 that point into a table (grids.h) ------------------------------------------
+ *
+ * x = d/8 * (2s+1) * q (IQ2), d/4 * (2s+1) * q (IQ3_XXS), d * (2s+1) * q (IQ3_S); s is a scale of 4
+ * bits, q a magnitude of the table with its sign. In that order all products are exact. */
+
+LLD_UNPACK uint32_t lld_unpack_u32(const uint8_t *p)
+{
+    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+/* Elements e.. of q: `n` magnitudes of an entry; bit i of signs is set where element i is negative. */
+LLD_UNPACK void lld_unpack_grid(uint64_t entry, int n, unsigned signs, int8_t *q)
+{
+    for (int i = 0; i < n; i++) {
+        int magnitude = (int)(entry >> (8 * i) & 0xff);
+        q[i] = (int8_t)(signs >> i & 1 ? -magnitude : magnitude);
+    }
+}
+
+/* Scale s of the sixteens 2g and 2g+1, as 2s+1. */
+LLD_UNPACK void lld_unpack_grid_scales(lld_unpacked_k *out, int g, int even, int odd)
+{
+    out->scale[2 * g] = (int8_t)(2 * even + 1);
+    out->scale[2 * g + 1] = (int8_t)(2 * odd + 1);
+    out->min[2 * g] = out->min[2 * g + 1] = 0;
+}
+
+/* 32 weights are 8 bytes: four indices, then four sevens of signs and a scale in a 32-bit word. */
+LLD_UNPACK void lld_unpack_iq2_xxs(const void *block, lld_unpacked_k *out)
+{
+    const lld_block_iq2_xxs *b = block;
+    out->d = lld_f16_to_f32(b->d) * 0.125f;
+    out->dmin = 0.0f;
+    for (int g = 0; g < 8; g++) {
+        const uint32_t word = lld_unpack_u32(b->qs + 8 * g + 4);
+        lld_unpack_grid_scales(out, g, (int)(word >> 28), (int)(word >> 28));
+        for (int i = 0; i < 4; i++)
+            lld_unpack_grid(lld_iq2_xxs_grid[b->qs[8 * g + i]], 8,
+                            lld_even_signs[word >> (7 * i) & 127], out->q + 32 * g + 8 * i);
+    }
+}
+
+/* Eight weights are 16 bits: an index of nine and seven signs. Sixteen share a scale. */
+LLD_UNPACK void lld_unpack_iq2_xs(const void *block, lld_unpacked_k *out)
+{
+    const lld_block_iq2_xs *b = block;
+    out->d = lld_f16_to_f32(b->d) * 0.125f;
+    out->dmin = 0.0f;
+    for (int g = 0; g < 8; g++)
+        lld_unpack_grid_scales(out, g, b->scales[g] & 15, b->scales[g] >> 4);
+    for (int i = 0; i < 32; i++) {
+        const unsigned code = b->qs[2 * i] | (unsigned)b->qs[2 * i + 1] << 8;
+        lld_unpack_grid(lld_iq2_xs_grid[code & 511], 8, lld_even_signs[code >> 9], out->q + 8 * i);
+    }
+}
+
+/* Eight weights have an index of ten bits, the top two in qh, and eight signs. */
+LLD_UNPACK void lld_unpack_iq2_s(const void *block, lld_unpacked_k *out)
+{
+    const lld_block_iq2_s *b = block;
+    out->d = lld_f16_to_f32(b->d) * 0.125f;
+    out->dmin = 0.0f;
+    for (int g = 0; g < 8; g++)
+        lld_unpack_grid_scales(out, g, b->scales[g] & 15, b->scales[g] >> 4);
+    for (int i = 0; i < 32; i++) {
+        const unsigned high = b->qh[i / 4] >> (2 * (i % 4)) & 3;
+        lld_unpack_grid(lld_iq2_s_grid[b->qs[i] | high << 8], 8, b->signs[i], out->q + 8 * i);
+    }
+}
+
+/* Four weights have an index of eight bits; signs and scales as the words of IQ2_XXS. */
+LLD_UNPACK void lld_unpack_iq3_xxs(const void *block, lld_unpacked_k *out)
+{
+    const lld_block_iq3_xxs *b = block;
+    out->d = lld_f16_to_f32(b->d) * 0.25f;
+    out->dmin = 0.0f;
+    for (int g = 0; g < 8; g++) {
+        const uint32_t word = lld_unpack_u32(b->signs + 4 * g);
+        lld_unpack_grid_scales(out, g, (int)(word >> 28), (int)(word >> 28));
+        for (int i = 0; i < 8; i++)
+            lld_unpack_grid(lld_iq3_xxs_grid[b->qs[8 * g + i]], 4,
+                            (unsigned)lld_even_signs[word >> (7 * (i / 2)) & 127] >> (4 * (i % 2)),
+                            out->q + 32 * g + 4 * i);
+    }
+}
+
+/* Four weights have an index of nine bits, the top one in qh; eight weights have eight signs. */
+LLD_UNPACK void lld_unpack_iq3_s(const void *block, lld_unpacked_k *out)
+{
+    const lld_block_iq3_s *b = block;
+    out->d = lld_f16_to_f32(b->d);
+    out->dmin = 0.0f;
+    for (int g = 0; g < 8; g++) {
+        const int scale = b->scales[g / 2] >> (4 * (g % 2)) & 15;
+        lld_unpack_grid_scales(out, g, scale, scale);
+        for (int i = 0; i < 8; i++) {
+            const unsigned high = b->qh[g] >> i & 1;
+            lld_unpack_grid(lld_iq3_s_grid[b->qs[8 * g + i] | high << 8], 4,
+                            (unsigned)b->signs[4 * g + i / 2] >> (4 * (i % 2)),
+                            out->q + 32 * g + 4 * i);
         }
     }
 }

@@ -8,19 +8,21 @@
  * batch it was computed in nor on the machine.
  *
  * The chains, for one output (weight row w, activation row x), acc from 0.0f, blocks in order:
- *   Q4_0 Q5_0 Q8_0 IQ4_NL   acc = fma(dw*dx, (float)isum, acc)
+ *   Q4_0 Q5_0 Q8_0 IQ4_NL MXFP4
+ *                           acc = fma(dw*dx, (float)isum, acc)
  *                           isum = sum((q - offset) * y), exact int32
  *   Q4_1 Q5_1               acc = fma(dw*dx, (float)isum, acc); acc = fma(mw, s, acc)
  *                           isum = sum(q * y)
- *   Q3_K Q6_K IQ4_XS        acc = fma(dw*dx, (float)isum, acc)
- *                           isum = sum(scale_j * sum((q - offset) * y)), per 256
+ *   Q3_K Q6_K IQ4_XS IQ2_*  acc = fma(dw*dx, (float)isum, acc)
+ *   IQ3_*                   isum = sum(scale_j * sum((q - offset) * y)), per 256; of IQ2_* and IQ3_*
+ *                           dw, scale_j and q are those of unpack.h
  *   Q2_K Q4_K Q5_K          acc = fma(dw*dx, (float)isum, acc)
  *                           acc = fma(-(dmin*dx), (float)msum, acc)
  *                           isum = sum(scale_j * sum(q * y)), msum = sum(min_j * sum_j(y)), per 256
  *   Q1_0 Q2_0               as Q4_0 for each 32 weights; dw is that of their block of 128 or 64
  *   F32 F16 BF16            8 lanes: lane[k % 8] = fma(w[k], x[k], lane[k % 8]) for k in order;
  *                           then lld_reduce8: a[i]=l[i]+l[i+4]; b[i]=a[i]+a[i+2]; acc = b[0]+b[1]
- * dw, mw, dmin: f16 fields converted to float32; products in float32 before the fma.
+ * dw, mw, dmin: f16 fields converted to float32 (MXFP4: a power of two); products in float32 before the fma.
  *
  * Activation quantization (y int8, |y| <= 127):
  *   amax = max|x| over the block of 32 (Q8) or 256 (Q8K).

@@ -105,6 +105,20 @@ void lld_quantize_weights(const float *importance, float *w, size_t n)
     for (size_t i = 0; i < n; i++) w[i] = mean > 0.0 ? (float)((double)importance[i] / mean) : 1.0f;
 }
 
+/* Why no rows of a format are made, and what to write instead. */
+static const char *why_not_written(uint32_t type)
+{
+    switch (type) {
+    case LLD_Q1_0:
+    case LLD_Q2_0:
+        return "its models are trained in it, and rounding others to it ruins them";
+    case LLD_MXFP4:
+        return "models are trained in it; write Q4_K, or Q4_0 for rows that Q4_K cannot hold";
+    default:
+        return lld_type_block_bytes(type) < sizeof(lld_block_q2_k) ? "write Q2_K" : "write Q3_K";
+    }
+}
+
 /* ---- the call -------------------------------------------------------------------------------- */
 
 static int check_type(uint32_t type, size_t n_cols)
@@ -142,10 +156,8 @@ int lld_requantize(uint32_t src_type, const void *src, uint32_t type, size_t n_r
     int status = check_type(src_type, n_cols);
     if (status == LLD_OK) status = check_type(type, n_cols);
     if (status == LLD_OK && quantizers[type] == NULL)
-        return lld_fail(LLD_ERR_UNSUPPORTED,
-                        "tensor: type %s can be read, not written: its models are trained in it, "
-                        "and rounding others to it ruins them",
-                        lld_type_name(type));
+        return lld_fail(LLD_ERR_UNSUPPORTED, "tensor: type %s can be read, not written: %s",
+                        lld_type_name(type), why_not_written(type));
     if (status == LLD_OK) status = check_importance(importance, n_cols);
     uint32_t cpu_flags = 0;
     if (status == LLD_OK) status = lld_cpu_select(NULL, &cpu_flags);

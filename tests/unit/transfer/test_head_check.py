@@ -58,7 +58,7 @@ def test_a_type_that_the_engine_does_not_know_is_refused_when_the_head_is_whole(
     data = bytearray(tiny_model_path(TinySpec()).read_bytes())
     name = b"blk.0.attn_q.weight"
     at = data.index(name) + len(name) + 4 + 2 * 8  # behind the number of dimensions and both
-    data[at : at + 4] = (16).to_bytes(4, "little")  # IQ2_XXS
+    data[at : at + 4] = (19).to_bytes(4, "little")  # IQ1_S
     error, n_bytes = refusal(tmp_path, bytes(data), piece=256)
     assert error.reason == "MODEL_UNSUPPORTED"
     assert name.decode() in error.message
