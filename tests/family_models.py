@@ -9,6 +9,8 @@ from dataclasses import replace
 
 from tiny_gguf import TinySpec
 
+UNNAMED = {"general.name": "tiny"}  # of one called phi3 llama.cpp expects tokens of Phi-3
+
 FAMILY_MODELS: Mapping[str, TinySpec] = {
     "mistral3": TinySpec(
         architecture="mistral3",
@@ -37,6 +39,22 @@ FAMILY_MODELS: Mapping[str, TinySpec] = {
     "hunyuan-dense": TinySpec(architecture="hunyuan-dense", rope_freq_base=1e6),
     "exaone4": TinySpec(architecture="exaone4", rope_freqs=True, rope_scaling_factor=16.0),
     "exaone4-local": TinySpec(architecture="exaone4", n_layers=64, window=8, rope_freq_base=1e6),
+    "arcee": TinySpec(architecture="arcee", rope_scaling="yarn"),
+    "phi3": TinySpec(architecture="phi3", metadata=UNNAMED),
+    "phi3-long": TinySpec(
+        architecture="phi3",
+        rope_dimension_count=12,
+        rope_scaling="longrope",
+        rope_original_context=80,
+        metadata={**UNNAMED, "phi3.rope.scaling.attn_factor": 1.19},
+    ),
+    "phi3-short": TinySpec(
+        architecture="phi3",
+        rope_scaling="longrope",
+        rope_original_context=512,
+        window=0,
+        metadata=UNNAMED,
+    ),
     "olmo2": TinySpec(architecture="olmo2"),
     "olmo3": TinySpec(
         architecture="olmo2",

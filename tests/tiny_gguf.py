@@ -90,7 +90,7 @@ class TinySpec:
     norm_eps: float = 1e-5
     rope_freq_base: float = 10000.0
     rope_dimension_count: int | None = None  # head_dim
-    rope_scaling: str | None = None  # "linear", "yarn", "llama3"
+    rope_scaling: str | None = None  # "linear", "yarn", "llama3", "longrope"
     rope_scaling_factor: float = 4.0
     rope_original_context: int = 64
     rope_freqs: bool = False  # rope_freqs.weight, as Llama 3.x files carry it
@@ -199,6 +199,11 @@ def _plain(type_name: str, values: NDArray[np.float32]) -> bytes:
     return values.tobytes()
 
 
+FUSED_QKV = ("phi3",)  # q, k and v are rows of one tensor
+FUSED_GATE = ("phi3",)  # gate and up are halves of one tensor
+UNGATED = ("arcee",)
+
+
 def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
     """Yield name and (rows, columns) of every weight matrix, in file order."""
     head_dim = spec.resolved_head_dim
@@ -207,12 +212,17 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
     if not spec.tied_output:
         yield "output.weight", (spec.vocab_size, spec.dim)
     for layer in range(spec.n_layers):
-        yield f"blk.{layer}.attn_q.weight", (q_dim, spec.dim)
-        yield f"blk.{layer}.attn_k.weight", (kv_dim, spec.dim)
-        yield f"blk.{layer}.attn_v.weight", (kv_dim, spec.dim)
+        if spec.architecture in FUSED_QKV:
+            yield f"blk.{layer}.attn_qkv.weight", (q_dim + 2 * kv_dim, spec.dim)
+        else:
+            yield f"blk.{layer}.attn_q.weight", (q_dim, spec.dim)
+            yield f"blk.{layer}.attn_k.weight", (kv_dim, spec.dim)
+            yield f"blk.{layer}.attn_v.weight", (kv_dim, spec.dim)
         yield f"blk.{layer}.attn_output.weight", (spec.dim, q_dim)
-        yield f"blk.{layer}.ffn_gate.weight", (spec.hidden_dim, spec.dim)
-        yield f"blk.{layer}.ffn_up.weight", (spec.hidden_dim, spec.dim)
+        if spec.architecture not in (*UNGATED, *FUSED_GATE):
+            yield f"blk.{layer}.ffn_gate.weight", (spec.hidden_dim, spec.dim)
+        n_up = spec.hidden_dim * (2 if spec.architecture in FUSED_GATE else 1)
+        yield f"blk.{layer}.ffn_up.weight", (n_up, spec.dim)
         yield f"blk.{layer}.ffn_down.weight", (spec.dim, spec.hidden_dim)
 
 
@@ -242,15 +252,20 @@ def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
         if spec.architecture == "olmo2":
             yield f"blk.{layer}.attn_q_norm.weight", spec.n_heads * head_dim, 1.0
             yield f"blk.{layer}.attn_k_norm.weight", spec.n_kv_heads * head_dim, 1.0
-        if biased:
+        if biased and spec.architecture in FUSED_QKV:
+            n_rows = (spec.n_heads + 2 * spec.n_kv_heads) * head_dim
+            yield f"blk.{layer}.attn_qkv.bias", n_rows, 0.0
+        elif biased:
             yield f"blk.{layer}.attn_q.bias", spec.n_heads * head_dim, 0.0
             yield f"blk.{layer}.attn_k.bias", spec.n_kv_heads * head_dim, 0.0
             yield f"blk.{layer}.attn_v.bias", spec.n_kv_heads * head_dim, 0.0
         if spec.output_bias:
             yield f"blk.{layer}.attn_output.bias", spec.dim, 0.0
         if spec.ffn_bias:
-            yield f"blk.{layer}.ffn_gate.bias", spec.hidden_dim, 0.0
-            yield f"blk.{layer}.ffn_up.bias", spec.hidden_dim, 0.0
+            if spec.architecture not in (*UNGATED, *FUSED_GATE):
+                yield f"blk.{layer}.ffn_gate.bias", spec.hidden_dim, 0.0
+            n_up = spec.hidden_dim * (2 if spec.architecture in FUSED_GATE else 1)
+            yield f"blk.{layer}.ffn_up.bias", n_up, 0.0
             yield f"blk.{layer}.ffn_down.bias", spec.dim, 0.0
     if spec.logits_bias:
         yield "output.bias", spec.vocab_size, 0.0
@@ -266,11 +281,19 @@ def _tensors(spec: TinySpec) -> list[Tensor]:
     for name, length, mean in vectors(spec):
         values = rng.normal(mean, 0.2, length).astype(np.float32)
         result.append(Tensor(name, "F32", (length,), values.tobytes()))
-    if spec.rope_freqs:
+    for name, largest in rope_factors(spec).items():
         n = (spec.rope_dimension_count or spec.resolved_head_dim) // 2
-        factors = np.linspace(1.0, spec.rope_scaling_factor, n, dtype=np.float32)
-        result.append(Tensor("rope_freqs.weight", "F32", (n,), factors.tobytes()))
+        factors = np.linspace(1.0, largest, n, dtype=np.float32)
+        result.append(Tensor(name, "F32", (n,), factors.tobytes()))
     return result
+
+
+def rope_factors(spec: TinySpec) -> Mapping[str, float]:
+    """Return the names of tensors of RoPE factors, and the largest factor in each."""
+    if spec.rope_scaling == "longrope":
+        factor = spec.rope_scaling_factor
+        return {"rope_factors_long.weight": factor, "rope_factors_short.weight": factor / 2}
+    return {"rope_freqs.weight": spec.rope_scaling_factor} if spec.rope_freqs else {}
 
 
 # ---- metadata ---------------------------------------------------------------------------------
@@ -330,7 +353,8 @@ def _metadata(spec: TinySpec) -> dict[str, Metadata]:
         result[f"{arch}.attention.value_length"] = head_dim
     if spec.rope_scaling is not None:
         result[f"{arch}.rope.scaling.type"] = spec.rope_scaling
-        result[f"{arch}.rope.scaling.factor"] = spec.rope_scaling_factor
+        if spec.rope_scaling != "longrope":
+            result[f"{arch}.rope.scaling.factor"] = spec.rope_scaling_factor
         result[f"{arch}.rope.scaling.original_context_length"] = spec.rope_original_context
     if spec.window is not None:
         result[f"{arch}.attention.sliding_window"] = spec.window

@@ -250,6 +250,7 @@ typedef struct lld_engine_info {
     uint64_t kv_bytes, scratch_bytes; /* allocated */
     uint32_t kv_block_tokens, kv_blocks_total;
     uint32_t n_threads;
+    uint32_t long_rope; /* 1: LongRoPE with the factors for long contexts, as n_ctx asked for */
     const char *kernel_set;
 } lld_engine_info;
 

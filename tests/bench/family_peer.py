@@ -57,7 +57,7 @@ def distance(logits: NDArray[np.float32], truth: Array) -> Distance:
 def compare(path: Path) -> tuple[Distance, Distance]:
     """Return how far llamad and llama.cpp are from exact arithmetic on one file."""
     tokens = tokens_of_prompt()
-    truth = forward(load(path), tokens)
+    truth = forward(load(path), tokens, n_ctx=llama_cpp.N_CTX)
     with Model(path, n_threads=1, n_ctx=llama_cpp.N_CTX) as ours:
         mine = distance(ours.logits(tokens), truth)
     with LlamaCpp(path, n_threads=1) as theirs:

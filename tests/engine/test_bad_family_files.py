@@ -1,10 +1,11 @@
 """A key or a tensor of one family that cannot be is refused by its name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from llamad.engine.bindings import EngineError, EngineModel
+from llamad.engine.bindings import Engine, EngineError, EngineModel
 from tiny_gguf import Metadata, TinySpec, write_tiny_model
 
 PATTERN = "gemma3.attention.sliding_window_pattern"
@@ -43,6 +44,13 @@ BAD_VALUES: dict[str, tuple[Metadata, ...]] = {
     "olmo2.attention.sliding_window": NO_COUNT,
     "olmo2.rope.freq_base_swa": (0.5, NAN, "big"),
 }
+BAD_VALUES |= {
+    "phi3.attention.sliding_window": NO_COUNT,
+    "phi3.rope.scaling.attn_factor": NO_SCALE,
+    "phi3.rope.scaling.original_context_length": (0, *NO_COUNT),
+    "phi3.rope.scaling.type": ("su", 1, ["longrope"]),
+    "arcee.hidden_activation": ("silu", 2),
+}
 REQUIRED_KEYS = (
     "granite.logit_scale",
     "minicpm.embedding_scale",
@@ -79,6 +87,66 @@ def test_a_hostile_key_is_named(tmp_path: Path, key: str, value: Metadata) -> No
     spec = TinySpec(architecture="gemma3", window=8, metadata={key: value})
     with pytest.raises(EngineError, match=f"'{key}'"):
         EngineModel(write_tiny_model(tmp_path / "model.gguf", spec))
+
+
+LONG = TinySpec(architecture="phi3", rope_scaling="longrope")
+BAD_TENSORS: dict[str, tuple[TinySpec, bytes, bytes, str]] = {  # what becomes what in a file
+    "no long factors": (LONG, b"factors_long", b"factors_lonG", "'rope_factors_long.weight' is mi"),
+    "no short factors": (
+        replace(LONG, metadata={"phi3.rope.scaling.type": "none"}),
+        *(b"factors_short", b"factors_shorT", "'rope_factors_short.weight' is missing"),
+    ),
+    "no long factors, no type": (
+        replace(LONG, metadata={"phi3.rope.scaling.type": "none"}),
+        *(b"factors_long", b"factors_lonG", "'rope_factors_.*' has no place"),
+    ),
+    "other factors": (
+        replace(LONG, metadata={"phi3.rope.dimension_count": 12}),
+        *(b"", b"", r"'rope_factors_long.weight' has shape \(8, .*must be \(6, 1"),
+    ),
+    "factors of zero": (
+        replace(LONG, rope_scaling_factor=0.0),
+        *(b"", b"", "'rope_factors_long.weight': element 7 is 0, must be finite and > 0"),
+    ),
+    "no fused tensor": (
+        TinySpec(architecture="phi3"),
+        *(b"blk.1.attn_qkv", b"blk.1.attn_qkV", "'blk.1.attn_q.weight' is missing"),
+    ),
+    "fused of another width": (
+        replace(TinySpec(architecture="phi3"), metadata={"phi3.attention.head_count_kv": 4}),
+        *(b"", b"", r"'blk.0.attn_qkv.weight' has shape \(64, 128, .*must be \(64, 192"),
+    ),
+    "half a gate": (
+        replace(TinySpec(architecture="phi3"), metadata={"phi3.feed_forward_length": 192}),
+        *(b"", b"", r"'blk.0.ffn_up.weight' has shape \(64, 192, .*must be \(64, 384"),
+    ),
+    "a gate beside a fused one": (
+        TinySpec(architecture="phi3"),
+        *(b"blk.1.ffn_norm", b"blk.1.ffn_gate", "'blk.1.ffn_norm.weight' is missing"),
+    ),
+    "a gate where none is": (
+        TinySpec(architecture="arcee", ffn_bias=True),
+        *(b"blk.1.ffn_up.bias", b"blk.1.ffn_gate.bs", "'blk.1.ffn_gate.bs' has no place"),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_TENSORS)
+def test_a_tensor_that_cannot_be_is_named(tmp_path: Path, fault: str) -> None:
+    spec, before, after, message = BAD_TENSORS[fault]
+    path = write_tiny_model(tmp_path / "model.gguf", spec)
+    if before:
+        path.write_bytes(path.read_bytes().replace(before, after))
+    with pytest.raises(EngineError, match=message):
+        EngineModel(path)
+
+
+def test_the_context_chooses_the_factors_of_longrope(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "model.gguf", replace(LONG, rope_original_context=64))
+    with EngineModel(path) as model:
+        for n_ctx, long_rope in ((64, 0), (65, 1)):
+            with Engine(model, n_threads=1, n_ctx=n_ctx) as engine:
+                assert engine.info.long_rope == long_rope
 
 
 @pytest.mark.parametrize("name", ["post_attention_norm", "post_ffw_norm", "attn_q_norm"])

@@ -248,7 +248,7 @@ BAD_KEYS: Mapping[str, Sequence[bytes | None]] = {
         scalar(STRING, "10000"),
     ],
     "llama.rope.dimension_count": [scalar(UINT32, 0), scalar(UINT32, 3), scalar(UINT32, 64)],
-    "llama.rope.scaling.type": [scalar(STRING, "longrope"), scalar(UINT32, 1)],
+    "llama.rope.scaling.type": [scalar(STRING, "ntk"), scalar(UINT32, 1)],
     "llama.rope.scaling.factor": [scalar(FLOAT32, 0.0), scalar(FLOAT32, float("nan"))],
     "general.architecture": [scalar(UINT32, 1), scalar(STRING, ""), scalar(STRING, "gpt-j"), None],
     "tokenizer.ggml.tokens": [strings(["a"]), strings(["a"] * (VOCAB + 1))],

@@ -39,6 +39,7 @@ F16_STEP = 5e-4
 
 UNQUANTIZED = ("F32", "F16", "BF16")
 KV_TYPES = ("f16", "q8_0")
+N_CTX = 64
 LONG, SHORT, N_SHORT = 40, 6, 8  # tokens, tokens, sequences
 
 
@@ -56,7 +57,7 @@ def assert_equals_oracle(path: Path, kv_type: str, *, quantized: bool) -> None:
     oracle = load(path)
     with (
         EngineModel(path) as model,
-        Engine(model, n_threads=2, n_ctx=64, n_batch=64, n_logits=64, kv_type=kv_type) as engine,
+        Engine(model, n_threads=2, n_ctx=N_CTX, n_batch=64, n_logits=64, kv_type=kv_type) as engine,
     ):
         _assert_long(engine, oracle, kv_type, step_bound)
         _assert_short(engine, oracle, kv_type, typical)
@@ -64,7 +65,7 @@ def assert_equals_oracle(path: Path, kv_type: str, *, quantized: bool) -> None:
 
 def _assert_long(engine: Engine, oracle: ReferenceModel, kv_type: str, bound: float) -> None:
     tokens = random_tokens(7, LONG)
-    expected = forward(oracle, tokens, engine_rounding(kv_type))
+    expected = forward(oracle, tokens, engine_rounding(kv_type), n_ctx=N_CTX)
     for chunk in (LONG, 7, 1):
         actual = feed(engine, tokens, chunk=chunk)
         worst = row_errors(actual, expected).max()
@@ -75,14 +76,14 @@ def _assert_short(engine: Engine, oracle: ReferenceModel, kv_type: str, bound: f
     errors = []
     for seed in range(N_SHORT):
         tokens = random_tokens(100 + seed, SHORT)
-        expected = forward(oracle, tokens, engine_rounding(kv_type))
+        expected = forward(oracle, tokens, engine_rounding(kv_type), n_ctx=N_CTX)
         errors.append(row_errors(feed(engine, tokens, chunk=SHORT), expected).max())
     typical = float(np.median(errors))
     assert typical <= bound, f"typical error {typical:.2e}, bound {bound:.0e}"
 
 
 ROWS = ("qwen2vl", "qwen3vl", "ernie4_5", "internlm2", "seed_oss")  # old parts in other families
-DENSE = ("mistral3", "smollm3", "granite", "minicpm", "hunyuan-dense", "exaone4")
+DENSE = ("mistral3", "smollm3", "granite", "minicpm", "hunyuan-dense", "exaone4", "arcee", "phi3")
 FIRST = ("llama", "qwen2", "qwen3", "olmo2")
 GEMMA = ("gemma", "gemma2", "gemma3")
 HEAD_LAYOUTS = {"MHA": (4, 4), "GQA": (4, 2), "MQA": (4, 1), "GQA of 3": (6, 2)}
@@ -188,6 +189,23 @@ VARIANTS = {
         head_dim=64,
         rope_scaling="yarn",
         rope_original_context=256,
+    ),
+    "phi 3, quantized, biased": TinySpec(
+        architecture="phi3", qkv_bias=True, ffn_bias=True, weight_type="Q4_0"
+    ),
+    "phi 3 with a window": TinySpec(architecture="phi3", window=9),
+    "phi 4 mini in a short context": TinySpec(
+        architecture="phi3", rope_dimension_count=12, rope_scaling="longrope", window=0
+    ),
+    "phi 4 mini in a long context": TinySpec(
+        architecture="phi3",
+        rope_dimension_count=12,
+        rope_scaling="longrope",
+        rope_original_context=63,
+        metadata={"phi3.rope.scaling.attn_factor": 1.19},
+    ),
+    "arcee, quantized, biased": TinySpec(
+        architecture="arcee", ffn_bias=True, weight_type="Q8_0", rope_scaling="yarn"
     ),
     "tied output": TinySpec(tied_output=True),
     "tied quantized output": TinySpec(tied_output=True, weight_type="Q4_0"),

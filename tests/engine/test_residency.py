@@ -151,12 +151,17 @@ def logits_of(engine: Engine) -> list[bytes]:
     return rows
 
 
-@pytest.mark.parametrize("weight_type", ["F32", "F16", "Q4_0", "Q4_K", "Q6_K", "IQ4_XS"])
+STREAMED = [replace(BIG, weight_type=t) for t in ("F32", "F16", "Q4_0", "Q4_K", "Q6_K", "IQ4_XS")]
+STREAMED.append(replace(BIG, architecture="phi3", weight_type="Q4_0"))  # views of fused tensors
+STREAMED.append(replace(BIG, architecture="arcee", weight_type="Q8_0"))  # no gate
+
+
+@pytest.mark.parametrize("spec", STREAMED, ids=lambda s: f"{s.architecture}-{s.weight_type}")
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_streamed_model_gives_the_same_bits_and_reads_what_streams_once_a_step(
-    tiny_model_path: TinyModelPath, weight_type: str, tied: bool
+    tiny_model_path: TinyModelPath, spec: TinySpec, tied: bool
 ) -> None:
-    path = tiny_model_path(replace(BIG, weight_type=weight_type, tied_output=tied))
+    path = tiny_model_path(replace(spec, tied_output=tied))
     with (
         EngineModel(path) as model,
         Engine(model, n_threads=2, n_ctx=64, n_batch=8, n_logits=1) as engine,

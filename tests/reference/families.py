@@ -7,13 +7,17 @@ layers have a window, and only the fourth has YaRN. EXAONE 4.0 (arXiv 2507.11407
 norms after each half, RMSNorm of heads, three of four layers with a window and no RoPE in the
 fourth. SmolLM3 (its report of July 2025; NoPE: arXiv 2501.18795): no RoPE in every fourth layer.
 Granite 3 (IBM's report, ``modeling_granite.py``) and MiniCPM (arXiv 2404.06395, appendix A):
-scales. Hunyuan: RMSNorm of heads behind RoPE (``modeling_hunyuan_v1_dense.py``). Ministral 3: YaRN
-whose magnitude is cancelled, and queries that grow as Llama 4's (``modeling_ministral3.py``). The
-files named are of Hugging Face's transformers.
+scales. Hunyuan: RMSNorm of heads behind RoPE (``modeling_hunyuan_v1_dense.py``). Phi-3 (arXiv
+2404.14219): one matrix for q, k, v and one for gate and up; LongRoPE (arXiv 2402.13753). Arcee's
+AFM: squared ReLU (arXiv 2109.08668), no gate. Ministral 3: YaRN whose magnitude is cancelled, and
+queries that grow as Llama 4's (``modeling_ministral3.py``). The files named are of Hugging Face's
+transformers.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+EVERY_LAYER = 1 << 20  # a window_period
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,8 @@ class Family:
 
     # Gemma (Google DeepMind, arXiv 2403.08295, 2408.00118, 2503.19786; gemma_pytorch model.py):
     gemma: bool = False  # the embedding times sqrt(dim), GELU by tanh for the gate
+    relu_squared: bool = False  # for the gate
+    gated: bool = True  # else the activation alone stands before ffn_down
     window_period: int = 0  # layer N is local unless N % period == period - 1; 0: no windows
     local_rope_base: float | None = None  # of local layers, where the file does not say
     leaves_local_unscaled: bool = False  # local layers have RoPE as it was before its extension
@@ -64,6 +70,8 @@ FAMILIES: Mapping[str, Family] = {
     "exaone4": Family(
         neox=True, head_norm=True, norms=_POST_NORMS, window_period=4, rotates_local_only=True
     ),
+    "arcee": Family(neox=False, relu_squared=True, gated=False),
+    "phi3": Family(neox=True, window_period=EVERY_LAYER),
     "olmo2": Family(
         neox=True, row_norm=True, norms=_POST_NORMS, window_period=4, leaves_local_unscaled=True
     ),

@@ -21,12 +21,20 @@ Turn = tuple[Array, Array]  # cos and sin of each token, (n_tokens, n_rot / 2) e
 class _Pass:
     """One forward pass: the model, the roundings and the number type."""
 
-    def __init__(self, model: ReferenceModel, rounding: Rounding, dtype: type[Any]) -> None:
+    def __init__(
+        self,
+        model: ReferenceModel,
+        rounding: Rounding,
+        dtype: type[Any],
+        *,
+        long_rope: bool = False,
+    ) -> None:
         self.model = model
         self.hp: Hyperparameters = model.hyperparameters
         self.family = FAMILIES[self.hp.architecture]
         self.rounding = rounding
         self.dtype = dtype
+        self.long_rope = long_rope
 
     def norm(self, x: Array, name: str) -> Array:
         """RMSNorm over the last axis."""
@@ -39,14 +47,24 @@ class _Pass:
         """One of a layer's norms; x where the family has none there."""
         return x if name is None else self.norm(x, f"{layer}{name}.weight")
 
-    def linear(self, x: Array, name: str) -> Array:
+    def linear(self, x: Array, name: str, *, fine: bool = False) -> Array:
         """x: (n_tokens, columns) -> (n_tokens, rows), with the layer's bias where there is one."""
         weight = self.model.weight(name + ".weight")
         if self.rounding.activations:
-            fine = name.endswith("attn_v") or "blk." not in name
+            fine = fine or name.endswith("attn_v") or "blk." not in name
             x = round_activations(x, weight.type_name, fine=fine)
         y: Array = x @ weight.values.astype(self.dtype).T
         return self.biased(y, name)
+
+    def queries_keys_values(self, x: Array, layer: str) -> tuple[Array, Array, Array]:
+        """Return the rows of each, out of three matrices or of one."""
+        if self.model.find(layer + "attn_qkv.weight") is None:
+            q, k, v = (self.linear(x, layer + name) for name in ("attn_q", "attn_k", "attn_v"))
+            return q, k, v
+        n_q, n_kv = (n * self.hp.head_dim for n in (self.hp.n_heads, self.hp.n_kv_heads))
+        q, k, _ = np.split(self.linear(x, layer + "attn_qkv"), [n_q, n_q + n_kv], axis=1)
+        v = self.linear(x, layer + "attn_qkv", fine=True)[:, n_q + n_kv :]
+        return q, k, v
 
     def biased(self, y: Array, name: str) -> Array:
         """Add the bias of a matrix where the file has one."""
@@ -85,8 +103,8 @@ class _Pass:
     def attention(self, x: Array, layer: str, turn: Turn | None, window: int) -> Array:
         """Causal grouped-query attention. x: (n_tokens, dim), normed."""
         n_tokens, hp = x.shape[0], self.hp
-        q, k = self.linear(x, layer + "attn_q"), self.linear(x, layer + "attn_k")
-        v = self.linear(x, layer + "attn_v").reshape(n_tokens, hp.n_kv_heads, hp.head_dim)
+        q, k, v = self.queries_keys_values(x, layer)
+        v = v.reshape(n_tokens, hp.n_kv_heads, hp.head_dim)
         q = self.heads(q, layer + "attn_q_norm.weight", hp.n_heads, turn)
         k = self.heads(k, layer + "attn_k_norm.weight", hp.n_kv_heads, turn)
         if self.family.late_queries:
@@ -108,17 +126,31 @@ class _Pass:
         return self.linear(mixed, layer + "attn_output")
 
     def feed_forward(self, x: Array, layer: str) -> Array:
-        """SwiGLU, or GeGLU. x: (n_tokens, dim), normed."""
-        gate = self.linear(x, layer + "ffn_gate")
+        """SwiGLU and its like (arXiv 2002.05202), or without a gate. x: (n_tokens, dim), normed."""
         up = self.linear(x, layer + "ffn_up")
+        if not self.family.gated:
+            return self.linear(self.activation(up), layer + "ffn_down")
+        if self.model.find(layer + "ffn_gate.weight") is None:
+            gate, up = np.split(up, 2, axis=1)
+        else:
+            gate = self.linear(x, layer + "ffn_gate")
+        return self.linear(self.activation(gate) * up, layer + "ffn_down")
+
+    def activation(self, x: Array) -> Array:
+        """SiLU, GELU by tanh (arXiv 1606.08415), or squared ReLU (arXiv 2109.08668)."""
+        y: Array = x / (1 + np.exp(-x))
         if self.family.gemma:
-            inner = np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)
-            return self.linear(0.5 * gate * (1 + np.tanh(inner)) * up, layer + "ffn_down")
-        return self.linear(gate / (1 + np.exp(-gate)) * up, layer + "ffn_down")
+            y = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        if self.family.relu_squared:
+            y = np.maximum(x, 0) ** 2
+        return y
 
     def turns(self, positions: NDArray[np.int64]) -> tuple[Turn, Turn]:
         """Return cos and sin of layers that see all, and of local ones."""
         freqs = self.model.find("rope_freqs.weight")
+        if freqs is None:
+            length = "long" if self.long_rope else "short"
+            freqs = self.model.find(f"rope_factors_{length}.weight")
         turn = angles(self.hp, positions, None if freqs is None else freqs.values)
         base = self.family.local_rope_base
         if self.family.leaves_local_unscaled:
@@ -167,9 +199,15 @@ def forward(
     tokens: Sequence[int],
     rounding: Rounding = EXACT,
     dtype: type[Any] = np.float64,
+    *,
+    n_ctx: int = 0,
 ) -> Array:
-    """Return the logits (n_tokens, vocab_size) of one sequence that starts at position 0."""
-    return _Pass(model, rounding, dtype).run(tokens)
+    """Return the logits (n_tokens, vocab_size) of one sequence that starts at position 0.
+
+    n_ctx: the context that LongRoPE is to serve, which chooses its factors.
+    """
+    long_rope = n_ctx > model.hyperparameters.rope_original_context
+    return _Pass(model, rounding, dtype, long_rope=long_rope).run(tokens)
 
 
 def log_softmax(logits: Array) -> NDArray[np.float64]:

@@ -26,9 +26,9 @@ TEXT = "the hinterland rests in the warm water of that one winter\n" * 12
 class RecordingPass(_Pass):
     """An oracle's pass that keeps the inputs of every matrix, (n_tokens, n_cols), by its name."""
 
-    def linear(self, x: Array, name: str) -> Array:
+    def linear(self, x: Array, name: str, *, fine: bool = False) -> Array:
         self.inputs[f"{name}.weight"] = x
-        return super().linear(x, name)
+        return super().linear(x, name, fine=fine)
 
     inputs: dict[str, Array]
 
@@ -40,11 +40,10 @@ def inputs_of(path: Path, tokens: list[int]) -> dict[str, Array]:
     return recording.inputs
 
 
-def measured(
-    path: Path, windows: list[list[int]], *, n_threads: int = 2, output: str = "output.weight"
-) -> dict[str, InputSums]:
+def measured(path: Path, windows: list[list[int]], *, n_threads: int = 2) -> dict[str, InputSums]:
+    names = {tensor.name for tensor in gguf.GGUFReader(path).tensors}
     with EngineModel(path) as model:
-        result = measure(model, windows, output=output, n_threads=n_threads)
+        result = measure(model, windows, names=names, n_threads=n_threads)
     return {found.matrix: found for found in result.matrices}
 
 
@@ -59,6 +58,8 @@ def squares(x: Array) -> NDArray[np.float64]:
         TinySpec(),
         TinySpec(weight_type="Q8_0"),
         TinySpec(architecture="qwen3", head_dim=32),
+        TinySpec(architecture="phi3"),
+        TinySpec(architecture="arcee"),
         TinySpec(weight_type="Q4_K", dim=256, hidden_dim=768, tied_output=True),
     ],
     ids=lambda spec: f"{spec.architecture}-{spec.weight_type}",
@@ -68,7 +69,7 @@ def test_the_sums_are_those_of_the_oracles_inputs(
 ) -> None:
     path, windows = tiny_model_path(spec), [random_tokens(1, 100), random_tokens(2, 33)]
     output = "token_embd" if spec.tied_output else "output"
-    found = measured(path, windows, output=f"{output}.weight")
+    found = measured(path, windows)
     passes = [inputs_of(path, window) for window in windows]
     assert set(found) == set(passes[0])
     for name, item in found.items():

@@ -4,6 +4,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,7 @@ def test_a_block_of_another_engine_or_under_another_key_is_not_used(tmp_path: Pa
     (tmp_path / file_name(_name(1).key, other)).rename(path)
     with pytest.raises(BlockFileError, match="another model, KV type or engine"):
         read_block(path, IDENTITY)
+    assert replace(IDENTITY, rope="long").digest() != IDENTITY.digest()
     write_block(tmp_path, IDENTITY, _name(2), _content(2))
     (tmp_path / file_name(_name(2).key, IDENTITY)).rename(path)
     with pytest.raises(BlockFileError, match="the key of another file"):

@@ -89,6 +89,14 @@ def test_attention_output_by_mix(mix: str, expected: str) -> None:
     assert chosen(mix, "blk.9.attn_output.weight", VALUES) == expected
 
 
+def test_fused_queries_keys_and_values_are_between_them_by_mix() -> None:
+    name = "blk.9.attn_qkv.weight"
+    assert [chosen(mix, name, VALUES) for mix in ("Q3_K_M", "Q4_K_M", "Q5_K_M")] == [
+        *("Q4_K", "Q5_K", "Q6_K")
+    ]
+    assert chosen("Q4_0", name, VALUES) == "Q4_0"
+
+
 def test_grouped_queries_pay_for_better_values() -> None:
     grouped = MixedModel(n_layers=LAYERS, gqa=4)
     assert set(layers_of("Q2_K", "attn_v", "Q4_K", grouped)) == set(range(LAYERS))

@@ -60,6 +60,7 @@ class EngineInfo:
     kv_block_tokens: int
     kv_blocks_total: int
     n_threads: int
+    long_rope: int  # 1: LongRoPE with the factors for long contexts, because n_ctx is long
     kernel_set: str
 
 

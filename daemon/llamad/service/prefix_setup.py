@@ -29,11 +29,12 @@ def prefixes_of(
 ) -> Prefixes:
     """Return what keeps the prefixes of a model, while it serves."""
     block_bytes = model.engine_info.kv_bytes // model.kv_blocks_total
+    rope = "long" if model.engine_info.long_rope else ""
     store = None
     if directory.usable:
         store = PrefixStore(
             directory.path / FOLDER,
-            Identity(model.digest, model.kv_type, engine_version(), block_bytes),
+            Identity(model.digest, model.kv_type, engine_version(), block_bytes, rope),
             max_bytes=config.prefix_cache.max_bytes,
             bytes_per_day=config.prefix_cache.write_bytes_per_day,
         )

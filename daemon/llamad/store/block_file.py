@@ -36,13 +36,14 @@ class Identity:
     kv_type: str
     engine_version: str
     block_bytes: int
+    rope: str = ""  # which of a model's RoPEs, where the context decides it
 
     def digest(self) -> bytes:
         """Return 32 bytes that tell it from others."""
         text = (
             f"{VERSION} {self.model_digest} {self.kv_type} {self.engine_version} {self.block_bytes}"
         )
-        return _sum(text.encode())
+        return _sum(f"{text} {self.rope}".rstrip().encode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         n_ctx = arguments.ctx_size or min(DEFAULT_CTX_SIZE, model.info.n_ctx_train)
         windows = split(tokenizer, text, n_ctx)[: arguments.chunks]
         result = measure(
-            model, windows, output=_output_name(arguments.model), n_threads=arguments.threads
+            model, windows, names=_tensor_names(arguments.model), n_threads=arguments.threads
         )
     write_imatrix(
         arguments.output,
@@ -95,8 +95,6 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _output_name(path: Path) -> str:
-    """Return the name of the output matrix: the embedding's where that is used for both."""
+def _tensor_names(path: Path) -> frozenset[str]:
     with GgufFile(path) as file:
-        names = {tensor.name for tensor in file.tensors()}
-    return "output.weight" if "output.weight" in names else "token_embd.weight"
+        return frozenset(tensor.name for tensor in file.tensors())

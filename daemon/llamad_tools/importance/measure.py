@@ -1,6 +1,6 @@
 """Measuring an importance matrix: the sums of the squares of each matrix's inputs over a text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from llamad.engine.bindings import (
@@ -50,12 +50,12 @@ def split(tokenizer: Tokenizer, text: str, n_ctx: int) -> list[list[int]]:
 
 
 def measure(
-    model: EngineModel, windows: Sequence[Sequence[int]], *, output: str, n_threads: int
+    model: EngineModel, windows: Sequence[Sequence[int]], *, names: Container[str], n_threads: int
 ) -> Measurement:
     """Run every window through the model.
 
-    output: the name of the output matrix, of whose inputs only a sample is made. Raises LlamadError
-    when there is no window.
+    names: of the file's tensors. Of the inputs of the output matrix only a sample is made. Raises
+    LlamadError when there is no window.
     """
     if not windows:
         raise LlamadError(ErrorKind.INVALID, "TEXT_TOO_SHORT", "the text has no tokens")
@@ -79,7 +79,7 @@ def measure(
                 tokens = window[start : start + n_batch]
                 engine.forward(_sampled(sequence, tokens))
                 progress.advance(len(tokens), f"window {number} of {len(windows)}")
-        matrices = tuple(_read(importance, model.info.n_layers, output))
+        matrices = tuple(_read(importance, model.info.n_layers, names))
     return Measurement(matrices, len(windows), n_tokens)
 
 
@@ -93,12 +93,14 @@ def _sampled(sequence: SingleSequence, tokens: Sequence[int]) -> list[Run]:
     return runs
 
 
-def _read(importance: Importance, n_layers: int, output: str) -> Iterator[InputSums]:
+def _read(importance: Importance, n_layers: int, names: Container[str]) -> Iterator[InputSums]:
     for layer in range(n_layers):
-        for input_id, names in INPUT_MATRICES.items():
+        for input_id, matrices in INPUT_MATRICES.items():
             sums, n_rows = importance.read(layer, input_id)
-            for name in names:
-                yield InputSums(f"blk.{layer}.{name}.weight", sums, n_rows)
+            for matrix in (f"blk.{layer}.{name}.weight" for name in matrices):
+                if matrix in names:
+                    yield InputSums(matrix, sums, n_rows)
     sums, n_rows = importance.read(0, OUTPUT_INPUT)
     if n_rows:  # a short text may have none in its sample
+        output = "output.weight" if "output.weight" in names else "token_embd.weight"
         yield InputSums(output, sums, n_rows)

@@ -165,10 +165,15 @@ def _by_role(mix: Mix, name: str, n_cols: int, model: MixedModel) -> str:
             return _values(mix, layer, model)
         case "ffn_down":
             return _ffn_down(mix, layer, model)
+        case "attn_qkv":
+            return _FUSED_QKV.get(mix.name, mix.base)
         case "attn_output":
             return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K"}.get(mix.name, mix.base)
         case _:
             return mix.base
+
+
+_FUSED_QKV = {"Q3_K_M": "Q4_K", "Q3_K_L": "Q4_K", "Q4_K_M": "Q5_K", "Q5_K_M": "Q6_K"}
 
 
 def _has_more_bits(layer: int, n_layers: int) -> bool:

@@ -131,6 +131,7 @@ void lld_engine_get_info(const lld_engine *engine, lld_engine_info *out)
                              .kv_block_tokens = LLD_KV_BLOCK,
                              .kv_blocks_total = engine->cache.n_blocks,
                              .n_threads = engine->forward.n_threads,
+                             .long_rope = lld_forward_has_long_rope(&engine->forward),
                              .kernel_set = engine->forward.kernels->name};
 }
 

@@ -1,7 +1,27 @@
-/* feed_gated.c - the gated feed-forward of a layer, down(act(gate(x)) * up(x)), act SiLU or GELU: two phases. */
+/* feed_gated.c - the gated feed-forward of a layer, down(act(gate(x)) * up(x)), or down(act(gate(x)))
+ * in families without `up`: two phases. */
 #include "engine/layer.h"
 
 #include <string.h>
+
+static void relu_squared_mul(float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const float g = gate[i] < 0.0f ? 0.0f : gate[i]; /* a NaN stays one */
+        gate[i] = g * g * up[i];
+    }
+}
+
+static void activate(const lld_forward *f, float *gate, const float *up, size_t n)
+{
+    const lld_activation activation = f->model->config.architecture->facts.activation;
+    if (activation == LLD_GELU)
+        f->kernels->gelu_mul(gate, up, n);
+    else if (activation == LLD_RELU_SQUARED)
+        relu_squared_mul(gate, up, n);
+    else
+        f->kernels->silu_mul(gate, up, n);
+}
 
 /* A tile of gate and up: act(gate) * up, quantized for down. */
 static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, const lld_input *input,
@@ -10,20 +30,20 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
     const lld_gated_weights *w = &l->gated;
     lld_thread_scratch *t = &f->scratch.threads[thread];
     const size_t first = tile->first_row, n = tile->n_rows;
-    void (*const activate)(float *, const float *, size_t) =
-        f->model->config.architecture->facts.activation == LLD_GELU ? f->kernels->gelu_mul
-                                                                    : f->kernels->silu_mul;
     tile->out_stride = n;
     tile->out = t->gate;
     lld_multiply_tile(f, thread, &w->gate, input, tile);
     tile->out = t->up;
-    lld_multiply_tile(f, thread, &w->up, input, tile);
+    if (w->up.data != NULL)
+        lld_multiply_tile(f, thread, &w->up, input, tile);
+    else
+        for (size_t i = 0; i < tile->n_cols * n; i++) t->up[i] = 1.0f;
     for (size_t c = 0; c < tile->n_cols; c++) {
         const size_t row = tile->first_col + c;
         float *gate = t->gate + c * n, *up = t->up + c * n;
         if (w->gate_bias != NULL) f->kernels->add(gate, w->gate_bias + first, n);
         if (w->up_bias != NULL) f->kernels->add(up, w->up_bias + first, n);
-        activate(gate, up, n);
+        activate(f, gate, up, n);
         lld_importance_add(f->importance, thread, lld_layer_index(f, l), LLD_IMPORTANCE_DOWN, first,
                            gate, n);
         const lld_row_part part = {.row = row,

@@ -47,6 +47,9 @@ typedef struct lld_forward {
 /* Lay the scratch out in the arena (see acts.h: called once to count, once to place). model,
  * kernels, cache, n_threads and the limits of the batch are set before. */
 void lld_forward_alloc(lld_arena *arena, lld_forward *forward);
+/* Whether RoPE is that of contexts longer than the model was trained with. The engine's context decides
+ * it, once, so that a token's keys are the same whatever follows it. */
+bool lld_forward_has_long_rope(const lld_forward *forward);
 /* Fill what does not depend on the batch. */
 void lld_forward_prepare(lld_forward *forward);
 /* Run the batch. LLD_OK, LLD_ERR_CANCELLED when the flag was seen, or LLD_ERR_FAULT when weights could

@@ -78,11 +78,20 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     }
 }
 
+bool lld_forward_has_long_rope(const lld_forward *f)
+{
+    return f->model->rope_factors_long != NULL &&
+           f->batch.n_ctx > f->model->config.scaling_original_ctx;
+}
+
 void lld_forward_prepare(lld_forward *f)
 {
     const lld_config *c = &f->model->config;
-    f->scratch.rope_magnitude =
-        lld_rope_frequencies(&f->model->config, f->model->rope_factors, f->scratch.frequencies);
+    const lld_model *m = f->model;
+    const float *factors = m->rope_factors;
+    if (factors == NULL)
+        factors = lld_forward_has_long_rope(f) ? m->rope_factors_long : m->rope_factors_short;
+    f->scratch.rope_magnitude = lld_rope_frequencies(c, factors, f->scratch.frequencies);
     if (lld_rope_tables(c) == 2)
         lld_rope_local_frequencies(c, f->scratch.frequencies + c->n_rot / 2);
 }

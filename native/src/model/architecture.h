@@ -29,8 +29,17 @@ typedef struct lld_norm_names {
 
 typedef enum lld_activation { /* of the feed-forward's gate */
                               LLD_SILU,
-                              LLD_GELU /* by tanh */
+                              LLD_GELU, /* by tanh */
+                              LLD_RELU_SQUARED
 } lld_activation;
+
+typedef enum lld_gate { /* where the gate of a feed-forward, act(gate(x)) * up(x), lies */
+                        LLD_GATE_SPLIT, /* blk.N.ffn_gate.weight */
+                        LLD_GATE_FUSED, /* the first half of the rows of blk.N.ffn_up.weight */
+                        LLD_GATE_NONE   /* there is none: act(up(x)) */
+} lld_gate;
+
+enum { LLD_ALL_LOCAL = UINT16_MAX }; /* a window_period: every layer sees a window */
 
 typedef enum lld_logit_scale { /* what the key logit_scale, which is required then, does to logits */
                                LLD_LOGITS_PLAIN,
@@ -41,6 +50,7 @@ typedef enum lld_logit_scale { /* what the key logit_scale, which is required th
 /* What sets one family apart that the others do without; all zero: nothing. */
 typedef struct lld_family_facts {
     lld_activation activation;
+    lld_gate gate;
     bool scales_embedding; /* by sqrt(dim) */
     lld_need scales;       /* embedding_scale, residual_scale; attention.scale may be there, too */
     lld_logit_scale logit_scale;

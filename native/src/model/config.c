@@ -82,10 +82,9 @@ static void read_scaling_type(reader *r, lld_config *c)
         const char *name;
         lld_rope_scaling scaling;
     } types[] = {
-        {"none", LLD_SCALING_NONE},
-        {"linear", LLD_SCALING_LINEAR},
-        {"yarn", LLD_SCALING_YARN},
-        {"llama3", LLD_SCALING_LLAMA3},
+        {"none", LLD_SCALING_NONE},         {"linear", LLD_SCALING_LINEAR},
+        {"yarn", LLD_SCALING_YARN},         {"llama3", LLD_SCALING_LLAMA3},
+        {"longrope", LLD_SCALING_LONGROPE},
     };
     char key[KEY_BYTES];
     const char *name = NULL;
@@ -101,9 +100,10 @@ static void read_scaling_type(reader *r, lld_config *c)
             return;
         }
     }
-    r->status = lld_fail(LLD_ERR_UNSUPPORTED,
-                         "metadata key '%s' is '%.*s', supported are none, linear, yarn, llama3",
-                         key, (int)(length > 64 ? 64 : length), name);
+    r->status =
+        lld_fail(LLD_ERR_UNSUPPORTED,
+                 "metadata key '%s' is '%.*s', supported are none, linear, yarn, llama3, longrope",
+                 key, (int)(length > 64 ? 64 : length), name);
 }
 
 /* YaRN's mscale (arXiv 2309.00071, eq. 22), over that of its log multiplier (DeepSeek-V2's code). */

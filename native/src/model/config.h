@@ -12,7 +12,8 @@ typedef enum lld_rope_scaling {
     LLD_SCALING_NONE,
     LLD_SCALING_LINEAR,
     LLD_SCALING_YARN,
-    LLD_SCALING_LLAMA3
+    LLD_SCALING_LLAMA3,
+    LLD_SCALING_LONGROPE /* by factors that the file has as tensors */
 } lld_rope_scaling;
 
 enum { LLD_MAX_LAYERS = 1024 };

@@ -77,7 +77,8 @@ static int cut_layer(const cutter *c, int index)
     int status = LLD_OK;
     for (int i = 0; i < 4 && status == LLD_OK; i++)
         status = cut(c, &attention[i], 1, index, LLD_ROLE_ATTENTION);
-    if (status == LLD_OK) status = cut(c, gate_up, 2, index, LLD_ROLE_FEED);
+    const uint32_t n_gate_up = l->gated.up.data == NULL ? 1 : 2;
+    if (status == LLD_OK) status = cut(c, gate_up, n_gate_up, index, LLD_ROLE_FEED);
     if (status == LLD_OK) status = cut(c, down, 1, index, LLD_ROLE_FEED);
     return status;
 }

@@ -70,6 +70,16 @@ static lld_matrix bind_matrix(binder *b, const char *suffix, lld_need need, uint
                         .act = lld_type_act_kind(t->type)};
 }
 
+/* Rows [first, first + n_rows) of a matrix. */
+static lld_matrix view_rows(const lld_matrix *m, uint64_t first, uint64_t n_rows)
+{
+    lld_matrix view = *m;
+    if (m->data == NULL) return view; /* a fault was noted */
+    view.data += first * m->row_bytes;
+    view.n_rows = n_rows;
+    return view;
+}
+
 static const float *bind_vector(binder *b, const char *suffix, lld_need need, uint64_t n)
 {
     char name[NAME_BYTES];
@@ -94,19 +104,41 @@ static const float *bind_vector(binder *b, const char *suffix, lld_need need, ui
     return copy;
 }
 
+/* Queries, keys and values are three tensors, or the rows of one, in that order. */
+static void bind_qkv(binder *b, lld_attention_weights *w)
+{
+    const lld_config *c = &b->model->config;
+    const lld_need bias = c->architecture->qkv_bias;
+    const uint64_t n_q = (uint64_t)c->n_heads * c->head_dim,
+                   n_kv = (uint64_t)c->n_kv_heads * c->head_dim;
+    const lld_matrix fused =
+        bind_matrix(b, "attn_qkv.weight", LLD_OPTIONAL, n_q + 2 * n_kv, c->dim);
+    if (fused.data != NULL) {
+        const float *biases = bind_vector(b, "attn_qkv.bias", bias, n_q + 2 * n_kv);
+        w->wq = view_rows(&fused, 0, n_q);
+        w->wk = view_rows(&fused, n_q, n_kv);
+        w->wv = view_rows(&fused, n_q + n_kv, n_kv);
+        w->bq = biases;
+        w->bk = biases == NULL ? NULL : biases + n_q;
+        w->bv = biases == NULL ? NULL : biases + n_q + n_kv;
+        return;
+    }
+    w->wq = bind_matrix(b, "attn_q.weight", LLD_REQUIRED, n_q, c->dim);
+    w->wk = bind_matrix(b, "attn_k.weight", LLD_REQUIRED, n_kv, c->dim);
+    w->wv = bind_matrix(b, "attn_v.weight", LLD_REQUIRED, n_kv, c->dim);
+    w->bq = bind_vector(b, "attn_q.bias", bias, n_q);
+    w->bk = bind_vector(b, "attn_k.bias", bias, n_kv);
+    w->bv = bind_vector(b, "attn_v.bias", bias, n_kv);
+}
+
 static void bind_attention(binder *b, lld_attention_weights *w)
 {
     const lld_config *c = &b->model->config;
     const lld_architecture *a = c->architecture;
     uint64_t n_q = (uint64_t)c->n_heads * c->head_dim, n_kv = (uint64_t)c->n_kv_heads * c->head_dim;
 
-    w->wq = bind_matrix(b, "attn_q.weight", LLD_REQUIRED, n_q, c->dim);
-    w->wk = bind_matrix(b, "attn_k.weight", LLD_REQUIRED, n_kv, c->dim);
-    w->wv = bind_matrix(b, "attn_v.weight", LLD_REQUIRED, n_kv, c->dim);
+    bind_qkv(b, w);
     w->wv.fine = true;
-    w->bq = bind_vector(b, "attn_q.bias", a->qkv_bias, n_q);
-    w->bk = bind_vector(b, "attn_k.bias", a->qkv_bias, n_kv);
-    w->bv = bind_vector(b, "attn_v.bias", a->qkv_bias, n_kv);
     if (a->qk_norm != LLD_QK_NORM_NONE) {
         bool row = a->qk_norm == LLD_QK_NORM_ROW;
         w->q_norm = bind_vector(b, "attn_q_norm.weight", LLD_REQUIRED, row ? n_q : c->head_dim);
@@ -119,11 +151,27 @@ static void bind_attention(binder *b, lld_attention_weights *w)
 static void bind_gated(binder *b, lld_gated_weights *w)
 {
     const lld_config *c = &b->model->config;
-    w->gate = bind_matrix(b, "ffn_gate.weight", LLD_REQUIRED, c->hidden_dim, c->dim);
-    w->up = bind_matrix(b, "ffn_up.weight", LLD_REQUIRED, c->hidden_dim, c->dim);
-    w->down = bind_matrix(b, "ffn_down.weight", LLD_REQUIRED, c->dim, c->hidden_dim);
-    w->gate_bias = bind_vector(b, "ffn_gate.bias", LLD_OPTIONAL, c->hidden_dim);
-    w->up_bias = bind_vector(b, "ffn_up.bias", LLD_OPTIONAL, c->hidden_dim);
+    const lld_gate gate = c->architecture->facts.gate;
+    const uint64_t n = c->hidden_dim, n_up = gate == LLD_GATE_FUSED ? 2 * n : n;
+    if (gate == LLD_GATE_SPLIT) {
+        w->gate = bind_matrix(b, "ffn_gate.weight", LLD_REQUIRED, n, c->dim);
+        w->gate_bias = bind_vector(b, "ffn_gate.bias", LLD_OPTIONAL, n);
+    }
+    w->up = bind_matrix(b, "ffn_up.weight", LLD_REQUIRED, n_up, c->dim);
+    w->up_bias = bind_vector(b, "ffn_up.bias", LLD_OPTIONAL, n_up);
+    if (gate == LLD_GATE_FUSED) {
+        const lld_matrix both = w->up;
+        w->gate = view_rows(&both, 0, n);
+        w->up = view_rows(&both, n, n);
+        w->gate_bias = w->up_bias;
+        if (w->up_bias != NULL) w->up_bias += n;
+    } else if (gate == LLD_GATE_NONE) {
+        w->gate = w->up;
+        w->gate_bias = w->up_bias;
+        w->up = (lld_matrix){0};
+        w->up_bias = NULL;
+    }
+    w->down = bind_matrix(b, "ffn_down.weight", LLD_REQUIRED, c->dim, n);
     w->down_bias = bind_vector(b, "ffn_down.bias", LLD_OPTIONAL, c->dim);
 }
 
@@ -178,17 +226,31 @@ static void read_vocab_size(binder *b)
     b->model->vocab_size = (uint32_t)t->dims[1];
 }
 
-static void check_rope_factors(binder *b)
+/* Divisors of the RoPE frequencies, which must be finite and > 0. */
+static const float *bind_rope_factors(binder *b, const char *name, lld_need need)
 {
-    const float *factors = b->model->rope_factors;
-    for (uint32_t i = 0; factors != NULL && i < b->model->config.n_rot / 2; i++) {
+    const uint32_t n = b->model->config.n_rot / 2;
+    const float *factors = bind_vector(b, name, need, n);
+    if (b->status != LLD_OK || factors == NULL) return NULL;
+    for (uint32_t i = 0; i < n; i++) {
         if (isfinite(factors[i]) && factors[i] > 0.0f) continue;
         b->status = lld_fail(LLD_ERR_CORRUPT,
-                             "tensor 'rope_freqs.weight': element %" PRIu32
-                             " is %g, must be finite and > 0",
+                             "tensor '%s': element %" PRIu32 " is %g, must be finite and > 0", name,
                              i, (double)factors[i]);
-        return;
+        return NULL;
     }
+    return factors;
+}
+
+/* Those of LongRoPE come in pairs, whether or not the file names the kind of its scaling. */
+static void bind_all_rope_factors(binder *b)
+{
+    lld_model *m = b->model;
+    const lld_need need = m->config.scaling == LLD_SCALING_LONGROPE ? LLD_REQUIRED : LLD_OPTIONAL;
+    m->rope_factors = bind_rope_factors(b, "rope_freqs.weight", LLD_OPTIONAL);
+    m->rope_factors_long = bind_rope_factors(b, "rope_factors_long.weight", need);
+    m->rope_factors_short = bind_rope_factors(
+        b, "rope_factors_short.weight", m->rope_factors_long != NULL ? LLD_REQUIRED : LLD_ABSENT);
 }
 
 /* RoPE's angles, which old converters stored for each layer: they follow from the metadata. */
@@ -229,8 +291,7 @@ static void bind_model(binder *b)
     m->output.fine = true;
     m->output_norm = bind_vector(b, "output_norm.weight", LLD_REQUIRED, c->dim);
     m->output_bias = bind_vector(b, "output.bias", LLD_OPTIONAL, m->vocab_size);
-    m->rope_factors = bind_vector(b, "rope_freqs.weight", LLD_OPTIONAL, c->n_rot / 2);
-    if (b->status == LLD_OK) check_rope_factors(b);
+    bind_all_rope_factors(b);
     for (uint32_t i = 0; i < c->n_layers && b->status == LLD_OK; i++) {
         b->layer = (int)i;
         bind_layer(b, &m->layers[i]);

@@ -45,8 +45,8 @@ typedef struct lld_attention_weights {
 } lld_attention_weights;
 
 typedef struct lld_gated_weights {
-    lld_matrix gate;        /* (hidden_dim, dim) */
-    lld_matrix up;          /* (hidden_dim, dim) */
+    lld_matrix gate;        /* (hidden_dim, dim); the file's ffn_up where there is no gate */
+    lld_matrix up;          /* (hidden_dim, dim), or data NULL: act(gate(x)) alone */
     lld_matrix down;        /* (dim, hidden_dim) */
     const float *gate_bias; /* (hidden_dim) or NULL */
     const float *up_bias;   /* (hidden_dim) or NULL */
@@ -79,8 +79,11 @@ struct lld_model {
     const float *output_bias;  /* (vocab_size) or NULL */
     const float *output_norm;  /* (dim) */
     const float *rope_factors; /* (n_rot / 2) divisors of the RoPE frequencies, or NULL */
-    lld_layer *layers;         /* (n_layers) */
-    lld_extent *extents;       /* (n_extents), see extents.h */
+    /* LongRoPE (arXiv 2402.13753): divisors for contexts up to scaling_original_ctx, and for longer
+     * ones; (n_rot / 2) each, or NULL */
+    const float *rope_factors_short, *rope_factors_long;
+    lld_layer *layers;   /* (n_layers) */
+    lld_extent *extents; /* (n_extents), see extents.h */
     size_t n_extents;
     lld_residency_state *residency; /* what of them is in memory, see residency.h */
     bool is_copied;                 /* into huge pages, which hide the file's */

@@ -8,12 +8,12 @@ from llamad.engine.bindings.model import EngineModel
 from llamad.engine.bindings.status import check
 
 INPUT_MATRICES: Mapping[int, tuple[str, ...]] = {
-    lib.LLD_IMPORTANCE_QKV: ("attn_q", "attn_k", "attn_v"),
+    lib.LLD_IMPORTANCE_QKV: ("attn_q", "attn_k", "attn_v", "attn_qkv"),
     lib.LLD_IMPORTANCE_ATTN_OUTPUT: ("attn_output",),
     lib.LLD_IMPORTANCE_GATE_UP: ("ffn_gate", "ffn_up"),
     lib.LLD_IMPORTANCE_DOWN: ("ffn_down",),
 }
-"""The matrices of a layer by the input that they share."""
+"""The matrices that a layer may have, by the input that they share."""
 
 OUTPUT_INPUT: int = lib.LLD_IMPORTANCE_OUTPUT
 """The input of the output matrix: kept rows only, in layer 0."""
