@@ -4,18 +4,27 @@
  *
  * Multiplication is vpmaddubsw: unsigned quants q (0..max) times signed activations y (|y| <= 127),
  * two products a 16-bit lane. `fit` is how many such results a lane adds without overflow, because
- *   fit * 2 * max * 127 <= 32767:   max 15: 8 (30480)   max 31: 4 (31496)   max 63: 2 (32004).
- * Signed quants (8 bits) go in as |q| times y with the sign of q: 2 * 128 * 127 = 32512, fit 1;
- * matmul_gemm.c, which multiplies a quant often, cuts them into nibbles instead. */
+ *   fit * 2 * max * 127 <= 32767:   max 15: 8 (30480)   max 31: 4 (31496)   max 63: 2 (32004)
+ *                                   max 126: 1 (32004).
+ * Signed quants (8 bits) go in as |q| times y with the sign of q: one result, 2 * 128 * 127 = 32512;
+ * matmul_gemm.c, which multiplies a quant often, cuts them into nibbles instead. Magnitudes whose signs
+ * lie apart go in as they are, and y with the signs; matmul_gemm.c adds `bias` to the signed quants. */
 #ifndef LLD_MATMUL_AVX2_FORMATS_H
 #define LLD_MATMUL_AVX2_FORMATS_H
 
 #include <stdbool.h>
 
 #include "format/format.h"
+#include "kernels/avx2/matmul_grids.h"
 #include "kernels/avx2/simd.h"
 
-enum { LLD_FIT_4_BITS = 8, LLD_FIT_5_BITS = 4, LLD_FIT_6_BITS = 2, LLD_FIT_SIGNED = 1 };
+enum {
+    LLD_FIT_4_BITS = 8,
+    LLD_FIT_5_BITS = 4,
+    LLD_FIT_6_BITS = 2,
+    LLD_FIT_7_BITS = 1, /* 0..126 */
+    LLD_FIT_SIGNED = 0
+};
 
 /* A format of 32-element blocks that start with an f16 scale d: x = d * (q - offset), or, with an
  * f16 m behind d, x = d * q + m. */
@@ -24,7 +33,8 @@ typedef struct lld_format32 {
     unsigned fit;
     int offset;
     bool has_m;
-    bool nibbles; /* the quants are the low and high halves of the block's last 16 bytes */
+    bool exponent; /* the scale is no f16 but a power of two in one byte, as MXFP4 has it */
+    bool nibbles;  /* the quants are the low and high halves of the block's last 16 bytes */
     __m256i (*unpack)(const uint8_t *block); /* the 32 quants in order */
     /* The same of eight rows at byte `at`, transposed: q[i] lane r = elements 4i..4i+3 of row r.
      * NULL: unpack, then transpose. */
@@ -44,6 +54,13 @@ typedef struct lld_format256 {
     void (*scales)(const uint8_t *block, __m256i *scale, __m256i *side);
     /* As lld_format32.unpack8, for elements 64j..64j+63: q[0..15]. NULL: unpack, then transpose. */
     void (*unpack8)(__m256i q[16], const uint8_t *const rows[LLD_AVX2_ROWS], size_t at, unsigned j);
+    /* Not NULL, of blocks that point into grids: instead of unpack, the magnitudes of elements
+     * 32j..32j+31, 0..bias-1, and before them what is found out of the whole block, their signs too.
+     * Such a format has no side; d is that of the file times `unit`. */
+    __m256i (*magnitudes)(const uint8_t *block, const lld_grid_block *b, unsigned j);
+    void (*prepare)(const uint8_t *block, lld_grid_block *out);
+    int bias;
+    float unit;
 } lld_format256;
 
 /* ---- blocks of 32 ------------------------------------------------------------------------ */
@@ -137,6 +154,43 @@ LLD_AVX2_INLINE void lld_iq4_nl_unpack8(__m256i q[8], const uint8_t *const rows[
 {
     lld_unpack8_nibbles(q, rows, at + offsetof(lld_block_iq4_nl, qs));
     for (int i = 0; i < 8; i++) q[i] = lld_iq4_lookup(q[i]);
+}
+
+/* The values of MXFP4 plus 12, 0..24. */
+LLD_AVX2_INLINE __m256i lld_mxfp4_lookup(__m256i nibbles)
+{
+    const __m256i table = _mm256_broadcastsi128_si256(lld_load128(lld_mxfp4_values));
+    return _mm256_shuffle_epi8(_mm256_add_epi8(table, _mm256_set1_epi8(12)), nibbles);
+}
+
+LLD_AVX2_INLINE __m256i lld_mxfp4_unpack(const uint8_t *block)
+{
+    return lld_mxfp4_lookup(lld_unpack_nibbles(block + offsetof(lld_block_mxfp4, qs)));
+}
+
+LLD_AVX2_INLINE void lld_mxfp4_unpack8(__m256i q[8], const uint8_t *const rows[8], size_t at)
+{
+    lld_unpack8_nibbles(q, rows, at + offsetof(lld_block_mxfp4, qs));
+    for (int i = 0; i < 8; i++) q[i] = lld_mxfp4_lookup(q[i]);
+}
+
+/* lld_e8m0_half of the byte at `at` of each of eight rows. */
+LLD_AVX2_INLINE __m256 lld_gather_exponents(const uint8_t *const rows[LLD_AVX2_ROWS], size_t at)
+{
+    const __m256i e = _mm256_setr_epi32(rows[0][at], rows[1][at], rows[2][at], rows[3][at],
+                                        rows[4][at], rows[5][at], rows[6][at], rows[7][at]);
+    const __m256i one = _mm256_set1_epi32(1);
+    __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, one), 23);
+    __m256i subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+    __m256i bits = _mm256_blendv_epi8(subnormal, normal, _mm256_cmpgt_epi32(e, one));
+    return _mm256_castsi256_ps(bits);
+}
+
+/* The scales of eight rows' blocks of 32. */
+LLD_AVX2_INLINE __m256 lld_gather_scales(const lld_format32 *f,
+                                         const uint8_t *const rows[LLD_AVX2_ROWS], size_t at)
+{
+    return f->exponent ? lld_gather_exponents(rows, at) : lld_gather_f16(rows, at);
 }
 
 /* ---- blocks of 256 ----------------------------------------------------------------------- */
@@ -281,23 +335,39 @@ LLD_AVX2_INLINE __m256i lld_iq4_xs_unpack(const uint8_t *block, unsigned j)
     X(Q5_1,   q5_1,    32, GEMM, .fit = LLD_FIT_5_BITS, .has_m = true) \
     X(Q8_0,   q8_0,    32, GEMV, .fit = LLD_FIT_SIGNED, .unpack8 = lld_q8_0_unpack8) \
     X(IQ4_NL, iq4_nl,  32, GEMV, .fit = LLD_FIT_SIGNED, .unpack8 = lld_iq4_nl_unpack8) \
-    X(Q2_K,   q2_k,   256, GEMV, .fit = LLD_FIT_5_BITS, .sub = 16, .side = LLD_SIDE_MIN, .dmin_at = offsetof(lld_block_q2_k, dmin)) \
-    X(Q3_K,   q3_k,   256, GEMV, .fit = LLD_FIT_5_BITS, .sub = 16, .side = LLD_SIDE_OFFSET) \
-    X(Q4_K,   q4_k,   256, GEMM, .fit = LLD_FIT_4_BITS, .sub = 32, .side = LLD_SIDE_MIN, .dmin_at = offsetof(lld_block_q4_k, dmin), \
+    X(MXFP4,  mxfp4,   32, GEMM, .fit = LLD_FIT_5_BITS, .offset = 12, .exponent = true, .unpack8 = lld_mxfp4_unpack8) \
+    X(Q2_K,   q2_k,   256, GEMV, .unpack = lld_q2_k_unpack, .fit = LLD_FIT_5_BITS, .sub = 16, .side = LLD_SIDE_MIN, .dmin_at = offsetof(lld_block_q2_k, dmin)) \
+    X(Q3_K,   q3_k,   256, GEMV, .unpack = lld_q3_k_unpack, .fit = LLD_FIT_5_BITS, .sub = 16, .side = LLD_SIDE_OFFSET) \
+    X(Q4_K,   q4_k,   256, GEMM, .unpack = lld_q4_k_unpack, .fit = LLD_FIT_4_BITS, .sub = 32, .side = LLD_SIDE_MIN, .dmin_at = offsetof(lld_block_q4_k, dmin), \
                                  .unpack8 = lld_q4_k_unpack8) \
-    X(Q5_K,   q5_k,   256, GEMV, .fit = LLD_FIT_5_BITS, .sub = 32, .side = LLD_SIDE_MIN, .dmin_at = offsetof(lld_block_q5_k, dmin)) \
-    X(Q6_K,   q6_k,   256, GEMV, .fit = LLD_FIT_6_BITS, .sub = 16, .side = LLD_SIDE_OFFSET) \
-    X(IQ4_XS, iq4_xs, 256, GEMV, .fit = LLD_FIT_SIGNED, .sub = 32, .side = LLD_SIDE_NONE)
+    X(Q5_K,   q5_k,   256, GEMV, .unpack = lld_q5_k_unpack, .fit = LLD_FIT_5_BITS, .sub = 32, .side = LLD_SIDE_MIN, .dmin_at = offsetof(lld_block_q5_k, dmin)) \
+    X(Q6_K,   q6_k,   256, GEMV, .unpack = lld_q6_k_unpack, .fit = LLD_FIT_6_BITS, .sub = 16, .side = LLD_SIDE_OFFSET) \
+    X(IQ4_XS, iq4_xs, 256, GEMV, .unpack = lld_iq4_xs_unpack, .fit = LLD_FIT_SIGNED, .sub = 32, .side = LLD_SIDE_NONE) \
+    X(IQ2_XXS, iq2_xxs, 256, GEMV, .fit = LLD_FIT_7_BITS, .sub = 32, LLD_AVX2_GRID(iq2_xxs), .bias = 64, .unit = 0.125f) \
+    X(IQ2_XS,  iq2_xs,  256, GEMV, .fit = LLD_FIT_7_BITS, .sub = 16, LLD_AVX2_GRID(iq2_xs), .bias = 64, .unit = 0.125f) \
+    X(IQ2_S,   iq2_s,   256, GEMV, .fit = LLD_FIT_7_BITS, .sub = 16, LLD_AVX2_GRID(iq2_s), .bias = 64, .unit = 0.125f) \
+    X(IQ3_XXS, iq3_xxs, 256, GEMV, .fit = LLD_FIT_7_BITS, .sub = 32, LLD_AVX2_GRID(iq3_xxs), .bias = 64, .unit = 0.25f) \
+    X(IQ3_S,   iq3_s,   256, GEMV, .fit = LLD_FIT_5_BITS, .sub = 32, LLD_AVX2_GRID(iq3_s), .bias = 16, .unit = 1.0f)
 /* clang-format on */
 
 #define LLD_AVX2_CONSTANT(name, function, block, two, ...)                                         \
     static const lld_format##block lld_avx2_##function = {LLD_AVX2_DEFAULTS_##block(function),     \
                                                           __VA_ARGS__};
+#define LLD_AVX2_GRID(function)                                                                    \
+    .prepare = lld_##function##_prepare, .magnitudes = lld_##function##_magnitudes
 #define LLD_AVX2_DEFAULTS_32(function)                                                             \
     .bytes = sizeof(lld_block_##function), .unpack = lld_##function##_unpack
 #define LLD_AVX2_DEFAULTS_256(function)                                                            \
     .bytes = sizeof(lld_block_##function), .d_at = offsetof(lld_block_##function, d),              \
-    .unpack = lld_##function##_unpack, .scales = lld_##function##_scales
+    .scales = lld_##function##_scales
 LLD_AVX2_FORMATS(LLD_AVX2_CONSTANT)
+
+/* The scales d of a block of eight rows. */
+LLD_AVX2_INLINE __m256 lld_gather_d(const lld_format256 *f,
+                                    const uint8_t *const rows[LLD_AVX2_ROWS], size_t at)
+{
+    const __m256 d = lld_gather_f16(rows, at + f->d_at);
+    return f->magnitudes != NULL ? _mm256_mul_ps(d, _mm256_set1_ps(f->unit)) : d;
+}
 
 #endif

@@ -164,7 +164,7 @@ LLD_AVX2_INLINE void pack32(const lld_format32 *f, uint8_t *panels,
             lld_transpose8x8(panel->q);
         }
         if (is_split(f->fit)) split_quants(panel->q, 8);
-        panel->d = lld_gather_f16(rows, at);
+        panel->d = lld_gather_scales(f, rows, at);
         if (f->has_m) panel->m = lld_gather_f16(rows, at + 2);
     }
 }
@@ -239,6 +239,12 @@ LLD_AVX2_INLINE void spread_scales(const lld_format256 *f, __m256i scale[16],
     }
 }
 
+/* What the panel's quants are above the format's, besides its own offset. */
+LLD_AVX2_INLINE int gemm_offset(const lld_format256 *f)
+{
+    return is_split(f->fit) ? SPLIT_OFFSET : f->magnitudes != NULL ? f->bias : 0;
+}
+
 /* Scales and side values of a block of eight rows. */
 LLD_AVX2_INLINE void pack_scales(const lld_format256 *f, panel256 *panel,
                                  const uint8_t *const rows[LLD_AVX2_ROWS], size_t at)
@@ -246,15 +252,25 @@ LLD_AVX2_INLINE void pack_scales(const lld_format256 *f, panel256 *panel,
     __m256i scale[LLD_AVX2_ROWS], side[LLD_AVX2_ROWS];
     for (int r = 0; r < LLD_AVX2_ROWS; r++) {
         f->scales(rows[r] + at, &scale[r], &side[r]);
-        if (is_split(f->fit))
-            side[r] = _mm256_mullo_epi16(scale[r], _mm256_set1_epi16(-SPLIT_OFFSET));
+        if (gemm_offset(f) != 0)
+            side[r] = _mm256_mullo_epi16(scale[r], _mm256_set1_epi16((short)-gemm_offset(f)));
     }
     lld_transpose8x8(scale);
     lld_transpose8x8(side);
     spread_scales(f, panel->scale, scale);
     memcpy(panel->side, side, sizeof side);
-    panel->d = lld_gather_f16(rows, at + f->d_at);
+    panel->d = lld_gather_d(f, rows, at);
     if (f->side == LLD_SIDE_MIN) panel->dmin = lld_gather_f16(rows, at + f->dmin_at);
+}
+
+/* Elements 32j..32j+31 of a row's block; grid: what is known of the whole block, where that is used. */
+LLD_AVX2_INLINE __m256i unpack_row(const lld_format256 *f, const uint8_t *block, unsigned j,
+                                   const lld_grid_block *grid)
+{
+    if (f->magnitudes == NULL) return f->unpack(block, j);
+    const __m256i signs = lld_spread_signs(grid->signs + 4 * j);
+    return _mm256_add_epi8(_mm256_sign_epi8(f->magnitudes(block, grid, j), signs),
+                           _mm256_set1_epi8((char)f->bias));
 }
 
 LLD_AVX2_INLINE void pack256(const lld_format256 *f, uint8_t *panels,
@@ -263,6 +279,9 @@ LLD_AVX2_INLINE void pack256(const lld_format256 *f, uint8_t *panels,
     for (size_t b = 0; b < n_blocks; b++, panels += panel256_bytes(f)) {
         panel256 *panel = (panel256 *)panels;
         const size_t at = b * f->bytes;
+        lld_grid_block grids[LLD_AVX2_ROWS];
+        for (int r = 0; r < LLD_AVX2_ROWS && f->magnitudes != NULL; r++)
+            f->prepare(rows[r] + at, &grids[r]);
         pack_scales(f, panel, rows, at);
 #pragma GCC unroll 8
         for (unsigned j = 0; j < 8; j++) {
@@ -271,7 +290,8 @@ LLD_AVX2_INLINE void pack256(const lld_format256 *f, uint8_t *panels,
                 if (j % 2 == 0) f->unpack8(q, rows, at, j / 2);
                 continue;
             }
-            for (int r = 0; r < LLD_AVX2_ROWS; r++) q[r] = f->unpack(rows[r] + at, j);
+            for (int r = 0; r < LLD_AVX2_ROWS; r++)
+                q[r] = unpack_row(f, rows[r] + at, j, &grids[r]);
             lld_transpose8x8(q);
             if (is_split(f->fit)) split_quants(q, 8);
         }
@@ -322,7 +342,7 @@ LLD_AVX2_INLINE void tile256(const lld_format256 *f, __m256 acc[COLUMNS], size_t
         __m256i isum[COLUMNS], msum[COLUMNS];
         prefetch_weights(next, b * f->bytes, f->bytes);
         for (size_t c = 0; c < n_cols; c++) isum[c] = msum[c] = _mm256_setzero_si256();
-        if (f->side == LLD_SIDE_OFFSET || is_split(f->fit))
+        if (f->side == LLD_SIDE_OFFSET || gemm_offset(f) != 0)
             multiply_sides(isum, n_cols, panel->side, sum16, b * (LLD_QK_K / 16));
         sum_tile256(f, isum, n_cols, panel, cols->y, b * LLD_QK_K);
         if (f->side == LLD_SIDE_MIN)

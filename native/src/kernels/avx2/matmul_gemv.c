@@ -130,7 +130,8 @@ LLD_AVX2_INLINE void gemv32(const lld_format32 *f, const size_t n_cols, const ll
                 __m256i isum = lld_sum_each8(sums);
                 if (f->offset != 0)
                     isum = _mm256_sub_epi32(isum, _mm256_set1_epi32(f->offset * x->sum[block]));
-                __m256 scale = _mm256_mul_ps(lld_gather_f16(rows, at), _mm256_set1_ps(x->d[block]));
+                __m256 scale =
+                    _mm256_mul_ps(lld_gather_scales(f, rows, at), _mm256_set1_ps(x->d[block]));
                 acc[c] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(isum), acc[c]);
                 if (f->has_m)
                     acc[c] = _mm256_fmadd_ps(lld_gather_f16(rows, at + 2),
@@ -142,25 +143,34 @@ LLD_AVX2_INLINE void gemv32(const lld_format32 *f, const size_t n_cols, const ll
     }
 }
 
-/* One row's block of 256 times y: (256), as eight partial sums of isum. The scale of a 16-bit pair
- * sum depends on its half of the vector: even sixteens lie in the low half, odd ones in the high
- * half. */
-LLD_AVX2_INLINE __m256i dot256(const lld_format256 *f, const uint8_t *block, __m256i scale,
-                               const int8_t *y)
+/* One row's block of 256 times y[c]: (256), as eight partial sums of isum[c], c < n_cols. The scale
+ * of a 16-bit pair sum depends on its half of the vector: even sixteens lie in the low half, odd
+ * ones in the high half. */
+LLD_AVX2_INLINE void dot256(const lld_format256 *f, const size_t n_cols, const uint8_t *block,
+                            __m256i scale, const int8_t *const y[2], __m256i isum[2])
 {
     const __m256i evens_first =
         _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12,
                          13, 2, 3, 6, 7, 10, 11, 14, 15);
     __m256i by_half = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(scale, evens_first), 0xd8);
-    __m256i isum = _mm256_setzero_si256();
+    lld_grid_block grid;
+    if (f->magnitudes != NULL) f->prepare(block, &grid);
+    isum[0] = isum[1] = _mm256_setzero_si256();
 #pragma GCC unroll 8
     for (unsigned j = 0; j < 8; j++) {
-        __m256i pairs = multiply_pairs(f->fit, f->unpack(block, j), lld_load256(y + 32 * j));
+        const __m256i q =
+            f->magnitudes != NULL ? f->magnitudes(block, &grid, j) : f->unpack(block, j);
         __m256i scale_j =
             _mm256_shuffle_epi8(by_half, _mm256_set1_epi16((short)(0x0100 + 0x0202 * j)));
-        isum = _mm256_add_epi32(isum, _mm256_madd_epi16(pairs, scale_j));
+#pragma GCC unroll 2
+        for (size_t c = 0; c < n_cols; c++) {
+            __m256i acts = lld_load256(y[c] + 32 * j);
+            if (f->magnitudes != NULL)
+                acts = _mm256_sign_epi8(acts, lld_spread_signs(grid.signs + 4 * j));
+            __m256i pairs = multiply_pairs(f->fit, q, acts);
+            isum[c] = _mm256_add_epi32(isum[c], _mm256_madd_epi16(pairs, scale_j));
+        }
     }
-    return isum;
 }
 
 LLD_AVX2_INLINE void gemv256(const lld_format256 *f, const size_t n_cols, const lld_matmul m)
@@ -180,18 +190,21 @@ LLD_AVX2_INLINE void gemv256(const lld_format256 *f, const size_t n_cols, const 
                 __m256i scale, side;
                 prefetch(ahead, LLD_AVX2_ROWS * at + r * f->bytes, f->bytes);
                 f->scales(rows[r] + at, &scale, &side);
+                const int8_t *const y[2] = {x->y + b * LLD_QK_K,
+                                            x->y + (n_cols - 1) * x->y_stride + b * LLD_QK_K};
+                __m256i isum[2];
+                dot256(f, n_cols, rows[r] + at, scale, y, isum);
 #pragma GCC unroll 2
                 for (size_t c = 0; c < n_cols; c++) {
                     const size_t block = c * n_blocks + b;
                     const __m256i sum16 = lld_load256(x->sum16 + block * (LLD_QK_K / 16));
-                    isums[c][r] =
-                        dot256(f, rows[r] + at, scale, x->y + c * x->y_stride + b * LLD_QK_K);
                     msums[c][r] = _mm256_madd_epi16(side, sum16);
-                    if (f->side == LLD_SIDE_OFFSET)
-                        isums[c][r] = _mm256_add_epi32(isums[c][r], msums[c][r]);
+                    isums[c][r] = f->side == LLD_SIDE_OFFSET
+                                      ? _mm256_add_epi32(isum[c], msums[c][r])
+                                      : isum[c];
                 }
             }
-            const __m256 d = lld_gather_f16(rows, at + f->d_at);
+            const __m256 d = lld_gather_d(f, rows, at);
             const __m256 dmin = f->side == LLD_SIDE_MIN ? lld_gather_f16(rows, at + f->dmin_at)
                                                         : _mm256_setzero_ps();
 #pragma GCC unroll 2

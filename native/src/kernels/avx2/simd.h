@@ -54,6 +54,13 @@ LLD_AVX2_INLINE uint32_t lld_load_u32(const void *p)
     return value;
 }
 
+LLD_AVX2_INLINE uint64_t lld_load_u64(const void *p)
+{
+    uint64_t value;
+    memcpy(&value, p, sizeof value);
+    return value;
+}
+
 /* rows[i] = row first + i of w; beyond the last row (n_rows - 1) it is repeated, so that a short
  * group computes lanes that nobody stores. */
 LLD_AVX2_INLINE void lld_row_pointers(const uint8_t *rows[LLD_AVX2_ROWS], const uint8_t *w,
