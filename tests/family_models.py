@@ -11,6 +11,12 @@ from tiny_gguf import TinySpec
 
 UNNAMED = {"general.name": "tiny"}  # of one called phi3 llama.cpp expects tokens of Phi-3
 
+
+def biased(spec: TinySpec) -> TinySpec:
+    """Return a model with biases on all matrices of its layers."""
+    return replace(spec, qkv_bias=True, output_bias=True, ffn_bias=True)
+
+
 FAMILY_MODELS: Mapping[str, TinySpec] = {
     "mistral3": TinySpec(
         architecture="mistral3",
@@ -55,6 +61,15 @@ FAMILY_MODELS: Mapping[str, TinySpec] = {
         window=0,
         metadata=UNNAMED,
     ),
+    "phi2": biased(TinySpec(architecture="phi2", logits_bias=True, rope_dimension_count=8)),
+    "stablelm": TinySpec(architecture="stablelm", rope_dimension_count=8),
+    "starcoder2": biased(TinySpec(architecture="starcoder2")),
+    "gptneox": biased(TinySpec(architecture="gptneox", rope_dimension_count=8)),
+    "gptneox-in-turn": biased(
+        TinySpec(architecture="gptneox", metadata={"gptneox.use_parallel_residual": False})
+    ),
+    "command-r": TinySpec(architecture="command-r", tied_output=True),
+    "cohere2": TinySpec(architecture="cohere2", tied_output=True, n_layers=5, window=8),
     "olmo2": TinySpec(architecture="olmo2"),
     "olmo3": TinySpec(
         architecture="olmo2",

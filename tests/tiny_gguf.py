@@ -12,7 +12,7 @@ As a program, for the C tests and qemu: ``python tests/tiny_gguf.py OUT [--weigh
 import argparse
 import math
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -199,9 +199,9 @@ def _plain(type_name: str, values: NDArray[np.float32]) -> bytes:
     return values.tobytes()
 
 
-FUSED_QKV = ("phi3",)  # q, k and v are rows of one tensor
+FUSED_QKV = ("phi3", "gptneox")  # q, k and v are rows of one tensor
 FUSED_GATE = ("phi3",)  # gate and up are halves of one tensor
-UNGATED = ("arcee",)
+UNGATED = ("arcee", "phi2", "starcoder2", "gptneox")
 
 
 def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
@@ -226,6 +226,8 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
         yield f"blk.{layer}.ffn_down.weight", (spec.dim, spec.hidden_dim)
 
 
+BIASED_NORMS = ("phi2", "stablelm", "starcoder2", "gptneox")  # LayerNorm
+LAYER_NORMS = (*BIASED_NORMS, "command-r", "cohere2")
 HEAD_NORMS = ("qwen3", "qwen3vl", "gemma3", "exaone4", "hunyuan-dense")
 _FOUR_NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
 _POST_NORMS = ("post_attention_norm", "post_ffw_norm")
@@ -233,19 +235,28 @@ NORMS = {  # of a layer; others: before each half
     "olmo2": _POST_NORMS,
     "exaone4": _POST_NORMS,
     "seed_oss": ("attn_norm", "post_attention_norm"),
+    "phi2": ("attn_norm",),
+    "command-r": ("attn_norm",),
+    "cohere2": ("attn_norm",),
     "gemma2": _FOUR_NORMS,
     "gemma3": _FOUR_NORMS,
 }
+
+
+def _norm(spec: TinySpec, name: str) -> Iterator[tuple[str, int, float]]:
+    yield f"{name}.weight", spec.dim, 1.0
+    if spec.architecture in BIASED_NORMS:
+        yield f"{name}.bias", spec.dim, 0.0
 
 
 def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
     """Yield name, length and mean of every norm (mean 1) and bias (mean 0)."""
     head_dim = spec.resolved_head_dim
     biased = spec.architecture in ("qwen2", "qwen2vl") if spec.qkv_bias is None else spec.qkv_bias
-    yield "output_norm.weight", spec.dim, 1.0
+    yield from _norm(spec, "output_norm")
     for layer in range(spec.n_layers):
         for norm in NORMS.get(spec.architecture, ("attn_norm", "ffn_norm")):
-            yield f"blk.{layer}.{norm}.weight", spec.dim, 1.0
+            yield from _norm(spec, f"blk.{layer}.{norm}")
         if spec.architecture in HEAD_NORMS:
             yield f"blk.{layer}.attn_q_norm.weight", head_dim, 1.0
             yield f"blk.{layer}.attn_k_norm.weight", head_dim, 1.0
@@ -319,6 +330,10 @@ def vocabulary(size: int) -> tuple[list[str], list[float], list[int]]:
 
 KEYS: Mapping[str, Mapping[str, Metadata]] = {  # that a family needs, beside what all have
     "granite": {"logit_scale": 6.0},
+    "command-r": {"logit_scale": 0.0625},
+    "cohere2": {"logit_scale": 0.25},
+    "gptneox": {"use_parallel_residual": True},
+    "stablelm": {"use_parallel_residual": True},  # as converters write it, without a meaning
     "minicpm": {"embedding_scale": 1.5, "residual_scale": 0.7, "logit_scale": 3.0},
 }
 
@@ -326,6 +341,7 @@ KEYS: Mapping[str, Mapping[str, Metadata]] = {  # that a family needs, beside wh
 def _metadata(spec: TinySpec) -> dict[str, Metadata]:
     arch, head_dim = spec.architecture, spec.resolved_head_dim
     pieces, scores, types = vocabulary(spec.vocab_size)
+    epsilon = "layer_norm_epsilon" if arch in LAYER_NORMS else "layer_norm_rms_epsilon"
     result: dict[str, Metadata] = {
         "general.architecture": arch,
         "general.name": f"tiny {arch} {spec.weight_type}",
@@ -336,7 +352,7 @@ def _metadata(spec: TinySpec) -> dict[str, Metadata]:
         f"{arch}.feed_forward_length": spec.hidden_dim,
         f"{arch}.attention.head_count": spec.n_heads,
         f"{arch}.attention.head_count_kv": spec.n_kv_heads,
-        f"{arch}.attention.layer_norm_rms_epsilon": spec.norm_eps,
+        f"{arch}.attention.{epsilon}": spec.norm_eps,
         f"{arch}.rope.freq_base": spec.rope_freq_base,
         f"{arch}.rope.dimension_count": spec.rope_dimension_count or head_dim,
         "tokenizer.ggml.model": "llama",

@@ -50,9 +50,20 @@ BAD_VALUES |= {
     "phi3.rope.scaling.original_context_length": (0, *NO_COUNT),
     "phi3.rope.scaling.type": ("su", 1, ["longrope"]),
     "arcee.hidden_activation": ("silu", 2),
+    "phi2.attention.layer_norm_epsilon": (*NO_SCALE, 2.0),
+    "phi2.hidden_activation": ("silu",),
+    "gptneox.use_parallel_residual": (1.0, "yes", [True]),
+    "command-r.logit_scale": NO_SCALE,
+    "cohere2.logit_scale": NO_SCALE,
+    "cohere2.attention.sliding_window": NO_COUNT,
+    "cohere2.attention.sliding_window_pattern": (0, 2000, "LLLG", [True]),
 }
 REQUIRED_KEYS = (
     "granite.logit_scale",
+    "command-r.logit_scale",
+    "cohere2.logit_scale",
+    "gptneox.use_parallel_residual",
+    "phi2.attention.layer_norm_epsilon",
     "minicpm.embedding_scale",
     "minicpm.residual_scale",
     "minicpm.logit_scale",
@@ -123,6 +134,22 @@ BAD_TENSORS: dict[str, tuple[TinySpec, bytes, bytes, str]] = {  # what becomes w
     "a gate beside a fused one": (
         TinySpec(architecture="phi3"),
         *(b"blk.1.ffn_norm", b"blk.1.ffn_gate", "'blk.1.ffn_norm.weight' is missing"),
+    ),
+    "a norm without its bias": (
+        TinySpec(architecture="starcoder2"),
+        *(b"blk.1.ffn_norm.bias", b"blk.1.ffn_norm.biaS", "'blk.1.ffn_norm.bias' is missing"),
+    ),
+    "an output norm without its bias": (
+        TinySpec(architecture="phi2"),
+        *(b"output_norm.bias", b"output_norm.biaS", "'output_norm.bias' is missing"),
+    ),
+    "a second norm of a parallel layer": (
+        TinySpec(architecture="cohere2", output_bias=True),
+        *(b"blk.1.attn_output.bias", b"blk.1.ffn_norm.weights", "norm.weights' has no place"),
+    ),
+    "fused biases of another width": (
+        TinySpec(architecture="gptneox", qkv_bias=True, n_kv_heads=2),
+        *(b"attn_qkv.bias", b"attn_qkv.biaS", "'blk.0.attn_qkv.biaS' has no place"),
     ),
     "a gate where none is": (
         TinySpec(architecture="arcee", ffn_bias=True),

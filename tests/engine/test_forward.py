@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from engine.feeding import Logits, feed, random_tokens
+from family_models import biased
 from llamad.engine.bindings import Engine, EngineModel
 from reference import Array, ReferenceModel, engine_rounding, forward, load
 from tiny_gguf import FORMATS, TinyModelPath, TinySpec
@@ -84,6 +85,7 @@ def _assert_short(engine: Engine, oracle: ReferenceModel, kv_type: str, bound: f
 
 ROWS = ("qwen2vl", "qwen3vl", "ernie4_5", "internlm2", "seed_oss")  # old parts in other families
 DENSE = ("mistral3", "smollm3", "granite", "minicpm", "hunyuan-dense", "exaone4", "arcee", "phi3")
+LAYER_NORM = ("phi2", "stablelm", "starcoder2", "gptneox", "command-r", "cohere2")
 FIRST = ("llama", "qwen2", "qwen3", "olmo2")
 GEMMA = ("gemma", "gemma2", "gemma3")
 HEAD_LAYOUTS = {"MHA": (4, 4), "GQA": (4, 2), "MQA": (4, 1), "GQA of 3": (6, 2)}
@@ -92,7 +94,7 @@ HEAD_LAYOUTS = {"MHA": (4, 4), "GQA": (4, 2), "MQA": (4, 1), "GQA of 3": (6, 2)}
 @pytest.mark.parametrize("kv_type", KV_TYPES)
 @pytest.mark.parametrize("layout", HEAD_LAYOUTS)
 @pytest.mark.parametrize(
-    "architecture", ["llama", "qwen2", "qwen3", "olmo2", *GEMMA, *ROWS, *DENSE]
+    "architecture", ["llama", "qwen2", "qwen3", "olmo2", *GEMMA, *ROWS, *DENSE, *LAYER_NORM]
 )
 def test_architecture_and_head_layout(
     tiny_model_path: TinyModelPath, architecture: str, layout: str, kv_type: str
@@ -207,6 +209,22 @@ VARIANTS = {
     "arcee, quantized, biased": TinySpec(
         architecture="arcee", ffn_bias=True, weight_type="Q8_0", rope_scaling="yarn"
     ),
+    "gptneox, one half after the other": TinySpec(
+        architecture="gptneox", metadata={"gptneox.use_parallel_residual": False}
+    ),
+    "pythia, quantized": biased(
+        TinySpec(architecture="gptneox", rope_dimension_count=4, weight_type="Q8_0")
+    ),
+    "phi 2 with all of its biases": biased(
+        TinySpec(architecture="phi2", logits_bias=True, rope_dimension_count=8)
+    ),
+    "phi 2, quantized": biased(TinySpec(architecture="phi2", weight_type="Q4_0")),
+    "stablelm zephyr": TinySpec(
+        architecture="stablelm", rope_dimension_count=4, n_kv_heads=4, weight_type="Q8_0"
+    ),
+    "starcoder 2": biased(TinySpec(architecture="starcoder2", tied_output=True)),
+    "command r, tied": TinySpec(architecture="command-r", tied_output=True, weight_type="Q8_0"),
+    "command r7b": TinySpec(architecture="cohere2", tied_output=True, n_layers=5, window=8),
     "tied output": TinySpec(tied_output=True),
     "tied quantized output": TinySpec(tied_output=True, weight_type="Q4_0"),
     "llama with q, k and v biases": TinySpec(qkv_bias=True),

@@ -9,9 +9,11 @@ fourth. SmolLM3 (its report of July 2025; NoPE: arXiv 2501.18795): no RoPE in ev
 Granite 3 (IBM's report, ``modeling_granite.py``) and MiniCPM (arXiv 2404.06395, appendix A):
 scales. Hunyuan: RMSNorm of heads behind RoPE (``modeling_hunyuan_v1_dense.py``). Phi-3 (arXiv
 2404.14219): one matrix for q, k, v and one for gate and up; LongRoPE (arXiv 2402.13753). Arcee's
-AFM: squared ReLU (arXiv 2109.08668), no gate. Ministral 3: YaRN whose magnitude is cancelled, and
-queries that grow as Llama 4's (``modeling_ministral3.py``). The files named are of Hugging Face's
-transformers.
+AFM: squared ReLU (arXiv 2109.08668), no gate. GPT-NeoX (arXiv 2204.06745, section 2.1), Phi-2,
+Command R and R7B: both halves read the same x, LayerNorm (arXiv 1607.06450); StableLM 2 (arXiv
+2402.17834), StarCoder2 (arXiv 2402.19173): LayerNorm. Ministral 3: YaRN whose magnitude is
+cancelled, and queries that grow as Llama 4's (``modeling_ministral3.py``). The files named are of
+Hugging Face's transformers.
 """
 
 from collections.abc import Mapping
@@ -34,7 +36,11 @@ class Family:
     )
 
     # Gemma (Google DeepMind, arXiv 2403.08295, 2408.00118, 2503.19786; gemma_pytorch model.py):
-    gemma: bool = False  # the embedding times sqrt(dim), GELU by tanh for the gate
+    gemma: bool = False  # the embedding times sqrt(dim)
+    layer_norm: bool = False  # with a bias where the file has one, in place of RMSNorm
+    parallel: bool | None = False  # both halves read x as it was; None: the file says whether
+    logits_scaled: bool = False  # times logit_scale, without the other scales
+    gelu: bool = False  # by tanh
     relu_squared: bool = False  # for the gate
     gated: bool = True  # else the activation alone stands before ffn_down
     window_period: int = 0  # layer N is local unless N % period == period - 1; 0: no windows
@@ -49,6 +55,7 @@ class Family:
     logits_softcap: float = 0.0
 
 
+_ONE_NORM = ("attn_norm", None, "attn_norm", None)  # which both halves read
 _POST_NORMS = (None, "post_attention_norm", None, "post_ffw_norm")
 _FOUR_NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
 
@@ -72,14 +79,33 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "arcee": Family(neox=False, relu_squared=True, gated=False),
     "phi3": Family(neox=True, window_period=EVERY_LAYER),
+    "phi2": Family(
+        neox=True, norms=_ONE_NORM, layer_norm=True, parallel=True, gelu=True, gated=False
+    ),
+    "stablelm": Family(neox=True, layer_norm=True),
+    "starcoder2": Family(neox=True, layer_norm=True, gelu=True, gated=False),
+    "gptneox": Family(neox=True, layer_norm=True, parallel=None, gelu=True, gated=False),
+    "command-r": Family(
+        neox=False, norms=_ONE_NORM, layer_norm=True, parallel=True, logits_scaled=True
+    ),
+    "cohere2": Family(
+        neox=False,
+        norms=_ONE_NORM,
+        layer_norm=True,
+        parallel=True,
+        logits_scaled=True,
+        window_period=4,
+        rotates_local_only=True,
+    ),
     "olmo2": Family(
         neox=True, row_norm=True, norms=_POST_NORMS, window_period=4, leaves_local_unscaled=True
     ),
-    "gemma": Family(neox=True, gemma=True),
+    "gemma": Family(neox=True, gemma=True, gelu=True),
     "gemma2": Family(
         neox=True,
         norms=_FOUR_NORMS,
         gemma=True,
+        gelu=True,
         window_period=2,
         attention_softcap=50.0,
         logits_softcap=30.0,
@@ -89,6 +115,7 @@ FAMILIES: Mapping[str, Family] = {
         head_norm=True,
         norms=_FOUR_NORMS,
         gemma=True,
+        gelu=True,
         window_period=6,
         local_rope_base=10000.0,
     ),

@@ -92,6 +92,7 @@ class Hyperparameters:
     residual_scale: float = 1.0
     attention_scale: float | None = None  # 1/sqrt(head_dim)
     logit_scale: float = 1.0  # as the file has it: some families divide by it
+    is_parallel: bool = False
     late_query_scale: float = 0.0
     yarn_log_multiplier: float = 0.0
 
@@ -135,7 +136,7 @@ def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         n_heads=n_heads,
         n_kv_heads=read("attention.head_count_kv", n_heads),
         head_dim=head_dim,
-        norm_eps=read("attention.layer_norm_rms_epsilon"),
+        norm_eps=read("attention.layer_norm_rms_epsilon", read("attention.layer_norm_epsilon")),
         n_rot=read("rope.dimension_count", head_dim),
         rope_base=read("rope.freq_base", 10000.0),
         rope_scaling=read("rope.scaling.type", "linear"),
@@ -154,6 +155,7 @@ def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         residual_scale=read("residual_scale", 1.0),
         attention_scale=read("attention.scale"),
         logit_scale=read("logit_scale", 1.0),
+        is_parallel=read("use_parallel_residual", False),
         late_query_scale=read("attention.temperature_scale", 0.0),
         yarn_log_multiplier=read("rope.scaling.yarn_log_multiplier", 0.0),
     )

@@ -43,9 +43,16 @@ class _Pass:
         result: Array = x / np.sqrt(mean_square + self.hp.norm_eps) * weight
         return result
 
-    def layer_norm(self, x: Array, layer: str, name: str | None) -> Array:
-        """One of a layer's norms; x where the family has none there."""
-        return x if name is None else self.norm(x, f"{layer}{name}.weight")
+    def row_norm(self, x: Array, name: str | None) -> Array:
+        """RMSNorm or LayerNorm of each token; x where the family has none there."""
+        if name is None:
+            return x
+        if not self.family.layer_norm:
+            return self.norm(x, f"{name}.weight")
+        centered = x - np.mean(x, axis=-1, keepdims=True)
+        variance = np.mean(centered * centered, axis=-1, keepdims=True)
+        weight = self.model.weight(f"{name}.weight").values.astype(self.dtype)
+        return self.biased(centered / np.sqrt(variance + self.hp.norm_eps) * weight, name)
 
     def linear(self, x: Array, name: str, *, fine: bool = False) -> Array:
         """x: (n_tokens, columns) -> (n_tokens, rows), with the layer's bias where there is one."""
@@ -139,7 +146,7 @@ class _Pass:
     def activation(self, x: Array) -> Array:
         """SiLU, GELU by tanh (arXiv 1606.08415), or squared ReLU (arXiv 2109.08668)."""
         y: Array = x / (1 + np.exp(-x))
-        if self.family.gemma:
+        if self.family.gelu:
             y = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
         if self.family.relu_squared:
             y = np.maximum(x, 0) ** 2
@@ -168,23 +175,28 @@ class _Pass:
         if self.family.scales:
             x = x * self.dtype(self.hp.embedding_scale)
         residual = self.dtype(self.hp.residual_scale if self.family.scales else 1)
+        parallel = self.family.parallel
+        parallel = self.hp.is_parallel if parallel is None else parallel
         turn, local = self.turns(np.arange(len(tokens)))
         for index in range(self.hp.n_layers):
             layer = f"blk.{index}."
-            before, after, before_feed, after_feed = self.family.norms
             window = self.window(index)
             own = (local if window else turn) if self.rotates(index) else None
-            mixed = self.attention(self.layer_norm(x, layer, before), layer, own, window)
-            x = x + residual * self.layer_norm(mixed, layer, after)
-            fed = self.feed_forward(self.layer_norm(x, layer, before_feed), layer)
-            x = x + residual * self.layer_norm(fed, layer, after_feed)
-        x = self.norm(x, "output_norm.weight")
+            names = (None if name is None else layer + name for name in self.family.norms)
+            before, after, before_feed, after_feed = names
+            mixed = self.attention(self.row_norm(x, before), layer, own, window)
+            y = x + residual * self.row_norm(mixed, after)
+            fed = self.feed_forward(self.row_norm(x if parallel else y, before_feed), layer)
+            x = y + residual * self.row_norm(fed, after_feed)
+        x = self.row_norm(x, "output_norm")
         if self.model.find("output.weight") is not None:
             logits = self.linear(x, "output")
         else:
             logits = self.biased(self.linear(x, "token_embd"), "output")
         if self.family.scales:
             logits = logits / self.dtype(self.hp.logit_scale)
+        if self.family.logits_scaled:
+            logits = logits * self.dtype(self.hp.logit_scale)
         return softcap(logits, self.hp.logits_softcap, self.family.logits_softcap)
 
 

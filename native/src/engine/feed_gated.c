@@ -65,7 +65,7 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
     size_t n_chunks = lld_divide_up(c->hidden_dim, f->scratch.hidden_chunk),
            n_tiles = lld_divide_up(f->batch.n_rows, LLD_TILE_COLS);
     const lld_source s = {.make_row = lld_normed_row,
-                          .weight = l->feed_norm,
+                          .norm = &l->feed_norm,
                           .n_rows = f->batch.n_rows,
                           .n_cols = c->dim,
                           .kinds = LLD_ACT_BIT(w->gate.act) | LLD_ACT_BIT(w->up.act),
@@ -89,11 +89,14 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 static void down_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     const lld_gated_weights *w = &l->gated;
-    const lld_product products[] = {{.matrix = &w->down,
-                                     .bias = w->down_bias,
-                                     .scale = f->model->config.residual_scale,
-                                     .out = f->scratch.work,
-                                     .residual = l->feed_post_norm == NULL ? f->scratch.x : NULL}};
+    const lld_config *c = &f->model->config;
+    const lld_product products[] = {
+        {.matrix = &w->down,
+         .bias = w->down_bias,
+         .addend = c->is_parallel ? f->scratch.mixed : NULL,
+         .scale = c->residual_scale,
+         .out = f->scratch.work,
+         .residual = l->feed_post_norm.weight == NULL ? f->scratch.x : NULL}};
     lld_input *input = &f->scratch.threads[thread].input;
     *input = f->scratch.hidden_input;
     lld_input_shape(input, f->batch.n_rows, w->down.n_cols, f->scratch.hidden);

@@ -24,9 +24,9 @@ static void embed_phase(lld_forward *f, unsigned thread)
     lld_pool_barrier(f->pool);
 }
 
-static void make_kept_row(lld_forward *f, size_t row, const float *weight, float *values)
+static void make_kept_row(lld_forward *f, size_t row, const lld_norm *norm, float *values)
 {
-    lld_normed_row(f, f->batch.kept[row], weight, values);
+    lld_normed_row(f, f->batch.kept[row], norm, values);
 }
 
 /* A phase of its own, in families that bound their logits. */
@@ -49,7 +49,7 @@ static void logits_phase(lld_forward *f, unsigned thread)
                                      .out = f->scratch.logits,
                                      .counted = true}};
     const lld_source s = {.make_row = make_kept_row,
-                          .weight = m->output_norm,
+                          .norm = &m->output_norm,
                           .n_rows = f->batch.n_kept,
                           .n_cols = m->config.dim,
                           .batch_rows = f->batch.kept,

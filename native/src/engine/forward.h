@@ -5,6 +5,7 @@
  *   1. norm, quantize, QKV          4. Wo, residual
  *   2. RoPE, store in the cache     5. norm, gate and up, activation, quantize
  *   3. attention                    6. down, residual
+ * Where the halves of a layer are parallel, 4 adds nothing yet and 6 adds both.
  * A norm behind the mixer or the feed-forward, in families that have one, is a phase more.
  * A batch of one row needs no further barrier: every thread normalizes and quantizes the row for
  * itself.

@@ -3,30 +3,53 @@
 
 #include <string.h>
 
+#include "base/vecmath.h"
+
 typedef void (*half_fn)(lld_forward *f, unsigned thread, const lld_layer *l);
 
 static const half_fn mixers[] = {[LLD_MIXER_ATTENTION] = lld_mixer_attention};
 static const half_fn feeds[] = {[LLD_FEED_GATED] = lld_feed_gated};
 
-void lld_normed_row(lld_forward *f, size_t row, const float *weight, float *values)
+/* out = x - mean(x), (n) each; out may be x. The sum is in eight lanes, as those of kernels.h. */
+static void center(float *out, const float *x, size_t n)
+{
+    float lane[8] = {0};
+    for (size_t k = 0; k < n; k++) lane[k % 8] += x[k];
+    const float mean = lld_reduce8(lane) / (float)n;
+    for (size_t k = 0; k < n; k++) out[k] = x[k] - mean;
+}
+
+/* out = norm(x), (dim) each; out may be x. LayerNorm is RMSNorm of what is centered, and a bias. */
+static void normalize(const lld_forward *f, const lld_norm *norm, float *out, const float *x)
+{
+    const lld_config *c = &f->model->config;
+    if (c->architecture->facts.norm != LLD_RMS_NORM) {
+        center(out, x, c->dim);
+        x = out;
+    }
+    f->kernels->rmsnorm(out, x, norm->weight, c->dim, c->norm_epsilon);
+    if (norm->bias != NULL) f->kernels->add(out, norm->bias, c->dim);
+}
+
+void lld_normed_row(lld_forward *f, size_t row, const lld_norm *norm, float *values)
 {
     const lld_config *c = &f->model->config;
     const float *x = f->scratch.x + row * c->dim;
-    if (weight == NULL)
+    if (norm->weight == NULL)
         memcpy(values, x, c->dim * sizeof *x);
     else
-        f->kernels->rmsnorm(values, x, weight, c->dim, c->norm_epsilon);
+        normalize(f, norm, values, x);
 }
 
 /* A phase of its own, in families that have one: norm what the half left in work, add it to x. */
-static void post_norm_phase(lld_forward *f, unsigned thread, const float *weight)
+static void post_norm_phase(lld_forward *f, unsigned thread, const lld_norm *norm)
 {
     const lld_config *c = &f->model->config;
-    if (weight == NULL) return;
+    if (norm->weight == NULL) return;
     lld_pool_barrier(f->pool);
     for (size_t row; (row = lld_pool_next(f->pool, thread, f->batch.n_rows)) < f->batch.n_rows;) {
         float *half = f->scratch.work + row * c->dim;
-        f->kernels->rmsnorm(half, half, weight, c->dim, c->norm_epsilon);
+        normalize(f, norm, half, half);
         f->kernels->add(f->scratch.x + row * c->dim, half, c->dim);
     }
 }
@@ -34,8 +57,8 @@ static void post_norm_phase(lld_forward *f, unsigned thread, const float *weight
 void lld_layer_run(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     mixers[l->mixer](f, thread, l);
-    post_norm_phase(f, thread, l->mixer_post_norm);
+    post_norm_phase(f, thread, &l->mixer_post_norm);
     lld_pool_barrier(f->pool);
     feeds[l->feed](f, thread, l);
-    post_norm_phase(f, thread, l->feed_post_norm);
+    post_norm_phase(f, thread, &l->feed_post_norm);
 }

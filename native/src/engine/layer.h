@@ -10,12 +10,13 @@
 void lld_layer_run(lld_forward *forward, unsigned thread, const lld_layer *layer);
 
 /* The kinds. They leave their result in work and, unless a norm follows, add it to the residual stream x;
- * no barrier follows their last phase. */
+ * no barrier follows their last phase. Where the halves are parallel, the mixer leaves it in mixed, and
+ * the feed adds both. */
 void lld_mixer_attention(lld_forward *forward, unsigned thread, const lld_layer *layer);
 void lld_feed_gated(lld_forward *forward, unsigned thread, const lld_layer *layer);
 
-/* An lld_make_row_fn: row `row` of the residual stream, normalized if there is a weight. */
-void lld_normed_row(lld_forward *forward, size_t row, const float *weight, float *values);
+/* An lld_make_row_fn: row `row` of the residual stream, normalized if there is a norm. */
+void lld_normed_row(lld_forward *forward, size_t row, const lld_norm *norm, float *values);
 
 static inline uint32_t lld_layer_index(const lld_forward *f, const lld_layer *layer)
 {

@@ -7,11 +7,11 @@
 #include "base/elementary.h"
 #include "model/rope.h"
 
-static void make_attended_row(lld_forward *f, size_t row, const float *weight, float *values)
+static void make_attended_row(lld_forward *f, size_t row, const lld_norm *norm, float *values)
 {
     const lld_config *c = &f->model->config;
     size_t n = (size_t)c->n_heads * c->head_dim;
-    (void)weight;
+    (void)norm;
     if (lld_attention_is_split(&f->attention))
         lld_attention_merge(&f->attention, (uint32_t)row, f->batch.positions[row], values);
     else
@@ -25,7 +25,7 @@ static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l)
                                     {.matrix = &w->wk, .bias = w->bk, .out = f->scratch.k},
                                     {.matrix = &w->wv, .bias = w->bv, .out = f->scratch.v}};
     const lld_source s = {.make_row = lld_normed_row,
-                          .weight = l->mixer_norm,
+                          .norm = &l->mixer_norm,
                           .n_rows = f->batch.n_rows,
                           .n_cols = f->model->config.dim,
                           .kinds = LLD_ACT_BIT(w->wq.act) | LLD_ACT_BIT(w->wk.act) |
@@ -120,11 +120,12 @@ static void output_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     const lld_config *c = &f->model->config;
     const lld_attention_weights *w = &l->attention;
+    const bool is_added = l->mixer_post_norm.weight == NULL && !c->is_parallel;
     const lld_product products[] = {{.matrix = &w->wo,
                                      .bias = w->bo,
                                      .scale = c->residual_scale,
-                                     .out = f->scratch.work,
-                                     .residual = l->mixer_post_norm == NULL ? f->scratch.x : NULL}};
+                                     .out = c->is_parallel ? f->scratch.mixed : f->scratch.work,
+                                     .residual = is_added ? f->scratch.x : NULL}};
     const lld_source s = {.make_row = make_attended_row,
                           .n_rows = f->batch.n_rows,
                           .n_cols = (size_t)c->n_heads * c->head_dim,

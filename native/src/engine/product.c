@@ -41,7 +41,7 @@ void lld_input_shape(lld_input *input, size_t n_rows, size_t n_cols, const float
 static void make_input_row(lld_forward *f, unsigned thread, const lld_source *s, lld_input *input,
                            size_t row, float *values)
 {
-    s->make_row(f, row, s->weight, values);
+    s->make_row(f, row, s->norm, values);
     if (s->n_rows > 1 || thread == 0) /* each thread makes a single row, one counts it */
         lld_importance_add(f->importance, thread, (uint32_t)(s->layer - f->model->layers), s->name,
                            0, values, s->n_cols);
@@ -192,6 +192,8 @@ static void product_unit(lld_forward *f, unsigned thread, const lld_product *p,
     for (size_t c = 0; c < t.n_cols; c++) {
         float *out = t.out + c * m->n_rows;
         if (p->bias != NULL) f->kernels->add(out, p->bias + first_row, n_rows);
+        if (p->addend != NULL)
+            f->kernels->add(out, p->addend + (first_col + c) * m->n_rows + first_row, n_rows);
         if (p->scale != 0.0f && p->scale != 1.0f)
             for (size_t i = 0; i < n_rows; i++) out[i] *= p->scale;
         if (p->residual != NULL)

@@ -12,24 +12,25 @@ enum {
     LLD_PHASE_PRODUCTS_MAX = 3 /* products of one phase */
 };
 
-/* One matrix product of a phase: out[row] = (matrix * x[row] + bias) * scale, added to `residual` if
- * there is one. */
+/* One matrix product of a phase: out[row] = (matrix * x[row] + bias + addend[row]) * scale, added to
+ * `residual` if there is one. */
 typedef struct lld_product {
     const lld_matrix *matrix;
-    const float *bias; /* (n_rows) or NULL */
-    float scale;       /* 0: as 1 */
-    float *out;        /* (batch, n_rows) */
-    float *residual;   /* (batch, n_rows) or NULL */
-    bool counted;      /* its chunks are progress, beside the layers */
+    const float *bias;   /* (n_rows) or NULL */
+    const float *addend; /* (batch, n_rows) or NULL */
+    float scale;         /* 0: as 1 */
+    float *out;          /* (batch, n_rows) */
+    float *residual;     /* (batch, n_rows) or NULL */
+    bool counted;        /* its chunks are progress, beside the layers */
 } lld_product;
 
 /* Makes one row of a product's input: values: (n_cols). */
-typedef void (*lld_make_row_fn)(lld_forward *f, size_t row, const float *weight, float *values);
+typedef void (*lld_make_row_fn)(lld_forward *f, size_t row, const lld_norm *norm, float *values);
 
 /* What a phase multiplies: how a row is made, and what the products need of it. */
 typedef struct lld_source {
     lld_make_row_fn make_row;
-    const float *weight; /* of the norm, or NULL */
+    const lld_norm *norm; /* for make_row, or NULL */
     size_t n_rows, n_cols;
     const uint32_t *batch_rows; /* as in lld_input */
     lld_act_kinds kinds;

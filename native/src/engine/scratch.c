@@ -55,6 +55,8 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     f->scratch.v = lld_arena_alloc(arena, rows * n_kv, sizeof(float));
     f->scratch.attended = lld_arena_alloc(arena, rows * n_q, sizeof(float));
     f->scratch.work = lld_arena_alloc(arena, rows * c->dim, sizeof(float));
+    f->scratch.mixed = NULL;
+    if (c->is_parallel) f->scratch.mixed = lld_arena_alloc(arena, rows * c->dim, sizeof(float));
     f->scratch.hidden = NULL;
     if ((down & LLD_ACT_BIT(LLD_ACT_F32)) != 0)
         f->scratch.hidden = lld_arena_alloc(arena, rows * c->hidden_dim, sizeof(float));

@@ -33,6 +33,7 @@ typedef struct lld_scratch {
     float *k, *v;          /* (n_batch, n_kv_heads * head_dim) */
     float *attended;       /* (n_batch, n_heads * head_dim) */
     float *work;           /* (n_batch, dim) a matrix product, or normalized rows */
+    float *mixed;          /* (n_batch, dim) of the mixer, only where the halves are parallel */
     float *hidden;         /* (n_batch, hidden_dim), only where a down matrix takes float32 */
     float *cos_sin;        /* (n_batch, n_tables, n_rot) */
     float *logits;         /* (n_logits, vocab_size) */

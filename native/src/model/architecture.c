@@ -20,6 +20,10 @@
     {                                                                                              \
         .before_mixer = "attn_norm", .before_feed = "post_attention_norm"                          \
     }
+#define ONE_NORM                                                                                   \
+    {                                                                                              \
+        .before_mixer = "attn_norm"                                                                \
+    }
 #define FOUR_NORMS                                                                                 \
     {                                                                                              \
         .before_mixer = "attn_norm", .after_mixer = "post_attention_norm",                         \
@@ -81,6 +85,49 @@ static const lld_architecture architectures[] = {
      LLD_QK_NORM_NONE,
      PRE_NORMS,
      {.gate = LLD_GATE_FUSED, .window_period = LLD_ALL_LOCAL}},
+    {"phi2",
+     LLD_ROPE_NEOX,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_NONE,
+     ONE_NORM,
+     {.norm = LLD_LAYER_NORM, .activation = LLD_GELU, .gate = LLD_GATE_NONE}},
+    {"stablelm", /* converters write true where the file says nothing */
+     LLD_ROPE_NEOX,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_NONE,
+     PRE_NORMS,
+     {.norm = LLD_LAYER_NORM, .parallel_key = LLD_OPTIONAL}},
+    {"starcoder2",
+     LLD_ROPE_NEOX,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_NONE,
+     PRE_NORMS,
+     {.norm = LLD_LAYER_NORM, .activation = LLD_GELU, .gate = LLD_GATE_NONE}},
+    {"gptneox",
+     LLD_ROPE_NEOX,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_NONE,
+     PRE_NORMS,
+     {.norm = LLD_LAYER_NORM,
+      .activation = LLD_GELU,
+      .gate = LLD_GATE_NONE,
+      .parallel_key = LLD_REQUIRED}},
+    {"command-r",
+     LLD_ROPE_NORM,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_NONE,
+     ONE_NORM,
+     {.norm = LLD_LAYER_NORM_PLAIN, .logit_scale = LLD_LOGITS_MULTIPLIED}},
+    {"cohere2",
+     LLD_ROPE_NORM,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_NONE,
+     ONE_NORM,
+     {.norm = LLD_LAYER_NORM_PLAIN,
+      .logit_scale = LLD_LOGITS_MULTIPLIED,
+      .window_period = 4,
+      .window_default = 4096,
+      .rotates_local_only = true}},
     {"olmo2", /* OLMo 3 is one with windows */
      LLD_ROPE_NEOX,
      LLD_OPTIONAL,

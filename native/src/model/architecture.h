@@ -21,8 +21,15 @@ typedef enum lld_qk_norm { /* RMSNorm of queries and keys before RoPE */
                            LLD_QK_NORM_ROW /* of all heads together: weights (n_heads * head_dim) */
 } lld_qk_norm;
 
+typedef enum lld_norm_kind {
+    LLD_RMS_NORM,        /* arXiv 1910.07467 */
+    LLD_LAYER_NORM,      /* arXiv 1607.06450, with blk.N.NAME.bias */
+    LLD_LAYER_NORM_PLAIN /* without */
+} lld_norm_kind;
+
 /* Tensors blk.N.NAME.weight of a layer's norms; NULL: there is none. One name means different things in
- * different families. */
+ * different families. A mixer with a norm before it and a feed without read the same row, in parallel:
+ * x + mixer(norm(x)) + feed(norm(x)). */
 typedef struct lld_norm_names {
     const char *before_mixer, *after_mixer, *before_feed, *after_feed;
 } lld_norm_names;
@@ -49,8 +56,10 @@ typedef enum lld_logit_scale { /* what the key logit_scale, which is required th
 
 /* What sets one family apart that the others do without; all zero: nothing. */
 typedef struct lld_family_facts {
+    lld_norm_kind norm;
     lld_activation activation;
     lld_gate gate;
+    lld_need parallel_key; /* use_parallel_residual; where it is optional it means nothing */
     bool scales_embedding; /* by sqrt(dim) */
     lld_need scales;       /* embedding_scale, residual_scale; attention.scale may be there, too */
     lld_logit_scale logit_scale;

@@ -202,6 +202,20 @@ static void read_window_pattern(reader *r, lld_config *c)
         c->is_local[i] = i % period < period - 1;
 }
 
+/* Whether a layer's halves read the same row: the names of their norms say it, or a key. */
+static void read_parallel(reader *r, lld_config *c)
+{
+    const lld_architecture *a = c->architecture;
+    char key[KEY_BYTES];
+    bool found = false;
+    c->is_parallel = a->norms.before_mixer != NULL && a->norms.before_feed == NULL;
+    if (a->facts.parallel_key != LLD_REQUIRED) return;
+    r->status = lld_gguf_read_bool(r->gguf, key_name(r, "use_parallel_residual", key),
+                                   &c->is_parallel, &found);
+    if (r->status == LLD_OK && !found)
+        r->status = lld_fail(LLD_ERR_CORRUPT, "metadata key '%s' is missing", key);
+}
+
 /* What embedding, halves, queries and logits are multiplied with. */
 static void read_scales(reader *r, lld_config *c)
 {
@@ -288,10 +302,14 @@ int lld_config_read(const lld_gguf *gguf, lld_config *config)
     c.dim = read_count(&r, "embedding_length", 1, MAX_DIM, -1);
     c.hidden_dim = read_count(&r, "feed_forward_length", 1, MAX_HIDDEN, -1);
     c.n_ctx_train = read_count(&r, "context_length", 1, MAX_CTX, -1);
-    c.norm_epsilon = read_float(&r, "attention.layer_norm_rms_epsilon", 1e-12f, 1.0f, NAN);
+    const bool has_rms = c.architecture->facts.norm == LLD_RMS_NORM;
+    c.norm_epsilon = read_float(
+        &r, has_rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", 1e-12f,
+        1.0f, NAN);
     c.rope_base = read_float(&r, "rope.freq_base", 1.0001f, 1e15f, 10000.0f);
     if (r.status == LLD_OK) read_heads(&r, &c);
     if (r.status == LLD_OK) read_scaling(&r, &c);
+    if (r.status == LLD_OK) read_parallel(&r, &c);
     if (r.status == LLD_OK) read_scales(&r, &c);
     if (r.status == LLD_OK) read_softcaps(&r, &c);
     if (r.status == LLD_OK) read_windows(&r, &c);

@@ -26,6 +26,7 @@ typedef struct lld_config {
     uint32_t n_rot;               /* even, <= head_dim: elements of a head that RoPE rotates */
     uint32_t n_ctx_train;
     float norm_epsilon;
+    bool is_parallel; /* x + mixer(norm(x)) + feed(norm(x)), and not one after the other */
     float rope_base;
     lld_rope_scaling scaling;
     float scaling_factor;          /* context extension, > 0 */

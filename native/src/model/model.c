@@ -175,13 +175,19 @@ static void bind_gated(binder *b, lld_gated_weights *w)
     w->down_bias = bind_vector(b, "ffn_down.bias", LLD_OPTIONAL, c->dim);
 }
 
-/* A norm of a layer by the family's name of it; NULL where the family has none. */
-static const float *bind_norm(binder *b, const char *name)
+/* A norm by the family's name of it, which is NULL where the family has none. */
+static lld_norm bind_norm(binder *b, const char *name)
 {
+    const lld_config *c = &b->model->config;
+    const lld_need bias = c->architecture->facts.norm == LLD_LAYER_NORM ? LLD_REQUIRED : LLD_ABSENT;
     char suffix[NAME_BYTES];
-    if (name == NULL) return NULL;
+    lld_norm norm = {0};
+    if (name == NULL) return norm;
     snprintf(suffix, sizeof suffix, "%s.weight", name);
-    return bind_vector(b, suffix, LLD_REQUIRED, b->model->config.dim);
+    norm.weight = bind_vector(b, suffix, LLD_REQUIRED, c->dim);
+    snprintf(suffix, sizeof suffix, "%s.bias", name);
+    norm.bias = bind_vector(b, suffix, bias, c->dim);
+    return norm;
 }
 
 /* Choose the kinds of one layer, and bind what they need. */
@@ -199,6 +205,7 @@ static void bind_layer(binder *b, lld_layer *layer)
     layer->mixer_norm = bind_norm(b, norms->before_mixer);
     layer->mixer_post_norm = bind_norm(b, norms->after_mixer);
     layer->feed_norm = bind_norm(b, norms->before_feed);
+    if (c->is_parallel && norms->before_feed == NULL) layer->feed_norm = layer->mixer_norm;
     layer->feed_post_norm = bind_norm(b, norms->after_feed);
     bind_attention(b, &layer->attention);
     bind_gated(b, &layer->gated);
@@ -289,7 +296,7 @@ static void bind_model(binder *b)
         m->output = m->embedding;
     }
     m->output.fine = true;
-    m->output_norm = bind_vector(b, "output_norm.weight", LLD_REQUIRED, c->dim);
+    m->output_norm = bind_norm(b, "output_norm");
     m->output_bias = bind_vector(b, "output.bias", LLD_OPTIONAL, m->vocab_size);
     bind_all_rope_factors(b);
     for (uint32_t i = 0; i < c->n_layers && b->status == LLD_OK; i++) {

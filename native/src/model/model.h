@@ -26,6 +26,12 @@ typedef struct lld_matrix {
     uint32_t first_extent, extent_step, extent_rows;
 } lld_matrix;
 
+/* A norm: of the architecture's kind, or none. */
+typedef struct lld_norm {
+    const float *weight; /* (dim), or NULL: there is no norm */
+    const float *bias;   /* (dim) or NULL */
+} lld_norm;
+
 /* What a layer mixes its tokens with. */
 typedef enum lld_mixer_kind { LLD_MIXER_ATTENTION } lld_mixer_kind;
 /* What a layer does with each token for itself. */
@@ -53,17 +59,15 @@ typedef struct lld_gated_weights {
     const float *down_bias; /* (dim) or NULL */
 } lld_gated_weights;
 
-/* x = x + norm(mixer(norm(x))); x = x + norm(feed(norm(x))). Each layer has its own kinds; of the weights only
+/* x = x + norm(mixer(norm(x))); x = x + norm(feed(norm(x))), or where config.is_parallel
+ * x = x + mixer(norm(x)) + feed(norm(x)). Each layer has its own kinds; of the weights only
  * those of its kinds are bound. */
 typedef struct lld_layer {
     lld_mixer_kind mixer;
     lld_feed_kind feed;
     uint32_t window; /* tokens that attention sees, its own included; 0: all */
     int rope; /* which of the model's RoPE tables: 0, or 1, the local layers' own; -1: none */
-    const float *mixer_norm;      /* (dim) or NULL */
-    const float *mixer_post_norm; /* (dim) or NULL */
-    const float *feed_norm;       /* (dim) or NULL */
-    const float *feed_post_norm;  /* (dim) or NULL */
+    lld_norm mixer_norm, mixer_post_norm, feed_norm, feed_post_norm;
     lld_attention_weights attention;
     lld_gated_weights gated;
 } lld_layer;
@@ -76,8 +80,8 @@ struct lld_model {
     uint32_t vocab_size;
     lld_matrix embedding; /* (vocab_size, dim) */
     lld_matrix output;    /* (vocab_size, dim); the embedding where the file has no output.weight */
-    const float *output_bias;  /* (vocab_size) or NULL */
-    const float *output_norm;  /* (dim) */
+    const float *output_bias; /* (vocab_size) or NULL */
+    lld_norm output_norm;
     const float *rope_factors; /* (n_rot / 2) divisors of the RoPE frequencies, or NULL */
     /* LongRoPE (arXiv 2402.13753): divisors for contexts up to scaling_original_ctx, and for longer
      * ones; (n_rot / 2) each, or NULL */

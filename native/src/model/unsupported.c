@@ -143,6 +143,7 @@ static bool is_read(const lld_config *c, const char *suffix)
         {"final_logit_softcapping", facts->caps_logits},
         {"logit_scale", facts->logit_scale != LLD_LOGITS_PLAIN},
         {"residual_scale", facts->scales != LLD_ABSENT},
+        {"use_parallel_residual", facts->parallel_key != LLD_ABSENT || c->is_parallel},
         {"rope.scaling.yarn_log_multiplier", facts->scales_late_queries},
     };
     for (size_t i = 0; i < sizeof obeyed / sizeof *obeyed; i++)
