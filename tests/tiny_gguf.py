@@ -79,6 +79,8 @@ class TinySpec:
     n_layers: int = 2
     n_heads: int = 4
     n_kv_heads: int = 2
+    kv_heads_by_layer: Sequence[int] | None = None  # n_kv_heads everywhere
+    hidden_dim_by_layer: Sequence[int] | None = None
     head_dim: int | None = None  # dim / n_heads
     vocab_size: int = 300  # at least 300: the vocabulary that can spell any text
     n_ctx_train: int = 512
@@ -105,6 +107,14 @@ class TinySpec:
     def resolved_head_dim(self) -> int:
         """Dimensions of one head."""
         return self.head_dim or self.dim // self.n_heads
+
+    def kv_heads(self, layer: int) -> int:
+        """Heads of keys and values in a layer."""
+        return self.kv_heads_by_layer[layer] if self.kv_heads_by_layer else self.n_kv_heads
+
+    def hidden(self, layer: int) -> int:
+        """Width of a layer's feed-forward."""
+        return self.hidden_dim_by_layer[layer] if self.hidden_dim_by_layer else self.hidden_dim
 
 
 TinyModelPath = Callable[[TinySpec], Path]  # of the fixture tiny_model_path in conftest.py
@@ -207,11 +217,12 @@ UNGATED = ("arcee", "phi2", "starcoder2", "gptneox")
 def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
     """Yield name and (rows, columns) of every weight matrix, in file order."""
     head_dim = spec.resolved_head_dim
-    q_dim, kv_dim = spec.n_heads * head_dim, spec.n_kv_heads * head_dim
+    q_dim = spec.n_heads * head_dim
     yield "token_embd.weight", (spec.vocab_size, spec.dim)
     if not spec.tied_output:
         yield "output.weight", (spec.vocab_size, spec.dim)
     for layer in range(spec.n_layers):
+        kv_dim, hidden = spec.kv_heads(layer) * head_dim, spec.hidden(layer)
         if spec.architecture in FUSED_QKV:
             yield f"blk.{layer}.attn_qkv.weight", (q_dim + 2 * kv_dim, spec.dim)
         else:
@@ -220,10 +231,10 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
             yield f"blk.{layer}.attn_v.weight", (kv_dim, spec.dim)
         yield f"blk.{layer}.attn_output.weight", (spec.dim, q_dim)
         if spec.architecture not in (*UNGATED, *FUSED_GATE):
-            yield f"blk.{layer}.ffn_gate.weight", (spec.hidden_dim, spec.dim)
-        n_up = spec.hidden_dim * (2 if spec.architecture in FUSED_GATE else 1)
+            yield f"blk.{layer}.ffn_gate.weight", (hidden, spec.dim)
+        n_up = hidden * (2 if spec.architecture in FUSED_GATE else 1)
         yield f"blk.{layer}.ffn_up.weight", (n_up, spec.dim)
-        yield f"blk.{layer}.ffn_down.weight", (spec.dim, spec.hidden_dim)
+        yield f"blk.{layer}.ffn_down.weight", (spec.dim, hidden)
 
 
 BIASED_NORMS = ("phi2", "stablelm", "starcoder2", "gptneox")  # LayerNorm
@@ -262,20 +273,20 @@ def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
             yield f"blk.{layer}.attn_k_norm.weight", head_dim, 1.0
         if spec.architecture == "olmo2":
             yield f"blk.{layer}.attn_q_norm.weight", spec.n_heads * head_dim, 1.0
-            yield f"blk.{layer}.attn_k_norm.weight", spec.n_kv_heads * head_dim, 1.0
+            yield f"blk.{layer}.attn_k_norm.weight", spec.kv_heads(layer) * head_dim, 1.0
         if biased and spec.architecture in FUSED_QKV:
-            n_rows = (spec.n_heads + 2 * spec.n_kv_heads) * head_dim
+            n_rows = (spec.n_heads + 2 * spec.kv_heads(layer)) * head_dim
             yield f"blk.{layer}.attn_qkv.bias", n_rows, 0.0
         elif biased:
             yield f"blk.{layer}.attn_q.bias", spec.n_heads * head_dim, 0.0
-            yield f"blk.{layer}.attn_k.bias", spec.n_kv_heads * head_dim, 0.0
-            yield f"blk.{layer}.attn_v.bias", spec.n_kv_heads * head_dim, 0.0
+            yield f"blk.{layer}.attn_k.bias", spec.kv_heads(layer) * head_dim, 0.0
+            yield f"blk.{layer}.attn_v.bias", spec.kv_heads(layer) * head_dim, 0.0
         if spec.output_bias:
             yield f"blk.{layer}.attn_output.bias", spec.dim, 0.0
         if spec.ffn_bias:
             if spec.architecture not in (*UNGATED, *FUSED_GATE):
-                yield f"blk.{layer}.ffn_gate.bias", spec.hidden_dim, 0.0
-            n_up = spec.hidden_dim * (2 if spec.architecture in FUSED_GATE else 1)
+                yield f"blk.{layer}.ffn_gate.bias", spec.hidden(layer), 0.0
+            n_up = spec.hidden(layer) * (2 if spec.architecture in FUSED_GATE else 1)
             yield f"blk.{layer}.ffn_up.bias", n_up, 0.0
             yield f"blk.{layer}.ffn_down.bias", spec.dim, 0.0
     if spec.logits_bias:
@@ -349,9 +360,9 @@ def _metadata(spec: TinySpec) -> dict[str, Metadata]:
         f"{arch}.context_length": spec.n_ctx_train,
         f"{arch}.embedding_length": spec.dim,
         f"{arch}.block_count": spec.n_layers,
-        f"{arch}.feed_forward_length": spec.hidden_dim,
+        f"{arch}.feed_forward_length": spec.hidden_dim_by_layer or spec.hidden_dim,
         f"{arch}.attention.head_count": spec.n_heads,
-        f"{arch}.attention.head_count_kv": spec.n_kv_heads,
+        f"{arch}.attention.head_count_kv": spec.kv_heads_by_layer or spec.n_kv_heads,
         f"{arch}.attention.{epsilon}": spec.norm_eps,
         f"{arch}.rope.freq_base": spec.rope_freq_base,
         f"{arch}.rope.dimension_count": spec.rope_dimension_count or head_dim,

@@ -79,6 +79,21 @@ static void read_tensor(const lld_gguf *gguf, const lld_tensor *t)
     touch(values, block * sizeof *values);
 }
 
+/* What everything behind config.c trusts. */
+static void require_sound(const lld_config *c)
+{
+    require(c->n_layers > 0 && c->n_layers <= LLD_MAX_LAYERS);
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        const lld_layer_sizes *s = &c->layers[i], *source = &c->layers[s->kv_layer];
+        require(s->n_kv_heads > 0 && c->n_heads % s->n_kv_heads == 0);
+        require(s->head_dim % 2 == 0 && s->n_rot % 2 == 0 && s->n_rot <= s->head_dim);
+        require(s->n_kv_heads <= c->n_kv_heads && s->head_dim <= c->head_dim);
+        require(s->hidden_dim > 0 && s->hidden_dim <= c->hidden_dim && s->n_rot <= c->n_rot);
+        require(s->kv_layer <= i && source->kv_layer == s->kv_layer);
+        require(source->n_kv_heads == s->n_kv_heads && source->head_dim == s->head_dim);
+    }
+}
+
 static void require_known(int status)
 {
     require(status == LLD_OK || status == LLD_ERR_CORRUPT || status == LLD_ERR_UNSUPPORTED);
@@ -93,9 +108,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     lld_config config;
     int status = lld_config_read(&gguf, &config);
     require_known(status);
-    if (status == LLD_OK)
-        require(config.n_heads % config.n_kv_heads == 0 && config.head_dim % 2 == 0 &&
-                config.n_rot <= config.head_dim && config.n_layers > 0);
+    if (status == LLD_OK) require_sound(&config);
     lld_gguf_free(&gguf);
     return 0;
 }

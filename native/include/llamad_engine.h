@@ -323,8 +323,9 @@ void lld_importance_destroy(lld_importance *importance);
  * ends it. A forward that is cancelled has added the rows of the layers before. */
 int lld_engine_collect(lld_engine *engine, lld_importance *importance);
 
-/* Columns of an input; 0 for one that does not exist. */
-size_t lld_importance_cols(const lld_importance *importance, lld_importance_input input);
+/* Columns of an input in its layer; 0 for one that does not exist. */
+size_t lld_importance_cols(const lld_importance *importance, uint32_t layer,
+                           lld_importance_input input);
 
 /* Sums so far, while no forward runs: sums: (n_cols) sums of squares over *n_rows rows. */
 int lld_importance_read(const lld_importance *importance, uint32_t layer,

@@ -76,9 +76,9 @@ static void read_sums(const lld_importance *importance, result *r)
         for (int i = 0; i < LLD_IMPORTANCE_INPUTS; i++) {
             if (i == LLD_IMPORTANCE_OUTPUT && layer > 0) continue;
             lld_importance_input input = (lld_importance_input)i;
-            int status =
-                lld_importance_read(importance, layer, input, r->sums[layer][i],
-                                    lld_importance_cols(importance, input), &r->rows[layer][i]);
+            int status = lld_importance_read(importance, layer, input, r->sums[layer][i],
+                                             lld_importance_cols(importance, layer, input),
+                                             &r->rows[layer][i]);
             CHECK(status == LLD_OK, "%s", lld_error_message());
         }
 }
@@ -199,7 +199,7 @@ static void wrong_arguments_are_refused(void)
     CHECK(lld_importance_read(importance, 0, LLD_IMPORTANCE_DOWN, sums, TINY_DIM, &rows) ==
               LLD_ERR_INVALID,
           "columns");
-    CHECK(lld_importance_cols(importance, LLD_IMPORTANCE_INPUTS) == 0, "columns of no input");
+    CHECK(lld_importance_cols(importance, 0, LLD_IMPORTANCE_INPUTS) == 0, "columns of no input");
     lld_engine_destroy(engine);
     lld_engine_destroy(foreign);
     lld_importance_destroy(importance);

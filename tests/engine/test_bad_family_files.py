@@ -58,6 +58,8 @@ BAD_VALUES |= {
     "cohere2.attention.sliding_window": NO_COUNT,
     "cohere2.attention.sliding_window_pattern": (0, 2000, "LLLG", [True]),
 }
+# A number for each layer, of a model that has two.
+BAD_COUNTS: tuple[Metadata, ...] = ([2], [2, 2, 2], [0, 2], [3, 2], [2, -1], [1.5, 2.0], ["a", "b"])
 REQUIRED_KEYS = (
     "granite.logit_scale",
     "command-r.logit_scale",
@@ -82,6 +84,21 @@ def test_a_value_that_cannot_be_is_named(tmp_path: Path, key: str) -> None:
     for value in BAD_VALUES[key]:
         spec = TinySpec(architecture=family, window=8, metadata={key: value})
         assert f"'{key}'" in refusal(tmp_path, spec), value
+
+
+@pytest.mark.parametrize("value", BAD_COUNTS, ids=str)
+def test_sizes_by_layer_that_cannot_be_are_named(tmp_path: Path, value: Metadata) -> None:
+    key = "llama.attention.head_count_kv"
+    assert f"'{key}'" in refusal(tmp_path, TinySpec(metadata={key: value}))
+
+
+def test_a_size_by_layer_that_does_not_fit_the_tensors_names_the_tensor(tmp_path: Path) -> None:
+    spec = TinySpec(metadata={"llama.feed_forward_length": [96, 64]})
+    assert "'blk.1.ffn_gate.weight' has shape" in refusal(tmp_path, spec)
+    spec = TinySpec(metadata={"llama.attention.head_count_kv": [2, 4]})
+    assert "'blk.1.attn_k.weight' has shape" in refusal(tmp_path, spec)
+    spec = TinySpec(metadata={"llama.feed_forward_length": [96, 0]})
+    assert "is 0 for layer 1, must be an integer, 1 to" in refusal(tmp_path, spec)
 
 
 @pytest.mark.parametrize("key", REQUIRED_KEYS)

@@ -258,6 +258,15 @@ VARIANTS = {
     "rope_freqs.weight": TinySpec(rope_freqs=True),
     "one layer": TinySpec(n_layers=1),
     "norm epsilon that matters": TinySpec(norm_eps=0.5),
+    "sizes by layer": TinySpec(
+        n_layers=4, kv_heads_by_layer=(1, 4, 2, 1), hidden_dim_by_layer=(96, 32, 160, 64)
+    ),
+    "sizes by layer, quantized": TinySpec(
+        n_layers=3,
+        kv_heads_by_layer=(2, 1, 4),
+        hidden_dim_by_layer=(32, 96, 64),
+        weight_type="Q4_0",
+    ),
     "types mixed in one layer": TinySpec(
         dim=256,
         hidden_dim=512,

@@ -70,7 +70,7 @@ class Hyperparameters:
     n_layers: int
     dim: int
     n_heads: int
-    n_kv_heads: int
+    n_kv_heads: int | Sequence[int]  # of all layers, or of each
     head_dim: int
     norm_eps: float
     n_rot: int  # dimensions of a head that RoPE turns
@@ -95,6 +95,10 @@ class Hyperparameters:
     is_parallel: bool = False
     late_query_scale: float = 0.0
     yarn_log_multiplier: float = 0.0
+
+    def kv_heads(self, layer: int) -> int:
+        """Heads of keys and values in a layer."""
+        return self.n_kv_heads if isinstance(self.n_kv_heads, int) else self.n_kv_heads[layer]
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,12 +63,13 @@ class _Pass:
         y: Array = x @ weight.values.astype(self.dtype).T
         return self.biased(y, name)
 
-    def queries_keys_values(self, x: Array, layer: str) -> tuple[Array, Array, Array]:
+    def queries_keys_values(self, x: Array, index: int) -> tuple[Array, Array, Array]:
         """Return the rows of each, out of three matrices or of one."""
+        layer = f"blk.{index}."
         if self.model.find(layer + "attn_qkv.weight") is None:
             q, k, v = (self.linear(x, layer + name) for name in ("attn_q", "attn_k", "attn_v"))
             return q, k, v
-        n_q, n_kv = (n * self.hp.head_dim for n in (self.hp.n_heads, self.hp.n_kv_heads))
+        n_q, n_kv = (n * self.hp.head_dim for n in (self.hp.n_heads, self.hp.kv_heads(index)))
         q, k, _ = np.split(self.linear(x, layer + "attn_qkv"), [n_q, n_q + n_kv], axis=1)
         v = self.linear(x, layer + "attn_qkv", fine=True)[:, n_q + n_kv :]
         return q, k, v
@@ -107,19 +108,20 @@ class _Pass:
             x = self.norm(x, name)
         return x
 
-    def attention(self, x: Array, layer: str, turn: Turn | None, window: int) -> Array:
+    def attention(self, x: Array, index: int, turn: Turn | None, window: int) -> Array:
         """Causal grouped-query attention. x: (n_tokens, dim), normed."""
-        n_tokens, hp = x.shape[0], self.hp
-        q, k, v = self.queries_keys_values(x, layer)
-        v = v.reshape(n_tokens, hp.n_kv_heads, hp.head_dim)
+        n_tokens, hp, layer = x.shape[0], self.hp, f"blk.{index}."
+        n_kv_heads = hp.kv_heads(index)
+        q, k, v = self.queries_keys_values(x, index)
+        v = v.reshape(n_tokens, n_kv_heads, hp.head_dim)
         q = self.heads(q, layer + "attn_q_norm.weight", hp.n_heads, turn)
-        k = self.heads(k, layer + "attn_k_norm.weight", hp.n_kv_heads, turn)
+        k = self.heads(k, layer + "attn_k_norm.weight", n_kv_heads, turn)
         if self.family.late_queries:
             contexts = np.arange(n_tokens) // hp.rope_original_context
             grown = 1 + hp.late_query_scale * np.log(1 + contexts)
             q = q * grown.astype(self.dtype)[:, None, None]
         k, v = round_kv(k, self.rounding.kv_type), round_kv(v, self.rounding.kv_type)
-        group = hp.n_heads // hp.n_kv_heads  # query heads that share one key/value head
+        group = hp.n_heads // n_kv_heads  # query heads that share one key/value head
         k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
         scale = hp.attention_scale if self.family.scales else None
         scores = np.einsum("qhd,khd->hqk", q, k) * self.dtype(scale or 1 / np.sqrt(hp.head_dim))
@@ -184,7 +186,7 @@ class _Pass:
             own = (local if window else turn) if self.rotates(index) else None
             names = (None if name is None else layer + name for name in self.family.norms)
             before, after, before_feed, after_feed = names
-            mixed = self.attention(self.row_norm(x, before), layer, own, window)
+            mixed = self.attention(self.row_norm(x, before), index, own, window)
             y = x + residual * self.row_norm(mixed, after)
             fed = self.feed_forward(self.row_norm(x if parallel else y, before_feed), layer)
             x = y + residual * self.row_norm(fed, after_feed)

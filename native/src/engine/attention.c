@@ -12,7 +12,6 @@ static uint32_t max_queries(const lld_attention *a) { return a->tile_rows * a->g
 
 void lld_attention_alloc(lld_arena *arena, lld_attention *a, uint32_t n_batch, uint32_t n_ctx)
 {
-    a->group = a->n_heads / a->n_kv_heads;
     a->tile_rows = a->group >= TILE_QUERIES ? 1 : TILE_QUERIES / a->group;
     a->max_chunks = (n_ctx + LLD_ATTENTION_CHUNK - 1) / LLD_ATTENTION_CHUNK;
     a->max_tiles = n_batch + LLD_ATTENTION_SPLIT_ROWS * a->max_chunks;
@@ -91,15 +90,20 @@ static void write_out(float *out, const float *total_o, float total_l, uint32_t 
     for (uint32_t d = 0; d < n; d++) out[d] = total_o[d] / total_l;
 }
 
-static void pack_queries(const lld_attention *a, const lld_attention_tile *t, uint32_t kv_head,
+/* The query heads of one kv head, and where it lies. */
+typedef struct head_group {
+    uint32_t layer, kv_head, n_heads, head_dim, window;
+} head_group;
+
+static void pack_queries(const lld_attention *a, const lld_attention_tile *t, const head_group *g,
                          const float *q, float *packed)
 {
-    size_t per_head = a->head_dim;
+    const size_t values = (size_t)g->n_heads * g->head_dim; /* of the group in one row */
     for (uint32_t r = 0; r < t->n_rows; r++) {
         const float *row =
-            q + ((size_t)(t->first_row + r) * a->n_heads + (size_t)kv_head * a->group) * per_head;
-        float *to = packed + (size_t)r * a->group * per_head;
-        for (size_t i = 0; i < a->group * per_head; i++) to[i] = row[i] * a->q_scale;
+            q + (size_t)(t->first_row + r) * a->n_heads * g->head_dim + g->kv_head * values;
+        float *to = packed + r * values;
+        for (size_t i = 0; i < values; i++) to[i] = row[i] * a->q_scale;
     }
 }
 
@@ -109,7 +113,7 @@ typedef struct chunk_view {
     uint32_t start;         /* position of its first token */
     uint32_t first_block;   /* before it no row sees a token */
     uint32_t n_visible;     /* behind it no row does */
-    uint32_t layer, window, kv_head;
+    const head_group *group;
 } chunk_view;
 
 /* The first position that a row sees. */
@@ -124,17 +128,18 @@ static void chunk_scores(const lld_attention *a, const lld_attention_tile *t, co
                          lld_attention_scratch *s)
 {
     const lld_kernels *k = a->kernels;
-    const uint32_t n_q = t->n_rows * a->group, from = v->first_block * LLD_KV_BLOCK,
+    const head_group *g = v->group;
+    const uint32_t n_q = t->n_rows * g->n_heads, from = v->first_block * LLD_KV_BLOCK,
                    n_blocks = (v->n_visible + LLD_KV_BLOCK - 1) / LLD_KV_BLOCK,
                    padded = n_blocks * LLD_KV_BLOCK;
     for (uint32_t b = v->first_block; b < n_blocks; b++) {
-        lld_kv_head head = lld_kv_head_at(a->cache, v->blocks[b], v->layer, v->kv_head);
+        lld_kv_head head = lld_kv_head_at(a->cache, v->blocks[b], g->layer, g->kv_head);
         const lld_attn_scores scores = {.scores = s->scores + b * LLD_KV_BLOCK,
                                         .score_stride = LLD_ATTENTION_CHUNK,
                                         .q = s->q,
-                                        .q_stride = a->head_dim,
+                                        .q_stride = g->head_dim,
                                         .n_q = n_q,
-                                        .head_dim = a->head_dim,
+                                        .head_dim = g->head_dim,
                                         .k = head.k,
                                         .kd = head.kd};
         if (a->cache->type == LLD_KV_F16)
@@ -144,8 +149,8 @@ static void chunk_scores(const lld_attention *a, const lld_attention_tile *t, co
     }
     for (uint32_t i = 0; i < n_q; i++) {
         float *scores = s->scores + (size_t)i * LLD_ATTENTION_CHUNK;
-        uint32_t position = t->position + i / a->group;
-        uint32_t begin = window_start(position, v->window);
+        uint32_t position = t->position + i / g->n_heads;
+        uint32_t begin = window_start(position, g->window);
         uint32_t n = position < v->start ? 0 : position - v->start + 1;
         n = n < v->n_visible ? n : v->n_visible;
         begin = begin < v->start ? 0 : begin - v->start;
@@ -166,18 +171,19 @@ static void chunk_values(const lld_attention *a, const lld_attention_tile *t, co
                          lld_attention_scratch *s)
 {
     const lld_kernels *k = a->kernels;
-    uint32_t n_q = t->n_rows * a->group;
-    memset(s->o, 0, (size_t)n_q * a->head_dim * sizeof *s->o);
+    const head_group *g = v->group;
+    uint32_t n_q = t->n_rows * g->n_heads;
+    memset(s->o, 0, (size_t)n_q * g->head_dim * sizeof *s->o);
     for (uint32_t b = v->first_block; b * LLD_KV_BLOCK < v->n_visible; b++) {
-        lld_kv_head head = lld_kv_head_at(a->cache, v->blocks[b], v->layer, v->kv_head);
+        lld_kv_head head = lld_kv_head_at(a->cache, v->blocks[b], g->layer, g->kv_head);
         uint32_t left = v->n_visible - b * LLD_KV_BLOCK,
                  n = left < LLD_KV_BLOCK ? left : LLD_KV_BLOCK;
         const lld_attn_values values = {.acc = s->o,
-                                        .acc_stride = a->head_dim,
+                                        .acc_stride = g->head_dim,
                                         .p = s->scores + b * LLD_KV_BLOCK,
                                         .p_stride = LLD_ATTENTION_CHUNK,
                                         .n_q = n_q,
-                                        .head_dim = a->head_dim,
+                                        .head_dim = g->head_dim,
                                         .n_tokens = n,
                                         .v = head.v,
                                         .vd = head.vd};
@@ -195,17 +201,21 @@ static float *partial_at(const lld_attention *a, uint32_t row, uint32_t head, ui
 }
 
 void lld_attention_run(const lld_attention *a, size_t unit, const lld_batch_run *runs,
-                       lld_attention_layer layer, const float *q, float *out,
+                       const lld_attention_layer *layer, const float *q, float *out,
                        lld_attention_scratch *s)
 {
-    const lld_attention_tile *t = &a->tiles[unit / a->n_kv_heads];
-    uint32_t kv_head = (uint32_t)(unit % a->n_kv_heads), n_q = t->n_rows * a->group,
-             hd = a->head_dim;
+    const lld_attention_tile *t = &a->tiles[unit / layer->n_kv_heads];
+    const head_group g = {.layer = layer->index,
+                          .kv_head = (uint32_t)(unit % layer->n_kv_heads),
+                          .n_heads = a->n_heads / layer->n_kv_heads,
+                          .head_dim = layer->head_dim,
+                          .window = layer->window};
+    const uint32_t n_q = t->n_rows * g.n_heads, hd = g.head_dim;
     const uint32_t *blocks = runs[t->run].blocks;
-    uint32_t n_tokens = t->position + t->n_rows;              /* that the tile's last row sees */
-    uint32_t begin = window_start(t->position, layer.window); /* what its first row does */
+    uint32_t n_tokens = t->position + t->n_rows;          /* that the tile's last row sees */
+    uint32_t begin = window_start(t->position, g.window); /* what its first row does */
 
-    pack_queries(a, t, kv_head, q, s->q);
+    pack_queries(a, t, &g, q, s->q);
     memset(s->total_l, 0, n_q * sizeof *s->total_l);
     for (uint32_t chunk = t->chunk_begin; chunk < t->chunk_end; chunk++) {
         uint32_t start = chunk * LLD_ATTENTION_CHUNK, left = n_tokens - start;
@@ -213,9 +223,7 @@ void lld_attention_run(const lld_attention *a, size_t unit, const lld_batch_run 
                            .start = start,
                            .first_block = begin < start ? 0 : (begin - start) / LLD_KV_BLOCK,
                            .n_visible = left < LLD_ATTENTION_CHUNK ? left : LLD_ATTENTION_CHUNK,
-                           .layer = layer.index,
-                           .window = layer.window,
-                           .kv_head = kv_head};
+                           .group = &g};
         if (begin >= start + view.n_visible) continue; /* no row sees any of it */
         chunk_scores(a, t, &view, s);
         chunk_values(a, t, &view, s);
@@ -224,7 +232,7 @@ void lld_attention_run(const lld_attention *a, size_t unit, const lld_batch_run 
                         s->l[i], s->o + (size_t)i * hd, hd);
     }
     for (uint32_t i = 0; i < n_q; i++) {
-        uint32_t row = t->first_row + i / a->group, head = kv_head * a->group + i % a->group;
+        uint32_t row = t->first_row + i / g.n_heads, head = g.kv_head * g.n_heads + i % g.n_heads;
         const float *total_o = s->total_o + (size_t)i * hd;
         if (!t->split) {
             write_out(out + ((size_t)row * a->n_heads + head) * hd, total_o, s->total_l[i], hd);
@@ -237,16 +245,18 @@ void lld_attention_run(const lld_attention *a, size_t unit, const lld_batch_run 
     }
 }
 
-void lld_attention_merge(const lld_attention *a, uint32_t row, uint32_t position, float *out)
+void lld_attention_merge(const lld_attention *a, const lld_attention_layer *layer, uint32_t row,
+                         uint32_t position, float *out)
 {
+    const uint32_t hd = layer->head_dim;
     for (uint32_t head = 0; head < a->n_heads; head++) {
-        float *first = partial_at(a, row, head, 0), *o = out + (size_t)head * a->head_dim;
+        float *first = partial_at(a, row, head, 0), *o = out + (size_t)head * hd;
         float m = first[0], l = first[1];
-        memcpy(o, first + 2, a->head_dim * sizeof *o);
+        memcpy(o, first + 2, hd * sizeof *o);
         for (uint32_t chunk = 1; chunk < chunks_for(position + 1); chunk++) {
             const float *p = partial_at(a, row, head, chunk);
-            merge_chunk(&m, &l, o, p[0], p[1], p + 2, a->head_dim);
+            merge_chunk(&m, &l, o, p[0], p[1], p + 2, hd);
         }
-        write_out(o, o, l, a->head_dim);
+        write_out(o, o, l, hd);
     }
 }

@@ -37,7 +37,8 @@ typedef struct lld_attention_scratch {
 typedef struct lld_attention {
     const lld_kernels *kernels;
     const lld_kv_cache *cache;
-    uint32_t n_heads, n_kv_heads, head_dim, group; /* group: query heads of one kv head */
+    uint32_t n_heads, head_dim; /* head_dim: the largest of all layers */
+    uint32_t group;             /* the most query heads that share a kv head */
     uint32_t tile_rows, max_chunks, max_tiles;
     float q_scale;             /* of queries, before they meet keys */
     float softcap;             /* of scores; 0: none */
@@ -54,26 +55,28 @@ void lld_attention_scratch_alloc(lld_arena *arena, const lld_attention *attentio
 /* Cut a batch of runs into tiles. */
 void lld_attention_plan(lld_attention *attention, const lld_batch_run *runs, size_t n_runs,
                         size_t n_rows);
-static inline size_t lld_attention_units(const lld_attention *a)
-{
-    return (size_t)a->n_tiles * a->n_kv_heads;
-}
-
-/* A layer, and how many tokens its rows see, themselves included; 0: all. */
+/* What attention needs to know of a layer. */
 typedef struct lld_attention_layer {
-    uint32_t index, window;
+    uint32_t index; /* in the cache */
+    uint32_t n_kv_heads, head_dim;
+    uint32_t window; /* tokens that its rows see, themselves included; 0: all */
 } lld_attention_layer;
+
+static inline size_t lld_attention_units(const lld_attention *a, const lld_attention_layer *layer)
+{
+    return (size_t)a->n_tiles * layer->n_kv_heads;
+}
 
 /* Do one unit. q: (n_rows, n_heads * head_dim), rotated; out: the same shape, not written by split
  * tiles. */
 void lld_attention_run(const lld_attention *attention, size_t unit, const lld_batch_run *runs,
-                       lld_attention_layer layer, const float *q, float *out,
+                       const lld_attention_layer *layer, const float *q, float *out,
                        lld_attention_scratch *scratch);
 
 /* Rows of a split batch: merge their partials into out: (n_heads * head_dim). No-op for other
  * batches. */
 bool lld_attention_is_split(const lld_attention *attention);
-void lld_attention_merge(const lld_attention *attention, uint32_t row, uint32_t position,
-                         float *out);
+void lld_attention_merge(const lld_attention *attention, const lld_attention_layer *layer,
+                         uint32_t row, uint32_t position, float *out);
 
 #endif

@@ -54,20 +54,20 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
         if (w->down.act == LLD_ACT_F32)
             memcpy(f->scratch.hidden + row * w->down.n_cols + first, gate, n * sizeof *gate);
         else
-            lld_input_quantize(f, thread, w->down.act, &f->scratch.hidden_input, &part);
+            lld_input_quantize(f, thread, w->down.act, &t->hidden, &part);
     }
 }
 
 static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     const lld_gated_weights *w = &l->gated;
-    const lld_config *c = &f->model->config;
-    size_t n_chunks = lld_divide_up(c->hidden_dim, f->scratch.hidden_chunk),
+    const size_t hidden_dim = w->gate.n_rows;
+    size_t n_chunks = lld_divide_up(hidden_dim, f->scratch.hidden_chunk),
            n_tiles = lld_divide_up(f->batch.n_rows, LLD_TILE_COLS);
     const lld_source s = {.make_row = lld_normed_row,
                           .norm = &l->feed_norm,
                           .n_rows = f->batch.n_rows,
-                          .n_cols = c->dim,
+                          .n_cols = f->model->config.dim,
                           .kinds = LLD_ACT_BIT(w->gate.act) | LLD_ACT_BIT(w->up.act),
                           .store = f->scratch.work,
                           .layer = l,
@@ -78,7 +78,7 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
         const size_t row = unit / n_tiles * f->scratch.hidden_chunk,
                      col = unit % n_tiles * LLD_TILE_COLS;
         lld_tile tile = {.first_row = row,
-                         .n_rows = lld_min_size(f->scratch.hidden_chunk, c->hidden_dim - row),
+                         .n_rows = lld_min_size(f->scratch.hidden_chunk, hidden_dim - row),
                          .first_col = col,
                          .n_cols = lld_min_size(LLD_TILE_COLS, f->batch.n_rows - col)};
         hidden_unit(f, thread, l, input, &tile);
@@ -97,14 +97,14 @@ static void down_phase(lld_forward *f, unsigned thread, const lld_layer *l)
          .scale = c->residual_scale,
          .out = f->scratch.work,
          .residual = l->feed_post_norm.weight == NULL ? f->scratch.x : NULL}};
-    lld_input *input = &f->scratch.threads[thread].input;
-    *input = f->scratch.hidden_input;
-    lld_input_shape(input, f->batch.n_rows, w->down.n_cols, f->scratch.hidden);
-    lld_products_run(f, thread, products, 1, input);
+    lld_products_run(f, thread, products, 1, &f->scratch.threads[thread].hidden);
 }
 
 void lld_feed_gated(lld_forward *f, unsigned thread, const lld_layer *l)
 {
+    lld_input *hidden = &f->scratch.threads[thread].hidden;
+    *hidden = f->scratch.hidden_input;
+    lld_input_shape(hidden, f->batch.n_rows, l->gated.down.n_cols, f->scratch.hidden);
     gate_up_phase(f, thread, l);
     down_phase(f, thread, l);
 }

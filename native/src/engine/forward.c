@@ -24,9 +24,9 @@ static void embed_phase(lld_forward *f, unsigned thread)
     lld_pool_barrier(f->pool);
 }
 
-static void make_kept_row(lld_forward *f, size_t row, const lld_norm *norm, float *values)
+static void make_kept_row(lld_forward *f, size_t row, const lld_source *s, float *values)
 {
-    lld_normed_row(f, f->batch.kept[row], norm, values);
+    lld_normed_row(f, f->batch.kept[row], s, values);
 }
 
 /* A phase of its own, in families that bound their logits. */

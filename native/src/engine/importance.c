@@ -12,7 +12,7 @@
 struct lld_importance {
     const lld_model *model;
     uint32_t n_threads, n_layers;
-    size_t n_cols[LLD_IMPORTANCE_INPUTS];
+    size_t n_cols[LLD_IMPORTANCE_INPUTS];    /* of the layer that has most */
     size_t first_sum[LLD_IMPORTANCE_INPUTS]; /* of an input within its layer */
     size_t layer_sums, thread_sums, thread_rows;
     double *sums;   /* (n_threads, n_layers * layer_sums + output) */
@@ -84,9 +84,14 @@ void lld_importance_add(lld_importance *m, unsigned thread, uint32_t layer,
         m->rows[thread * m->thread_rows + (size_t)layer * LLD_IMPORTANCE_INPUTS + input]++;
 }
 
-size_t lld_importance_cols(const lld_importance *importance, lld_importance_input input)
+size_t lld_importance_cols(const lld_importance *importance, uint32_t layer,
+                           lld_importance_input input)
 {
-    return (unsigned)input < LLD_IMPORTANCE_INPUTS ? importance->n_cols[input] : 0;
+    const lld_config *c = &importance->model->config;
+    if ((unsigned)input >= LLD_IMPORTANCE_INPUTS || layer >= c->n_layers) return 0;
+    if (input == LLD_IMPORTANCE_ATTN_OUTPUT) return (size_t)c->n_heads * c->layers[layer].head_dim;
+    if (input == LLD_IMPORTANCE_DOWN) return c->layers[layer].hidden_dim;
+    return importance->n_cols[input];
 }
 
 int lld_importance_read(const lld_importance *m, uint32_t layer, lld_importance_input input,
@@ -95,9 +100,9 @@ int lld_importance_read(const lld_importance *m, uint32_t layer, lld_importance_
     uint32_t n_layers = input == LLD_IMPORTANCE_OUTPUT ? 1 : m->n_layers;
     if ((unsigned)input >= LLD_IMPORTANCE_INPUTS || layer >= n_layers)
         return lld_fail(LLD_ERR_INVALID, "layer %" PRIu32 " has no input %d", layer, (int)input);
-    if (n_cols != m->n_cols[input])
+    if (n_cols != lld_importance_cols(m, layer, input))
         return lld_fail(LLD_ERR_INVALID, "n_cols is %zu, the input has %zu", n_cols,
-                        m->n_cols[input]);
+                        lld_importance_cols(m, layer, input));
     memset(sums, 0, n_cols * sizeof *sums);
     *n_rows = 0;
     for (uint32_t t = 0; t < m->n_threads; t++) {

@@ -9,23 +9,32 @@
 
 static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
+/* Lay layer `index` out behind the earlier ones, or where the one lies whose keys it reads. */
+static void plan_layer(lld_kv_cache *c, const lld_config *config, uint32_t index)
+{
+    const lld_layer_sizes *sizes = &config->layers[index];
+    const size_t n_groups = (sizes->head_dim + 31) / 32; /* scales of one q8_0 vector */
+    const size_t values = (size_t)sizes->head_dim * LLD_KV_BLOCK;
+    lld_kv_layer *layer = &c->layers[index];
+    if (sizes->kv_layer != index) {
+        *layer = c->layers[sizes->kv_layer];
+        return;
+    }
+    layer->offset = c->block_bytes;
+    layer->n_values = (uint32_t)values;
+    if (c->type == LLD_KV_F16)
+        layer->k_bytes = align64(values * sizeof(uint16_t));
+    else
+        layer->k_bytes = align64(values + n_groups * LLD_KV_BLOCK * sizeof(uint16_t));
+    c->block_bytes += 2 * layer->k_bytes * sizes->n_kv_heads;
+}
+
 int lld_kv_cache_plan(lld_kv_cache *c, const lld_config *config, lld_kv_type type,
                       uint32_t n_blocks)
 {
-    *c = (lld_kv_cache){.type = type,
-                        .n_kv_heads = config->n_kv_heads,
-                        .head_dim = config->head_dim,
-                        .n_blocks = n_blocks};
-    size_t values = (size_t)c->head_dim * LLD_KV_BLOCK, bytes;
-    c->n_groups = (c->head_dim + 31) / 32;
-    if (c->type == LLD_KV_F16)
-        c->k_bytes = align64(values * sizeof(uint16_t));
-    else
-        c->k_bytes = align64(values + c->n_groups * LLD_KV_BLOCK * sizeof(uint16_t));
-    c->v_bytes = c->k_bytes;
-    c->head_bytes = c->k_bytes + c->v_bytes;
-    c->layer_bytes = c->head_bytes * c->n_kv_heads;
-    c->block_bytes = c->layer_bytes * config->n_layers;
+    size_t bytes;
+    *c = (lld_kv_cache){.type = type, .n_blocks = n_blocks};
+    for (uint32_t i = 0; i < config->n_layers; i++) plan_layer(c, config, i);
     if (__builtin_mul_overflow((size_t)n_blocks, c->block_bytes, &bytes))
         return lld_fail(LLD_ERR_MEMORY,
                         "KV cache: %" PRIu32 " blocks are more than can be addressed", n_blocks);
@@ -51,13 +60,13 @@ void lld_kv_cache_destroy(lld_kv_cache *cache)
 
 lld_kv_head lld_kv_head_at(const lld_kv_cache *c, uint32_t block, uint32_t layer, uint32_t kv_head)
 {
-    uint8_t *k = lld_kv_block(c, block) + layer * c->layer_bytes + kv_head * c->head_bytes;
-    uint8_t *v = k + c->k_bytes;
+    const lld_kv_layer *l = &c->layers[layer];
+    uint8_t *k = lld_kv_block(c, block) + l->offset + kv_head * 2 * l->k_bytes;
+    uint8_t *v = k + l->k_bytes;
     lld_kv_head head = {.k = k, .v = v};
     if (c->type == LLD_KV_Q8_0) {
-        size_t values = (size_t)c->head_dim * LLD_KV_BLOCK;
-        head.kd = (uint16_t *)(void *)(k + values);
-        head.vd = (uint16_t *)(void *)(v + values);
+        head.kd = (uint16_t *)(void *)(k + l->n_values);
+        head.vd = (uint16_t *)(void *)(v + l->n_values);
     }
     return head;
 }

@@ -1,7 +1,7 @@
 /* kv_cache.h - keys and values, in blocks of 32 tokens.
  *
  * A block holds the 32 tokens of every layer and kv head, so one table a sequence serves all
- * layers: block -> layer -> kv head -> K then V, in the layouts of kernels.h. Owns layout and
+ * layers: block -> layer -> kv head -> K then V, in the layouts of kernels.h. Layers differ in size. Owns layout and
  * memory; which block belongs to which sequence is the caller's business. Memory is taken at create
  * and touched when used. Not thread-safe: the engine calls it between phases.
  */
@@ -14,12 +14,18 @@
 #include "kernels/kernels.h"
 #include "model/config.h"
 
+/* Where a layer lies in a block. One that reads another's keys and values lies where that one does;
+ * one without attention takes no bytes. */
+typedef struct lld_kv_layer {
+    size_t offset;     /* of its first kv head in the block; a multiple of 64 */
+    size_t k_bytes;    /* of the keys, or values, of one kv head; a multiple of 64 */
+    uint32_t n_values; /* of those: head_dim * 32, before the scales of q8_0 */
+} lld_kv_layer;
+
 typedef struct lld_kv_cache {
     lld_kv_type type;
-    uint32_t n_kv_heads, head_dim;
-    size_t n_groups;         /* ceil(head_dim / 32): scales of one q8_0 vector */
-    size_t k_bytes, v_bytes; /* of one kv head in a block; multiples of 64 */
-    size_t head_bytes, layer_bytes, block_bytes;
+    lld_kv_layer layers[LLD_MAX_LAYERS];
+    size_t block_bytes;
     uint32_t n_blocks;
     uint8_t *memory; /* (n_blocks, block_bytes) */
 } lld_kv_cache;

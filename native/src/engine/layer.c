@@ -31,14 +31,14 @@ static void normalize(const lld_forward *f, const lld_norm *norm, float *out, co
     if (norm->bias != NULL) f->kernels->add(out, norm->bias, c->dim);
 }
 
-void lld_normed_row(lld_forward *f, size_t row, const lld_norm *norm, float *values)
+void lld_normed_row(lld_forward *f, size_t row, const lld_source *s, float *values)
 {
     const lld_config *c = &f->model->config;
     const float *x = f->scratch.x + row * c->dim;
-    if (norm->weight == NULL)
+    if (s->norm->weight == NULL)
         memcpy(values, x, c->dim * sizeof *x);
     else
-        normalize(f, norm, values, x);
+        normalize(f, s->norm, values, x);
 }
 
 /* A phase of its own, in families that have one: norm what the half left in work, add it to x. */

@@ -15,8 +15,8 @@ void lld_layer_run(lld_forward *forward, unsigned thread, const lld_layer *layer
 void lld_mixer_attention(lld_forward *forward, unsigned thread, const lld_layer *layer);
 void lld_feed_gated(lld_forward *forward, unsigned thread, const lld_layer *layer);
 
-/* An lld_make_row_fn: row `row` of the residual stream, normalized if there is a norm. */
-void lld_normed_row(lld_forward *forward, size_t row, const lld_norm *norm, float *values);
+/* An lld_make_row_fn: row `row` of the residual stream, normalized if the source has a norm. */
+void lld_normed_row(lld_forward *forward, size_t row, const lld_source *source, float *values);
 
 static inline uint32_t lld_layer_index(const lld_forward *f, const lld_layer *layer)
 {

@@ -7,15 +7,21 @@
 #include "base/elementary.h"
 #include "model/rope.h"
 
-static void make_attended_row(lld_forward *f, size_t row, const lld_norm *norm, float *values)
+static lld_attention_layer attention_layer(const lld_forward *f, const lld_layer *l)
 {
-    const lld_config *c = &f->model->config;
-    size_t n = (size_t)c->n_heads * c->head_dim;
-    (void)norm;
+    return (lld_attention_layer){.index = lld_layer_index(f, l),
+                                 .n_kv_heads = l->sizes.n_kv_heads,
+                                 .head_dim = l->sizes.head_dim,
+                                 .window = l->window};
+}
+
+static void make_attended_row(lld_forward *f, size_t row, const lld_source *s, float *values)
+{
+    const lld_attention_layer layer = attention_layer(f, s->layer);
     if (lld_attention_is_split(&f->attention))
-        lld_attention_merge(&f->attention, (uint32_t)row, f->batch.positions[row], values);
+        lld_attention_merge(&f->attention, &layer, (uint32_t)row, f->batch.positions[row], values);
     else
-        memcpy(values, f->scratch.attended + row * n, n * sizeof *values);
+        memcpy(values, f->scratch.attended + row * s->n_cols, s->n_cols * sizeof *values);
 }
 
 static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l)
@@ -38,63 +44,71 @@ static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l)
     lld_pool_barrier(f->pool);
 }
 
-/* Normalize n heads at x: (n, head_dim), where the architecture does. */
-static void norm_heads(const lld_forward *f, float *x, uint32_t n, const float *norm)
+/* Heads of one row: (n, head_dim). */
+typedef struct head_row {
+    float *x;
+    uint32_t n, head_dim, n_rot;
+    const float *norm; /* as in lld_attention_weights */
+} head_row;
+
+/* Normalize heads where the architecture does. */
+static void norm_heads(const lld_forward *f, const head_row *heads)
 {
     const lld_config *c = &f->model->config;
     const lld_qk_norm kind = c->architecture->qk_norm;
+    const size_t hd = heads->head_dim;
     if (kind == LLD_QK_NORM_ROW)
-        f->kernels->rmsnorm(x, x, norm, (size_t)n * c->head_dim, c->norm_epsilon);
-    for (uint32_t h = 0; kind == LLD_QK_NORM_HEAD && h < n; h++) {
-        float *head = x + (size_t)h * c->head_dim;
-        f->kernels->rmsnorm(head, head, norm, c->head_dim, c->norm_epsilon);
+        f->kernels->rmsnorm(heads->x, heads->x, heads->norm, heads->n * hd, c->norm_epsilon);
+    for (uint32_t h = 0; kind == LLD_QK_NORM_HEAD && h < heads->n; h++) {
+        float *head = heads->x + h * hd;
+        f->kernels->rmsnorm(head, head, heads->norm, hd, c->norm_epsilon);
     }
 }
 
-/* Normalize and rotate the n heads at x, in the architecture's order. cos_sin NULL: no rotation. */
-static void rotate_heads(const lld_forward *f, float *x, uint32_t n, const float *norm,
-                         const float *cos_sin)
+/* Normalize and rotate heads, in the architecture's order. cos_sin NULL: no rotation. */
+static void rotate_heads(const lld_forward *f, const head_row *heads, const float *cos_sin)
 {
     const lld_config *c = &f->model->config;
     const bool norm_last = c->architecture->facts.rotates_before_norm;
-    if (!norm_last) norm_heads(f, x, n, norm);
-    for (uint32_t h = 0; cos_sin != NULL && h < n; h++) {
-        float *head = x + (size_t)h * c->head_dim;
+    if (!norm_last) norm_heads(f, heads);
+    for (uint32_t h = 0; cos_sin != NULL && h < heads->n; h++) {
+        float *head = heads->x + (size_t)h * heads->head_dim;
         if (c->architecture->rope == LLD_ROPE_NORM)
-            f->kernels->rope_norm(head, cos_sin, c->n_rot);
+            f->kernels->rope_norm(head, cos_sin, heads->n_rot);
         else
-            f->kernels->rope_neox(head, cos_sin, c->n_rot);
+            f->kernels->rope_neox(head, cos_sin, heads->n_rot);
     }
-    if (norm_last) norm_heads(f, x, n, norm);
+    if (norm_last) norm_heads(f, heads);
 }
 
 /* Ministral 3: queries far behind what the model was trained on meet their keys more sharply. */
-static void scale_late_query(const lld_forward *f, float *q, uint32_t position)
+static void scale_late_query(const lld_forward *f, float *q, size_t n, uint32_t position)
 {
     const lld_config *c = &f->model->config;
     const uint32_t contexts = position / c->scaling_original_ctx; /* whole ones before it */
     if (c->late_query_scale == 0.0f || contexts == 0) return;
     const float scale = (float)(1.0 + c->late_query_scale * lld_log(1.0 + contexts));
-    for (size_t i = 0; i < (size_t)c->n_heads * c->head_dim; i++) q[i] *= scale;
+    for (size_t i = 0; i < n; i++) q[i] *= scale;
 }
 
 static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     const lld_attention_weights *w = &l->attention;
     const lld_config *c = &f->model->config;
-    size_t hd = c->head_dim;
+    const lld_layer_sizes *s = &l->sizes;
+    const size_t hd = s->head_dim;
     for (size_t row; (row = lld_pool_next(f->pool, thread, f->batch.n_rows)) < f->batch.n_rows;) {
         const float *tables = f->scratch.cos_sin + row * lld_rope_tables(c) * c->n_rot,
                     *cos_sin = l->rope < 0 ? NULL : tables + (size_t)l->rope * c->n_rot;
         float *q = f->scratch.q + row * c->n_heads * hd,
-              *k = f->scratch.k + row * c->n_kv_heads * hd,
-              *v = f->scratch.v + row * c->n_kv_heads * hd;
-        rotate_heads(f, q, c->n_heads, w->q_norm, cos_sin);
-        rotate_heads(f, k, c->n_kv_heads, w->k_norm, cos_sin);
-        scale_late_query(f, q, f->batch.positions[row]);
+              *k = f->scratch.k + row * s->n_kv_heads * hd,
+              *v = f->scratch.v + row * s->n_kv_heads * hd;
+        rotate_heads(f, &(head_row){q, c->n_heads, s->head_dim, s->n_rot, w->q_norm}, cos_sin);
+        rotate_heads(f, &(head_row){k, s->n_kv_heads, s->head_dim, s->n_rot, w->k_norm}, cos_sin);
+        scale_late_query(f, q, c->n_heads * hd, f->batch.positions[row]);
         uint32_t position = f->batch.positions[row], slot = position % LLD_KV_BLOCK;
         uint32_t block = f->batch.runs[f->batch.row_run[row]].blocks[position / LLD_KV_BLOCK];
-        for (uint32_t h = 0; h < c->n_kv_heads; h++) {
+        for (uint32_t h = 0; h < s->n_kv_heads; h++) {
             lld_kv_head head = lld_kv_head_at(f->cache, block, lld_layer_index(f, l), h);
             if (f->cache->type == LLD_KV_F16)
                 f->kernels->kv_store_f16(head.k, head.v, slot, k + h * hd, v + h * hd, hd);
@@ -108,10 +122,10 @@ static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l
 
 static void attention_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
-    size_t n_units = lld_attention_units(&f->attention);
+    const lld_attention_layer layer = attention_layer(f, l);
+    size_t n_units = lld_attention_units(&f->attention, &layer);
     for (size_t unit; (unit = lld_pool_next(f->pool, thread, n_units)) < n_units;)
-        lld_attention_run(&f->attention, unit, f->batch.runs,
-                          (lld_attention_layer){lld_layer_index(f, l), l->window}, f->scratch.q,
+        lld_attention_run(&f->attention, unit, f->batch.runs, &layer, f->scratch.q,
                           f->scratch.attended, &f->scratch.threads[thread].attention);
     lld_pool_barrier(f->pool);
 }
@@ -128,7 +142,7 @@ static void output_phase(lld_forward *f, unsigned thread, const lld_layer *l)
                                      .residual = is_added ? f->scratch.x : NULL}};
     const lld_source s = {.make_row = make_attended_row,
                           .n_rows = f->batch.n_rows,
-                          .n_cols = (size_t)c->n_heads * c->head_dim,
+                          .n_cols = w->wo.n_cols,
                           .kinds = LLD_ACT_BIT(w->wo.act),
                           .store = f->scratch.q,
                           .layer = l,

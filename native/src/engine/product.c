@@ -41,7 +41,7 @@ void lld_input_shape(lld_input *input, size_t n_rows, size_t n_cols, const float
 static void make_input_row(lld_forward *f, unsigned thread, const lld_source *s, lld_input *input,
                            size_t row, float *values)
 {
-    s->make_row(f, row, s->norm, values);
+    s->make_row(f, row, s, values);
     if (s->n_rows > 1 || thread == 0) /* each thread makes a single row, one counts it */
         lld_importance_add(f->importance, thread, (uint32_t)(s->layer - f->model->layers), s->name,
                            0, values, s->n_cols);

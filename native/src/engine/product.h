@@ -24,11 +24,13 @@ typedef struct lld_product {
     bool counted;        /* its chunks are progress, beside the layers */
 } lld_product;
 
+typedef struct lld_source lld_source;
+
 /* Makes one row of a product's input: values: (n_cols). */
-typedef void (*lld_make_row_fn)(lld_forward *f, size_t row, const lld_norm *norm, float *values);
+typedef void (*lld_make_row_fn)(lld_forward *f, size_t row, const lld_source *s, float *values);
 
 /* What a phase multiplies: how a row is made, and what the products need of it. */
-typedef struct lld_source {
+struct lld_source {
     lld_make_row_fn make_row;
     const lld_norm *norm; /* for make_row, or NULL */
     size_t n_rows, n_cols;
@@ -38,7 +40,7 @@ typedef struct lld_source {
     float *store; /* (n_rows, n_cols) float32, for rows that threads share */
     const lld_layer *layer;
     lld_importance_input name; /* of the input, in its layer */
-} lld_source;
+};
 
 /* Make the input of a phase. One row: each thread its own, no barrier. More: threads share the rows,
  * then meet. */

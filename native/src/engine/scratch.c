@@ -36,6 +36,10 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     const lld_config *c = &f->model->config;
     size_t rows = f->batch.n_batch, n_q = (size_t)c->n_heads * c->head_dim,
            n_kv = (size_t)c->n_kv_heads * c->head_dim;
+    uint32_t group = 1;
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        if (c->layers[i].n_kv_heads > 0 && c->n_heads / c->layers[i].n_kv_heads > group)
+            group = c->n_heads / c->layers[i].n_kv_heads;
     lld_act_kinds down, kinds = kinds_of(f->model, &down);
     size_t input_cols = lld_max_size(c->dim, n_q);
 
@@ -44,7 +48,7 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     f->attention.kernels = f->kernels;
     f->attention.cache = f->cache;
     f->attention.n_heads = c->n_heads;
-    f->attention.n_kv_heads = c->n_kv_heads;
+    f->attention.group = group;
     f->attention.head_dim = c->head_dim;
     f->attention.q_scale = c->query_scale;
     f->attention.softcap = c->attention_softcap;

@@ -18,18 +18,19 @@ typedef struct lld_thread_scratch {
     float *row;                    /* (max_cols) a normalized row, when each thread makes its own */
     lld_acts forms[LLD_ACT_COUNT]; /* (2, max_cols) of that row: its two levels */
     lld_input input;               /* of this phase */
+    lld_input hidden;              /* of this layer's down matrix: scratch's, in its shape */
     float *rest;                   /* (max_cols) what the first level lost */
     float *correction;             /* (tile_cols, chunk of rows) the second level's product */
     float *gate, *up;              /* (tile_cols, hidden_chunk) */
     lld_attention_scratch attention;
 } lld_thread_scratch;
 
-/* The first dimension is the batch's row. */
+/* The first dimension is the batch's row. What differs from layer to layer has room for the largest. */
 typedef struct lld_scratch {
     uint32_t max_cols;     /* longest matrix row */
     uint32_t hidden_chunk; /* rows of gate and up that one unit makes */
     float *x;              /* (n_batch, dim) residual stream */
-    float *q;              /* (n_batch, n_heads * head_dim) */
+    float *q;              /* (n_batch, n_heads * head_dim) of this layer, as below */
     float *k, *v;          /* (n_batch, n_kv_heads * head_dim) */
     float *attended;       /* (n_batch, n_heads * head_dim) */
     float *work;           /* (n_batch, dim) a matrix product, or normalized rows */

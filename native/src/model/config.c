@@ -140,19 +140,70 @@ static void read_scaling(reader *r, lld_config *c)
             r->prefix, (double)c->llama3_high_frequency, (double)c->llama3_low_frequency);
 }
 
+/* A count of each layer, in [low, high]: an array, or one number for all of them. */
+static void read_counts(reader *r, const char *suffix, uint32_t low, uint32_t high,
+                        int64_t fallback, uint32_t n_layers, uint32_t counts[LLD_MAX_LAYERS])
+{
+    char key[KEY_BYTES];
+    if (r->status != LLD_OK) return;
+    const lld_kv *kv = lld_gguf_find(r->gguf, key_name(r, suffix, key));
+    if (kv == NULL || kv->type != LLD_GGUF_ARRAY) {
+        const uint32_t count = read_count(r, suffix, low, high, fallback);
+        for (uint32_t i = 0; i < n_layers; i++) counts[i] = count;
+        return;
+    }
+    if (kv->count != n_layers) {
+        r->status = lld_fail(LLD_ERR_CORRUPT,
+                             "metadata key '%s' has %" PRIu64 " elements, must be %" PRIu32
+                             ", one for each layer",
+                             key, kv->count, n_layers);
+        return;
+    }
+    for (uint32_t i = 0; i < n_layers; i++) {
+        double count = -1.0;
+        if (!lld_gguf_number(kv, i, &count) || !(count >= low && count <= high) ||
+            count != floor(count)) {
+            r->status = lld_fail(LLD_ERR_CORRUPT,
+                                 "metadata key '%s' is %g for layer %" PRIu32
+                                 ", must be an integer, %" PRIu32 " to %" PRIu32,
+                                 key, count, i, low, high);
+            return;
+        }
+        counts[i] = (uint32_t)count;
+    }
+}
+
+static void read_kv_heads(reader *r, lld_config *c)
+{
+    uint32_t counts[LLD_MAX_LAYERS];
+    read_counts(r, "attention.head_count_kv", 1, MAX_HEADS, c->n_heads, c->n_layers, counts);
+    for (uint32_t i = 0; i < c->n_layers && r->status == LLD_OK; i++) {
+        if (c->n_heads % counts[i] != 0)
+            r->status = lld_fail(LLD_ERR_CORRUPT,
+                                 "metadata key '%s.attention.head_count_kv' is %" PRIu32
+                                 ", must divide head_count %" PRIu32,
+                                 r->prefix, counts[i], c->n_heads);
+        c->layers[i].n_kv_heads = counts[i];
+        c->layers[i].kv_layer = i;
+        if (counts[i] > c->n_kv_heads) c->n_kv_heads = counts[i];
+    }
+}
+
+static void read_hidden_dims(reader *r, lld_config *c)
+{
+    uint32_t counts[LLD_MAX_LAYERS];
+    read_counts(r, "feed_forward_length", 1, MAX_HIDDEN, -1, c->n_layers, counts);
+    for (uint32_t i = 0; i < c->n_layers && r->status == LLD_OK; i++) {
+        c->layers[i].hidden_dim = counts[i];
+        if (counts[i] > c->hidden_dim) c->hidden_dim = counts[i];
+    }
+}
+
 static void read_heads(reader *r, lld_config *c)
 {
     c->n_heads = read_count(r, "attention.head_count", 1, MAX_HEADS, -1);
+    if (r->status == LLD_OK) read_kv_heads(r, c);
     if (r->status != LLD_OK) return;
-    c->n_kv_heads = read_count(r, "attention.head_count_kv", 1, MAX_HEADS, c->n_heads);
-    if (r->status != LLD_OK) return;
-    if (c->n_heads % c->n_kv_heads != 0) {
-        r->status = lld_fail(LLD_ERR_CORRUPT,
-                             "metadata key '%s.attention.head_count_kv' is %" PRIu32
-                             ", must divide head_count %" PRIu32,
-                             r->prefix, c->n_kv_heads, c->n_heads);
-        return;
-    }
     c->head_dim = read_count(r, "attention.key_length", 2, MAX_HEAD_DIM, c->dim / c->n_heads);
     uint32_t value_length = read_count(r, "attention.value_length", 2, MAX_HEAD_DIM, c->head_dim);
     if (r->status != LLD_OK) return;
@@ -175,6 +226,10 @@ static void read_heads(reader *r, lld_config *c)
         r->status = lld_fail(LLD_ERR_CORRUPT,
                              "metadata key '%s.rope.dimension_count' is %" PRIu32 ", must be even",
                              r->prefix, c->n_rot);
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        c->layers[i].head_dim = c->head_dim;
+        c->layers[i].n_rot = c->n_rot;
+    }
 }
 
 /* Which layers see a window: the family's period, another one, or a flag for each layer. */
@@ -300,7 +355,7 @@ int lld_config_read(const lld_gguf *gguf, lld_config *config)
     reader r = {.gguf = gguf, .prefix = c.architecture->name, .status = LLD_OK};
     c.n_layers = read_count(&r, "block_count", 1, LLD_MAX_LAYERS, -1);
     c.dim = read_count(&r, "embedding_length", 1, MAX_DIM, -1);
-    c.hidden_dim = read_count(&r, "feed_forward_length", 1, MAX_HIDDEN, -1);
+    read_hidden_dims(&r, &c);
     c.n_ctx_train = read_count(&r, "context_length", 1, MAX_CTX, -1);
     const bool has_rms = c.architecture->facts.norm == LLD_RMS_NORM;
     c.norm_epsilon = read_float(

@@ -18,12 +18,21 @@ typedef enum lld_rope_scaling {
 
 enum { LLD_MAX_LAYERS = 1024 };
 
+/* What may differ from layer to layer. */
+typedef struct lld_layer_sizes {
+    uint32_t n_kv_heads; /* divides n_heads; 0: the layer has no attention */
+    uint32_t head_dim;   /* even */
+    uint32_t n_rot;      /* even, <= head_dim: elements of a head that RoPE rotates */
+    uint32_t hidden_dim;
+    uint32_t kv_layer; /* whose keys and values it reads: its own, or those of an earlier layer */
+} lld_layer_sizes;
+
 typedef struct lld_config {
     const lld_architecture *architecture;
-    uint32_t n_layers, dim, hidden_dim;
-    uint32_t n_heads, n_kv_heads; /* n_kv_heads divides n_heads */
-    uint32_t head_dim;            /* even */
-    uint32_t n_rot;               /* even, <= head_dim: elements of a head that RoPE rotates */
+    uint32_t n_layers, dim, n_heads;
+    uint32_t hidden_dim, n_kv_heads, head_dim; /* the largest of all layers */
+    uint32_t n_rot;                            /* the largest */
+    lld_layer_sizes layers[LLD_MAX_LAYERS];    /* (n_layers) */
     uint32_t n_ctx_train;
     float norm_epsilon;
     bool is_parallel; /* x + mixer(norm(x)) + feed(norm(x)), and not one after the other */

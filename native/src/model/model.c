@@ -109,8 +109,9 @@ static void bind_qkv(binder *b, lld_attention_weights *w)
 {
     const lld_config *c = &b->model->config;
     const lld_need bias = c->architecture->qkv_bias;
-    const uint64_t n_q = (uint64_t)c->n_heads * c->head_dim,
-                   n_kv = (uint64_t)c->n_kv_heads * c->head_dim;
+    const lld_layer_sizes *s = &c->layers[b->layer];
+    const uint64_t n_q = (uint64_t)c->n_heads * s->head_dim,
+                   n_kv = (uint64_t)s->n_kv_heads * s->head_dim;
     const lld_matrix fused =
         bind_matrix(b, "attn_qkv.weight", LLD_OPTIONAL, n_q + 2 * n_kv, c->dim);
     if (fused.data != NULL) {
@@ -135,14 +136,15 @@ static void bind_attention(binder *b, lld_attention_weights *w)
 {
     const lld_config *c = &b->model->config;
     const lld_architecture *a = c->architecture;
-    uint64_t n_q = (uint64_t)c->n_heads * c->head_dim, n_kv = (uint64_t)c->n_kv_heads * c->head_dim;
+    const lld_layer_sizes *s = &c->layers[b->layer];
+    uint64_t n_q = (uint64_t)c->n_heads * s->head_dim, n_kv = (uint64_t)s->n_kv_heads * s->head_dim;
 
     bind_qkv(b, w);
     w->wv.fine = true;
     if (a->qk_norm != LLD_QK_NORM_NONE) {
         bool row = a->qk_norm == LLD_QK_NORM_ROW;
-        w->q_norm = bind_vector(b, "attn_q_norm.weight", LLD_REQUIRED, row ? n_q : c->head_dim);
-        w->k_norm = bind_vector(b, "attn_k_norm.weight", LLD_REQUIRED, row ? n_kv : c->head_dim);
+        w->q_norm = bind_vector(b, "attn_q_norm.weight", LLD_REQUIRED, row ? n_q : s->head_dim);
+        w->k_norm = bind_vector(b, "attn_k_norm.weight", LLD_REQUIRED, row ? n_kv : s->head_dim);
     }
     w->wo = bind_matrix(b, "attn_output.weight", LLD_REQUIRED, c->dim, n_q);
     w->bo = bind_vector(b, "attn_output.bias", LLD_OPTIONAL, c->dim);
@@ -152,7 +154,7 @@ static void bind_gated(binder *b, lld_gated_weights *w)
 {
     const lld_config *c = &b->model->config;
     const lld_gate gate = c->architecture->facts.gate;
-    const uint64_t n = c->hidden_dim, n_up = gate == LLD_GATE_FUSED ? 2 * n : n;
+    const uint64_t n = c->layers[b->layer].hidden_dim, n_up = gate == LLD_GATE_FUSED ? 2 * n : n;
     if (gate == LLD_GATE_SPLIT) {
         w->gate = bind_matrix(b, "ffn_gate.weight", LLD_REQUIRED, n, c->dim);
         w->gate_bias = bind_vector(b, "ffn_gate.bias", LLD_OPTIONAL, n);
@@ -200,6 +202,7 @@ static void bind_layer(binder *b, lld_layer *layer)
         layer->rope = c->local_rope_base > 0.0f;
     }
     if (c->is_unrotated[b->layer]) layer->rope = -1;
+    layer->sizes = c->layers[b->layer];
     layer->mixer = LLD_MIXER_ATTENTION;
     layer->feed = LLD_FEED_GATED;
     layer->mixer_norm = bind_norm(b, norms->before_mixer);
@@ -379,8 +382,13 @@ const lld_file *lld_model_file(const lld_model *model) { return model->file; }
 void lld_model_get_info(const lld_model *model, lld_model_info *out)
 {
     const lld_config *c = &model->config;
-    uint64_t kv_values = 2ull * c->n_layers * c->n_kv_heads * c->head_dim; /* a token */
-    uint64_t kv_groups = 2ull * c->n_layers * c->n_kv_heads * ((c->head_dim + 31) / 32);
+    uint64_t kv_values = 0, kv_groups = 0; /* of a token */
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        const lld_layer_sizes *s = &c->layers[i];
+        if (s->kv_layer != i) continue;
+        kv_values += 2ull * s->n_kv_heads * s->head_dim;
+        kv_groups += 2ull * s->n_kv_heads * ((s->head_dim + 31) / 32);
+    }
     memset(out, 0, sizeof *out);
     snprintf(out->architecture, sizeof out->architecture, "%s", c->architecture->name);
     out->n_layers = c->n_layers;

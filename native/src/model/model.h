@@ -65,6 +65,7 @@ typedef struct lld_gated_weights {
 typedef struct lld_layer {
     lld_mixer_kind mixer;
     lld_feed_kind feed;
+    lld_layer_sizes sizes;
     uint32_t window; /* tokens that attention sees, its own included; 0: all */
     int rope; /* which of the model's RoPE tables: 0, or 1, the local layers' own; -1: none */
     lld_norm mixer_norm, mixer_post_norm, feed_norm, feed_post_norm;

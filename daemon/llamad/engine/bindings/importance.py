@@ -29,7 +29,7 @@ class Importance(Handle):
 
     def read(self, layer: int, input_id: int) -> "tuple[memoryview[float], int]":
         """Return (n_cols) float64 sums and the rows in them; no forward may be running."""
-        n_cols = lib.lld_importance_cols(self._c, input_id)
+        n_cols = lib.lld_importance_cols(self._c, layer, input_id)
         sums, n_rows = ffi.new("double[]", n_cols), ffi.new("uint64_t *")
         check(lib.lld_importance_read(self._c, layer, input_id, sums, n_cols, n_rows))
         return memoryview(ffi.buffer(sums)).cast("d"), n_rows[0]
