@@ -18,6 +18,16 @@ def biased(spec: TinySpec) -> TinySpec:
 
 
 FAMILY_MODELS: Mapping[str, TinySpec] = {
+    "llama": TinySpec(rope_freqs=True, rope_freq_base=5e5),
+    "qwen2": TinySpec(architecture="qwen2", rope_freq_base=1e6),
+    "qwen3": TinySpec(architecture="qwen3", rope_freq_base=1e6),
+    "ernie4_5": TinySpec(architecture="ernie4_5", rope_freq_base=5e5),
+    "internlm2": TinySpec(architecture="internlm2", rope_freq_base=1e6),
+    "gemma": TinySpec(architecture="gemma", tied_output=True),
+    "gemma2": TinySpec(architecture="gemma2", tied_output=True, n_layers=4, window=8),
+    "gemma3": TinySpec(
+        architecture="gemma3", tied_output=True, n_layers=7, window=8, rope_freq_base=1e6
+    ),
     "mistral3": TinySpec(
         architecture="mistral3",
         rope_scaling="yarn",

@@ -349,7 +349,8 @@ KEYS: Mapping[str, Mapping[str, Metadata]] = {  # that a family needs, beside wh
 }
 
 
-def _metadata(spec: TinySpec) -> dict[str, Metadata]:
+def metadata_of(spec: TinySpec) -> dict[str, Metadata]:
+    """Return the keys of a file and their values."""
     arch, head_dim = spec.architecture, spec.resolved_head_dim
     pieces, scores, types = vocabulary(spec.vocab_size)
     epsilon = "layer_norm_epsilon" if arch in LAYER_NORMS else "layer_norm_rms_epsilon"
@@ -396,7 +397,7 @@ def write_tiny_model(path: str | Path, spec: TinySpec | None = None) -> Path:
     """Write the model of ``spec`` to ``path`` and return the path. Same spec, same bytes."""
     spec = spec or TinySpec()
     path = Path(path)
-    path.write_bytes(encode_gguf(_metadata(spec), _tensors(spec)))
+    path.write_bytes(encode_gguf(metadata_of(spec), _tensors(spec)))
     return path
 
 
