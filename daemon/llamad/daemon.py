@@ -144,15 +144,17 @@ class Daemon:
         opening = asyncio.create_task(self._jobs.open())
         storing = asyncio.create_task(self._jobs.run())
         cleaning = asyncio.create_task(self._transfers.remove_old_partial_files())
+        stopped = False
         try:
             async with self._textfile():
                 await self._model_manager.run()
+            stopped = True
             await cleaning
         finally:
             cleaning.cancel()
             await opening
             storing.cancel()
-            await self._jobs.close()
+            await self._jobs.close(clean=stopped)
             if watchdog is not None:
                 watchdog.stop()
                 stacks.forget_end()

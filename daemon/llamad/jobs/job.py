@@ -39,6 +39,9 @@ class Job:
         self.on_end = on_end
         self.tokens: list[int] = []  # prompt and completion so far, once it was scheduled
         self.suspended = False  # no scheduler has it: it waits for its model
+        self.on_start: Callable[[], None] = _nothing  # it has a place, its next step may come
+        self.on_suspend: Callable[[], None] = _nothing
+        self.start_pending = False  # until ``on_start`` is heard no step computes it
         self.deadline: Timer | None = None
         self.time_to_live: Timer | None = None  # of its wait for the start
         self._changed = asyncio.Event()
@@ -77,6 +80,7 @@ class Job:
         self.suspended = True
         self.on_end(self)
         self.on_end = _nobody
+        self.on_suspend()
 
     def resume(self, on_end: Callable[["Job"], None], load_seconds: float) -> None:
         """Give a suspended job to a scheduler; ``load_seconds`` is of its model."""
@@ -88,6 +92,10 @@ class Job:
         """Wake everyone who watches this job."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+def _nothing() -> None:
+    """Take note of nothing."""
 
 
 def _nobody(job: Job) -> None:

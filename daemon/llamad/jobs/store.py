@@ -8,6 +8,7 @@ begun; one of a newer version stays where it is, and nothing is stored.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,8 +44,8 @@ T = TypeVar("T")
 
 FILE = "jobs.sqlite"
 APPLICATION_ID = 0x6C6C646A  # "lldj", in the file's header
-SCHEMA_VERSION = 1
-SCHEMA = (
+SCHEMA_VERSION = 2
+SCHEMA_OF_1 = (
     "CREATE TABLE jobs (id TEXT PRIMARY KEY, owner TEXT NOT NULL, key TEXT NOT NULL,"
     " request_digest TEXT NOT NULL, job TEXT NOT NULL, prompt BLOB NOT NULL,"
     " ended REAL, outcome TEXT, text TEXT)",
@@ -51,6 +53,9 @@ SCHEMA = (
     "CREATE TABLE progress (number INTEGER PRIMARY KEY, job TEXT NOT NULL,"
     " tokens BLOB NOT NULL, text TEXT NOT NULL, reasoning INTEGER NOT NULL)",
 )
+# The jobs that are computed, or were when the service ended; see service/suspects.py.
+ADDED_IN_2 = ("CREATE TABLE starts (job TEXT PRIMARY KEY, number INTEGER NOT NULL)",)
+SCHEMA = SCHEMA_OF_1 + ADDED_IN_2
 LOCK_SECONDS = 2.0  # that another program may hold the database
 SYNC_SECONDS = 30.0  # of progress that a power cut may cost, beside what waits to be written
 MOST_LISTED = 1000  # ended jobs
@@ -94,9 +99,26 @@ class JobStore:
         """Store a new job; it is on the disk when this returns. Raises NOT_DURABLE, JOBS_FULL."""
         await self._do(lambda connection: self._add(connection, job), writes=True)
 
-    async def save(self, progress: Sequence[Progress], ended: Sequence[Ended]) -> None:
-        """Store in one transaction what has changed. Raises NOT_DURABLE."""
-        await self._do(lambda connection: self._save(connection, progress, ended), writes=True)
+    async def start(self, job_id: str, starts: int) -> None:
+        """Store that a job is computed from now on, for the ``starts``-th time without a token.
+
+        It is on the disk when this returns. Raises NOT_DURABLE.
+        """
+        await self._do(lambda connection: self._start(connection, job_id, starts), writes=True)
+
+    async def save(
+        self,
+        progress: Sequence[Progress],
+        ended: Sequence[Ended],
+        suspended: Sequence[str] = (),
+    ) -> None:
+        """Store in one transaction what has changed. Raises NOT_DURABLE.
+
+        ``suspended``: ids of jobs that are computed no more.
+        """
+        await self._do(
+            lambda connection: self._save(connection, progress, ended, suspended), writes=True
+        )
 
     async def ended(self, job_id: str) -> Ended | None:
         """Return an ended job with its text; None when it is not stored. Raises NOT_DURABLE."""
@@ -112,8 +134,14 @@ class JobStore:
         """Return when and how the ended jobs ended, the newest ``MOST_LISTED``, oldest first."""
         return await self._do(_read_outcomes)
 
-    async def close(self) -> None:
-        """Close the database; nothing is stored after that."""
+    async def close(self, *, clean: bool = True) -> None:
+        """Close the database; nothing is stored after that.
+
+        ``clean``: the service was stopped, so no job that is computed is why it ends.
+        """
+        if clean and self.usable:
+            with contextlib.suppress(LlamadError):  # it is told in the status and does not matter
+                await self._do(self._forget_starts)
         await self._run(self._close)
         self._thread.shutdown(wait=False)
 
@@ -174,6 +202,9 @@ class JobStore:
             connection.execute("PRAGMA journal_mode = WAL")
             with self._transaction(sync=True):
                 self._prune(connection, 0)
+                connection.execute(
+                    "DELETE FROM starts WHERE job NOT IN (SELECT id FROM jobs WHERE ended IS NULL)"
+                )
             return list(self._read_living(connection))
         except sqlite3.Error as error:
             if _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -199,11 +230,17 @@ class JobStore:
                 f"{self._path} was written by a newer llamad, version {version}; this one knows"
                 f" {SCHEMA_VERSION}: install that one again, or move the file away"
             )
-        if application != APPLICATION_ID or version != SCHEMA_VERSION or found != set(SCHEMA):
+        expected = {1: SCHEMA_OF_1, SCHEMA_VERSION: SCHEMA}.get(version)
+        if application != APPLICATION_ID or expected is None or found != set(expected):
             raise _UnusableError("it is no database of llamad's jobs")
         [result] = connection.execute("PRAGMA quick_check(1)").fetchone()
         if result != "ok":
             raise _UnusableError(str(result))
+        if version == 1:
+            with self._transaction(sync=True):
+                for statement in ADDED_IN_2:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _set_aside(self, why: str) -> None:
         """Move a file that cannot be used away, with what belongs to it. Raises OSError."""
@@ -282,8 +319,21 @@ class JobStore:
                 (job.id, job.owner, job.idempotency_key, job.request_digest, text, prompt),
             )
 
+    def _start(self, connection: sqlite3.Connection, job_id: str, starts: int) -> None:
+        with self._transaction(sync=True):
+            connection.execute("INSERT OR REPLACE INTO starts VALUES (?, ?)", (job_id, starts))
+
+    def _forget_starts(self, connection: sqlite3.Connection) -> None:
+        if _number(connection, "SELECT count(*) FROM starts"):
+            with self._transaction(sync=True):
+                connection.execute("DELETE FROM starts")
+
     def _save(
-        self, connection: sqlite3.Connection, progress: Sequence[Progress], ended: Sequence[Ended]
+        self,
+        connection: sqlite3.Connection,
+        progress: Sequence[Progress],
+        ended: Sequence[Ended],
+        suspended: Sequence[str],
     ) -> None:
         rows = [
             (p.id, pack_tokens(p.tokens), _text(p.deltas), p.reasoning_tokens) for p in progress
@@ -293,16 +343,23 @@ class JobStore:
         ]
         size = sum(len(tokens) + len(text) for _, tokens, text, _ in rows)
         size += sum(PAGE_BYTES + len(text) for _, _, text, _ in ends)
-        sync = bool(ends) or time.monotonic() - self._synced_at > SYNC_SECONDS
+        fruitless = {
+            job for (job,) in connection.execute("SELECT job FROM starts WHERE number > 0")
+        }
+        fruitful = [(p.id,) for p in progress if p.id in fruitless]
+        sync = bool(ends or fruitful) or time.monotonic() - self._synced_at > SYNC_SECONDS
         with self._transaction(sync=sync, payload_bytes=size):
             connection.executemany(
                 "INSERT INTO progress (job, tokens, text, reasoning) VALUES (?, ?, ?, ?)", rows
             )
+            connection.executemany("UPDATE starts SET number = 0 WHERE job = ?", fruitful)
             # The prompt is forgotten with its job.
             connection.executemany(
                 "UPDATE jobs SET ended = ?, outcome = ?, text = ?, prompt = x'' WHERE id = ?", ends
             )
             connection.executemany("DELETE FROM progress WHERE job = ?", [(e.id,) for e in ended])
+            stopped = [(job_id,) for job_id in (*suspended, *(e.id for e in ended))]
+            connection.executemany("DELETE FROM starts WHERE job = ?", stopped)
             if ends:
                 self._prune(connection, 0)
 
@@ -325,10 +382,12 @@ class JobStore:
         query = "SELECT job, tokens, text, reasoning FROM progress ORDER BY number"
         for job_id, *part in connection.execute(query):
             parts.setdefault(job_id, []).append(tuple(part))
+        starts = dict(connection.execute("SELECT job, number FROM starts"))
         query = "SELECT id, job, prompt FROM jobs WHERE ended IS NULL ORDER BY rowid"
         for job_id, job, prompt in connection.execute(query).fetchall():
             try:
-                yield _living(job_id, job, prompt, parts.get(job_id, []))
+                living = _living(job_id, job, prompt, parts.get(job_id, []))
+                yield replace(living, starts=_count(starts.get(job_id)))
             except (ValueError, TypeError, RecursionError) as error:
                 log.error(fields("stored job cannot be read", job=job_id, message=str(error)))
                 connection.execute(
@@ -365,6 +424,13 @@ def _number(connection: sqlite3.Connection, query: str) -> int:
 def _used_bytes(connection: sqlite3.Connection) -> int:
     pages = _number(connection, "PRAGMA page_count") - _number(connection, "PRAGMA freelist_count")
     return pages * _number(connection, "PRAGMA page_size")
+
+
+def _count(value: object) -> int | None:
+    """Return a count of the database, or None. Raises ValueError."""
+    if value is None or (isinstance(value, int) and value >= 0):
+        return value
+    raise ValueError(f"{value!r:.60} is no number of starts")
 
 
 def _living(

@@ -7,11 +7,11 @@ them, because it is also read while another model is loaded.
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.event import Delta, Finished
-from llamad.jobs.record import JobSnapshot
+from llamad.jobs.record import JobRecord, JobSnapshot
 from llamad.jobs.request import GenerationRequest, Priority
 
 
@@ -35,6 +35,28 @@ class StoredJob:
     dropped_messages: int
     prompt_tokens: tuple[int, ...] = ()
 
+    @staticmethod
+    def of(record: JobRecord, model_digest: str, request_digest: str) -> "StoredJob":
+        """Return what is stored of a new durable job."""
+        assert record.submitted_unix is not None
+        return StoredJob(
+            id=record.id,
+            owner=record.request.owner,
+            idempotency_key=record.idempotency_key,
+            request_digest=request_digest,
+            submitted_unix=record.submitted_unix,
+            model=record.model,
+            model_digest=model_digest,
+            request=record.request,
+            max_tokens=record.max_tokens,
+            fills_context=record.fills_context,
+            seed=record.seed,
+            priority=record.priority,
+            is_chat=record.is_chat,
+            dropped_messages=record.dropped_messages,
+            prompt_tokens=record.prompt_tokens,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -54,6 +76,31 @@ class Living:
     tokens: tuple[int, ...]
     deltas: tuple[Delta, ...]
     reasoning_tokens: int
+    starts: int | None = None  # without a stored token since; None: it was not computed at the end
+
+    def record(self, now: float, now_unix: float) -> JobRecord:
+        """Return the job as it goes on; ``now`` is monotonic, ``now_unix`` the same since 1970."""
+        stored, request = self.job, self.job.request
+        if self.tokens:  # it has started in its time
+            request = replace(request, time_to_live_seconds=None)
+        return JobRecord(
+            request,
+            stored.prompt_tokens,
+            model=stored.model,
+            max_tokens=stored.max_tokens,
+            seed=stored.seed,
+            priority=stored.priority,
+            submitted_at=now - max(0.0, now_unix - stored.submitted_unix),
+            is_chat=stored.is_chat,
+            dropped_messages=stored.dropped_messages,
+            fills_context=stored.fills_context,
+            durable=True,
+            idempotency_key=stored.idempotency_key,
+            submitted_unix=stored.submitted_unix,
+            id=stored.id,
+            completion_tokens=len(self.tokens),
+            reasoning_tokens=self.reasoning_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)

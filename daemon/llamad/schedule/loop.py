@@ -429,6 +429,7 @@ class Scheduler:
             if record.started_at is None:
                 generation.progress_at = record.started_at = now
             self._reuse.take(generation)
+            generation.job.on_start()
             generation.job.move(JobState.PREFILL)
             self._composer.come(generation, self._places.running)
         if self._reports.due(now):
@@ -437,7 +438,7 @@ class Scheduler:
     def _compose(self, now: float) -> list[Part]:
         """Compose a step; those that gave their blocks back for it wait again."""
         self._cost.read_seconds = self._model.step_read_seconds
-        running = self._places.running
+        running = [g for g in self._places.running if not g.job.start_pending]
         step, preempted = self._composer.compose(running, self._limits.step_seconds, now)
         self._places.wait_again(preempted, now)
         self._estimate.note_step([g for g, _ in step], self._limits.step_seconds)

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -21,7 +22,7 @@ from llamad.config import JobsConfig
 from llamad.errors import ErrorKind, LlamadError, shutting_down
 from llamad.jobs.book import JobBook
 from llamad.jobs.job import Job
-from llamad.jobs.record import JobRecord, JobSnapshot, JobState
+from llamad.jobs.record import JobSnapshot, JobState
 from llamad.jobs.request import GenerationRequest
 from llamad.jobs.store import JobStore, not_durable
 from llamad.jobs.stored_job import (
@@ -37,6 +38,7 @@ from llamad.logs import fields
 from llamad.service.resumable_jobs import ResumableJobs
 from llamad.service.state import ServiceState, Serving
 from llamad.service.state_directory import StateDirectory
+from llamad.service.suspects import MOST_STARTS, TRIAL_SECONDS, Suspects, given_up
 from llamad.service.write_budget import WriteBudget
 
 log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class _Entry:
     n_tokens: int = 0  # of the completion that are stored
     n_deltas: int = 0
     stored: bool = False
+    started: bool = False  # it was computed since it went on, and is stored as such
 
 
 class DurableJobs:
@@ -84,6 +87,9 @@ class DurableJobs:
         self._entries: dict[str, _Entry] = {}
         self._changed: set[str] = set()  # jobs whose transcript has grown or ended
         self._wake = asyncio.Event()
+        self._suspects = Suspects()
+        self._suspended: set[str] = set()  # jobs that are computed no more, and stored as if
+        self._starting: set[asyncio.Task[None]] = set()
         self._lines: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._told = ""  # the fault that the journal knows of
         self._n_spent = 0  # of the store's bytes_written
@@ -124,7 +130,14 @@ class DurableJobs:
         for living in await self._store.open():
             self._restore(living)
         if self._entries:
-            log.info(fields("stored jobs go on", jobs=len(self._entries)))
+            log.info(fields("stored jobs go on", jobs=self.n_stored))
+        if self._suspects:
+            log.warning(
+                fields(
+                    "the service was not stopped: jobs that it computed go on one at a time",
+                    jobs=len(self._suspects),
+                )
+            )
 
     async def run(self) -> None:
         """Store what changes, until cancelled."""
@@ -132,7 +145,7 @@ class DurableJobs:
             await self._wake.wait()
             assert self._budget is not None
             wait = self._budget.wait_seconds(self._clock.now())
-            await asyncio.sleep(max(SAVE_SECONDS, wait))
+            await asyncio.sleep(max(0.0 if self._suspects.on_trial else SAVE_SECONDS, wait))
             self._wake.clear()
             try:
                 saved = await self._save()
@@ -143,27 +156,74 @@ class DurableJobs:
                 self._wake.set()
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def close(self) -> None:
-        """Store the last changes and end all readers; the jobs go on at the next start."""
+    async def close(self, *, clean: bool = True) -> None:
+        """Store the last changes and end all readers; the jobs go on at the next start.
+
+        ``clean``: the service was stopped; none of them is why it ends.
+        """
+        await asyncio.gather(*self._starting)
         await self._save()
         for entry in self._entries.values():
             entry.transcript.close(shutting_down())
         if self._store is not None:
             store, self._store = self._store, None
-            await store.close()
+            await store.close(clean=clean)
 
     def model_loaded(self, serving: Serving) -> None:
         """Go on with the jobs of a model. One whose file was replaced ends them."""
         model = serving.model
-        for entry in list(self._entries.values()):
+        for entry in sorted(self._entries.values(), key=lambda e: self._suspects.rank(e.job)):
             job = entry.job
             if not job.suspended or job.state.ended or job.record.model != model.name:
+                continue
+            if not self._suspects.may_go_on(job.id):
                 continue
             try:
                 _check_same(entry, model.digest, model.vocab_size)
                 serving.scheduler.accept(job)
             except LlamadError as error:
+                self._suspects.remove(job.id)
                 self._book.end(job, JobState.FAILED, error=error)
+
+    # ---- starts that are counted (suspects.py) ---------------------------------------------------
+
+    def _on_start(self, entry: _Entry) -> None:
+        """Count a start before the job's first step; one that was only paused has been counted."""
+        if entry.started:
+            return
+        entry.started = True
+        self._suspended.discard(entry.job.id)
+        starts = self._suspects.count(entry.job.id)
+        if starts is not None:
+            entry.job.start_pending = True
+            task = asyncio.create_task(self._store_start(entry, starts))
+            self._starting.add(task)
+            task.add_done_callback(self._starting.discard)
+
+    async def _store_start(self, entry: _Entry, starts: int) -> None:
+        """Let the job be computed once its start is on the disk, or cannot be stored."""
+        try:
+            if self._store is not None:
+                await self._store.start(entry.job.id, starts)
+        except LlamadError as error:
+            self._tell(error)
+        finally:
+            self._spend()
+            entry.job.start_pending = False
+            if self._state.serving is not None:
+                self._state.serving.scheduler.wake()
+
+    def _on_suspend(self, entry: _Entry) -> None:
+        """Suspect no job whose model goes while the service lives."""
+        entry.started = False
+        self._suspects.remove(entry.job.id)
+        self._suspended.add(entry.job.id)
+        self._wake.set()
+
+    def _clear(self, job_id: str) -> None:
+        """Suspect a job no more, and let the next one go on."""
+        if self._suspects.remove(job_id) and self._state.serving is not None:
+            self.model_loaded(self._state.serving)
 
     # ---- submitting ------------------------------------------------------------------------------
 
@@ -229,23 +289,7 @@ class DurableJobs:
         record.submitted_unix = self._wall_clock()
         entry = _Entry(job, transcript, serving.model.digest)
         self._hear(entry)
-        return entry, StoredJob(
-            id=job.id,
-            owner=record.request.owner,
-            idempotency_key=key,
-            request_digest=request_digest,
-            submitted_unix=record.submitted_unix,
-            model=record.model,
-            model_digest=serving.model.digest,
-            request=record.request,
-            max_tokens=record.max_tokens,
-            fills_context=record.fills_context,
-            seed=record.seed,
-            priority=record.priority,
-            is_chat=record.is_chat,
-            dropped_messages=record.dropped_messages,
-            prompt_tokens=record.prompt_tokens,
-        )
+        return entry, StoredJob.of(record, serving.model.digest, request_digest)
 
     async def _keep(self, entry: _Entry, stored: StoredJob) -> None:
         """Store a new job; one that cannot be stored is cancelled. Raises NOT_DURABLE."""
@@ -264,32 +308,12 @@ class DurableJobs:
     def _hear(self, entry: _Entry) -> None:
         self._entries[entry.job.id] = entry
         entry.transcript.on_change = lambda: self._note(entry)
+        entry.job.on_start = lambda: self._on_start(entry)
+        entry.job.on_suspend = lambda: self._on_suspend(entry)
 
     def _restore(self, living: Living) -> None:
         """Enter a stored job in the book; it waits for its model."""
-        stored = living.job
-        age_seconds = max(0.0, self._wall_clock() - stored.submitted_unix)
-        request = stored.request
-        if living.tokens:  # it has started in its time
-            request = dataclasses.replace(request, time_to_live_seconds=None)
-        record = JobRecord(
-            request,
-            stored.prompt_tokens,
-            model=stored.model,
-            max_tokens=stored.max_tokens,
-            seed=stored.seed,
-            priority=stored.priority,
-            submitted_at=self._clock.now() - age_seconds,
-            is_chat=stored.is_chat,
-            dropped_messages=stored.dropped_messages,
-            fills_context=stored.fills_context,
-            durable=True,
-            idempotency_key=stored.idempotency_key,
-            submitted_unix=stored.submitted_unix,
-            id=stored.id,
-            completion_tokens=len(living.tokens),
-            reasoning_tokens=living.reasoning_tokens,
-        )
+        record = living.record(self._clock.now(), self._wall_clock())
         transcript = Transcript(living.deltas)
         job = Job(
             record,
@@ -299,11 +323,20 @@ class DurableJobs:
             on_end=lambda job: None,
             stream=transcript,
         )
-        job.tokens = [*stored.prompt_tokens, *living.tokens]
+        job.tokens = [*record.prompt_tokens, *living.tokens]
         job.suspended = True
         self._book.add(job)
         n_tokens, n_deltas = len(living.tokens), len(living.deltas)
-        self._hear(_Entry(job, transcript, stored.model_digest, n_tokens, n_deltas, stored=True))
+        digest = living.job.model_digest
+        self._hear(_Entry(job, transcript, digest, n_tokens, n_deltas, stored=True))
+        if living.starts is None:
+            return
+        if living.starts < MOST_STARTS:
+            self._suspects.add(job.id, living.starts)
+            return
+        error = given_up(job.id, living.starts)
+        log.error(fields("stored job is given up", job=job.id, message=error.message))
+        self._book.end(job, JobState.FAILED, error=error)
 
     # ---- storing ---------------------------------------------------------------------------------
 
@@ -317,20 +350,20 @@ class DurableJobs:
         entries = [entry for entry in entries if entry.stored]
         progress = [p for entry in entries if (p := _progress(entry)) is not None]
         ended = [self._ended(entry) for entry in entries if entry.transcript.ended]
-        if not progress and not ended:
+        suspended = list(self._suspended)
+        if not progress and not ended and not suspended:
             self._changed.clear()
             return True
         assert self._store is not None
         try:
-            await self._store.save(progress, ended)
+            await self._store.save(progress, ended, suspended)
         except LlamadError as error:
-            if error.message != self._told:
-                self._told = error.message
-                log.error(fields("progress of jobs not stored", message=error.message))
+            self._tell(error)
             return False
         finally:
             self._spend()
         self._told = ""
+        self._suspended.difference_update(suspended)
         self._changed.difference_update(entry.job.id for entry in entries)
         for part in progress:
             entry = self._entries[part.id]
@@ -338,9 +371,19 @@ class DurableJobs:
             entry.n_deltas += len(part.deltas)
             if entry.transcript.ended or len(entry.transcript.deltas) > entry.n_deltas:
                 self._note(entry)  # it grew meanwhile
+            if self._suspects.progressed(part.id):
+                when = self._clock.now() + TRIAL_SECONDS
+                self._clock.call_at(when, partial(self._clear, part.id))
         for end in ended:
             del self._entries[end.id]
+            self._clear(end.id)
         return True
+
+    def _tell(self, error: LlamadError) -> None:
+        """Write into the journal why something is not stored, once."""
+        if error.message != self._told:
+            self._told = error.message
+            log.error(fields("progress of jobs not stored", message=error.message))
 
     def _ended(self, entry: _Entry) -> Ended:
         transcript, record = entry.transcript, entry.job.record

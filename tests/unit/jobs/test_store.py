@@ -207,11 +207,46 @@ def test_half_a_log_costs_what_was_in_it_and_nothing_else(tmp_path: Path) -> Non
     assert 5 < len(ids) < 20
 
 
+@asynchronous
+async def test_starts_without_a_token_are_counted_until_the_service_is_stopped() -> None:
+    async def starts(folder: Path, *, clean: bool = False) -> dict[str, int | None]:
+        store = JobStore(folder, max_bytes=1 << 20, keep_seconds=DAY, wall_clock=WALL)
+        found = {living.job.id: living.starts for living in await store.open()}
+        await store.close(clean=clean)
+        return found
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = JobStore(folder, max_bytes=1 << 20, keep_seconds=DAY, wall_clock=WALL)
+        await store.open()
+        for i in range(1, 5):
+            await store.add(replace(JOB, id=f"j{i}", idempotency_key=""))
+        for i in range(1, 4):
+            await store.start(f"j{i}", i)
+        await store.start("never stored", 1)
+        await store.save([progress(1, job="j2")], [], ["j3"])
+        await store.close(clean=False)
+        expected = {"j1": 1, "j2": 0, "j3": None, "j4": None}
+        assert await starts(folder) == expected
+        assert await starts(folder, clean=True) == expected
+        assert set((await starts(folder)).values()) == {None}
+
+
+def test_a_file_of_version_1_is_taken_over(tmp_path: Path) -> None:
+    fill(tmp_path)
+    change_file(tmp_path / FILE, "DROP TABLE starts")
+    change_file(tmp_path / FILE, "PRAGMA user_version = 1")
+    assert living_in(tmp_path) == (["j1"], "")
+    assert not list(tmp_path.glob("*.broken-*"))
+    change_file(tmp_path / FILE, "INSERT INTO starts VALUES ('j1', 2)")
+    assert living_in(tmp_path) == (["j1", "new1"], "")
+
+
 def test_a_file_of_a_newer_version_stays_and_nothing_is_stored(tmp_path: Path) -> None:
     fill(tmp_path)
-    change_file(tmp_path / FILE, "PRAGMA user_version = 2")
+    change_file(tmp_path / FILE, "PRAGMA user_version = 3")
     ids, fault = living_in(tmp_path)
-    assert (ids, "newer llamad, version 2; this one knows 1" in fault) == ([], True)
+    assert (ids, "newer llamad, version 3; this one knows 2" in fault) == ([], True)
     assert [path.name for path in tmp_path.glob(f"{FILE}*") if "wal" not in path.name] == [FILE]
 
 
@@ -244,6 +279,8 @@ def test_a_folder_in_its_place_is_named(tmp_path: Path) -> None:
         "INSERT INTO progress (job, tokens, text, reasoning) VALUES ('j1', x'01', '[]', 0)",
         "INSERT INTO progress (job, tokens, text, reasoning) VALUES ('j1', x'', '[[1]]', 0)",
         "INSERT INTO progress (job, tokens, text, reasoning) VALUES ('j1', 'x', 7, 0)",
+        "INSERT INTO starts VALUES ('j1', 'many')",
+        "INSERT INTO starts VALUES ('j1', -1)",
     ],
 )
 def test_a_job_that_cannot_be_read_keeps_no_other_from_going_on(
