@@ -91,7 +91,8 @@ qemu: $(VENV)/.programs $(VENV)/.engine ## C tests and a generation on emulated 
 
 peer: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## our files, texts and blocks against llama.cpp's
 	$(PIP) $(PEER)
-	$(PY) -m pytest tests/tools/test_llama_cpp.py tests/tools/test_llama_cpp_families.py
+	$(PY) tests/llama_cpp_source.py
+	$(PY) -m pytest tests/tools/test_llama_cpp*.py
 	PYTHONPATH=tests $(PY) -m bench.family_peer
 
 fuzz: ## fuzz the GGUF parser, FUZZ_SECONDS=60

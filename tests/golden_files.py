@@ -39,15 +39,23 @@ class Excerpt:
 
 
 def excerpt(name: str) -> Excerpt:
-    """Return what the cases need of a vocabulary: ``gpt-2``, ``llama-bpe`` or ``llama-spm``."""
+    """Return what the cases need of a vocabulary, such as ``gpt-2``."""
     content = json.loads((GOLDEN / f"vocabulary-{name}.json").read_text(encoding="ascii"))
     return Excerpt(content.pop("ids"), content)
 
 
 def cases(name: str) -> list[tuple[str, list[int]]]:
     """Return (text, ids in the whole vocabulary), from the reference implementation."""
-    content = (GOLDEN / "tokenizer-cases.inp").read_bytes().decode()
-    texts = content.split("\n__ggml_vocab_test__\n")[:-1]
-    lines = (GOLDEN / f"tokenizer-cases-{name}.out").read_text(encoding="ascii")
-    ids = [[int(token) for token in line.split()] for line in lines[:-1].split("\n")]
-    return list(zip(texts, ids, strict=True))
+    own = GOLDEN / f"tokenizer-cases-{name}.inp"
+    texts = own if own.exists() else GOLDEN / "tokenizer-cases.inp"
+    return read_cases(texts, GOLDEN / f"tokenizer-cases-{name}.out")
+
+
+def read_cases(texts: Path, ids: Path) -> list[tuple[str, list[int]]]:
+    """Return (text, ids) of a pair of files as llama.cpp has them, ``.inp`` and ``.out``."""
+    cases = texts.read_bytes().decode().split("\n__ggml_vocab_test__\n")[:-1]
+    lines = ids.read_text(encoding="ascii").splitlines()
+    return [
+        (text, [int(token) for token in line.split()])
+        for text, line in zip(cases, lines, strict=True)
+    ]

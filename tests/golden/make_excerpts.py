@@ -2,11 +2,12 @@
 
     PYTHONPATH=tests:daemon .venv/bin/python tests/golden/make_excerpts.py FOLDER
 
-FOLDER holds ``ggml-vocab-NAME.gguf`` of llama.cpp (its folder ``models``) and LLaMA 2's
-``tokenizer.model``. A tokenizer only ever looks up substrings of the text: with the tokens that are
-substrings of the texts, the single bytes and all that are no text, every text gets the tokens that
-the whole vocabulary gives it; this program ends by checking that. An excerpt lists the ids that its
-tokens have in the whole vocabulary as ``ids``.
+FOLDER holds ``ggml-vocab-NAME.gguf`` of llama.cpp (its folder ``models``), and for ``llama-spm``
+LLaMA 2's ``tokenizer.model``. Further arguments are the names to write, else all. A tokenizer only
+ever looks up substrings of the text: with the tokens that are substrings of the texts, the single
+bytes and all that are no text, every text gets the tokens that the whole vocabulary gives it; this
+program ends by checking that. An excerpt lists the ids that its tokens have in the whole vocabulary
+as ``ids``.
 """
 
 import json
@@ -24,7 +25,7 @@ from llamad.text.bpe import spelled
 from llamad.text.vocabulary import TokenType
 
 KEY = "tokenizer.ggml."
-BPE, SENTENCEPIECE = ("gpt-2", "llama-bpe"), "llama-spm"
+BPE, SENTENCEPIECE = ("gpt-2", "llama-bpe", "qwen35", "falcon"), "llama-spm"
 
 
 def texts(name: str) -> list[str]:
@@ -113,7 +114,7 @@ def check(name: str, whole: Mapping[str, object]) -> None:
 def main() -> None:
     """Write the excerpts and check them."""
     folder = Path(sys.argv[1])
-    for name in (*BPE, SENTENCEPIECE):
+    for name in sys.argv[2:] or (*BPE, SENTENCEPIECE):
         whole = read_metadata(folder / f"ggml-vocab-{name}.gguf")
         part = cut_metadata(name, whole)
         content = json.dumps({"ids": part.ids, **part.metadata}, ensure_ascii=True, indent=0)

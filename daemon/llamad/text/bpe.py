@@ -15,8 +15,6 @@ from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import cast
 
-import regex
-
 from llamad.text.pre_tokenizer import pre_tokenizer
 from llamad.text.tokenizer import Tokenizer
 from llamad.text.vocabulary import (
@@ -72,7 +70,7 @@ class BpeTokenizer(Tokenizer):
         ids = _text_ids(vocabulary)
         self._ranks, self._merged = _read_merges(metadata, vocabulary, ids)
         self._byte_ids = [ids.get(character, _NO_TOKEN) for character in _ALPHABET]
-        self._find_words = regex.compile(pre.pattern).finditer
+        self._words = pre.words
         self._whole_words: Mapping[str, int] = {}
         if pre.whole_words_first:
             normal = vocabulary.ids_of(TokenType.NORMAL)
@@ -81,8 +79,7 @@ class BpeTokenizer(Tokenizer):
 
     def _encode_text(self, text: str, after_special: bool) -> Sequence[int]:
         ids: list[int] = []
-        for match in self._find_words(text):
-            word = match[0]
+        for word in self._words(text):
             if len(word) <= _CACHED_CHARACTERS:
                 ids.extend(self._cached_word_ids(word))
                 continue
