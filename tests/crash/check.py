@@ -2,9 +2,10 @@
 
 Twenty jobs on the demo model, and clients that ask beside them. The service is killed with SIGKILL
 at random moments and started again, ``--kills`` times. At the end every job has the text of a run
-that nothing interrupted, the database opened each time, and no block of a saved prefix is half a
-file. As root the same again on a file system that forgets at each kill what was not synced
-(forgetful_disk.py), without prefixes: it has no folders. Times are printed, not asserted.
+that nothing interrupted, the database opened each time, no block of a saved prefix was half a file
+after any kill, and who asked again for a prompt whose beginning was saved got the same answer. As
+root the same again on a file system that forgets at each kill what was not synced
+(forgetful_disk.py). Times are printed, not asserted.
 """
 
 import argparse
@@ -31,6 +32,8 @@ N_JOBS = 20
 OTHER_PROMPT = "Part {}. " + "Once upon a time there was a house by the sea. " * 12
 N_PINS = 8
 MOST_UP_SECONDS = 3.0  # between READY and a kill
+# A job is given up that no token is stored of in three starts in a row: one of three lasts so long.
+LEAST_UP_SECONDS = 1.0
 TOPICS = ("the sea", "a clock", "bread", "Ferrara", "a lighthouse", "rain", "the moon", "a train")
 
 
@@ -54,6 +57,9 @@ class Seen:
 
     ready_seconds: list[float] = field(default_factory=list)
     lost_tokens: int = 0  # that were told and computed again
+    blocks: int = 0  # of saved prefixes, over all kills
+    read_bytes: int = 0  # of them that were used after a start
+    answers: dict[int, str] = field(default_factory=dict)  # of attached requests, by their number
     faults: list[str] = field(default_factory=list)
 
 
@@ -97,30 +103,38 @@ def texts(client: Client, ids: list[str]) -> list[str]:
     return [client.resume(job_id).text() for job_id in ids]
 
 
-_parts = itertools.count()
+def disturb(path: Path, seen: Seen, until: threading.Event) -> None:
+    """Ask beside the jobs, as attached clients do, and have prompts saved, until told to stop.
 
-
-def disturb(path: Path, until: threading.Event) -> None:
-    """Ask beside the jobs, as attached clients do, and have prompts saved, until told to stop."""
+    Every second prompt is one that was asked before, often of a service that was killed since.
+    """
     with Client(path) as client:
-        while not until.is_set():
-            part = next(_parts)
+        for turn in itertools.count():
+            if until.is_set():
+                return
+            known = len(seen.answers)
+            part = turn * 7 % known if known and turn % 2 else known
             try:
-                client.generate(
+                text = client.generate(
                     OTHER_PROMPT.format(part),
                     max_tokens=8,
+                    temperature=0.0,
                     pin=f"part-{part % N_PINS}",
                     priority="interactive",
                 ).text()
             except ClientError:
                 until.wait(0.05)
+                continue
+            if seen.answers.setdefault(part, text) != text:
+                seen.faults.append(f"{text!r} is another answer than {seen.answers[part]!r}")
 
 
 def crash(
-    service: Service, kills: int, seed: int, cut: Callable[[], None]
+    service: Service, state: Path, kills: int, seed: int, cut: Callable[[], None]
 ) -> tuple[list[str], Seen]:
     """Submit, kill and start again; return the texts at the end."""
     rng, seen, before = random.Random(seed), Seen(), dict[str, int]()
+    up_seconds: list[float] = []
     for number in range(kills + 1):
         stop = threading.Event()
         with service.run() as running, Client(running.socket) as client:
@@ -128,15 +142,19 @@ def crash(
             status = client.status()
             if status.durability:
                 seen.faults.append(status.durability)
+            if status.prefix is not None:
+                seen.read_bytes += status.prefix.bytes_read
             for job in client.jobs():
                 seen.lost_tokens += max(0, before.get(job.id, 0) - job.completion_tokens)
-            asking = threading.Thread(target=disturb, args=(running.socket, stop))
+            asking = threading.Thread(target=disturb, args=(running.socket, seen, stop))
             asking.start()
             try:
                 if number == kills:
                     ids = submit_all(client)
                     return texts(client, ids), seen
-                killer = threading.Timer(rng.uniform(0.0, MOST_UP_SECONDS), running.process.kill)
+                short = len(up_seconds) > 1 and max(up_seconds[-2:]) < LEAST_UP_SECONDS
+                up_seconds.append(rng.uniform(LEAST_UP_SECONDS * short, MOST_UP_SECONDS))
+                killer = threading.Timer(up_seconds[-1], running.process.kill)
                 killer.start()
                 try:
                     submit_all(client)
@@ -150,20 +168,18 @@ def crash(
                 stop.set()
                 asking.join()
         cut()
+        check_prefixes(state, seen)
     raise AssertionError("not reached")
 
 
-def prefix_faults(state: Path) -> list[str]:
-    """Print how many blocks of prefixes were saved; return what is wrong with them."""
-    files = list((state / "prefixes").rglob(f"*{SUFFIX}"))
-    print(f"saved prefixes: {len(files)} blocks")
-    faults = [] if files else ["no prefix was saved, so none was checked"]
-    for path in files:
+def check_prefixes(state: Path, seen: Seen) -> None:
+    """Take note of the blocks of prefixes that are saved, and of half ones among them."""
+    for path in (state / "prefixes").rglob(f"*{SUFFIX}"):
+        seen.blocks += 1
         data = path.read_bytes()
         told = data[HEADER_BYTES - 2 * SUM_BYTES : HEADER_BYTES - SUM_BYTES]
         if hashlib.blake2b(data[HEADER_BYTES:], digest_size=SUM_BYTES).digest() != told:
-            faults.append(f"half a block: {path.name}, {len(data)} bytes")
-    return faults
+            seen.faults.append(f"half a block: {path.name}, {len(data)} bytes")
 
 
 def report(name: str, expected: list[str], got: list[str], seen: Seen, folder: Path) -> list[str]:
@@ -172,10 +188,14 @@ def report(name: str, expected: list[str], got: list[str], seen: Seen, folder: P
     print(
         f"{name}: {len(times) - 1} kills, {len(got)} jobs; READY after"
         f" {times[len(times) // 2]:.2f} s (median), {times[-1]:.2f} s at most;"
-        f" {seen.lost_tokens} tokens computed again"
+        f" {seen.lost_tokens} tokens computed again; {seen.blocks} blocks of prefixes found,"
+        f" {seen.read_bytes} bytes of them read at starts,"
+        f" {len(seen.answers)} attached answers compared"
     )
     wrong = [f"{name}: job {i} differs" for i in range(N_JOBS) if expected[i] != got[i]]
     wrong += [f"{name}: {fault}" for fault in seen.faults]
+    if not seen.read_bytes:
+        wrong.append(f"{name}: no saved prefix was read after a kill, so none was checked")
     wrong += [f"{name}: set aside: {path.name}" for path in folder.glob("*.broken-*")]
     return wrong
 
@@ -197,18 +217,23 @@ def main() -> int:
             wait_until_serving(client, running)
             expected = texts(client, submit_all(client))
         print(f"uninterrupted: {sum(map(len, expected))} characters in {N_JOBS} answers")
-        got, seen = crash(services[1], arguments.kills, arguments.seed, lambda: None)
-        wrong += report("SIGKILL", expected, got, seen, folders[1] / "state")
-        wrong += prefix_faults(folders[1] / "state")
+        state = folders[1] / "state"
+        got, seen = crash(services[1], state, arguments.kills, arguments.seed, lambda: None)
+        wrong += report("SIGKILL", expected, got, seen, state)
         if os.geteuid() == 0 and Path("/dev/fuse").exists():
-            disk = ForgetfulDisk(folders[2] / "state")
-            disk.mount()
+            state = folders[2] / "state"
+            disk = ForgetfulDisk(state)
+            disk.open()
             try:
-                got, seen = crash(services[2], arguments.kills, arguments.seed + 1, disk.cut)
-                wrong += report("power cut", expected, got, seen, folders[2] / "state")
-                print(f"power cut: {disk.lost_bytes} bytes were forgotten, {disk.syncs} syncs")
+                seed = arguments.seed + 1
+                got, seen = crash(services[2], state, arguments.kills, seed, disk.cut)
+                wrong += report("power cut", expected, got, seen, state)
+                print(
+                    f"power cut: {disk.lost_bytes} bytes and {disk.lost_names} names were"
+                    f" forgotten, {disk.syncs} syncs"
+                )
             finally:
-                disk.unmount()
+                disk.close()
         else:
             print("power cut: not checked, because that needs root and /dev/fuse")
     for line in wrong:

@@ -1,33 +1,27 @@
 """A file system in memory that forgets at a power cut whatever was not synced.
 
-Speaks FUSE's protocol (linux/fuse.h), as memory/failing_disk.py does. One directory with files.
-What ``fsync`` was called for survives ``cut``: the content of a file by its own sync, a name
-(created, renamed or removed) only by a sync of the directory. Real file systems forget less. Needs
-root.
+What ``fsync`` was called for survives ``cut``: the content of a file by its own sync; a name
+(created, renamed or removed) by a sync of the folder that it is in, and of each folder above, whose
+name is one too. Real file systems forget less. A rename from one folder into another is refused,
+because its two halves would be forgotten apart. Needs root.
 """
 
-import ctypes
 import errno
 import os
 import stat
 import struct
-import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
-_ROOT_ID = 1
-_LOOKUP, _FORGET, _GETATTR, _SETATTR, _UNLINK, _RENAME = 1, 2, 3, 4, 10, 12
-_OPEN, _READ, _WRITE, _STATFS, _RELEASE, _FSYNC, _FLUSH, _INIT = 14, 15, 16, 17, 18, 20, 25, 26
-_OPENDIR, _READDIR, _RELEASEDIR, _FSYNCDIR, _CREATE = 27, 28, 29, 30, 35
-_INTERRUPT, _DESTROY, _BATCH_FORGET, _RENAME2 = 36, 38, 42, 45
-_SILENT = (_FORGET, _BATCH_FORGET, _INTERRUPT)  # requests without an answer
-_IN_HEADER, _OUT_HEADER = struct.Struct("<IIQQIIIHH"), struct.Struct("<IiQ")
-_WRITE_IN, _READ_IN, _SETATTR_IN = (
-    struct.Struct("<QQIIQII"), struct.Struct("<QQI"), struct.Struct("<IIQQ"),
-)  # fmt: skip
-_SET_SIZE = 1 << 3
-_MAX_WRITE = 1 << 17
-_MS_NOSUID, _MS_NODEV, _MNT_DETACH = 2, 4, 2
+from fuse import ROOT_ID, FuseFileSystem, Request, listed, name_in, range_in, written_in
+
+# fuse_setattr_in up to the times; fuse_rename_in, fuse_rename2_in, fuse_create_in, fuse_mkdir_in
+_SETATTR_IN = struct.Struct("<IIQQQQQQIII")
+_RENAME_IN, _RENAME2_IN = struct.Struct("<Q"), struct.Struct("<QII")
+_CREATE_IN, _MKDIR_IN = struct.Struct("<IIII"), struct.Struct("<II")
+_SET_SIZE, _SET_TIME, _SET_TIME_NOW = 1 << 3, 1 << 5, 1 << 8  # FATTR_SIZE, _MTIME, _MTIME_NOW
 
 
 @dataclass(eq=False)
@@ -35,162 +29,178 @@ class _File:
     id: int
     data: bytearray = field(default_factory=bytearray)
     synced: bytes = b""
+    changed: float = field(default_factory=time.time)  # seconds since 1970; never forgotten
 
 
-class ForgetfulDisk:
-    """The file system, mounted at ``folder`` from ``mount`` to ``cut`` or ``unmount``."""
+@dataclass(eq=False)
+class _Folder:
+    id: int
+    names: "dict[str, _Node]" = field(default_factory=dict)
+    synced: "dict[str, _Node]" = field(default_factory=dict)
+
+
+_Node: TypeAlias = _File | _Folder
+
+
+class ForgetfulDisk(FuseFileSystem):
+    """The file system, mounted at ``folder`` from ``open`` to ``close``."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__("forgetful")
         self.folder = folder
-        self.lost_bytes = 0  # that were written and not synced, over all cuts
+        self.lost_bytes = 0  # of files that were written and not synced, over all cuts
+        self.lost_names = 0  # likewise
         self.syncs = 0
-        self._names: dict[str, _File] = {}
-        self._synced_names: dict[str, _File] = {}
-        self._files: dict[int, _File] = {}
-        self._next_id = _ROOT_ID + 1
-        self._device = -1
-        self._thread: threading.Thread | None = None
+        self.fault = 0  # the errno that whatever writes is refused with; 0: nothing is
+        self._root = _Folder(ROOT_ID)
+        self._nodes: dict[int, _Node] = {ROOT_ID: self._root}
+        self._next_id = ROOT_ID + 1
 
-    def mount(self) -> None:
+    def open(self) -> None:
         """Show the files."""
-        self._device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-        options = f"fd={self._device},rootmode=40000,user_id=0,group_id=0"
-        libc = ctypes.CDLL(None, use_errno=True)
-        flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV)
-        if libc.mount(b"forgetful", os.fsencode(self.folder), b"fuse", flags, options.encode()):
-            raise OSError(ctypes.get_errno(), f"cannot mount {self.folder}")
-        self._thread = threading.Thread(target=self._serve, name="forgetful-disk", daemon=True)
-        self._thread.start()
+        self.mount(self.folder)
 
-    def unmount(self) -> None:
-        """Hide the files, also from who has them open, and keep them as they are."""
-        assert self._thread is not None
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.umount2(os.fsencode(self.folder), _MNT_DETACH):
-            raise OSError(ctypes.get_errno(), f"cannot unmount {self.folder}")
-        self._thread.join(10)
-        os.close(self._device)
+    def close(self) -> None:
+        """Hide the files, and keep them as they are."""
+        self.unmount(self.folder)
 
     def cut(self) -> None:
         """Lose the power, with everybody who had files open dead, and come back."""
-        self.unmount()
-        self._names = dict(self._synced_names)
-        for file in self._names.values():
-            self.lost_bytes += sum(a != b for a, b in zip(file.data, file.synced, strict=False))
-            self.lost_bytes += max(0, len(file.data) - len(file.synced))
-            file.data = bytearray(file.synced)
-        self.mount()
+        self.close()
+        self._forget(self._root)
+        self.open()
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                request = os.read(self._device, _MAX_WRITE + 4096)
-            except InterruptedError:
-                continue
-            except OSError as error:
-                if error.errno in (errno.ENOENT, errno.EAGAIN):
-                    continue
-                return  # ENODEV: unmounted
-            _, opcode, unique, node, *_ = _IN_HEADER.unpack_from(request)
-            if opcode in _SILENT:
-                continue
-            try:
-                body, error_number = self._answer(opcode, node, request[_IN_HEADER.size :]), 0
-            except OSError as error:
-                body, error_number = b"", error.errno or errno.EIO
-            answer = _OUT_HEADER.pack(_OUT_HEADER.size + len(body), -error_number, unique) + body
-            try:
-                os.write(self._device, answer)
-            except OSError as error:
-                if error.errno != errno.ENOENT:  # the request was interrupted
-                    return
+    def _forget(self, node: _Node) -> None:
+        """Let a node, and all that is still below it, be as it was synced."""
+        if isinstance(node, _File):
+            self.lost_bytes += sum(a != b for a, b in zip(node.data, node.synced, strict=False))
+            self.lost_bytes += max(0, len(node.data) - len(node.synced))
+            node.data = bytearray(node.synced)
+            return
+        self.lost_names += len(node.names.items() ^ node.synced.items())
+        node.names = dict(node.synced)
+        for below in node.names.values():
+            self._forget(below)
 
-    def _answer(self, opcode: int, node: int, body: bytes) -> bytes:
-        match opcode:
-            case 26:  # INIT
-                major, _, read_ahead, _ = struct.unpack_from("<IIII", body)
-                return struct.pack(
-                    "<IIIIHHIIHHI28x", major, 31, read_ahead, 0, 16, 12, _MAX_WRITE, 1, 0, 0, 0
-                )
-            case 1:  # LOOKUP
-                return self._entry(self._named(body.rstrip(b"\0").decode()))
-            case 3:  # GETATTR
-                return bytes(16) + self._attributes(node)
-            case 4:  # SETATTR
-                valid, _, _, size = _SETATTR_IN.unpack_from(body)
-                if valid & _SET_SIZE:
-                    data = self._files[node].data
-                    data[size:] = bytes(max(0, size - len(data)))
-                return bytes(16) + self._attributes(node)
-            case 35:  # CREATE
-                name = body[16:].rstrip(b"\0").decode()
-                file = self._names[name] = _File(self._next_id)
-                self._files[file.id] = file
-                self._next_id += 1
-                return self._entry(file) + bytes(16)
-            case 10:  # UNLINK
-                del self._names[self._named_key(body)]
+    # ---- requests --------------------------------------------------------------------------------
+
+    def answer(self, request: Request, node: int, body: bytes) -> bytes:
+        """Answer what files and folders are asked."""
+        if self.fault and request in _WRITING:
+            raise OSError(self.fault, os.strerror(self.fault))
+        match request:
+            case Request.LOOKUP:
+                return self.entry(self._named(node, name_in(body)).id)
+            case Request.SETATTR:
+                self._set(self._nodes[node], body)
+                return self.attributes(node)
+            case Request.MKDIR:
+                return self.entry(self._add(node, body[_MKDIR_IN.size :], _Folder(self._next_id)))
+            case Request.CREATE:
+                new = self._add(node, body[_CREATE_IN.size :], _File(self._next_id))
+                return self.entry(new) + bytes(16)
+            case Request.UNLINK | Request.RMDIR:
+                self._remove(node, name_in(body))
                 return b""
-            case 12 | 45:  # RENAME, RENAME2
-                old, new, _ = body[8 if opcode == _RENAME else 16 :].split(b"\0", 2)
-                self._names[new.decode()] = self._named(old.decode())
-                del self._names[old.decode()]
+            case Request.RENAME:
+                self._rename(node, body, _RENAME_IN.size)
                 return b""
-            case 14 | 27:  # OPEN, OPENDIR
-                return bytes(16)
-            case 15:  # READ
-                _, offset, size = _READ_IN.unpack_from(body)
-                return bytes(self._files[node].data[offset : offset + size])
-            case 16:  # WRITE
-                _, offset, size, *_ = _WRITE_IN.unpack_from(body)
-                data = self._files[node].data
-                data.extend(bytes(max(0, offset - len(data))))
-                data[offset : offset + size] = body[_WRITE_IN.size : _WRITE_IN.size + size]
-                return struct.pack("<II", size, 0)
-            case 20:  # FSYNC
+            case Request.RENAME2:
+                self._rename(node, body, _RENAME2_IN.size)
+                return b""
+            case Request.READ:
+                offset, size = range_in(body)
+                return bytes(self._file(node).data[offset : offset + size])
+            case Request.WRITE:
+                offset, data = written_in(body)
+                self._write(self._file(node), offset, data)
+                return struct.pack("<II", len(data), 0)
+            case Request.FSYNC:
                 self.syncs += 1
-                self._files[node].synced = bytes(self._files[node].data)
+                self._file(node).synced = bytes(self._file(node).data)
                 return b""
-            case 30:  # FSYNCDIR
-                self._synced_names = dict(self._names)
+            case Request.FSYNCDIR:
+                self.syncs += 1
+                self._folder(node).synced = dict(self._folder(node).names)
                 return b""
-            case 28:  # READDIR
-                return self._list(_READ_IN.unpack_from(body)[1])
-            case 17:  # STATFS
-                return struct.pack(
-                    "<QQQQQIIII24x", 1 << 20, 1 << 20, 1 << 20, 99, 99, 4096, 255, 4096, 0
-                )
-            case 18 | 29 | 25 | 38:  # RELEASE, RELEASEDIR, FLUSH, DESTROY
-                return b""
-            case _:
-                raise OSError(errno.ENOSYS, "not implemented")
+            case Request.READDIR:
+                nodes = [
+                    (name, one.id, isinstance(one, _Folder))
+                    for name, one in self._folder(node).names.items()
+                ]
+                return listed(nodes, *range_in(body))
+        return super().answer(request, node, body)
 
-    def _named(self, name: str) -> _File:
-        if name not in self._names:
+    def look(self, node: int) -> tuple[int, int, float]:
+        """Return mode, bytes and time of a file or folder."""
+        one = self._nodes[node]
+        if isinstance(one, _File):
+            return stat.S_IFREG | 0o600, len(one.data), one.changed
+        return stat.S_IFDIR | 0o700, 0, 0.0
+
+    def _file(self, node: int) -> _File:
+        one = self._nodes[node]
+        if not isinstance(one, _File):
+            raise OSError(errno.EISDIR, "it is a folder")
+        return one
+
+    def _folder(self, node: int) -> _Folder:
+        one = self._nodes[node]
+        if not isinstance(one, _Folder):
+            raise OSError(errno.ENOTDIR, "it is a file")
+        return one
+
+    def _named(self, folder: int, name: str) -> _Node:
+        found = self._folder(folder).names.get(name)
+        if found is None:
             raise OSError(errno.ENOENT, "no such file")
-        return self._names[name]
+        return found
 
-    def _named_key(self, body: bytes) -> str:
-        name = body.rstrip(b"\0").decode()
-        self._named(name)
-        return name
+    def _add(self, folder: int, name: bytes, node: _Node) -> int:
+        self._folder(folder).names[name_in(name)] = self._nodes[node.id] = node
+        self._next_id += 1
+        return node.id
 
-    def _list(self, offset: int) -> bytes:
-        entries = b""
-        for i, (name, file) in enumerate(list(self._names.items())[offset:], offset + 1):
-            encoded = name.encode()
-            entry = struct.pack("<QQII", file.id, i, len(encoded), stat.S_IFREG >> 12) + encoded
-            entries += entry + bytes(-len(entry) % 8)
-            if len(entries) > 3000:
-                break
-        return entries
+    def _remove(self, folder: int, name: str) -> None:
+        node = self._named(folder, name)
+        if isinstance(node, _Folder) and node.names:
+            raise OSError(errno.ENOTEMPTY, "the folder is not empty")
+        del self._folder(folder).names[name]
 
-    def _entry(self, file: _File) -> bytes:
-        return struct.pack("<QQQQII", file.id, 0, 0, 0, 0, 0) + self._attributes(file.id)
+    def _rename(self, folder: int, body: bytes, start: int) -> None:
+        old, new, _ = body[start:].split(b"\0", 2)
+        if _RENAME_IN.unpack_from(body)[0] != folder:
+            raise OSError(errno.EXDEV, "a name goes into no other folder")
+        names = self._folder(folder).names
+        self._named(folder, old.decode())
+        names[new.decode()] = names.pop(old.decode())
 
-    def _attributes(self, node: int) -> bytes:
-        is_file = node != _ROOT_ID
-        size = len(self._files[node].data) if is_file else 0
-        mode = (stat.S_IFREG | 0o600) if is_file else (stat.S_IFDIR | 0o700)
-        numbers = (node, size, -(-size // 512), 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
-        return struct.pack("<QQQQQQIIIIIIIIII", *numbers)
+    def _write(self, file: _File, offset: int, data: bytes) -> None:
+        file.data.extend(bytes(max(0, offset - len(file.data))))
+        file.data[offset : offset + len(data)] = data
+        file.changed = time.time()
+
+    def _set(self, node: _Node, body: bytes) -> None:
+        valid, _, _, size, _, _, seconds, _, _, nanoseconds, _ = _SETATTR_IN.unpack_from(body)
+        if not isinstance(node, _File):
+            return
+        if valid & _SET_SIZE:
+            node.data[size:] = bytes(max(0, size - len(node.data)))
+        if valid & _SET_TIME_NOW:
+            node.changed = time.time()
+        elif valid & _SET_TIME:
+            node.changed = seconds + nanoseconds / 1e9
+
+
+_WRITING = (
+    Request.CREATE,
+    Request.FSYNC,
+    Request.FSYNCDIR,
+    Request.MKDIR,
+    Request.RENAME,
+    Request.RENAME2,
+    Request.RMDIR,
+    Request.SETATTR,
+    Request.UNLINK,
+    Request.WRITE,
+)

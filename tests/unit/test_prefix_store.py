@@ -44,6 +44,15 @@ def _store(root: Path, *, blocks: int = 100, day: int = GIB, model: str = "d" * 
     return store
 
 
+def test_a_power_cut_costs_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[Path, set[str]]] = []
+    monkeypatch.setattr(
+        prefix_store, "sync_directory", lambda p: synced.append((p, {f.name for f in p.iterdir()}))
+    )
+    store = _store(tmp_path / "prefixes")
+    assert synced == [(tmp_path, {"prefixes"}), (tmp_path / "prefixes", {store.directory.name})]
+
+
 def test_every_flipped_byte_and_every_length_is_found(tmp_path: Path) -> None:
     write_block(tmp_path, IDENTITY, _name(1), _content(1))
     path = tmp_path / file_name(_name(1).key, IDENTITY)

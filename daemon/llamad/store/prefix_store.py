@@ -69,8 +69,9 @@ class PrefixStore:
 
     def open(self) -> None:
         """Find out what is there; leftovers of an interrupted write are removed. Raises OSError."""
-        self._root.mkdir(mode=0o700, exist_ok=True)
-        self.directory.mkdir(mode=0o700, exist_ok=True)
+        for directory in (self._root, self.directory):
+            directory.mkdir(mode=0o700, exist_ok=True)
+            sync_directory(directory.parent)
         for path in self.directory.glob(f"*{NEW_SUFFIX}"):
             path.unlink(missing_ok=True)
         for path in self.directory.glob(f"*{PIN_SUFFIX}"):
