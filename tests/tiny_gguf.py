@@ -99,6 +99,8 @@ class TinySpec:
     weight_type: str = "F32"  # of all matrices, a name of FORMATS
     tensor_types: Mapping[str, str] = field(default_factory=dict)  # tensor name -> type, first
     window: int | None = None  # tokens, of the local layers
+    recurrent: tuple[int, ...] = ()  # layers that have a state in place of attention
+    conv_width: int = 3  # tokens that a convolution of such a layer sees
     chat_template: str | None = None
     metadata: Mapping[str, Metadata] = field(default_factory=dict)  # added or replaced last
     seed: int = 1
@@ -223,13 +225,16 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
         yield "output.weight", (spec.vocab_size, spec.dim)
     for layer in range(spec.n_layers):
         kv_dim, hidden = spec.kv_heads(layer) * head_dim, spec.hidden(layer)
-        if spec.architecture in FUSED_QKV:
+        if layer in spec.recurrent:
+            yield from _recurrent_matrices(spec, f"blk.{layer}.")
+        elif spec.architecture in FUSED_QKV:
             yield f"blk.{layer}.attn_qkv.weight", (q_dim + 2 * kv_dim, spec.dim)
         else:
             yield f"blk.{layer}.attn_q.weight", (q_dim, spec.dim)
             yield f"blk.{layer}.attn_k.weight", (kv_dim, spec.dim)
             yield f"blk.{layer}.attn_v.weight", (kv_dim, spec.dim)
-        yield f"blk.{layer}.attn_output.weight", (spec.dim, q_dim)
+        if layer not in spec.recurrent:
+            yield f"blk.{layer}.attn_output.weight", (spec.dim, q_dim)
         if spec.architecture not in (*UNGATED, *FUSED_GATE):
             yield f"blk.{layer}.ffn_gate.weight", (hidden, spec.dim)
         n_up = hidden * (2 if spec.architecture in FUSED_GATE else 1)
@@ -237,9 +242,16 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
         yield f"blk.{layer}.ffn_down.weight", (spec.dim, hidden)
 
 
+def _recurrent_matrices(spec: TinySpec, layer: str) -> Iterable[tuple[str, tuple[int, int]]]:
+    yield f"{layer}shortconv.in_proj.weight", (3 * spec.dim, spec.dim)
+    yield f"{layer}shortconv.conv.weight", (spec.dim, spec.conv_width)
+    yield f"{layer}shortconv.out_proj.weight", (spec.dim, spec.dim)
+
+
 BIASED_NORMS = ("phi2", "stablelm", "starcoder2", "gptneox")  # LayerNorm
 LAYER_NORMS = (*BIASED_NORMS, "command-r", "cohere2")
-HEAD_NORMS = ("qwen3", "qwen3vl", "gemma3", "exaone4", "hunyuan-dense")
+CONVOLUTIONS = ("shortconv.conv.weight",)  # tables of float32, whatever the matrices are
+HEAD_NORMS = ("lfm2", "qwen3", "qwen3vl", "gemma3", "exaone4", "hunyuan-dense")
 _FOUR_NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
 _POST_NORMS = ("post_attention_norm", "post_ffw_norm")
 NORMS = {  # of a layer; others: before each half
@@ -264,10 +276,12 @@ def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
     """Yield name, length and mean of every norm (mean 1) and bias (mean 0)."""
     head_dim = spec.resolved_head_dim
     biased = spec.architecture in ("qwen2", "qwen2vl") if spec.qkv_bias is None else spec.qkv_bias
-    yield from _norm(spec, "output_norm")
+    yield from _norm(spec, "token_embd_norm" if spec.architecture == "lfm2" else "output_norm")
     for layer in range(spec.n_layers):
         for norm in NORMS.get(spec.architecture, ("attn_norm", "ffn_norm")):
             yield from _norm(spec, f"blk.{layer}.{norm}")
+        if layer in spec.recurrent:
+            continue
         if spec.architecture in HEAD_NORMS:
             yield f"blk.{layer}.attn_q_norm.weight", head_dim, 1.0
             yield f"blk.{layer}.attn_k_norm.weight", head_dim, 1.0
@@ -297,7 +311,8 @@ def _tensors(spec: TinySpec) -> list[Tensor]:
     rng = np.random.default_rng(spec.seed)
     result: list[Tensor] = []
     for name, shape in matrices(spec):
-        type_name = spec.tensor_types.get(name, spec.weight_type)
+        default = "F32" if name.endswith(CONVOLUTIONS) else spec.weight_type
+        type_name = spec.tensor_types.get(name, default)
         rms = 1.0 if name == "token_embd.weight" else 1.0 / math.sqrt(shape[1])
         result.append(Tensor(name, type_name, shape, random_rows(rng, type_name, shape, rms)))
     for name, length, mean in vectors(spec):
@@ -376,6 +391,11 @@ def metadata_of(spec: TinySpec) -> dict[str, Metadata]:
         "tokenizer.ggml.unknown_token_id": 0,
         "tokenizer.ggml.add_bos_token": True,
     }
+    if arch == "lfm2":
+        result["lfm2.shortconv.l_cache"] = spec.conv_width
+        result["lfm2.attention.head_count_kv"] = [
+            0 if layer in spec.recurrent else spec.n_kv_heads for layer in range(spec.n_layers)
+        ]
     if spec.head_dim is not None:
         result[f"{arch}.attention.key_length"] = head_dim
         result[f"{arch}.attention.value_length"] = head_dim

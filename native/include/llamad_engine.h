@@ -137,6 +137,7 @@ typedef struct lld_model_info {
     uint64_t weight_bytes;   /* bytes of all tensors used by forward */
     uint64_t streamed_bytes; /* bytes of weights read for one decoded token */
     uint64_t kv_bytes_per_token_f16, kv_bytes_per_token_q8_0;
+    uint64_t state_bytes; /* of one sequence, in layers that have a state; 0: every layer attends */
 } lld_model_info;
 
 int lld_model_open(const char *path, lld_model **out);
@@ -230,6 +231,8 @@ typedef struct lld_engine_params {
     uint32_t n_batch;   /* most rows in one forward, 1..4096 */
     uint32_t n_logits;  /* most rows of logits kept from one forward, 1..n_batch */
     uint32_t kv_type;   /* lld_kv_type */
+    uint32_t n_states;  /* slots of states, ids 0..n_states-1, up to 2^16; 0 = one. Of a model whose
+                           layers have no state: none, whatever this says */
     const char *cpu;    /* as for lld_cpu_kernel_set */
 } lld_engine_params;
 
@@ -240,6 +243,8 @@ typedef struct lld_engine_sizes {
     uint64_t kv_block_bytes;
     uint64_t kv_bytes; /* n_blocks * kv_block_bytes; a block takes memory when it is first used */
     uint64_t scratch_bytes; /* logits included; all of it takes memory at create */
+    uint32_t n_states;
+    uint64_t state_bytes; /* of a slot, which takes memory when it is first used */
 } lld_engine_sizes;
 
 /* Fails as lld_engine_create would for these params. */
@@ -248,7 +253,7 @@ int lld_engine_bytes(const lld_model *model, const lld_engine_params *params,
 
 typedef struct lld_engine_info {
     uint64_t kv_bytes, scratch_bytes; /* allocated */
-    uint32_t kv_block_tokens, kv_blocks_total;
+    uint32_t kv_block_tokens, kv_blocks_total, n_states;
     uint32_t n_threads;
     uint32_t long_rope; /* 1: LongRoPE with the factors for long contexts, as n_ctx asked for */
     const char *kernel_set;
@@ -267,17 +272,22 @@ typedef struct lld_run {
     const uint32_t *blocks; /* (n_blocks) ids in position order, 32 tokens each */
     uint32_t n_blocks; /* >= ceil((position + n_tokens) / 32); those beyond are not looked at */
     uint32_t n_out;    /* the logits of the last n_out tokens are kept; 0..n_tokens */
+    /* Slots of states, where the model has layers with one: that before tokens[0], which is not looked
+     * at when position is 0, and that behind the last token. The same: it changes in place. */
+    uint32_t state_in, state_out;
 } lld_run;
 
 /* Run the tokens of all runs through the model, in one step of at most n_batch tokens. A run writes
  * the blocks of its tokens' positions and reads those before. A block that a run writes no other
  * run of the step may name, except one that continues it: the same pointer `blocks`, directly
- * behind it in the array, its position where the other ends (so that logits inside a prompt can be
- * kept). The kept logits are rows 0, 1, ... of lld_engine_logits(), in the order of the runs, until
+ * behind it in the array, its position where the other ends (so that logits and states inside a prompt
+ * can be kept). Of a model with states it also begins with the state that the other ends with. A slot
+ * that a run writes only those that continue it may name, too. The kept logits are rows 0, 1, ... of lld_engine_logits(), in the order of the runs, until
  * the next forward.
  *
  * A step that is refused (LLD_ERR_INVALID) changes no block. One that fails or is cancelled has
- * changed no position before those of its runs: with the same tokens it can be run again. */
+ * changed no position before those of its runs: with the same tokens it can be run again. But a state
+ * that it would have written is then undefined. */
 int lld_engine_forward(lld_engine *engine, const lld_run *runs, size_t n_runs);
 
 /* Kept row k of the last forward: (vocab_size) float32, or NULL beyond the kept rows. */

@@ -43,6 +43,11 @@ BAD_VALUES: dict[str, tuple[Metadata, ...]] = {
     "exaone4.attention.sliding_window_pattern": (0, "LLLG", [1, 0, 1]),
     "olmo2.attention.sliding_window": NO_COUNT,
     "olmo2.rope.freq_base_swa": (0.5, NAN, "big"),
+    "lfm2.shortconv.l_cache": (0, 1, 9, *NO_COUNT),
+    "lfm2.attention.head_count_kv": (
+        *([0, 2], [0, 2, 2, 2, 2], [0, 0, 0, 0], [0, -1, 2, 2], [0, 3, 3, 3], [0, 2048, 2048, 0]),
+        *([0.0, 1.5, 1.5, 0.0], ["a", "b", "c", "d"], 0, 3, *NO_COUNT[:3]),
+    ),
 }
 BAD_VALUES |= {
     "phi3.attention.sliding_window": NO_COUNT,
@@ -82,7 +87,10 @@ def refusal(folder: Path, spec: TinySpec) -> str:
 def test_a_value_that_cannot_be_is_named(tmp_path: Path, key: str) -> None:
     family = key.split(".")[0]
     for value in BAD_VALUES[key]:
-        spec = TinySpec(architecture=family, window=8, metadata={key: value})
+        recurrent = (0,) if family == "lfm2" else ()
+        spec = TinySpec(
+            architecture=family, window=8, n_layers=4, recurrent=recurrent, metadata={key: value}
+        )
         assert f"'{key}'" in refusal(tmp_path, spec), value
 
 

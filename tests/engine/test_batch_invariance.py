@@ -59,6 +59,7 @@ def open_engine(
             n_threads=n_threads,
             n_ctx=n_ctx,
             n_blocks=n_sequences * blocks_for(n_ctx),
+            n_states=2 * n_sequences,
             n_batch=n_ctx,
             n_logits=n_ctx,
             kv_type=kv_type,
@@ -121,8 +122,9 @@ def test_a_family_changes_no_bit(tiny_model_path: TinyModelPath, family: str) ->
         feed(engine, tokens[:64], chunk=32, sequence=owner)
         tail = feed(engine, tokens[64:], chunk=6, sequence=sharing(engine, owner, 64))
         assert bits(tail) == bits(whole[64:])
-        owner.truncate(20)
-        assert bits(feed(engine, tokens[20:], chunk=50, sequence=owner)) == bits(whole[20:])
+        if not spec.recurrent:  # test_states.py has what those do in place of being cut
+            owner.truncate(20)
+            assert bits(feed(engine, tokens[20:], chunk=50, sequence=owner)) == bits(whole[20:])
     for n_threads, cpu in ((1, None), (3, None), (2, "generic")):
         with open_engine(tiny_model_path, spec, n_threads=n_threads, cpu=cpu) as engine:
             assert bits(fed_whole(engine, tokens)) == bits(whole), (n_threads, cpu)
@@ -213,6 +215,7 @@ def sharing(engine: Engine, owner: SingleSequence, n_shared: int) -> SingleSeque
         engine.block_copy(sharer.blocks[n_whole], owner.blocks[n_whole])
     sharer.blocks = [*owner.blocks[:n_whole], *sharer.blocks[n_whole:]]
     sharer.length = n_shared
+    sharer.begin_with(owner.state)
     return sharer
 
 

@@ -125,6 +125,10 @@ def test_block_format(tiny_model_path: TinyModelPath, weight_type: str, kv_type:
 
 _EACH = {"gemma3.attention.sliding_window_pattern": [True, False, True]}
 VARIANTS = {
+    "lfm2": TinySpec(architecture="lfm2", n_layers=5, recurrent=(0, 1, 3)),
+    "lfm2, quantized": TinySpec(
+        architecture="lfm2", n_layers=4, recurrent=(0, 2), weight_type="Q4_0", conv_width=4
+    ),
     "gemma 2, quantized": TinySpec(architecture="gemma2", window=8, weight_type="Q4_0"),
     "gemma 2 whose window is wider": TinySpec(architecture="gemma2"),
     "gemma 2 with other caps": TinySpec(

@@ -12,8 +12,9 @@ scales. Hunyuan: RMSNorm of heads behind RoPE (``modeling_hunyuan_v1_dense.py``)
 AFM: squared ReLU (arXiv 2109.08668), no gate. GPT-NeoX (arXiv 2204.06745, section 2.1), Phi-2,
 Command R and R7B: both halves read the same x, LayerNorm (arXiv 1607.06450); StableLM 2 (arXiv
 2402.17834), StarCoder2 (arXiv 2402.19173): LayerNorm. Ministral 3: YaRN whose magnitude is
-cancelled, and queries that grow as Llama 4's (``modeling_ministral3.py``). The files named are of
-Hugging Face's transformers.
+cancelled, and queries that grow as Llama 4's (``modeling_ministral3.py``). LFM2
+(arXiv 2511.23404): layers without attention, which mix by a short convolution (``recurrent.py``).
+The files named are of Hugging Face's transformers.
 """
 
 from collections.abc import Mapping
@@ -53,6 +54,7 @@ class Family:
     scales: bool = False  # of embedding, halves, scores and logits, out of the file
     attention_softcap: float = 0.0  # s = c tanh(s / c) before the mask; 0: none
     logits_softcap: float = 0.0
+    output_norm: str = "output_norm"
 
 
 _ONE_NORM = ("attn_norm", None, "attn_norm", None)  # which both halves read
@@ -100,6 +102,7 @@ FAMILIES: Mapping[str, Family] = {
     "olmo2": Family(
         neox=True, row_norm=True, norms=_POST_NORMS, window_period=4, leaves_local_unscaled=True
     ),
+    "lfm2": Family(neox=True, head_norm=True, output_norm="token_embd_norm"),
     "gemma": Family(neox=True, gemma=True, gelu=True),
     "gemma2": Family(
         neox=True,

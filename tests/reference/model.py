@@ -95,6 +95,7 @@ class Hyperparameters:
     is_parallel: bool = False
     late_query_scale: float = 0.0
     yarn_log_multiplier: float = 0.0
+    recurrent: Sequence[bool] = ()  # whether each layer has a state in place of attention
 
     def kv_heads(self, layer: int) -> int:
         """Heads of keys and values in a layer."""
@@ -132,13 +133,15 @@ def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         return metadata.get(f"{arch}.{key}", default)
 
     dim, n_heads = read("embedding_length"), read("attention.head_count")
+    n_kv_heads = read("attention.head_count_kv", n_heads)
+    by_layer = n_kv_heads if isinstance(n_kv_heads, list) else []
     head_dim = read("attention.key_length", dim // n_heads)
     return Hyperparameters(
         architecture=arch,
         n_layers=read("block_count"),
         dim=dim,
         n_heads=n_heads,
-        n_kv_heads=read("attention.head_count_kv", n_heads),
+        n_kv_heads=n_kv_heads,
         head_dim=head_dim,
         norm_eps=read("attention.layer_norm_rms_epsilon", read("attention.layer_norm_epsilon")),
         n_rot=read("rope.dimension_count", head_dim),
@@ -162,6 +165,7 @@ def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         is_parallel=read("use_parallel_residual", False),
         late_query_scale=read("attention.temperature_scale", 0.0),
         yarn_log_multiplier=read("rope.scaling.yarn_log_multiplier", 0.0),
+        recurrent=[n == 0 for n in by_layer],
     )
 
 

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from reference.families import FAMILIES
 from reference.model import Array, Hyperparameters, ReferenceModel
+from reference.recurrent import short_convolution
 from reference.rope import angles, local_angles, rotate
 from reference.rounding import EXACT, Rounding, round_activations, round_kv
+
+FINE = ("attn_v", "shortconv.out_proj")  # whose inputs the engine rounds in two levels
 
 Turn = tuple[Array, Array]  # cos and sin of each token, (n_tokens, n_rot / 2) each
 
@@ -58,7 +61,7 @@ class _Pass:
         """x: (n_tokens, columns) -> (n_tokens, rows), with the layer's bias where there is one."""
         weight = self.model.weight(name + ".weight")
         if self.rounding.activations:
-            fine = fine or name.endswith("attn_v") or "blk." not in name
+            fine = fine or name.endswith(FINE) or "blk." not in name
             x = round_activations(x, weight.type_name, fine=fine)
         y: Array = x @ weight.values.astype(self.dtype).T
         return self.biased(y, name)
@@ -186,11 +189,15 @@ class _Pass:
             own = (local if window else turn) if self.rotates(index) else None
             names = (None if name is None else layer + name for name in self.family.norms)
             before, after, before_feed, after_feed = names
-            mixed = self.attention(self.row_norm(x, before), index, own, window)
+            normed = self.row_norm(x, before)
+            if index < len(self.hp.recurrent) and self.hp.recurrent[index]:
+                mixed = short_convolution(self.model, self.linear, normed, layer)
+            else:
+                mixed = self.attention(normed, index, own, window)
             y = x + residual * self.row_norm(mixed, after)
             fed = self.feed_forward(self.row_norm(x if parallel else y, before_feed), layer)
             x = y + residual * self.row_norm(fed, after_feed)
-        x = self.row_norm(x, "output_norm")
+        x = self.row_norm(x, self.family.output_norm)
         if self.model.find("output.weight") is not None:
             logits = self.linear(x, "output")
         else:

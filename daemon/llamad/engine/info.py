@@ -33,13 +33,15 @@ class ModelInfo:
     streamed_bytes: int
     kv_bytes_per_token_f16: int
     kv_bytes_per_token_q8_0: int
+    state_bytes: int  # of one sequence, in layers that have a state; 0: every layer attends
 
 
 @dataclass(frozen=True, slots=True)
 class EngineBytes:
     """What an engine will allocate, to the byte.
 
-    The scratch, logits included, takes memory at create; a KV block when it is first used.
+    The scratch, logits included, takes memory at create; a KV block, or a state, when it is first
+    used.
     sampler_bytes: the most that one sampler over the engine's vocabulary takes.
     """
 
@@ -48,6 +50,8 @@ class EngineBytes:
     kv_block_bytes: int
     kv_bytes: int
     scratch_bytes: int
+    n_states: int  # slots of states; 0: every layer attends
+    state_bytes: int  # of one
     sampler_bytes: int
 
 
@@ -59,6 +63,7 @@ class EngineInfo:
     scratch_bytes: int
     kv_block_tokens: int
     kv_blocks_total: int
+    n_states: int
     n_threads: int
     long_rope: int  # 1: LongRoPE with the factors for long contexts, because n_ctx is long
     kernel_set: str

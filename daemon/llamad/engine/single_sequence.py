@@ -16,13 +16,16 @@ def blocks_for(n_tokens: int) -> int:
 class SingleSequence:
     """The tokens from position 0 that an engine has computed; owns a fixed part of its blocks.
 
-    Sequence ``index`` has the blocks of one whole context; the engine must have them.
+    Sequence ``index`` has the blocks of one whole context, and state ``index`` where the model has
+    states; the engine must have them.
     """
 
     def __init__(self, engine: Engine, index: int = 0) -> None:
         self._engine = engine
         n_blocks = blocks_for(engine.n_ctx)
         self.blocks: Sequence[int] = range(index * n_blocks, (index + 1) * n_blocks)
+        self.state = index
+        self._state_in = index
         self.length = 0  # tokens
 
     def run(self, tokens: Sequence[int], n_out: int = 0) -> Run:
@@ -30,7 +33,12 @@ class SingleSequence:
 
         After the step ``length`` is the caller's to advance.
         """
-        return Run(tokens, self.length, self.blocks, n_out)
+        state_in, self._state_in = self._state_in, self.state
+        return Run(tokens, self.length, self.blocks, n_out, state_in, self.state)
+
+    def begin_with(self, state: int) -> None:
+        """Take the state of another sequence for what comes next; that slot stays as it is."""
+        self._state_in = state
 
     def feed(self, tokens: Sequence[int], n_out: int = 0) -> None:
         """Append tokens in one step, alone; keep the logits of the last n_out."""
@@ -38,7 +46,9 @@ class SingleSequence:
         self.length += len(tokens)
 
     def truncate(self, n_tokens: int) -> None:
-        """Forget all but the first n_tokens."""
+        """Forget all but the first n_tokens; of a model with states, all or none."""
+        if self._engine.n_states and n_tokens not in (0, self.length):
+            raise ValueError(f"a state of {self.length} tokens cannot be cut to {n_tokens}")
         if not 0 <= n_tokens <= self.length:
             raise ValueError(f"cannot keep {n_tokens} of {self.length} tokens")
         self.length = n_tokens

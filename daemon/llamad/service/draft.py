@@ -131,6 +131,13 @@ def _with_draft(
     draft = EngineModel(found.path)
     try:
         check_vocabulary(file.name, metadata, found.name, draft.metadata())
+        if draft.info.state_bytes:  # its guesses are taken back by cutting its cache
+            raise LlamadError(
+                ErrorKind.STATE,
+                "MODEL_UNSUPPORTED",
+                f"{found.name} has layers without attention, whose states cannot be cut:"
+                " it is no draft",
+            )
         plan = _plan(config, model, metadata, draft, found.name, plan_alone)
         locked = draft.set_residency(
             [True] * len(draft.extents()), lock_bytes=NO_LIMIT if config.lock else 0, stop=stop

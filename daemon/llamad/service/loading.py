@@ -223,6 +223,12 @@ def load(
     template = draft = None
     try:
         metadata = model.metadata()
+        if model.info.state_bytes:
+            raise LlamadError(
+                ErrorKind.STATE,
+                "MODEL_UNSUPPORTED",
+                f"{file.name} has layers without attention, which only the tools run so far",
+            )
         digest = _digest(file)
         tokenizer, template = _text(metadata, model.info)
         planned = plan_with_draft(config, file, model, metadata, stop)

@@ -13,6 +13,8 @@ void lld_batch_alloc(lld_arena *arena, lld_batch *b)
     b->positions = lld_arena_alloc(arena, rows, sizeof *b->positions);
     b->row_run = lld_arena_alloc(arena, rows, sizeof *b->row_run);
     b->runs = lld_arena_alloc(arena, rows, sizeof *b->runs);
+    b->chains = lld_arena_alloc(arena, rows, sizeof *b->chains);
+    b->slots = lld_arena_alloc(arena, b->n_states, sizeof *b->slots);
     b->kept = lld_arena_alloc(arena, b->n_logits, sizeof *b->kept);
     b->marks = lld_arena_alloc(arena, b->n_blocks, sizeof *b->marks);
 }
@@ -76,6 +78,42 @@ static int mark_blocks(lld_batch *b, size_t i, const lld_run *r)
     return LLD_OK;
 }
 
+/* Name a slot in the chain that is composed; one that is written belongs to one chain in a step. */
+static int use_slot(lld_batch *b, size_t i, const char *name, uint32_t id, bool writes)
+{
+    const uint32_t chain = (uint32_t)b->n_chains - 1;
+    if (id >= b->n_states)
+        return lld_fail(LLD_ERR_INVALID, "run %zu: %s is %" PRIu32 ", must be below %" PRIu32, i,
+                        name, id, b->n_states);
+    lld_slot_use *slot = &b->slots[id];
+    if (slot->step != b->step) *slot = (lld_slot_use){.step = b->step, .chain = chain};
+    if (slot->chain != chain && (writes || slot->written))
+        return lld_fail(LLD_ERR_INVALID,
+                        "run %zu: state %" PRIu32 " is written and named twice in one step", i, id);
+    slot->written = slot->written || writes;
+    return LLD_OK;
+}
+
+/* Add a run to the chain of the one that it continues, or begin one; check the states it names. */
+static int add_states(lld_batch *b, size_t i, const lld_run *r)
+{
+    const bool goes_on = continues(b, i, r);
+    if (goes_on)
+        b->chains[b->n_chains - 1].n_runs++;
+    else
+        b->chains[b->n_chains++] = (lld_batch_chain){.first_run = (uint32_t)i, .n_runs = 1};
+    if (b->n_states == 0) return LLD_OK;
+    if (goes_on && r->state_in != b->runs[i - 1].state_out)
+        return lld_fail(LLD_ERR_INVALID,
+                        "run %zu: begins with state %" PRIu32
+                        ", the run it continues leaves %" PRIu32,
+                        i, r->state_in, b->runs[i - 1].state_out);
+    int status = LLD_OK;
+    if (r->position > 0) status = use_slot(b, i, "state_in", r->state_in, false);
+    if (status == LLD_OK) status = use_slot(b, i, "state_out", r->state_out, true);
+    return status;
+}
+
 static int add_rows(lld_batch *b, size_t i, const lld_run *r)
 {
     for (uint32_t k = 0; k < r->n_tokens; k++) {
@@ -94,7 +132,7 @@ static int add_rows(lld_batch *b, size_t i, const lld_run *r)
 
 int lld_batch_compose(lld_batch *b, const lld_run *runs, size_t n_runs)
 {
-    b->n_rows = b->n_runs = b->n_kept = 0;
+    b->n_rows = b->n_runs = b->n_chains = b->n_kept = 0;
     b->step++;
     if (n_runs == 0) return lld_fail(LLD_ERR_INVALID, "a step of no runs");
     for (size_t i = 0; i < n_runs; i++) {
@@ -102,12 +140,15 @@ int lld_batch_compose(lld_batch *b, const lld_run *runs, size_t n_runs)
         uint32_t first_row = (uint32_t)b->n_rows;
         int status = check_counts(b, i, r);
         if (status == LLD_OK) status = mark_blocks(b, i, r);
+        if (status == LLD_OK) status = add_states(b, i, r);
         if (status == LLD_OK) status = add_rows(b, i, r);
         if (status != LLD_OK) return status;
         b->runs[b->n_runs++] = (lld_batch_run){.first_row = first_row,
                                                .n_rows = r->n_tokens,
                                                .position = r->position,
-                                               .blocks = r->blocks};
+                                               .blocks = r->blocks,
+                                               .state_in = r->state_in,
+                                               .state_out = r->state_out};
     }
     return LLD_OK;
 }

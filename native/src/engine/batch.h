@@ -3,6 +3,8 @@
 #ifndef LLD_BATCH_H
 #define LLD_BATCH_H
 
+#include <stdbool.h>
+
 #include "engine/acts.h"
 #include "llamad_engine.h"
 
@@ -10,16 +12,31 @@ typedef struct lld_batch_run {
     uint32_t first_row, n_rows;
     uint32_t position;      /* of the first row */
     const uint32_t *blocks; /* the caller's, for the time of the step */
+    uint32_t state_in, state_out;
 } lld_batch_run;
 
+/* Runs of one sequence that follow each other: states go through them in order. */
+typedef struct lld_batch_chain {
+    uint32_t first_run, n_runs;
+} lld_batch_chain;
+
+/* How a step uses a slot of states. */
+typedef struct lld_slot_use {
+    uint64_t step;  /* the last that named it */
+    uint32_t chain; /* the first of that step which did */
+    bool written;
+} lld_slot_use;
+
 typedef struct lld_batch {
-    uint32_t n_batch, n_logits, n_ctx, vocab_size, n_blocks; /* limits, set at create */
-    size_t n_rows, n_runs, n_kept;
-    int32_t *tokens;     /* (n_rows) */
-    uint32_t *positions; /* (n_rows) */
-    uint32_t *row_run;   /* (n_rows) run of each row */
-    lld_batch_run *runs; /* (n_runs) */
-    uint32_t *kept;      /* (n_kept) rows whose logits are kept */
+    uint32_t n_batch, n_logits, n_ctx, vocab_size, n_blocks, n_states; /* limits, set at create */
+    size_t n_rows, n_runs, n_chains, n_kept;
+    int32_t *tokens;         /* (n_rows) */
+    uint32_t *positions;     /* (n_rows) */
+    uint32_t *row_run;       /* (n_rows) run of each row */
+    lld_batch_run *runs;     /* (n_runs) */
+    lld_batch_chain *chains; /* (n_chains) */
+    lld_slot_use *slots;     /* (n_states) */
+    uint32_t *kept;          /* (n_kept) rows whose logits are kept */
     uint64_t *marks; /* (n_blocks) the last step that named a block: 2 * step, + 1 if it writes */
     uint64_t step;   /* counts compositions */
 } lld_batch;

@@ -1,4 +1,4 @@
-/* engine.c - the public engine: threads, scratch and KV cache over one model. What a step may hold
+/* engine.c - the public engine: threads, scratch, KV cache and states over one model. What a step may hold
  * is checked in batch.c. */
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -13,6 +13,7 @@
 struct lld_engine {
     lld_pool *pool;
     lld_kv_cache cache;
+    lld_states states;
     lld_forward forward;
     void *scratch;
     size_t scratch_bytes;
@@ -21,7 +22,7 @@ struct lld_engine {
     atomic_ullong progress;
 };
 
-enum { MAX_CTX = 1 << 20, MAX_BLOCKS = 1 << 23, MAX_BATCH = 4096 };
+enum { MAX_CTX = 1 << 20, MAX_BLOCKS = 1 << 23, MAX_BATCH = 4096, MAX_STATES = 1 << 16 };
 
 static int check_range(const char *name, uint64_t value, uint64_t low, uint64_t high)
 {
@@ -38,6 +39,7 @@ static int check_params(const lld_engine_params *p)
     if (status == LLD_OK) status = check_range("n_batch", p->n_batch, 1, MAX_BATCH);
     if (status == LLD_OK) status = check_range("n_logits", p->n_logits, 1, p->n_batch);
     if (status == LLD_OK) status = check_range("kv_type", p->kv_type, LLD_KV_F16, LLD_KV_Q8_0);
+    if (status == LLD_OK) status = check_range("n_states", p->n_states, 0, MAX_STATES);
     return status;
 }
 
@@ -52,10 +54,12 @@ static int plan(lld_engine *e, const lld_model *model, const lld_engine_params *
     if (status != LLD_OK) return status;
     uint32_t n_blocks = p->n_blocks != 0 ? p->n_blocks : lld_kv_blocks_for(p->n_ctx);
     status = lld_kv_cache_plan(&e->cache, &model->config, (lld_kv_type)p->kv_type, n_blocks);
+    if (status == LLD_OK) status = lld_states_plan(&e->states, model, p->n_states);
     if (status != LLD_OK) return status;
     e->forward = (lld_forward){.model = model,
                                .kernels = lld_kernels_get(cpu_flags),
                                .cache = &e->cache,
+                               .states = &e->states,
                                .n_threads = p->n_threads,
                                .cancel = &e->cancel,
                                .progress = &e->progress,
@@ -63,7 +67,8 @@ static int plan(lld_engine *e, const lld_model *model, const lld_engine_params *
                                          .n_logits = p->n_logits,
                                          .n_ctx = p->n_ctx,
                                          .vocab_size = model->vocab_size,
-                                         .n_blocks = n_blocks}};
+                                         .n_blocks = n_blocks,
+                                         .n_states = e->states.n_slots}};
     lld_arena arena = {0};
     lld_forward_alloc(&arena, &e->forward);
     e->scratch_bytes = arena.used;
@@ -79,7 +84,9 @@ int lld_engine_bytes(const lld_model *model, const lld_engine_params *params, ll
                               .kv_block_tokens = LLD_KV_BLOCK,
                               .kv_block_bytes = e.cache.block_bytes,
                               .kv_bytes = e.cache.n_blocks * e.cache.block_bytes,
-                              .scratch_bytes = e.scratch_bytes};
+                              .scratch_bytes = e.scratch_bytes,
+                              .n_states = e.states.n_slots,
+                              .state_bytes = e.states.slot_floats * sizeof(float)};
     return LLD_OK;
 }
 
@@ -104,6 +111,7 @@ int lld_engine_create(lld_model *model, const lld_engine_params *params, lld_eng
     if (e == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory for the engine");
     int status = plan(e, model, params);
     if (status == LLD_OK) status = lld_kv_cache_create(&e->cache);
+    if (status == LLD_OK) status = lld_states_create(&e->states);
     if (status == LLD_OK) status = lld_pool_create(params->n_threads, &e->pool);
     e->forward.pool = e->pool;
     if (status == LLD_OK) status = create_scratch(e);
@@ -120,6 +128,7 @@ void lld_engine_destroy(lld_engine *engine)
     if (engine == NULL) return;
     lld_pool_destroy(engine->pool);
     lld_kv_cache_destroy(&engine->cache);
+    lld_states_destroy(&engine->states);
     if (engine->scratch != NULL) munmap(engine->scratch, engine->scratch_bytes);
     free(engine);
 }
@@ -130,6 +139,7 @@ void lld_engine_get_info(const lld_engine *engine, lld_engine_info *out)
                              .scratch_bytes = engine->scratch_bytes,
                              .kv_block_tokens = LLD_KV_BLOCK,
                              .kv_blocks_total = engine->cache.n_blocks,
+                             .n_states = engine->states.n_slots,
                              .n_threads = engine->forward.n_threads,
                              .long_rope = lld_forward_has_long_rope(&engine->forward),
                              .kernel_set = engine->forward.kernels->name};

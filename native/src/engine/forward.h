@@ -1,11 +1,12 @@
 /* forward.h - one pass of a batch of rows through the model.
  *
- * Four things stay apart: the immutable model, its kernels, the KV cache, and the scratch here, all
+ * Four things stay apart: the immutable model, its kernels, KV cache and states, and the scratch here, all
  * of it taken at create. A layer is six phases with one barrier each:
  *   1. norm, quantize, QKV          4. Wo, residual
  *   2. RoPE, store in the cache     5. norm, gate and up, activation, quantize
  *   3. attention                    6. down, residual
  * Where the halves of a layer are parallel, 4 adds nothing yet and 6 adds both.
+ * Layers without attention have other first phases, see their mixer's file.
  * A norm behind the mixer or the feed-forward, in families that have one, is a phase more.
  * A batch of one row needs no further barrier: every thread normalizes and quantizes the row for
  * itself.
@@ -27,6 +28,7 @@
 #include "engine/batch.h"
 #include "engine/importance.h"
 #include "engine/scratch.h"
+#include "engine/states.h"
 #include "model/residency.h"
 
 typedef struct lld_forward {
@@ -34,6 +36,7 @@ typedef struct lld_forward {
     const lld_kernels *kernels;
     lld_pool *pool;
     lld_kv_cache *cache;
+    const lld_states *states;
     uint32_t n_threads;
     atomic_int *cancel;
     atomic_ullong *progress; /* layers, chunks of the output matrix and streamed extents finished */

@@ -25,6 +25,10 @@ int lld_importance_create(const lld_model *model, uint32_t n_threads, lld_import
     if (n_threads < 1 || n_threads > LLD_MAX_THREADS)
         return lld_fail(LLD_ERR_INVALID, "n_threads is %" PRIu32 ", must be 1 to %d", n_threads,
                         (int)LLD_MAX_THREADS);
+    if (c->has_states)
+        return lld_fail(LLD_ERR_UNSUPPORTED,
+                        "importance is measured where every layer attends, not all of '%s' do",
+                        c->architecture->name);
     lld_importance *m = calloc(1, sizeof *m);
     if (m == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory for the importance");
     m->model = model;

@@ -7,7 +7,8 @@
 
 typedef void (*half_fn)(lld_forward *f, unsigned thread, const lld_layer *l);
 
-static const half_fn mixers[] = {[LLD_MIXER_ATTENTION] = lld_mixer_attention};
+static const half_fn mixers[] = {
+    [LLD_MIXER_ATTENTION] = lld_mixer_attention, [LLD_MIXER_CONVOLUTION] = lld_mixer_convolution};
 static const half_fn feeds[] = {[LLD_FEED_GATED] = lld_feed_gated};
 
 /* out = x - mean(x), (n) each; out may be x. The sum is in eight lanes, as those of kernels.h. */
@@ -39,6 +40,32 @@ void lld_normed_row(lld_forward *f, size_t row, const lld_source *s, float *valu
         memcpy(values, x, c->dim * sizeof *x);
     else
         normalize(f, s->norm, values, x);
+}
+
+void lld_mixed_row(lld_forward *f, size_t row, const lld_source *s, float *values)
+{
+    memcpy(values, f->scratch.attended + row * s->n_cols, s->n_cols * sizeof *values);
+}
+
+void lld_mixer_output(lld_forward *f, unsigned thread, const lld_layer *l,
+                      const lld_mixer_result *result)
+{
+    const lld_config *c = &f->model->config;
+    const bool is_added = l->mixer_post_norm.weight == NULL && !c->is_parallel;
+    const lld_product products[] = {{.matrix = result->matrix,
+                                     .bias = result->bias,
+                                     .scale = c->residual_scale,
+                                     .out = c->is_parallel ? f->scratch.mixed : f->scratch.work,
+                                     .residual = is_added ? f->scratch.x : NULL}};
+    const lld_source s = {.make_row = result->make_row,
+                          .n_rows = f->batch.n_rows,
+                          .n_cols = result->matrix->n_cols,
+                          .kinds = LLD_ACT_BIT(result->matrix->act),
+                          .fine = result->matrix->fine,
+                          .store = f->scratch.q,
+                          .layer = l,
+                          .name = LLD_IMPORTANCE_ATTN_OUTPUT};
+    lld_products_run(f, thread, products, 1, lld_input_make(f, thread, &s));
 }
 
 /* A phase of its own, in families that have one: norm what the half left in work, add it to x. */

@@ -13,7 +13,22 @@ void lld_layer_run(lld_forward *forward, unsigned thread, const lld_layer *layer
  * no barrier follows their last phase. Where the halves are parallel, the mixer leaves it in mixed, and
  * the feed adds both. */
 void lld_mixer_attention(lld_forward *forward, unsigned thread, const lld_layer *layer);
+void lld_mixer_convolution(lld_forward *forward, unsigned thread, const lld_layer *layer);
 void lld_feed_gated(lld_forward *forward, unsigned thread, const lld_layer *layer);
+
+/* What a mixer made of its tokens, and the matrix that brings it back to the residual stream. */
+typedef struct lld_mixer_result {
+    const lld_matrix *matrix;
+    const float *bias; /* (dim) or NULL */
+    lld_make_row_fn make_row;
+} lld_mixer_result;
+
+/* The last phase of a mixer. */
+void lld_mixer_output(lld_forward *forward, unsigned thread, const lld_layer *layer,
+                      const lld_mixer_result *result);
+
+/* An lld_make_row_fn: row `row` of what a mixer left in attended. */
+void lld_mixed_row(lld_forward *forward, size_t row, const lld_source *source, float *values);
 
 /* An lld_make_row_fn: row `row` of the residual stream, normalized if the source has a norm. */
 void lld_normed_row(lld_forward *forward, size_t row, const lld_source *source, float *values);

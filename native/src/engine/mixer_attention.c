@@ -130,30 +130,13 @@ static void attention_phase(lld_forward *f, unsigned thread, const lld_layer *l)
     lld_pool_barrier(f->pool);
 }
 
-static void output_phase(lld_forward *f, unsigned thread, const lld_layer *l)
-{
-    const lld_config *c = &f->model->config;
-    const lld_attention_weights *w = &l->attention;
-    const bool is_added = l->mixer_post_norm.weight == NULL && !c->is_parallel;
-    const lld_product products[] = {{.matrix = &w->wo,
-                                     .bias = w->bo,
-                                     .scale = c->residual_scale,
-                                     .out = c->is_parallel ? f->scratch.mixed : f->scratch.work,
-                                     .residual = is_added ? f->scratch.x : NULL}};
-    const lld_source s = {.make_row = make_attended_row,
-                          .n_rows = f->batch.n_rows,
-                          .n_cols = w->wo.n_cols,
-                          .kinds = LLD_ACT_BIT(w->wo.act),
-                          .store = f->scratch.q,
-                          .layer = l,
-                          .name = LLD_IMPORTANCE_ATTN_OUTPUT};
-    lld_products_run(f, thread, products, 1, lld_input_make(f, thread, &s));
-}
-
 void lld_mixer_attention(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     qkv_phase(f, thread, l);
     rope_store_phase(f, thread, l);
     attention_phase(f, thread, l);
-    output_phase(f, thread, l);
+    lld_mixer_output(f, thread, l,
+                     &(lld_mixer_result){.matrix = &l->attention.wo,
+                                         .bias = l->attention.bo,
+                                         .make_row = make_attended_row});
 }

@@ -8,9 +8,13 @@ static lld_act_kinds kinds_of(const lld_model *m, lld_act_kinds *down)
     *down = 0;
     for (uint32_t i = 0; i < m->config.n_layers; i++) {
         const lld_attention_weights *a = &m->layers[i].attention;
+        const lld_convolution_weights *c = &m->layers[i].convolution;
         const lld_gated_weights *g = &m->layers[i].gated;
-        kinds |= LLD_ACT_BIT(a->wq.act) | LLD_ACT_BIT(a->wk.act) | LLD_ACT_BIT(a->wv.act) |
-                 LLD_ACT_BIT(a->wo.act);
+        if (m->layers[i].mixer == LLD_MIXER_CONVOLUTION)
+            kinds |= LLD_ACT_BIT(c->in.act) | LLD_ACT_BIT(c->out.act);
+        else
+            kinds |= LLD_ACT_BIT(a->wq.act) | LLD_ACT_BIT(a->wk.act) | LLD_ACT_BIT(a->wv.act) |
+                     LLD_ACT_BIT(a->wo.act);
         kinds |= LLD_ACT_BIT(g->gate.act) | LLD_ACT_BIT(g->up.act);
         *down |= LLD_ACT_BIT(g->down.act);
     }
@@ -41,7 +45,8 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
         if (c->layers[i].n_kv_heads > 0 && c->n_heads / c->layers[i].n_kv_heads > group)
             group = c->n_heads / c->layers[i].n_kv_heads;
     lld_act_kinds down, kinds = kinds_of(f->model, &down);
-    size_t input_cols = lld_max_size(c->dim, n_q);
+    const size_t mixed = lld_max_size(n_q, lld_mixed_cols(c)),
+                 input_cols = lld_max_size(c->dim, mixed);
 
     f->scratch.max_cols = (uint32_t)lld_max_size(input_cols, c->hidden_dim);
     f->scratch.hidden_chunk = (down & LLD_ACT_BIT(LLD_ACT_Q8K)) != 0 ? LLD_QK_K : 2 * LLD_QK;
@@ -54,10 +59,11 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     f->attention.softcap = c->attention_softcap;
 
     f->scratch.x = lld_arena_alloc(arena, rows * c->dim, sizeof(float));
-    f->scratch.q = lld_arena_alloc(arena, rows * n_q, sizeof(float));
+    f->scratch.q = lld_arena_alloc(arena, rows * mixed, sizeof(float));
     f->scratch.k = lld_arena_alloc(arena, rows * n_kv, sizeof(float));
     f->scratch.v = lld_arena_alloc(arena, rows * n_kv, sizeof(float));
-    f->scratch.attended = lld_arena_alloc(arena, rows * n_q, sizeof(float));
+    f->scratch.attended = lld_arena_alloc(arena, rows * mixed, sizeof(float));
+    f->scratch.projected = lld_arena_alloc(arena, rows * lld_projected_cols(c), sizeof(float));
     f->scratch.work = lld_arena_alloc(arena, rows * c->dim, sizeof(float));
     f->scratch.mixed = NULL;
     if (c->is_parallel) f->scratch.mixed = lld_arena_alloc(arena, rows * c->dim, sizeof(float));

@@ -32,17 +32,23 @@ typedef struct lld_scratch {
     float *x;              /* (n_batch, dim) residual stream */
     float *q;              /* (n_batch, n_heads * head_dim) of this layer, as below */
     float *k, *v;          /* (n_batch, n_kv_heads * head_dim) */
-    float *attended;       /* (n_batch, n_heads * head_dim) */
-    float *work;           /* (n_batch, dim) a matrix product, or normalized rows */
-    float *mixed;          /* (n_batch, dim) of the mixer, only where the halves are parallel */
-    float *hidden;         /* (n_batch, hidden_dim), only where a down matrix takes float32 */
-    float *cos_sin;        /* (n_batch, n_tables, n_rot) */
-    float *logits;         /* (n_logits, vocab_size) */
-    double *frequencies;   /* (n_tables, n_rot / 2) radians a token */
+    float *attended;     /* (n_batch, n_heads * head_dim), or what another mixer made: mixed_cols */
+    float *projected;    /* (n_batch, projected_cols) what a mixer without attention begins with */
+    float *work;         /* (n_batch, dim) a matrix product, or normalized rows */
+    float *mixed;        /* (n_batch, dim) of the mixer, only where the halves are parallel */
+    float *hidden;       /* (n_batch, hidden_dim), only where a down matrix takes float32 */
+    float *cos_sin;      /* (n_batch, n_tables, n_rot) */
+    float *logits;       /* (n_logits, vocab_size) */
+    double *frequencies; /* (n_tables, n_rot / 2) radians a token */
     float rope_magnitude;
     lld_input input;             /* (n_batch, max(dim, n_heads * head_dim)) */
     lld_input hidden_input;      /* (n_batch, hidden_dim) */
     lld_thread_scratch *threads; /* (n_threads) */
 } lld_scratch;
+
+/* Columns that the output matrix of a mixer without attention reads, and that its input products make;
+ * 0 where every layer attends. */
+static inline size_t lld_mixed_cols(const lld_config *c) { return c->conv_width > 0 ? c->dim : 0; }
+static inline size_t lld_projected_cols(const lld_config *c) { return 3 * lld_mixed_cols(c); }
 
 #endif

@@ -176,9 +176,10 @@ static void read_counts(reader *r, const char *suffix, uint32_t low, uint32_t hi
 static void read_kv_heads(reader *r, lld_config *c)
 {
     uint32_t counts[LLD_MAX_LAYERS];
-    read_counts(r, "attention.head_count_kv", 1, MAX_HEADS, c->n_heads, c->n_layers, counts);
+    const uint32_t low = c->architecture->facts.convolves ? 0 : 1;
+    read_counts(r, "attention.head_count_kv", low, MAX_HEADS, c->n_heads, c->n_layers, counts);
     for (uint32_t i = 0; i < c->n_layers && r->status == LLD_OK; i++) {
-        if (c->n_heads % counts[i] != 0)
+        if (counts[i] > 0 && c->n_heads % counts[i] != 0)
             r->status = lld_fail(LLD_ERR_CORRUPT,
                                  "metadata key '%s.attention.head_count_kv' is %" PRIu32
                                  ", must divide head_count %" PRIu32,
@@ -186,7 +187,14 @@ static void read_kv_heads(reader *r, lld_config *c)
         c->layers[i].n_kv_heads = counts[i];
         c->layers[i].kv_layer = i;
         if (counts[i] > c->n_kv_heads) c->n_kv_heads = counts[i];
+        c->has_states = c->has_states || counts[i] == 0;
     }
+    if (r->status == LLD_OK && c->n_kv_heads == 0)
+        r->status = lld_fail(
+            LLD_ERR_UNSUPPORTED,
+            "metadata key '%s.attention.head_count_kv' is 0, one layer must attend", r->prefix);
+    if (c->has_states)
+        c->conv_width = read_count(r, "shortconv.l_cache", 2, LLD_MAX_CONV_WIDTH, -1);
 }
 
 static void read_hidden_dims(reader *r, lld_config *c)

@@ -16,7 +16,7 @@ typedef enum lld_rope_scaling {
     LLD_SCALING_LONGROPE /* by factors that the file has as tensors */
 } lld_rope_scaling;
 
-enum { LLD_MAX_LAYERS = 1024 };
+enum { LLD_MAX_LAYERS = 1024, LLD_MAX_CONV_WIDTH = 8 };
 
 /* What may differ from layer to layer. */
 typedef struct lld_layer_sizes {
@@ -54,6 +54,8 @@ typedef struct lld_config {
     float local_rope_base;                   /* of local layers; 0: rope_base, scaled as theirs */
     bool is_local[LLD_MAX_LAYERS];           /* sees a window only */
     bool is_unrotated[LLD_MAX_LAYERS];       /* has no RoPE */
+    bool has_states;                         /* of layers without attention */
+    uint32_t conv_width; /* tokens that a convolution sees, the last its own; 0: none convolves */
 } lld_config;
 
 /* Fill config from the metadata, or name the key that is missing, of the wrong type or out of

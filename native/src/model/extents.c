@@ -73,10 +73,14 @@ static int cut_layer(const cutter *c, int index)
     lld_layer *l = &c->model->layers[index];
     lld_attention_weights *a = &l->attention;
     lld_matrix *attention[] = {&a->wq, &a->wk, &a->wv, &a->wo};
+    lld_matrix *convolution[] = {&l->convolution.in, &l->convolution.out};
+    const bool attends = l->mixer == LLD_MIXER_ATTENTION;
+    lld_matrix **mixer = attends ? attention : convolution;
+    const int n_mixer = attends ? 4 : 2;
     lld_matrix *gate_up[] = {&l->gated.gate, &l->gated.up}, *down[] = {&l->gated.down};
     int status = LLD_OK;
-    for (int i = 0; i < 4 && status == LLD_OK; i++)
-        status = cut(c, &attention[i], 1, index, LLD_ROLE_ATTENTION);
+    for (int i = 0; i < n_mixer && status == LLD_OK; i++)
+        status = cut(c, &mixer[i], 1, index, LLD_ROLE_ATTENTION);
     const uint32_t n_gate_up = l->gated.up.data == NULL ? 1 : 2;
     if (status == LLD_OK) status = cut(c, gate_up, n_gate_up, index, LLD_ROLE_FEED);
     if (status == LLD_OK) status = cut(c, down, 1, index, LLD_ROLE_FEED);

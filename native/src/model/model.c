@@ -80,12 +80,9 @@ static lld_matrix view_rows(const lld_matrix *m, uint64_t first, uint64_t n_rows
     return view;
 }
 
-static const float *bind_vector(binder *b, const char *suffix, lld_need need, uint64_t n)
+/* The n elements of a tensor as float32. */
+static const float *bind_floats(binder *b, const lld_tensor *t, const char *name, uint64_t n)
 {
-    char name[NAME_BYTES];
-    if (need == LLD_ABSENT) return NULL;
-    const lld_tensor *t = find(b, suffix, need, name);
-    if (t == NULL || !check_shape(b, t, name, n, 1)) return NULL;
     b->model->weight_bytes += t->bytes;
     b->model->streamed_bytes += t->bytes;
     if (t->type == LLD_F32) {
@@ -102,6 +99,15 @@ static const float *bind_vector(binder *b, const char *suffix, lld_need need, ui
     b->model->converted_used += n;
     lld_dequantize_row(t->type, t->data, copy, n);
     return copy;
+}
+
+static const float *bind_vector(binder *b, const char *suffix, lld_need need, uint64_t n)
+{
+    char name[NAME_BYTES];
+    if (need == LLD_ABSENT) return NULL;
+    const lld_tensor *t = find(b, suffix, need, name);
+    if (t == NULL || !check_shape(b, t, name, n, 1)) return NULL;
+    return bind_floats(b, t, name, n);
 }
 
 /* Queries, keys and values are three tensors, or the rows of one, in that order. */
@@ -150,6 +156,34 @@ static void bind_attention(binder *b, lld_attention_weights *w)
     w->bo = bind_vector(b, "attn_output.bias", LLD_OPTIONAL, c->dim);
 }
 
+/* A matrix of which every element is used as it is: float32, in the file or converted. */
+static const float *bind_table(binder *b, const char *suffix, uint64_t n_rows, uint64_t n_cols)
+{
+    char name[NAME_BYTES];
+    const lld_tensor *t = find(b, suffix, LLD_REQUIRED, name);
+    if (t == NULL || !check_shape(b, t, name, n_cols, n_rows)) return NULL;
+    return bind_floats(b, t, name, n_rows * n_cols);
+}
+
+/* Give the layer that is bound room in a state slot, behind the layers before it. */
+static size_t add_state(binder *b, size_t n_floats)
+{
+    const size_t offset = b->model->state_floats;
+    b->model->state_floats += n_floats;
+    return offset;
+}
+
+static void bind_convolution(binder *b, lld_layer *layer)
+{
+    const lld_config *c = &b->model->config;
+    lld_convolution_weights *w = &layer->convolution;
+    w->in = bind_matrix(b, "shortconv.in_proj.weight", LLD_REQUIRED, 3ull * c->dim, c->dim);
+    w->conv = bind_table(b, "shortconv.conv.weight", c->dim, c->conv_width);
+    w->out = bind_matrix(b, "shortconv.out_proj.weight", LLD_REQUIRED, c->dim, c->dim);
+    w->out.fine = true;
+    layer->state_offset = add_state(b, (size_t)(c->conv_width - 1) * c->dim);
+}
+
 static void bind_gated(binder *b, lld_gated_weights *w)
 {
     const lld_config *c = &b->model->config;
@@ -182,7 +216,7 @@ static lld_norm bind_norm(binder *b, const char *name)
 {
     const lld_config *c = &b->model->config;
     const lld_need bias = c->architecture->facts.norm == LLD_LAYER_NORM ? LLD_REQUIRED : LLD_ABSENT;
-    char suffix[NAME_BYTES];
+    char suffix[NAME_BYTES / 2];
     lld_norm norm = {0};
     if (name == NULL) return norm;
     snprintf(suffix, sizeof suffix, "%s.weight", name);
@@ -203,14 +237,17 @@ static void bind_layer(binder *b, lld_layer *layer)
     }
     if (c->is_unrotated[b->layer]) layer->rope = -1;
     layer->sizes = c->layers[b->layer];
-    layer->mixer = LLD_MIXER_ATTENTION;
+    layer->mixer = layer->sizes.n_kv_heads == 0 ? LLD_MIXER_CONVOLUTION : LLD_MIXER_ATTENTION;
     layer->feed = LLD_FEED_GATED;
     layer->mixer_norm = bind_norm(b, norms->before_mixer);
     layer->mixer_post_norm = bind_norm(b, norms->after_mixer);
     layer->feed_norm = bind_norm(b, norms->before_feed);
     if (c->is_parallel && norms->before_feed == NULL) layer->feed_norm = layer->mixer_norm;
     layer->feed_post_norm = bind_norm(b, norms->after_feed);
-    bind_attention(b, &layer->attention);
+    if (layer->mixer == LLD_MIXER_CONVOLUTION)
+        bind_convolution(b, layer);
+    else
+        bind_attention(b, &layer->attention);
     bind_gated(b, &layer->gated);
 }
 
@@ -290,6 +327,7 @@ static void bind_model(binder *b)
 {
     lld_model *m = b->model;
     const lld_config *c = &m->config;
+    const char *norm = c->architecture->facts.output_norm;
     read_vocab_size(b);
     if (b->status != LLD_OK) return;
     m->output = bind_matrix(b, "output.weight", LLD_OPTIONAL, m->vocab_size, c->dim);
@@ -299,7 +337,7 @@ static void bind_model(binder *b)
         m->output = m->embedding;
     }
     m->output.fine = true;
-    m->output_norm = bind_norm(b, "output_norm");
+    m->output_norm = bind_norm(b, norm == NULL ? "output_norm" : norm);
     m->output_bias = bind_vector(b, "output.bias", LLD_OPTIONAL, m->vocab_size);
     bind_all_rope_factors(b);
     for (uint32_t i = 0; i < c->n_layers && b->status == LLD_OK; i++) {
@@ -327,14 +365,16 @@ static int bind(lld_model *m, const lld_gguf *gguf)
     return b.status == LLD_OK ? lld_extents_cut(m, LLD_EXTENT_BYTES) : b.status;
 }
 
-/* Room for every vector of the file that is not float32. */
+/* Room for every vector, and every table of few columns, of the file that is not float32. */
 static int allocate_converted(lld_model *m, const lld_gguf *gguf)
 {
     uint64_t n = 0;
     for (size_t i = 0; i < gguf->n_tensors; i++) {
         const lld_tensor *t = &gguf->tensors[i];
         bool vector = t->dims[1] == 1 && t->dims[2] == 1 && t->dims[3] == 1; /* whatever n_dims */
-        if (vector && (t->type == LLD_F16 || t->type == LLD_BF16)) n += t->dims[0];
+        bool table = t->dims[0] <= LLD_MAX_CONV_WIDTH;                       /* of a convolution */
+        if ((vector || table) && (t->type == LLD_F16 || t->type == LLD_BF16))
+            n += t->bytes / sizeof(uint16_t);
     }
     if (n == 0) return LLD_OK;
     m->converted = malloc(n * sizeof *m->converted);
@@ -404,4 +444,5 @@ void lld_model_get_info(const lld_model *model, lld_model_info *out)
     out->streamed_bytes = model->streamed_bytes;
     out->kv_bytes_per_token_f16 = kv_values * 2;
     out->kv_bytes_per_token_q8_0 = kv_values + kv_groups * 2;
+    out->state_bytes = model->state_floats * sizeof(float);
 }

@@ -33,7 +33,7 @@ typedef struct lld_norm {
 } lld_norm;
 
 /* What a layer mixes its tokens with. */
-typedef enum lld_mixer_kind { LLD_MIXER_ATTENTION } lld_mixer_kind;
+typedef enum lld_mixer_kind { LLD_MIXER_ATTENTION, LLD_MIXER_CONVOLUTION } lld_mixer_kind;
 /* What a layer does with each token for itself. */
 typedef enum lld_feed_kind { LLD_FEED_GATED } lld_feed_kind;
 
@@ -49,6 +49,13 @@ typedef struct lld_attention_weights {
     lld_matrix wo;       /* (dim, n_heads * head_dim) */
     const float *bo;     /* (dim) or NULL */
 } lld_attention_weights;
+
+/* LFM2's short convolution (Liquid AI, arXiv 2511.23404): out(c * conv(b * x)), (b, c, x) = in(x). */
+typedef struct lld_convolution_weights {
+    lld_matrix in;     /* (3 * dim, dim): rows of b, of c, of x */
+    const float *conv; /* (dim, conv_width), the last of a row for the token itself */
+    lld_matrix out;    /* (dim, dim) */
+} lld_convolution_weights;
 
 typedef struct lld_gated_weights {
     lld_matrix gate;        /* (hidden_dim, dim); the file's ffn_up where there is no gate */
@@ -66,10 +73,12 @@ typedef struct lld_layer {
     lld_mixer_kind mixer;
     lld_feed_kind feed;
     lld_layer_sizes sizes;
-    uint32_t window; /* tokens that attention sees, its own included; 0: all */
+    uint32_t window;     /* tokens that attention sees, its own included; 0: all */
+    size_t state_offset; /* floats: where its state begins in a slot, of a layer that has one */
     int rope; /* which of the model's RoPE tables: 0, or 1, the local layers' own; -1: none */
     lld_norm mixer_norm, mixer_post_norm, feed_norm, feed_post_norm;
     lld_attention_weights attention;
+    lld_convolution_weights convolution;
     lld_gated_weights gated;
 } lld_layer;
 
@@ -88,6 +97,7 @@ struct lld_model {
      * ones; (n_rot / 2) each, or NULL */
     const float *rope_factors_short, *rope_factors_long;
     lld_layer *layers;   /* (n_layers) */
+    size_t state_floats; /* of all layers that have a state, for one sequence */
     lld_extent *extents; /* (n_extents), see extents.h */
     size_t n_extents;
     lld_residency_state *residency; /* what of them is in memory, see residency.h */

@@ -25,6 +25,7 @@ class EngineParams(TypedDict, total=False):
     n_batch: int
     n_logits: int
     kv_type: str
+    n_states: int
     cpu: str | None
 
 
@@ -36,13 +37,14 @@ def _params_argument(
     n_batch: int = 512,
     n_logits: int = 1,
     kv_type: str = "f16",
+    n_states: int = 0,
     cpu: str | None = None,
 ) -> tuple[Any, Any]:
     """Return the C struct, and the string that it points to."""
     if kv_type not in KV_TYPES:
         raise ValueError(f"KV type {kv_type} is not supported: {', '.join(KV_TYPES)}")
     name = cpu_argument(cpu)
-    numbers = (n_threads, n_ctx, n_blocks, n_batch, n_logits, KV_TYPES[kv_type], name)
+    numbers = (n_threads, n_ctx, n_blocks, n_batch, n_logits, KV_TYPES[kv_type], n_states, name)
     return ffi.new("lld_engine_params *", numbers), name
 
 
@@ -72,6 +74,7 @@ class Engine(Handle):
         self.vocab_size = model.info.vocab_size
         info = self.info
         self.n_blocks, self.block_tokens = info.kv_blocks_total, info.kv_block_tokens
+        self.n_states = info.n_states
         self._block_bytes = info.kv_bytes // info.kv_blocks_total
 
     @property
@@ -101,8 +104,8 @@ class Engine(Handle):
             if i == 0 or run.blocks is not runs[i - 1].blocks:  # a run that continues shares them
                 blocks = ffi.new("uint32_t[]", list(run.blocks))
             arrays += [tokens, blocks]  # the struct does not keep them alive
-            numbers = (tokens, len(tokens), run.position, blocks, len(blocks), run.n_out)
-            c_runs[i] = numbers
+            where = (run.position, blocks, len(blocks))
+            c_runs[i] = (tokens, len(tokens), *where, run.n_out, run.state_in, run.state_out)
         check(lib.lld_engine_forward(self._c, c_runs, len(c_runs)))
 
     def _row(self, k: int) -> Any:
