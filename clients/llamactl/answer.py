@@ -34,13 +34,14 @@ def show(
     as_json: bool,
     stats: bool,
     max_tokens: int | None = None,
+    submitted: bool = False,
     when_full: str = "",
 ) -> str:
     """Print a completion as it arrives; return its text.
 
-    max_tokens: that were asked for. A note says what cut an answer short; when_full: what to do
-    where that was the end of the context. Thoughts are no part of the text: they are shown dimmed
-    on a terminal, and nowhere else.
+    max_tokens: that were asked for; of a job that was submitted that is not known. A note says what
+    cut an answer short; when_full: what to do where that was the end of the context. Thoughts are
+    no part of the text: they are shown dimmed on a terminal, and nowhere else.
     Leaving by an exception, Ctrl-C included, cancels the job. Raises Failed when somebody else
     cancelled it.
     """
@@ -51,7 +52,7 @@ def show(
         raise Failed("STREAM_ENDED", "the answer ended without its last event")
     if stats:
         print_stats(result)
-    note = _why_it_ended(result, max_tokens, when_full)
+    note = _why_it_ended(result, max_tokens, submitted, when_full)
     if note and not as_json:
         print_note(note)
     if result.finish_reason == "cancelled":
@@ -59,7 +60,7 @@ def show(
     return text
 
 
-def _why_it_ended(result: Result, max_tokens: int | None, when_full: str) -> str:
+def _why_it_ended(result: Result, max_tokens: int | None, submitted: bool, when_full: str) -> str:
     """Return the note about an answer that something cut short; empty for any other."""
     n_tokens = counted(result.completion_tokens, "token")
     if result.finish_reason == "loop":
@@ -68,6 +69,8 @@ def _why_it_ended(result: Result, max_tokens: int | None, when_full: str) -> str
         return ""
     if result.context_full:
         return f"the answer ends here: the context is full{when_full}"
+    if submitted:
+        return f"the answer was cut after {n_tokens}, the most that this job may make"
     if max_tokens is None:
         return (
             f"the answer was cut after {n_tokens}, because this model may never end one:"

@@ -38,6 +38,20 @@ def test_a_question_is_submitted_watched_and_printed(service: RunningService) ->
     assert b"belongs to job " + job.encode() in reused.stderr
 
 
+@pytest.mark.parametrize("asked", [("-n", "4"), ()])
+def test_a_cut_answer_says_no_more_than_is_known_of_the_job(
+    service: RunningService, asked: tuple[str, ...]
+) -> None:
+    service.engine.rule = lambda history, seed, draw: 97 + draw % 26
+    job = run(service.path, "submit", "--raw", "--no-loop-guard", *asked, "Why?").stdout.decode()
+    for command in ("watch", "result"):
+        done = run(service.path, command, job.strip())
+        assert done.returncode == 0
+        said = b"cut after 4 tokens, the most that this job may make" if asked else b"full"
+        assert said in done.stderr
+        assert b"may never end" not in done.stderr
+
+
 def test_the_result_of_a_job_that_goes_on_is_an_error(service: RunningService) -> None:
     entered = service.pause_step(3)
     job = run(service.path, "submit", "--raw", "Why?").stdout.decode().strip()

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not arguments.wait:
             _check_ended(client, arguments.id)
         completion = client.resume(arguments.id, from_token=arguments.from_token)
-        show(completion, as_json=arguments.json, stats=arguments.stats)
+        show(completion, as_json=arguments.json, stats=arguments.stats, submitted=True)
     return 0
 
 

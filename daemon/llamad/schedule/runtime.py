@@ -57,12 +57,12 @@ class ChatTemplate(Protocol):
         """
 
 
-class DraftRuntime(Protocol):
-    """A small model that guesses, with its own engine. Tokens, rows and blocks."""
+class EngineRuntime(Protocol):
+    """A model in memory with its engine, by its sizes. Tokens, rows and blocks."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """What it is called; what ``model`` in a request names."""
 
     @property
     def vocab_size(self) -> int:
@@ -74,7 +74,7 @@ class DraftRuntime(Protocol):
 
     @property
     def n_batch(self) -> int:
-        """Most rows in one step; at least the model's n_sequences."""
+        """Most rows in one step; at least one for each sequence of the model."""
 
     @property
     def kv_block_tokens(self) -> int:
@@ -84,28 +84,16 @@ class DraftRuntime(Protocol):
     def kv_blocks_total(self) -> int:
         """KV blocks of its engine."""
 
+
+class DraftRuntime(EngineRuntime, Protocol):
+    """A small model that guesses, with its own engine."""
+
     def run(self, chunks: Sequence[DraftChunk]) -> DraftRound:
         """Read and guess, on the engine thread. Raises the LlamadError of a step."""
 
 
-class ModelRuntime(Protocol):
+class ModelRuntime(EngineRuntime, Protocol):
     """A loaded model and the sizes of its engine. Tokens, blocks and seconds."""
-
-    @property
-    def name(self) -> str:
-        """What ``model`` in a request names."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Token ids are 0..vocab_size-1."""
-
-    @property
-    def n_ctx(self) -> int:
-        """Most tokens in one sequence."""
-
-    @property
-    def n_batch(self) -> int:
-        """Most rows in one step; at least n_sequences."""
 
     @property
     def n_sequences(self) -> int:
@@ -114,14 +102,6 @@ class ModelRuntime(Protocol):
     @property
     def guess_rows(self) -> int:
         """Rows of logits one step may keep beyond one for each sequence."""
-
-    @property
-    def kv_block_tokens(self) -> int:
-        """Tokens of one KV block."""
-
-    @property
-    def kv_blocks_total(self) -> int:
-        """KV blocks of the engine."""
 
     @property
     def step_read_seconds(self) -> float:

@@ -19,6 +19,7 @@ from llamad.logs import fields
 from llamad.memory.demand import draft_params, plan_of
 from llamad.memory.plan import MIB, MemoryPlan
 from llamad.sampling.parameters import GREEDY
+from llamad.service.engine_sizes import EngineSizes
 from llamad.sizes import compact_size
 from llamad.store.registry import ModelFile, ModelRegistry, comparable_path
 from llamad.text.same_vocabulary import check_vocabulary
@@ -29,7 +30,7 @@ MOST_TIMES_STREAMED = 2  # what the model may stream beside a draft, over what i
 
 
 @dataclass(slots=True)
-class LoadedDraft:
+class LoadedDraft(EngineSizes):
     """A draft in memory with its engine: what ``schedule.runtime.DraftRuntime`` asks for."""
 
     name: str
@@ -37,31 +38,6 @@ class LoadedDraft:
     model: EngineModel
     engine: Engine
     drafter: Drafter
-
-    @property
-    def vocab_size(self) -> int:
-        """Token ids that it can read are 0..vocab_size-1."""
-        return self.engine.vocab_size
-
-    @property
-    def n_ctx(self) -> int:
-        """Most tokens of one sequence."""
-        return self.engine.n_ctx
-
-    @property
-    def n_batch(self) -> int:
-        """Most rows of one step."""
-        return self.engine.n_batch
-
-    @property
-    def kv_blocks_total(self) -> int:
-        """KV blocks of its engine."""
-        return self.engine.n_blocks
-
-    @property
-    def kv_block_tokens(self) -> int:
-        """Tokens of one KV block."""
-        return self.engine.block_tokens
 
     @property
     def locked_bytes(self) -> int:

@@ -39,7 +39,7 @@ from llamad.service.resumable_jobs import ResumableJobs
 from llamad.service.state import ServiceState, Serving
 from llamad.service.state_directory import StateDirectory
 from llamad.service.suspects import MOST_STARTS, TRIAL_SECONDS, Suspects, given_up
-from llamad.service.write_budget import WriteBudget
+from llamad.service.write_pace import WritePace
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class DurableJobs:
         self._clock = LoopClock() if clock is None else clock
         self._wall_clock = wall_clock
         self._store: JobStore | None = None
-        self._budget: WriteBudget | None = None
+        self._pace: WritePace | None = None
         self.resumable = ResumableJobs(book, self._clock)
         self._entries: dict[str, _Entry] = {}
         self._changed: set[str] = set()  # jobs whose transcript has grown or ended
@@ -111,7 +111,7 @@ class DurableJobs:
 
     async def open(self) -> None:
         """Read what is stored; the jobs wait for their model."""
-        self._budget = WriteBudget(self._config.write_bytes_per_day, self._clock.now())
+        self._pace = WritePace(self._config.write_bytes_per_day, self._clock.now())
         try:
             if self._directory.usable:
                 await self._open()
@@ -143,8 +143,8 @@ class DurableJobs:
         """Store what changes, until cancelled."""
         while True:
             await self._wake.wait()
-            assert self._budget is not None
-            wait = self._budget.wait_seconds(self._clock.now())
+            assert self._pace is not None
+            wait = self._pace.wait_seconds(self._clock.now())
             await asyncio.sleep(max(0.0 if self._suspects.on_trial else SAVE_SECONDS, wait))
             self._wake.clear()
             try:
@@ -267,8 +267,8 @@ class DurableJobs:
                 f"{self.n_stored} submitted jobs have not ended, jobs.capacity allows no more",
                 retry_after_seconds=60.0,
             )
-        assert self._budget is not None
-        wait = self._budget.wait_seconds(self._clock.now())
+        assert self._pace is not None
+        wait = self._pace.wait_seconds(self._clock.now())
         if wait > MOST_WRITE_DEBT_SECONDS:
             raise LlamadError(
                 ErrorKind.EXHAUSTED,
@@ -392,8 +392,8 @@ class DurableJobs:
         return Ended(record.id, self._wall_clock(), outcome, tuple(transcript.deltas))
 
     def _spend(self) -> None:
-        if self._store is not None and self._budget is not None:
-            self._budget.spend(self._store.bytes_written - self._n_spent, self._clock.now())
+        if self._store is not None and self._pace is not None:
+            self._pace.spend(self._store.bytes_written - self._n_spent, self._clock.now())
             self._n_spent = self._store.bytes_written
 
     # ---- asking ----------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from llamad.memory.replan import least_budget, plan_again, whole_budget
 from llamad.memory.residency import choose_residency
 from llamad.sampling.parameters import Sampling
 from llamad.service.draft import LoadedDraft, plan_with_draft
+from llamad.service.engine_sizes import EngineSizes
 from llamad.service.settings import own_sampling, recommended_sampling
 from llamad.sizes import compact_size, size
 from llamad.store.registry import ModelFile, ModelRegistry
@@ -54,7 +55,7 @@ CARD_BYTES_PER_SECOND = 40e6  # of a disk from which nothing was read yet: an SD
 
 
 @dataclass(slots=True)
-class LoadedModel:
+class LoadedModel(EngineSizes):
     """A model in memory with its engine: what ``schedule.runtime.ModelRuntime`` asks for, and more.
 
     The tokenizer and the template may be used by any thread; the engine belongs to the engine
@@ -133,39 +134,14 @@ class LoadedModel:
         return self.plan
 
     @property
-    def vocab_size(self) -> int:
-        """Token ids are 0..vocab_size-1."""
-        return self.info.vocab_size
-
-    @property
     def ends_answers(self) -> bool:
         """Whether it has a chat template of its own and a token that ends an answer."""
         return not self.chat_template.substitute and bool(self.tokenizer.vocabulary.end_ids)
 
     @property
-    def n_ctx(self) -> int:
-        """Most tokens in one sequence."""
-        return self.engine.n_ctx
-
-    @property
-    def n_batch(self) -> int:
-        """Most rows in one step."""
-        return self.engine.n_batch
-
-    @property
     def guess_rows(self) -> int:
         """Rows of logits one step may keep beyond one for each sequence."""
         return self.engine.n_logits - self.n_sequences
-
-    @property
-    def kv_block_tokens(self) -> int:
-        """Tokens of one KV block."""
-        return self.engine_info.kv_block_tokens
-
-    @property
-    def kv_blocks_total(self) -> int:
-        """KV blocks of the engine."""
-        return self.engine_info.kv_blocks_total
 
     @property
     def step_read_seconds(self) -> float:

@@ -1,5 +1,7 @@
 """How many bytes may still be written today: flash wears.
 
+For what may as well stay unwritten, as saved prefixes. (What must be written in the end waits for
+its time: service/write_pace.py.)
 Owns the file that remembers it over restarts. It is written once for many small writes, ahead of
 them, so a crash loses what was not used of the last advance, and never allows more. Blocking.
 """

@@ -1,13 +1,14 @@
-"""How much may be written to the disk in a day: a card wears out.
+"""How fast may be written to the disk: a card wears out.
 
-Pure arithmetic over a clock. What is left of an hour's share may be spent at once; behind that,
-writing waits until its share has come.
+For what must be written in the end and may wait, as the progress of jobs. (What may as well stay
+unwritten has so many bytes a day: store/write_budget.py.) Pure arithmetic over a clock. What is
+left of an hour's share may be spent at once; behind that, writing waits until its share has come.
 """
 
 HOURS = 24
 
 
-class WriteBudget:
+class WritePace:
     """An account of bytes that fills evenly. Times are monotonic seconds."""
 
     def __init__(self, bytes_per_day: int, now: float) -> None:
