@@ -99,6 +99,8 @@ def _kernels() -> list[Kernel]:
                 sub_blocks,
             )
         )
+    for name in ("mxfp4", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s"):
+        kernels += _both_machines(name)
     for name, block in (("q1_0", 128), ("q2_0", 64)):
         for folder, cpu in (("neon", "cortex-a72"), ("dotprod", "neoverse-n1")):
             for width, columns in (("one", 1), ("four", 4)):
@@ -112,6 +114,25 @@ def _kernels() -> list[Kernel]:
                     )
                 )
     return kernels
+
+
+def _both_machines(name: str) -> list[Kernel]:
+    """Return the loops of a format of blocks of 32 (mxfp4) or 256, on the A72 and the A76."""
+    is_small = name == "mxfp4"
+    source = "kernels/neon/matmul_blocks" if is_small else "kernels/neon/matmul_k"
+    one = 4 * (64 if is_small else 256)
+    passes = 1 if is_small else 2
+    size = 32 if is_small else 256
+    inner = 1 if is_small else 16 if name in ("iq2_xs", "iq2_s") else 8
+    panel = "kernels/dotprod/matmul_panel"
+    return [
+        Kernel(f"{name} one", source, f"{name}_one", "cortex-a72", one, passes),
+        Kernel(f"{name} four", source, f"{name}_four", "cortex-a72", 16 * size, passes),
+        Kernel(
+            f"{name} one", "kernels/dotprod/matmul", f"{name}_one", "neoverse-n1", 4 * size, passes
+        ),
+        Kernel(f"{name} panel", panel, f"dot_{name}", "neoverse-n1", 32 * size, inner),
+    ]
 
 
 def disassemble(objdump: str, path: Path, function: str) -> list[Instruction]:

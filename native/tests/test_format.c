@@ -274,11 +274,16 @@ static void test_every_format_dequantizes_as_specified(void)
     }
 }
 
-static void test_signs_of_eight_are_even(void)
+static void test_signs_of_eight_are_even_and_have_masks(void)
 {
-    for (unsigned i = 0; i < 128; i++)
+    for (unsigned i = 0; i < 128; i++) {
         CHECK((lld_even_signs[i] & 127) == i && __builtin_parity(lld_even_signs[i]) == 0,
               "signs of %u are %02x", i, lld_even_signs[i]);
+        CHECK(lld_even_sign_masks[i] == lld_sign_masks[lld_even_signs[i]], "masks of %u", i);
+    }
+    for (unsigned i = 0; i < 256; i++)
+        for (int bit = 0; bit < 8; bit++)
+            CHECK((lld_sign_masks[i] >> (8 * bit) & 255) == (i >> bit & 1) * 255u, "mask of %u", i);
 }
 
 static void test_packed_scales_unpack(void)
@@ -384,7 +389,7 @@ int main(void)
     test_every_half_converts_exactly_and_back();
     test_float_to_half_rounds_to_nearest_even();
     test_every_format_dequantizes_as_specified();
-    test_signs_of_eight_are_even();
+    test_signs_of_eight_are_even_and_have_masks();
     test_packed_scales_unpack();
     test_types_know_their_sizes();
     test_types_that_are_not_supported_are_refused_by_name();

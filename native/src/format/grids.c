@@ -25,11 +25,18 @@
 /* Seven signs, and an eighth that makes the number of negative ones even. */
 #define PARITY(i) (((i) ^ (i) >> 1 ^ (i) >> 2 ^ (i) >> 3 ^ (i) >> 4 ^ (i) >> 5 ^ (i) >> 6) & 1)
 #define SIGNS(i) ((i) | PARITY(i) << 7)
-#define SIGNS_4(i) SIGNS(i), SIGNS((i) + 1), SIGNS((i) + 2), SIGNS((i) + 3)
-#define SIGNS_16(i) SIGNS_4(i), SIGNS_4((i) + 4), SIGNS_4((i) + 8), SIGNS_4((i) + 12)
-const uint8_t lld_even_signs[128] = {
-    SIGNS_16(0), SIGNS_16(16), SIGNS_16(32), SIGNS_16(48),
-    SIGNS_16(64), SIGNS_16(80), SIGNS_16(96), SIGNS_16(112)};
+#define MASK_OF(signs, i) ((uint64_t)((signs) >> (i) & 1) * 0xff << (8 * (i)))
+#define MASK(s) (MASK_OF(s, 0) | MASK_OF(s, 1) | MASK_OF(s, 2) | MASK_OF(s, 3) | \
+                 MASK_OF(s, 4) | MASK_OF(s, 5) | MASK_OF(s, 6) | MASK_OF(s, 7))
+#define EVEN_MASK(i) MASK(SIGNS(i))
+#define OF_4(f, i)   f(i), f((i) + 1), f((i) + 2), f((i) + 3)
+#define OF_16(f, i)  OF_4(f, i), OF_4(f, (i) + 4), OF_4(f, (i) + 8), OF_4(f, (i) + 12)
+#define OF_64(f, i)  OF_16(f, i), OF_16(f, (i) + 16), OF_16(f, (i) + 32), OF_16(f, (i) + 48)
+
+const uint8_t lld_even_signs[128] = {OF_64(SIGNS, 0), OF_64(SIGNS, 64)};
+const uint64_t lld_even_sign_masks[128] = {OF_64(EVEN_MASK, 0), OF_64(EVEN_MASK, 64)};
+const uint64_t lld_sign_masks[256] = {OF_64(MASK, 0), OF_64(MASK, 64),
+                                      OF_64(MASK, 128), OF_64(MASK, 192)};
 
 const uint64_t lld_iq2_xxs_grid[256] = {
     A(0x0000), A(0x0002), A(0x0005), A(0x0008), A(0x000a), A(0x0011), A(0x0014), A(0x0020),

@@ -34,7 +34,7 @@ LLD_DOTPROD LLD_INLINE void blocks_cell(const lld_neon_format32 *f, int width, f
         int8x16_t q[4][2];
         for (int r = 0; r < 4; r++) lld_unpack_block(f, w.row[r] + b * step, q[r]);
         if (b % 2 == 0) lld_prefetch_rows(&w, b * step);
-        float32x4_t scale = lld_row_halves(&w, b * step);
+        float32x4_t scale = lld_row_scales(f, &w, b * step);
         float32x4_t min = scale;
         if (f->has_min) min = lld_row_halves(&w, b * step + offsetof(lld_block_q4_1, m));
         for (int c = 0; c < width; c++) {
@@ -61,7 +61,11 @@ LLD_DOTPROD LLD_INLINE void superblock_sums(const lld_neon_format256 *f, int wid
         for (int g = 0; g < 4; g++) {
             int8x16_t q[4][2];
             int j = 4 * half + g;
-            for (int r = 0; r < 4; r++) lld_unpack_k(f, w->row[r], half, g, q[r]);
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; r++) {
+                lld_unpack_k(f, w->row[r], half, g, q[r]);
+                if (f->grid) lld_keep_loads_below();
+            }
             if (g % 2 == 0) lld_prefetch_rows(w, 32 * j);
             for (int c = 0; c < width; c++) {
                 const int8_t *at = y[c] + 32 * j;

@@ -60,7 +60,7 @@ LLD_INLINE void pack_blocks(const lld_neon_format32 *f, const panel *p, size_t f
         for (int r = 0; r < 4; r++) lld_unpack_block(f, w->row[r] + b * step, q[r]);
         for (int i = 0; i < 2; i++)
             pack_16(p->q + (b * LLD_QK + 16 * i) * PANEL_ROWS + 4 * first, q, i);
-        vst1q_f32(p->d + b * PANEL_ROWS + first, lld_row_halves(w, b * step));
+        vst1q_f32(p->d + b * PANEL_ROWS + first, lld_row_scales(f, w, b * step));
         if (f->has_min)
             vst1q_f32(p->m + b * PANEL_ROWS + first,
                       lld_row_halves(w, b * step + offsetof(lld_block_q4_1, m)));
@@ -80,7 +80,7 @@ LLD_INLINE void pack_k(const lld_neon_format256 *f, const panel *p, size_t first
         for (int j = 0; j < n_sub; j++)
             vst1_s16(p->scale + (b * n_sub + j) * PANEL_ROWS + first, vld1_s16(scales.scale[j]));
         if (f->has_min) memcpy(panel_mins(p, first / 4, b, k), scales.min, sizeof scales.min);
-        vst1q_f32(p->d + b * PANEL_ROWS + first, lld_row_halves(&w, f->d_at));
+        vst1q_f32(p->d + b * PANEL_ROWS + first, lld_k_row_d(f, &w));
         if (f->has_min) vst1q_f32(p->m + b * PANEL_ROWS + first, lld_row_halves(&w, f->d_at + 2));
         for (int half = 0; half < 2; half++)
 #pragma GCC unroll 4

@@ -1,11 +1,12 @@
 /* formats.h - the block formats that NEON multiplies, and dotprod with it: one line each. How their
- * bytes become integers is in unpack.h and unpack_k.h. */
+ * bytes become integers is in unpack.h, unpack_k.h and unpack_grids.h. */
 #ifndef LLD_NEON_FORMATS_H
 #define LLD_NEON_FORMATS_H
 
 #if defined(__aarch64__)
 
 #include "kernels/neon/unpack.h"
+#include "kernels/neon/unpack_grids.h"
 #include "kernels/neon/unpack_k.h"
 
 /* A line makes the constant lld_neon_<function> and the format's products: name and function as in the
@@ -24,7 +25,13 @@
     X(Q4_K,   q4_k,   256, .has_min = true) \
     X(Q5_K,   q5_k,   256, .offset = 16, .has_min = true) \
     X(Q6_K,   q6_k,   256, .sub_16 = true) \
-    X(IQ4_XS, iq4_xs, 256, .wide = true)
+    X(IQ4_XS, iq4_xs, 256, .wide = true) \
+    X(MXFP4,  mxfp4,   32, .exponent = true) \
+    X(IQ2_XXS, iq2_xxs, 256, .grid = true, .middle = true, .unit = 0.125f) \
+    X(IQ2_XS,  iq2_xs,  256, .grid = true, .middle = true, .unit = 0.125f, .sub_16 = true) \
+    X(IQ2_S,   iq2_s,   256, .grid = true, .middle = true, .unit = 0.125f, .sub_16 = true) \
+    X(IQ3_XXS, iq3_xxs, 256, .grid = true, .middle = true, .unit = 0.25f) \
+    X(IQ3_S,   iq3_s,   256, .grid = true)
 /* clang-format on */
 
 #define LLD_NEON_CONSTANT(name, function, block, ...)                                              \

@@ -1,5 +1,5 @@
 /* matmul_blocks.c - NEON (armv8.0) matmuls of the formats with 32-element blocks: Q4_0 Q4_1
- * Q5_0 Q5_1 Q8_0 IQ4_NL. Owns the integer dot product inside a block and the float chain over
+ * Q5_0 Q5_1 Q8_0 IQ4_NL MXFP4. Owns the integer dot product inside a block and the float chain over
  * blocks.
  *
  * Four rows share each load of activations. A row's 32 products are summed in 16 bits (SMULL,
@@ -64,7 +64,7 @@ LLD_INLINE void block_step(const lld_neon_format32 *f, int width, const lld_row_
     size_t at = b * f->bytes;
     int8x16_t q[4][2];
     for (int r = 0; r < 4; r++) lld_unpack_block(f, w->row[r] + at, q[r]);
-    float32x4_t scale = lld_row_halves(w, at), min = scale;
+    float32x4_t scale = lld_row_scales(f, w, at), min = scale;
     if (f->has_min) min = lld_row_halves(w, at + offsetof(lld_block_q4_1, m));
 #pragma GCC unroll 4
     for (int c = 0; c < width; c++) {

@@ -1,11 +1,12 @@
 /* matmul_k.c - NEON (armv8.0) matmuls of the formats with 256-element blocks: Q2_K Q3_K Q4_K
- * Q5_K Q6_K IQ4_XS. Owns the integer sum over a superblock and the float chain over superblocks.
+ * Q5_K Q6_K IQ4_XS IQ2 IQ3. Owns the integer sum over a superblock and the float chain over superblocks.
  *
  * As in matmul_blocks.c four rows are reduced together by pairwise adds in 16 bits, which
  * leaves two lanes a row; these are multiplied by the rows' sub-block scales on the way to 32
  * bits, so there is one float step per 256. Bounds, with |y| <= 127: lanes of four products of 4
- * or 5 bits, or of two of 6 bits, hold at most 8128, after two pairwise adds 32512 < 32768. Mins
- * and offsets enter through the activations' block sums. */
+ * or 5 bits, or of two of 6 bits, hold at most 8128, after two pairwise adds 32512 < 32768. Of
+ * 7-bit weights a lane of four products holds 4*62*127 = 31496, or one of two, after a pairwise add,
+ * 4*43*127 = 21844; they go on in 32 bits. Mins and offsets enter through the activations' block sums. */
 #include "kernels/neon/formats.h"
 
 #if defined(__aarch64__)
@@ -27,6 +28,16 @@ LLD_INLINE row_sums add_scaled(row_sums acc, int16x8_t sums, const int16_t scale
     int16x8_t twice = vzip1q_s16(vcombine_s16(rows, rows), vcombine_s16(rows, rows));
     acc.low = vmlal_s16(acc.low, vget_low_s16(sums), vget_low_s16(twice));
     acc.high = vmlal_high_s16(acc.high, sums, twice);
+    return acc;
+}
+
+/* The same of sums of 32 bits: of rows 0 and 1, of rows 2 and 3. */
+LLD_INLINE row_sums add_scaled_32(row_sums acc, int32x4_t low, int32x4_t high,
+                                  const int16_t scale[4])
+{
+    int16x4_t rows = vld1_s16(scale);
+    acc.low = vmlaq_s32(acc.low, low, vmovl_s16(vzip1_s16(rows, rows)));
+    acc.high = vmlaq_s32(acc.high, high, vmovl_s16(vzip2_s16(rows, rows)));
     return acc;
 }
 
@@ -71,11 +82,37 @@ LLD_INLINE row_sums dot_wide(row_sums acc, int8x16_t w[4][2], const int8_t *y,
             sum[r] = vpadalq_s16(sum[r], vmlal_high_s8(pair, w[r][i], part));
         }
     }
-    int16x4_t rows = vld1_s16(scale);
-    int32x4_t twice = vmovl_s16(vzip1_s16(rows, rows));
-    acc.low = vmlaq_s32(acc.low, vpaddq_s32(sum[0], sum[1]), twice);
-    twice = vmovl_s16(vzip2_s16(rows, rows));
-    acc.high = vmlaq_s32(acc.high, vpaddq_s32(sum[2], sum[3]), twice);
+    return add_scaled_32(acc, vpaddq_s32(sum[0], sum[1]), vpaddq_s32(sum[2], sum[3]), scale);
+}
+
+/* The same for one sub-block of 7-bit weights. */
+LLD_INLINE row_sums dot_middle_32(row_sums acc, int8x16_t w[4][2], const int8_t *y,
+                                  const int16_t scale[4])
+{
+    int8x16_t y0 = vld1q_s8(y), y1 = vld1q_s8(y + 16);
+    int32x4_t sum[4];
+    for (int r = 0; r < 4; r++) {
+        int16x8_t four = vmull_s8(vget_low_s8(w[r][0]), vget_low_s8(y0));
+        four = vmlal_high_s8(four, w[r][0], y0);
+        four = vmlal_s8(four, vget_low_s8(w[r][1]), vget_low_s8(y1));
+        sum[r] = vpaddlq_s16(vmlal_high_s8(four, w[r][1], y1));
+    }
+    return add_scaled_32(acc, vpaddq_s32(sum[0], sum[1]), vpaddq_s32(sum[2], sum[3]), scale);
+}
+
+/* The same for two sub-blocks of 16. */
+LLD_INLINE row_sums dot_middle_16(row_sums acc, int8x16_t w[4][2], const int8_t *y,
+                                  int16_t (*scale)[4])
+{
+    for (int i = 0; i < 2; i++) {
+        int8x16_t part = vld1q_s8(y + 16 * i);
+        int16x8_t sum[4];
+        for (int r = 0; r < 4; r++)
+            sum[r] =
+                vmlal_high_s8(vmull_s8(vget_low_s8(w[r][i]), vget_low_s8(part)), w[r][i], part);
+        acc = add_scaled_32(acc, vpaddlq_s16(vpaddq_s16(sum[0], sum[1])),
+                            vpaddlq_s16(vpaddq_s16(sum[2], sum[3])), scale[i]);
+    }
     return acc;
 }
 
@@ -98,12 +135,20 @@ LLD_INLINE void superblock_sums(const lld_neon_format256 *f, int width, const ll
         for (int g = 0; g < 4; g++) {
             int8x16_t q[4][2];
             int j = 4 * half + g;
-            for (int r = 0; r < 4; r++) lld_unpack_k(f, w->row[r], half, g, q[r]);
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; r++) {
+                lld_unpack_k(f, w->row[r], half, g, q[r]);
+                if (f->grid) lld_keep_loads_below();
+            }
             if (width == 1 && g % 2 == 0) lld_prefetch_rows(w, 32 * j);
 #pragma GCC unroll 4
             for (int c = 0; c < width; c++) {
                 if (f->wide)
                     sum[c] = dot_wide(sum[c], q, y[c] + 32 * j, k->scale[j]);
+                else if (f->middle && f->sub_16)
+                    sum[c] = dot_middle_16(sum[c], q, y[c] + 32 * j, k->scale + 2 * j);
+                else if (f->middle)
+                    sum[c] = dot_middle_32(sum[c], q, y[c] + 32 * j, k->scale[j]);
                 else if (f->sub_16)
                     sum[c] = dot_16(sum[c], q, y[c] + 32 * j, k->scale + 2 * j);
                 else

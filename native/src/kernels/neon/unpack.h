@@ -15,6 +15,7 @@ typedef struct lld_neon_format32 {
     int32_t
         offset; /* weight = unpacked + offset: the caller adds offset * sum(y) to the block's sum */
     bool has_min;
+    bool exponent; /* the scale is no f16 but a power of two in one byte, as MXFP4 has it */
     /* Weights of 8 bits: a sum of four products does not fit 16 bits. The others reach at most
      * 4*15*127 = 7620 (unsigned nibbles) or 4*16*127 = 8128 (signed five bits). */
     bool wide;
@@ -86,6 +87,14 @@ LLD_INLINE void lld_neon_unpack_iq4_nl(const uint8_t *block, uint8x16_t q[2])
     lld_unpack_iq4(block + offsetof(lld_block_iq4_nl, qs), q);
 }
 
+LLD_INLINE void lld_neon_unpack_mxfp4(const uint8_t *block, uint8x16_t q[2])
+{
+    uint8x16_t table = vreinterpretq_u8_s8(vld1q_s8(lld_mxfp4_values));
+    lld_unpack_nibbles(block + offsetof(lld_block_mxfp4, qs), q);
+    q[0] = vqtbl1q_u8(table, q[0]);
+    q[1] = vqtbl1q_u8(table, q[1]);
+}
+
 /* The 32 weights of one block, in order, without the format's offset. */
 LLD_INLINE void lld_unpack_block(const lld_neon_format32 *f, const uint8_t *block, int8x16_t w[2])
 {
@@ -104,6 +113,24 @@ LLD_INLINE float32x4_t lld_row_halves(const lld_row_group *w, size_t offset)
     uint64_t bits =
         half[0] | (uint64_t)half[1] << 16 | (uint64_t)half[2] << 32 | (uint64_t)half[3] << 48;
     return vcvt_f32_f16(vcreate_f16(bits));
+}
+
+/* lld_e8m0_half of the byte at `offset` of four rows. */
+LLD_INLINE float32x4_t lld_row_exponents(const lld_row_group *w, size_t offset)
+{
+    uint32_t bytes = 0;
+    for (int r = 0; r < 4; r++) bytes |= (uint32_t)w->row[r][offset] << (8 * r);
+    uint32x4_t e = vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(bytes))));
+    uint32x4_t normal = vshlq_n_u32(vsubq_u32(e, vdupq_n_u32(1)), 23);
+    uint32x4_t subnormal = vshlq_u32(vdupq_n_u32(0x00200000), vreinterpretq_s32_u32(e));
+    return vreinterpretq_f32_u32(vbslq_u32(vcgtq_u32(e, vdupq_n_u32(1)), normal, subnormal));
+}
+
+/* The scales of four rows' blocks. */
+LLD_INLINE float32x4_t lld_row_scales(const lld_neon_format32 *f, const lld_row_group *w,
+                                      size_t offset)
+{
+    return f->exponent ? lld_row_exponents(w, offset) : lld_row_halves(w, offset);
 }
 
 #endif

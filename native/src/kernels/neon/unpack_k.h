@@ -24,6 +24,10 @@ typedef struct lld_neon_format256 {
     /* Weights of 8 bits; the others reach at most 2*32*127 in a lane of two products (Q6_K) or
      * 4*16*127 in one of four. */
     bool wide;
+    /* Weights of 7 bits: four products of 62, or two of 43 and a pairwise add, fit 16 bits, no more. */
+    bool middle;
+    bool grid;  /* weights are loads from a table (grids.h) */
+    float unit; /* what d is multiplied with, if not 0 */
     /* Weights 128*half + 32*g .. + 31 in order, without the offset. */
     void (*unpack)(const uint8_t *block, int half, int g, uint8x16_t q[2]);
     /* The integer scales (and mins) of the superblock that the rows of w point to. */
@@ -218,13 +222,20 @@ LLD_INLINE int32x4_t lld_k_dot_sums(const lld_neon_format256 *f, const int16_t (
     return lld_dot_8_sums(lld_dot_8_sums(acc, rows, low), rows + 8, high);
 }
 
+/* The scales d of four rows. */
+LLD_INLINE float32x4_t lld_k_row_d(const lld_neon_format256 *f, const lld_row_group *w)
+{
+    float32x4_t d = lld_row_halves(w, f->d_at);
+    return f->unit != 0.0f ? vmulq_n_f32(d, f->unit) : d;
+}
+
 /* The float steps of one superblock (that w points to) and one column; i: its index in x->d. */
 LLD_INLINE float32x4_t lld_k_float_step(const lld_neon_format256 *f, float32x4_t acc, int32x4_t sum,
                                         const lld_row_group *w, const lld_k_scales *k,
                                         const lld_acts *x, size_t i)
 {
     const int16_t *sum16 = x->sum16 + i * 16;
-    float32x4_t d = lld_row_halves(w, f->d_at);
+    float32x4_t d = lld_k_row_d(f, w);
     if (f->offset) sum = vmlaq_n_s32(sum, lld_k_dot_sums(f, k->scale, sum16), f->offset);
     acc = vfmaq_f32(acc, vmulq_n_f32(d, x->d[i]), vcvtq_f32_s32(sum));
     if (f->has_min) {
