@@ -2,13 +2,14 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from family_models import FAMILY_MODELS
 from llamad.config import ModelConfig
 from llamad.engine.bindings import StopFlag
 from llamad.engine.worker import EngineWorker
@@ -33,9 +34,13 @@ SAMPLINGS = (
     Sampling(temperature=0.8, presence_penalty=1.0, top_p=0.7),
 )
 MODEL = TinySpec(weight_type="Q8_0")
-DRAFTS = {
-    "the model's own weights": (replace(MODEL, logits_bias=False, n_ctx_train=511), MODEL.seed),
-    "other weights": (replace(MODEL, n_layers=1, dim=32, hidden_dim=64), MODEL.seed + 1),
+MODELS = {"llama": MODEL} | {  # windows and halves side by side; long RoPE; late queries; no gate
+    name: replace(FAMILY_MODELS[name], weight_type="Q8_0", n_ctx_train=512)
+    for name in ("cohere2", "phi3-long", "mistral3", "arcee")
+}
+DRAFTS: Mapping[str, Callable[[TinySpec], TinySpec]] = {  # of a model
+    "the model's own weights": lambda model: replace(model, n_ctx_train=511),
+    "other weights": lambda model: replace(MODEL, n_layers=1, dim=32, hidden_dim=64, seed=2),
 }
 
 TinyModelPath = Callable[[TinySpec], Path]
@@ -98,19 +103,20 @@ def _load(path: Path, draft: Path | None) -> LoadedModel:
     return load(config, StopFlag())
 
 
+@pytest.mark.parametrize("family", MODELS)
 @pytest.mark.parametrize("which", DRAFTS)
 def test_a_draft_changes_no_text(
-    which: str, tiny_model_path: TinyModelPath, monkeypatch: pytest.MonkeyPatch
+    which: str, family: str, tiny_model_path: TinyModelPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # a tiny draft costs as much as it saves: let it guess all the same, and always the most
     monkeypatch.setattr("llamad.schedule.draft._Value.least_chance", 0.0)
     monkeypatch.setattr("llamad.schedule.draft.WINDOW_ROUNDS", 1 << 30)
     monkeypatch.setattr("llamad.schedule.draft.READ_SHARE", float("inf"))
-    spec, seed = DRAFTS[which]
+    spec = MODELS[family]
     cancelled = frozenset(random.Random(7).sample(range(N_REQUESTS), 20))
 
     async def texts(draft: Path | None) -> tuple[list[str], int, int]:
-        model = _load(tiny_model_path(MODEL), draft)
+        model = _load(tiny_model_path(spec), draft)
         try:
             assert (model.draft is None) == (draft is None), model.draft_fault
             return await _texts(model, frozenset() if draft is None else cancelled)
@@ -121,12 +127,12 @@ def test_a_draft_changes_no_text(
     async def check() -> None:
         alone, none, _ = await texts(None)
         assert none == 0
-        together, guessed, accepted = await texts(tiny_model_path(replace(spec, seed=seed)))
+        together, guessed, accepted = await texts(tiny_model_path(DRAFTS[which](spec)))
         for i, (text, whole) in enumerate(zip(together, alone, strict=True)):
             assert whole.startswith(text) if i in cancelled else text == whole
         assert len(set(alone)) > N_REQUESTS / 2
         print(f"{which}: {guessed} guesses, {accepted} right")
-        assert guessed > 1000
+        assert guessed > 3 * N_REQUESTS  # the texts of some models end early
         assert accepted > 0
 
     check()
