@@ -352,7 +352,7 @@ def test_a_place_where_no_file_can_be_is_refused(
 def test_an_unknown_type_is_refused_by_name(
     tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "'Q9_9'" in refused(capsys, write(tmp_path), out, "Q9_9")
+    assert "Q9_9" in refused(capsys, write(tmp_path), out, "Q9_9")
 
 
 def test_a_source_that_is_no_checkpoint_is_refused(

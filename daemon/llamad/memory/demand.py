@@ -10,7 +10,7 @@ from dataclasses import replace
 from llamad.config import MAX_THREADS, ModelConfig
 from llamad.door.capacity import Capacity, capacity_for
 from llamad.engine.bindings import EngineModel, EngineParams, engine_bytes
-from llamad.gguf.value import MetadataValue
+from llamad.gguf.value import MetadataValue, StringArray
 from llamad.memory.context import MOST_TOKENS, plan_context
 from llamad.memory.machine import Machine
 from llamad.memory.plan import Demand, MemoryPlan, plan_memory, vocabulary_bytes
@@ -175,4 +175,4 @@ def plan_of(
 
 def _length(metadata: Mapping[str, MetadataValue], key: str) -> int:
     value = metadata.get(key)
-    return len(value) if isinstance(value, list) else 0
+    return len(value) if isinstance(value, list | StringArray) else 0

@@ -19,10 +19,10 @@ MIB = 1 << 20
 # own and 24 MiB of mapped programs and libraries.
 PROCESS_BYTES = 50 * MIB
 
-# Of our tables, measured as above on vocabularies of 32,000 to 128,256 tokens and up to 280,147
-# merges: they took 91 to 99 % of these. The library of SentencePiece is loaded only where needed.
-BPE_TOKEN_BYTES, BPE_MERGE_BYTES = 140, 205
-SENTENCEPIECE_TOKEN_BYTES, SENTENCEPIECE_BYTES = 400, 3 * MIB
+# Of our tables, measured as above on vocabularies of 32,000 to 262,144 tokens and up to 280,147
+# merges: they took 88 to 97 % of these. The library of SentencePiece is loaded only where needed.
+BPE_TOKEN_BYTES, BPE_MERGE_BYTES = 50, 125
+SENTENCEPIECE_TOKEN_BYTES, SENTENCEPIECE_BYTES = 250, 3 * MIB
 
 HUGE_PAGES_ROOM = 1.3  # times the file that must be available before its weights are copied
 

@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import cast
 
 from llamad.text.pre_tokenizer import pre_tokenizer
+from llamad.text.token_index import TokenIndex
 from llamad.text.tokenizer import Tokenizer
 from llamad.text.vocabulary import (
     Metadata,
@@ -31,6 +32,7 @@ _CACHED_CHARACTERS = 32  # words longer than this are rare: not cached
 _SHORT_WORD_BYTES = 40  # what costs less with simple lists
 _MAX_WORD_CHARACTERS = 16384  # longer words are cut: memory stays bounded, the text stays the same
 
+_NO_TEXT = (TokenType.CONTROL, TokenType.UNKNOWN)
 _NO_TOKEN = -1  # a byte without a token, or a symbol merged into its left neighbour
 
 # The key of a pair of symbols is ``left << 32 | right``: negative, so no merge's, with _NO_TOKEN.
@@ -68,13 +70,13 @@ class BpeTokenizer(Tokenizer):
         vocabulary = Vocabulary.from_metadata(metadata, default_ids={}, add_bos_default=pre.add_bos)
         super().__init__(vocabulary)
         ids = _text_ids(vocabulary)
-        self._ranks, self._merged = _read_merges(metadata, vocabulary, ids)
         self._byte_ids = [ids.get(character, _NO_TOKEN) for character in _ALPHABET]
+        self._ranks, self._merged = _read_merges(metadata, vocabulary, ids)
         self._words = pre.words
-        self._whole_words: Mapping[str, int] = {}
+        self._whole_words: TokenIndex | None = None
         if pre.whole_words_first:
             normal = vocabulary.ids_of(TokenType.NORMAL)
-            self._whole_words = {vocabulary.tokens[i]: i for i in normal}
+            self._whole_words = TokenIndex(vocabulary.tokens, normal)
         self._cached_word_ids = lru_cache(_CACHED_WORDS)(self._word_ids)
 
     def _encode_text(self, text: str, after_special: bool) -> Sequence[int]:
@@ -89,7 +91,7 @@ class BpeTokenizer(Tokenizer):
 
     def _word_ids(self, word: str) -> tuple[int, ...]:
         data = word.encode()
-        if self._whole_words:
+        if self._whole_words is not None:
             whole = self._whole_words.get(spelled(data))
             if whole is not None:
                 return (whole,)
@@ -174,9 +176,8 @@ class BpeTokenizer(Tokenizer):
 
 def _text_ids(vocabulary: Vocabulary) -> dict[str, int]:
     """Return the ids of the tokens that text may consist of: all but control and unknown ones."""
-    no_text = (TokenType.CONTROL, TokenType.UNKNOWN)
     pairs = zip(vocabulary.tokens, vocabulary.types, strict=True)
-    return {token: i for i, (token, kind) in enumerate(pairs) if kind not in no_text}
+    return {token: i for i, (token, kind) in enumerate(pairs) if kind not in _NO_TEXT}
 
 
 def _read_merges(
@@ -190,6 +191,7 @@ def _read_merges(
     merges = list_value(metadata, "merges", str)
     if merges is None:
         raise corrupt("merges", "is missing")
+    no_text = {vocabulary.tokens[i] for i in vocabulary.ids_of(*_NO_TEXT)}
     ranks: dict[int, int] = {}
     merged = array("I", bytes(4 * len(merges)))
     for rank, merge in enumerate(cast(Sequence[str], merges)):
@@ -199,7 +201,7 @@ def _read_merges(
         try:
             key, merged[rank] = ids[left] << 32 | ids[right], ids[left + right]
         except KeyError as error:
-            if error.args[0] not in vocabulary.tokens:
+            if error.args[0] not in no_text:
                 raise corrupt(
                     "merges", f"element {rank} is {merge!r}, but {error} is no token"
                 ) from None

@@ -36,7 +36,10 @@ _REASONING = frozenset({"<think>", "</think>", "[THINK]", "[/THINK]"})
 
 
 def is_end(name: str, vocabulary: Container[str]) -> bool:
-    """Whether an answer ends with the token of this name, in a vocabulary of these names."""
+    """Whether an answer ends with the token of this name.
+
+    vocabulary: the other names that there are, at least those that begin as markers do.
+    """
     if name == _END_OF_SEQUENCE:
         return _STRIKE_THROUGH not in vocabulary
     if name == "<|end|>":

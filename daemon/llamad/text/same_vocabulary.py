@@ -19,9 +19,8 @@ def check_vocabulary(
     Raises DRAFT_REFUSED, naming both files and the first token that differs.
     """
     ours, theirs = _tokens(metadata), _tokens(draft_metadata)
-    both = min(len(ours), len(theirs))
-    if ours[:both] != theirs[:both]:
-        i = next(i for i in range(both) if ours[i] != theirs[i])
+    i = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
+    if i is not None:
         raise _refused(
             f"{draft_name} has another vocabulary than {name}:"
             f" token {i} is {theirs[i]!r}, not {ours[i]!r}"

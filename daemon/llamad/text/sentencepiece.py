@@ -7,7 +7,7 @@ special token.
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from llamad.text.sentencepiece_model import serialize_bpe_model
 from llamad.text.tokenizer import Tokenizer
@@ -20,6 +20,9 @@ from llamad.text.vocabulary import (
     corrupt,
     list_value,
 )
+
+if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
 
 _SPACE = "▁"
 _DEFAULT_IDS = {"unk": 0, "bos": 1, "eos": 2}
@@ -40,14 +43,9 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(vocabulary, lambda token: token.replace(_SPACE, " "))
         self.adds_space_prefix = bool_value(metadata, "add_space_prefix", True)
         self._bytes = _byte_tokens(vocabulary)
-        # Imported here: it takes 3 MiB, and vocabularies of other kinds do not need it.
-        from sentencepiece import SentencePieceProcessor
-
-        self._processor = SentencePieceProcessor()
+        scores = _scores(metadata, len(vocabulary))
         try:
-            self._processor.LoadFromSerializedProto(
-                _model(vocabulary, _scores(metadata, len(vocabulary)), bool(self._bytes))
-            )
+            self._processor = _processor(vocabulary, scores, bool(self._bytes))
         except RuntimeError as error:
             raise corrupt("tokens", f"sentencepiece refuses the vocabulary: {error}") from None
 
@@ -109,26 +107,54 @@ def _byte_tokens(vocabulary: Vocabulary) -> dict[int, int]:
     return result
 
 
-def _model(vocabulary: Vocabulary, scores: Sequence[float], byte_fallback: bool) -> bytes:
+def _processor(
+    vocabulary: Vocabulary, scores: Sequence[float], byte_fallback: bool
+) -> "SentencePieceProcessor":
+    """Return the library's model. Raises RuntimeError when it refuses the vocabulary.
+
+    Few vocabularies have a text twice, and finding it takes 150 bytes a token: only where the
+    library refused.
+    """
+    # Imported here: it takes 3 MiB, and vocabularies of other kinds do not need it.
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(_model(vocabulary, scores, byte_fallback, False))
+    except RuntimeError:
+        processor.LoadFromSerializedProto(_model(vocabulary, scores, byte_fallback, True))
+    return processor
+
+
+def _model(
+    vocabulary: Vocabulary, scores: Sequence[float], byte_fallback: bool, find_repeated: bool
+) -> bytes:
     """Return the ModelProto.
 
     sentencepiece wants texts that are unique and not empty, and one unknown token. A token beyond
     that gets a placeholder no text can match, so that ids stay what they are.
     """
     unk_id = next(iter(vocabulary.ids_of(TokenType.UNKNOWN)), vocabulary.unk_id or 0)
-    pieces: list[tuple[str, float, int]] = []
-    seen: set[str] = set()
-    for i, (text, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True)):
-        unknown = i == unk_id
-        if text in seen or not text or (kind == TokenType.UNKNOWN and not unknown):
-            text, kind = f"<unreachable token {i}>", TokenType.CONTROL
-        if unknown:
-            kind = TokenType.UNKNOWN
-        seen.add(text)
-        pieces.append((text, scores[i], kind))
     absent = -1
     bos_id = absent if vocabulary.bos_id is None else vocabulary.bos_id
     eos_id = absent if vocabulary.eos_id is None else vocabulary.eos_id
     return serialize_bpe_model(
-        pieces, byte_fallback=byte_fallback, special_ids=(unk_id, bos_id, eos_id)
+        _pieces(vocabulary, scores, unk_id, find_repeated),
+        byte_fallback=byte_fallback,
+        special_ids=(unk_id, bos_id, eos_id),
     )
+
+
+def _pieces(
+    vocabulary: Vocabulary, scores: Sequence[float], unk_id: int, find_repeated: bool
+) -> Iterator[tuple[str, float, int]]:
+    """Yield the text, score and type of each token, as sentencepiece takes them."""
+    seen: set[str] = set()
+    rows = zip(vocabulary.tokens, scores, vocabulary.types, strict=True)
+    for i, (text, score, kind) in enumerate(rows):
+        unknown = i == unk_id
+        if text in seen or not text or (kind == TokenType.UNKNOWN and not unknown):
+            text, kind = f"<unreachable token {i}>", TokenType.CONTROL
+        if find_repeated:
+            seen.add(text)
+        yield text, score, TokenType.UNKNOWN if unknown else kind

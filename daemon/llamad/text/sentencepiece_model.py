@@ -8,6 +8,7 @@ Field numbers are those of sentencepiece_model.proto (google/sentencepiece).
 import struct
 from collections.abc import Iterable
 from functools import cache
+from io import BytesIO
 
 _VARINT, _BYTES, _FLOAT = 0, 2, 5  # protobuf wire types
 
@@ -44,8 +45,11 @@ def serialize_bpe_model(
         )
     )
     head = _key(1, _BYTES)
-    body = [_prefixed(head, _piece(*piece)) for piece in pieces]
-    return b"".join((*body, _string(2, trainer), _string(3, normalizer)))
+    model = BytesIO()
+    for piece in pieces:
+        model.write(_prefixed(head, _piece(*piece)))
+    model.write(_string(2, trainer) + _string(3, normalizer))
+    return model.getvalue()
 
 
 def _piece(text: str, score: float, kind: int) -> bytes:

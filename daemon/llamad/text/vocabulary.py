@@ -77,7 +77,7 @@ def list_value(
     value = metadata.get(PREFIX + key)
     if value is None:
         return None
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, Sequence) or isinstance(value, str):
         raise corrupt(key, f"is {type(value).__name__}, must be an array")
     for i, element in enumerate(value):
         if not isinstance(element, types) or isinstance(element, bool):
@@ -89,7 +89,7 @@ def list_value(
 class Vocabulary:
     """Tokens in id order, their types, and the ids with a role (None: the model has none)."""
 
-    tokens: Sequence[str]  # (vocab_size,)
+    tokens: Sequence[str]  # (vocab_size,); of a file a StringArray: not quite free to ask for
     types: bytes  # (vocab_size,) of TokenType
     bos_id: int | None
     eos_id: int | None
@@ -138,7 +138,7 @@ class Vocabulary:
         }
         strings = cast(Sequence[str], tokens)
         types = bytearray(_types(metadata, strings, ids))
-        names = frozenset(strings)
+        names = frozenset(name for name in strings if name[:1] in "<[_")
         ends = {
             i for i, name in enumerate(strings) if types[i] in _MARKER_TYPES and is_end(name, names)
         }

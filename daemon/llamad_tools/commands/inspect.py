@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llamad.engine.bindings import GgufFile, TensorInfo
-from llamad.gguf.value import MetadataValue
+from llamad.gguf.value import MetadataValue, StringArray
 from llamad.help_text import add_command
 from llamad.printable import printable
 from llamad.sizes import counted, size
@@ -129,7 +129,7 @@ def as_json(contents: Contents) -> dict[str, Json]:
 def _json_value(value: MetadataValue) -> Json:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)  # JSON has no NaN and no infinity
-    if not isinstance(value, list):
+    if not isinstance(value, list | StringArray):
         return value
     if len(value) <= HEAD:
         return [_json_value(item) for item in value]
@@ -183,7 +183,7 @@ def _summary(contents: Contents) -> Iterator[str]:
 
 def _vocabulary(contents: Contents) -> str:
     tokens = contents.metadata.get("tokenizer.ggml.tokens")
-    if not isinstance(tokens, list):
+    if not isinstance(tokens, list | StringArray):
         return "none"
     kind = contents.text("tokenizer.ggml.model") or "unknown"
     pre = contents.text("tokenizer.ggml.pre")
@@ -216,7 +216,7 @@ def _shown(value: MetadataValue) -> str:
         return _cut(f'"{printable(value)}"')
     if isinstance(value, float):
         return f"{value:.7g}"  # as many digits as a float32 carries
-    if not isinstance(value, list):
+    if not isinstance(value, list | StringArray):
         return str(value).lower()
     head = ", ".join(_shown(item) for item in value[:HEAD])
     more = ", ..." if len(value) > HEAD else ""
