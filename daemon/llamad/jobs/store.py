@@ -275,6 +275,8 @@ class JobStore:
                 why = "cannot be written"
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 why = "is broken: the next start sets it aside"
+            case sqlite3.SQLITE_IOERR:
+                why = "cannot be read or written: the disk refused it"
             case _:
                 why = f"failed: {error}"
         return f"{self._path} {why}"

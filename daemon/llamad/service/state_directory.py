@@ -60,8 +60,9 @@ class StateDirectory:
             )
         except FileNotFoundError:
             return (
-                f"state directory {self.path} does not exist: systemd makes it, or create it,"
-                " or set service.state_directory"
+                f"state directory {self.path} does not exist: systemd makes it for its unit; for a"
+                " service of your own make a folder, and name it as service.state_directory in the"
+                " file of --config"
             )
         except OSError as error:
             return f"state directory {self.path} cannot be written: {error.strerror}"

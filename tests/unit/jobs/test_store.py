@@ -263,6 +263,29 @@ def test_a_locked_file_is_named_and_left_alone(
     assert living_in(tmp_path) == (["j1"], "")
 
 
+@asynchronous
+async def test_a_file_that_became_read_only_is_told_until_it_can_be_written_again() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        async with opened(Path(name)) as (store, _):
+            await store.add(JOB)
+            assert store._connection is not None
+            store._connection.execute("PRAGMA query_only = 1")
+            for refused in (
+                store.add(replace(JOB, id="j2", idempotency_key="")),
+                store.save([progress(1)], []),
+                store.start("j1", 1),
+            ):
+                with pytest.raises(LlamadError, match=f"{FILE} cannot be written"):
+                    await refused
+            assert await store.by_key("0", "key") == ("j1", "asked")
+            assert "cannot be written" in store.fault
+            store._connection.execute("PRAGMA query_only = 0")
+            await store.save([progress(1)], [])
+            assert store.fault == ""
+        async with opened(Path(name)) as (_, living):
+            assert [(one.job.id, one.tokens) for one in living] == [("j1", (1,))]
+
+
 def test_a_folder_in_its_place_is_named(tmp_path: Path) -> None:
     (tmp_path / FILE).mkdir()
     assert "Is a directory" in living_in(tmp_path)[1]

@@ -1,5 +1,6 @@
 """The state directory: one service holds it; what cannot be used is named and left as it is."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -45,6 +46,25 @@ def test_one_that_is_missing_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert "does not exist" in directory.fault
     assert "service.state_directory" in directory.fault
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("refused", [LOCK, VERSION_FILE + ".new"])
+def test_a_disk_that_refuses_is_named(
+    tmp_path: Path, code: int, refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = os.open
+
+    def refuse(path: Path, flags: int, *mode: int) -> int:
+        if Path(path).name == refused and flags & os.O_CREAT:
+            raise OSError(code, os.strerror(code))
+        return allowed(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    directory = opened(tmp_path)
+    assert directory.fault == f"state directory {tmp_path} cannot be written: {os.strerror(code)}"
+    monkeypatch.undo()
+    assert opened(tmp_path).usable  # it is not held
 
 
 def test_a_file_in_its_place_is_named(tmp_path: Path) -> None:
