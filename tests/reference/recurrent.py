@@ -18,7 +18,8 @@ def convolve(x: Array, weights: Array) -> Array:
     width = weights.shape[1]
     before = np.concatenate([np.zeros((width - 1, x.shape[1]), dtype=x.dtype), x])
     parts = [before[j : j + x.shape[0]] * weights[:, j].astype(x.dtype) for j in range(width)]
-    return np.sum(parts, axis=0)
+    result: Array = np.sum(parts, axis=0)
+    return result
 
 
 def short_convolution(model: ReferenceModel, linear: Linear, x: Array, layer: str) -> Array:

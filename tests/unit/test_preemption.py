@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from family_models import FAMILY_MODELS
 from llamad.config import ModelConfig
 from llamad.engine import bindings
 from llamad.engine.worker import EngineWorker
@@ -27,6 +28,8 @@ SAMPLINGS = (
     Sampling(temperature=0.8, presence_penalty=1.0, top_p=0.7),
 )
 
+SPEC = TinySpec(weight_type="Q8_0")
+STATEFUL = [spec for spec in FAMILY_MODELS.values() if spec.recurrent]
 TinyModelPath = Callable[[TinySpec], Path]
 
 
@@ -77,11 +80,25 @@ async def _texts(model: LoadedModel, share: float) -> tuple[list[str], int]:
     return texts, scheduler.n_preempted
 
 
-@pytest.mark.parametrize(("kv_type", "drafted"), [("f16", False), ("q8_0", False), ("f16", True)])
+WITH_STATES = [
+    replace(spec, weight_type="Q8_0", n_ctx_train=512, tied_output=False) for spec in STATEFUL
+]
+
+
+@pytest.mark.parametrize(
+    ("kv_type", "drafted", "spec"),
+    [
+        ("f16", False, SPEC),
+        ("q8_0", False, SPEC),
+        ("f16", True, SPEC),
+        *(("f16", False, spec) for spec in WITH_STATES),
+    ],
+)
 def test_a_preempted_text_is_the_uninterrupted_one(
     tiny_model_path: TinyModelPath,
     kv_type: str,
     drafted: bool,
+    spec: TinySpec,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # a tiny draft costs as much as it saves: let it guess all the same
@@ -90,7 +107,7 @@ def test_a_preempted_text_is_the_uninterrupted_one(
 
     @asynchronous
     async def check() -> None:
-        path = tiny_model_path(TinySpec(weight_type="Q8_0"))
+        path = tiny_model_path(spec)
         same = tiny_model_path(TinySpec(weight_type="Q8_0", n_ctx_train=511))
         config = ModelConfig(
             path=str(path),

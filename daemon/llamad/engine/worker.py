@@ -22,7 +22,7 @@ class StepEngine(Protocol):
     """The part of ``bindings.Engine`` that a step needs."""
 
     def forward(self, runs: Sequence[Run]) -> None:
-        """Compute runs of tokens, each of another sequence; on an error nothing has changed."""
+        """Compute runs of tokens, of one sequence one after the other."""
 
     def cancel(self) -> None:
         """Make the running or next forward fail with CANCELLED. Any thread."""
@@ -42,12 +42,25 @@ class StepSampler(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """Consecutive tokens of a chunk as a run of their own, so that the state behind them is kept.
+
+    state_in, state_out: slots, as in ``Run``.
+    """
+
+    n_tokens: int
+    state_in: int
+    state_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """Consecutive tokens of one sequence, from ``position`` on, with the blocks that hold it.
 
     With a sampler, the next token is drawn from the last row; without, no logits are kept. The
     last ``n_drafts`` tokens are guesses: a token is drawn from the row before each, and the first
-    that differs from its guess ends the chunk.
+    that differs from its guess ends the chunk. ``cuts``: of a model with states, the runs of all
+    tokens.
     """
 
     tokens: tuple[int, ...]
@@ -55,11 +68,25 @@ class Chunk:
     blocks: tuple[int, ...]
     sampler: StepSampler | None = None
     n_drafts: int = 0
+    cuts: tuple[Cut, ...] = ()
 
     @property
     def n_out(self) -> int:
         """Rows that tokens may be drawn from."""
         return 0 if self.sampler is None else 1 + self.n_drafts
+
+    def runs(self) -> list[Run]:
+        """Return what the engine computes for it."""
+        if not self.cuts:
+            return [Run(self.tokens, self.position, self.blocks, self.n_out)]
+        runs, begin, first_out = [], 0, len(self.tokens) - self.n_out
+        for cut in self.cuts:
+            end = begin + cut.n_tokens
+            n_out = max(0, end - max(begin, first_out))
+            where = self.position + begin, self.blocks, n_out, cut.state_in, cut.state_out
+            runs.append(Run(self.tokens[begin:end], *where))
+            begin = end
+        return runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +153,7 @@ class EngineWorker:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, plan: StepPlan) -> StepResult:
-        self._engine.forward(
-            [Run(chunk.tokens, chunk.position, chunk.blocks, chunk.n_out) for chunk in plan.chunks]
-        )
+        self._engine.forward([run for chunk in plan.chunks for run in chunk.runs()])
         results: list[Drawn] = []
         k = 0
         for chunk in plan.chunks:

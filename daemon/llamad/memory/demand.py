@@ -14,6 +14,7 @@ from llamad.gguf.value import MetadataValue, StringArray
 from llamad.memory.context import MOST_TOKENS, plan_context
 from llamad.memory.machine import Machine
 from llamad.memory.plan import Demand, MemoryPlan, plan_memory, vocabulary_bytes
+from llamad.memory.states import state_slots
 
 GUESS_ROWS = 8  # of logits, for guessed tokens; over all sequences
 DRAFT_GUESS_ROWS = 16  # with a draft model, which guesses further
@@ -94,6 +95,7 @@ def _with_all_blocks(config: ModelConfig, model: EngineModel, n_ctx: int) -> Eng
     The scratch has some bytes for each block.
     """
     params = engine_params(config, n_ctx)
+    params["n_states"] = state_slots(model.info.state_bytes, config.n_sequences)
     block = engine_bytes(model, **params).kv_block_tokens
     params["n_blocks"] = -(-(config.kv_tokens or n_ctx * config.n_sequences) // block)
     return params
@@ -119,6 +121,7 @@ def demand_of(
         ),
         template_bytes=TEMPLATE_BYTES,
         connections_bytes=capacity.memory_bytes,
+        states_bytes=sizes.n_states * sizes.state_bytes,
     )
 
 

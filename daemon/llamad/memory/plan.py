@@ -47,6 +47,7 @@ class Demand:
     vocabulary_bytes: int
     template_bytes: int  # of the process that renders chats
     connections_bytes: int  # of callers, by the door's capacity
+    states_bytes: int = 0  # of all slots of states
     draft_fixed_bytes: int = 0  # weights, scratch and sampler of a draft model
     draft_block_bytes: int = 0  # of its cache, which has a block for each of the model's
 
@@ -69,7 +70,7 @@ class MemoryPlan:
     samplers_bytes: int
     scratch_bytes: int
     kv_blocks: int
-    kv_bytes: int
+    kv_bytes: int  # states of layers without attention included
     resident_bytes: int  # of the file, kept in memory
     streamed_bytes: int  # of the file, which the disk gives again for each step
     on_demand_bytes: int  # of the file, read where a token needs a row of it, or once at load
@@ -152,7 +153,7 @@ def plan_memory(
         samplers_bytes=demand.sampler_bytes * n_sequences,
         scratch_bytes=demand.scratch_bytes,
         kv_blocks=blocks,
-        kv_bytes=blocks * demand.kv_block_bytes,
+        kv_bytes=blocks * demand.kv_block_bytes + demand.states_bytes,
         resident_bytes=residency.resident_bytes,
         streamed_bytes=residency.streamed_bytes,
         on_demand_bytes=residency.on_demand_bytes,
@@ -171,6 +172,7 @@ def fixed_bytes(demand: Demand, n_sequences: int) -> int:
         + demand.vocabulary_bytes
         + demand.sampler_bytes * n_sequences
         + demand.scratch_bytes
+        + demand.states_bytes
         + demand.draft_fixed_bytes
     )
 

@@ -14,12 +14,15 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from llamad.schedule.sequence import Sequence
+from llamad.schedule.states import StatePool
 
 
 class BlockPool:
     """The blocks 0..n_blocks-1, of ``block_tokens`` tokens each."""
 
-    def __init__(self, n_blocks: int, block_tokens: int) -> None:
+    def __init__(self, n_blocks: int, block_tokens: int, states: StatePool | None = None) -> None:
+        """Own ``n_blocks`` blocks; ``states``: of a model that has some, beside them."""
+        self.states = StatePool(0, 0, block_tokens, 1) if states is None else states
         self.n_blocks = n_blocks
         self.block_tokens = block_tokens
         self._free = list(range(n_blocks - 1, -1, -1))  # a stack, the lowest id on top
@@ -64,14 +67,17 @@ class BlockPool:
         self._let_go(sequence.blocks)
         sequence.blocks.clear()
         sequence.n_computed = sequence.n_shared = 0
+        self.states.release(sequence)
 
     # ---- sharing ----------------------------------------------------------------------------
 
     def share(self, sequence: Sequence) -> None:
         """Let others read the blocks that the sequence has filled since the last call.
 
-        A block that another one computed at the same time is given back, and that one read instead.
+        Of a model with states the sequence may go back to the last that it has. A block that
+        another one computed at the same time is given back, and that one read instead.
         """
+        self.states.settle(sequence)
         n_full = min(sequence.n_computed, len(sequence.tokens)) // self.block_tokens
         for index in range(sequence.n_shared, n_full):
             key = self._own_key(sequence, index)
@@ -89,7 +95,17 @@ class BlockPool:
         """Return the blocks that hold what follows the sequence's shared ones.
 
         The sequence's last token is never among them: it is computed, for the logits behind it.
+        Of a model with states they end where one is kept.
         """
+        found = self._find_blocks(sequence)
+        while self.states.n_slots and found and self._state_behind(sequence, len(found)) is None:
+            found.pop()
+        return found
+
+    def _state_behind(self, sequence: Sequence, n_found: int) -> bytes | None:
+        return self.states.find(self.keys_at(sequence, sequence.n_shared + n_found - 1))
+
+    def _find_blocks(self, sequence: Sequence) -> list[int]:
         found = []
         for index in range(sequence.n_shared, self.n_shareable(sequence)):
             blocks = (self._by_key.get(key) for key in self.keys_at(sequence, index))
@@ -106,9 +122,13 @@ class BlockPool:
 
     def reuse(self, sequence: Sequence) -> int:
         """Give the sequence the blocks that ``find`` returns; return the tokens that it gained."""
+        if self.states.n_slots:
+            n_blocks = sequence.n_shared + len(self._find_blocks(sequence))
+            sequence.n_found = max(sequence.n_found, n_blocks * self.block_tokens)
         found = self.find(sequence)
         if not found:
             return 0
+        behind = self._state_behind(sequence, len(found))
         before, first = sequence.n_computed, sequence.n_shared
         for block in found:
             self._take(block)
@@ -117,6 +137,8 @@ class BlockPool:
         self._let_go(own)
         sequence.n_shared = first + len(found)
         sequence.n_computed = sequence.n_shared * self.block_tokens
+        if behind is not None:
+            self.states.begin_with(sequence, behind, sequence.n_computed)
         return sequence.n_computed - before
 
     def next_key(self, sequence: Sequence) -> bytes | None:
@@ -175,6 +197,8 @@ class BlockPool:
 
     def forget(self, keys: Iterable[bytes]) -> None:
         """Let nobody find the blocks of these keys any more; nor are they pinned."""
+        keys = tuple(keys)
+        self.states.forget(keys)
         for key in keys:
             self._pinned.discard(key)
             block = self._by_key.pop(key, None)

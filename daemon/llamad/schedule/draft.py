@@ -151,7 +151,7 @@ class Drafts:
             return
         self._settle()
         self._forget(running)
-        decoding = [g for g in running if g.sequence.n_pending == 1 and not g.job.ended]
+        decoding = [g for g in running if g.sequence.decodes and not g.job.ended]
         if not decoding:
             return
         if self._balance.rest:

@@ -55,6 +55,7 @@ from llamad.schedule.prompt import (
 from llamad.schedule.queue_reports import QueueReports
 from llamad.schedule.runtime import ModelRuntime
 from llamad.schedule.shares import Shares
+from llamad.schedule.states import StatePool
 from llamad.schedule.step import Part, StepComposer
 
 logger = logging.getLogger(__name__)
@@ -138,7 +139,9 @@ class Scheduler:
         self._prompts, self._texts = Line(), Line()
         self._observer = observer
         self._on_step = on_step
-        self._pool = BlockPool(model.kv_blocks_total, model.kv_block_tokens)
+        block, interval = model.kv_block_tokens, model.state_interval
+        states = StatePool(model.n_states, model.n_sequences, block, interval)
+        self._pool = BlockPool(model.kv_blocks_total, block, states)
         self._reuse = PrefixReuse(self._pool)
         self._cost = StepCost()
         self._shares = Shares()

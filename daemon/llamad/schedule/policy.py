@@ -122,7 +122,7 @@ class Policy:
 
     def taking_part(self, ready: Sequence[Generation], now: float) -> list[Generation]:
         """Return those that take rows of the next step: none beside a more urgent prompt."""
-        prompts = [g for g in ready if g.sequence.n_pending > 1]
+        prompts = [g for g in ready if not g.sequence.decodes]
         most_urgent = min((self._step_class(g, now) for g in prompts), default=Priority.BATCH)
         return [g for g in ready if self._step_class(g, now) <= most_urgent]
 

@@ -104,6 +104,14 @@ class ModelRuntime(EngineRuntime, Protocol):
         """Rows of logits one step may keep beyond one for each sequence."""
 
     @property
+    def n_states(self) -> int:
+        """Slots of states; 0: every layer attends."""
+
+    @property
+    def state_interval(self) -> int:
+        """KV blocks from one state that is kept to the next."""
+
+    @property
     def step_read_seconds(self) -> float:
         """How long the disk needs for the weights that a step streams; 0: none does."""
 

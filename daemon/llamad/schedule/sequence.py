@@ -22,8 +22,19 @@ class Sequence:
     n_shared: int = 0  # of the blocks, from the first on: full, and others may read them
     own_keys: BlockKeys = field(default_factory=lambda: BlockKeys(PUBLIC))  # of what it computes
     public_keys: BlockKeys = field(default_factory=lambda: BlockKeys(PUBLIC))
+    # Of a model with states (states.py):
+    state: int | None = None  # slot of the state behind the first state_at tokens
+    state_at: int = 0
+    states_planned: list[tuple[int, int]] = field(default_factory=list)  # (state_at, slot) to come
+    replays: bool = False  # some tokens again, because guesses behind them were wrong
+    n_found: int = 0  # tokens that were in the cache, with a state behind them or not
 
     @property
     def n_pending(self) -> int:
         """Tokens that are not computed: one while the sequence decodes."""
         return len(self.tokens) - self.n_computed
+
+    @property
+    def decodes(self) -> bool:
+        """Whether its next rows are its last tokens, and not a prompt to read."""
+        return self.n_pending == 1 or self.replays

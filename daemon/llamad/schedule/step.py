@@ -66,17 +66,20 @@ class StepComposer:
         """
         self._number += 1
         for generation in running:
-            if generation.sequence.n_pending > 1:
+            if not generation.sequence.decodes:
                 self._reuse.take(generation)
         ready, preempted = self._secure(self._policy.running_order(running, now))
         ready = self._policy.taking_part(ready, now)
-        decoding = [g for g in ready if g.sequence.n_pending == 1]
-        prompts = [g for g in ready if g.sequence.n_pending > 1]
+        decoding = [g for g in ready if g.sequence.decodes]
+        n_replayed = sum(g.sequence.n_pending - 1 for g in decoding)
+        if len(decoding) + n_replayed > self._n_batch:  # these go on as prompts do, in pieces
+            decoding, n_replayed = [g for g in decoding if g.sequence.n_pending == 1], 0
+        prompts = [g for g in ready if g not in decoding]
         prompts.sort(key=lambda g: g.turn.rank())
         prompts = self._without_followers(prompts)
         spare = min(
             self.guess_rows(len(decoding), budget_seconds),
-            self._n_batch - len(decoding) - (LEAST_PROMPT_ROWS if prompts else 0),
+            self._n_batch - len(decoding) - n_replayed - (LEAST_PROMPT_ROWS if prompts else 0),
         )
         free = len(decoding) + spare <= self._cost.rows_behind_reading()
         step = self._decode_parts(decoding, spare, free=free)
@@ -86,7 +89,7 @@ class StepComposer:
             n = min(n, self._pool.room(generation.sequence))
             self._pool.grow(generation.sequence, n)
             generation.turn.count(n, self._number, self._pool.block_tokens)
-            step.append((generation, _chunk(generation, n)))
+            step.append((generation, self._chunk(generation, n)))
         return step, preempted
 
     def _secure(self, ranked: Rows[Generation]) -> tuple[list[Generation], list[Generation]]:
@@ -128,18 +131,21 @@ class StepComposer:
         for generation in decoding:
             guesses = self._guesses(generation, spare, free=free)
             spare -= len(guesses)
-            step.append((generation, _chunk(generation, 1, guesses)))
+            n_pending = generation.sequence.n_pending
+            step.append((generation, self._chunk(generation, n_pending, guesses)))
         return step
 
     def _guesses(self, generation: Generation, spare: int, *, free: bool) -> tuple[int, ...]:
         """Return guesses within what the job may still say and the blocks that are free."""
-        if generation.guesser is None:
+        sequence = generation.sequence
+        if generation.guesser is None or not self._pool.states.can_guess():
+            self._pool.grow(sequence, sequence.n_pending)
             return ()
         record = generation.job.record
         left = record.max_tokens - record.completion_tokens - 1
-        room = self._pool.room(generation.sequence) - 1
+        room = self._pool.room(sequence) - sequence.n_pending
         guesses = generation.guesser.guess(min(spare, left, room), free=free)
-        self._pool.grow(generation.sequence, 1 + len(guesses))
+        self._pool.grow(sequence, sequence.n_pending + len(guesses))
         return guesses
 
     # ---- prompt rows ------------------------------------------------------------------------
@@ -173,15 +179,15 @@ class StepComposer:
                     rows -= n
         return shares
 
-
-def _chunk(generation: Generation, n_tokens: int, guesses: tuple[int, ...] = ()) -> Chunk:
-    """Return the next n_tokens of a sequence, with guesses behind its last one."""
-    sequence = generation.sequence
-    end = sequence.n_computed + n_tokens
-    return Chunk(
-        tokens=(*sequence.tokens[sequence.n_computed : end], *guesses),
-        position=sequence.n_computed,
-        blocks=tuple(sequence.blocks),
-        sampler=generation.sampler if end == len(sequence.tokens) else None,
-        n_drafts=len(guesses),
-    )
+    def _chunk(self, generation: Generation, n_tokens: int, guesses: tuple[int, ...] = ()) -> Chunk:
+        """Return the next n_tokens of a sequence, with guesses behind its last one."""
+        sequence = generation.sequence
+        end = sequence.n_computed + n_tokens
+        return Chunk(
+            tokens=(*sequence.tokens[sequence.n_computed : end], *guesses),
+            position=sequence.n_computed,
+            blocks=tuple(sequence.blocks),
+            sampler=generation.sampler if end == len(sequence.tokens) else None,
+            n_drafts=len(guesses),
+            cuts=self._pool.states.plan(sequence, n_tokens, len(guesses)),
+        )

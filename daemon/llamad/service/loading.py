@@ -35,6 +35,7 @@ from llamad.memory.plan import MemoryPlan, plan_huge_pages
 from llamad.memory.pressure import Grant
 from llamad.memory.replan import least_budget, plan_again, whole_budget
 from llamad.memory.residency import choose_residency
+from llamad.memory.states import state_interval, state_slots
 from llamad.sampling.parameters import Sampling
 from llamad.service.draft import LoadedDraft, plan_with_draft
 from llamad.service.engine_sizes import EngineSizes
@@ -144,6 +145,17 @@ class LoadedModel(EngineSizes):
         return self.engine.n_logits - self.n_sequences
 
     @property
+    def n_states(self) -> int:
+        """Slots of states of the engine; 0: every layer attends."""
+        return self.engine_info.n_states
+
+    @property
+    def state_interval(self) -> int:
+        """KV blocks from one state that is kept to the next."""
+        block_bytes = self.engine_info.kv_bytes // self.kv_blocks_total
+        return state_interval(self.info.state_bytes, block_bytes)
+
+    @property
     def step_read_seconds(self) -> float:
         """How long the disk needs for what a step streams, at the speed seen so far."""
         info = self.model.residency()
@@ -199,12 +211,6 @@ def load(
     template = draft = None
     try:
         metadata = model.metadata()
-        if model.info.state_bytes:
-            raise LlamadError(
-                ErrorKind.STATE,
-                "MODEL_UNSUPPORTED",
-                f"{file.name} has layers without attention, which only the tools run so far",
-            )
         digest = _digest(file)
         tokenizer, template = _text(metadata, model.info)
         planned = plan_with_draft(config, file, model, metadata, stop)
@@ -213,6 +219,7 @@ def load(
         params = engine_params(config, plan.n_ctx, streams=not plan.model_fits)
         speed = _make_resident(config, file, model, plan, stop, tell)
         params["n_blocks"] = plan.kv_blocks
+        params["n_states"] = state_slots(model.info.state_bytes, config.n_sequences)
         engine = Engine(model, **params)
     except BaseException:
         if template is not None:

@@ -31,7 +31,8 @@ def prefixes_of(
     block_bytes = model.engine_info.kv_bytes // model.kv_blocks_total
     rope = "long" if model.engine_info.long_rope else ""
     store = None
-    if directory.usable:
+    # Of a model with states nothing is saved: blocks are useless without the state behind them.
+    if directory.usable and not model.n_states:
         store = PrefixStore(
             directory.path / FOLDER,
             Identity(model.digest, model.kv_type, engine_version(), block_bytes, rope),

@@ -58,8 +58,11 @@ class FakeEngine:
     blocks: a block that two sequences write, or that is given away too early, changes the text.
     """
 
-    def __init__(self, *, n_batch: int, n_blocks: int, block_tokens: int) -> None:
+    def __init__(
+        self, *, n_batch: int, n_blocks: int, block_tokens: int, n_states: int = 0
+    ) -> None:
         self.n_batch = n_batch
+        self.states: list[History] = [()] * n_states  # the tokens that each is behind
         self.block_tokens = block_tokens
         self.blocks: list[list[int]] = [[-1] * block_tokens for _ in range(n_blocks)]
         self.steps: list[list[int]] = []  # rows of each run, for every completed step
@@ -95,14 +98,22 @@ class FakeEngine:
             self.blocks[run.blocks[block]][slot] = token
         held = [token for block in run.blocks for token in self.blocks[block]]
         end = run.position + len(run.tokens)
+        if self.states:
+            if run.position:
+                known = self.states[run.state_in]
+                assert known == tuple(held[: run.position]), "the state of other tokens"
+            self.states[run.state_out] = tuple(held[:end])
         return [tuple(held[: n + 1]) for n in range(end - run.n_out, end)]
 
     def _check(self, runs: Sequence[Run]) -> None:
         assert runs
         assert 1 <= sum(len(run.tokens) for run in runs) <= self.n_batch
-        named = [block for run in runs for block in run.blocks]
+        chains = self._chains(runs)
+        named = [block for chain in chains for block in chain[0].blocks]
         assert all(0 <= block < len(self.blocks) for block in named)
-        for run in runs:
+        if self.states:
+            self._check_states(chains)
+        for run, *_ in chains:
             assert len(run.blocks) == len(set(run.blocks)), "a block twice in a run"
             for block in run.blocks[run.position // self.block_tokens :]:
                 assert named.count(block) == 1, "a block is written that another run names"
@@ -110,6 +121,28 @@ class FakeEngine:
             assert 0 <= run.n_out <= len(run.tokens)
             needed = -(-(run.position + len(run.tokens)) // self.block_tokens)
             assert len(run.blocks) >= needed, "a run has too few blocks"
+
+    @staticmethod
+    def _chains(runs: Sequence[Run]) -> list[list[Run]]:
+        """Join runs that continue the one before them."""
+        chains: list[list[Run]] = []
+        for run in runs:
+            last = chains[-1][-1] if chains else None
+            if last is not None and run.blocks is last.blocks:
+                assert run.position == last.position + len(last.tokens)
+                assert not run.state_in or run.state_in == last.state_out
+                chains[-1].append(run)
+            else:
+                chains.append([run])
+        return chains
+
+    def _check_states(self, chains: Sequence[Sequence[Run]]) -> None:
+        written = [{run.state_out for run in chain} for chain in chains]
+        begun = [{run.state_in for run in chain if run.position} for chain in chains]
+        for i, slots in enumerate(written):
+            others = [w | b for j, (w, b) in enumerate(zip(written, begun, strict=True)) if j != i]
+            assert all(slots.isdisjoint(other) for other in others), "a state named twice"
+            assert all(0 <= slot < len(self.states) for slot in slots | begun[i])
 
     def block_read(self, block: int) -> bytes:
         return b"".join(token.to_bytes(4, "little", signed=True) for token in self.blocks[block])
@@ -209,6 +242,8 @@ class FakeModel:
         guess_rows: int = 8,
         kv_blocks_total: int = 64,
         kv_block_tokens: int = 32,
+        n_states: int = 0,
+        state_interval: int = 1,
     ) -> None:
         self.name = "fake"
         self.vocab_size = 256
@@ -218,6 +253,8 @@ class FakeModel:
         self.guess_rows = guess_rows
         self.kv_blocks_total = kv_blocks_total
         self.kv_block_tokens = kv_block_tokens
+        self.n_states = n_states
+        self.state_interval = state_interval
         self.load_seconds = 1.5
         self.step_read_seconds = 0.0
         self.tokenizer = FakeTokenizer()
@@ -324,6 +361,7 @@ class Bench:
             n_batch=self.model.n_batch,
             n_blocks=self.model.kv_blocks_total,
             block_tokens=self.model.kv_block_tokens,
+            n_states=self.model.n_states,
         )
         self.worker = EngineWorker(self.engine)
         self.clock = FakeClock()
