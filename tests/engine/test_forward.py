@@ -176,6 +176,15 @@ VARIANTS = {
             "granite.logit_scale": 16.0,
         },
     ),
+    "granite 4 that was a hybrid's shell": TinySpec(
+        architecture="granite",
+        metadata={
+            "granite.attention.head_count_kv": [2, 2],
+            "granite.rope.scaling.finetuned": True,
+            "granite.expert_count": 0,
+            "granite.ssm.state_size": 128,
+        },
+    ),
     "granite without rope": TinySpec(
         architecture="granite", metadata={"granite.rope.scaling.finetuned": False}
     ),
