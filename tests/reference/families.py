@@ -42,6 +42,7 @@ class Family:
     parallel: bool | None = False  # both halves read x as it was; None: the file says whether
     logits_scaled: bool = False  # times logit_scale, without the other scales
     gelu: bool = False  # by tanh
+    gelu_erf: bool = False  # as it is defined
     relu_squared: bool = False  # for the gate
     gated: bool = True  # else the activation alone stands before ffn_down
     window_period: int = 0  # layer N is local unless N % period == period - 1; 0: no windows
@@ -86,7 +87,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "stablelm": Family(neox=True, layer_norm=True),
     "starcoder2": Family(neox=True, layer_norm=True, gelu=True, gated=False),
-    "gptneox": Family(neox=True, layer_norm=True, parallel=None, gelu=True, gated=False),
+    "gptneox": Family(neox=True, layer_norm=True, parallel=None, gelu_erf=True, gated=False),
     "command-r": Family(
         neox=False, norms=_ONE_NORM, layer_norm=True, parallel=True, logits_scaled=True
     ),

@@ -4,6 +4,7 @@ Sources: LLaMA (arXiv 2302.13971): pre-norm, RMSNorm (arXiv 1910.07467), SwiGLU 
 grouped-query attention (arXiv 2305.13245). What families do differently: ``families.py``.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -149,10 +150,12 @@ class _Pass:
         return self.linear(self.activation(gate) * up, layer + "ffn_down")
 
     def activation(self, x: Array) -> Array:
-        """SiLU, GELU by tanh (arXiv 1606.08415), or squared ReLU (arXiv 2109.08668)."""
+        """SiLU, GELU by tanh or not (arXiv 1606.08415), or squared ReLU (arXiv 2109.08668)."""
         y: Array = x / (1 + np.exp(-x))
         if self.family.gelu:
             y = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        if self.family.gelu_erf:
+            y = x * (1 + np.vectorize(math.erf)(x / np.sqrt(2)).astype(self.dtype)) / 2
         if self.family.relu_squared:
             y = np.maximum(x, 0) ** 2
         return y

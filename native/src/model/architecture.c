@@ -109,7 +109,7 @@ static const lld_architecture architectures[] = {
      LLD_QK_NORM_NONE,
      PRE_NORMS,
      {.norm = LLD_LAYER_NORM,
-      .activation = LLD_GELU,
+      .activation = LLD_GELU_ERF,
       .gate = LLD_GATE_NONE,
       .parallel_key = LLD_REQUIRED}},
     {"command-r",

@@ -36,7 +36,8 @@ typedef struct lld_norm_names {
 
 typedef enum lld_activation { /* of the feed-forward's gate */
                               LLD_SILU,
-                              LLD_GELU, /* by tanh */
+                              LLD_GELU,     /* by tanh */
+                              LLD_GELU_ERF, /* as it is defined */
                               LLD_RELU_SQUARED
 } lld_activation;
 

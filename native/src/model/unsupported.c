@@ -120,6 +120,7 @@ static int check_kinds(const lld_gguf *gguf, const lld_config *c)
     if (status == LLD_OK) status = lld_gguf_read_string(gguf, key, &name, &length, &found);
     static const char *const names[][2] = {[LLD_SILU] = {"silu", "silu"},
                                            [LLD_GELU] = {"gelu_pytorch_tanh", "gelu"},
+                                           [LLD_GELU_ERF] = {"gelu", "gelu"},
                                            [LLD_RELU_SQUARED] = {"relu2", "relu2"}};
     const char *const *ours = names[c->architecture->facts.activation];
     if (status != LLD_OK || !found) return status;
