@@ -6,6 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DEMO_MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 PROTO_VENV := build/proto-venv
+TRANSFORMERS := transformers==5.24.0 torch==2.14.1 numpy
 PEER := xllamacpp==2026.10.11549
 PYTHON_FOLDERS := daemon clients protos tests packaging native setup.py
 C_FILES := $(wildcard native/*/*.[ch] native/src/*/*.[ch] native/src/*/*/*.[ch])
@@ -19,7 +20,7 @@ export V
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer fuzz bench picture lint fmt proto deb deb-check e2e e2e-bare e2e-pi memory-check load crash clean
+.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz bench picture lint fmt proto deb deb-check e2e e2e-bare e2e-pi memory-check load crash clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -94,6 +95,12 @@ peer: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## our files, texts and b
 	$(PY) tests/llama_cpp_source.py
 	$(PY) -m pytest tests/tools/test_llama_cpp*.py
 	PYTHONPATH=tests $(PY) -m bench.family_peer
+
+transformers: $(VENV)/.developer $(VENV)/.engine ## convert against transformers' own logits; PyTorch, 4 GB
+	python3 -m venv build/transformers-venv
+	build/transformers-venv/bin/pip install $(if $(V),,--quiet) $(TRANSFORMERS)
+	build/transformers-venv/bin/python tests/transformers_folders.py build/transformers
+	$(PY) -m pytest tests/tools/test_transformers.py
 
 fuzz: ## fuzz the GGUF parser, FUZZ_SECONDS=60
 	packaging/dev-packages build fuzz

@@ -33,13 +33,42 @@ OUTER_NAMES = {
 }
 
 
-def their_name(name: str) -> str:
+_LATE_NORMS = {
+    "post_attention_norm.": "post_attention_layernorm.",
+    "post_ffw_norm.": "post_feedforward_layernorm.",
+}
+# what a family calls otherwise
+FAMILY_NAMES: Mapping[str, Mapping[str, str]] = {
+    "gemma2": _LATE_NORMS | {"ffn_norm.": "pre_feedforward_layernorm."},
+    "gemma3": _LATE_NORMS | {"ffn_norm.": "pre_feedforward_layernorm."},
+    "olmo2": _LATE_NORMS,
+    "seed_oss": {"post_attention_norm.": "post_attention_layernorm."},
+    "phi3": {"attn_qkv.": "self_attn.qkv_proj.", "ffn_up.": "mlp.gate_up_proj."},
+}
+INTERLEAVED = {"smollm3", "granite", "arcee"}  # GGUF rotates neighbours, Hugging Face halves
+
+
+def their_name(name: str, architecture: str = "llama") -> str:
     """Return Hugging Face's name of a GGUF tensor."""
     if name in OUTER_NAMES:
         return OUTER_NAMES[name]
     _, layer, rest = name.split(".", 2)
     inner, kind = rest.rsplit(".", 1)
-    return f"model.layers.{layer}.{LAYER_NAMES[inner + '.']}{kind}"
+    names = {**LAYER_NAMES, **FAMILY_NAMES.get(architecture, {})}
+    return f"model.layers.{layer}.{names[inner + '.']}{kind}"
+
+
+def their_weights(weights: Weights, architecture: str, head_dim: int) -> Weights:
+    """Return the weights of a GGUF file as a folder of Hugging Face has them."""
+    result = {}
+    for name, values in weights.items():
+        if architecture.startswith("gemma") and name.endswith("norm.weight"):
+            values = values - np.float32(1)
+        if architecture in INTERLEAVED and ("attn_q." in name or "attn_k." in name):
+            heads = values.reshape(-1, head_dim // 2, 2, *values.shape[1:])
+            values = heads.swapaxes(1, 2).reshape(values.shape)
+        result[their_name(name, architecture)] = values
+    return result
 
 
 def safetensors(weights: Weights, type_name: str = "F32") -> bytes:

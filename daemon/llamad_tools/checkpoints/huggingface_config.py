@@ -6,6 +6,7 @@ wrongly is worse than none.
 
 from pathlib import Path
 
+from llamad_tools.checkpoints.huggingface_families import FAMILIES, check_layers
 from llamad_tools.checkpoints.huggingface_rope import HuggingFaceRope
 from llamad_tools.checkpoints.hyperparameters import Hyperparameters
 from llamad_tools.checkpoints.json_file import positive_count, positive_float, read_json
@@ -16,10 +17,7 @@ from llamad_tools.checkpoints.source import (
     vector,
 )
 
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
-
-# What transformers takes where a file says nothing (configuration_*.py of the four families).
-_NORM_EPS, _QWEN3_HEAD_DIM = 1e-6, 128
+_NORM_EPS = 1e-6  # what transformers takes where a file says nothing
 
 
 class HuggingFaceConfig:
@@ -30,7 +28,11 @@ class HuggingFaceConfig:
         self.path = path
         self.values = read_json(path)
         self.model_type = self._model_type()
-        self._rope = HuggingFaceRope(path, self.values, self._count("max_position_embeddings"))
+        self.family = FAMILIES[self.model_type]
+        self._check_activation()
+        self._rope = HuggingFaceRope(
+            path, self.values, self._count("max_position_embeddings"), self.family.theta
+        )
         self.hyperparameters = self._hyperparameters()
         self.hyperparameters.check(path)
 
@@ -41,10 +43,10 @@ class HuggingFaceConfig:
 
     def _model_type(self) -> str:
         model_type = self.values.get("model_type") or self._type_of_class()
-        if model_type not in ARCHITECTURES:
+        if model_type not in FAMILIES:
             raise unsupported(
                 self.path,
-                f"model_type {model_type!r} is not supported, only {', '.join(ARCHITECTURES)}",
+                f"model_type {model_type!r} is not supported, only {', '.join(FAMILIES)}",
             )
         quantized = self.values.get("quantization_config")
         if quantized is not None:
@@ -54,10 +56,13 @@ class HuggingFaceConfig:
                 f"its weights are quantized already (quantization_config: {method!r}): convert "
                 "the model that it was made from",
             )
-        activation = self.values.get("hidden_act")
-        if activation is not None and activation not in ("silu", "swish"):  # names of one function
-            raise unsupported(self.path, f"hidden_act {activation!r} is not supported")
         return str(model_type)
+
+    def _check_activation(self) -> None:
+        for key in ("hidden_act", "hidden_activation"):
+            activation = self.values.get(key)
+            if activation is not None and activation not in self.family.activations:
+                raise unsupported(self.path, f"{key} {activation!r} is not supported")
 
     def _type_of_class(self) -> str | None:
         """Return the model_type of the class that "architectures" names: LlamaForCausalLM."""
@@ -68,28 +73,33 @@ class HuggingFaceConfig:
 
     def _hyperparameters(self) -> Hyperparameters:
         dim, n_heads = self._count("hidden_size"), self._count("num_attention_heads")
+        family = self.family
         biased = bool(self.values.get("attention_bias"))
+        if family.window_period:
+            check_layers(self.path, self.values, family.window_period)
         return Hyperparameters(
-            architecture=ARCHITECTURES[self.model_type],
+            architecture=family.architecture,
             name=self._name(),
             n_layers=self._count("num_hidden_layers"),
             dim=dim,
             hidden_dim=self._count("intermediate_size"),
             n_heads=n_heads,
             n_kv_heads=self._count("num_key_value_heads", n_heads),
-            head_dim=self._count(
-                "head_dim", _QWEN3_HEAD_DIM if self.model_type == "qwen3" else dim // n_heads
-            ),
+            head_dim=self._count("head_dim", family.head_dim or dim // n_heads),
             vocab_size=self._count("vocab_size"),
             n_ctx_train=self._context(),
             norm_eps=self._number("rms_norm_eps", _NORM_EPS),
             rope_theta=self._rope.theta,
             rope_scaling=self._rope.metadata(),
             tied_output=bool(self.values.get("tie_word_embeddings")),
-            qkv_bias=biased or self.model_type == "qwen2",
-            output_bias=biased and self.model_type != "qwen2",
-            ffn_bias=self.model_type == "llama" and bool(self.values.get("mlp_bias")),
-            qk_norm=self.model_type == "qwen3",
+            qkv_bias=biased if family.qkv_bias is None else family.qkv_bias,
+            output_bias=bool(family.output_bias and self.values.get(family.output_bias)),
+            ffn_bias=bool(self.values.get("mlp_bias")),
+            norms=tuple(family.norms.values()),
+            qk_norm=("row" if family.row_norm else "head") if family.qk_norms else None,
+            gated=family.gated,
+            fused=family.fused,
+            more=family.check(self.path, self.values),
         )
 
     def _name(self) -> str:
@@ -99,6 +109,8 @@ class HuggingFaceConfig:
     def _context(self) -> int:
         """Return the trained context, cut to the sliding window: within it nothing slides."""
         context = self._count("max_position_embeddings")
+        if self.family.window_period or self.family.fused:
+            return context
         layers = self.values.get("layer_types") or []
         if not isinstance(layers, list):
             raise corrupt(self.path, f"layer_types is {layers!r}, must be a list")

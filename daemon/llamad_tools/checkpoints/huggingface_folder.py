@@ -1,8 +1,8 @@
-"""A Hugging Face folder: weights, config.json and a tokenizer, for the LLaMA family.
+"""A Hugging Face folder: weights, config.json and a tokenizer.
 
-Owns the names of its tensors and which of them are permuted: of llama and mistral the queries' and
-keys' rows, for Hugging Face rotates halves of a head where GGUF's llama rotates adjacent pairs;
-qwen2 and qwen3 rotate halves in both.
+Owns how its tensors become GGUF's. Of some families, llama among them, the rows of queries and keys
+are permuted: Hugging Face rotates halves of a head where GGUF's llama rotates adjacent pairs. What
+sets a family apart is in ``huggingface_families.py``.
 """
 
 import re
@@ -21,6 +21,7 @@ from llamad_tools.checkpoints.source import (
     SourceTensor,
     corrupt,
     interleave_heads,
+    plus_one,
     unsupported,
 )
 
@@ -32,27 +33,17 @@ _OUTER = {
     "model.norm.weight": "output_norm.weight",
     "lm_head.weight": "output.weight",
 }
-_INNER = {
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-}
 
 
-def gguf_name(name: str) -> str:
-    """Return the GGUF name of a tensor; raises KeyError for one that the family does not have."""
+def gguf_name(name: str, inner: Mapping[str, str]) -> str:
+    """Return the GGUF name of a tensor; raises KeyError for one that the family does not have.
+
+    inner: names of a layer's tensors, theirs to GGUF's.
+    """
     match = _LAYER.fullmatch(name)
     if match is None:
         return _OUTER[name]
-    return f"blk.{match[1]}.{_INNER[match[2]]}.{match[3]}"
+    return f"blk.{match[1]}.{inner[match[2]]}.{match[3]}"
 
 
 def open_huggingface_folder(folder: Path) -> Checkpoint:
@@ -64,7 +55,7 @@ def open_huggingface_folder(folder: Path) -> Checkpoint:
         numbers = config.hyperparameters
         if config.values.get("tie_word_embeddings") is None:
             numbers = replace(numbers, tied_output="lm_head.weight" not in stored)
-        tensors = _tensors(folder, config.model_type, numbers, stored)
+        tensors = _tensors(folder, config, numbers, stored)
         embedding = next((t for t in tensors if t.name == "token_embd.weight"), None)
         if embedding is not None and embedding.n_rows != numbers.vocab_size:
             raise corrupt(
@@ -84,17 +75,25 @@ def open_huggingface_folder(folder: Path) -> Checkpoint:
 
 
 def _tensors(
-    folder: Path, model_type: str, numbers: Hyperparameters, stored: Mapping[str, SourceTensor]
+    folder: Path,
+    config: HuggingFaceConfig,
+    numbers: Hyperparameters,
+    stored: Mapping[str, SourceTensor],
 ) -> list[SourceTensor]:
+    family, inner = config.family, config.family.inner_names()
     result = []
     for name, tensor in stored.items():
         if _IGNORED.fullmatch(name) or (name == "lm_head.weight" and numbers.tied_output):
             continue
         try:
-            renamed = tensor.renamed(gguf_name(name))
+            renamed = tensor.renamed(gguf_name(name, inner))
         except KeyError:
-            raise unsupported(folder, f"tensor {name} is none of a {model_type} model") from None
-        if numbers.architecture == "llama" and re.search(r"attn_[qk]\.", renamed.name):
+            raise unsupported(
+                folder, f"tensor {name} is none of a {config.model_type} model"
+            ) from None
+        if family.norms_without_one and renamed.name.endswith("norm.weight"):
+            renamed = plus_one(renamed)
+        if family.interleaves and re.search(r"attn_[qk]\.", renamed.name):
             if renamed.shape[0] % numbers.head_dim:
                 raise corrupt(
                     folder, f"{name} has {renamed.shape[0]} rows, heads {numbers.head_dim}"

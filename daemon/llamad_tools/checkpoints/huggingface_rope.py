@@ -19,21 +19,25 @@ _USUAL_BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}  # of the paper, and where 
 class HuggingFaceRope:
     """The checked values; theta: the base of the frequencies."""
 
-    def __init__(self, path: Path, config: Mapping[str, Any], n_positions: int) -> None:
+    def __init__(
+        self, path: Path, config: Mapping[str, Any], n_positions: int, theta: float
+    ) -> None:
         """Read the keys of config.json; raises LlamadError that names one.
 
-        n_positions: max_position_embeddings.
+        n_positions: max_position_embeddings; theta: the base where the file has none.
         """
         self.path = path
         scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
         if not isinstance(scaling, dict):
             raise corrupt(path, f"rope_scaling is {scaling!r}, must be an object")
+        if isinstance(scaling.get("full_attention"), dict):  # by kind of layer: Gemma 3
+            scaling = scaling["full_attention"]
         self._scaling = scaling
         self._n_positions = n_positions
-        theta = scaling.get("rope_theta", config.get("rope_theta", 10000.0))
-        self.theta = positive_float(path, "rope_theta", theta)
+        found = scaling.get("rope_theta", config.get("rope_theta", theta))
+        self.theta = positive_float(path, "rope_theta", found)
         if not self.theta > 1:
-            raise corrupt(path, f"rope_theta is {theta!r}, must be a number above 1")
+            raise corrupt(path, f"rope_theta is {found!r}, must be a number above 1")
         for place in (config, scaling):
             if place.get("partial_rotary_factor") not in (None, 1):
                 raise unsupported(

@@ -33,7 +33,11 @@ class Hyperparameters:
     qkv_bias: bool = False
     output_bias: bool = False  # of attn_output
     ffn_bias: bool = False  # of gate, up and down
-    qk_norm: bool = False
+    norms: tuple[str, ...] = ("attn_norm", "ffn_norm")  # of a layer, each (dim,)
+    qk_norm: str | None = None  # "head", or "row": of all heads together
+    gated: bool = True  # the feed-forward has a gate
+    fused: bool = False  # attn_qkv: queries, keys, values; ffn_up: gate, up
+    more: Metadata = field(default_factory=dict)  # keys below "ARCHITECTURE."
 
     def check(self, path: Path) -> None:
         """Raise LlamadError CHECKPOINT_CORRUPT for heads that no attention can have."""
@@ -65,35 +69,48 @@ class Hyperparameters:
         }
         for key, value in self.rope_scaling.items():
             result[f"{arch}.rope.scaling.{key}"] = value
+        for key, value in self.more.items():
+            result[f"{arch}.{key}"] = value
         return result
 
     def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield name and shape of every tensor the model must have, in file order."""
-        q_dim, kv_dim = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         yield "token_embd.weight", (self.vocab_size, self.dim)
         yield "output_norm.weight", (self.dim,)
         if not self.tied_output:
             yield "output.weight", (self.vocab_size, self.dim)
         for layer in range(self.n_layers):
-            block = f"blk.{layer}."
-            yield block + "attn_norm.weight", (self.dim,)
-            for part, n_rows in (("q", q_dim), ("k", kv_dim), ("v", kv_dim)):
-                yield block + f"attn_{part}.weight", (n_rows, self.dim)
-                if self.qkv_bias:
-                    yield block + f"attn_{part}.bias", (n_rows,)
-                if self.qk_norm and part != "v":
-                    yield block + f"attn_{part}_norm.weight", (self.head_dim,)
-            yield block + "attn_output.weight", (self.dim, q_dim)
-            if self.output_bias:
-                yield block + "attn_output.bias", (self.dim,)
-            yield block + "ffn_norm.weight", (self.dim,)
-            yield block + "ffn_gate.weight", (self.hidden_dim, self.dim)
-            yield block + "ffn_up.weight", (self.hidden_dim, self.dim)
-            yield block + "ffn_down.weight", (self.dim, self.hidden_dim)
+            for name, shape in (*self._attention(), *self._feed_forward()):
+                yield f"blk.{layer}.{name}", shape
+
+    def _attention(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        q_dim, kv_dim = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        parts = [("q", q_dim), ("k", kv_dim), ("v", kv_dim)]
+        for norm in self.norms:
+            yield f"{norm}.weight", (self.dim,)
+        for part, n_rows in [("qkv", q_dim + 2 * kv_dim)] if self.fused else parts:
+            yield f"attn_{part}.weight", (n_rows, self.dim)
+            if self.qkv_bias:
+                yield f"attn_{part}.bias", (n_rows,)
+        for part, n_rows in parts[:2] if self.qk_norm else ():
+            yield f"attn_{part}_norm.weight", (n_rows if self.qk_norm == "row" else self.head_dim,)
+        yield "attn_output.weight", (self.dim, q_dim)
+        if self.output_bias:
+            yield "attn_output.bias", (self.dim,)
+
+    def _feed_forward(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        wide = {"ffn_gate": self.hidden_dim, "ffn_up": self.hidden_dim}
+        if self.fused:
+            wide = {"ffn_up": 2 * self.hidden_dim}
+        elif not self.gated:
+            del wide["ffn_gate"]
+        for name, n_rows in wide.items():
+            yield f"{name}.weight", (n_rows, self.dim)
             if self.ffn_bias:
-                yield block + "ffn_gate.bias", (self.hidden_dim,)
-                yield block + "ffn_up.bias", (self.hidden_dim,)
-                yield block + "ffn_down.bias", (self.dim,)
+                yield f"{name}.bias", (n_rows,)
+        yield "ffn_down.weight", (self.dim, self.hidden_dim)
+        if self.ffn_bias:
+            yield "ffn_down.bias", (self.dim,)
 
     def arrange(self, path: Path, tensors: Sequence[SourceTensor]) -> list[SourceTensor]:
         """Return the tensors in file order.

@@ -23,6 +23,8 @@ Rows = NDArray[np.uint8]
 
 MAX_QUOTED = 80  # characters of a value in a message
 
+_FLOATS = {"F32": "<f4", "F16": "<f2"}
+
 Metadata = dict[str, Any]
 """GGUF metadata: bool, int, float, str, or a list of one of them."""
 
@@ -161,6 +163,20 @@ def interleave_heads(tensor: SourceTensor, head_dim: int) -> SourceTensor:
         return heads.reshape(1, -1)
 
     return replace(tensor, read_rows=read_rows if len(tensor.shape) == 2 else read_vector)
+
+
+def plus_one(tensor: SourceTensor) -> SourceTensor:
+    """Return a vector of floats, each one more, as float32."""
+
+    def read_rows(start: int, stop: int) -> Rows:
+        data = tensor.read_rows(start, stop)
+        if tensor.type_name == "BF16":  # the upper half of a float32
+            values = (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        else:
+            values = data.view(np.dtype(_FLOATS[tensor.type_name])).astype(np.float32)
+        return (values + np.float32(1)).view(np.uint8)
+
+    return replace(tensor, type_name="F32", read_rows=read_rows)
 
 
 def vector(name: str, values: Sequence[float]) -> SourceTensor:

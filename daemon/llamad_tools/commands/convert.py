@@ -1,10 +1,11 @@
 """``llamad convert SRC OUT [--type TYPE]``: a checkpoint into a GGUF file, in one pass.
 
 SRC is a LLaMA folder as Meta distributed it (consolidated.NN.pth, params.json, tokenizer.model), a
-Hugging Face folder with safetensors (llama, mistral, qwen2, qwen3), or a file of llama.cpp from
-before GGUF. TYPE is a mix as for ``llamad quantize``; or auto, what ``llamad fit`` recommends for
-this machine. Needs little memory: weights are read, quantized and written piece by piece. After an
-interruption the same command goes on where it was, with the type that it had chosen.
+Hugging Face folder with safetensors (its families: ``checkpoints/huggingface_families.py``), or a
+file of llama.cpp from before GGUF. TYPE is a mix as for ``llamad quantize``; or auto, what ``llamad
+fit`` recommends for this machine. Needs little memory: weights are read, quantized and written
+piece by piece. After an interruption the same command goes on where it was, with the type that it
+had chosen.
 """
 
 import argparse

@@ -1,0 +1,40 @@
+"""Converted folders have the logits that transformers itself computes.
+
+``tests/transformers_folders.py`` makes the folders, in an environment of its own: ``make
+transformers``.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoints.converting import convert
+from llamad.engine import Model
+from pth_file import sentencepiece_model
+from tiny_gguf import vocabulary
+
+FOLDERS = Path(__file__).resolve().parents[2] / "build" / "transformers"
+NAMES = sorted(path.name for path in FOLDERS.glob("*"))
+
+if not NAMES:
+    pytest.skip(f"no {FOLDERS}: make transformers writes it", allow_module_level=True)
+
+# Of the logits' standard deviation: both compute in float32, llamad keeps keys and values in f16.
+# A wrong formula or a wrong tensor shows 0.1 to 1.
+BOUND = 0.005
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_converted_folder_has_the_logits_of_transformers(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    shutil.copytree(FOLDERS / name, folder)
+    pieces = list(zip(*vocabulary(300), strict=True))
+    (folder / "tokenizer.model").write_bytes(sentencepiece_model(pieces))
+    expected = np.load(folder / "logits.npy")
+    path = convert(folder, tmp_path / "out.gguf")
+    with Model(path, n_threads=1, n_ctx=64) as model:
+        actual = model.logits(np.load(folder / "tokens.npy").tolist())
+    error = np.sqrt(np.mean((actual - expected) ** 2, axis=-1)) / expected.std()
+    assert error.max() <= BOUND
