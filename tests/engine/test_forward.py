@@ -293,6 +293,22 @@ VARIANTS = {
             "blk.1.ffn_down.weight": "Q5_1",
         },
     ),
+    "types mixed as in files of two to three bits": TinySpec(
+        dim=256,
+        hidden_dim=512,
+        n_layers=3,
+        weight_type="IQ2_XXS",
+        tensor_types={
+            "token_embd.weight": "IQ3_S",
+            "output.weight": "Q5_K",
+            "blk.0.attn_v.weight": "IQ3_XXS",
+            "blk.0.attn_k.weight": "IQ2_S",
+            "blk.1.ffn_up.weight": "IQ2_XS",
+            "blk.1.ffn_down.weight": "MXFP4",
+            "blk.2.attn_v.weight": "Q4_K",
+            "blk.2.ffn_down.weight": "IQ3_S",
+        },
+    ),
 }
 
 
