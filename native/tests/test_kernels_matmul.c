@@ -1,6 +1,7 @@
 /* test_kernels_matmul.c - every weight format's matmul: each instruction set against generic, bit
  * for bit, over row lengths, row and column counts and extreme blocks; generic against a product in
  * double. */
+#include "format/grids.h"
 #include "kernel_check.h"
 
 enum { MAX_ROWS = 33, MAX_COLS = 17, MAX_K = 4864, MAX_STRIDE = MAX_ROWS + 5 };
@@ -340,6 +341,84 @@ static void test_extreme_blocks(const format *f)
     check_tables(&o, few_counts, N_FEW);
 }
 
+/* The entry of a table with the largest sum of magnitudes. bytes: of an entry, 4 or 8. */
+static unsigned largest_entry(const void *table, size_t n_entries, size_t bytes)
+{
+    unsigned largest = 0, best = 0;
+    for (size_t i = 0; i < n_entries; i++) {
+        const uint8_t *entry = (const uint8_t *)table + i * bytes;
+        unsigned sum = 0;
+        for (size_t k = 0; k < bytes; k++) sum += entry[k];
+        if (sum > best) largest = (unsigned)i;
+        if (sum > best) best = sum;
+    }
+    return largest;
+}
+
+/* A block whose indices all are `entry`, with no sign and the largest scales; d is left out. */
+static void fill_with_entry(uint32_t type, uint8_t *block, unsigned entry)
+{
+    memset(block + 2, 0, lld_type_block_bytes(type) - 2);
+    switch (type) {
+    case LLD_IQ2_XXS:
+        for (int i = 0; i < 64; i++) block[2 + i] = i % 8 < 4 ? (uint8_t)entry : 0;
+        for (int g = 0; g < 8; g++) block[2 + 8 * g + 7] = 0xF0;
+        break;
+    case LLD_IQ2_XS:
+        for (int i = 0; i < 64; i++) block[2 + i] = (uint8_t)(entry >> (8 * (i % 2)));
+        memset(block + 66, 0xFF, 8);
+        break;
+    case LLD_IQ2_S:
+        memset(block + 2, (uint8_t)entry, 32);
+        memset(block + 66, (uint8_t)((entry >> 8) * 0x55), 8);
+        memset(block + 74, 0xFF, 8);
+        break;
+    case LLD_IQ3_XXS:
+        memset(block + 2, (uint8_t)entry, 64);
+        for (int g = 0; g < 8; g++) block[66 + 4 * g + 3] = 0xF0;
+        break;
+    default: /* IQ3_S */
+        memset(block + 2, (uint8_t)entry, 64);
+        memset(block + 66, entry >> 8 ? 0xFF : 0, 8);
+        memset(block + 106, 0xFF, 4);
+    }
+}
+
+/* The largest magnitudes of a table everywhere: what bounds the sums of 16 bits. */
+static void test_largest_entries(const format *f)
+{
+    static const struct {
+        uint32_t type;
+        const void *table;
+        size_t n_entries, bytes;
+        float eight; /* the first eight weights together, 31 being the largest 2s + 1 */
+    } grids[] = {
+        {LLD_IQ2_XXS, lld_iq2_xxs_grid, 256, 8, 0.125f * 31 * 203},
+        {LLD_IQ2_XS, lld_iq2_xs_grid, 512, 8, 0.125f * 31 * 8 * 43},
+        {LLD_IQ2_S, lld_iq2_s_grid, 1024, 8, 0.125f * 31 * 8 * 43},
+        {LLD_IQ3_XXS, lld_iq3_xxs_grid, 256, 4, 0.25f * 31 * 2 * 162},
+        {LLD_IQ3_S, lld_iq3_s_grid, 512, 4, 31 * 2 * 42},
+    };
+    static float row[2 * LLD_QK_K];
+    for (size_t i = 0; i < sizeof grids / sizeof grids[0]; i++) {
+        if (grids[i].type != f->type) continue;
+        const unsigned entry = largest_entry(grids[i].table, grids[i].n_entries, grids[i].bytes);
+        const size_t k = sizeof row / sizeof row[0], bytes = lld_type_block_bytes(f->type);
+        operands o = operands_place(f, k, k);
+        for (int sign = 0; sign < 2; sign++) {
+            fill_extreme(&o, 0, 0, 1.0f, 0.0f, sign == 0 ? 0x00 : 0xFF);
+            for (size_t at = 0; at < MAX_ROWS * o.row_bytes; at += bytes)
+                fill_with_entry(f->type, o.w + at, entry);
+            lld_dequantize_row(f->type, o.w, row, k);
+            float sum = 0.0f;
+            for (int e = 0; e < 8; e++) sum += row[e];
+            CHECK(sum == grids[i].eight, "%s: the first eight are %g together",
+                  lld_type_name(f->type), (double)sum);
+            check_tables(&o, few_counts, N_FEW);
+        }
+    }
+}
+
 /* A row whose scale is NaN or infinite must spoil its own outputs and no others. */
 static void test_scales_that_are_not_finite(const format *f)
 {
@@ -391,6 +470,7 @@ int main(void)
             test_float_weights_at_the_edges(&formats[i]);
         } else {
             test_extreme_blocks(&formats[i]);
+            test_largest_entries(&formats[i]);
             test_scales_that_are_not_finite(&formats[i]);
         }
     }
