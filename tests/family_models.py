@@ -83,6 +83,33 @@ FAMILY_MODELS: Mapping[str, TinySpec] = {
     "lfm2": TinySpec(
         architecture="lfm2", n_layers=4, recurrent=(0, 1, 3), tied_output=True, rope_freq_base=1e6
     ),
+    # As E2B: the last two layers read the keys and values of layers 3 and 4, one of each kind.
+    "gemma4": TinySpec(
+        architecture="gemma4",
+        n_layers=7,
+        head_dim=64,
+        local_head_dim=32,
+        is_local=(True, True, False, True, False, True, False),
+        n_shared_kv=2,
+        layer_input_dim=32,
+        window=8,
+        rope_freqs=True,
+        rope_freq_base=1e6,
+        metadata={"gemma4.final_logit_softcapping": 3.0},
+    ),
+    # As 12B: no inputs of layers; those that see all have wider heads, whose keys are values.
+    "gemma4-12b": TinySpec(
+        architecture="gemma4",
+        n_layers=4,
+        head_dim=64,
+        local_head_dim=32,
+        is_local=(True, True, True, False),
+        keyed_values=(3,),
+        window=8,
+        rope_freqs=True,
+        rope_freq_base=1e6,
+        tied_output=True,
+    ),
     "olmo2": TinySpec(architecture="olmo2"),
     "olmo3": TinySpec(
         architecture="olmo2",

@@ -82,6 +82,13 @@ class TinySpec:
     kv_heads_by_layer: Sequence[int] | None = None  # n_kv_heads everywhere
     hidden_dim_by_layer: Sequence[int] | None = None
     head_dim: int | None = None  # dim / n_heads
+    # Of gemma4: heads of layers with a window, which layers have one, the last layers that read an
+    # earlier one's keys and are twice as wide, layers whose values are their keys, and inputs.
+    local_head_dim: int | None = None
+    is_local: Sequence[bool] = ()
+    n_shared_kv: int = 0
+    keyed_values: Sequence[int] = ()
+    layer_input_dim: int = 0
     vocab_size: int = 300  # at least 300: the vocabulary that can spell any text
     n_ctx_train: int = 512
     tied_output: bool = False
@@ -116,7 +123,18 @@ class TinySpec:
 
     def hidden(self, layer: int) -> int:
         """Width of a layer's feed-forward."""
-        return self.hidden_dim_by_layer[layer] if self.hidden_dim_by_layer else self.hidden_dim
+        if self.hidden_dim_by_layer:
+            return self.hidden_dim_by_layer[layer]
+        return self.hidden_dim * (1 if self.has_kv(layer) else 2)
+
+    def has_kv(self, layer: int) -> bool:
+        """Whether a layer has keys and values of its own."""
+        return layer < self.n_layers - self.n_shared_kv
+
+    def head(self, layer: int) -> int:
+        """Dimensions of a head of a layer."""
+        local = self.is_local and self.is_local[layer]
+        return (self.local_head_dim if local else None) or self.resolved_head_dim
 
 
 TinyModelPath = Callable[[TinySpec], Path]  # of the fixture tiny_model_path in conftest.py
@@ -155,7 +173,7 @@ def _value(value: Metadata) -> bytes:
     if isinstance(value, bool | int | float | str):
         kind, raw = _scalar(value)
         return struct.pack("<I", kind) + raw
-    if all(isinstance(item, int) for item in value):
+    if value and all(isinstance(item, int) and not isinstance(item, bool) for item in value):
         body = struct.pack(f"<{len(value)}i", *value)
         return struct.pack("<IIQ", 9, 5, len(value)) + body
     items = [_scalar(item) for item in value]
@@ -218,21 +236,25 @@ UNGATED = ("arcee", "phi2", "starcoder2", "gptneox")
 
 def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
     """Yield name and (rows, columns) of every weight matrix, in file order."""
-    head_dim = spec.resolved_head_dim
-    q_dim = spec.n_heads * head_dim
     yield "token_embd.weight", (spec.vocab_size, spec.dim)
     if not spec.tied_output:
         yield "output.weight", (spec.vocab_size, spec.dim)
+    if n_inputs := spec.n_layers * spec.layer_input_dim:
+        yield "per_layer_token_embd.weight", (spec.vocab_size, n_inputs)
+        yield "per_layer_model_proj.weight", (n_inputs, spec.dim)
     for layer in range(spec.n_layers):
-        kv_dim, hidden = spec.kv_heads(layer) * head_dim, spec.hidden(layer)
+        q_dim, kv_dim = (n * spec.head(layer) for n in (spec.n_heads, spec.kv_heads(layer)))
+        hidden = spec.hidden(layer)
         if layer in spec.recurrent:
             yield from _recurrent_matrices(spec, f"blk.{layer}.")
         elif spec.architecture in FUSED_QKV:
             yield f"blk.{layer}.attn_qkv.weight", (q_dim + 2 * kv_dim, spec.dim)
         else:
             yield f"blk.{layer}.attn_q.weight", (q_dim, spec.dim)
-            yield f"blk.{layer}.attn_k.weight", (kv_dim, spec.dim)
-            yield f"blk.{layer}.attn_v.weight", (kv_dim, spec.dim)
+            if spec.has_kv(layer):
+                yield f"blk.{layer}.attn_k.weight", (kv_dim, spec.dim)
+            if spec.has_kv(layer) and layer not in spec.keyed_values:
+                yield f"blk.{layer}.attn_v.weight", (kv_dim, spec.dim)
         if layer not in spec.recurrent:
             yield f"blk.{layer}.attn_output.weight", (spec.dim, q_dim)
         if spec.architecture not in (*UNGATED, *FUSED_GATE):
@@ -240,6 +262,9 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
         n_up = hidden * (2 if spec.architecture in FUSED_GATE else 1)
         yield f"blk.{layer}.ffn_up.weight", (n_up, spec.dim)
         yield f"blk.{layer}.ffn_down.weight", (spec.dim, hidden)
+        if spec.layer_input_dim:
+            yield f"blk.{layer}.inp_gate.weight", (spec.layer_input_dim, spec.dim)
+            yield f"blk.{layer}.proj.weight", (spec.dim, spec.layer_input_dim)
 
 
 def _recurrent_matrices(spec: TinySpec, layer: str) -> Iterable[tuple[str, tuple[int, int]]]:
@@ -251,7 +276,7 @@ def _recurrent_matrices(spec: TinySpec, layer: str) -> Iterable[tuple[str, tuple
 BIASED_NORMS = ("phi2", "stablelm", "starcoder2", "gptneox")  # LayerNorm
 LAYER_NORMS = (*BIASED_NORMS, "command-r", "cohere2")
 CONVOLUTIONS = ("shortconv.conv.weight",)  # tables of float32, whatever the matrices are
-HEAD_NORMS = ("lfm2", "qwen3", "qwen3vl", "gemma3", "exaone4", "hunyuan-dense")
+HEAD_NORMS = ("lfm2", "qwen3", "qwen3vl", "gemma3", "gemma4", "exaone4", "hunyuan-dense")
 _FOUR_NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
 _POST_NORMS = ("post_attention_norm", "post_ffw_norm")
 NORMS = {  # of a layer; others: before each half
@@ -263,6 +288,7 @@ NORMS = {  # of a layer; others: before each half
     "cohere2": ("attn_norm",),
     "gemma2": _FOUR_NORMS,
     "gemma3": _FOUR_NORMS,
+    "gemma4": _FOUR_NORMS,
 }
 
 
@@ -283,8 +309,13 @@ def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
         if layer in spec.recurrent:
             continue
         if spec.architecture in HEAD_NORMS:
-            yield f"blk.{layer}.attn_q_norm.weight", head_dim, 1.0
-            yield f"blk.{layer}.attn_k_norm.weight", head_dim, 1.0
+            mean = 0.1 if spec.architecture == "gemma4" else 1.0  # whose scores have no other scale
+            yield f"blk.{layer}.attn_q_norm.weight", spec.head(layer), mean
+        if spec.architecture in HEAD_NORMS and spec.has_kv(layer):
+            yield f"blk.{layer}.attn_k_norm.weight", spec.head(layer), 1.0
+        if spec.layer_input_dim:
+            yield f"blk.{layer}.post_norm.weight", spec.dim, 0.4
+            yield f"blk.{layer}.layer_output_scale.weight", 1, 0.7
         if spec.architecture == "olmo2":
             yield f"blk.{layer}.attn_q_norm.weight", spec.n_heads * head_dim, 1.0
             yield f"blk.{layer}.attn_k_norm.weight", spec.kv_heads(layer) * head_dim, 1.0
@@ -303,6 +334,8 @@ def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
             n_up = spec.hidden(layer) * (2 if spec.architecture in FUSED_GATE else 1)
             yield f"blk.{layer}.ffn_up.bias", n_up, 0.0
             yield f"blk.{layer}.ffn_down.bias", spec.dim, 0.0
+    if spec.layer_input_dim:
+        yield "per_layer_proj_norm.weight", spec.layer_input_dim, 1.0
     if spec.logits_bias:
         yield "output.bias", spec.vocab_size, 0.0
 
@@ -313,7 +346,7 @@ def _tensors(spec: TinySpec) -> list[Tensor]:
     for name, shape in matrices(spec):
         default = "F32" if name.endswith(CONVOLUTIONS) else spec.weight_type
         type_name = spec.tensor_types.get(name, default)
-        rms = 1.0 if name == "token_embd.weight" else 1.0 / math.sqrt(shape[1])
+        rms = 1.0 if name.endswith("token_embd.weight") else 1.0 / math.sqrt(shape[1])
         result.append(Tensor(name, type_name, shape, random_rows(rng, type_name, shape, rms)))
     for name, length, mean in vectors(spec):
         values = rng.normal(mean, 0.2, length).astype(np.float32)
@@ -321,6 +354,8 @@ def _tensors(spec: TinySpec) -> list[Tensor]:
     for name, largest in rope_factors(spec).items():
         n = (spec.rope_dimension_count or spec.resolved_head_dim) // 2
         factors = np.linspace(1.0, largest, n, dtype=np.float32)
+        if spec.architecture == "gemma4":  # only the first pairs turn
+            factors[n // 4 :] = 1e30
         result.append(Tensor(name, "F32", (n,), factors.tobytes()))
     return result
 
@@ -396,6 +431,18 @@ def metadata_of(spec: TinySpec) -> dict[str, Metadata]:
         result["lfm2.attention.head_count_kv"] = [
             0 if layer in spec.recurrent else spec.n_kv_heads for layer in range(spec.n_layers)
         ]
+    if arch == "gemma4":
+        local_head_dim = spec.local_head_dim or head_dim
+        result[f"{arch}.attention.sliding_window_pattern"] = spec.is_local
+        result[f"{arch}.attention.shared_kv_layers"] = spec.n_shared_kv
+        result[f"{arch}.embedding_length_per_layer_input"] = spec.layer_input_dim
+        result[f"{arch}.rope.freq_base_swa"] = 10000.0
+        for key in ("attention.key_length_swa", "attention.value_length_swa"):
+            result[f"{arch}.{key}"] = local_head_dim
+        result[f"{arch}.rope.dimension_count_swa"] = local_head_dim
+    if spec.n_shared_kv:
+        widths = [spec.hidden(layer) for layer in range(spec.n_layers)]
+        result[f"{arch}.feed_forward_length"] = widths
     if spec.head_dim is not None:
         result[f"{arch}.attention.key_length"] = head_dim
         result[f"{arch}.attention.value_length"] = head_dim

@@ -85,10 +85,11 @@ static void require_sound(const lld_config *c)
     require(c->n_layers > 0 && c->n_layers <= LLD_MAX_LAYERS);
     for (uint32_t i = 0; i < c->n_layers; i++) {
         const lld_layer_sizes *s = &c->layers[i], *source = &c->layers[s->kv_layer];
-        require(s->n_kv_heads > 0 && c->n_heads % s->n_kv_heads == 0);
+        require(s->n_kv_heads == 0 || c->n_heads % s->n_kv_heads == 0);
         require(s->head_dim % 2 == 0 && s->n_rot % 2 == 0 && s->n_rot <= s->head_dim);
         require(s->n_kv_heads <= c->n_kv_heads && s->head_dim <= c->head_dim);
-        require(s->hidden_dim > 0 && s->hidden_dim <= c->hidden_dim && s->n_rot <= c->n_rot);
+        require(s->hidden_dim > 0 && s->hidden_dim <= c->hidden_dim);
+        require(s->n_rot == c->n_rot || s->n_rot == c->local_n_rot);
         require(s->kv_layer <= i && source->kv_layer == s->kv_layer);
         require(source->n_kv_heads == s->n_kv_heads && source->head_dim == s->head_dim);
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from family_models import FAMILY_MODELS
 from llamad.engine.bindings import Engine, EngineError, EngineModel
 from tiny_gguf import Metadata, TinySpec, write_tiny_model
 
@@ -107,6 +108,51 @@ def test_a_size_by_layer_that_does_not_fit_the_tensors_names_the_tensor(tmp_path
     assert "'blk.1.attn_k.weight' has shape" in refusal(tmp_path, spec)
     spec = TinySpec(metadata={"llama.feed_forward_length": [96, 0]})
     assert "is 0 for layer 1, must be an integer, 1 to" in refusal(tmp_path, spec)
+
+
+GEMMA4 = FAMILY_MODELS["gemma4"]
+BAD_GEMMA4: dict[str, tuple[Metadata, ...]] = {
+    "gemma4.attention.sliding_window": (0, *NO_COUNT),
+    "gemma4.attention.sliding_window_pattern": ([1, 0, 1], [True] * 8, "six", 0),
+    "gemma4.attention.key_length_swa": (0, 31, 1024, "two", [32] * 7),
+    "gemma4.attention.value_length_swa": (64, 0),
+    "gemma4.rope.dimension_count_swa": (0, 15, 34),
+    "gemma4.attention.shared_kv_layers": (7, 6, HUGE, 1.5, [1]),
+    "gemma4.attention.head_count_kv": ([2, 2, 2, 2, 2, 1, 2], [2] * 6, [2, 2, 2, 2, 2, 2, 0]),
+    "gemma4.feed_forward_length": ([96] * 6, [0] * 7, [2**20] * 7),
+    "gemma4.embedding_length_per_layer_input": (2**20, 1.5, "two"),
+    "gemma4.final_logit_softcapping": (NAN, INF, -1.0),
+    "gemma4.expert_count": (128,),
+}
+BAD_GEMMA4_SHAPES: dict[str, dict[str, Metadata]] = {  # keys that do not fit the tensor
+    "blk.0.attn_q.weight": {"attention.key_length_swa": 40, "attention.value_length_swa": 40},
+    "blk.2.attn_q.weight": {"attention.key_length": 128, "attention.value_length": 128},
+    "blk.5.ffn_gate.weight": {"feed_forward_length": [96] * 7},
+    "blk.0.inp_gate.weight": {"embedding_length_per_layer_input": 64},
+    "rope_freqs.weight": {"rope.dimension_count": 32},
+}
+
+
+@pytest.mark.parametrize("key", BAD_GEMMA4)
+def test_a_value_that_gemma_4_cannot_have_is_named(tmp_path: Path, key: str) -> None:
+    for value in BAD_GEMMA4[key]:
+        spec = replace(GEMMA4, metadata={key: value})
+        assert f"'{key}'" in refusal(tmp_path, spec), value
+
+
+@pytest.mark.parametrize("tensor", BAD_GEMMA4_SHAPES)
+def test_a_size_of_gemma_4_that_does_not_fit_names_the_tensor(tmp_path: Path, tensor: str) -> None:
+    keys = {f"gemma4.{key}": value for key, value in BAD_GEMMA4_SHAPES[tensor].items()}
+    spec = replace(GEMMA4, metadata=keys)
+    assert f"'{tensor}' has shape" in refusal(tmp_path, spec)
+
+
+def test_a_window_pattern_that_is_missing_is_named(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "model.gguf", GEMMA4)
+    key = "gemma4.attention.sliding_window_pattern"
+    path.write_bytes(path.read_bytes().replace(key.encode(), key[:-1].encode() + b"x"))
+    with pytest.raises(EngineError, match=f"'{key}' is missing"):
+        EngineModel(path)
 
 
 @pytest.mark.parametrize("key", REQUIRED_KEYS)

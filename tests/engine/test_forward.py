@@ -5,13 +5,14 @@ and token by token, within a bound that allows for a rounding that fell to the o
 several sequences of 6 tokens, of which most meet few such roundings and must agree much closer.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine.feeding import Logits, feed, random_tokens
-from family_models import biased
+from family_models import FAMILY_MODELS, biased
 from llamad.engine.bindings import Engine, EngineModel
 from reference import Array, ReferenceModel, engine_rounding, forward, load
 from tiny_gguf import FORMATS, TinyModelPath, TinySpec
@@ -124,6 +125,8 @@ def test_block_format(tiny_model_path: TinyModelPath, weight_type: str, kv_type:
 
 
 _EACH = {"gemma3.attention.sliding_window_pattern": [True, False, True]}
+# Narrow heads: with wide ones most sequences meet a key that is rounded the other way.
+GEMMA4 = replace(FAMILY_MODELS["gemma4"], head_dim=32, local_head_dim=16)
 VARIANTS = {
     "lfm2": TinySpec(architecture="lfm2", n_layers=5, recurrent=(0, 1, 3)),
     "lfm2, quantized": TinySpec(
@@ -279,6 +282,12 @@ VARIANTS = {
         kv_heads_by_layer=(2, 1, 4),
         hidden_dim_by_layer=(32, 96, 64),
         weight_type="Q4_0",
+    ),
+    "gemma 4": GEMMA4,
+    "gemma 4, quantized": replace(GEMMA4, weight_type="Q4_0"),
+    "gemma 4, values that are keys": FAMILY_MODELS["gemma4-12b"],
+    "gemma 4, values that are keys, quantized": replace(
+        FAMILY_MODELS["gemma4-12b"], weight_type="Q8_0", kv_heads_by_layer=(4, 4, 4, 1)
     ),
     "types mixed in one layer": TinySpec(
         dim=256,

@@ -53,6 +53,9 @@ class Family:
     rotates_before_norm: bool = False
     late_queries: bool = False  # grow with the logarithm of their position
     scales: bool = False  # of embedding, halves, scores and logits, out of the file
+    # Gemma 4 (transformers' modeling_gemma4.py): value heads normed without weights, scores without
+    # a scale, values that are keys where there is no matrix for them, inputs of each layer.
+    gemma4: bool = False
     attention_softcap: float = 0.0  # s = c tanh(s / c) before the mask; 0: none
     logits_softcap: float = 0.0
     output_norm: str = "output_norm"
@@ -122,5 +125,16 @@ FAMILIES: Mapping[str, Family] = {
         gelu=True,
         window_period=6,
         local_rope_base=10000.0,
+    ),
+    "gemma4": Family(
+        neox=True,
+        head_norm=True,
+        norms=_FOUR_NORMS,
+        gemma=True,
+        gelu=True,
+        gemma4=True,
+        window_period=6,
+        local_rope_base=10000.0,
+        logits_softcap=30.0,
     ),
 }

@@ -97,6 +97,12 @@ class Hyperparameters:
     yarn_log_multiplier: float = 0.0
     recurrent: Sequence[bool] = ()  # whether each layer has a state in place of attention
 
+    # Of gemma4.
+    local_head_dim: int = 0
+    local_n_rot: int = 0  # 0: n_rot
+    n_shared_kv: int = 0  # the last layers, which read an earlier layer's keys and values
+    layer_input_dim: int = 0
+
     def kv_heads(self, layer: int) -> int:
         """Heads of keys and values in a layer."""
         return self.n_kv_heads if isinstance(self.n_kv_heads, int) else self.n_kv_heads[layer]
@@ -166,6 +172,10 @@ def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         late_query_scale=read("attention.temperature_scale", 0.0),
         yarn_log_multiplier=read("rope.scaling.yarn_log_multiplier", 0.0),
         recurrent=[n == 0 for n in by_layer],
+        local_head_dim=read("attention.key_length_swa", 0),
+        local_n_rot=read("rope.dimension_count_swa", 0),
+        n_shared_kv=read("attention.shared_kv_layers", 0),
+        layer_input_dim=read("embedding_length_per_layer_input", 0),
     )
 
 

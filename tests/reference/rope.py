@@ -67,7 +67,8 @@ def local_angles(
     hp: Hyperparameters, positions: NDArray[np.int64], base: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return cos and sin of layers with a base of their own, which no context extension scales."""
-    frequencies = base ** (-np.arange(0, hp.n_rot, 2, dtype=np.float64) / hp.n_rot)
+    n_rot = hp.local_n_rot or hp.n_rot
+    frequencies = base ** (-np.arange(0, n_rot, 2, dtype=np.float64) / n_rot)
     angle = positions[:, None] * frequencies[None, :]
     return np.cos(angle), np.sin(angle)
 

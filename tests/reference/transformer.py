@@ -39,6 +39,7 @@ class _Pass:
         self.rounding = rounding
         self.dtype = dtype
         self.long_rope = long_rope
+        self.keys_values: dict[int, tuple[Array, Array]] = {}  # of each layer that has its own
 
     def norm(self, x: Array, name: str) -> Array:
         """RMSNorm over the last axis."""
@@ -67,12 +68,19 @@ class _Pass:
         y: Array = x @ weight.values.astype(self.dtype).T
         return self.biased(y, name)
 
+    def plain_norm(self, x: Array) -> Array:
+        """RMSNorm over the last axis, without weights."""
+        result: Array = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + self.hp.norm_eps)
+        return result
+
     def queries_keys_values(self, x: Array, index: int) -> tuple[Array, Array, Array]:
         """Return the rows of each, out of three matrices or of one."""
         layer = f"blk.{index}."
         if self.model.find(layer + "attn_qkv.weight") is None:
-            q, k, v = (self.linear(x, layer + name) for name in ("attn_q", "attn_k", "attn_v"))
-            return q, k, v
+            q = self.linear(x, layer + "attn_q")
+            if self.model.find(layer + "attn_v.weight") is None:
+                return q, (k := self.linear(x, layer + "attn_k", fine=True)), k
+            return q, self.linear(x, layer + "attn_k"), self.linear(x, layer + "attn_v")
         n_q, n_kv = (n * self.hp.head_dim for n in (self.hp.n_heads, self.hp.kv_heads(index)))
         q, k, _ = np.split(self.linear(x, layer + "attn_qkv"), [n_q, n_q + n_kv], axis=1)
         v = self.linear(x, layer + "attn_qkv", fine=True)[:, n_q + n_kv :]
@@ -91,6 +99,31 @@ class _Pass:
         local = index % period < period - 1 if isinstance(period, int) else period[index]
         return self.hp.window if local else 0
 
+    def kv_layer(self, index: int) -> int:
+        """Whose keys and values a layer reads: those of the last layer of its kind that has any."""
+        own = range(self.hp.n_layers - self.hp.n_shared_kv)
+        if index in own:
+            return index
+        return max(i for i in own if self.window(i) == self.window(index))
+
+    def layer_inputs(self, tokens: Sequence[int], x: Array) -> Array:
+        """What each token gives each layer: (n_layers, n_tokens, layer_input_dim).
+
+        x: (n_tokens, dim), the embedded tokens.
+        """
+        n, shape = self.hp.layer_input_dim, (len(tokens), self.hp.n_layers, -1)
+        table = self.model.weight("per_layer_token_embd.weight").values[np.asarray(tokens)]
+        projected = self.linear(x, "per_layer_model_proj") / np.sqrt(self.dtype(self.hp.dim))
+        by_context = self.norm(projected.reshape(shape), "per_layer_proj_norm.weight")
+        by_token = table.astype(self.dtype).reshape(shape) * np.sqrt(self.dtype(n))
+        result: Array = (by_context + by_token) / np.sqrt(self.dtype(2))
+        return result.transpose(1, 0, 2)
+
+    def with_layer_input(self, x: Array, layer: str, given: Array) -> Array:
+        """Return x behind a layer's feed-forward with the layer's input in it."""
+        gate = self.activation(self.linear(x, layer + "inp_gate"))
+        return x + self.norm(self.linear(gate * given, layer + "proj"), layer + "post_norm.weight")
+
     def rotates(self, index: int) -> bool:
         """Whether layer ``index`` has RoPE."""
         period = self.family.unrotated_period
@@ -103,7 +136,7 @@ class _Pass:
         """Queries or keys: (n_tokens, n * head_dim) -> (n_tokens, n, head_dim), normed, rotated."""
         if self.family.row_norm:
             x = self.norm(x, name)
-        x = x.reshape(x.shape[0], n, self.hp.head_dim)
+        x = x.reshape(x.shape[0], n, -1)
         if self.family.head_norm and not self.family.rotates_before_norm:
             x = self.norm(x, name)
         if turn is not None:
@@ -116,18 +149,25 @@ class _Pass:
         """Causal grouped-query attention. x: (n_tokens, dim), normed."""
         n_tokens, hp, layer = x.shape[0], self.hp, f"blk.{index}."
         n_kv_heads = hp.kv_heads(index)
-        q, k, v = self.queries_keys_values(x, index)
-        v = v.reshape(n_tokens, n_kv_heads, hp.head_dim)
+        if index >= hp.n_layers - hp.n_shared_kv:
+            q = self.linear(x, layer + "attn_q")
+        else:
+            q, k, v = self.queries_keys_values(x, index)
+            v = v.reshape(n_tokens, n_kv_heads, -1)
+            v = self.plain_norm(v) if self.family.gemma4 else v
+            k = self.heads(k, layer + "attn_k_norm.weight", n_kv_heads, turn)
+            k, v = round_kv(k, self.rounding.kv_type), round_kv(v, self.rounding.kv_type)
+            self.keys_values[index] = k, v
         q = self.heads(q, layer + "attn_q_norm.weight", hp.n_heads, turn)
-        k = self.heads(k, layer + "attn_k_norm.weight", n_kv_heads, turn)
+        k, v = self.keys_values[self.kv_layer(index)]
         if self.family.late_queries:
             contexts = np.arange(n_tokens) // hp.rope_original_context
             grown = 1 + hp.late_query_scale * np.log(1 + contexts)
             q = q * grown.astype(self.dtype)[:, None, None]
-        k, v = round_kv(k, self.rounding.kv_type), round_kv(v, self.rounding.kv_type)
         group = hp.n_heads // n_kv_heads  # query heads that share one key/value head
         k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
         scale = hp.attention_scale if self.family.scales else None
+        scale = 1.0 if self.family.gemma4 else scale
         scores = np.einsum("qhd,khd->hqk", q, k) * self.dtype(scale or 1 / np.sqrt(hp.head_dim))
         scores = softcap(scores, self.hp.attention_softcap, self.family.attention_softcap)
         behind = np.arange(n_tokens)[:, None] - np.arange(n_tokens)[None, :]
@@ -186,6 +226,7 @@ class _Pass:
         parallel = self.family.parallel
         parallel = self.hp.is_parallel if parallel is None else parallel
         turn, local = self.turns(np.arange(len(tokens)))
+        inputs = self.layer_inputs(tokens, x) if self.hp.layer_input_dim else None
         for index in range(self.hp.n_layers):
             layer = f"blk.{index}."
             window = self.window(index)
@@ -200,6 +241,10 @@ class _Pass:
             y = x + residual * self.row_norm(mixed, after)
             fed = self.feed_forward(self.row_norm(x if parallel else y, before_feed), layer)
             x = y + residual * self.row_norm(fed, after_feed)
+            if inputs is not None:
+                x = self.with_layer_input(x, layer, inputs[index])
+            if (scale := self.model.find(layer + "layer_output_scale.weight")) is not None:
+                x = x * scale.values.astype(self.dtype)
         x = self.row_norm(x, self.family.output_norm)
         if self.model.find("output.weight") is not None:
             logits = self.linear(x, "output")

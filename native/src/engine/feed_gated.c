@@ -29,7 +29,7 @@ static void gelu_erf_mul(float *gate, const float *up, size_t n)
     }
 }
 
-static void activate(const lld_forward *f, float *gate, const float *up, size_t n)
+void lld_activate(const lld_forward *f, float *gate, const float *up, size_t n)
 {
     const lld_activation activation = f->model->config.architecture->facts.activation;
     if (activation == LLD_GELU)
@@ -62,7 +62,7 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
         float *gate = t->gate + c * n, *up = t->up + c * n;
         if (w->gate_bias != NULL) f->kernels->add(gate, w->gate_bias + first, n);
         if (w->up_bias != NULL) f->kernels->add(up, w->up_bias + first, n);
-        activate(f, gate, up, n);
+        lld_activate(f, gate, up, n);
         lld_importance_add(f->importance, thread, lld_layer_index(f, l), LLD_IMPORTANCE_DOWN, first,
                            gate, n);
         const lld_row_part part = {.row = row,

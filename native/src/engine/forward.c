@@ -9,7 +9,7 @@ static void embed_phase(lld_forward *f, unsigned thread)
 {
     const lld_config *c = &f->model->config;
     const lld_matrix *e = &f->model->embedding;
-    const uint32_t n_tables = lld_rope_tables(c);
+    const uint32_t n_tables = lld_rope_tables(c), stride = lld_rope_stride(c);
     for (size_t row; (row = lld_pool_next(f->pool, thread, f->batch.n_rows)) < f->batch.n_rows;) {
         lld_dequantize_row(e->type, e->data + (size_t)f->batch.tokens[row] * e->row_bytes,
                            f->scratch.x + row * c->dim, c->dim);
@@ -17,9 +17,10 @@ static void embed_phase(lld_forward *f, unsigned thread)
         for (uint32_t i = 0; c->embedding_scale != 1.0f && i < c->dim; i++)
             x[i] *= c->embedding_scale;
         for (uint32_t i = 0; i < n_tables; i++)
-            lld_rope_table(f->scratch.frequencies + i * c->n_rot / 2, c->n_rot,
+            lld_rope_table(f->scratch.frequencies + i * stride / 2,
+                           i == 0 ? c->n_rot : c->local_n_rot,
                            i == 0 ? f->scratch.rope_magnitude : 1.0f, f->batch.positions[row],
-                           f->scratch.cos_sin + (row * n_tables + i) * c->n_rot);
+                           f->scratch.cos_sin + (row * n_tables + i) * stride);
     }
     lld_pool_barrier(f->pool);
 }
@@ -66,6 +67,7 @@ static void forward_thread(void *argument, unsigned thread)
 {
     lld_forward *f = argument;
     embed_phase(f, thread);
+    lld_layer_inputs_make(f, thread);
     for (uint32_t i = 0; i < f->model->config.n_layers && f->stop == 0; i++) {
         lld_layer_run(f, thread, &f->model->layers[i]);
         if (thread == 0) {
@@ -80,6 +82,7 @@ static void forward_thread(void *argument, unsigned thread)
 
 int lld_forward_run(lld_forward *f)
 {
+    lld_layer_inputs_ahead(f);
     lld_attention_plan(&f->attention, f->batch.runs, f->batch.n_runs, f->batch.n_rows);
     f->stop = atomic_load_explicit(f->cancel, memory_order_relaxed);
     const lld_stream_pass pass = {

@@ -81,7 +81,7 @@ static size_t place(const lld_importance *m, uint32_t layer, lld_importance_inpu
 void lld_importance_add(lld_importance *m, unsigned thread, uint32_t layer,
                         lld_importance_input input, size_t first_col, const float *values, size_t n)
 {
-    if (m == NULL) return;
+    if (m == NULL || input == LLD_IMPORTANCE_INPUTS) return;
     double *sums = m->sums + thread * m->thread_sums + place(m, layer, input) + first_col;
     for (size_t i = 0; i < n; i++) sums[i] += (double)values[i] * values[i];
     if (first_col == 0)

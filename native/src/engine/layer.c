@@ -68,8 +68,10 @@ void lld_mixer_output(lld_forward *f, unsigned thread, const lld_layer *l,
     lld_products_run(f, thread, products, 1, lld_input_make(f, thread, &s));
 }
 
-/* A phase of its own, in families that have one: norm what the half left in work, add it to x. */
-static void post_norm_phase(lld_forward *f, unsigned thread, const lld_norm *norm)
+/* A phase of its own, in families that have one: norm what the half left in work, add it to x, and
+ * scale x unless `scale` is NULL. */
+static void post_norm_phase(lld_forward *f, unsigned thread, const lld_norm *norm,
+                            const float *scale)
 {
     const lld_config *c = &f->model->config;
     if (norm->weight == NULL) return;
@@ -77,15 +79,22 @@ static void post_norm_phase(lld_forward *f, unsigned thread, const lld_norm *nor
     for (size_t row; (row = lld_pool_next(f->pool, thread, f->batch.n_rows)) < f->batch.n_rows;) {
         float *half = f->scratch.work + row * c->dim;
         normalize(f, norm, half, half);
-        f->kernels->add(f->scratch.x + row * c->dim, half, c->dim);
+        float *x = f->scratch.x + row * c->dim;
+        f->kernels->add(x, half, c->dim);
+        for (uint32_t i = 0; scale != NULL && i < c->dim; i++) x[i] *= *scale;
     }
 }
 
 void lld_layer_run(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     mixers[l->mixer](f, thread, l);
-    post_norm_phase(f, thread, &l->mixer_post_norm);
+    const bool has_input = l->input.gate.data != NULL;
+    post_norm_phase(f, thread, &l->mixer_post_norm, NULL);
     lld_pool_barrier(f->pool);
     feeds[l->feed](f, thread, l);
-    post_norm_phase(f, thread, &l->feed_post_norm);
+    post_norm_phase(f, thread, &l->feed_post_norm, has_input ? NULL : l->output_scale);
+    if (!has_input) return;
+    lld_pool_barrier(f->pool);
+    lld_layer_input_add(f, thread, l);
+    post_norm_phase(f, thread, &l->input.norm, l->output_scale);
 }

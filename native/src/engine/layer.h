@@ -33,6 +33,16 @@ void lld_mixed_row(lld_forward *forward, size_t row, const lld_source *source, f
 /* An lld_make_row_fn: row `row` of the residual stream, normalized if the source has a norm. */
 void lld_normed_row(lld_forward *forward, size_t row, const lld_source *source, float *values);
 
+/* gate = act(gate) * up with the family's activation, (n) each. */
+void lld_activate(const lld_forward *forward, float *gate, const float *up, size_t n);
+
+/* Inputs of layers, in families that have them; else they do nothing (layer_input.c). Ask for the
+ * rows of the table that a step reads; make all layers' inputs from the embedded tokens; add a
+ * layer's to the residual stream, which leaves the addend in work for the layer's last norm. */
+void lld_layer_inputs_ahead(const lld_forward *forward);
+void lld_layer_inputs_make(lld_forward *forward, unsigned thread);
+void lld_layer_input_add(lld_forward *forward, unsigned thread, const lld_layer *layer);
+
 static inline uint32_t lld_layer_index(const lld_forward *f, const lld_layer *layer)
 {
     return (uint32_t)(layer - f->model->layers);

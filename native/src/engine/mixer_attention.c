@@ -36,11 +36,12 @@ static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l)
                           .n_cols = f->model->config.dim,
                           .kinds = LLD_ACT_BIT(w->wq.act) | LLD_ACT_BIT(w->wk.act) |
                                    LLD_ACT_BIT(w->wv.act),
-                          .fine = w->wv.fine,
+                          .fine = w->wk.fine || w->wv.fine,
                           .store = f->scratch.work,
                           .layer = l,
                           .name = LLD_IMPORTANCE_QKV};
-    lld_products_run(f, thread, products, 3, lld_input_make(f, thread, &s));
+    const size_t n_products = w->wk.data == NULL ? 1 : w->wv.data == NULL ? 2 : 3;
+    lld_products_run(f, thread, products, n_products, lld_input_make(f, thread, &s));
     lld_pool_barrier(f->pool);
 }
 
@@ -91,6 +92,16 @@ static void scale_late_query(const lld_forward *f, float *q, size_t n, uint32_t 
     for (size_t i = 0; i < n; i++) q[i] *= scale;
 }
 
+/* Gemma 4: every value head is normalized, without weights. */
+static void norm_values(const lld_forward *f, float *v, const lld_layer_sizes *s)
+{
+    for (uint32_t h = 0; h < s->n_kv_heads; h++) {
+        float *head = v + (size_t)h * s->head_dim;
+        f->kernels->rmsnorm(head, head, f->scratch.ones, s->head_dim,
+                            f->model->config.norm_epsilon);
+    }
+}
+
 static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     const lld_attention_weights *w = &l->attention;
@@ -98,14 +109,18 @@ static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l
     const lld_layer_sizes *s = &l->sizes;
     const size_t hd = s->head_dim;
     for (size_t row; (row = lld_pool_next(f->pool, thread, f->batch.n_rows)) < f->batch.n_rows;) {
-        const float *tables = f->scratch.cos_sin + row * lld_rope_tables(c) * c->n_rot,
-                    *cos_sin = l->rope < 0 ? NULL : tables + (size_t)l->rope * c->n_rot;
+        const size_t stride = lld_rope_stride(c);
+        const float *tables = f->scratch.cos_sin + row * lld_rope_tables(c) * stride,
+                    *cos_sin = l->rope < 0 ? NULL : tables + (size_t)l->rope * stride;
         float *q = f->scratch.q + row * c->n_heads * hd,
               *k = f->scratch.k + row * s->n_kv_heads * hd,
               *v = f->scratch.v + row * s->n_kv_heads * hd;
         rotate_heads(f, &(head_row){q, c->n_heads, s->head_dim, s->n_rot, w->q_norm}, cos_sin);
-        rotate_heads(f, &(head_row){k, s->n_kv_heads, s->head_dim, s->n_rot, w->k_norm}, cos_sin);
         scale_late_query(f, q, c->n_heads * hd, f->batch.positions[row]);
+        if (w->wk.data == NULL) continue; /* another layer's keys and values are read */
+        if (w->wv.data == NULL) memcpy(v, k, s->n_kv_heads * hd * sizeof *v);
+        if (c->architecture->facts.norms_values) norm_values(f, v, s);
+        rotate_heads(f, &(head_row){k, s->n_kv_heads, s->head_dim, s->n_rot, w->k_norm}, cos_sin);
         uint32_t position = f->batch.positions[row], slot = position % LLD_KV_BLOCK;
         uint32_t block = f->batch.runs[f->batch.row_run[row]].blocks[position / LLD_KV_BLOCK];
         for (uint32_t h = 0; h < s->n_kv_heads; h++) {

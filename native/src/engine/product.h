@@ -39,7 +39,7 @@ struct lld_source {
     bool fine;    /* every row in two levels; else only those at position 0 */
     float *store; /* (n_rows, n_cols) float32, for rows that threads share */
     const lld_layer *layer;
-    lld_importance_input name; /* of the input, in its layer */
+    lld_importance_input name; /* of the input, in its layer; LLD_IMPORTANCE_INPUTS: none */
 };
 
 /* Make the input of a phase. One row: each thread its own, no barrier. More: threads share the rows,

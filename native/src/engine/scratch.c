@@ -4,7 +4,7 @@
 
 static lld_act_kinds kinds_of(const lld_model *m, lld_act_kinds *down)
 {
-    lld_act_kinds kinds = LLD_ACT_BIT(m->output.act);
+    lld_act_kinds kinds = LLD_ACT_BIT(m->output.act) | LLD_ACT_BIT(m->layer_input_proj.act);
     *down = 0;
     for (uint32_t i = 0; i < m->config.n_layers; i++) {
         const lld_attention_weights *a = &m->layers[i].attention;
@@ -16,6 +16,8 @@ static lld_act_kinds kinds_of(const lld_model *m, lld_act_kinds *down)
             kinds |= LLD_ACT_BIT(a->wq.act) | LLD_ACT_BIT(a->wk.act) | LLD_ACT_BIT(a->wv.act) |
                      LLD_ACT_BIT(a->wo.act);
         kinds |= LLD_ACT_BIT(g->gate.act) | LLD_ACT_BIT(g->up.act);
+        kinds |=
+            LLD_ACT_BIT(m->layers[i].input.gate.act) | LLD_ACT_BIT(m->layers[i].input.proj.act);
         *down |= LLD_ACT_BIT(g->down.act);
     }
     return kinds;
@@ -45,10 +47,12 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
         if (c->layers[i].n_kv_heads > 0 && c->n_heads / c->layers[i].n_kv_heads > group)
             group = c->n_heads / c->layers[i].n_kv_heads;
     lld_act_kinds down, kinds = kinds_of(f->model, &down);
-    const size_t mixed = lld_max_size(n_q, lld_mixed_cols(c)),
-                 input_cols = lld_max_size(c->dim, mixed);
+    const size_t layer_inputs = (size_t)c->n_layers * c->layer_input_dim,
+                 mixed = lld_max_size(n_q, lld_mixed_cols(c)),
+                 input_cols = lld_max_size(lld_max_size(c->dim, mixed), c->layer_input_dim);
 
-    f->scratch.max_cols = (uint32_t)lld_max_size(input_cols, c->hidden_dim);
+    f->scratch.max_cols =
+        (uint32_t)lld_max_size(lld_max_size(input_cols, c->hidden_dim), layer_inputs);
     f->scratch.hidden_chunk = (down & LLD_ACT_BIT(LLD_ACT_Q8K)) != 0 ? LLD_QK_K : 2 * LLD_QK;
     f->attention.kernels = f->kernels;
     f->attention.cache = f->cache;
@@ -71,11 +75,14 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     if ((down & LLD_ACT_BIT(LLD_ACT_F32)) != 0)
         f->scratch.hidden = lld_arena_alloc(arena, rows * c->hidden_dim, sizeof(float));
     f->scratch.cos_sin =
-        lld_arena_alloc(arena, rows * lld_rope_tables(c) * c->n_rot, sizeof(float));
+        lld_arena_alloc(arena, rows * lld_rope_tables(c) * lld_rope_stride(c), sizeof(float));
+    f->scratch.ones = lld_arena_alloc(arena, c->head_dim, sizeof(float));
+    f->scratch.layer_inputs = lld_arena_alloc(arena, rows * layer_inputs, sizeof(float));
+    f->scratch.layer_gate = lld_arena_alloc(arena, rows * c->layer_input_dim, sizeof(float));
     f->scratch.logits =
         lld_arena_alloc(arena, (size_t)f->batch.n_logits * f->model->vocab_size, sizeof(float));
     f->scratch.frequencies =
-        lld_arena_alloc(arena, (size_t)lld_rope_tables(c) * c->n_rot / 2, sizeof(double));
+        lld_arena_alloc(arena, (size_t)lld_rope_tables(c) * lld_rope_stride(c) / 2, sizeof(double));
     lld_batch_alloc(arena, &f->batch);
     lld_acts_alloc(arena, kinds, rows, input_cols, f->scratch.input.forms);
     lld_acts_alloc(arena, kinds, rows, input_cols, f->scratch.input.fine);
@@ -105,5 +112,6 @@ void lld_forward_prepare(lld_forward *f)
         factors = lld_forward_has_long_rope(f) ? m->rope_factors_long : m->rope_factors_short;
     f->scratch.rope_magnitude = lld_rope_frequencies(c, factors, f->scratch.frequencies);
     if (lld_rope_tables(c) == 2)
-        lld_rope_local_frequencies(c, f->scratch.frequencies + c->n_rot / 2);
+        lld_rope_local_frequencies(c, f->scratch.frequencies + lld_rope_stride(c) / 2);
+    for (uint32_t i = 0; i < c->head_dim; i++) f->scratch.ones[i] = 1.0f;
 }

@@ -37,9 +37,12 @@ typedef struct lld_scratch {
     float *work;         /* (n_batch, dim) a matrix product, or normalized rows */
     float *mixed;        /* (n_batch, dim) of the mixer, only where the halves are parallel */
     float *hidden;       /* (n_batch, hidden_dim), only where a down matrix takes float32 */
-    float *cos_sin;      /* (n_batch, n_tables, n_rot) */
+    float *cos_sin;      /* (n_batch, n_tables, lld_rope_stride) */
+    float *ones;         /* (head_dim) the weights of a norm without weights */
+    float *layer_inputs; /* (n_batch, n_layers, layer_input_dim) */
+    float *layer_gate;   /* (n_batch, layer_input_dim) of this layer */
     float *logits;       /* (n_logits, vocab_size) */
-    double *frequencies; /* (n_tables, n_rot / 2) radians a token */
+    double *frequencies; /* (n_tables, lld_rope_stride / 2) radians a token */
     float rope_magnitude;
     lld_input input;             /* (n_batch, max(dim, n_heads * head_dim)) */
     lld_input hidden_input;      /* (n_batch, hidden_dim) */

@@ -155,6 +155,14 @@ static const lld_architecture architectures[] = {
      FOUR_NORMS,
      {GEMMA, .window_period = 6, .local_rope_base = 10000.0f, .caps_logits = true,
       .wide_query_layers = 62}},
+    {"gemma4",
+     LLD_ROPE_NEOX,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_HEAD,
+     FOUR_NORMS,
+     {GEMMA, .window_period = 6, .local_rope_base = 10000.0f, .sizes_local_heads = true,
+      .shares_kv = true, .norms_values = true, .plain_queries = true, .has_layer_inputs = true,
+      .caps_logits = true, .logits_softcap = 30.0f}},
 };
 
 int lld_architecture_find(const lld_gguf *gguf, const lld_architecture **out)

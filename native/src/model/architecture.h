@@ -77,7 +77,14 @@ typedef struct lld_family_facts {
     bool has_rope_switch;      /* rope.scaling.finetuned false: no layer has RoPE */
     bool scales_late_queries;  /* attention.temperature_scale, and YaRN's log multiplier */
     bool rotates_before_norm;  /* RoPE, then the norm of queries and keys */
-    bool caps_logits;          /* final_logit_softcapping is obeyed */
+    bool sizes_local_heads; /* attention.key_length_swa, rope.dimension_count_swa: of local layers;
+                             * every layer is named in attention.sliding_window_pattern */
+    bool shares_kv;         /* attention.shared_kv_layers: the last layers read an earlier one's */
+    bool
+        norms_values; /* RMSNorm of each value head, without weights; without attn_v values are keys */
+    bool plain_queries;    /* times 1, whatever head_dim is */
+    bool has_layer_inputs; /* embedding_length_per_layer_input, see lld_layer_input_weights */
+    bool caps_logits;      /* final_logit_softcapping is obeyed */
     float attention_softcap, logits_softcap; /* where the file has no keys; 0: none */
     uint32_t wide_query_layers; /* the model of so many layers divides by sqrt(dim / n_heads) */
 } lld_family_facts;

@@ -173,6 +173,16 @@ static void read_counts(reader *r, const char *suffix, uint32_t low, uint32_t hi
     }
 }
 
+/* An even count in [2, high]; `fallback` as for read_count. */
+static uint32_t read_even(reader *r, const char *suffix, uint32_t high, int64_t fallback)
+{
+    const uint32_t value = read_count(r, suffix, 2, high, fallback);
+    if (r->status == LLD_OK && value % 2 != 0)
+        r->status = lld_fail(LLD_ERR_CORRUPT, "metadata key '%s.%s' is %" PRIu32 ", must be even",
+                             r->prefix, suffix, value);
+    return value;
+}
+
 static void read_kv_heads(reader *r, lld_config *c)
 {
     uint32_t counts[LLD_MAX_LAYERS];
@@ -229,11 +239,8 @@ static void read_heads(reader *r, lld_config *c)
                              r->prefix, value_length, c->head_dim);
         return;
     }
-    c->n_rot = read_count(r, "rope.dimension_count", 2, c->head_dim, c->head_dim);
-    if (r->status == LLD_OK && c->n_rot % 2 != 0)
-        r->status = lld_fail(LLD_ERR_CORRUPT,
-                             "metadata key '%s.rope.dimension_count' is %" PRIu32 ", must be even",
-                             r->prefix, c->n_rot);
+    c->n_rot = read_even(r, "rope.dimension_count", c->head_dim, c->head_dim);
+    c->local_n_rot = c->n_rot;
     for (uint32_t i = 0; i < c->n_layers; i++) {
         c->layers[i].head_dim = c->head_dim;
         c->layers[i].n_rot = c->n_rot;
@@ -260,7 +267,8 @@ static void read_window_pattern(reader *r, lld_config *c)
         }
         return;
     }
-    period = read_count(r, "attention.sliding_window_pattern", 1, LLD_MAX_LAYERS, period);
+    period = read_count(r, "attention.sliding_window_pattern", 1, LLD_MAX_LAYERS,
+                        c->architecture->facts.sizes_local_heads ? -1 : (int64_t)period);
     for (uint32_t i = 0; i < c->n_layers && r->status == LLD_OK; i++)
         c->is_local[i] = i % period < period - 1;
 }
@@ -289,6 +297,7 @@ static void read_scales(reader *r, lld_config *c)
     c->residual_scale = c->logits_scale = 1.0f;
     c->query_scale =
         (float)(1.0 / sqrt((double)(c->n_layers == wide ? c->dim / c->n_heads : c->head_dim)));
+    if (facts->plain_queries) c->query_scale = 1.0f;
     if (facts->scales != LLD_ABSENT) {
         c->embedding_scale = read_float(r, "embedding_scale", low, high, fallback);
         c->residual_scale = read_float(r, "residual_scale", low, high, fallback);
@@ -316,7 +325,9 @@ static void read_windows(reader *r, lld_config *c)
 {
     const lld_family_facts *facts = &c->architecture->facts;
     if (facts->window_period == 0) return;
-    c->window = read_count(r, "attention.sliding_window", 0, MAX_CTX, facts->window_default);
+    const bool is_needed = facts->sizes_local_heads; /* without a window no layer would be local */
+    c->window = read_count(r, "attention.sliding_window", is_needed, MAX_CTX,
+                           is_needed ? -1 : (int64_t)facts->window_default);
     if (c->window == 0) return;
     if (facts->local_rope_base > 0.0f)
         c->local_rope_base =
@@ -324,6 +335,61 @@ static void read_windows(reader *r, lld_config *c)
     else if (facts->leaves_local_unscaled)
         c->local_rope_base = read_float(r, "rope.freq_base_swa", 1.0001f, 1e15f, c->rope_base);
     if (r->status == LLD_OK) read_window_pattern(r, c);
+}
+
+/* Gemma 4: local layers have heads of another size than those that see all. */
+static void read_local_heads(reader *r, lld_config *c)
+{
+    const uint32_t global_dim = c->head_dim;
+    if (!c->architecture->facts.sizes_local_heads || r->status != LLD_OK) return;
+    const uint32_t head_dim = read_even(r, "attention.key_length_swa", MAX_HEAD_DIM, global_dim);
+    const uint32_t value_length =
+        read_count(r, "attention.value_length_swa", 2, MAX_HEAD_DIM, head_dim);
+    c->local_n_rot = read_even(r, "rope.dimension_count_swa", head_dim, head_dim);
+    if (r->status != LLD_OK) return;
+    if (value_length != head_dim) {
+        r->status = lld_fail(LLD_ERR_UNSUPPORTED,
+                             "metadata key '%s.attention.value_length_swa' is %" PRIu32
+                             ", only key_length_swa %" PRIu32 " is supported",
+                             r->prefix, value_length, head_dim);
+        return;
+    }
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        if (!c->is_local[i]) continue;
+        c->layers[i].head_dim = head_dim;
+        c->layers[i].n_rot = c->local_n_rot;
+    }
+    if (head_dim > c->head_dim) c->head_dim = head_dim;
+}
+
+/* Gemma 4: the last layers read the keys and values of the last layer of their kind before them. */
+static void read_shared_kv(reader *r, lld_config *c)
+{
+    if (!c->architecture->facts.shares_kv) return;
+    const uint32_t n_shared = read_count(r, "attention.shared_kv_layers", 0, c->n_layers - 1, 0);
+    if (r->status != LLD_OK) return;
+    const uint32_t n_own = c->n_layers - n_shared;
+    for (uint32_t i = n_own; i < c->n_layers; i++) {
+        uint32_t source = n_own;
+        while (source > 0 && c->is_local[source - 1] != c->is_local[i]) source--;
+        if (source == 0) {
+            r->status = lld_fail(LLD_ERR_CORRUPT,
+                                 "metadata key '%s.attention.shared_kv_layers' is %" PRIu32
+                                 ": no layer of the kind of layer %" PRIu32 " is before them",
+                                 r->prefix, n_shared, i);
+            return;
+        }
+        if (c->layers[source - 1].n_kv_heads != c->layers[i].n_kv_heads) {
+            r->status =
+                lld_fail(LLD_ERR_CORRUPT,
+                         "metadata key '%s.attention.head_count_kv' is %" PRIu32
+                         " for layer %" PRIu32 ", which reads the %" PRIu32 " of layer %" PRIu32,
+                         r->prefix, c->layers[i].n_kv_heads, i, c->layers[source - 1].n_kv_heads,
+                         source - 1);
+            return;
+        }
+        c->layers[i].kv_layer = source - 1;
+    }
 }
 
 /* Which layers leave queries and keys as they are. */
@@ -376,6 +442,10 @@ int lld_config_read(const lld_gguf *gguf, lld_config *config)
     if (r.status == LLD_OK) read_scales(&r, &c);
     if (r.status == LLD_OK) read_softcaps(&r, &c);
     if (r.status == LLD_OK) read_windows(&r, &c);
+    if (r.status == LLD_OK) read_local_heads(&r, &c);
+    if (r.status == LLD_OK) read_shared_kv(&r, &c);
+    if (c.architecture->facts.has_layer_inputs)
+        c.layer_input_dim = read_count(&r, "embedding_length_per_layer_input", 0, MAX_DIM, 0);
     if (r.status == LLD_OK) read_unrotated(&r, &c);
     if (r.status == LLD_OK) r.status = lld_config_check_unsupported(gguf, &c);
     if (r.status == LLD_OK) *config = c;

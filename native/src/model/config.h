@@ -31,7 +31,8 @@ typedef struct lld_config {
     const lld_architecture *architecture;
     uint32_t n_layers, dim, n_heads;
     uint32_t hidden_dim, n_kv_heads, head_dim; /* the largest of all layers */
-    uint32_t n_rot;                            /* the largest */
+    uint32_t n_rot, local_n_rot;               /* of layers that see all, and of the others */
+    uint32_t layer_input_dim;                  /* values that a token gives each layer; 0: none */
     lld_layer_sizes layers[LLD_MAX_LAYERS];    /* (n_layers) */
     uint32_t n_ctx_train;
     float norm_epsilon;

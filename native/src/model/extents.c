@@ -80,19 +80,26 @@ static int cut_layer(const cutter *c, int index)
     lld_matrix *gate_up[] = {&l->gated.gate, &l->gated.up}, *down[] = {&l->gated.down};
     int status = LLD_OK;
     for (int i = 0; i < n_mixer && status == LLD_OK; i++)
-        status = cut(c, &mixer[i], 1, index, LLD_ROLE_ATTENTION);
+        if (mixer[i]->data != NULL) status = cut(c, &mixer[i], 1, index, LLD_ROLE_ATTENTION);
     const uint32_t n_gate_up = l->gated.up.data == NULL ? 1 : 2;
     if (status == LLD_OK) status = cut(c, gate_up, n_gate_up, index, LLD_ROLE_FEED);
     if (status == LLD_OK) status = cut(c, down, 1, index, LLD_ROLE_FEED);
+    lld_matrix *input[] = {&l->input.gate, &l->input.proj};
+    for (int i = 0; i < 2 && status == LLD_OK && input[i]->data != NULL; i++)
+        status = cut(c, &input[i], 1, index, LLD_ROLE_FEED);
     return status;
 }
 
 int lld_extents_cut(lld_model *m, size_t extent_bytes)
 {
     const cutter c = {.model = m, .extent_bytes = extent_bytes};
-    lld_matrix *embedding[] = {&m->embedding}, *output[] = {&m->output};
+    lld_matrix *embedding[] = {&m->embedding}, *output[] = {&m->output},
+               *layer_inputs[] = {&m->layer_input_proj};
     int status = LLD_OK;
     if (m->embedding.data != m->output.data) status = cut(&c, embedding, 1, -1, LLD_ROLE_EMBEDDING);
+    if (status == LLD_OK && m->layer_input_proj.data != NULL)
+        status =
+            cut(&c, layer_inputs, 1, 0, LLD_ROLE_ATTENTION); /* of the first layer, so to say */
     for (uint32_t i = 0; i < m->config.n_layers && status == LLD_OK; i++)
         status = cut_layer(&c, (int)i);
     if (status == LLD_OK) status = cut(&c, output, 1, -1, LLD_ROLE_OUTPUT);

@@ -2,7 +2,8 @@
  *
  * A matrix is cut into pieces of extent_bytes or less, each a multiple of LLD_EXTENT_ROWS rows, so
  * that no unit of a gated feed-forward lies in two of them. gate and up are used a piece of each in
- * turns, and so are their extents. */
+ * turns, and so are their extents. The table of layers' inputs is in no extent: rows of it are read
+ * where they lie, the kernel drops their pages when it likes, and nothing locks them. */
 #ifndef LLD_EXTENTS_H
 #define LLD_EXTENTS_H
 

@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "model/extents.h"
+#include "model/pages.h"
 #include "model/residency.h"
 
 enum { NAME_BYTES = 64, MAX_VOCAB = 1 << 22 };
@@ -70,6 +71,12 @@ static lld_matrix bind_matrix(binder *b, const char *suffix, lld_need need, uint
                         .act = lld_type_act_kind(t->type)};
 }
 
+/* Of a bound table one row is read for a token, not the matrix. */
+static void count_by_row(lld_model *m, const lld_matrix *table)
+{
+    if (table->data != NULL) m->streamed_bytes -= (table->n_rows - 1) * table->row_bytes;
+}
+
 /* Rows [first, first + n_rows) of a matrix. */
 static lld_matrix view_rows(const lld_matrix *m, uint64_t first, uint64_t n_rows)
 {
@@ -110,6 +117,13 @@ static const float *bind_vector(binder *b, const char *suffix, lld_need need, ui
     return bind_floats(b, t, name, n);
 }
 
+/* A tensor that may be there and that nothing reads. */
+static void leave_unused(binder *b, const char *suffix)
+{
+    char name[NAME_BYTES];
+    find(b, suffix, LLD_OPTIONAL, name);
+}
+
 /* Queries, keys and values are three tensors, or the rows of one, in that order. */
 static void bind_qkv(binder *b, lld_attention_weights *w)
 {
@@ -130,10 +144,16 @@ static void bind_qkv(binder *b, lld_attention_weights *w)
         w->bv = biases == NULL ? NULL : biases + n_q + n_kv;
         return;
     }
+    const lld_need values = c->architecture->facts.norms_values ? LLD_OPTIONAL : LLD_REQUIRED;
     w->wq = bind_matrix(b, "attn_q.weight", LLD_REQUIRED, n_q, c->dim);
-    w->wk = bind_matrix(b, "attn_k.weight", LLD_REQUIRED, n_kv, c->dim);
-    w->wv = bind_matrix(b, "attn_v.weight", LLD_REQUIRED, n_kv, c->dim);
     w->bq = bind_vector(b, "attn_q.bias", bias, n_q);
+    if (s->kv_layer != (uint32_t)b->layer) {
+        leave_unused(b, "attn_k.weight");
+        leave_unused(b, "attn_v.weight");
+        return;
+    }
+    w->wk = bind_matrix(b, "attn_k.weight", LLD_REQUIRED, n_kv, c->dim);
+    w->wv = bind_matrix(b, "attn_v.weight", values, n_kv, c->dim);
     w->bk = bind_vector(b, "attn_k.bias", bias, n_kv);
     w->bv = bind_vector(b, "attn_v.bias", bias, n_kv);
 }
@@ -145,12 +165,17 @@ static void bind_attention(binder *b, lld_attention_weights *w)
     const lld_layer_sizes *s = &c->layers[b->layer];
     uint64_t n_q = (uint64_t)c->n_heads * s->head_dim, n_kv = (uint64_t)s->n_kv_heads * s->head_dim;
 
+    const bool has_kv = s->kv_layer == (uint32_t)b->layer;
     bind_qkv(b, w);
-    w->wv.fine = true;
+    w->wv.fine = has_kv;
+    w->wk.fine = has_kv && w->wv.data == NULL; /* it makes the values, too */
     if (a->qk_norm != LLD_QK_NORM_NONE) {
         bool row = a->qk_norm == LLD_QK_NORM_ROW;
         w->q_norm = bind_vector(b, "attn_q_norm.weight", LLD_REQUIRED, row ? n_q : s->head_dim);
-        w->k_norm = bind_vector(b, "attn_k_norm.weight", LLD_REQUIRED, row ? n_kv : s->head_dim);
+        if (!has_kv) leave_unused(b, "attn_k_norm.weight");
+        if (has_kv)
+            w->k_norm =
+                bind_vector(b, "attn_k_norm.weight", LLD_REQUIRED, row ? n_kv : s->head_dim);
     }
     w->wo = bind_matrix(b, "attn_output.weight", LLD_REQUIRED, c->dim, n_q);
     w->bo = bind_vector(b, "attn_output.bias", LLD_OPTIONAL, c->dim);
@@ -226,6 +251,34 @@ static lld_norm bind_norm(binder *b, const char *name)
     return norm;
 }
 
+static void bind_layer_input(binder *b, lld_layer_input_weights *w)
+{
+    const lld_config *c = &b->model->config;
+    if (c->layer_input_dim == 0) return;
+    w->gate = bind_matrix(b, "inp_gate.weight", LLD_REQUIRED, c->layer_input_dim, c->dim);
+    w->proj = bind_matrix(b, "proj.weight", LLD_REQUIRED, c->dim, c->layer_input_dim);
+    w->norm = bind_norm(b, "post_norm");
+}
+
+/* What makes the inputs of all layers. */
+static void bind_layer_inputs(binder *b)
+{
+    lld_model *m = b->model;
+    const lld_config *c = &m->config;
+    const uint64_t n = (uint64_t)c->n_layers * c->layer_input_dim;
+    if (n == 0) return;
+    m->layer_input_table =
+        bind_matrix(b, "per_layer_token_embd.weight", LLD_REQUIRED, m->vocab_size, n);
+    count_by_row(m, &m->layer_input_table);
+    if (b->status == LLD_OK)
+        lld_pages_scattered(m->layer_input_table.data,
+                            m->vocab_size * m->layer_input_table.row_bytes);
+    m->layer_input_proj = bind_matrix(b, "per_layer_model_proj.weight", LLD_REQUIRED, n, c->dim);
+    m->layer_input_proj.fine = true; /* all layers feel its error */
+    m->layer_input_norm =
+        bind_vector(b, "per_layer_proj_norm.weight", LLD_REQUIRED, c->layer_input_dim);
+}
+
 /* Choose the kinds of one layer, and bind what they need. */
 static void bind_layer(binder *b, lld_layer *layer)
 {
@@ -249,6 +302,9 @@ static void bind_layer(binder *b, lld_layer *layer)
     else
         bind_attention(b, &layer->attention);
     bind_gated(b, &layer->gated);
+    bind_layer_input(b, &layer->input);
+    if (c->architecture->facts.has_layer_inputs)
+        layer->output_scale = bind_vector(b, "layer_output_scale.weight", LLD_OPTIONAL, 1);
 }
 
 /* The vocabulary's size is the embedding's number of rows; the token list must agree with it. */
@@ -345,10 +401,11 @@ static void bind_model(binder *b)
         bind_layer(b, &m->layers[i]);
     }
     b->layer = -1;
-    if (!tied) { /* one row of it is read for a token, not the matrix */
+    if (!tied) {
         m->embedding = bind_matrix(b, "token_embd.weight", LLD_REQUIRED, m->vocab_size, c->dim);
-        if (b->status == LLD_OK) m->streamed_bytes -= (m->vocab_size - 1) * m->embedding.row_bytes;
+        count_by_row(m, &m->embedding);
     }
+    bind_layer_inputs(b);
     if (b->status == LLD_OK) check_all_bound(b);
 }
 
@@ -418,31 +475,3 @@ void lld_model_close(lld_model *model)
 }
 
 const lld_file *lld_model_file(const lld_model *model) { return model->file; }
-
-void lld_model_get_info(const lld_model *model, lld_model_info *out)
-{
-    const lld_config *c = &model->config;
-    uint64_t kv_values = 0, kv_groups = 0; /* of a token */
-    for (uint32_t i = 0; i < c->n_layers; i++) {
-        const lld_layer_sizes *s = &c->layers[i];
-        if (s->kv_layer != i) continue;
-        kv_values += 2ull * s->n_kv_heads * s->head_dim;
-        kv_groups += 2ull * s->n_kv_heads * ((s->head_dim + 31) / 32);
-    }
-    memset(out, 0, sizeof *out);
-    snprintf(out->architecture, sizeof out->architecture, "%s", c->architecture->name);
-    out->n_layers = c->n_layers;
-    out->dim = c->dim;
-    out->hidden_dim = c->hidden_dim;
-    out->n_heads = c->n_heads;
-    out->n_kv_heads = c->n_kv_heads;
-    out->head_dim = c->head_dim;
-    out->vocab_size = model->vocab_size;
-    out->n_ctx_train = c->n_ctx_train;
-    out->file_bytes = lld_file_bytes(model->file);
-    out->weight_bytes = model->weight_bytes;
-    out->streamed_bytes = model->streamed_bytes;
-    out->kv_bytes_per_token_f16 = kv_values * 2;
-    out->kv_bytes_per_token_q8_0 = kv_values + kv_groups * 2;
-    out->state_bytes = model->state_floats * sizeof(float);
-}

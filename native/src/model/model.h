@@ -39,8 +39,8 @@ typedef enum lld_feed_kind { LLD_FEED_GATED } lld_feed_kind;
 
 typedef struct lld_attention_weights {
     lld_matrix wq;       /* (n_heads * head_dim, dim) */
-    lld_matrix wk;       /* (n_kv_heads * head_dim, dim) */
-    lld_matrix wv;       /* (n_kv_heads * head_dim, dim) */
+    lld_matrix wk;       /* (n_kv_heads * head_dim, dim), or data NULL: another layer's are read */
+    lld_matrix wv;       /* (n_kv_heads * head_dim, dim), or data NULL: values are wk's, too */
     const float *bq;     /* (n_heads * head_dim) or NULL */
     const float *bk;     /* (n_kv_heads * head_dim) or NULL */
     const float *bv;     /* (n_kv_heads * head_dim) or NULL */
@@ -66,6 +66,14 @@ typedef struct lld_gated_weights {
     const float *down_bias; /* (dim) or NULL */
 } lld_gated_weights;
 
+/* What a token gives a layer beside the residual stream (Gemma 4's per-layer embeddings): behind the
+ * feed-forward, x = x + norm(proj(act(gate(x)) * input)). */
+typedef struct lld_layer_input_weights {
+    lld_matrix gate; /* (layer_input_dim, dim), or data NULL: there is none */
+    lld_matrix proj; /* (dim, layer_input_dim) */
+    lld_norm norm;
+} lld_layer_input_weights;
+
 /* x = x + norm(mixer(norm(x))); x = x + norm(feed(norm(x))), or where config.is_parallel
  * x = x + mixer(norm(x)) + feed(norm(x)). Each layer has its own kinds; of the weights only
  * those of its kinds are bound. */
@@ -80,6 +88,8 @@ typedef struct lld_layer {
     lld_attention_weights attention;
     lld_convolution_weights convolution;
     lld_gated_weights gated;
+    lld_layer_input_weights input;
+    const float *output_scale; /* (1) of x behind everything else, or NULL */
 } lld_layer;
 
 typedef struct lld_residency_state lld_residency_state;
@@ -92,7 +102,12 @@ struct lld_model {
     lld_matrix output;    /* (vocab_size, dim); the embedding where the file has no output.weight */
     const float *output_bias; /* (vocab_size) or NULL */
     lld_norm output_norm;
-    const float *rope_factors; /* (n_rot / 2) divisors of the RoPE frequencies, or NULL */
+    /* Where layers have inputs, of all layers: their part by token, read by rows where they lie, and
+     * the projection of the embedded token with the norm of each layer's part. */
+    lld_matrix layer_input_table;  /* (vocab_size, n_layers * layer_input_dim), or data NULL */
+    lld_matrix layer_input_proj;   /* (n_layers * layer_input_dim, dim) */
+    const float *layer_input_norm; /* (layer_input_dim) */
+    const float *rope_factors;     /* (n_rot / 2) divisors of the RoPE frequencies, or NULL */
     /* LongRoPE (arXiv 2402.13753): divisors for contexts up to scaling_original_ctx, and for longer
      * ones; (n_rot / 2) each, or NULL */
     const float *rope_factors_short, *rope_factors_long;

@@ -167,3 +167,13 @@ int lld_model_use_huge_pages(lld_model *model, const volatile int32_t *stop)
     }
     return LLD_OK;
 }
+
+static void advise(const void *bytes, size_t n, int advice)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)bytes / page * page;
+    madvise((void *)begin, (uintptr_t)bytes + n - begin, advice);
+}
+
+void lld_pages_scattered(const void *bytes, size_t n) { advise(bytes, n, MADV_RANDOM); }
+
+void lld_pages_ahead(const void *bytes, size_t n) { advise(bytes, n, MADV_WILLNEED); }

@@ -31,4 +31,9 @@ int lld_pages_take(const lld_file *file, uint64_t begin, uint64_t end, uint8_t *
  * where the file was written not long ago). */
 int lld_pages_give_back(const lld_model *model, uint64_t begin, uint64_t end, bool *kept);
 
+/* Of mapped bytes single rows are read, far from each other: the kernel reads nothing around them. */
+void lld_pages_scattered(const void *bytes, size_t n);
+/* Mapped bytes that are read soon: the kernel begins now. */
+void lld_pages_ahead(const void *bytes, size_t n);
+
 #endif

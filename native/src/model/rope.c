@@ -61,8 +61,8 @@ float lld_rope_frequencies(const lld_config *c, const float *factors, double *fr
 
 void lld_rope_local_frequencies(const lld_config *c, double *frequencies)
 {
-    for (uint32_t i = 0; i < c->n_rot / 2; i++)
-        frequencies[i] = lld_pow(c->local_rope_base, -2.0 * i / c->n_rot);
+    for (uint32_t i = 0; i < c->local_n_rot / 2; i++)
+        frequencies[i] = lld_pow(c->local_rope_base, -2.0 * i / c->local_n_rot);
 }
 
 void lld_rope_table(const double *frequencies, uint32_t n_rot, float magnitude, uint32_t position,

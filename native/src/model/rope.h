@@ -10,13 +10,20 @@
  * frequencies: (n_rot/2) radians a token. Returns the factor of cos and sin. */
 float lld_rope_frequencies(const lld_config *config, const float *factors, double *frequencies);
 
-/* The same of layers with a RoPE base of their own (local_rope_base), which nothing scales. */
+/* The same of layers with a RoPE base of their own (local_rope_base), which nothing scales.
+ * frequencies: (local_n_rot/2). */
 void lld_rope_local_frequencies(const lld_config *config, double *frequencies);
 
 /* RoPE tables of a model: 1, or 2 where local layers have their own. */
 static inline uint32_t lld_rope_tables(const lld_config *c)
 {
     return c->local_rope_base > 0.0f ? 2 : 1;
+}
+
+/* Elements of each of them: of the longer one. */
+static inline uint32_t lld_rope_stride(const lld_config *c)
+{
+    return c->n_rot > c->local_n_rot ? c->n_rot : c->local_n_rot;
 }
 
 /* cos_sin: (n_rot/2) pairs (cos, sin) of one position, computed in double and rounded once. */

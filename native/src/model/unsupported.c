@@ -138,6 +138,7 @@ static bool is_read(const lld_config *c, const char *suffix)
         const char *suffix;
         bool read;
     } obeyed[] = {
+        {"attention.shared_kv_layers", facts->shares_kv},
         {"attention.temperature_scale", facts->scales_late_queries},
         {"attn_logit_softcapping", facts->attention_softcap > 0.0f},
         {"embedding_scale", facts->scales != LLD_ABSENT},

@@ -1,0 +1,33 @@
+/* info.c - what a model says of itself: lld_model_info. */
+#include <stdio.h>
+#include <string.h>
+
+#include "model/model.h"
+
+void lld_model_get_info(const lld_model *model, lld_model_info *out)
+{
+    const lld_config *c = &model->config;
+    uint64_t kv_values = 0, kv_groups = 0; /* of a token */
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        const lld_layer_sizes *s = &c->layers[i];
+        if (s->kv_layer != i) continue;
+        kv_values += 2ull * s->n_kv_heads * s->head_dim;
+        kv_groups += 2ull * s->n_kv_heads * ((s->head_dim + 31) / 32);
+    }
+    memset(out, 0, sizeof *out);
+    snprintf(out->architecture, sizeof out->architecture, "%s", c->architecture->name);
+    out->n_layers = c->n_layers;
+    out->dim = c->dim;
+    out->hidden_dim = c->hidden_dim;
+    out->n_heads = c->n_heads;
+    out->n_kv_heads = c->n_kv_heads;
+    out->head_dim = c->head_dim;
+    out->vocab_size = model->vocab_size;
+    out->n_ctx_train = c->n_ctx_train;
+    out->file_bytes = lld_file_bytes(model->file);
+    out->weight_bytes = model->weight_bytes;
+    out->streamed_bytes = model->streamed_bytes;
+    out->kv_bytes_per_token_f16 = kv_values * 2;
+    out->kv_bytes_per_token_q8_0 = kv_values + kv_groups * 2;
+    out->state_bytes = model->state_floats * sizeof(float);
+}
