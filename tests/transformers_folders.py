@@ -59,6 +59,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "seed_oss": ("seed_oss", {"head_dim": 32, "attention_bias": True, "attention_out_bias": False}),
     "arcee": ("arcee", {}),
     "phi3": ("phi3", {"sliding_window": 8}),
+    "phi3-partial": (
+        "phi3",
+        {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.75}},
+    ),
     "phi3-long": (
         "phi3",
         {"rope_parameters": LONGROPE, "original_max_position_embeddings": 128},

@@ -99,6 +99,12 @@ def test_the_converted_model_has_the_oracles_logits(
     assert error.max() <= LOGITS_BOUND
 
 
+LONGROPE = {
+    "type": "longrope",
+    "short_factor": [1.0] * 8,
+    "long_factor": [2.0] * 8,
+    "original_max_position_embeddings": 64,
+}
 GRANITE = {  # theirs: ours
     "embedding_multiplier": "granite.embedding_scale",
     "residual_multiplier": "granite.residual_scale",
@@ -365,7 +371,11 @@ def test_what_else_lies_in_a_folder_is_left_alone(
     [
         ({"model_type": "gpt_neox"}, "'gpt_neox'"),
         ({"model_type": None, "architectures": ["FooForCausalLM"]}, "'foo'"),
-        ({"rope_scaling": {"type": "longrope", "factor": 4.0}}, "'longrope'"),
+        ({"rope_scaling": {"type": "ntk", "factor": 4.0}}, "'ntk'"),
+        ({"rope_scaling": LONGROPE | {"long_factor": [1.0]}}, "long_factor is not a list of 8"),
+        ({"rope_scaling": LONGROPE | {"short_factor": [0] * 8}}, "short_factor"),
+        ({"rope_scaling": {"type": "longrope"}}, "original_max_position_embeddings"),
+        ({"original_max_position_embeddings": "all"}, "original_max_position_embeddings"),
         ({"rope_scaling": {"type": "yarn"}}, "factor"),
         ({"rope_scaling": YARN | {"factor": 0.5}}, "factor is 0.5"),
         ({"rope_scaling": YARN | {"truncate": False}}, "truncate"),

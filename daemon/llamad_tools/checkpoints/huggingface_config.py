@@ -37,9 +37,12 @@ class HuggingFaceConfig:
         self.hyperparameters.check(path)
 
     def extra_tensors(self) -> list[SourceTensor]:
-        """Return the tensors that follow from the numbers: rope_freqs.weight of Llama 3.1."""
-        factors = self._rope.factors(self.hyperparameters.head_dim)
-        return [] if factors is None else [vector("rope_freqs.weight", factors)]
+        """Return the tensors that follow from the numbers: factors of RoPE."""
+        factors = self._rope.long_factors(self.hyperparameters.rope_dims)
+        llama3 = self._rope.factors(self.hyperparameters.head_dim)
+        if llama3 is not None:
+            factors["rope_freqs.weight"] = llama3
+        return [vector(name, values) for name, values in factors.items()]
 
     def _model_type(self) -> str:
         model_type = self.values.get("model_type") or self._type_of_class()
@@ -77,6 +80,7 @@ class HuggingFaceConfig:
         biased = bool(self.values.get("attention_bias"))
         if family.window_period:
             check_layers(self.path, self.values, family.window_period)
+        head_dim = self._count("head_dim", family.head_dim or dim // n_heads)
         return Hyperparameters(
             architecture=family.architecture,
             name=self._name(),
@@ -85,7 +89,8 @@ class HuggingFaceConfig:
             hidden_dim=self._count("intermediate_size"),
             n_heads=n_heads,
             n_kv_heads=self._count("num_key_value_heads", n_heads),
-            head_dim=self._count("head_dim", family.head_dim or dim // n_heads),
+            head_dim=head_dim,
+            n_rotated=self._rope.rotated(head_dim, partial=family.partial_rope),
             vocab_size=self._count("vocab_size"),
             n_ctx_train=self._context(),
             norm_eps=self._number("rms_norm_eps", _NORM_EPS),

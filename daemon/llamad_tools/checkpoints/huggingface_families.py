@@ -50,6 +50,7 @@ class Family:
     qkv_bias: bool | None = None  # None: as attention_bias says
     output_bias: str | None = "attention_bias"  # the key that says; None: it has none
     window_period: int = 0  # every n-th layer sees everything, the others a window; 0: no windows
+    partial_rope: bool = False  # RoPE may turn a part of each head
     theta: float = 10000.0  # of RoPE, where config.json says none
     check: Check = lambda path, config: {}  # returns keys below the architecture's
 
@@ -180,7 +181,7 @@ FAMILIES: Mapping[str, Family] = {
         head_dim=128,
     ),
     "arcee": Family("arcee", interleaves=True, activations=frozenset({"relu2"}), gated=False),
-    "phi3": Family("phi3", fused=True, check=_phi3),
+    "phi3": Family("phi3", fused=True, partial_rope=True, check=_phi3),
     "gemma": Family("gemma", head_dim=256, activations=_GELU, norms_without_one=True),
     "gemma2": Family(
         "gemma2",

@@ -34,15 +34,23 @@ class HuggingFaceRope:
             scaling = scaling["full_attention"]
         self._scaling = scaling
         self._n_positions = n_positions
+        self._original = config.get("original_max_position_embeddings")
+        if self._original is not None:
+            positive_float(path, "original_max_position_embeddings", self._original)
         found = scaling.get("rope_theta", config.get("rope_theta", theta))
         self.theta = positive_float(path, "rope_theta", found)
         if not self.theta > 1:
             raise corrupt(path, f"rope_theta is {found!r}, must be a number above 1")
-        for place in (config, scaling):
-            if place.get("partial_rotary_factor") not in (None, 1):
-                raise unsupported(
-                    path, f"partial_rotary_factor {place['partial_rotary_factor']!r}, only 1 is"
-                )
+        self._partial = scaling.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+
+    def rotated(self, head_dim: int, *, partial: bool) -> int:
+        """Return how many elements of a head are rotated; partial: the family may leave some."""
+        if self._partial in (None, 1):
+            return head_dim
+        factor = positive_float(self.path, "partial_rotary_factor", self._partial)
+        if not partial or factor > 1:
+            raise unsupported(self.path, f"partial_rotary_factor {self._partial!r}, only 1 is")
+        return int(head_dim * factor)
 
     def metadata(self) -> Metadata:
         """Return the keys below "ARCHITECTURE.rope.scaling."."""
@@ -55,11 +63,13 @@ class HuggingFaceRope:
                 return {"type": "linear", "factor": self._number("factor")}
             case "yarn":
                 return self._yarn()
+            case "longrope" | "su":
+                return self._longrope()
             case other:
                 raise unsupported(
                     self.path,
-                    f"rope_scaling {other!r} is not supported, only linear, dynamic, yarn and "
-                    "llama3",
+                    f"rope_scaling {other!r} is not supported, only linear, dynamic, yarn, "
+                    "longrope and llama3",
                 )
 
     def factors(self, head_dim: int) -> list[float] | None:
@@ -79,6 +89,30 @@ class HuggingFaceRope:
                 f"{scaling.low_freq_factor}",
             )
         return scaling.factors(self.theta, head_dim)
+
+    def long_factors(self, n_rotated: int) -> dict[str, list[float]]:
+        """Return LongRoPE's factors of the wavelengths, each (n_rotated / 2), by tensor name."""
+        if self._kind() not in ("longrope", "su"):
+            return {}
+        result = {}
+        for length in ("long", "short"):
+            key, factors = f"{length}_factor", self._scaling.get(f"{length}_factor")
+            if not isinstance(factors, list) or len(factors) != n_rotated // 2:
+                raise corrupt(self.path, f"rope_scaling.{key} is not a list of {n_rotated // 2}")
+            values = [positive_float(self.path, f"rope_scaling.{key}", f) for f in factors]
+            result[f"rope_factors_{length}.weight"] = values
+        return result
+
+    def _longrope(self) -> Metadata:
+        """Return LongRoPE's keys (arXiv:2402.13753, and Phi-3's factor of the attention)."""
+        original = self._original or self._number("original_max_position_embeddings")
+        factor = self._n_positions / original
+        usual = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+        return {
+            "type": "longrope",
+            "original_context_length": round(original),
+            "attn_factor": self._number("attention_factor", usual),
+        }
 
     def _yarn(self) -> Metadata:
         """Return YaRN's keys (arXiv:2309.00071), those that have the paper's values left out."""

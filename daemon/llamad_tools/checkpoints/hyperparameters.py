@@ -28,6 +28,7 @@ class Hyperparameters:
     n_ctx_train: int
     norm_eps: float
     rope_theta: float = 10000.0
+    n_rotated: int | None = None  # elements of a head that RoPE turns; None: all
     rope_scaling: Metadata = field(default_factory=dict)  # keys below "ARCHITECTURE.rope.scaling."
     tied_output: bool = False
     qkv_bias: bool = False
@@ -39,10 +40,17 @@ class Hyperparameters:
     fused: bool = False  # attn_qkv: queries, keys, values; ffn_up: gate, up
     more: Metadata = field(default_factory=dict)  # keys below "ARCHITECTURE."
 
+    @property
+    def rope_dims(self) -> int:
+        """Elements of a head that RoPE turns."""
+        return self.head_dim if self.n_rotated is None else self.n_rotated
+
     def check(self, path: Path) -> None:
         """Raise LlamadError CHECKPOINT_CORRUPT for heads that no attention can have."""
         if self.head_dim < 2 or self.head_dim % 2:
             raise corrupt(path, f"heads have {self.head_dim} dimensions, must have pairs")
+        if self.rope_dims < 2 or self.rope_dims % 2:
+            raise corrupt(path, f"{self.rope_dims} elements of a head rotate, must be pairs")
         if self.n_heads % self.n_kv_heads:
             raise corrupt(path, f"{self.n_heads} heads cannot share {self.n_kv_heads} of keys")
 
@@ -63,7 +71,7 @@ class Hyperparameters:
             f"{arch}.attention.layer_norm_rms_epsilon": self.norm_eps,
             f"{arch}.attention.key_length": self.head_dim,
             f"{arch}.attention.value_length": self.head_dim,
-            f"{arch}.rope.dimension_count": self.head_dim,
+            f"{arch}.rope.dimension_count": self.rope_dims,
             f"{arch}.rope.freq_base": self.rope_theta,
             f"{arch}.vocab_size": self.vocab_size,
         }
