@@ -120,14 +120,20 @@ def refusal(name: str, *others: str) -> str:
     return f"{name} is none of {', '.join((*MIXES, *others))}"
 
 
+_KEPT = ("ffn_gate_inp.weight", "shortconv.conv.weight", "ssm_conv1d.weight")
+
+
 def is_quantizable(name: str, shape: Sequence[int]) -> bool:
-    """Whether a tensor is a matrix of weights; norms, biases and routers keep their type."""
+    """Whether a tensor is a matrix of weights.
+
+    Norms, biases, routers and the narrow tables of convolutions keep their type.
+    """
     n_dims = max((d + 1 for d, n in enumerate(shape) if n > 1), default=1)
     return (
         n_dims >= 2
         and name.endswith("weight")
         and not name.endswith("_norm.weight")
-        and "ffn_gate_inp.weight" not in name
+        and not any(part in name for part in _KEPT)
     )
 
 
