@@ -2,9 +2,9 @@
  * for NEON and dotprod. Owns their bit layouts; does not multiply.
  *
  * Magnitudes are loads of eight (four) bytes from the tables of grids.h by an index in a general
- * register, and so are the masks of signs. Spreading a sign byte to eight lanes with DUP instead took
- * as long on the A72 and longer on the A76. Two halves are joined with TRN1: INS, which the compiler
- * chooses, and ZIP1 of 128 bits are two and three micro-operations on the A72. */
+ * register, and so are the masks of signs: spreading a sign byte to eight lanes with zips takes more
+ * micro-operations. Two halves are joined with TRN1, because INS, which the compiler chooses, is two of
+ * them on the A72 as LLVM models it, and ZIP1 of 128 bits is three. */
 #ifndef LLD_NEON_UNPACK_GRIDS_H
 #define LLD_NEON_UNPACK_GRIDS_H
 
