@@ -167,6 +167,8 @@ def test_pure_is_one_type(mix: str) -> None:
         ("rope_freqs.weight", (32,), False),
         ("blk.0.attn_q.weight", (64, 1), False),
         ("blk.0.ffn_gate_inp.weight", (64, 8), False),
+        ("blk.0.shortconv.conv.weight", (3, 64), False),
+        ("blk.0.ssm_conv1d.weight", (4, 64), False),
     ],
 )
 def test_only_matrices_are_quantized(name: str, shape: tuple[int, ...], expected: bool) -> None:
