@@ -5,10 +5,13 @@ at random moments and started again, ``--kills`` times. At the end every job has
 that nothing interrupted, the database opened each time, no block of a saved prefix was half a file
 after any kill, and who asked again for a prompt whose beginning was saved got the same answer. As
 root the same again on a file system that forgets at each kill what was not synced
-(forgetful_disk.py). Times are printed, not asserted.
+(forgetful_disk.py), and there too a disk that refuses to be written, from the start or while a job
+runs: the service serves, says why nothing is stored, and stores again when it can. Times are
+printed, not asserted.
 """
 
 import argparse
+import errno
 import hashlib
 import itertools
 import os
@@ -26,11 +29,12 @@ from typing import Any
 from clients.daemon_process import Daemon, daemon
 from crash.forgetful_disk import ForgetfulDisk
 from llamad.store.block_file import HEADER_BYTES, SUFFIX, SUM_BYTES
-from llamad_client import Client, ClientError
+from llamad_client import Client, ClientError, Refused, TextDelta
 
 N_JOBS = 20
 OTHER_PROMPT = "Part {}. " + "Once upon a time there was a house by the sea. " * 12
 N_PINS = 8
+LONGEST = N_JOBS - 1
 MOST_UP_SECONDS = 3.0  # between READY and a kill
 # A job is given up that no token is stored of in three starts in a row: one of three lasts so long.
 LEAST_UP_SECONDS = 1.0
@@ -182,6 +186,65 @@ def check_prefixes(state: Path, seen: Seen) -> None:
             seen.faults.append(f"half a block: {path.name}, {len(data)} bytes")
 
 
+def refused_at_start(service: Service, disk: ForgetfulDisk, code: int) -> list[str]:
+    """Start on a disk that refuses to be written; return what is wrong."""
+    disk.refusal = code
+    with service.run() as running, Client(running.socket) as client:
+        wait_until_serving(client, running)
+        wrong = without_durability(client, os.strerror(code))
+    disk.refusal = 0
+    return wrong
+
+
+def refused_meanwhile(service: Service, disk: ForgetfulDisk, code: int, expected: str) -> list[str]:
+    """Let the disk refuse while a job runs, and then no longer; return what is wrong."""
+    wrong = []
+    key = f"refused-{code}"
+    with service.run() as running, Client(running.socket) as client:
+        wait_until_serving(client, running)
+        job = client.submit(**asked(LONGEST), idempotency_key=key).job
+        for event in client.resume(job.id):
+            if isinstance(event, TextDelta):
+                break
+        disk.refusal = code
+        if client.resume(job.id).text() != expected:
+            wrong.append("the job that ran has another text")
+        while not client.status().durability:  # it tries to store each second
+            time.sleep(0.05)
+        wrong += without_durability(client, "jobs.sqlite")
+        disk.refusal = 0
+        while client.status().durability:  # and after a failure each ten
+            time.sleep(0.05)
+        while client.status().jobs_stored:
+            time.sleep(0.05)
+        running.process.kill()
+        running.process.wait()
+    disk.cut()
+    with service.run() as running, Client(running.socket) as client:
+        wait_until_serving(client, running)
+        again = client.submit(**asked(LONGEST), idempotency_key=key)
+        if not again.existing or client.resume(job.id).text() != expected:
+            wrong.append("the job's end was not stored when the disk took it again")
+    return wrong
+
+
+def without_durability(client: Client, why: str) -> list[str]:
+    """Return what is wrong with a service that can store nothing."""
+    wrong = []
+    if why not in client.status().durability:
+        wrong.append(f"the status says {client.status().durability!r}, and not {why!r}")
+    if not client.generate("Once upon a time", max_tokens=4).text():
+        wrong.append("nothing is served")
+    try:
+        client.submit("Once upon a time", max_tokens=4)
+    except Refused as error:
+        if error.reason != "NOT_DURABLE":
+            wrong.append(f"a job is refused with {error.reason}")
+    else:
+        wrong.append("a job is taken that is not stored")
+    return wrong
+
+
 def report(name: str, expected: list[str], got: list[str], seen: Seen, folder: Path) -> list[str]:
     """Print the figures; return what is wrong."""
     times = sorted(seen.ready_seconds)
@@ -232,6 +295,11 @@ def main() -> int:
                     f"power cut: {disk.lost_bytes} bytes and {disk.lost_names} names were"
                     f" forgotten, {disk.syncs} syncs"
                 )
+                for code in (errno.EROFS, errno.ENOSPC):
+                    found = refused_at_start(services[2], disk, code)
+                    found += refused_meanwhile(services[2], disk, code, expected[LONGEST])
+                    wrong += [f"{os.strerror(code)}: {fault}" for fault in found]
+                    print(f"{os.strerror(code)}: served, not stored, stored again")
             finally:
                 disk.close()
         else:

@@ -51,7 +51,7 @@ class ForgetfulDisk(FuseFileSystem):
         self.lost_bytes = 0  # of files that were written and not synced, over all cuts
         self.lost_names = 0  # likewise
         self.syncs = 0
-        self.fault = 0  # the errno that whatever writes is refused with; 0: nothing is
+        self.refusal = 0  # the errno that whatever writes is refused with; 0: nothing is
         self._root = _Folder(ROOT_ID)
         self._nodes: dict[int, _Node] = {ROOT_ID: self._root}
         self._next_id = ROOT_ID + 1
@@ -86,8 +86,8 @@ class ForgetfulDisk(FuseFileSystem):
 
     def answer(self, request: Request, node: int, body: bytes) -> bytes:
         """Answer what files and folders are asked."""
-        if self.fault and request in _WRITING:
-            raise OSError(self.fault, os.strerror(self.fault))
+        if self.refusal and request in _WRITING:
+            raise OSError(self.refusal, os.strerror(self.refusal))
         match request:
             case Request.LOOKUP:
                 return self.entry(self._named(node, name_in(body)).id)
