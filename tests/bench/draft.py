@@ -32,7 +32,8 @@ from llamad.jobs.book import JobBook
 from llamad.jobs.event import Delta
 from llamad.jobs.request import GenerationRequest
 from llamad.sampling.parameters import Sampling
-from llamad.schedule.loop import Limits, Scheduler
+from llamad.schedule.limits import Limits
+from llamad.schedule.loop import Scheduler
 from llamad.service.loading import LoadedModel, load
 
 GREEDY = Sampling(temperature=0.0, seed=1)

@@ -19,7 +19,8 @@ from llamad.jobs.event import Delta
 from llamad.jobs.job import Job
 from llamad.jobs.request import GenerationRequest
 from llamad.sampling.parameters import Sampling
-from llamad.schedule.loop import Limits, Scheduler
+from llamad.schedule.limits import Limits
+from llamad.schedule.loop import Scheduler
 from llamad.service.loading import LoadedModel, load
 from tiny_gguf import TinySpec
 from unit.schedule.fakes import asynchronous, text_of

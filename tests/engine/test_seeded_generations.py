@@ -19,7 +19,8 @@ from llamad.jobs.book import JobBook
 from llamad.jobs.event import Finished
 from llamad.jobs.request import ChatMessage, GenerationRequest
 from llamad.sampling.parameters import Sampling
-from llamad.schedule.loop import Limits, Scheduler
+from llamad.schedule.limits import Limits
+from llamad.schedule.loop import Scheduler
 from llamad.service.loading import load
 from tiny_gguf import TinySpec
 from unit.schedule.fakes import asynchronous, events_of, text_in

@@ -21,7 +21,7 @@ from llamad.rpc.admin_service import AdminService
 from llamad.rpc.from_proto import Rules
 from llamad.rpc.llamad_service import LlamadService
 from llamad.rpc.server import RpcServer
-from llamad.schedule.loop import Limits
+from llamad.schedule.limits import Limits
 from llamad.service.block_exchange import BlockExchange
 from llamad.service.disk_meter import Measured
 from llamad.service.durable_jobs import DurableJobs

@@ -11,7 +11,7 @@ import grpc
 
 from llamad.door.limits import MESSAGE_BYTES
 from llamad.schedule.admission import LEFT_TO_OTHERS
-from llamad.schedule.loop import Limits
+from llamad.schedule.limits import Limits
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import Service, error_of_call, serving
 from unit.schedule.fakes import asynchronous

@@ -8,7 +8,7 @@ import grpc.aio
 import pytest
 
 from llamad.jobs.record import JobState
-from llamad.schedule.loop import Limits
+from llamad.schedule.limits import Limits
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import Service, error_of_call, serving
 from unit.schedule.fakes import asynchronous, saying

@@ -20,7 +20,8 @@ from llamad.jobs.book import JobBook
 from llamad.jobs.event import FinishReason
 from llamad.jobs.request import ChatMessage, GenerationRequest
 from llamad.sampling.parameters import Sampling
-from llamad.schedule.loop import Limits, Scheduler
+from llamad.schedule.limits import Limits
+from llamad.schedule.loop import Scheduler
 from llamad.service import loading
 from llamad.service.loading import LoadedModel, load
 from tiny_gguf import TinyModelPath, TinySpec

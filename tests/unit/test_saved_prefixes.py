@@ -15,7 +15,8 @@ from llamad.jobs.book import JobBook
 from llamad.jobs.event import Finished
 from llamad.jobs.request import ChatMessage, GenerationRequest
 from llamad.sampling.parameters import Sampling
-from llamad.schedule.loop import Limits, Scheduler
+from llamad.schedule.limits import Limits
+from llamad.schedule.loop import Scheduler
 from llamad.schedule.prompt import system_tokens
 from llamad.service.loading import LoadedModel, load
 from llamad.service.prefix_setup import prefixes_of

@@ -19,8 +19,8 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from llamad.clock import Clock, LoopClock
@@ -32,7 +32,7 @@ from llamad.jobs.job import Job
 from llamad.jobs.record import JobRecord, JobState
 from llamad.jobs.request import GenerationRequest, Priority
 from llamad.logs import fields
-from llamad.schedule.admission import Admission, OwnerLimits, queue_full
+from llamad.schedule.admission import Admission, queue_full
 from llamad.schedule.blocks import BlockPool
 from llamad.schedule.cost import StepCost
 from llamad.schedule.deadlines import Deadlines
@@ -40,9 +40,10 @@ from llamad.schedule.draft import DraftCounts, Drafts
 from llamad.schedule.encoder import Encoder, Line
 from llamad.schedule.estimate import Estimate
 from llamad.schedule.generation import Generation
+from llamad.schedule.limits import Limits
 from llamad.schedule.outcome import Outcome
 from llamad.schedule.places import Places
-from llamad.schedule.policy import AGEING_SECONDS, Policy
+from llamad.schedule.policy import Policy
 from llamad.schedule.prefix_reuse import PrefixReuse, ReuseCounts, SavedBlocks
 from llamad.schedule.prompt import (
     Prompt,
@@ -62,30 +63,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAX_PROMPTS_BYTES = 4 << 20  # of prompts that wait for the tokenizer, or are being encoded
 MAX_TEXTS = 16  # that wait for the tokenizer, beside prompts
 MODEL_LOST = "MODEL_FILE_LOST"  # the engine's reason for a mapped file that lost pages
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The configured bounds. Jobs, bytes, seconds."""
-
-    queue_capacity: int = 64
-    step_seconds: float = 0.25  # of one step, where others could wait for it
-    ageing_seconds: float = AGEING_SECONDS  # of waiting that count as a class
-    stream_buffer_bytes: int = 1 << 20  # unread text of one client
-    deadline_seconds: float = 0.0  # of a request that names none; 0 is none
-    speculation: bool = False  # of a request that does not say
-    prompts_bytes: int = MAX_PROMPTS_BYTES
-    owner: OwnerLimits = field(
-        default_factory=OwnerLimits
-    )  # of everybody whom ``owners`` does not name
-    owners: Mapping[str, OwnerLimits] = field(default_factory=dict)
-
-    def of(self, owner: str) -> OwnerLimits:
-        """Return the limits of one owner."""
-        return self.owners.get(owner, self.owner)
 
 
 @dataclass(frozen=True, slots=True)

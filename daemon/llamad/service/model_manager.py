@@ -29,6 +29,7 @@ from llamad.schedule.loop import Scheduler
 from llamad.service.disk_meter import DiskMeter
 from llamad.service.loading import LoadedModel, load
 from llamad.service.memory_watch import watching
+from llamad.service.model_choice import ModelChoice
 from llamad.service.model_facts import facts_of
 from llamad.service.prefix_setup import prefixes_of
 from llamad.service.queue_limits import limits_of
@@ -36,7 +37,7 @@ from llamad.service.settings import ctx_sizes
 from llamad.service.state import ModelFacts, Phase, ServiceState, Serving
 from llamad.service.state_directory import StateDirectory
 from llamad.sizes import compact_size
-from llamad.store.registry import ModelFile, ModelRegistry, check_name, comparable_path
+from llamad.store.registry import ModelFile, ModelRegistry
 from llamad.systemd import Notifier
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class ModelManager:
         ``model_required`` ends the run when the first model cannot be loaded.
         """
         self._config = config
-        self._registry = registry
+        self._choice = ModelChoice(config.model.path, registry)
         self._state = state
         self._notifier = notifier
         self._book = book
@@ -101,7 +102,6 @@ class ModelManager:
         self._nudge_watch: Callable[[], None] = lambda: None
         self._drain_ended = asyncio.Event()
         self._stop_loading = bindings.StopFlag()
-        self._reserved: frozenset[Path] = frozenset()  # files that are loaded or about to be
         self._n_ended = 0  # jobs that have ended
 
     async def run(self) -> None:
@@ -135,12 +135,12 @@ class ModelManager:
         MODEL_NOT_FOUND, MODEL_FIXED, BUSY_LOADING, or why it was not loaded. A caller that is
         cancelled does not stop it.
         """
-        file = await asyncio.to_thread(self._resolve, name)
+        file = await asyncio.to_thread(self._choice.require, name)
         self._check_free()
         accepted()
         serving, path = self._state.serving, os.fspath(file.path)
         if self._state.phase is Phase.READY and serving is not None and serving.model.path == path:
-            await asyncio.to_thread(self._remember, file)
+            await asyncio.to_thread(self._choice.remember, file)
             return serving.model
         facts = await self._request(_Change(file))
         assert facts is not None
@@ -156,18 +156,11 @@ class ModelManager:
 
     def in_use(self, name: str) -> bool:
         """Whether a model of the directory is loaded or about to be. Blocking; any thread."""
-        return self._registry.path_of(name) in self._reserved
+        return self._choice.in_use(name)
 
     def selected(self) -> Path | None:
         """Return the file that the next start would load. Blocking; any thread."""
-        file = self._first_file()
-        return None if file is None else comparable_path(file.path)
-
-    def _first_file(self) -> ModelFile | None:
-        try:
-            return self._registry.resolve(self._config.model.path)
-        except LlamadError:  # the load tells it
-            return None
+        return self._choice.selected()
 
     def note_added(self, name: str) -> None:
         """Tell whoever asks that there is a model now, where none is loaded."""
@@ -198,19 +191,6 @@ class ModelManager:
 
     # ---- changes ---------------------------------------------------------------------------------
 
-    def _resolve(self, name: str) -> ModelFile:
-        """Return the model of a name, which the configuration must not forbid."""
-        file = self._registry.require(check_name(name))
-        fixed = self._config.model.path
-        if fixed and self.selected() != comparable_path(file.path):
-            raise LlamadError(
-                ErrorKind.STATE,
-                "MODEL_FIXED",
-                f"the model is fixed by model.path = {fixed!r} in the configuration, or by --model:"
-                " remove it, restart the service, and then choose",
-            )
-        return file
-
     def _check_free(self) -> None:
         if self._stopping:
             raise shutting_down()
@@ -224,7 +204,7 @@ class ModelManager:
 
     async def _request(self, change: _Change) -> ModelFacts | None:
         self._pending = change
-        self._reserved |= _paths_of(change.file)
+        self._choice.reserve_also(change.file)
         change.answer.add_done_callback(lambda answer: answer.exception())  # heard or not
         self._wake.set()
         return await asyncio.shield(change.answer)
@@ -247,9 +227,9 @@ class ModelManager:
         self._state.release()
         # A vocabulary's objects refer to each other; left to itself, Python keeps several of them.
         await asyncio.to_thread(gc.collect)
-        self._reserve(change.file, before)
+        self._choice.reserve(change.file, before)
         if change.file is None:
-            self._reserve()
+            self._choice.reserve()
             self._state.no_model(UNLOADED)
             self._notifier.status(self._state.detail)
             log.info(fields("model unloaded"))
@@ -257,7 +237,7 @@ class ModelManager:
             return None
         model = await self._load_or_restore(change, change.file, before)
         if model is None:
-            self._reserve()
+            self._choice.reserve()
             self._answer()
         return model
 
@@ -270,7 +250,7 @@ class ModelManager:
             change.error = error
         else:
             try:
-                await asyncio.to_thread(self._remember, file)
+                await asyncio.to_thread(self._choice.remember, file)
             except LlamadError as error:
                 change.error = error
             return model
@@ -287,48 +267,23 @@ class ModelManager:
             self._failed(error)
             return None
 
-    def _remember(self, file: ModelFile) -> None:
-        """Let the next start load this model, unless the configuration names it. Blocking."""
-        if self._config.model.path:
-            return
-        try:
-            self._registry.select(file.name)
-        except LlamadError as error:
-            message = f"{file.name} is loaded, but will not be at the next start: {error.message}"
-            raise LlamadError(error.kind, error.reason, message) from error
-
-    def _remember_only(self, file: ModelFile) -> None:
-        """Where nobody chose a model, let the next start load this one, even beside others.
-
-        Blocking.
-        """
-        if self._registry.selected():
-            return
-        try:
-            self._remember(file)
-        except LlamadError as error:
-            log.warning(fields("model not remembered", model=file.name, message=error.message))
-
-    def _reserve(self, *files: ModelFile | None) -> None:
-        self._reserved = frozenset().union(*map(_paths_of, files))
-
     # ---- loading ---------------------------------------------------------------------------------
 
     async def _load_first(self) -> LoadedModel | None:
         """Load the model of this start; None when there is none to serve."""
         self._loading("loading the model")
-        self._reserve(await asyncio.to_thread(self._first_file))
+        self._choice.reserve(await asyncio.to_thread(self._choice.first))
         try:
             model = await self._load(None)
         except LlamadError as error:
-            self._reserve()
+            self._choice.reserve()
             if self._stopping:
                 return None
             if self._model_required:
                 raise
             self._without_model(error)
             return None
-        await asyncio.to_thread(self._remember_only, model.file)
+        await asyncio.to_thread(self._choice.remember_only, model.file)
         return model
 
     async def _load(self, file: ModelFile | None) -> LoadedModel:
@@ -422,7 +377,7 @@ class ModelManager:
         model = serving.model
         file = ModelFile(model.name, Path(model.path), model.file_bytes)
         draft = ModelFile(model.draft, Path(model.draft_path), 0) if model.draft_path else None
-        self._reserve(file, draft)
+        self._choice.reserve(file, draft)
         self._state.ready(serving)
         self._set_serving(True)
         self._notifier.ready(self._state.detail)
@@ -479,10 +434,3 @@ class ModelManager:
         """Live on without the model, and say so."""
         self._failed(error)
         self._set_serving(False)
-
-
-def _paths_of(file: ModelFile | None) -> frozenset[Path]:
-    """Return where a file lies, and where what it links to does."""
-    if file is None:
-        return frozenset()
-    return frozenset({comparable_path(file.path), file.path.resolve()})

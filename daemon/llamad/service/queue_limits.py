@@ -7,7 +7,7 @@ from llamad.config import Config
 from llamad.jobs.request import Priority
 from llamad.memory.demand import capacity_of
 from llamad.schedule.admission import OwnerLimits
-from llamad.schedule.loop import Limits
+from llamad.schedule.limits import Limits
 
 
 def limits_of(config: Config) -> Limits:

@@ -26,7 +26,8 @@ from llamad.jobs.record import JobSnapshot
 from llamad.jobs.request import GenerationRequest
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.encoder import Encoder
-from llamad.schedule.loop import Limits, Scheduler
+from llamad.schedule.limits import Limits
+from llamad.schedule.loop import Scheduler
 from llamad.service.measures import Measures
 from llamad.text.detokenizer import Detokenizer
 from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThinkingSplitter

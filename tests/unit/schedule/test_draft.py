@@ -11,7 +11,7 @@ import pytest
 from llamad.engine.drafting import DraftChunk, Drafter, DraftRound
 from llamad.errors import ErrorKind, LlamadError
 from llamad.schedule.draft import BEHIND_ROWS, FIRST_REST_STEPS, DraftCounts
-from llamad.schedule.loop import Limits
+from llamad.schedule.limits import Limits
 from unit.schedule.fakes import (
     Bench,
     FakeClock,

@@ -14,7 +14,7 @@ from llamad.jobs.event import Delta, Finished
 from llamad.jobs.job import Job
 from llamad.jobs.record import JobState
 from llamad.jobs.request import Priority
-from llamad.schedule.loop import Limits
+from llamad.schedule.limits import Limits
 from unit.schedule.fakes import Bench, asynchronous, events_of, letters, request
 from unit.schedule.test_scenarios import simulated
 

@@ -7,7 +7,7 @@ import pytest
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.request import Priority
 from llamad.schedule.admission import OwnerLimits
-from llamad.schedule.loop import Limits
+from llamad.schedule.limits import Limits
 from unit.schedule.fakes import Bench, asynchronous, events_of, request
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llamad.schedule.loop import Limits
+from llamad.schedule.limits import Limits
 from llamad.schedule.prompt_lookup import (
     MAX_DRAFTS,
     MAX_FREE_DRAFTS,

@@ -11,7 +11,7 @@ from llamad.errors import LlamadError
 from llamad.jobs.event import Delta
 from llamad.jobs.job import Job
 from llamad.schedule.encoder import Encoder
-from llamad.schedule.loop import Limits
+from llamad.schedule.limits import Limits
 from unit.schedule.fakes import (
     Bench,
     InlineExecutor,

@@ -12,7 +12,7 @@ from llamad.jobs.event import Finished, Queued
 from llamad.jobs.record import JobState
 from llamad.jobs.request import ChatMessage, ContextFull, GenerationRequest
 from llamad.sampling.parameters import Sampling
-from llamad.schedule.loop import Limits
+from llamad.schedule.limits import Limits
 from unit.schedule.fakes import Bench, asynchronous, events_of, request, saying
 
 

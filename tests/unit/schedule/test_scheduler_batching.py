@@ -7,7 +7,7 @@ import pytest
 from llamad.jobs.event import Event, Finished, FinishReason, PrefillProgress, Queued
 from llamad.jobs.request import ChatMessage, GenerationRequest
 from llamad.sampling.parameters import Sampling
-from llamad.schedule.loop import Limits
+from llamad.schedule.limits import Limits
 from unit.schedule.fakes import (
     Bench,
     asynchronous,

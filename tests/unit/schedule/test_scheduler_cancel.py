@@ -7,7 +7,7 @@ import pytest
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.event import Delta, Finished, FinishReason
 from llamad.jobs.record import JobState
-from llamad.schedule.loop import Limits
+from llamad.schedule.limits import Limits
 from unit.schedule.fakes import (
     Bench,
     asynchronous,

@@ -6,7 +6,8 @@ import random
 import pytest
 
 from llamad.jobs.record import JobState
-from llamad.schedule.loop import Limits, Scheduler
+from llamad.schedule.limits import Limits
+from llamad.schedule.loop import Scheduler
 from unit.schedule.fakes import Bench, asynchronous, events_of, finish_of, request, saying, text_of
 
 PROMPT = "the list of all devices in the house, one in each line, with its room"  # 69 tokens

@@ -10,7 +10,8 @@ from llamad.jobs.record import JobState
 from llamad.jobs.request import ChatMessage, GenerationRequest
 from llamad.jobs.transcript import Transcript
 from llamad.sampling.parameters import Sampling
-from llamad.schedule.loop import Limits, Scheduler
+from llamad.schedule.limits import Limits
+from llamad.schedule.loop import Scheduler
 from llamad.text.thinking import ThinkingMarks
 from unit.schedule.fakes import (
     Bench,
