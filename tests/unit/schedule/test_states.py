@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llamad.schedule.loop import Limits
+from llamad.schedule.limits import Limits
 from llamad.schedule.sequence import Sequence
 from llamad.schedule.states import StatePool
 from unit.schedule.fakes import Bench, asynchronous, request, saying, text_of
