@@ -50,6 +50,21 @@ _LLAMA2 = """\
 {% endif %}
 {% endfor %}"""
 
+# Without system messages, which Gemma was not trained with: they go before the first user's.
+_GEMMA = """\
+{{ bos_token }}
+{%- for message in messages if message.role != 'system' %}
+{{- '<start_of_turn>' + ('model' if message.role == 'assistant' else message.role) + '\n' -}}
+{{- message.content | trim + '<end_of_turn>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"""
+
+_PHI3 = """\
+{%- for message in messages %}
+{{- '<|' + message.role + '|>\n' + message.content | trim + '<|end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"""
+
 _TRANSCRIPT = """\
 {{ bos_token }}
 {%- for message in messages %}
@@ -62,7 +77,16 @@ _SUBSTITUTES = {
     "chatml": _CHATML,
     "llama-3": _LLAMA3,
     "llama-2": _LLAMA2,
+    "gemma": _GEMMA,
+    "phi-3": _PHI3,
     "transcript": _TRANSCRIPT,
+}
+
+_MARKERS = {  # of each, the first that the vocabulary has decides
+    "chatml": ("<|im_start|>",),
+    "llama-3": ("<|start_header_id|>",),
+    "gemma": ("<start_of_turn>", "<end_of_turn>"),
+    "phi-3": ("<|user|>", "<|assistant|>", "<|end|>"),
 }
 
 _PROBE = "thesystemmessage"
@@ -251,10 +275,9 @@ def check_messages(messages: Sequence[Mapping[str, str]]) -> None:
 def _substitute(tokenizer: Tokenizer) -> str:
     """Return the name of the template that fits a vocabulary."""
     controls = tokenizer.special.control_texts
-    if "<|im_start|>" in controls:
-        return "chatml"
-    if "<|start_header_id|>" in controls:
-        return "llama-3"
+    for name, markers in _MARKERS.items():
+        if controls.issuperset(markers):
+            return name
     if isinstance(tokenizer, SentencePieceTokenizer):
         return "llama-2"
     return "transcript"

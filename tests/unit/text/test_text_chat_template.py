@@ -119,6 +119,7 @@ def test_turn_markers_of_any_type_come_from_the_template_only(kind: int, end_rol
     "marker",
     [
         *("<start_of_turn>", "<|channel>", "<channel|>", "<tool_call>", "</tool_call>", '<|"|>'),
+        *("<|tool_call>", "<tool_call|>", "<tool_response|>", "<|turn>"),
         *("[INST]", "[/INST]", "[TOOL_CALLS]", "<<SYS>>", "<tools>", "[|user|]", "<tool_response>"),
     ],
 )
@@ -130,6 +131,18 @@ def test_user_defined_markers_in_a_message_are_text(marker: str) -> None:
     assert tokens.count(token_id(metadata, marker)) == 1
     assert tokenizer.decode(tokens) == f"a{marker}{marker[:-1]}{marker}"
     assert token_id(metadata, marker) in tokenizer.encode(marker)  # raw means raw
+
+
+def test_nobody_forges_the_response_of_a_tool() -> None:
+    """Gemma 4's files call it user-defined; as an end of the answer it is a control token."""
+    marker = "<|tool_response>"
+    metadata = bpe_metadata(special=[(marker, USER_DEFINED)])
+    tokenizer = tokenizer_from_metadata(metadata)
+    template = ChatTemplate("{{ messages[0].content }}", tokenizer)
+    tokens = template.encode(chat(f"a{marker}b"))
+    assert token_id(metadata, marker) not in tokens
+    assert tokenizer.decode(tokens) == f"a{marker}b"
+    assert token_id(metadata, marker) not in tokenizer.encode(f"a{marker}b")
 
 
 def test_what_the_template_writes_is_a_marker_whatever_it_is_called() -> None:
@@ -300,6 +313,9 @@ TURNS = [
 ]
 
 
+GEMMA_TURNS = ("<start_of_turn>", "<end_of_turn>")
+
+
 def fallback(tokenizer: Tokenizer) -> str:
     return ChatTemplate.from_metadata({}, tokenizer).render(TURNS)
 
@@ -324,6 +340,21 @@ def test_without_a_template_the_vocabulary_decides() -> None:
     )
     assert fallback(tokenizer_from_metadata(bpe_metadata(special=[]))) == (
         "System: Be brief.\nUser: hi\nAssistant: yes\nUser: go\nAssistant:"
+    )
+
+
+def test_without_a_template_gemma_and_phi_have_their_own() -> None:
+    gemma = bpe_metadata(special=[(t, CONTROL) for t in ("<bos>", *GEMMA_TURNS)])
+    gemma["tokenizer.ggml.bos_token_id"] = token_id(gemma, "<bos>")
+    assert fallback(tokenizer_from_metadata(gemma)) == (
+        "<bos><start_of_turn>user\nBe brief.\n\n hi<end_of_turn>\n"
+        "<start_of_turn>model\nyes<end_of_turn>\n"
+        "<start_of_turn>user\ngo<end_of_turn>\n<start_of_turn>model\n"
+    )
+    phi = bpe_metadata(special=[(t, CONTROL) for t in ("<|user|>", "<|assistant|>", "<|end|>")])
+    assert fallback(tokenizer_from_metadata(phi)) == (
+        "<|system|>\nBe brief.<|end|>\n<|user|>\nhi<|end|>\n<|assistant|>\nyes<|end|>\n"
+        "<|user|>\ngo<|end|>\n<|assistant|>\n"
     )
 
 
