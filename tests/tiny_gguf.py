@@ -180,13 +180,19 @@ def _value(value: Metadata) -> bytes:
     return struct.pack("<IIQ", 9, items[0][0], len(items)) + b"".join(raw for _, raw in items)
 
 
-def encode_gguf(metadata: Mapping[str, Metadata], tensors: Sequence[Tensor]) -> bytes:
-    """Return a GGUF v3 file: header, metadata, tensor infos, padding, aligned tensor data."""
+def encode_gguf(
+    metadata: Mapping[str, Metadata], tensors: Sequence[Tensor], offsets: Sequence[int] = ()
+) -> bytes:
+    """Return a GGUF v3 file: header, metadata, tensor infos, padding, aligned tensor data.
+
+    offsets: where the tensors' data lies, if not behind each other.
+    """
     head = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(metadata))]
     head += [_string(key) + _value(value) for key, value in metadata.items()]
     offset = 0
     body: list[bytes] = []
-    for tensor in tensors:
+    for index, tensor in enumerate(tensors):
+        offset = offsets[index] if offsets else offset
         dims = tuple(reversed(tensor.shape))
         type_id = FORMATS[tensor.type_name].type_id
         head.append(_string(tensor.name))

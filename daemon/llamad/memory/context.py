@@ -15,6 +15,7 @@ Pure arithmetic beside ``plan.py``, which divides the memory once this number st
 from collections.abc import Callable
 
 from llamad.memory.plan import Demand, fixed_bytes
+from llamad.memory.residency import whole_bytes
 
 LEAST_TOKENS = 512
 USUAL_TOKENS = 4096
@@ -63,7 +64,8 @@ def plan_context(
 def _sizes(demand: Demand, n_ctx: int, budget: int, n_sequences: int) -> tuple[int, int, int]:
     """Return the bytes of one sequence's cache, of the room for model and cache, of the model."""
     cache = -(-n_ctx // demand.kv_block_tokens) * demand.block_bytes
-    return cache, budget - fixed_bytes(demand, n_sequences), demand.file_bytes
+    whole = whole_bytes(demand.extents, demand.file_bytes)
+    return cache, budget - fixed_bytes(demand, n_sequences), whole
 
 
 def _most_allowed(allowed: Callable[[int], bool], least: int, most: int) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from llamad.engine.info import Extent
 from llamad.errors import ErrorKind, LlamadError
-from llamad.memory.residency import choose_residency, least_memory_bytes
+from llamad.memory.residency import choose_residency, least_memory_bytes, whole_bytes
 
 MIB = 1 << 20
 
@@ -134,7 +134,8 @@ def plan_memory(
     if budget_bytes is not None:
         room = budget_bytes - fixed_bytes(demand, n_sequences)
         if not kv_tokens:
-            beside_model = max(0, room - demand.file_bytes) // demand.block_bytes
+            whole = whole_bytes(demand.extents, demand.file_bytes)
+            beside_model = max(0, room - whole) // demand.block_bytes
             blocks = min(blocks, max(least, beside_model))
         left = room - blocks * demand.block_bytes
         if left < 0:

@@ -10,7 +10,9 @@ Extents leave in a fixed order, so that with less memory more of them leave and 
    extent. So the reader has the computing of the layers between to hide behind;
 3. the matrices of the attention in the same way; then the output.
 
-Norms and biases always stay. Pure arithmetic on bytes; the engine says which extents there are.
+Norms and biases always stay. What is in no extent (the metadata, and a table of which a step reads
+a row for each token) is no part of this: the kernel keeps or drops its pages as it likes. Pure
+arithmetic on bytes; the engine says which extents there are.
 """
 
 from collections.abc import Iterable, Sequence
@@ -57,9 +59,20 @@ def choose_residency(
         ring_bytes=0,
         overhead_bytes=0,
     )
-    if room_bytes is None or file_bytes <= room_bytes:
+    if room_bytes is None or whole_bytes(extents, file_bytes) <= room_bytes:
         return everything
     return _fewest_that_leave(extents, everything, room_bytes)
+
+
+def whole_bytes(extents: Sequence[Extent], file_bytes: int) -> int:
+    """Return what everything that may stay takes, with the pages at its ends.
+
+    The whole file, where its extents are not known.
+    """
+    if not extents:
+        return file_bytes
+    stays = sum(extent.n_bytes for extent in extents) + len(extents) * PAGE_BYTES
+    return min(file_bytes, stays)
 
 
 def least_memory_bytes(extents: Sequence[Extent], file_bytes: int) -> int:

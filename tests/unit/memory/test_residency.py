@@ -143,7 +143,19 @@ def test_a_file_that_fits_stays_whole_and_takes_nothing_beside() -> None:
 
 def test_without_its_embedding_a_model_needs_no_ring() -> None:
     extents = model_of(4, [(Role.FEED, MIB)] * 8, 4, tied=False)
-    chosen = choose_residency(extents, file_bytes_of(extents), file_bytes_of(extents) - MIB)
+    room = file_bytes_of(extents) - HEADER_BYTES + len(extents) * PAGE_BYTES - 1
+    chosen = choose_residency(extents, file_bytes_of(extents), room)
     assert chosen is not None
     assert (chosen.streamed_bytes, chosen.ring_bytes) == (0, 0)
     assert chosen.on_demand_bytes == HEADER_BYTES + MIB
+
+
+def test_what_is_in_no_extent_needs_no_room() -> None:
+    extents = model_of(4, [(Role.FEED, MIB)] * 8, 4, tied=True)
+    file_bytes = file_bytes_of(extents) + 100 * MIB  # a table of which rows are read
+    room = sum(extent.n_bytes for extent in extents) + len(extents) * PAGE_BYTES
+    chosen = choose_residency(extents, file_bytes, room)
+    assert chosen is not None
+    assert all(chosen.resident)
+    assert (chosen.overhead_bytes, chosen.on_demand_bytes) == (0, HEADER_BYTES + 100 * MIB)
+    assert choose_residency(extents, file_bytes, room - 1) != chosen
