@@ -80,6 +80,14 @@ FAMILY_MODELS: Mapping[str, TinySpec] = {
     ),
     "command-r": TinySpec(architecture="command-r", tied_output=True),
     "cohere2": TinySpec(architecture="cohere2", tied_output=True, n_layers=5, window=8),
+    "qwen35": TinySpec(
+        architecture="qwen35",
+        n_layers=4,
+        recurrent=(0, 1, 2),
+        conv_width=4,
+        rope_dimension_count=8,
+        rope_freq_base=1e7,
+    ),
     "lfm2": TinySpec(
         architecture="lfm2", n_layers=4, recurrent=(0, 1, 3), tied_output=True, rope_freq_base=1e6
     ),

@@ -19,6 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tiny_recurrent import recurrent_matrices
+from tiny_vocabulary import vocabulary as vocabulary
+
 Metadata = bool | int | float | str | Sequence[int] | Sequence[float] | Sequence[str]
 
 ALIGNMENT = 32  # bytes; the format's default
@@ -108,6 +111,9 @@ class TinySpec:
     window: int | None = None  # tokens, of the local layers
     recurrent: tuple[int, ...] = ()  # layers that have a state in place of attention
     conv_width: int = 3  # tokens that a convolution of such a layer sees
+    delta_k_heads: int = 2  # of Gated DeltaNet
+    delta_v_heads: int = 4
+    delta_dim: int = 16
     chat_template: str | None = None
     metadata: Mapping[str, Metadata] = field(default_factory=dict)  # added or replaced last
     seed: int = 1
@@ -116,6 +122,11 @@ class TinySpec:
     def resolved_head_dim(self) -> int:
         """Dimensions of one head."""
         return self.head_dim or self.dim // self.n_heads
+
+    @property
+    def delta_channels(self) -> int:
+        """What the convolution of Gated DeltaNet runs over."""
+        return (2 * self.delta_k_heads + self.delta_v_heads) * self.delta_dim
 
     def kv_heads(self, layer: int) -> int:
         """Heads of keys and values in a layer."""
@@ -252,11 +263,12 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
         q_dim, kv_dim = (n * spec.head(layer) for n in (spec.n_heads, spec.kv_heads(layer)))
         hidden = spec.hidden(layer)
         if layer in spec.recurrent:
-            yield from _recurrent_matrices(spec, f"blk.{layer}.")
+            yield from recurrent_matrices(spec, f"blk.{layer}.")
         elif spec.architecture in FUSED_QKV:
             yield f"blk.{layer}.attn_qkv.weight", (q_dim + 2 * kv_dim, spec.dim)
         else:
-            yield f"blk.{layer}.attn_q.weight", (q_dim, spec.dim)
+            n_q = 2 * q_dim if spec.architecture == "qwen35" else q_dim  # with a gate
+            yield f"blk.{layer}.attn_q.weight", (n_q, spec.dim)
             if spec.has_kv(layer):
                 yield f"blk.{layer}.attn_k.weight", (kv_dim, spec.dim)
             if spec.has_kv(layer) and layer not in spec.keyed_values:
@@ -273,22 +285,17 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
             yield f"blk.{layer}.proj.weight", (spec.dim, spec.layer_input_dim)
 
 
-def _recurrent_matrices(spec: TinySpec, layer: str) -> Iterable[tuple[str, tuple[int, int]]]:
-    yield f"{layer}shortconv.in_proj.weight", (3 * spec.dim, spec.dim)
-    yield f"{layer}shortconv.conv.weight", (spec.dim, spec.conv_width)
-    yield f"{layer}shortconv.out_proj.weight", (spec.dim, spec.dim)
-
-
 BIASED_NORMS = ("phi2", "stablelm", "starcoder2", "gptneox")  # LayerNorm
 LAYER_NORMS = (*BIASED_NORMS, "command-r", "cohere2")
-CONVOLUTIONS = ("shortconv.conv.weight",)  # tables of float32, whatever the matrices are
-HEAD_NORMS = ("lfm2", "qwen3", "qwen3vl", "gemma3", "gemma4", "exaone4", "hunyuan-dense")
+CONVOLUTIONS = ("shortconv.conv.weight", "ssm_conv1d.weight")  # tables of float32
+HEAD_NORMS = ("lfm2", "qwen35", "qwen3", "qwen3vl", "gemma3", "gemma4", "exaone4", "hunyuan-dense")
 _FOUR_NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
 _POST_NORMS = ("post_attention_norm", "post_ffw_norm")
 NORMS = {  # of a layer; others: before each half
     "olmo2": _POST_NORMS,
     "exaone4": _POST_NORMS,
     "seed_oss": ("attn_norm", "post_attention_norm"),
+    "qwen35": ("attn_norm", "post_attention_norm"),
     "phi2": ("attn_norm",),
     "command-r": ("attn_norm",),
     "cohere2": ("attn_norm",),
@@ -313,6 +320,10 @@ def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
         for norm in NORMS.get(spec.architecture, ("attn_norm", "ffn_norm")):
             yield from _norm(spec, f"blk.{layer}.{norm}")
         if layer in spec.recurrent:
+            if spec.architecture == "qwen35":
+                yield f"blk.{layer}.ssm_dt.bias", spec.delta_v_heads, 0.0
+                yield f"blk.{layer}.ssm_a", spec.delta_v_heads, -1.0
+                yield f"blk.{layer}.ssm_norm.weight", spec.delta_dim, 1.0
             continue
         if spec.architecture in HEAD_NORMS:
             mean = 0.1 if spec.architecture == "gemma4" else 1.0  # whose scores have no other scale
@@ -376,25 +387,6 @@ def rope_factors(spec: TinySpec) -> Mapping[str, float]:
 
 # ---- metadata ---------------------------------------------------------------------------------
 
-LETTERS = "etaoinshrdlucmfwypvbgkjqxz"
-MERGES = ("he", "in", "th", "er", "an", "re", "on", "▁t", "▁a", "▁s", "▁w", "the", "▁th", "▁the")
-NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6  # token types of the GGUF specification
-
-
-def vocabulary(size: int) -> tuple[list[str], list[float], list[int]]:
-    """Return pieces, scores and types of a SentencePiece vocabulary of ``size`` >= 300 tokens."""
-    pieces = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
-    types = [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256
-    words = [*MERGES, "▁", *LETTERS]
-    if size < len(pieces) + len(words):
-        raise ValueError(f"a vocabulary needs at least {len(pieces) + len(words)} tokens")
-    pairs = [pair for a in LETTERS for b in LETTERS if (pair := f"▁{a}{b}") not in words]
-    words += pairs[: size - len(pieces) - len(words)]
-    words += [f"▁filler{i}" for i in range(size - len(pieces) - len(words))]
-    scores = [0.0] * len(pieces) + [-float(rank) for rank in range(len(words))]
-    return pieces + words, scores, types + [NORMAL] * len(words)
-
-
 KEYS: Mapping[str, Mapping[str, Metadata]] = {  # that a family needs, beside what all have
     "granite": {"logit_scale": 6.0},
     "command-r": {"logit_scale": 0.0625},
@@ -432,6 +424,16 @@ def metadata_of(spec: TinySpec) -> dict[str, Metadata]:
         "tokenizer.ggml.unknown_token_id": 0,
         "tokenizer.ggml.add_bos_token": True,
     }
+    if arch == "qwen35":
+        result["qwen35.ssm.conv_kernel"] = spec.conv_width
+        result["qwen35.ssm.state_size"] = spec.delta_dim
+        result["qwen35.ssm.group_count"] = spec.delta_k_heads
+        result["qwen35.ssm.time_step_rank"] = spec.delta_v_heads
+        result["qwen35.ssm.inner_size"] = spec.delta_v_heads * spec.delta_dim
+        result["qwen35.rope.dimension_sections"] = [2, 1, 1, 0]
+        if spec.recurrent != tuple(i for i in range(spec.n_layers) if (i + 1) % 4):
+            flags = [int(i in spec.recurrent) for i in range(spec.n_layers)]
+            result["qwen35.attention.recurrent_layers"] = flags
     if arch == "lfm2":
         result["lfm2.shortconv.l_cache"] = spec.conv_width
         result["lfm2.attention.head_count_kv"] = [

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from engine.feeding import random_tokens
 from family_models import FAMILY_MODELS
-from llamad.engine.bindings import Engine, EngineError, EngineModel
+from llamad.engine.bindings import Engine, EngineError, EngineModel, Run
 from tiny_gguf import Metadata, TinySpec, write_tiny_model
 
 PATTERN = "gemma3.attention.sliding_window_pattern"
@@ -44,6 +46,14 @@ BAD_VALUES: dict[str, tuple[Metadata, ...]] = {
     "exaone4.attention.sliding_window_pattern": (0, "LLLG", [1, 0, 1]),
     "olmo2.attention.sliding_window": NO_COUNT,
     "olmo2.rope.freq_base_swa": (0.5, NAN, "big"),
+    "qwen35.ssm.conv_kernel": (0, 1, 9, *NO_COUNT),
+    "qwen35.ssm.state_size": (0, 4, 20, 512, *NO_COUNT),
+    "qwen35.ssm.group_count": (0, 3, *NO_COUNT),
+    "qwen35.ssm.time_step_rank": (0, *NO_COUNT),
+    "qwen35.ssm.inner_size": (0, 63, *NO_COUNT),
+    "qwen35.full_attention_interval": (0, 9, *NO_COUNT),
+    "qwen35.attention.recurrent_layers": ([1, 1, 1], [1] * 5, ["a"] * 4),
+    "qwen35.nextn_predict_layers": (4, *NO_COUNT),
     "lfm2.shortconv.l_cache": (0, 1, 9, *NO_COUNT),
     "lfm2.attention.head_count_kv": (
         *([0, 2], [0, 2, 2, 2, 2], [0, 0, 0, 0], [0, -1, 2, 2], [0, 3, 3, 3], [0, 2048, 2048, 0]),
@@ -88,7 +98,7 @@ def refusal(folder: Path, spec: TinySpec) -> str:
 def test_a_value_that_cannot_be_is_named(tmp_path: Path, key: str) -> None:
     family = key.split(".")[0]
     for value in BAD_VALUES[key]:
-        recurrent = (0,) if family == "lfm2" else ()
+        recurrent = {"lfm2": (0,), "qwen35": (0, 1, 2)}.get(family, ())
         spec = TinySpec(
             architecture=family, window=8, n_layers=4, recurrent=recurrent, metadata={key: value}
         )
@@ -254,3 +264,22 @@ def test_a_norm_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
     path.write_bytes(path.read_bytes().replace(tensor, tensor.replace(b"norm", b"gone")))
     with pytest.raises(EngineError, match=f"'blk.1.{name}.weight' is missing"):
         EngineModel(path)
+
+
+def test_layers_that_guess_tokens_are_skipped(tmp_path: Path) -> None:
+    spec = FAMILY_MODELS["qwen35"]
+    tokens = random_tokens(1, 9)
+    plain = write_tiny_model(tmp_path / "plain.gguf", spec)
+    more: dict[str, Metadata] = {
+        "qwen35.nextn_predict_layers": 1,
+        "qwen35.attention.recurrent_layers": [1, 1, 1, 0, 0],
+    }
+    extra = replace(spec, n_layers=5, metadata=more)
+    longer_path = write_tiny_model(tmp_path / "extra.gguf", extra)
+    with EngineModel(plain) as model, EngineModel(longer_path) as longer:
+        assert longer.info.n_layers == model.info.n_layers == 4
+        assert longer.info.state_bytes == model.info.state_bytes
+        assert longer.info.kv_bytes_per_token_f16 == model.info.kv_bytes_per_token_f16
+        with Engine(longer, n_threads=1, n_ctx=32) as engine:
+            engine.forward([Run(tokens, 0, (0,), 1)])
+            assert all(np.isfinite(engine.logits(0)))

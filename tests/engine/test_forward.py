@@ -128,6 +128,12 @@ _EACH = {"gemma3.attention.sliding_window_pattern": [True, False, True]}
 # Narrow heads: with wide ones most sequences meet a key that is rounded the other way.
 GEMMA4 = replace(FAMILY_MODELS["gemma4"], head_dim=32, local_head_dim=16)
 VARIANTS = {
+    "qwen35": TinySpec(
+        architecture="qwen35", n_layers=5, recurrent=(0, 1, 2, 4), conv_width=4, delta_dim=24
+    ),
+    "qwen35, quantized": TinySpec(
+        architecture="qwen35", n_layers=4, recurrent=(0, 2), weight_type="Q4_0", delta_v_heads=2
+    ),
     "lfm2": TinySpec(architecture="lfm2", n_layers=5, recurrent=(0, 1, 3)),
     "lfm2, quantized": TinySpec(
         architecture="lfm2", n_layers=4, recurrent=(0, 2), weight_type="Q4_0", conv_width=4

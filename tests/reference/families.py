@@ -59,6 +59,7 @@ class Family:
     attention_softcap: float = 0.0  # s = c tanh(s / c) before the mask; 0: none
     logits_softcap: float = 0.0
     output_norm: str = "output_norm"
+    gates_attention: bool = False  # attn_q has a gate behind each head's query
 
 
 _ONE_NORM = ("attn_norm", None, "attn_norm", None)  # which both halves read
@@ -105,6 +106,12 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "olmo2": Family(
         neox=True, row_norm=True, norms=_POST_NORMS, window_period=4, leaves_local_unscaled=True
+    ),
+    "qwen35": Family(
+        neox=True,
+        head_norm=True,
+        norms=("attn_norm", None, "post_attention_norm", None),
+        gates_attention=True,
     ),
     "lfm2": Family(neox=True, head_norm=True, output_norm="token_embd_norm"),
     "gemma": Family(neox=True, gemma=True, gelu=True),

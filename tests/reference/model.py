@@ -3,7 +3,7 @@
 Does not compute; ``transformer.py`` does. Key names are those of the GGUF specification.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,9 @@ class Hyperparameters:
     is_parallel: bool = False
     late_query_scale: float = 0.0
     yarn_log_multiplier: float = 0.0
+    delta_k_heads: int = 0  # of Gated DeltaNet
+    delta_v_heads: int = 0
+    delta_dim: int = 0
     recurrent: Sequence[bool] = ()  # whether each layer has a state in place of attention
 
     # Of gemma4.
@@ -130,6 +133,15 @@ class ReferenceModel:
     def find(self, name: str) -> Weight | None:
         """Return a tensor that a family may leave out."""
         return self.weights.get(name)
+
+
+def _recurrent(arch: str, read: Callable[..., Any]) -> list[bool]:
+    """Which layers of Qwen3.5 have the delta rule."""
+    if arch != "qwen35":
+        return []
+    flags = read("attention.recurrent_layers")
+    n, every = read("block_count"), read("full_attention_interval", 4)
+    return [bool(f) for f in flags] if flags else [(i + 1) % every != 0 for i in range(n)]
 
 
 def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
@@ -171,7 +183,10 @@ def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         is_parallel=read("use_parallel_residual", False),
         late_query_scale=read("attention.temperature_scale", 0.0),
         yarn_log_multiplier=read("rope.scaling.yarn_log_multiplier", 0.0),
-        recurrent=[n == 0 for n in by_layer],
+        recurrent=_recurrent(arch, read) or [n == 0 for n in by_layer],
+        delta_k_heads=read("ssm.group_count", 0),
+        delta_v_heads=read("ssm.time_step_rank", 0),
+        delta_dim=read("ssm.state_size", 0),
         local_head_dim=read("attention.key_length_swa", 0),
         local_n_rot=read("rope.dimension_count_swa", 0),
         n_shared_kv=read("attention.shared_kv_layers", 0),

@@ -1,7 +1,8 @@
 """Mixers of layers that have a state in place of attention, over one whole sequence.
 
 LFM2's short convolution: its report (arXiv 2511.23404, section 2) and transformers'
-``modeling_lfm2.py``, ``Lfm2ShortConv``.
+``modeling_lfm2.py``, ``Lfm2ShortConv``. Gated DeltaNet: arXiv 2412.06464, equation 10, and
+transformers' ``modeling_qwen3_next.py``, ``torch_recurrent_gated_delta_rule``.
 """
 
 from collections.abc import Callable
@@ -27,3 +28,44 @@ def short_convolution(model: ReferenceModel, linear: Linear, x: Array, layer: st
     b, c, u = np.split(linear(x, layer + "shortconv.in_proj"), 3, axis=1)
     y = c * convolve(b * u, model.weight(layer + "shortconv.conv.weight").values)
     return linear(y, layer + "shortconv.out_proj")
+
+
+def _silu(x: Array) -> Array:
+    result: Array = x / (1 + np.exp(-x))
+    return result
+
+
+def _unit(x: Array, eps: float) -> Array:
+    result: Array = x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + eps)
+    return result
+
+
+def delta_net(model: ReferenceModel, linear: Linear, x: Array, layer: str) -> Array:
+    """Return what the mixer makes of normed rows x: (n_tokens, dim)."""
+    hp = model.hyperparameters
+    n_k, n_v, n = hp.delta_k_heads, hp.delta_v_heads, hp.delta_dim
+
+    def values(name: str) -> Array:
+        result: Array = model.weight(layer + name).values.astype(x.dtype)
+        return result
+
+    u = _silu(convolve(linear(x, layer + "attn_qkv"), values("ssm_conv1d.weight")))
+    heads = u.reshape(len(x), 2 * n_k + n_v, n)
+    of_v = np.arange(n_v) % n_k  # the head of q and k that each head of v has
+    q = _unit(heads[:, :n_k], hp.norm_eps)[:, of_v] / np.sqrt(n)
+    k = _unit(heads[:, n_k : 2 * n_k], hp.norm_eps)[:, of_v]
+    v = heads[:, 2 * n_k :]
+    beta = 1 / (1 + np.exp(-linear(x, layer + "ssm_beta")))
+    step = np.logaddexp(0, linear(x, layer + "ssm_alpha") + values("ssm_dt.bias"))
+    decay = np.exp(values("ssm_a") * step)
+    state = np.zeros((n_v, n, n), dtype=x.dtype)
+    out = np.empty_like(v)
+    for t in range(len(x)):
+        state = state * decay[t][:, None, None]
+        error = beta[t][:, None] * (v[t] - np.einsum("hij,hi->hj", state, k[t]))
+        state = state + k[t][:, :, None] * error[:, None, :]
+        out[t] = np.einsum("hij,hi->hj", state, q[t])
+    scale = np.sqrt(np.mean(out * out, axis=-1, keepdims=True) + hp.norm_eps)
+    z = _silu(linear(x, layer + "attn_gate").reshape(out.shape))
+    mixed = out / scale * values("ssm_norm.weight") * z
+    return linear(mixed.reshape(len(x), -1), layer + "ssm_out")

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from reference.families import FAMILIES
 from reference.model import Array, Hyperparameters, ReferenceModel
-from reference.recurrent import short_convolution
+from reference.recurrent import delta_net, short_convolution
 from reference.rope import angles, local_angles, rotate
 from reference.rounding import EXACT, Rounding, round_activations, round_kv
 
-FINE = ("attn_v", "shortconv.out_proj")  # whose inputs the engine rounds in two levels
+FINE = ("attn_v", "shortconv.out_proj", "ssm_out")  # whose inputs the engine rounds in two levels
 
 Turn = tuple[Array, Array]  # cos and sin of each token, (n_tokens, n_rot / 2) each
 
@@ -158,6 +158,10 @@ class _Pass:
             k = self.heads(k, layer + "attn_k_norm.weight", n_kv_heads, turn)
             k, v = round_kv(k, self.rounding.kv_type), round_kv(v, self.rounding.kv_type)
             self.keys_values[index] = k, v
+        gate = None
+        if self.family.gates_attention:
+            q, gate = np.split(q.reshape(n_tokens, hp.n_heads, 2 * hp.head_dim), 2, axis=-1)
+            q = q.reshape(n_tokens, -1)
         q = self.heads(q, layer + "attn_q_norm.weight", hp.n_heads, turn)
         k, v = self.keys_values[self.kv_layer(index)]
         if self.family.late_queries:
@@ -175,7 +179,10 @@ class _Pass:
         scores = np.where(hidden, self.dtype(-np.inf), scores)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
-        mixed = np.einsum("hqk,khd->qhd", weights, v).reshape(n_tokens, -1)
+        mixed = np.einsum("hqk,khd->qhd", weights, v)
+        if gate is not None:
+            mixed = mixed / (1 + np.exp(-gate))
+        mixed = mixed.reshape(n_tokens, -1)
         return self.linear(mixed, layer + "attn_output")
 
     def feed_forward(self, x: Array, layer: str) -> Array:
@@ -235,7 +242,8 @@ class _Pass:
             before, after, before_feed, after_feed = names
             normed = self.row_norm(x, before)
             if index < len(self.hp.recurrent) and self.hp.recurrent[index]:
-                mixed = short_convolution(self.model, self.linear, normed, layer)
+                mixer = delta_net if self.hp.delta_dim else short_convolution
+                mixed = mixer(self.model, self.linear, normed, layer)
             else:
                 mixed = self.attention(normed, index, own, window)
             y = x + residual * self.row_norm(mixed, after)

@@ -7,8 +7,9 @@
 
 typedef void (*half_fn)(lld_forward *f, unsigned thread, const lld_layer *l);
 
-static const half_fn mixers[] = {
-    [LLD_MIXER_ATTENTION] = lld_mixer_attention, [LLD_MIXER_CONVOLUTION] = lld_mixer_convolution};
+static const half_fn mixers[] = {[LLD_MIXER_ATTENTION] = lld_mixer_attention,
+                                 [LLD_MIXER_CONVOLUTION] = lld_mixer_convolution,
+                                 [LLD_MIXER_DELTA_NET] = lld_mixer_delta_net};
 static const half_fn feeds[] = {[LLD_FEED_GATED] = lld_feed_gated};
 
 /* out = x - mean(x), (n) each; out may be x. The sum is in eight lanes, as those of kernels.h. */

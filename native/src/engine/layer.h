@@ -14,6 +14,7 @@ void lld_layer_run(lld_forward *forward, unsigned thread, const lld_layer *layer
  * the feed adds both. */
 void lld_mixer_attention(lld_forward *forward, unsigned thread, const lld_layer *layer);
 void lld_mixer_convolution(lld_forward *forward, unsigned thread, const lld_layer *layer);
+void lld_mixer_delta_net(lld_forward *forward, unsigned thread, const lld_layer *layer);
 void lld_feed_gated(lld_forward *forward, unsigned thread, const lld_layer *layer);
 
 /* What a mixer made of its tokens, and the matrix that brings it back to the residual stream. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/elementary.h"
+#include "base/vecmath.h"
 #include "model/rope.h"
 
 static lld_attention_layer attention_layer(const lld_forward *f, const lld_layer *l)
@@ -24,10 +25,31 @@ static void make_attended_row(lld_forward *f, size_t row, const lld_source *s, f
         memcpy(values, f->scratch.attended + row * s->n_cols, s->n_cols * sizeof *values);
 }
 
+/* What attention found, times the sigmoid of the gates that lie behind each head's query. */
+static void make_gated_row(lld_forward *f, size_t row, const lld_source *s, float *values)
+{
+    const size_t hd = s->layer->sizes.head_dim;
+    const float *gate = f->scratch.projected + row * 2 * s->n_cols;
+    make_attended_row(f, row, s, values);
+    for (size_t i = 0; i < s->n_cols; i++)
+        values[i] /= 1.0f + lld_expf(-gate[i / hd * 2 * hd + hd + i % hd]);
+}
+
+/* Queries out of rows in which each head has a gate behind its query. */
+static void take_queries(const lld_forward *f, float *q, size_t row, size_t head_dim)
+{
+    const uint32_t n_heads = f->model->config.n_heads;
+    const float *both = f->scratch.projected + row * 2 * n_heads * head_dim;
+    for (size_t h = 0; h < n_heads; h++)
+        memcpy(q + h * head_dim, both + h * 2 * head_dim, head_dim * sizeof *q);
+}
+
 static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     const lld_attention_weights *w = &l->attention;
-    const lld_product products[] = {{.matrix = &w->wq, .bias = w->bq, .out = f->scratch.q},
+    const bool gated = f->model->config.architecture->facts.gates_attention;
+    float *const queries = gated ? f->scratch.projected : f->scratch.q;
+    const lld_product products[] = {{.matrix = &w->wq, .bias = w->bq, .out = queries},
                                     {.matrix = &w->wk, .bias = w->bk, .out = f->scratch.k},
                                     {.matrix = &w->wv, .bias = w->bv, .out = f->scratch.v}};
     const lld_source s = {.make_row = lld_normed_row,
@@ -115,6 +137,7 @@ static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l
         float *q = f->scratch.q + row * c->n_heads * hd,
               *k = f->scratch.k + row * s->n_kv_heads * hd,
               *v = f->scratch.v + row * s->n_kv_heads * hd;
+        if (c->architecture->facts.gates_attention) take_queries(f, q, row, hd);
         rotate_heads(f, &(head_row){q, c->n_heads, s->head_dim, s->n_rot, w->q_norm}, cos_sin);
         scale_late_query(f, q, c->n_heads * hd, f->batch.positions[row]);
         if (w->wk.data == NULL) continue; /* another layer's keys and values are read */
@@ -147,11 +170,12 @@ static void attention_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 
 void lld_mixer_attention(lld_forward *f, unsigned thread, const lld_layer *l)
 {
+    const bool gated = f->model->config.architecture->facts.gates_attention;
     qkv_phase(f, thread, l);
     rope_store_phase(f, thread, l);
     attention_phase(f, thread, l);
     lld_mixer_output(f, thread, l,
                      &(lld_mixer_result){.matrix = &l->attention.wo,
                                          .bias = l->attention.bo,
-                                         .make_row = make_attended_row});
+                                         .make_row = gated ? make_gated_row : make_attended_row});
 }

@@ -9,7 +9,7 @@
 enum {
     LLD_TILE_COLS = 128,       /* rows of the batch that one unit takes */
     LLD_CHUNK_ROWS_MAX = 256,  /* rows of a matrix that one unit takes */
-    LLD_PHASE_PRODUCTS_MAX = 3 /* products of one phase */
+    LLD_PHASE_PRODUCTS_MAX = 4 /* products of one phase */
 };
 
 /* One matrix product of a phase: out[row] = (matrix * x[row] + bias + addend[row]) * scale, added to

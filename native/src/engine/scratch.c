@@ -10,8 +10,12 @@ static lld_act_kinds kinds_of(const lld_model *m, lld_act_kinds *down)
         const lld_attention_weights *a = &m->layers[i].attention;
         const lld_convolution_weights *c = &m->layers[i].convolution;
         const lld_gated_weights *g = &m->layers[i].gated;
+        const lld_delta_weights *d = &m->layers[i].delta;
         if (m->layers[i].mixer == LLD_MIXER_CONVOLUTION)
             kinds |= LLD_ACT_BIT(c->in.act) | LLD_ACT_BIT(c->out.act);
+        else if (m->layers[i].mixer == LLD_MIXER_DELTA_NET)
+            kinds |= LLD_ACT_BIT(d->qkv.act) | LLD_ACT_BIT(d->gate.act) | LLD_ACT_BIT(d->beta.act) |
+                     LLD_ACT_BIT(d->alpha.act) | LLD_ACT_BIT(d->out.act);
         else
             kinds |= LLD_ACT_BIT(a->wq.act) | LLD_ACT_BIT(a->wk.act) | LLD_ACT_BIT(a->wv.act) |
                      LLD_ACT_BIT(a->wo.act);

@@ -51,7 +51,17 @@ typedef struct lld_scratch {
 
 /* Columns that the output matrix of a mixer without attention reads, and that its input products make;
  * 0 where every layer attends. */
-static inline size_t lld_mixed_cols(const lld_config *c) { return c->conv_width > 0 ? c->dim : 0; }
-static inline size_t lld_projected_cols(const lld_config *c) { return 3 * lld_mixed_cols(c); }
+static inline size_t lld_mixed_cols(const lld_config *c)
+{
+    if (c->architecture->facts.has_delta_net) return (size_t)c->delta_v_heads * c->delta_dim;
+    return c->conv_width > 0 ? c->dim : 0;
+}
+static inline size_t lld_projected_cols(const lld_config *c)
+{
+    if (!c->architecture->facts.has_delta_net) return 3 * lld_mixed_cols(c);
+    const size_t delta = lld_delta_channels(c) + lld_mixed_cols(c) + 2 * c->delta_v_heads,
+                 gated = 2 * (size_t)c->n_heads * c->head_dim; /* queries and their gates */
+    return delta > gated ? delta : gated;
+}
 
 #endif

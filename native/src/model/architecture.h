@@ -57,6 +57,8 @@ typedef enum lld_logit_scale { /* what the key logit_scale, which is required th
 
 /* What sets one family apart that the others do without; all zero: nothing. */
 typedef struct lld_family_facts {
+    bool has_delta_net; /* layers but for some mix by the gated delta rule, and keys say by ssm.* */
+    bool gates_attention; /* attn_q has a gate behind each head's query */
     bool convolves; /* layers without KV heads mix by a short convolution, of shortconv.l_cache */
     const char *output_norm; /* tensor NAME.weight of the last norm; NULL: output_norm */
     lld_norm_kind norm;

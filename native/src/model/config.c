@@ -203,8 +203,59 @@ static void read_kv_heads(reader *r, lld_config *c)
         r->status = lld_fail(
             LLD_ERR_UNSUPPORTED,
             "metadata key '%s.attention.head_count_kv' is 0, one layer must attend", r->prefix);
-    if (c->has_states)
+    if (c->has_states && c->architecture->facts.convolves)
         c->conv_width = read_count(r, "shortconv.l_cache", 2, LLD_MAX_CONV_WIDTH, -1);
+}
+
+/* Which layers have the delta rule in place of attention: flags, or all but each so-and-so-many-th. */
+static void read_delta_layers(reader *r, lld_config *c)
+{
+    char key[KEY_BYTES];
+    const uint32_t n_all = c->n_layers + c->n_extra_layers;
+    const uint32_t every = read_count(r, "full_attention_interval", 1, LLD_MAX_LAYERS, 4);
+    uint32_t flags[LLD_MAX_LAYERS];
+    for (uint32_t i = 0; i < n_all; i++) flags[i] = every == 0 || (i + 1) % every != 0;
+    if (lld_gguf_find(r->gguf, key_name(r, "attention.recurrent_layers", key)) != NULL)
+        read_counts(r, "attention.recurrent_layers", 0, 1, -1, n_all, flags);
+    c->n_kv_heads = 0;
+    for (uint32_t i = 0; i < c->n_layers && r->status == LLD_OK; i++) {
+        if (flags[i] != 0) c->layers[i].n_kv_heads = 0;
+        c->has_states = c->has_states || flags[i] != 0;
+        if (c->layers[i].n_kv_heads > c->n_kv_heads) c->n_kv_heads = c->layers[i].n_kv_heads;
+    }
+    if (r->status == LLD_OK && c->n_kv_heads == 0)
+        r->status = lld_fail(LLD_ERR_UNSUPPORTED,
+                             "metadata key '%s.full_attention_interval' is %" PRIu32
+                             ", one of %" PRIu32 " layers must attend",
+                             r->prefix, every, c->n_layers);
+}
+
+/* Sizes of the gated delta rule. */
+static void read_delta_net(reader *r, lld_config *c)
+{
+    enum { MAX_DIM_OF_STATE = 256, DIM_STEP = 8 };
+    read_delta_layers(r, c);
+    c->conv_width = read_count(r, "ssm.conv_kernel", 2, LLD_MAX_CONV_WIDTH, -1);
+    c->delta_dim = read_count(r, "ssm.state_size", DIM_STEP, MAX_DIM_OF_STATE, -1);
+    c->delta_k_heads = read_count(r, "ssm.group_count", 1, MAX_HEADS, -1);
+    c->delta_v_heads = read_count(r, "ssm.time_step_rank", 1, MAX_HEADS, -1);
+    const uint32_t inner = read_count(r, "ssm.inner_size", 1, MAX_HIDDEN, -1);
+    if (r->status != LLD_OK) return;
+    if (c->delta_dim % DIM_STEP != 0)
+        r->status = lld_fail(LLD_ERR_UNSUPPORTED,
+                             "metadata key '%s.ssm.state_size' is %" PRIu32
+                             ", only multiples of %d are supported",
+                             r->prefix, c->delta_dim, (int)DIM_STEP);
+    else if (c->delta_v_heads % c->delta_k_heads != 0)
+        r->status = lld_fail(LLD_ERR_CORRUPT,
+                             "metadata key '%s.ssm.group_count' is %" PRIu32
+                             ", must divide ssm.time_step_rank %" PRIu32,
+                             r->prefix, c->delta_k_heads, c->delta_v_heads);
+    else if (inner != c->delta_v_heads * c->delta_dim)
+        r->status = lld_fail(LLD_ERR_CORRUPT,
+                             "metadata key '%s.ssm.inner_size' is %" PRIu32
+                             ", must be time_step_rank %" PRIu32 " times state_size %" PRIu32,
+                             r->prefix, inner, c->delta_v_heads, c->delta_dim);
 }
 
 static void read_hidden_dims(reader *r, lld_config *c)
@@ -221,6 +272,7 @@ static void read_heads(reader *r, lld_config *c)
 {
     c->n_heads = read_count(r, "attention.head_count", 1, MAX_HEADS, -1);
     if (r->status == LLD_OK) read_kv_heads(r, c);
+    if (c->architecture->facts.has_delta_net) read_delta_net(r, c);
     if (r->status != LLD_OK) return;
     c->head_dim = read_count(r, "attention.key_length", 2, MAX_HEAD_DIM, c->dim / c->n_heads);
     uint32_t value_length = read_count(r, "attention.value_length", 2, MAX_HEAD_DIM, c->head_dim);
@@ -407,27 +459,19 @@ static void read_unrotated(reader *r, lld_config *c)
                              (facts->rotates_local_only && c->window > 0 && !c->is_local[i]);
 }
 
-/* llama-gguf-split cuts a model into files; each has all metadata of the first, or next to none. */
-static int check_whole(const lld_gguf *gguf)
-{
-    uint32_t n_parts = 0;
-    bool found = false;
-    const int status = lld_gguf_read_u32(gguf, "split.count", &n_parts, &found);
-    if (status != LLD_OK || !found || n_parts <= 1) return status;
-    return lld_fail(LLD_ERR_UNSUPPORTED,
-                    "is one of %" PRIu32 " parts of a model, which llama-gguf-split --merge joins",
-                    n_parts);
-}
-
 int lld_config_read(const lld_gguf *gguf, lld_config *config)
 {
     lld_config c = {0};
-    int status = check_whole(gguf);
+    int status = lld_config_check_whole(gguf);
     if (status == LLD_OK) status = lld_architecture_find(gguf, &c.architecture);
     if (status != LLD_OK) return status;
 
     reader r = {.gguf = gguf, .prefix = c.architecture->name, .status = LLD_OK};
     c.n_layers = read_count(&r, "block_count", 1, LLD_MAX_LAYERS, -1);
+    if (c.architecture->facts.has_delta_net && r.status == LLD_OK) {
+        c.n_extra_layers = read_count(&r, "nextn_predict_layers", 0, c.n_layers - 1, 0);
+        c.n_layers -= c.n_extra_layers;
+    }
     c.dim = read_count(&r, "embedding_length", 1, MAX_DIM, -1);
     read_hidden_dims(&r, &c);
     c.n_ctx_train = read_count(&r, "context_length", 1, MAX_CTX, -1);

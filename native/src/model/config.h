@@ -55,9 +55,18 @@ typedef struct lld_config {
     float local_rope_base;                   /* of local layers; 0: rope_base, scaled as theirs */
     bool is_local[LLD_MAX_LAYERS];           /* sees a window only */
     bool is_unrotated[LLD_MAX_LAYERS];       /* has no RoPE */
-    bool has_states;                         /* of layers without attention */
+    uint32_t n_extra_layers; /* behind n_layers in the file: they guess tokens, and are not used */
+    uint32_t delta_k_heads, delta_v_heads,
+        delta_dim;       /* of the delta rule; heads of k divide those of v */
+    bool has_states;     /* of layers without attention */
     uint32_t conv_width; /* tokens that a convolution sees, the last its own; 0: none convolves */
 } lld_config;
+
+/* What the convolution of the delta rule runs over: q and k, then v. */
+static inline uint32_t lld_delta_channels(const lld_config *c)
+{
+    return (2 * c->delta_k_heads + c->delta_v_heads) * c->delta_dim;
+}
 
 /* Fill config from the metadata, or name the key that is missing, of the wrong type or out of
  * range. */

@@ -75,8 +75,11 @@ static int cut_layer(const cutter *c, int index)
     lld_matrix *attention[] = {&a->wq, &a->wk, &a->wv, &a->wo};
     lld_matrix *convolution[] = {&l->convolution.in, &l->convolution.out};
     const bool attends = l->mixer == LLD_MIXER_ATTENTION;
-    lld_matrix **mixer = attends ? attention : convolution;
-    const int n_mixer = attends ? 4 : 2;
+    lld_delta_weights *d = &l->delta;
+    lld_matrix *delta[] = {&d->qkv, &d->gate, &d->beta, &d->alpha, &d->out};
+    const bool has_delta = l->mixer == LLD_MIXER_DELTA_NET;
+    lld_matrix **mixer = attends ? attention : has_delta ? delta : convolution;
+    const int n_mixer = attends ? 4 : has_delta ? 5 : 2;
     lld_matrix *gate_up[] = {&l->gated.gate, &l->gated.up}, *down[] = {&l->gated.down};
     int status = LLD_OK;
     for (int i = 0; i < n_mixer && status == LLD_OK; i++)

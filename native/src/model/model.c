@@ -12,6 +12,7 @@
 #include "model/extents.h"
 #include "model/pages.h"
 #include "model/residency.h"
+#include "model/unsupported.h"
 
 enum { NAME_BYTES = 64, MAX_VOCAB = 1 << 22 };
 
@@ -145,7 +146,8 @@ static void bind_qkv(binder *b, lld_attention_weights *w)
         return;
     }
     const lld_need values = c->architecture->facts.norms_values ? LLD_OPTIONAL : LLD_REQUIRED;
-    w->wq = bind_matrix(b, "attn_q.weight", LLD_REQUIRED, n_q, c->dim);
+    const bool gated = c->architecture->facts.gates_attention;
+    w->wq = bind_matrix(b, "attn_q.weight", LLD_REQUIRED, gated ? 2 * n_q : n_q, c->dim);
     w->bq = bind_vector(b, "attn_q.bias", bias, n_q);
     if (s->kv_layer != (uint32_t)b->layer) {
         leave_unused(b, "attn_k.weight");
@@ -207,6 +209,26 @@ static void bind_convolution(binder *b, lld_layer *layer)
     w->out = bind_matrix(b, "shortconv.out_proj.weight", LLD_REQUIRED, c->dim, c->dim);
     w->out.fine = true;
     layer->state_offset = add_state(b, (size_t)(c->conv_width - 1) * c->dim);
+}
+
+static void bind_delta_net(binder *b, lld_layer *layer)
+{
+    const lld_config *c = &b->model->config;
+    lld_delta_weights *w = &layer->delta;
+    const uint64_t n_v = (uint64_t)c->delta_v_heads * c->delta_dim,
+                   n_channels = lld_delta_channels(c);
+    w->qkv = bind_matrix(b, "attn_qkv.weight", LLD_REQUIRED, n_channels, c->dim);
+    w->gate = bind_matrix(b, "attn_gate.weight", LLD_REQUIRED, n_v, c->dim);
+    w->beta = bind_matrix(b, "ssm_beta.weight", LLD_REQUIRED, c->delta_v_heads, c->dim);
+    w->alpha = bind_matrix(b, "ssm_alpha.weight", LLD_REQUIRED, c->delta_v_heads, c->dim);
+    w->conv = bind_table(b, "ssm_conv1d.weight", n_channels, c->conv_width);
+    w->dt_bias = bind_vector(b, "ssm_dt.bias", LLD_REQUIRED, c->delta_v_heads);
+    w->a = bind_vector(b, "ssm_a", LLD_REQUIRED, c->delta_v_heads);
+    w->norm = bind_vector(b, "ssm_norm.weight", LLD_REQUIRED, c->delta_dim);
+    w->out = bind_matrix(b, "ssm_out.weight", LLD_REQUIRED, c->dim, n_v);
+    w->out.fine = true;
+    layer->state_offset =
+        add_state(b, (size_t)(c->conv_width - 1) * n_channels + n_v * c->delta_dim);
 }
 
 static void bind_gated(binder *b, lld_gated_weights *w)
@@ -290,7 +312,9 @@ static void bind_layer(binder *b, lld_layer *layer)
     }
     if (c->is_unrotated[b->layer]) layer->rope = -1;
     layer->sizes = c->layers[b->layer];
-    layer->mixer = layer->sizes.n_kv_heads == 0 ? LLD_MIXER_CONVOLUTION : LLD_MIXER_ATTENTION;
+    layer->mixer = layer->sizes.n_kv_heads > 0            ? LLD_MIXER_ATTENTION
+                   : c->architecture->facts.has_delta_net ? LLD_MIXER_DELTA_NET
+                                                          : LLD_MIXER_CONVOLUTION;
     layer->feed = LLD_FEED_GATED;
     layer->mixer_norm = bind_norm(b, norms->before_mixer);
     layer->mixer_post_norm = bind_norm(b, norms->after_mixer);
@@ -299,6 +323,8 @@ static void bind_layer(binder *b, lld_layer *layer)
     layer->feed_post_norm = bind_norm(b, norms->after_feed);
     if (layer->mixer == LLD_MIXER_CONVOLUTION)
         bind_convolution(b, layer);
+    else if (layer->mixer == LLD_MIXER_DELTA_NET)
+        bind_delta_net(b, layer);
     else
         bind_attention(b, &layer->attention);
     bind_gated(b, &layer->gated);
@@ -356,22 +382,12 @@ static void bind_all_rope_factors(binder *b)
         b, "rope_factors_short.weight", m->rope_factors_long != NULL ? LLD_REQUIRED : LLD_ABSENT);
 }
 
-/* RoPE's angles, which old converters stored for each layer: they follow from the metadata. */
-static bool is_derivable(const lld_tensor *t)
-{
-    static const char suffix[] = ".attn_rot_embd";
-    const size_t n = sizeof suffix - 1;
-    for (size_t i = 0; i + n <= t->name_length; i++)
-        if (memcmp(t->name + i, suffix, n) == 0) return true;
-    return false;
-}
-
 /* What is left out changes the answer: a tensor that nothing bound is refused by its name. */
 static void check_all_bound(binder *b)
 {
     for (size_t i = 0; i < b->gguf->n_tensors && b->status == LLD_OK; i++) {
         const lld_tensor *t = &b->gguf->tensors[i];
-        if (b->bound[i] || is_derivable(t)) continue;
+        if (b->bound[i] || lld_tensor_is_needless(&b->model->config, t)) continue;
         b->status = lld_fail(LLD_ERR_UNSUPPORTED,
                              "tensor '%.*s' has no place in a model of architecture '%s'",
                              (int)(t->name_length > 64 ? 64 : t->name_length), t->name,

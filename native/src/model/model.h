@@ -33,7 +33,11 @@ typedef struct lld_norm {
 } lld_norm;
 
 /* What a layer mixes its tokens with. */
-typedef enum lld_mixer_kind { LLD_MIXER_ATTENTION, LLD_MIXER_CONVOLUTION } lld_mixer_kind;
+typedef enum lld_mixer_kind {
+    LLD_MIXER_ATTENTION,
+    LLD_MIXER_CONVOLUTION,
+    LLD_MIXER_DELTA_NET
+} lld_mixer_kind;
 /* What a layer does with each token for itself. */
 typedef enum lld_feed_kind { LLD_FEED_GATED } lld_feed_kind;
 
@@ -56,6 +60,19 @@ typedef struct lld_convolution_weights {
     const float *conv; /* (dim, conv_width), the last of a row for the token itself */
     lld_matrix out;    /* (dim, dim) */
 } lld_convolution_weights;
+
+/* Gated DeltaNet (arXiv 2412.06464) as in Qwen3.5; dims: delta_dim a head. */
+typedef struct lld_delta_weights {
+    lld_matrix qkv;    /* (channels, dim): rows of q and k, (delta_k_heads) heads each, and of v */
+    lld_matrix gate;   /* (delta_v_heads * delta_dim, dim) */
+    lld_matrix beta;   /* (delta_v_heads, dim) */
+    lld_matrix alpha;  /* (delta_v_heads, dim) */
+    const float *conv; /* (channels, conv_width), the last of a row for the token itself */
+    const float *dt_bias; /* (delta_v_heads) */
+    const float *a;       /* (delta_v_heads) <= 0 */
+    const float *norm;    /* (delta_dim) */
+    lld_matrix out;       /* (dim, delta_v_heads * delta_dim) */
+} lld_delta_weights;
 
 typedef struct lld_gated_weights {
     lld_matrix gate;        /* (hidden_dim, dim); the file's ffn_up where there is no gate */
@@ -87,6 +104,7 @@ typedef struct lld_layer {
     lld_norm mixer_norm, mixer_post_norm, feed_norm, feed_post_norm;
     lld_attention_weights attention;
     lld_convolution_weights convolution;
+    lld_delta_weights delta;
     lld_gated_weights gated;
     lld_layer_input_weights input;
     const float *output_scale; /* (1) of x behind everything else, or NULL */

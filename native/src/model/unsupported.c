@@ -138,11 +138,14 @@ static bool is_read(const lld_config *c, const char *suffix)
         const char *suffix;
         bool read;
     } obeyed[] = {
+        {"attention.recurrent_layers", facts->has_delta_net},
         {"attention.shared_kv_layers", facts->shares_kv},
         {"attention.temperature_scale", facts->scales_late_queries},
         {"attn_logit_softcapping", facts->attention_softcap > 0.0f},
         {"embedding_scale", facts->scales != LLD_ABSENT},
         {"final_logit_softcapping", facts->caps_logits},
+        {"full_attention_interval", facts->has_delta_net},
+        {"nextn_predict_layers", facts->has_delta_net},
         {"logit_scale", facts->logit_scale != LLD_LOGITS_PLAIN},
         {"residual_scale", facts->scales != LLD_ABSENT},
         {"use_parallel_residual", facts->parallel_key != LLD_ABSENT || c->is_parallel},
@@ -165,4 +168,42 @@ int lld_config_check_unsupported(const lld_gguf *gguf, lld_config *c)
     if (status == LLD_OK) status = check_repeated(gguf, c);
     if (status == LLD_OK) status = check_kinds(gguf, c);
     return status;
+}
+
+/* RoPE's angles, which old converters stored for each layer: they follow from the metadata. */
+static bool is_derivable(const lld_tensor *t)
+{
+    static const char suffix[] = ".attn_rot_embd";
+    const size_t n = sizeof suffix - 1;
+    for (size_t i = 0; i + n <= t->name_length; i++)
+        if (memcmp(t->name + i, suffix, n) == 0) return true;
+    return false;
+}
+
+/* Whether a tensor is of a layer that only guesses tokens. */
+static bool is_of_extra_layer(const lld_config *c, const lld_tensor *t)
+{
+    for (uint32_t i = c->n_layers; i < c->n_layers + c->n_extra_layers; i++) {
+        char prefix[KEY_BYTES];
+        const size_t n = (size_t)snprintf(prefix, sizeof prefix, "blk.%" PRIu32 ".", i);
+        if (t->name_length > n && memcmp(t->name, prefix, n) == 0) return true;
+    }
+    return false;
+}
+
+bool lld_tensor_is_needless(const lld_config *c, const lld_tensor *t)
+{
+    return is_derivable(t) || is_of_extra_layer(c, t);
+}
+
+/* llama-gguf-split cuts a model into files; each has all metadata of the first, or next to none. */
+int lld_config_check_whole(const lld_gguf *gguf)
+{
+    uint32_t n_parts = 0;
+    bool found = false;
+    const int status = lld_gguf_read_u32(gguf, "split.count", &n_parts, &found);
+    if (status != LLD_OK || !found || n_parts <= 1) return status;
+    return lld_fail(LLD_ERR_UNSUPPORTED,
+                    "is one of %" PRIu32 " parts of a model, which llama-gguf-split --merge joins",
+                    n_parts);
 }

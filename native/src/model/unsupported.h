@@ -10,4 +10,10 @@
  * slides. LLD_ERR_UNSUPPORTED names the key and its value. */
 int lld_config_check_unsupported(const lld_gguf *gguf, lld_config *config);
 
+/* Whether a tensor may stay unused: it follows from the metadata, or only guesses tokens. */
+bool lld_tensor_is_needless(const lld_config *config, const lld_tensor *tensor);
+
+/* LLD_ERR_UNSUPPORTED for a part of a model that was cut into files. */
+int lld_config_check_whole(const lld_gguf *gguf);
+
 #endif
