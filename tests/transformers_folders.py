@@ -67,13 +67,6 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "phi3",
         {"rope_parameters": LONGROPE, "original_max_position_embeddings": 128},
     ),
-    "lfm2": (
-        "lfm2",
-        {
-            "layer_types": ["conv", "full_attention", "conv", "conv"],
-            "block_auto_adjust_ff_dim": False,
-        },
-    ),
 }
 
 
