@@ -17,13 +17,12 @@ if not FOLDER.exists():
 
 SUPPORTED = {
     *("command-r", "deepseek-coder", "falcon", "gpt-2", "llama-bpe", "llama-spm", "mpt", "phi-3"),
-    *("qwen2", "qwen35", "refact", "starcoder"),
+    *("gemma-4", "qwen2", "qwen35", "refact", "starcoder"),
 }
 REFUSED = {  # what the refusal names
     "aquila": "tokenizer.ggml.pre is missing",
     "bert-bge": "'bert'",
     "deepseek-llm": "'deepseek-llm'",
-    "gemma-4": "'gemma4'",
     "gpt-neox": "tokenizer.ggml.pre is missing",
     "nomic-bert-moe": "'t5'",
 }

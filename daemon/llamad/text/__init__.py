@@ -10,6 +10,7 @@ from llamad.text.bpe import BpeTokenizer
 from llamad.text.chat_template import ChatTemplate
 from llamad.text.detokenizer import Detokenizer
 from llamad.text.sentencepiece import SentencePieceTokenizer
+from llamad.text.spaced_bpe import SpacedBpeTokenizer
 from llamad.text.stop_strings import StopStrings
 from llamad.text.tokenizer import Tokenizer
 from llamad.text.vocabulary import Metadata, corrupt, text_value, unsupported
@@ -23,7 +24,8 @@ __all__ = [
     "tokenizer_from_metadata",
 ]
 
-_MODELS: dict[str, type[BpeTokenizer | SentencePieceTokenizer]] = {
+_MODELS: dict[str, type[BpeTokenizer | SentencePieceTokenizer | SpacedBpeTokenizer]] = {
+    "gemma4": SpacedBpeTokenizer,
     "gpt2": BpeTokenizer,
     "llama": SentencePieceTokenizer,
 }

@@ -69,9 +69,9 @@ class BpeTokenizer(Tokenizer):
         pre = pre_tokenizer(text_value(metadata, "pre"))
         vocabulary = Vocabulary.from_metadata(metadata, default_ids={}, add_bos_default=pre.add_bos)
         super().__init__(vocabulary)
-        ids = _text_ids(vocabulary)
+        ids = text_ids(vocabulary)
         self._byte_ids = [ids.get(character, _NO_TOKEN) for character in _ALPHABET]
-        self._ranks, self._merged = _read_merges(metadata, vocabulary, ids)
+        self._merges = Merges(metadata, vocabulary, ids)
         self._words = pre.words
         self._whole_words: TokenIndex | None = None
         if pre.whole_words_first:
@@ -95,8 +95,32 @@ class BpeTokenizer(Tokenizer):
             whole = self._whole_words.get(spelled(data))
             if whole is not None:
                 return (whole,)
-        merge = self._merge_short if len(data) <= _SHORT_WORD_BYTES else self._merge_long
-        return tuple(s for s in merge([self._byte_ids[byte] for byte in data]) if s != _NO_TOKEN)
+        symbols = self._merges.apply([self._byte_ids[byte] for byte in data])
+        return tuple(s for s in symbols if s != _NO_TOKEN)
+
+    def _text_piece(self, token: int, text: str) -> bytes:
+        if self.vocabulary.types[token] == TokenType.USER_DEFINED:
+            return text.encode("utf-8", "surrogateescape")
+        return b"".join(
+            _BYTE_OF.get(character) or character.encode("utf-8", "surrogateescape")
+            for character in text
+        )
+
+
+class Merges:
+    """The merges of a vocabulary: what becomes of the symbols of a word.
+
+    A symbol is the id of a token, or negative: one that nothing merges with.
+    """
+
+    def __init__(self, metadata: Metadata, vocabulary: Vocabulary, ids: Mapping[str, int]) -> None:
+        """Read the merges of the tokens ``ids``. Raises LlamadError CORRUPT that names the key."""
+        self._ranks, self._merged = _read_merges(metadata, vocabulary, ids)
+
+    def apply(self, symbols: list[int]) -> list[int]:
+        """Return the symbols of one word, merged; -1 among them stands for nothing."""
+        merge = self._merge_short if len(symbols) <= _SHORT_WORD_BYTES else self._merge_long
+        return merge(symbols)
 
     def _merge_short(self, symbols: list[int]) -> list[int]:
         """Merge the symbols of one word, lowest rank first, leftmost among equals: as defined."""
@@ -165,16 +189,8 @@ class BpeTokenizer(Tokenizer):
                 places.setdefault(rank, []).append(left)
         return places
 
-    def _text_piece(self, token: int, text: str) -> bytes:
-        if self.vocabulary.types[token] == TokenType.USER_DEFINED:
-            return text.encode("utf-8", "surrogateescape")
-        return b"".join(
-            _BYTE_OF.get(character) or character.encode("utf-8", "surrogateescape")
-            for character in text
-        )
 
-
-def _text_ids(vocabulary: Vocabulary) -> dict[str, int]:
+def text_ids(vocabulary: Vocabulary) -> dict[str, int]:
     """Return the ids of the tokens that text may consist of: all but control and unknown ones."""
     pairs = zip(vocabulary.tokens, vocabulary.types, strict=True)
     return {token: i for i, (token, kind) in enumerate(pairs) if kind not in _NO_TEXT}
