@@ -2,11 +2,9 @@
 
 Owns its own writer of the container (GGUF v3, ggml docs/gguf.md), so that nothing the engine or
 the ``gguf`` package does can hide a mistake in the other. Weights are random blocks with scales
-chosen so that activations keep a magnitude near 1; the text such a model writes is noise. The
-vocabulary is a SentencePiece one (control and byte tokens, letters, a few merges), so any text
-can be tokenized.
+chosen so that activations keep a magnitude near 1. The vocabulary can spell any text.
 
-As a program, for the C tests and qemu: ``python tests/tiny_gguf.py OUT [--weight-type Q4_K ...]``.
+For the C tests and qemu: ``python tests/tiny_gguf.py OUT [--weight-type Q4_K ...]``.
 """
 
 import argparse
