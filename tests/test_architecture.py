@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(LEAVES, ()),
     "llamad.logs": ("llamad.printable",),
     "llamad.config": ("llamad.door.unix_socket", "llamad.ranges", "llamad.sampling", *LEAVES),
-    "llamad.sampling": ("llamad.ranges",),
+    "llamad.sampling": ("llamad.errors", "llamad.ranges"),
     "llamad.engine.bindings": (
         "llamad.errors",
         "llamad.gguf.value",
@@ -150,7 +150,8 @@ C_MAY_INCLUDE: dict[str, tuple[str, ...]] = {
     "quantize": ("base", "format"),
     "model": ("base", "format", "gguf", "kernels"),
     "engine": ("base", "format", "gguf", "kernels", "model"),
-    "sample": ("base",),
+    "constraint": ("base",),
+    "sample": ("base", "constraint"),
 }
 PUBLIC_HEADER = "llamad_engine.h"
 

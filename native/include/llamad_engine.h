@@ -11,6 +11,7 @@
 #ifndef LLAMAD_ENGINE_H
 #define LLAMAD_ENGINE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -379,6 +380,68 @@ int lld_sampler_sample(lld_sampler *sampler, const float *logits, int32_t *token
 
 /* Natural log-probability of token under logits (vocab_size) float32, computed in double. */
 double lld_log_probability(const float *logits, size_t vocab_size, int32_t token);
+
+/* ---- constraint ------------------------------------------------------------------------------ */
+
+typedef struct lld_token_trie lld_token_trie; /* the texts of a vocabulary */
+typedef struct lld_grammar lld_grammar;       /* a language, over the tokens of a vocabulary */
+typedef struct lld_constraint lld_constraint; /* where one answer is in a grammar */
+
+/* Token i has the text bytes[offsets[i]] .. bytes[offsets[i + 1] - 1]: (vocab_size + 1) offsets, from
+ * 0 on, at most 4096 bytes a token. A token without text is never allowed. */
+int lld_token_trie_create(const uint8_t *bytes, const uint32_t *offsets, uint32_t vocab_size,
+                          lld_token_trie **out);
+/* After the grammars that use it. */
+void lld_token_trie_destroy(lld_token_trie *trie);
+
+typedef enum lld_edge_kind {
+    LLD_EDGE_BYTES = 0,  /* to target with a byte low..high */
+    LLD_EDGE_EMPTY = 1,  /* to target */
+    LLD_EDGE_CALL = 2,   /* to target with a new frame; its return leads to state value */
+    LLD_EDGE_RETURN = 3, /* to where the frame's call says, when its loop made value rounds */
+    LLD_EDGE_BELOW = 4,  /* to target, when the frame's loop made fewer than value rounds */
+    LLD_EDGE_NEXT = 5,   /* to target, and the frame's loop made one more round; counted to value */
+    LLD_EDGE_TAKE = 6,   /* to target, when member value (0..63) was not taken in this frame yet */
+    LLD_EDGE_HAVE = 7,   /* to target, when it was */
+    LLD_EDGE_LACK = 8    /* to target, when it was not */
+} lld_edge_kind;
+
+typedef struct lld_edge {
+    uint8_t kind, low, high;
+    uint32_t target, value;
+} lld_edge;
+
+/* The pushdown automaton that begins in state `start` without frames and accepts where it returns
+ * then. State q has the edges first_edge[q] .. first_edge[q + 1] - 1: (n_states + 1) numbers.
+ * bounds: (n_states) most rounds of the loop that the state's frame counts; 0: it counts none;
+ * UINT32_MAX: no limit. No state may reach itself by calls and empty edges. */
+int lld_grammar_create(const lld_token_trie *trie, const lld_edge *edges,
+                       const uint32_t *first_edge, const uint32_t *bounds, uint32_t n_states,
+                       uint32_t start, lld_grammar **out);
+/* After the constraints that use it. */
+void lld_grammar_destroy(lld_grammar *grammar);
+
+/* end_tokens: allowed where the grammar accepts, and nowhere else. */
+int lld_constraint_create(lld_grammar *grammar, const int32_t *end_tokens, size_t n_end_tokens,
+                          lld_constraint **out);
+void lld_constraint_destroy(lld_constraint *constraint);
+
+/* Go on by one token. LLD_ERR_INVALID, and nothing has changed, when the grammar does not have it
+ * here, or can go on in too many ways. */
+int lld_constraint_accept(lld_constraint *constraint, int32_t token);
+
+/* Whether the answer may end here. */
+bool lld_constraint_accepts(const lld_constraint *constraint);
+
+/* allowed: (vocab_size) 1 for a token that may come next, else 0. */
+int lld_constraint_allowed(lld_constraint *constraint, uint8_t *allowed);
+
+/* The bytes that must come next, whatever the model says; return how many, at most `capacity`. */
+size_t lld_constraint_forced(lld_constraint *constraint, uint8_t *bytes, size_t capacity);
+
+/* From now on draw only what the constraint allows, and let it go on by each token drawn; NULL ends
+ * it. The constraint must live as long. A draw fails with LLD_ERR_INVALID when no token is allowed. */
+int lld_sampler_constrain(lld_sampler *sampler, lld_constraint *constraint);
 
 /* cffi: end */
 

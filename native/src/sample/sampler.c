@@ -10,6 +10,7 @@
 
 #include "base/elementary.h"
 #include "base/status.h"
+#include "constraint/token_trie.h"
 
 /* ---- random numbers -------------------------------------------------------------------------- */
 
@@ -157,6 +158,15 @@ void lld_sampler_destroy(lld_sampler *sampler)
     free(sampler);
 }
 
+int lld_sampler_constrain(lld_sampler *sampler, lld_constraint *constraint)
+{
+    if (constraint != NULL && constraint->grammar->trie->vocab_size != sampler->vocab_size)
+        return lld_fail(LLD_ERR_INVALID, "a sampler of %u tokens, a constraint of %u",
+                        sampler->vocab_size, constraint->grammar->trie->vocab_size);
+    sampler->constraint = constraint;
+    return LLD_OK;
+}
+
 /* ---- one token ------------------------------------------------------------------------------- */
 
 void lld_sampler_accept(lld_sampler *sampler, int32_t token)
@@ -221,6 +231,21 @@ static void apply_penalties(lld_sampler *s)
     for (size_t i = 0; i < w->n; i++) w->counts[w->tokens[i]] = abs(w->counts[w->tokens[i]]);
 }
 
+static int apply_constraint(lld_sampler *s)
+{
+    int status = LLD_OK;
+    if (s->constraint == NULL) return LLD_OK;
+    const uint64_t *mask = lld_constraint_mask(s->constraint, &status);
+    size_t n_finite = 0;
+    for (size_t i = 0; i < s->vocab_size && status == LLD_OK; i++) {
+        if (!(mask[i / 64] >> i % 64 & 1)) s->logits[i] = -INFINITY;
+        n_finite += isfinite(s->logits[i]) != 0;
+    }
+    if (status == LLD_OK && n_finite == 0)
+        return lld_fail(LLD_ERR_INVALID, "no token goes on with the answer within its grammar");
+    return status;
+}
+
 static int32_t greatest(const float *logits, size_t n)
 {
     size_t best = 0;
@@ -246,9 +271,13 @@ int lld_sampler_sample(lld_sampler *sampler, const float *logits, int32_t *token
     memcpy(sampler->logits, logits, sampler->vocab_size * sizeof *logits);
     apply_bias(sampler);
     apply_penalties(sampler);
+    if ((status = apply_constraint(sampler)) != LLD_OK) return status;
     *token = sampler->sampling.temperature == 0 ? greatest(sampler->logits, sampler->vocab_size)
                                                 : draw(sampler);
     lld_sampler_accept(sampler, *token);
+    if (sampler->constraint != NULL &&
+        (status = lld_constraint_accept(sampler->constraint, *token)) != LLD_OK)
+        return status;
     if (logprob != NULL) *logprob = (float)lld_log_probability(logits, sampler->vocab_size, *token);
     return LLD_OK;
 }

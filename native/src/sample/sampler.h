@@ -1,10 +1,11 @@
 /* sampler.h - the state behind lld_sampler; the public functions are in llamad_engine.h.
  *
- * Order of the steps: logit bias, penalties, then the greatest logit when the temperature is 0;
+ * Order of the steps: logit bias, penalties, the constraint, then the greatest logit when the temperature is 0;
  * else top-k, typical-p, top-p, min-p, temperature, draw. All memory is taken in create. */
 #ifndef LLD_SAMPLER_H
 #define LLD_SAMPLER_H
 
+#include "constraint/constraint.h"
 #include "sample/candidates.h"
 #include "llamad_engine.h"
 
@@ -23,7 +24,8 @@ struct lld_sampler {
     lld_window window;
     float *logits; /* (vocab_size) after bias and penalties */
     lld_candidates candidates;
-    uint64_t n_draws; /* index of the next random number */
+    lld_constraint *constraint; /* NULL: every token is allowed */
+    uint64_t n_draws;           /* index of the next random number */
 };
 
 /* Random number `index` of a seed, uniform in [0, 1) with 53 bits. */

@@ -6,6 +6,7 @@ cffi releases the GIL around every call. Whatever the arguments, nothing here re
 that is not its own: a closed handle, a number out of range or a wrong type is a Python exception.
 """
 
+from llamad.engine.bindings.constraint import Constraint, Grammar, TokenTrie
 from llamad.engine.bindings.engine import KV_TYPES, Engine, EngineParams, engine_bytes
 from llamad.engine.bindings.formats import (
     TENSOR_TYPES,
@@ -41,6 +42,7 @@ __all__ = [
     "OUTPUT_INPUT",
     "TENSOR_TYPES",
     "Buffer",
+    "Constraint",
     "Engine",
     "EngineBytes",
     "EngineError",
@@ -49,6 +51,7 @@ __all__ = [
     "EngineParams",
     "Extent",
     "GgufFile",
+    "Grammar",
     "Importance",
     "Locked",
     "ModelInfo",
@@ -58,6 +61,7 @@ __all__ = [
     "Sampler",
     "StopFlag",
     "TensorInfo",
+    "TokenTrie",
     "block_size",
     "dequantize",
     "engine_bytes",

@@ -3,6 +3,7 @@
 from typing import cast
 
 from llamad._engine import ffi, lib
+from llamad.engine.bindings.constraint import Constraint
 from llamad.engine.bindings.engine import Engine
 from llamad.engine.bindings.handle import Handle
 from llamad.engine.bindings.status import check
@@ -36,6 +37,14 @@ class Sampler(Handle):
         )
         self._open(out[0], lib.lld_sampler_destroy)
         self._vocab_size = vocab_size
+
+    def constrain(self, constraint: Constraint) -> None:
+        """Draw only what the constraint allows from now on; it goes on with each token drawn.
+
+        Raises EngineError for a constraint over another vocabulary.
+        """
+        check(lib.lld_sampler_constrain(self._c, constraint._c))
+        self._use(constraint)
 
     def accept(self, token: int) -> None:
         """Put one token into the penalty window; those that were sampled are in it already."""

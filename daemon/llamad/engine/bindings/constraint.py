@@ -1,0 +1,83 @@
+"""A vocabulary's texts, a grammar over them, and where one answer is in it."""
+
+from collections.abc import Iterable, Sequence
+
+from llamad._engine import ffi, lib
+from llamad.engine.bindings.handle import Handle
+from llamad.engine.bindings.status import check
+from llamad.sampling.constraint.automaton import Automaton
+
+FORCED_BYTES = 256  # looked ahead at most
+
+
+class TokenTrie(Handle):
+    """The texts of a vocabulary."""
+
+    def __init__(self, texts: Sequence[bytes]) -> None:
+        """``texts``: of each token; an empty one is never allowed.
+
+        Raises EngineError when there is no memory.
+        """
+        offsets = ffi.new("uint32_t[]", len(texts) + 1)
+        end = 0
+        for i, text in enumerate(texts):
+            end += len(text)
+            offsets[i + 1] = end
+        out = ffi.new("lld_token_trie **")
+        check(lib.lld_token_trie_create(b"".join(texts), offsets, len(texts), out))
+        self._open(out[0], lib.lld_token_trie_destroy)
+        self.vocab_size = len(texts)
+
+
+class Grammar(Handle):
+    """A language over the tokens of a vocabulary; what is found out about it is kept."""
+
+    def __init__(self, trie: TokenTrie, automaton: Automaton) -> None:
+        """Raise EngineError when the automaton is refused."""
+        out = ffi.new("lld_grammar **")
+        check(
+            lib.lld_grammar_create(
+                trie._c,
+                ffi.cast("const lld_edge *", ffi.from_buffer(automaton.edges)),
+                ffi.from_buffer("uint32_t[]", automaton.first_edge),
+                ffi.from_buffer("uint32_t[]", automaton.bounds),
+                automaton.n_states,
+                automaton.start,
+                out,
+            )
+        )
+        self.vocab_size = trie.vocab_size
+        self._open(out[0], lib.lld_grammar_destroy, trie)
+
+
+class Constraint(Handle):
+    """Where one answer is in its grammar."""
+
+    def __init__(self, grammar: Grammar, end_tokens: Iterable[int]) -> None:
+        """``end_tokens``: allowed where the answer may end. Raises EngineError."""
+        ids = list(end_tokens)
+        out = ffi.new("lld_constraint **")
+        check(lib.lld_constraint_create(grammar._c, ffi.new("int32_t[]", ids), len(ids), out))
+        self._vocab_size = grammar.vocab_size
+        self._open(out[0], lib.lld_constraint_destroy, grammar)
+
+    def accept(self, token: int) -> None:
+        """Go on by one token. Raises EngineError when it may not come here."""
+        check(lib.lld_constraint_accept(self._c, token))
+
+    @property
+    def accepts(self) -> bool:
+        """Whether the answer may end here."""
+        return bool(lib.lld_constraint_accepts(self._c))
+
+    def allowed(self) -> list[int]:
+        """Return the tokens that may come next, ascending."""
+        flags = ffi.new("uint8_t[]", self._vocab_size)
+        check(lib.lld_constraint_allowed(self._c, flags))
+        return [i for i, flag in enumerate(ffi.buffer(flags)[:]) if flag]
+
+    def forced(self) -> bytes:
+        """Return what must come next, whatever the model says."""
+        out = ffi.new("uint8_t[]", FORCED_BYTES)
+        n = lib.lld_constraint_forced(self._c, out, FORCED_BYTES)
+        return bytes(ffi.buffer(out)[:n])

@@ -1,0 +1,1 @@
+"""What an answer must look like: grammars over bytes, made of GBNF, JSON Schema or choices."""

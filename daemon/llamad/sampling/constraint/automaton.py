@@ -1,0 +1,357 @@
+"""From a grammar to the pushdown automaton that the engine runs (native/src/constraint/).
+
+Thompson's construction (1968) for what is regular; a rule is called, with a frame that says where
+to go on behind it. A counted repetition and members in any order are rules of their own: their
+frame has a memory, for the rounds or for the members seen.
+"""
+
+import struct
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from llamad.errors import ErrorKind, LlamadError
+from llamad.sampling.constraint.expression import (
+    AnyOrder,
+    Bytes,
+    Call,
+    Choice,
+    Expression,
+    Grammar,
+    Repeat,
+    Sequence,
+)
+
+MAX_STATES = 1 << 18
+MAX_ROUNDS = 1 << 20
+MAX_EMPTY_ROUNDS = 64  # of a part that may be empty
+UNROLLED_ROUNDS = 8  # of a short part, written out instead of counted
+UNROLLED_PARTS = 4
+NO_LIMIT = 0xFFFFFFFF
+
+EDGE = struct.Struct("=BBBxII")  # lld_edge
+
+
+class Kind(IntEnum):
+    """What an edge does: lld_edge_kind of the engine's header."""
+
+    BYTES = 0
+    EMPTY = 1
+    CALL = 2
+    RETURN = 3
+    BELOW = 4
+    NEXT = 5
+    TAKE = 6
+    HAVE = 7
+    LACK = 8
+
+
+def invalid(message: str) -> LlamadError:
+    """Return the error for a grammar that is refused."""
+    return LlamadError(ErrorKind.INVALID, "INVALID_GRAMMAR", message)
+
+
+@dataclass(slots=True)
+class Automaton:
+    """The edges of each state, as the engine takes them."""
+
+    start: int
+    edges: bytes  # lld_edge each, in the order of the states that they leave
+    first_edge: "array[int]"  # (n_states + 1)
+    bounds: "array[int]"  # (n_states)
+
+    @property
+    def n_states(self) -> int:
+        """States in all."""
+        return len(self.bounds)
+
+
+def compile_grammar(grammar: Grammar) -> Automaton:
+    """Return the automaton of a grammar.
+
+    Raises INVALID_GRAMMAR for a rule that calls itself before it takes a byte, and for one that is
+    too large.
+    """
+    nullable = _nullable_rules(grammar)
+    _check_left_recursion(grammar, nullable)
+    return _Builder(grammar, nullable).build()
+
+
+# ---- checks ---------------------------------------------------------------------------------
+
+
+def _is_nullable(part: Expression, nullable: set[str]) -> bool:
+    match part:
+        case Bytes():
+            return False
+        case Sequence(parts):
+            return all(_is_nullable(p, nullable) for p in parts)
+        case Choice(parts):
+            return any(_is_nullable(p, nullable) for p in parts)
+        case Repeat(inner, least, most):
+            return least == 0 or most == 0 or _is_nullable(inner, nullable)
+        case Call(rule):
+            return rule in nullable
+        case AnyOrder(required=required):
+            return not required
+    raise TypeError(part)
+
+
+def _nullable_rules(grammar: Grammar) -> set[str]:
+    """Return the rules that may be empty."""
+    nullable: set[str] = set()
+    n = -1
+    while n != len(nullable):
+        n = len(nullable)
+        for name, part in grammar.rules.items():
+            if name not in nullable and _is_nullable(part, nullable):
+                nullable.add(name)
+    return nullable
+
+
+def _first_calls(part: Expression, nullable: set[str]) -> Iterator[str]:
+    """Return the rules that a part may call before it takes a byte."""
+    match part:
+        case Sequence(parts):
+            for p in parts:
+                yield from _first_calls(p, nullable)
+                if not _is_nullable(p, nullable):
+                    return
+        case Choice(parts):
+            for p in parts:
+                yield from _first_calls(p, nullable)
+        case Repeat(inner):
+            yield from _first_calls(inner, nullable)
+        case AnyOrder(members=members, rest=rest):
+            for p in (*members, *([] if rest is None else [rest])):
+                yield from _first_calls(p, nullable)
+        case Call(rule):
+            yield rule
+
+
+def _check_left_recursion(grammar: Grammar, nullable: set[str]) -> None:
+    calls = {name: list(_first_calls(part, nullable)) for name, part in grammar.rules.items()}
+    done: set[str] = set()
+    for name in grammar.rules:
+        path: dict[str, Iterator[str]] = {}
+        pending = [name]
+        while pending:
+            rule = pending[-1]
+            if rule not in path:
+                if rule in done:
+                    pending.pop()
+                    continue
+                if rule not in calls:
+                    raise invalid(f"rule {rule!r} is called, but nowhere defined")
+                path[rule] = iter(calls[rule])
+            following = next(path[rule], None)
+            if following is None:
+                done.add(rule)
+                del path[rule]
+                pending.pop()
+            elif following in path:
+                raise invalid(f"rule {following!r} calls itself before it takes any text")
+            else:
+                pending.append(following)
+
+
+# ---- construction ---------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _State:
+    bound: int
+    edges: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+
+
+class _Builder:
+    """Makes the states; those of a rule when it is first called."""
+
+    def __init__(self, grammar: Grammar, nullable: set[str]) -> None:
+        self._grammar = grammar
+        self._nullable = nullable
+        self._states: list[_State] = []
+        self._rules: dict[str, int] = {}  # where each begins
+        self._pending: list[str] = []
+
+    def build(self) -> Automaton:
+        start = self._rule(self._grammar.start)
+        while self._pending:
+            name = self._pending.pop()
+            end = self._state(0)
+            self._edge(end, Kind.RETURN)
+            self._emit(self._grammar.rules[name], self._rules[name], end, 0)
+        first_edge, bounds = array("I", [0]), array("I")
+        edges = bytearray()
+        for state in self._states:
+            for edge in state.edges:
+                edges += EDGE.pack(*edge)
+            first_edge.append(len(edges) // EDGE.size)
+            bounds.append(state.bound)
+        return Automaton(start, bytes(edges), first_edge, bounds)
+
+    def _state(self, bound: int) -> int:
+        if len(self._states) >= MAX_STATES:
+            raise invalid(f"the grammar is too large: more than {MAX_STATES} states")
+        self._states.append(_State(bound))
+        return len(self._states) - 1
+
+    def _edge(
+        self,
+        state: int,
+        kind: Kind,
+        target: int = 0,
+        *,
+        value: int = 0,
+        low: int = 0,
+        high: int = 0,
+    ) -> None:
+        self._states[state].edges.append((kind, low, high, target, value))
+
+    def _rule(self, name: str) -> int:
+        if name not in self._rules:
+            if name not in self._grammar.rules:
+                raise invalid(f"rule {name!r} is called, but nowhere defined")
+            self._rules[name] = self._state(0)
+            self._pending.append(name)
+        return self._rules[name]
+
+    def _emit(self, part: Expression, start: int, end: int, bound: int) -> None:
+        """Lead from start to end by what the part says; ``bound``: of the frame's loop.
+
+        From a state that takes bytes no other edges lead: such a state is made for bytes alone.
+        """
+        match part:
+            case Bytes():
+                self._emit_bytes([part], start, end, bound)
+            case Sequence(parts):
+                self._emit_sequence(parts, start, end, bound)
+            case Choice(parts):
+                for p in parts:
+                    self._emit(p, start, end, bound)
+            case Repeat():
+                self._emit_repeat(part, start, end, bound)
+            case Call(rule):
+                self._edge(start, Kind.CALL, self._rule(rule), value=end)
+            case AnyOrder():
+                self._emit_any_order(part, start, end)
+
+    def _emit_bytes(self, parts: list[Bytes], start: int, end: int, bound: int) -> None:
+        state = self._state(bound)
+        self._edge(start, Kind.EMPTY, state)
+        for i, part in enumerate(parts):
+            after = end if i == len(parts) - 1 else self._state(bound)
+            for low, high in part.ranges:
+                self._edge(state, Kind.BYTES, after, low=low, high=high)
+            state = after
+
+    def _emit_sequence(
+        self, parts: tuple[Expression, ...], start: int, end: int, bound: int
+    ) -> None:
+        if not parts:
+            self._edge(start, Kind.EMPTY, end)
+            return
+        i = 0
+        while i < len(parts):
+            n = i
+            while n < len(parts) and isinstance(parts[n], Bytes):
+                n += 1
+            n = max(n, i + 1)
+            after = end if n == len(parts) else self._state(bound)
+            if isinstance(parts[i], Bytes):
+                run = [p for p in parts[i:n] if isinstance(p, Bytes)]
+                self._emit_bytes(run, start, after, bound)
+            else:
+                self._emit(parts[i], start, after, bound)
+            start, i = after, n
+
+    def _emit_repeat(self, part: Repeat, start: int, end: int, bound: int) -> None:
+        inner, least, most = part.part, part.least, part.most
+        if max(least, most or 0) > MAX_ROUNDS:
+            raise invalid(f"a repetition of {max(least, most or 0)} times, at most {MAX_ROUNDS}")
+        if _is_nullable(inner, self._nullable):
+            least = 0
+            if most is not None and most > MAX_EMPTY_ROUNDS:
+                raise invalid(
+                    f"a part that may be empty is repeated up to {most} times, at most"
+                    f" {MAX_EMPTY_ROUNDS}"
+                )
+        if most is not None and most < least:
+            return
+        if most is None and least <= 1:
+            self._emit_loop(inner, start, end, bound, skips=least == 0)
+        elif most is not None and most <= UNROLLED_ROUNDS and (most <= 1 or _is_short(inner)):
+            self._emit_unrolled(inner, least, most, start, end, bound)
+        else:
+            self._emit_counted(inner, least, most, start, end)
+
+    def _emit_loop(
+        self, inner: Expression, start: int, end: int, bound: int, *, skips: bool
+    ) -> None:
+        again, done = self._state(bound), self._state(bound)
+        self._edge(start, Kind.EMPTY, again)
+        self._emit(inner, again, done, bound)
+        self._edge(done, Kind.EMPTY, again)
+        self._edge(done, Kind.EMPTY, end)
+        if skips:
+            self._edge(start, Kind.EMPTY, end)
+
+    def _emit_unrolled(
+        self, inner: Expression, least: int, most: int, start: int, end: int, bound: int
+    ) -> None:
+        for i in range(most):
+            if i >= least:
+                self._edge(start, Kind.EMPTY, end)
+            after = end if i == most - 1 else self._state(bound)
+            self._emit(inner, start, after, bound)
+            start = after
+        if most == 0:
+            self._edge(start, Kind.EMPTY, end)
+
+    def _emit_counted(
+        self, inner: Expression, least: int, most: int | None, start: int, end: int
+    ) -> None:
+        bound = NO_LIMIT if most is None else most
+        head, body, round_end = (self._state(bound) for _ in range(3))
+        self._edge(start, Kind.CALL, head, value=end)
+        if most is None:
+            self._edge(head, Kind.EMPTY, body)
+        else:
+            self._edge(head, Kind.BELOW, body, value=most)
+        self._edge(head, Kind.RETURN, value=least)
+        self._emit(inner, body, round_end, bound)
+        self._edge(round_end, Kind.NEXT, head, value=least if most is None else most)
+
+    def _emit_any_order(self, part: AnyOrder, start: int, end: int) -> None:
+        """Call a rule whose frame has a bit for each member that was seen."""
+        head, member, behind, done = (self._state(NO_LIMIT) for _ in range(4))
+        self._edge(start, Kind.CALL, head, value=end)
+        self._edge(head, Kind.EMPTY, member)
+        if not part.required:
+            self._edge(head, Kind.EMPTY, done)
+        for i, expression in enumerate(part.members):
+            taken = self._state(NO_LIMIT)
+            self._edge(member, Kind.TAKE, taken, value=i)
+            self._emit(expression, taken, behind, NO_LIMIT)
+        more = self._state(NO_LIMIT)
+        if part.rest is not None:
+            self._emit(part.rest, member, behind, NO_LIMIT)
+            self._edge(behind, Kind.EMPTY, more)
+        else:  # behind the last member no separator may come
+            for i in range(len(part.members)):
+                self._edge(behind, Kind.LACK, more, value=i)
+        self._emit(part.separator, more, member, NO_LIMIT)
+        state = behind
+        for i in sorted(part.required):
+            after = self._state(NO_LIMIT)
+            self._edge(state, Kind.HAVE, after, value=i)
+            state = after
+        self._edge(state, Kind.EMPTY, done)
+        self._edge(done, Kind.RETURN)
+
+
+def _is_short(part: Expression) -> bool:
+    if isinstance(part, Sequence | Choice):
+        return len(part.parts) <= UNROLLED_PARTS and all(isinstance(p, Bytes) for p in part.parts)
+    return isinstance(part, Bytes)

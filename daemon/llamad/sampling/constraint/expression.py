@@ -1,0 +1,171 @@
+"""The parts a grammar is made of, over bytes of UTF-8.
+
+Owns the meaning of the parts and the way from characters to bytes. Where they come from (gbnf.py,
+json_schema.py, regex.py) and the automaton (automaton.py) are not known here.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+MAX_CODE_POINT = 0x10FFFF
+_SURROGATES = (0xD800, 0xDFFF)
+# Code points by the number of bytes that UTF-8 takes for them (RFC 3629, section 3).
+_BY_LENGTH = ((0, 0x7F), (0x80, 0x7FF), (0x800, 0xFFFF), (0x10000, MAX_CODE_POINT))
+
+Range: TypeAlias = tuple[int, int]  # first and last, both included
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """One byte of the ranges."""
+
+    ranges: tuple[Range, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """One part after the other; none: nothing at all."""
+
+    parts: tuple["Expression", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the parts; none: what cannot be."""
+
+    parts: tuple["Expression", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A part, ``least`` to ``most`` times; None: without limit."""
+
+    part: "Expression"
+    least: int = 0
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the rule of this name says."""
+
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOrder:
+    """Members, each at most once, in any order, between separators; at most MAX_MEMBERS.
+
+    ``required``: the indices of those that may not be missing. ``rest``: a member of which there
+    may be any number.
+    """
+
+    members: tuple["Expression", ...]
+    separator: "Expression"
+    required: frozenset[int] = frozenset()
+    rest: "Expression | None" = None
+
+
+Expression: TypeAlias = Bytes | Sequence | Choice | Repeat | Call | AnyOrder
+
+MAX_MEMBERS = 64  # bits of a frame's memory
+NOTHING = Sequence(())
+NEVER = Choice(())
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """Rules by their name, and the one that an answer follows."""
+
+    rules: dict[str, Expression]
+    start: str
+
+
+def sequence(*parts: Expression) -> Expression:
+    """Return the parts as one, flat."""
+    flat: list[Expression] = []
+    for part in parts:
+        flat.extend(part.parts if isinstance(part, Sequence) else (part,))
+    return flat[0] if len(flat) == 1 else Sequence(tuple(flat))
+
+
+def choice(parts: Iterable[Expression]) -> Expression:
+    """Return a choice between the parts, without those that cannot be."""
+    possible = tuple(part for part in parts if part != NEVER)
+    return possible[0] if len(possible) == 1 else Choice(possible)
+
+
+def optional(part: Expression) -> Expression:
+    """Return a part that may be missing."""
+    return Repeat(part, 0, 1)
+
+
+def literal(text: str) -> Expression:
+    """Return exactly this text."""
+    return sequence(*(Bytes(((byte, byte),)) for byte in text.encode("utf-8")))
+
+
+def characters(ranges: Iterable[Range]) -> Expression:
+    """Return one character of the code points. Surrogates are no characters, and left out."""
+    single: list[Range] = []
+    longer: list[Expression] = []
+    for first, last in ranges:
+        for parts in _utf8(first, last):
+            if len(parts) == 1:
+                single.append(parts[0])
+            else:
+                longer.append(Sequence(tuple(Bytes((part,)) for part in parts)))
+    return choice([*([Bytes(tuple(single))] if single else []), *longer])
+
+
+def complement(ranges: Iterable[Range]) -> list[Range]:
+    """Return the code points outside of the ranges, in order."""
+    outside: list[Range] = []
+    begin = 0
+    for first, last in sorted(ranges):
+        if begin < first:
+            outside.append((begin, first - 1))
+        begin = max(begin, last + 1)
+    return [*outside, (begin, MAX_CODE_POINT)] if begin <= MAX_CODE_POINT else outside
+
+
+def _utf8(first: int, last: int) -> Iterator[tuple[Range, ...]]:
+    """Return the byte sequences of code points, as a range for each byte."""
+    for low, high in _BY_LENGTH:
+        for a, b in _without_surrogates(max(first, low), min(last, high)):
+            yield from _between(chr(a).encode("utf-8"), chr(b).encode("utf-8"))
+
+
+def _without_surrogates(first: int, last: int) -> Iterator[Range]:
+    for a, b in ((first, min(last, _SURROGATES[0] - 1)), (max(first, _SURROGATES[1] + 1), last)):
+        if a <= b:
+            yield a, b
+
+
+def _between(a: bytes, b: bytes) -> Iterator[tuple[Range, ...]]:
+    """Return the sequences from a to b in order, which have the same length."""
+    if len(a) == 1:
+        yield ((a[0], b[0]),)
+        return
+    least, most = b"\x80" * (len(a) - 1), b"\xbf" * (len(a) - 1)
+    whole: tuple[Range, ...] = ((0x80, 0xBF),) * (len(a) - 1)
+    if a[0] == b[0]:
+        if a[1:] == least and b[1:] == most:
+            yield ((a[0], a[0]), *whole)
+            return
+        for rest in _between(a[1:], b[1:]):
+            yield ((a[0], a[0]), *rest)
+        return
+    first, last = a[0], b[0]
+    if a[1:] != least:
+        for rest in _between(a[1:], most):
+            yield ((first, first), *rest)
+        first += 1
+    if b[1:] != most:
+        last -= 1
+    if first <= last:
+        yield ((first, last), *whole)
+    if b[1:] != most:
+        for rest in _between(least, b[1:]):
+            yield ((b[0], b[0]), *rest)

@@ -1,0 +1,295 @@
+"""JSON Schema to a grammar: the answer is one JSON value that the schema accepts.
+
+A set of places of the schema becomes a rule, so that schemas may refer to each other in circles.
+Members may come in any order, each once (up to MAX_MEMBERS; beyond, in the schema's order).
+"""
+
+import re
+
+from llamad.errors import LlamadError
+from llamad.sampling.constraint import json_text
+from llamad.sampling.constraint.expression import (
+    MAX_MEMBERS,
+    NEVER,
+    NOTHING,
+    AnyOrder,
+    Call,
+    Expression,
+    Grammar,
+    Repeat,
+    choice,
+    literal,
+    optional,
+    sequence,
+)
+from llamad.sampling.constraint.numbers import integers, numbers
+from llamad.sampling.constraint.productive import without_dead_ends
+from llamad.sampling.constraint.regex import parse_regex
+from llamad.sampling.constraint.schema_facts import Document, Facts, Places, refused, unique
+
+MAX_RULES = 20_000
+MAX_NAMES = 1_000  # of members in one object
+
+
+def parse_json_schema(schema: object) -> Grammar:
+    """Return the grammar of the values that a schema accepts.
+
+    schema: as json.loads returns it. Raises INVALID_SCHEMA with the place and the keyword.
+    """
+    grammar = without_dead_ends(_Builder(Document(schema)).grammar())
+    if grammar is None:
+        raise refused("", "no value fits")
+    return grammar
+
+
+def any_json(*, object_only: bool) -> Grammar:
+    """Return the grammar of any JSON value, or of any object."""
+    return Grammar(json_text.base_rules(), "object" if object_only else "value")
+
+
+class _Builder:
+    """Makes a rule for each set of places that is met."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._rules = json_text.base_rules()
+        self._rules["other-characters"] = json_text.other_characters()
+        self._pending: list[tuple[str, Places]] = []
+
+    def grammar(self) -> Grammar:
+        start = self._value(("",))
+        assert isinstance(start, Call)
+        while self._pending:
+            name, places = self._pending.pop()
+            try:
+                alternatives = self._document.alternatives(places)
+            except RecursionError:
+                raise refused(places[0], "refers to itself without end") from None
+            self._rules[name] = choice(self._of_facts(facts, places) for facts in alternatives)
+        return Grammar(self._rules, start.rule)
+
+    def _value(self, places: Places | None) -> Expression:
+        if places is None:
+            return NEVER
+        if not places:
+            return json_text.VALUE
+        name = "schema " + " & ".join(places)
+        if name not in self._rules:
+            if len(self._rules) >= MAX_RULES:
+                raise refused(places[0], f"the schema has more than {MAX_RULES} parts")
+            self._rules[name] = NEVER
+            self._pending.append((name, places))
+        return Call(name)
+
+    def _of_facts(self, facts: Facts, places: Places) -> Expression:
+        if facts.values is not None:
+            return self._of_values(facts, places)
+        parts: list[Expression] = []
+        if "object" in facts.types:
+            parts.append(self._object(facts, places))
+        if "array" in facts.types:
+            parts.append(self._array(facts))
+        if "string" in facts.types:
+            parts.append(_string(facts))
+        if "number" in facts.types:
+            parts.append(_number(facts))
+        if "boolean" in facts.types:
+            parts.append(json_text.BOOLEAN)
+        if "null" in facts.types:
+            parts.append(json_text.NULL)
+        return choice(parts)
+
+    def _of_values(self, facts: Facts, places: Places) -> Expression:
+        values = [v for v in unique(facts.values or ()) if _fits(v, facts, places[0])]
+        return choice(json_text.given(value) for value in values)
+
+    def _array(self, facts: Facts) -> Expression:
+        least, most = facts.min_items, facts.max_items
+        others = self._value(facts.items)
+        if facts.items is None:
+            most = len(facts.prefix) if most is None else min(most, len(facts.prefix))
+        if most is not None and most < least:
+            return NEVER
+        n = len(facts.prefix) if most is None else min(len(facts.prefix), most)
+        if n == 0:
+            return json_text.an_array(json_text.repeated(others, least, most))
+        more = Repeat(
+            sequence(json_text.COMMA, others),
+            max(0, least - n),
+            None if most is None else most - n,
+        )
+        elements: Expression = NOTHING if most == n else more
+        for i in reversed(range(n)):
+            element = self._value(facts.prefix[i])
+            if i > 0:
+                element = sequence(json_text.COMMA, element)
+            elements = sequence(element, elements)
+            if i >= least:
+                elements = optional(elements)
+        return json_text.an_array(elements)
+
+    def _object(self, facts: Facts, places: Places) -> Expression:
+        names = list(dict.fromkeys((*facts.properties, *facts.required)))
+        if len(names) > MAX_NAMES:
+            raise refused(places[0], f"has {len(names)} properties, at most {MAX_NAMES}")
+        members = [
+            sequence(
+                json_text.quoted(name),
+                json_text.COLON,
+                self._value(facts.properties.get(name, facts.others)),
+            )
+            for name in names
+        ]
+        required = frozenset(names.index(name) for name in facts.required)
+        rest = None
+        if facts.others is not None:
+            name = json_text.other_names(names) if names else json_text.STRING
+            rest = sequence(name, json_text.COLON, self._value(facts.others))
+        if len(members) > MAX_MEMBERS:
+            return json_text.an_object(self._in_order(places, members, required, rest))
+        if not members and rest is None:
+            return json_text.an_object(NOTHING)
+        return json_text.an_object(AnyOrder(tuple(members), json_text.COMMA, required, rest))
+
+    def _in_order(
+        self,
+        places: Places,
+        members: list[Expression],
+        required: frozenset[int],
+        rest: Expression | None,
+    ) -> Expression:
+        """Return members in their order, of which some may be missing, and others behind them.
+
+        From each on there are two rules: for members behind a comma, and for the first one.
+        """
+        others = NOTHING if rest is None else Repeat(sequence(json_text.COMMA, rest))
+        first = NOTHING if rest is None else json_text.repeated(rest, 0, None)
+        name = f"members of {places} from "
+        self._rules[f"{name}{len(members)}"] = others
+        self._rules[f"{name}{len(members)} first"] = first
+        for i, member in reversed(list(enumerate(members))):
+            more = Call(f"{name}{i + 1}")
+            begins, follows = sequence(member, more), sequence(json_text.COMMA, member, more)
+            if i not in required:
+                begins = choice([begins, Call(f"{name}{i + 1} first")])
+                follows = choice([follows, more])
+            self._rules[f"{name}{i}"], self._rules[f"{name}{i} first"] = follows, begins
+        return Call(f"{name}0 first")
+
+
+# ---- strings and numbers --------------------------------------------------------------------
+
+
+def _string(facts: Facts) -> Expression:
+    forms = len(facts.patterns) + len(facts.formats)
+    bounded = facts.min_length > 0 or facts.max_length is not None
+    place = (*facts.patterns, *facts.formats, ("", ""))[0][0]
+    if forms > 1:
+        raise refused(place, "two patterns or formats for one value are not supported")
+    if facts.formats:
+        if bounded:
+            raise refused(place, "a format beside minLength or maxLength is not supported")
+        return sequence(literal('"'), _format(facts.formats[0][1]), literal('"'))
+    if facts.patterns:
+        if bounded:
+            raise refused(place, "a pattern beside minLength or maxLength is not supported")
+        try:
+            text = parse_regex(facts.patterns[0][1], json_text.spelled)
+        except LlamadError as error:
+            raise refused(place, error.message.removeprefix("pattern: ")) from None
+        return sequence(literal('"'), text, literal('"'))
+    if not bounded:
+        return json_text.STRING
+    if facts.max_length is not None and facts.max_length < facts.min_length:
+        return NEVER
+    characters = Repeat(json_text.any_character(), facts.min_length, facts.max_length)
+    return sequence(literal('"'), characters, literal('"'))
+
+
+_LEAP = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
+_DATE = (
+    "(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])"
+    "|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
+    f"|{_LEAP}-02-29)"
+)
+_TIME = (
+    r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]+)?"
+    "(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+# RFC 3339 section 5.6, but for leap seconds; RFC 4122 section 3.
+_FORM_PATTERNS = {
+    "date": _DATE,
+    "time": _TIME,
+    "date-time": f"{_DATE}[Tt]{_TIME}",
+    "uuid": "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}",
+}
+
+
+def _format(name: str) -> Expression:
+    return parse_regex(f"^(?:{_FORM_PATTERNS[name]})$", json_text.spelled)
+
+
+def _number(facts: Facts) -> Expression:
+    low, high = facts.low, facts.high
+    if not facts.integer:
+        return json_text.NUMBER if low is None and high is None else numbers(low, high)
+    if low is None and high is None:
+        return json_text.INTEGER
+    least = most = None
+    if low is not None:
+        least = -int(-low.value // 1)
+        least += 1 if low.open and least == low.value else 0
+    if high is not None:
+        most = int(high.value // 1)
+        most -= 1 if high.open and most == high.value else 0
+    if least is not None and most is not None and most < least:
+        return NEVER
+    return sequence(integers(least, most), optional(literal(".0")))
+
+
+# ---- given values ---------------------------------------------------------------------------
+
+
+def _fits(value: object, facts: Facts, place: str) -> bool:
+    """Whether a value of ``enum`` or ``const`` is what the other keywords say."""
+    match value:
+        case bool():
+            return "boolean" in facts.types
+        case None:
+            return "null" in facts.types
+        case int() | float():
+            return "number" in facts.types and _number_fits(value, facts)
+        case str():
+            return "string" in facts.types and _string_fits(value, facts)
+        case list():
+            if "array" in facts.types and _has_array_facts(facts):
+                raise refused(place, "an array among the values beside items is not supported")
+            return "array" in facts.types and facts.min_items <= len(value) <= (
+                len(value) if facts.max_items is None else facts.max_items
+            )
+    if "object" in facts.types and (facts.properties or facts.required or facts.others != ()):
+        raise refused(place, "an object among the values beside properties is not supported")
+    return "object" in facts.types
+
+
+def _has_array_facts(facts: Facts) -> bool:
+    return bool(facts.prefix) or facts.items != ()
+
+
+def _number_fits(value: float, facts: Facts) -> bool:
+    if facts.integer and value != int(value):
+        return False
+    low, high = facts.low, facts.high
+    above = low is None or value > low.value or (value == low.value and not low.open)
+    return above and (high is None or value < high.value or (value == high.value and not high.open))
+
+
+def _string_fits(value: str, facts: Facts) -> bool:
+    if len(value) < facts.min_length:
+        return False
+    if facts.max_length is not None and len(value) > facts.max_length:
+        return False
+    forms = [_FORM_PATTERNS[name] for _, name in facts.formats]
+    if any(re.fullmatch(form, value) is None for form in forms):
+        return False
+    return all(re.search(pattern, value) is not None for _, pattern in facts.patterns)

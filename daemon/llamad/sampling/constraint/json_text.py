@@ -1,0 +1,258 @@
+"""JSON (RFC 8259) as parts of a grammar: characters and how they may be spelled, numbers, values.
+
+White space is allowed behind ``{ [ , :`` and before ``} ]``: a space, or a new line with its
+indentation. So a small model cannot write white space without end. Characters of names and of
+strings with a form are spelled one way where JSON has several: as they are, if they may be.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+
+from llamad.sampling.constraint.expression import (
+    MAX_CODE_POINT,
+    AnyOrder,
+    Bytes,
+    Call,
+    Expression,
+    Range,
+    Repeat,
+    Sequence,
+    characters,
+    choice,
+    complement,
+    literal,
+    optional,
+    sequence,
+)
+
+MAX_INDENT = 64
+_SHORT_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "\b": "b", "\f": "f", "\n": "n", "\r": "r",
+                  "\t": "t"}  # fmt: skip
+_NOT_DIRECT = ((0, 0x1F), (ord('"'), ord('"')), (ord("\\"), ord("\\")))
+_BMP_ESCAPED = ((0, 0x1F), (0x7F, 0xD7FF), (0xE000, 0xFFFF))  # may be spelled \uXXXX in names
+
+DIGIT = Bytes(((0x30, 0x39),))
+DIGIT_1_TO_9 = Bytes(((0x31, 0x39),))
+HEX_DIGIT = Bytes(((0x30, 0x39), (0x41, 0x46), (0x61, 0x66)))
+SPACE = Call("space")
+COMMA = sequence(literal(","), SPACE)
+COLON = sequence(literal(":"), SPACE)
+VALUE, STRING, NUMBER, INTEGER = Call("value"), Call("string"), Call("number"), Call("integer")
+BOOLEAN = choice([literal("true"), literal("false")])
+NULL = literal("null")
+
+_NATURAL = choice([literal("0"), sequence(DIGIT_1_TO_9, Repeat(DIGIT))])
+_FRACTION = sequence(literal("."), Repeat(DIGIT, 1))
+_EXPONENT = sequence(
+    Bytes(((0x45, 0x45), (0x65, 0x65))),
+    optional(Bytes(((0x2B, 0x2B), (0x2D, 0x2D)))),
+    Repeat(DIGIT, 1, 3),
+)
+_POINT_ZERO = optional(
+    literal(".0")
+)  # an integer may be written with it (JSON Schema, section 6.1.1)
+
+
+def base_rules() -> dict[str, Expression]:
+    """Return the rules that the parts above call."""
+    indent = Repeat(Bytes(((0x09, 0x09), (0x20, 0x20))), 0, MAX_INDENT)
+    return {
+        "space": choice([Sequence(()), literal(" "), sequence(literal("\n"), indent)]),
+        "string": sequence(literal('"'), Repeat(any_character()), literal('"')),
+        "number": sequence(
+            optional(literal("-")), _NATURAL, optional(_FRACTION), optional(_EXPONENT)
+        ),
+        "integer": sequence(optional(literal("-")), _NATURAL, _POINT_ZERO),
+        "value": choice([Call("object"), Call("array"), STRING, NUMBER, BOOLEAN, NULL]),
+        "object": an_object(repeated(sequence(STRING, COLON, VALUE), 0, None)),
+        "array": an_array(repeated(VALUE, 0, None)),
+    }
+
+
+def an_object(members: Expression) -> Expression:
+    """Return braces around members."""
+    return sequence(literal("{"), SPACE, members, SPACE, literal("}"))
+
+
+def an_array(elements: Expression) -> Expression:
+    """Return brackets around elements."""
+    return sequence(literal("["), SPACE, elements, SPACE, literal("]"))
+
+
+def repeated(part: Expression, least: int, most: int | None) -> Expression:
+    """Return so many parts with commas between."""
+    if most is not None and most < max(least, 1):
+        return Sequence(()) if least == 0 else choice([])
+    more = Repeat(sequence(COMMA, part), max(0, least - 1), None if most is None else most - 1)
+    parts = sequence(part, more)
+    return parts if least > 0 else optional(parts)
+
+
+# ---- characters of a string -----------------------------------------------------------------
+
+
+def any_character() -> Expression:
+    """Return a character of a string, spelled in any way; half a surrogate pair is none."""
+    direct = characters(complement(_NOT_DIRECT))
+    short = Bytes(tuple((ord(c), ord(c)) for c in _SHORT_ESCAPES.values()))
+    escaped = [short, *(sequence(literal("u"), digits) for digits in _any_escape())]
+    return choice([direct, sequence(literal("\\"), choice(escaped))])
+
+
+def _any_escape() -> Iterator[Expression]:
+    for first, last in ((0, 0xD7FF), (0xE000, 0xFFFF)):
+        yield from _hex_numbers(first, last)
+    for high in _hex_numbers(0xD800, 0xDBFF):
+        for low in _hex_numbers(0xDC00, 0xDFFF):
+            yield sequence(high, literal("\\u"), low)
+
+
+def spelled(ranges: Iterable[Range]) -> Expression:
+    """Return one character of the code points, as it is or, where it cannot be, escaped."""
+    ranges = list(ranges)
+    parts: list[Expression] = [
+        characters(part for r in ranges for part in _without(r, _NOT_DIRECT))
+    ]
+    for character, escape in _SHORT_ESCAPES.items():
+        if any(first <= ord(character) <= last for first, last in ranges):
+            parts.append(literal("\\" + escape))
+    for first, last in ranges:
+        for a, b in _BMP_ESCAPED:
+            low, high = max(a, first), min(b, last)
+            if low <= high:
+                parts += [sequence(literal("\\u"), n) for n in _hex_numbers(low, high)]
+        if last >= 0x10000:
+            parts += _pairs(max(first, 0x10000) - 0x10000, last - 0x10000)
+    return choice(parts)
+
+
+def spelled_text(text: str) -> Expression:
+    """Return the characters of a text, without quotation marks."""
+    return sequence(*(spelled([(ord(c), ord(c))]) for c in text))
+
+
+def quoted(text: str) -> Expression:
+    """Return a string of exactly this text."""
+    return sequence(literal('"'), spelled_text(text), literal('"'))
+
+
+def other_names(names: Iterable[str]) -> Expression:
+    """Return any string but these texts."""
+    tree: dict[str, object] = {}
+    for name in names:
+        node = tree
+        for character in name:
+            node = node.setdefault(character, {})  # type: ignore[assignment]
+        node[""] = None
+    return sequence(literal('"'), _other_texts(tree), literal('"'))
+
+
+def _other_texts(tree: Mapping[str, object]) -> Expression:
+    """Return any characters that lead to no end of the tree."""
+    children = [(c, node) for c, node in tree.items() if c]
+    others = complement((ord(c), ord(c)) for c, _ in children)
+    parts: list[Expression] = [] if "" in tree else [Sequence(())]
+    parts.append(sequence(spelled(others), Call("other-characters")))
+    for character, node in children:
+        assert isinstance(node, dict)
+        parts.append(sequence(spelled([(ord(character), ord(character))]), _other_texts(node)))
+    return choice(parts)
+
+
+def other_characters() -> Expression:
+    """Return the rule that ``other_names`` calls."""
+    return Repeat(spelled([(0, MAX_CODE_POINT)]))
+
+
+def _without(range_: Range, taken: Iterable[Range]) -> Iterator[Range]:
+    for first, last in complement(taken):
+        low, high = max(first, range_[0]), min(last, range_[1])
+        if low <= high:
+            yield low, high
+
+
+def _hex_numbers(first: int, last: int, n_digits: int = 4) -> Iterator[Expression]:
+    """Return numbers of so many hexadecimal digits, in either case."""
+    if n_digits == 1:
+        yield _hex_digit(first, last)
+        return
+    unit = 16 ** (n_digits - 1)
+    digit, end = divmod(first, unit)[0], divmod(last, unit)[0]
+    if digit == end:
+        if first % unit == 0 and last % unit == unit - 1:
+            yield sequence(_hex_digit(digit, digit), *[HEX_DIGIT] * (n_digits - 1))
+            return
+        for rest in _hex_numbers(first % unit, last % unit, n_digits - 1):
+            yield sequence(_hex_digit(digit, digit), rest)
+        return
+    if first % unit:
+        for rest in _hex_numbers(first % unit, unit - 1, n_digits - 1):
+            yield sequence(_hex_digit(digit, digit), rest)
+        digit += 1
+    whole_end = end if last % unit == unit - 1 else end - 1
+    if digit <= whole_end:
+        yield sequence(_hex_digit(digit, whole_end), *[HEX_DIGIT] * (n_digits - 1))
+    if whole_end < end:
+        for rest in _hex_numbers(0, last % unit, n_digits - 1):
+            yield sequence(_hex_digit(end, end), rest)
+
+
+def _hex_digit(first: int, last: int) -> Bytes:
+    ranges = []
+    for low, high, zero in ((0, 9, 0x30), (10, 15, 0x41 - 10), (10, 15, 0x61 - 10)):
+        a, b = max(first, low), min(last, high)
+        if a <= b:
+            ranges.append((zero + a, zero + b))
+    return Bytes(tuple(ranges))
+
+
+def _pairs(first: int, last: int) -> list[Expression]:
+    """Return surrogate pairs for the code points, counted from 0x10000."""
+    pairs: list[Expression] = []
+    while first <= last:
+        high = first >> 10
+        if first & 0x3FF == 0 and last >= first | 0x3FF:  # whole rows
+            n = (last + 1 >> 10) - high
+            ends = (high + n << 10) - 1
+        else:
+            n, ends = 1, min(last, first | 0x3FF)
+        low = (0, 0x3FF) if n > 1 else (first & 0x3FF, ends & 0x3FF)
+        for a in _hex_numbers(0xD800 + high, 0xD800 + high + n - 1):
+            for b in _hex_numbers(0xDC00 + low[0], 0xDC00 + low[1]):
+                pairs.append(sequence(literal("\\u"), a, literal("\\u"), b))
+        first = ends + 1
+    return pairs
+
+
+# ---- given values ---------------------------------------------------------------------------
+
+
+def given(value: object) -> Expression:
+    """Return exactly this value, its members in any order."""
+    match value:
+        case str():
+            return quoted(value)
+        case bool() | None:
+            return literal(json.dumps(value))
+        case int():
+            return sequence(literal(str(value)), _POINT_ZERO)
+        case float():
+            if value == int(value):
+                return given(int(value))
+            return literal(json.dumps(value))
+        case list():
+            return an_array(separated([given(element) for element in value]))
+        case dict():
+            members = [sequence(quoted(k), COLON, given(v)) for k, v in value.items()]
+            if not members:
+                return an_object(Sequence(()))
+            return an_object(AnyOrder(tuple(members), COMMA, frozenset(range(len(members)))))
+    raise TypeError(type(value))
+
+
+def separated(parts: list[Expression]) -> Expression:
+    """Return the parts with commas between."""
+    out: list[Expression] = []
+    for i, part in enumerate(parts):
+        out += [COMMA, part] if i else [part]
+    return sequence(*out)

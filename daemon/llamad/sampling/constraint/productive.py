@@ -1,0 +1,70 @@
+"""What of a grammar can be said to the end; no answer may run into the rest."""
+
+from llamad.sampling.constraint.expression import (
+    NEVER,
+    NOTHING,
+    AnyOrder,
+    Bytes,
+    Call,
+    Choice,
+    Expression,
+    Grammar,
+    Repeat,
+    Sequence,
+    choice,
+)
+
+
+def without_dead_ends(grammar: Grammar) -> Grammar | None:
+    """Return the grammar without parts that no text fits; None when no text fits at all."""
+    productive: set[str] = set()
+    n = -1
+    while n != len(productive):
+        n = len(productive)
+        for name, part in grammar.rules.items():
+            if name not in productive and _pruned(part, productive) != NEVER:
+                productive.add(name)
+    if grammar.start not in productive:
+        return None
+    rules = {name: _pruned(grammar.rules[name], productive) for name in productive}
+    return Grammar(rules, grammar.start)
+
+
+def _pruned(part: Expression, productive: set[str]) -> Expression:
+    match part:
+        case Bytes(ranges):
+            return part if ranges else NEVER
+        case Call(rule):
+            return part if rule in productive else NEVER
+        case Sequence(parts):
+            pruned = tuple(_pruned(p, productive) for p in parts)
+            return NEVER if NEVER in pruned else Sequence(pruned)
+        case Choice(parts):
+            return choice(_pruned(p, productive) for p in parts)
+        case Repeat(inner, least, most):
+            kept = _pruned(inner, productive)
+            if kept == NEVER or most == 0:
+                return NOTHING if least == 0 else NEVER
+            return Repeat(kept, least, most)
+        case AnyOrder():
+            return _pruned_members(part, productive)
+    raise TypeError(part)
+
+
+def _pruned_members(part: AnyOrder, productive: set[str]) -> Expression:
+    members: list[Expression] = []
+    required: set[int] = set()
+    for i, member in enumerate(part.members):
+        kept = _pruned(member, productive)
+        if kept == NEVER:
+            if i in part.required:
+                return NEVER
+            continue
+        if i in part.required:
+            required.add(len(members))
+        members.append(kept)
+    rest = None if part.rest is None else _pruned(part.rest, productive)
+    rest = None if rest == NEVER else rest
+    if not members and rest is None:
+        return NOTHING
+    return AnyOrder(tuple(members), part.separator, frozenset(required), rest)

@@ -1,0 +1,412 @@
+"""What a JSON Schema says of a value, keyword by keyword, checked (draft 2020-12).
+
+A schema may be several at once (``allOf``, ``$ref`` beside others): so the unit is a set of places
+in the document, each of which holds. Its alternatives (``anyOf``, ``oneOf``) are sets of facts.
+Everything that is not supported is refused with the place and the keyword; nothing is ignored but
+what the specification calls annotations.
+
+Owns the reading of the document. What the facts become is json_schema.py's.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import TypeAlias, cast
+from urllib.parse import unquote
+
+from llamad.errors import ErrorKind, LlamadError
+from llamad.sampling.constraint.numbers import Bound
+
+MAX_ALTERNATIVES = 256  # of one place
+MAX_REPEATS = 1 << 20  # minLength and the like
+
+TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+ALL_TYPES = frozenset(TYPES) - {"integer"}  # which is a number
+FORMATS = ("date", "time", "date-time", "uuid")
+
+_ANNOTATIONS = frozenset({
+    "title", "description", "default", "examples", "$comment", "deprecated", "readOnly",
+    "writeOnly", "contentEncoding", "contentMediaType", "$defs", "definitions", "strict",
+})  # fmt: skip
+_DIALECTS = (
+    "http://json-schema.org/draft-07/schema",
+    "https://json-schema.org/draft/2019-09/schema",
+    "https://json-schema.org/draft/2020-12/schema",
+)
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
+Place: TypeAlias = str  # JSON pointer into the document
+Places: TypeAlias = tuple[Place, ...]  # sorted, all of them hold; none: any value
+
+
+def refused(place: Place, message: str) -> LlamadError:
+    """Return the error for a schema that is wrong or not supported."""
+    where = f"schema: {place}: " if place else "schema: "
+    return LlamadError(ErrorKind.INVALID, "INVALID_SCHEMA", where + message)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What one alternative says; the facts of a type do not matter to values of another."""
+
+    types: frozenset[str] = ALL_TYPES
+    values: tuple[object, ...] | None = None  # enum and const
+    min_length: int = 0
+    max_length: int | None = None
+    patterns: tuple[tuple[Place, str], ...] = ()
+    formats: tuple[tuple[Place, str], ...] = ()
+    low: Bound | None = None
+    high: Bound | None = None
+    integer: bool = False
+    min_items: int = 0
+    max_items: int | None = None
+    prefix: tuple[Places, ...] = ()  # of the elements at the beginning
+    items: Places | None = ()  # of the others; None: there are none
+    properties: Mapping[str, Places | None] = field(default_factory=dict)  # None: must be missing
+    required: tuple[str, ...] = ()
+    others: Places | None = ()  # of members that properties does not name; None: there are none
+
+
+class Document:
+    """A schema and what its places say."""
+
+    def __init__(self, schema: object) -> None:
+        """Raise INVALID_SCHEMA for what is no schema."""
+        if not isinstance(schema, dict | bool):
+            raise refused("", f"is {_name(schema)}, must be an object, true or false")
+        self._schema = schema
+        self._id = schema.get("$id") if isinstance(schema, dict) else None
+
+    def alternatives(self, places: Places) -> list[Facts]:
+        """Return what may hold of a value where all of the places hold; none: no value fits."""
+        found = [Facts()]
+        pending, seen = list(places), set(places)
+        while pending:
+            place = pending.pop(0)
+            schema = self._at(place)
+            if schema is True:
+                continue
+            if schema is False:
+                return []
+            assert isinstance(schema, dict)
+            for other in self._also(place, schema):
+                if other not in seen:
+                    seen.add(other)
+                    pending.append(other)
+            own = self._facts(place, schema)
+            branches = self._branches(place, schema)
+            found = [m for f in found if (m := _both(f, own))]
+            found = [m for f in found for b in branches if (m := _both(f, b))]
+            if len(found) > MAX_ALTERNATIVES:
+                raise refused(place, f"has more than {MAX_ALTERNATIVES} alternatives")
+        return found
+
+    # ---- places ----
+
+    def _at(self, place: Place) -> object:
+        value: object = self._schema
+        for part in place.split("/")[1:]:
+            key = part.replace("~1", "/").replace("~0", "~")
+            if isinstance(value, dict) and key in value:
+                value = value[key]
+            elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
+                value = value[int(key)]
+            else:
+                raise refused(place, "is referred to, but not there")
+        if not isinstance(value, dict | bool):
+            raise refused(place, f"is {_name(value)}, must be a schema")
+        return value
+
+    def _reference(self, place: Place, target: object) -> Place:
+        if not isinstance(target, str):
+            raise refused(place, "$ref must be a text")
+        base, _, fragment = target.partition("#")
+        if base and base != self._id:
+            raise refused(place, f"$ref {target!r}: other documents are not supported")
+        if fragment and not fragment.startswith("/"):
+            raise refused(place, f"$ref {target!r}: anchors are not supported")
+        if "$id" in self._inner_ids(place):
+            raise refused(place, "$ref below an inner $id is not supported")
+        return unquote(fragment)
+
+    def _inner_ids(self, place: Place) -> set[str]:
+        value: object = self._schema
+        for part in place.split("/")[1:]:
+            key = part.replace("~1", "/").replace("~0", "~")
+            value = (
+                value[int(key)] if isinstance(value, list) else cast(dict[str, object], value)[key]
+            )
+            if isinstance(value, dict) and isinstance(value.get("$id"), str):
+                return {"$id"}
+        return set()
+
+    def _also(self, place: Place, schema: dict[str, object]) -> Iterator[Place]:
+        if "$ref" in schema:
+            yield self._reference(place, schema["$ref"])
+        if "allOf" in schema:
+            yield from _children(place, "allOf", schema["allOf"])
+
+    def _branches(self, place: Place, schema: dict[str, object]) -> list[Facts]:
+        branches = [Facts()]
+        for keyword in ("anyOf", "oneOf"):
+            if keyword not in schema:
+                continue
+            children = [
+                self.alternatives((child,)) for child in _children(place, keyword, schema[keyword])
+            ]
+            if keyword == "oneOf":
+                self._check_disjoint(place, children)
+            flat = list(itertools.chain.from_iterable(children))
+            branches = [m for a in branches for b in flat if (m := _both(a, b))]
+            if len(branches) > MAX_ALTERNATIVES:
+                raise refused(place, f"has more than {MAX_ALTERNATIVES} alternatives")
+        return branches
+
+    # ---- oneOf ----
+
+    def _check_disjoint(self, place: Place, children: list[list[Facts]]) -> None:
+        for (i, first), (j, second) in itertools.combinations(enumerate(children), 2):
+            for a in first:
+                for b in second:
+                    if not self._disjoint(a, b):
+                        raise refused(
+                            place,
+                            f"oneOf: one value may fit both {i} and {j}: supported only where their"
+                            " types, values or a required member's values differ; use anyOf",
+                        )
+
+    def _disjoint(self, a: Facts, b: Facts) -> bool:
+        both = _both(a, b)
+        if both is None:
+            return True
+        for name in both.required:
+            values = both.properties.get(name, both.others)
+            if values is None or not self.alternatives(values):
+                return True
+        return False
+
+    # ---- keywords ----
+
+    def _facts(self, place: Place, schema: dict[str, object]) -> Facts:
+        facts = Facts()
+        for keyword, value in schema.items():
+            if keyword in _ANNOTATIONS or keyword.startswith("x-"):
+                continue
+            facts = self._with_keyword(facts, place, keyword, value, schema)
+        if schema.get("nullable") is True and "type" in schema:
+            facts = replace(facts, types=facts.types | {"null"})
+        return facts
+
+    def _with_keyword(
+        self, facts: Facts, place: Place, keyword: str, value: object, schema: dict[str, object]
+    ) -> Facts:
+        below = f"{place}/{keyword}"
+        match keyword:
+            case "$ref" | "allOf" | "anyOf" | "oneOf" | "nullable":
+                return facts
+            case "$schema":
+                if not isinstance(value, str) or not value.startswith(_DIALECTS):
+                    raise refused(below, f"is {json.dumps(value)[:80]}: another dialect of schemas")
+                return facts
+            case "$id":
+                if not isinstance(value, str):
+                    raise refused(below, "must be a text")
+                return facts
+            case "type":
+                types, integer = _types(below, value)
+                return replace(facts, types=types, integer=integer)
+            case "enum":
+                if not isinstance(value, list):
+                    raise refused(below, "must be an array")
+                return replace(facts, values=_common(facts.values, tuple(value)))
+            case "const":
+                return replace(facts, values=_common(facts.values, (value,)))
+            case "pattern":
+                return replace(facts, patterns=((below, _text(below, value)),))
+            case "format":
+                return replace(facts, formats=((below, _format(below, value, schema)),))
+            case "prefixItems":
+                return replace(facts, prefix=tuple((p,) for p in _children(place, keyword, value)))
+            case "items":
+                return replace(facts, items=self._inner(below, value))
+            case "properties":
+                return replace(facts, properties=self._properties(below, value))
+            case "additionalProperties":
+                return replace(facts, others=self._inner(below, value))
+            case "required":
+                if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+                    raise refused(below, "must be an array of texts")
+                return replace(facts, required=tuple(dict.fromkeys(cast(list[str], value))))
+        if keyword in _COUNTS:
+            return _with_count(facts, below, keyword, value)
+        if keyword in _BOUNDS:
+            return _with_bound(facts, below, keyword, value)
+        raise refused(place, f"{keyword!r} is not supported")
+
+    def _inner(self, place: Place, value: object) -> Places | None:
+        if value is False:
+            return None
+        if not isinstance(value, dict | bool):
+            raise refused(place, f"is {_name(value)}, must be a schema")
+        return () if value is True or not value else (place,)
+
+    def _properties(self, place: Place, value: object) -> dict[str, Places | None]:
+        if not isinstance(value, dict):
+            raise refused(place, "must be an object")
+        return {name: self._inner(f"{place}/{_escaped(name)}", s) for name, s in value.items()}
+
+
+# ---- reading --------------------------------------------------------------------------------
+
+
+def _name(value: object) -> str:
+    return type(value).__name__
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def _children(place: Place, keyword: str, value: object) -> list[Place]:
+    if not isinstance(value, list) or not value:
+        raise refused(f"{place}/{keyword}", "must be an array of schemas, not empty")
+    return [f"{place}/{keyword}/{i}" for i in range(len(value))]
+
+
+def _types(place: Place, value: object) -> tuple[frozenset[str], bool]:
+    """Return the types, and whether numbers must be integers."""
+    names = value if isinstance(value, list) else [value]
+    for name in names:
+        if name not in TYPES:
+            raise refused(place, f"{name!r} is none of {', '.join(TYPES)}")
+    integer = "integer" in names and "number" not in names
+    return frozenset("number" if name == "integer" else str(name) for name in names), integer
+
+
+def _text(place: Place, value: object) -> str:
+    if not isinstance(value, str):
+        raise refused(place, f"is {_name(value)}, must be a text")
+    return value
+
+
+def _format(place: Place, value: object, schema: dict[str, object]) -> str:
+    name = _text(place, value)
+    if name not in FORMATS:
+        raise refused(place, f"{name!r} is not supported; supported are {', '.join(FORMATS)}")
+    if schema.get("type") not in ("string", ["string", "null"], ["null", "string"]):
+        raise refused(place, "is supported beside the type string only")
+    return name
+
+
+def _with_count(facts: Facts, place: Place, keyword: str, value: object) -> Facts:
+    if isinstance(value, float) and value == int(value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_REPEATS:
+        raise refused(place, f"is {json.dumps(value)[:40]}, must be in [0, {MAX_REPEATS}]")
+    match keyword:
+        case "minLength":
+            return replace(facts, min_length=value)
+        case "maxLength":
+            return replace(facts, max_length=value)
+        case "minItems":
+            return replace(facts, min_items=value)
+    return replace(facts, max_items=value)
+
+
+def _with_bound(facts: Facts, place: Place, keyword: str, value: object) -> Facts:
+    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e18:
+        raise refused(place, f"is {json.dumps(value)[:40]}, must be a number of at most 1e18")
+    bound = Bound(Decimal(repr(value)), keyword.startswith("exclusive"))
+    if keyword.endswith("inimum"):
+        return replace(facts, low=_higher(facts.low, bound))
+    return replace(facts, high=_lower(facts.high, bound))
+
+
+# ---- two at once ----------------------------------------------------------------------------
+
+
+def _both(a: Facts, b: Facts) -> Facts | None:
+    """Return what holds where both do; None: no value fits."""
+    types = a.types & b.types
+    values = _common(a.values, b.values)
+    if not types or values == ():
+        return None
+    n = max(len(a.prefix), len(b.prefix))
+    names = dict.fromkeys((*a.properties, *b.properties))
+    return Facts(
+        types=types,
+        values=values,
+        min_length=max(a.min_length, b.min_length),
+        max_length=_least(a.max_length, b.max_length),
+        patterns=tuple(dict.fromkeys((*a.patterns, *b.patterns))),
+        formats=tuple(dict.fromkeys((*a.formats, *b.formats))),
+        low=_higher(a.low, b.low),
+        high=_lower(a.high, b.high),
+        integer=a.integer or b.integer,
+        min_items=max(a.min_items, b.min_items),
+        max_items=_least(a.max_items, b.max_items),
+        prefix=tuple(_joined(_element(a, i), _element(b, i)) or () for i in range(n)),
+        items=_joined(a.items, b.items),
+        properties={name: _joined(_member(a, name), _member(b, name)) for name in names},
+        required=tuple(dict.fromkeys((*a.required, *b.required))),
+        others=_joined(a.others, b.others),
+    )
+
+
+def _element(facts: Facts, i: int) -> Places | None:
+    return facts.prefix[i] if i < len(facts.prefix) else facts.items
+
+
+def _member(facts: Facts, name: str) -> Places | None:
+    return facts.properties.get(name, facts.others)
+
+
+def _joined(a: Places | None, b: Places | None) -> Places | None:
+    return None if a is None or b is None else tuple(sorted({*a, *b}))
+
+
+def _least(a: int | None, b: int | None) -> int | None:
+    return b if a is None else a if b is None else min(a, b)
+
+
+def _higher(a: Bound | None, b: Bound | None) -> Bound | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return max(a, b, key=lambda bound: (bound.value, bound.open))
+
+
+def _lower(a: Bound | None, b: Bound | None) -> Bound | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return min(a, b, key=lambda bound: (bound.value, not bound.open))
+
+
+def _common(
+    a: tuple[object, ...] | None, b: tuple[object, ...] | None
+) -> tuple[object, ...] | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return tuple(value for value in a if any(same(value, other) for other in b))
+
+
+def same(a: object, b: object) -> bool:
+    """Whether two JSON values are equal: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    return a == b
+
+
+def unique(values: Iterable[object]) -> list[object]:
+    """Return the values without those that are equal to one before."""
+    out: list[object] = []
+    for value in values:
+        if not any(same(value, other) for other in out):
+            out.append(value)
+    return out

@@ -1,0 +1,228 @@
+"""Which JSON values a schema's grammar takes, and which schemas are refused."""
+
+import json
+
+import pytest
+
+from llamad.errors import LlamadError
+from llamad.sampling.constraint.automaton import compile_grammar
+from llamad.sampling.constraint.json_schema import any_json, parse_json_schema
+from unit.constraint.slow_automaton import SlowAutomaton
+
+
+def spellings(value: object) -> set[str]:
+    """Return how Python's json writes a value."""
+    return {
+        json.dumps(value),
+        json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+        json.dumps(value, indent=2),
+    }
+
+
+TREE = {
+    "$defs": {
+        "node": {
+            "type": "object",
+            "properties": {
+                "value": {"type": "integer"},
+                "children": {"type": "array", "items": {"$ref": "#/$defs/node"}},
+            },
+            "required": ["value"],
+            "additionalProperties": False,
+        }
+    },
+    "$ref": "#/$defs/node",
+}
+LAMP = {
+    "type": "object",
+    "properties": {
+        "entity_id": {"type": "string", "pattern": r"^light\.[a-z0-9_]+$"},
+        "brightness": {"type": "integer", "minimum": 0, "maximum": 255},
+        "color": {"type": "array", "items": {"type": "number"}, "minItems": 3, "maxItems": 3},
+    },
+    "required": ["entity_id"],
+}
+BIG = {
+    "type": "object",
+    "properties": {f"p{i}": {"type": "integer"} for i in range(70)},
+    "required": ["p3", "p69"],
+    "additionalProperties": False,
+}
+
+# schema, values that fit, values that do not
+CASES: list[tuple[object, list[object], list[object]]] = [
+    (True, [1, "a", {"a": [None]}], []),
+    ({}, [1, [], {}], []),
+    ({"type": "null"}, [None], [0, "null", False]),
+    ({"type": ["string", "integer"]}, ["", 'é😀"\\\n', -3, 1.0], [1.5, None, True]),
+    ({"type": "integer", "minimum": -5, "maximum": 120}, [-5, 0, 9, 99, 120], [-6, 121, 1000]),
+    ({"type": "integer", "exclusiveMinimum": 9}, [10, 99999999], [9, 0, -10]),
+    ({"type": "integer", "maximum": -1}, [-1, -7, -123456], [0, 1]),
+    ({"minimum": 1.25}, [1.25, 1.3, 2, 10.01, "a"], [1.2, 1.249, 0, -2]),
+    (
+        {"type": "number", "exclusiveMinimum": -0.5, "maximum": 0.75},
+        [-0.49, 0, 0.5, 0.75],
+        [-0.5, 0.751, 1, -1],
+    ),
+    ({"exclusiveMaximum": 3}, [2.999, -100, 0], [3, 3.0, 3.5]),
+    ({"enum": ["a", 1, None, [1], {"x": 2}]}, ["a", 1, 1.0, None, [1], {"x": 2}], ["b", [], {}]),
+    ({"const": False}, [False], [0, None, True]),
+    ({"type": "string", "enum": ["on", 3]}, ["on"], [3, "off"]),
+    ({"minLength": 2, "maxLength": 4}, ["ab", "😀😀", "é\n\té", 7], ["a", "abcde", "😀"]),
+    ({"pattern": "a+b"}, ["xxaab!", "ab", 3], ["ba", "", "b"]),
+    ({"pattern": r"^[^\d\s]{2,3}$"}, ["äb", '"\\/'], ["a", "a1", "abcd", "a "]),
+    ({"pattern": r"^(?:ab|c)*\.(?<x>d)?$"}, [".", "abc.d"], ["a.", "."[:0]]),
+    (
+        {"type": "string", "format": "date"},
+        ["2024-02-29", "2000-02-29", "1999-12-31"],
+        ["2023-02-29", "1900-02-29", "2024-13-01", "2024-04-31", "24-01-01"],
+    ),
+    (
+        {"type": "string", "format": "date-time"},
+        ["2024-02-29T23:59:59Z", "2024-01-01t00:00:00.25+02:00"],
+        ["2024-02-29 23:59:59Z", "2024-02-29T24:00:00Z", "2024-02-29T23:59:59"],
+    ),
+    (
+        {"type": "string", "format": "uuid"},
+        ["2eb8aa08-aa98-11ea-b4aa-73b441d16380"],
+        ["2eb8aa08-aa98-11ea-b4aa-73b441d1638", "2eb8aa08aa9811eab4aa73b441d16380"],
+    ),
+    ({"type": "array", "items": {"type": "integer"}, "minItems": 1}, [[1], [1, 2, 3]], [[], ["a"]]),
+    (
+        {"prefixItems": [{"type": "integer"}, {"type": "string"}], "items": False},
+        [[], [1], [1, "a"]],
+        [["a"], [1, "a", 2]],
+    ),
+    (
+        {"prefixItems": [{"type": "integer"}], "items": {"type": "string"}, "minItems": 2},
+        [[1, "a"], [1, "a", "b"]],
+        [[1], ["a", "a"], [1, 2]],
+    ),
+    (
+        {"properties": {"a": {"type": "integer"}, 'q"\\': {"type": "string"}}, "required": ["b"]},
+        [{"b": 0}, {"b": [], "a": 1}, {"a": 1, "b": 2, "aa": "x", "": 3, 'q"\\': "", "ä": 1}, 5],
+        [{}, {"a": 1}, {"a": "x", "b": 1}, {'q"\\': 1, "b": 1}],
+    ),
+    (
+        LAMP,
+        [
+            {"entity_id": "light.a_1", "color": [1, 2.5, 0]},
+            {"brightness": 7, "entity_id": "light.x"},
+        ],
+        [{"entity_id": "lamp.a"}, {"entity_id": "light.x", "color": [1, 2]}, {"brightness": 7}],
+    ),
+    (
+        TREE,
+        [{"value": 1}, {"children": [{"value": 2, "children": []}], "value": 1}],
+        [{"value": 1, "children": [{}]}, {"value": 1, "x": 1}],
+    ),
+    (
+        BIG,
+        [{"p3": 1, "p69": 2}, {"p0": 0, "p3": 1, "p68": 3, "p69": 2}],
+        [{"p3": 1}, {"p69": 1}, {}],
+    ),
+    (
+        {
+            "allOf": [
+                {"properties": {"a": {"type": "integer"}}},
+                {"properties": {"a": {"maximum": 3}}},
+            ]
+        },
+        [{"a": 3}, {}, {"a": -1, "b": 1}],
+        [{"a": 4}, {"a": "x"}],
+    ),
+    (
+        {"type": "object", "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+        [{"a": 1}, {"b": 1}, {"a": 1, "b": 2}],
+        [{}, {"c": 1}],
+    ),
+    (
+        {
+            "oneOf": [
+                {
+                    "properties": {"kind": {"const": "a"}, "x": {"type": "integer"}},
+                    "required": ["kind", "x"],
+                    "type": "object",
+                },
+                {"properties": {"kind": {"const": "b"}}, "required": ["kind"], "type": "object"},
+            ]
+        },
+        [{"kind": "a", "x": 1}, {"kind": "b"}],
+        [{"kind": "a"}, {"kind": "c"}, {}],
+    ),
+    (
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"$ref": "#"}}]},
+        ["a", [["b"], []]],
+        [1, [1]],
+    ),
+    ({"type": "string", "nullable": True}, ["a", None], [1]),
+    ({"properties": {"a": False}}, [{}, {"b": 1}], [{"a": 1}]),
+]
+
+
+@pytest.mark.parametrize(("schema", "valid", "invalid"), CASES, ids=lambda v: json.dumps(v)[:60])
+def test_a_value_is_taken_when_it_fits(
+    schema: object, valid: list[object], invalid: list[object]
+) -> None:
+    slow = SlowAutomaton(compile_grammar(parse_json_schema(schema)))
+    for value in valid:
+        for text in spellings(value):
+            assert slow.accepts(text.encode()), text
+    for value in invalid:
+        for text in spellings(value):
+            assert not slow.accepts(text.encode()), text
+
+
+REFUSED: list[tuple[object, str]] = [
+    ({"properties": {"a": {"not": {}}}}, "schema: /properties/a: 'not' is not supported"),
+    ({"type": "strng"}, "schema: /type: 'strng' is none of object, array, string"),
+    ({"type": "string", "format": "uri"}, "/format: 'uri' is not supported; supported are date"),
+    ({"format": "date"}, "/format: is supported beside the type string only"),
+    ({"pattern": "(?=a)"}, "/pattern: character 1: look-around is not supported"),
+    ({"pattern": r"(a)\1"}, "/pattern: character 4: a back-reference is not supported"),
+    ({"minLength": -1}, r"/minLength: is -1, must be in \[0, 1048576\]"),
+    ({"maximum": 1e300}, "/maximum: is 1e.300, must be a number of at most 1e18"),
+    ({"$ref": "#/$defs/x"}, "/[$]defs/x: is referred to, but not there"),
+    ({"$ref": "http://other/x"}, "other documents are not supported"),
+    ({"$schema": "http://mine"}, "another dialect"),
+    ({"items": 3}, "/items: is int, must be a schema"),
+    ({"required": "a"}, "/required: must be an array of texts"),
+    ({"enum": []}, "no value fits"),
+    ({"type": "string", "const": 3}, "no value fits"),
+    ({"properties": {"a": {"$ref": "#"}}, "required": ["a"], "type": "object"}, "no value fits"),
+    ({"oneOf": [{"minimum": 1}, {"maximum": 2}]}, "oneOf: one value may fit both 0 and 1"),
+    ({"anyOf": [{"$ref": "#"}]}, "refers to itself without end"),
+    ({"allOf": [{"anyOf": [{}] * 20}] * 2 + [{"anyOf": [{}] * 20}]}, "more than 256 alternatives"),
+    ([1], "is list, must be an object, true or false"),
+]
+
+
+@pytest.mark.parametrize(("schema", "message"), REFUSED, ids=lambda v: json.dumps(v)[:60])
+def test_what_is_not_supported_is_refused_by_name(schema: object, message: str) -> None:
+    with pytest.raises(LlamadError, match=message):
+        parse_json_schema(schema)
+
+
+def test_any_json_is_json_and_an_object_is_one() -> None:
+    values = SlowAutomaton(compile_grammar(any_json(object_only=False)))
+    objects = SlowAutomaton(compile_grammar(any_json(object_only=True)))
+    for text in ("{}", '{"a": [1, -2.5e+10, null, true, "\\u00e9\\ud83d\\ude00"]}'):
+        assert values.accepts(text.encode())
+        assert objects.accepts(text.encode())
+    for text in ("[1, 2]", "0", '"a"', "-0.1"):
+        assert values.accepts(text.encode())
+        assert not objects.accepts(text.encode())
+    for text in (
+        "",
+        "01",
+        "{,}",
+        "[1,]",
+        '"\\ud83d"',
+        '"\n"',
+        "nul",
+        "{'a': 1}",
+        "+1",
+        "1.",
+        '"\\x"',
+    ):
+        assert not values.accepts(text.encode()), text
