@@ -77,7 +77,7 @@ async def _texts(model: LoadedModel, share: float) -> tuple[list[str], int]:
         worker.close()
     assert scheduler.counts().kv_blocks_free == model.kv_blocks_total
     draft = scheduler.counts().draft
-    assert model.draft is None or (draft is not None and draft.accepted > 50)
+    assert model.draft is None or (draft is not None and draft.accepted > 50), draft
     return texts, scheduler.n_preempted
 
 
@@ -102,9 +102,11 @@ def test_a_preempted_text_is_the_uninterrupted_one(
     spec: TinySpec,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # a tiny draft costs as much as it saves: let it guess all the same
+    # a tiny draft costs as much as it saves, and on a busy machine more: let it read and guess
+    # all the same, so that nothing here depends on measured seconds
     monkeypatch.setattr("llamad.schedule.draft._Value.least_chance", 0.0)
     monkeypatch.setattr("llamad.schedule.draft.WINDOW_ROUNDS", 1 << 30)
+    monkeypatch.setattr("llamad.schedule.draft.READ_SHARE", float("inf"))
 
     @asynchronous
     async def check() -> None:
