@@ -61,10 +61,9 @@ class Answers:
             Sampler(WILD, vocab_size=self._tokenizer.vocab_size, n_ctx=N_CTX, seed=seed) as sampler,
         ):
             sampler.constrain(constraint)
-            tokens = [self._tokenizer.encode("Say")]
             sequence = SingleSequence(self._engine)
             drawn: list[int] = []
-            sequence.feed(tokens[0], n_out=1)
+            sequence.feed(self._tokenizer.encode("Say"), n_out=1)
             while sequence.length < N_CTX - 1:
                 token = sampler.sample(self._engine, 0)
                 if token in self.ends:

@@ -43,7 +43,9 @@ class Identity:
         text = (
             f"{VERSION} {self.model_digest} {self.kv_type} {self.engine_version} {self.block_bytes}"
         )
-        return _sum(f"{text} {self.rope}".rstrip().encode())
+        if self.rope:  # without, the files of versions before are still found
+            text += f" {self.rope}"
+        return _sum(text.encode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,8 +31,10 @@ class SpacedBpeTokenizer(Tokenizer):
             raise unsupported(f"tokenizer.ggml.pre is {pre!r}, must be 'gemma4' or absent")
         vocabulary = Vocabulary.from_metadata(metadata, default_ids={}, add_bos_default=True)
         super().__init__(vocabulary, lambda token: token.replace(_SPACE, " "))
-        self._ids = text_ids(vocabulary)
-        self._merges = Merges(metadata, vocabulary, self._ids)
+        ids = text_ids(vocabulary)
+        self._merges = Merges(metadata, vocabulary, ids)
+        # Of characters and runs of newlines: all others come out of merges.
+        self._ids = {text: i for text, i in ids.items() if len(text) == 1 or not text.strip("\n")}
         self._bytes = {
             i: int(match[1], 16)
             for i in vocabulary.ids_of(TokenType.BYTE, TokenType.NORMAL)

@@ -82,6 +82,7 @@ int lld_constraint_accept(lld_constraint *constraint, int32_t token)
         return lld_fail(LLD_ERR_INVALID, "token %d, must be in [0, %u]", token,
                         trie->vocab_size - 1);
     const uint32_t begin = trie->offsets[token], end = trie->offsets[token + 1];
+    c->states.work_left = LLD_MOST_WORK;
     uint32_t after = c->ended || begin == end ? LLD_STATE_DEAD : c->state;
     if (lld_states_bytes(&c->states) > MAX_STATES_BYTES)
         after = c->state = lld_states_reset(&c->states, c->state);
@@ -161,7 +162,8 @@ static uint32_t remaining_rounds(const lld_constraint *c, lld_way way)
 static bool allow_way(lld_constraint *c, lld_way way, int *status)
 {
     const uint32_t remaining = remaining_rounds(c, way);
-    const lld_local_mask *mask = lld_local_mask_of(c->grammar, way.state, remaining, status);
+    const lld_local_mask *mask =
+        lld_local_mask_of(c->grammar, way.state, remaining, &c->states.work_left, status);
     if (mask == NULL) return false;
     allow_local(c, mask);
     walk_roots(c, mask);
@@ -171,6 +173,7 @@ static bool allow_way(lld_constraint *c, lld_way way, int *status)
 const uint64_t *lld_constraint_mask(lld_constraint *c, int *status)
 {
     *status = c->states.status;
+    c->states.work_left = LLD_MOST_WORK;
     memset(c->mask, 0, mask_words(c) * sizeof *c->mask);
     const lld_way_set set = c->states.sets[c->state];
     c->at[0] = c->state;

@@ -81,13 +81,14 @@ static bool make_list(const survey *s, lld_local_mask *mask)
     return true;
 }
 
-static int make(const lld_grammar *g, lld_local_mask *mask)
+static int make(const lld_grammar *g, lld_local_mask *mask, uint32_t *work_left)
 {
     const lld_token_trie *trie = g->trie;
     survey s = {.trie = trie};
     s.at = malloc((trie->max_depth + 1) * sizeof *s.at);
     s.tokens = malloc((trie->n_sorted + 1) * sizeof *s.tokens);
     lld_states_init(&s.states, g);
+    s.states.work_left = *work_left;
     bool done = s.at != NULL && s.tokens != NULL;
     if (done) {
         s.at[0] = lld_states_on_unknown(&s.states, mask->state, LLD_UNKNOWN_ROUNDS - mask->rounds);
@@ -99,6 +100,7 @@ static int make(const lld_grammar *g, lld_local_mask *mask)
     if (!done && status == LLD_OK) status = lld_fail(LLD_ERR_MEMORY, "no memory for a token mask");
     mask->roots = s.roots;
     mask->n_roots = (uint32_t)s.n_roots;
+    *work_left = s.states.work_left;
     lld_states_free(&s.states);
     free(s.at);
     free(s.tokens);
@@ -139,7 +141,7 @@ static bool room(lld_grammar *g)
 }
 
 const lld_local_mask *lld_local_mask_of(lld_grammar *g, uint32_t state, uint32_t remaining,
-                                        int *status)
+                                        uint32_t *work_left, int *status)
 {
     static const uint32_t kept_rounds[] = {LLD_UNKNOWN_ROUNDS, 16, 4};
     lld_local_mask mask = {.state = state};
@@ -149,7 +151,7 @@ const lld_local_mask *lld_local_mask_of(lld_grammar *g, uint32_t state, uint32_t
     if (mask.rounds == 0) return NULL;
     for (uint32_t n = g->mask_of[state]; n != 0; n = g->mask_before[n - 1])
         if (g->masks[n - 1].rounds == mask.rounds) return &g->masks[n - 1];
-    *status = make(g, &mask);
+    *status = make(g, &mask, work_left);
     if (*status == LLD_OK && g->masks_bytes + bytes_of(g, &mask) > MAX_KEPT_BYTES) forget_all(g);
     if (*status == LLD_OK && !room(g))
         *status = lld_fail(LLD_ERR_MEMORY, "no memory for a token mask");

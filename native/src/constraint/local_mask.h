@@ -7,8 +7,9 @@
 #include "constraint/grammar.h"
 
 /* The mask of a state whose loop may make `remaining` more rounds, or fewer than that; NULL after a
- * failure, or where so few rounds remain that none is kept: *status tells. */
+ * failure, or where so few rounds remain that none is kept: *status tells. *work_left: as that of
+ * lld_states, of which a new mask takes its part. */
 const lld_local_mask *lld_local_mask_of(lld_grammar *grammar, uint32_t state, uint32_t remaining,
-                                        int *status);
+                                        uint32_t *work_left, int *status);
 
 #endif

@@ -70,8 +70,42 @@ static uint32_t hash_set(const lld_way_set *set, const lld_way *ways)
     return hash;
 }
 
-/* Double an index; hash(context, number) tells where a number belongs. */
-static bool grow(lld_states *s, lld_index *index, uint32_t (*hash)(const lld_states *, uint32_t))
+/* What an index is of: where a number belongs, and whether it stands for what is looked for, which is
+ * the number behind the last one. */
+typedef struct kind {
+    uint32_t (*hash)(const lld_states *s, uint32_t number);
+    bool (*same)(const lld_states *s, uint32_t number, uint32_t sought);
+} kind;
+
+static uint32_t hash_of_frame(const lld_states *s, uint32_t n) { return hash_frame(&s->frames[n]); }
+static uint32_t hash_of_found(const lld_states *s, uint32_t n) { return hash_way(&s->found[n]); }
+static uint32_t hash_of_set(const lld_states *s, uint32_t n)
+{
+    return hash_set(&s->sets[n], s->ways + s->sets[n].first);
+}
+
+static bool same_frame(const lld_states *s, uint32_t a, uint32_t b)
+{
+    const lld_frame *f = &s->frames[a], *g = &s->frames[b];
+    return f->to == g->to && f->memory == g->memory && f->below == g->below;
+}
+
+static bool same_found(const lld_states *s, uint32_t a, uint32_t b)
+{
+    return s->found[a].state == s->found[b].state && s->found[a].stack == s->found[b].stack;
+}
+
+static bool same_set(const lld_states *s, uint32_t a, uint32_t b)
+{
+    const lld_way_set *x = &s->sets[a], *y = &s->sets[b];
+    return x->count == y->count && x->accepts == y->accepts && x->returned == y->returned &&
+           memcmp(s->ways + x->first, s->ways + y->first, x->count * sizeof *s->ways) == 0;
+}
+
+static const kind of_frames = {hash_of_frame, same_frame}, of_found = {hash_of_found, same_found},
+                  of_sets = {hash_of_set, same_set};
+
+static bool grow(lld_states *s, lld_index *index, kind k)
 {
     const size_t capacity = index->capacity == 0 ? 64 : 2 * index->capacity;
     uint32_t *slots = calloc(capacity, sizeof *slots);
@@ -81,7 +115,7 @@ static bool grow(lld_states *s, lld_index *index, uint32_t (*hash)(const lld_sta
     }
     for (size_t i = 0; i < index->capacity; i++) {
         if (index->slots[i] == 0) continue;
-        size_t at = hash(s, index->slots[i] - 1) & (capacity - 1);
+        size_t at = k.hash(s, index->slots[i] - 1) & (capacity - 1);
         while (slots[at] != 0) at = (at + 1) & (capacity - 1);
         slots[at] = index->slots[i];
     }
@@ -91,11 +125,17 @@ static bool grow(lld_states *s, lld_index *index, uint32_t (*hash)(const lld_sta
     return true;
 }
 
-static uint32_t hash_of_frame(const lld_states *s, uint32_t n) { return hash_frame(&s->frames[n]); }
-static uint32_t hash_of_found(const lld_states *s, uint32_t n) { return hash_way(&s->found[n]); }
-static uint32_t hash_of_set(const lld_states *s, uint32_t n)
+/* The number that stands for the same as `sought`, which is behind the last one: another's, or its own,
+ * which it has from then on. */
+static uint32_t number_for(lld_states *s, lld_index *index, kind k, uint32_t sought)
 {
-    return hash_set(&s->sets[n], s->ways + s->sets[n].first);
+    if (2 * index->n >= index->capacity && !grow(s, index, k)) return sought;
+    size_t at = k.hash(s, sought) & (index->capacity - 1);
+    for (; index->slots[at] != 0; at = (at + 1) & (index->capacity - 1))
+        if (k.same(s, index->slots[at] - 1, sought)) return index->slots[at] - 1;
+    index->slots[at] = sought + 1;
+    index->n++;
+    return sought;
 }
 
 static void clear(lld_index *index)
@@ -107,45 +147,30 @@ static void clear(lld_index *index)
 /* The stack with one more frame. LLD_STACK_BOTTOM after a failure. */
 static uint32_t push(lld_states *s, uint32_t to, uint64_t memory, uint32_t below)
 {
-    lld_frame f = {.memory = memory, .to = to, .below = below, .depth = s->frames[below].depth + 1};
-    lld_index *index = &s->frame_index;
-    if (2 * index->n >= index->capacity && !grow(s, index, hash_of_frame)) return LLD_STACK_BOTTOM;
-    size_t at = hash_frame(&f) & (index->capacity - 1);
-    for (; index->slots[at] != 0; at = (at + 1) & (index->capacity - 1)) {
-        const lld_frame *other = &s->frames[index->slots[at] - 1];
-        if (other->to == to && other->memory == memory && other->below == below)
-            return index->slots[at] - 1;
-    }
     if (!ROOM(s, frames, 1)) return LLD_STACK_BOTTOM;
-    s->frames[s->n_frames++] = f;
-    index->n++;
-    index->slots[at] = (uint32_t)s->n_frames;
-    return (uint32_t)s->n_frames - 1;
+    const uint32_t sought = (uint32_t)s->n_frames;
+    s->frames[sought] = (lld_frame){
+        .memory = memory, .to = to, .below = below, .depth = s->frames[below].depth + 1};
+    const uint32_t number = number_for(s, &s->frame_index, of_frames, sought);
+    s->n_frames += number == sought;
+    return number;
 }
 
 /* ---- the closure ----------------------------------------------------------------------------- */
 
 static void find(lld_states *s, uint32_t state, uint32_t stack)
 {
-    const lld_way w = {.state = state, .stack = stack};
-    lld_index *index = &s->found_index;
     if (s->status != LLD_OK) return;
-    if (2 * index->n >= index->capacity && !grow(s, index, hash_of_found)) return;
-    size_t at = hash_way(&w) & (index->capacity - 1);
-    for (; index->slots[at] != 0; at = (at + 1) & (index->capacity - 1)) {
-        const lld_way *other = &s->found[index->slots[at] - 1];
-        if (other->state == state && other->stack == stack) return;
-    }
-    if (s->n_found >= MAX_WAYS) {
+    if (s->n_found >= MAX_WAYS || s->work_left == 0) {
         fail(s, lld_fail(LLD_ERR_INVALID,
-                         "the grammar can go on in more than %d ways at once: too ambiguous",
-                         MAX_WAYS));
+                         "the grammar can go on in too many ways at once: it is too ambiguous"));
         return;
     }
+    s->work_left--;
     if (!ROOM(s, found, 1)) return;
-    s->found[s->n_found++] = w;
-    index->n++;
-    index->slots[at] = (uint32_t)s->n_found;
+    const uint32_t sought = (uint32_t)s->n_found;
+    s->found[sought] = (lld_way){.state = state, .stack = stack};
+    s->n_found += number_for(s, &s->found_index, of_found, sought) == sought;
 }
 
 static bool is_unknown(const lld_states *s, uint32_t stack)
@@ -260,24 +285,15 @@ static int compare_ways(const void *a, const void *b)
 /* The number of a set whose ways are at the end of s->ways; they are taken back when it has one. */
 static uint32_t number_of(lld_states *s, lld_way_set set)
 {
-    lld_index *index = &s->set_index;
-    const lld_way *ways = s->ways + set.first;
-    if (2 * index->n >= index->capacity && !grow(s, index, hash_of_set)) return LLD_STATE_DEAD;
-    size_t at = hash_set(&set, ways) & (index->capacity - 1);
-    for (; index->slots[at] != 0; at = (at + 1) & (index->capacity - 1)) {
-        const lld_way_set *other = &s->sets[index->slots[at] - 1];
-        if (other->count == set.count && other->accepts == set.accepts &&
-            other->returned == set.returned &&
-            memcmp(s->ways + other->first, ways, set.count * sizeof *ways) == 0) {
-            s->n_ways = set.first;
-            return index->slots[at] - 1;
-        }
-    }
     if (!ROOM(s, sets, 1)) return LLD_STATE_DEAD;
-    s->sets[s->n_sets++] = set;
-    index->n++;
-    index->slots[at] = (uint32_t)s->n_sets;
-    return (uint32_t)s->n_sets - 1;
+    const uint32_t sought = (uint32_t)s->n_sets;
+    s->sets[sought] = set;
+    const uint32_t number = number_for(s, &s->set_index, of_sets, sought);
+    if (number == sought)
+        s->n_sets++;
+    else
+        s->n_ways = set.first;
+    return s->status == LLD_OK ? number : LLD_STATE_DEAD;
 }
 
 /* The number of the set that s->found leads to; found is empty again afterwards. */
@@ -319,7 +335,7 @@ static void begin(lld_states *s)
 
 void lld_states_init(lld_states *states, const lld_grammar *grammar)
 {
-    *states = (lld_states){.grammar = grammar};
+    *states = (lld_states){.grammar = grammar, .work_left = LLD_MOST_WORK};
     begin(states);
 }
 

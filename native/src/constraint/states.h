@@ -19,9 +19,10 @@
 #include "constraint/grammar.h"
 
 enum {
-    LLD_STATE_UNKNOWN = 0, /* no number yet */
-    LLD_STATE_DEAD = 1,    /* no way at all */
-    LLD_STACK_BOTTOM = 0,  /* a return from here ends the text */
+    LLD_STATE_UNKNOWN = 0,   /* no number yet */
+    LLD_STATE_DEAD = 1,      /* no way at all */
+    LLD_STACK_BOTTOM = 0,    /* a return from here ends the text */
+    LLD_MOST_WORK = 1 << 24, /* ways that may be found for one token: about half a second */
     LLD_UNKNOWN_ROUNDS =
         64 /* of the loop of an unknown frame, before it is unknown if it goes on */
 };
@@ -63,6 +64,7 @@ typedef struct lld_states {
     lld_way *found; /* (found_capacity) ways of the closure that is made; found_index has them */
     size_t n_found, found_capacity;
     lld_index found_index;
+    uint32_t work_left; /* ways that may still be found, before the grammar is too ambiguous */
     int status; /* LLD_OK until a limit was met or memory was short; then all sets are dead */
 } lld_states;
 

@@ -173,6 +173,19 @@ def test_a_value_is_taken_when_it_fits(
             assert not slow.accepts(text.encode()), text
 
 
+def nested(depth: int) -> object:
+    """Return an array in an array, and so on."""
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+# Each place refers twice to the one before: found once each, or it would take for ever.
+BRANCHES: dict[str, object] = {"0": False}
+for _i in range(60):
+    BRANCHES[str(_i + 1)] = {"anyOf": [{"$ref": f"#/$defs/{_i}"}] * 2}
+
 REFUSED: list[tuple[object, str]] = [
     ({"properties": {"a": {"not": {}}}}, "schema: /properties/a: 'not' is not supported"),
     ({"type": "strng"}, "schema: /type: 'strng' is none of object, array, string"),
@@ -193,7 +206,11 @@ REFUSED: list[tuple[object, str]] = [
     ({"oneOf": [{"minimum": 1}, {"maximum": 2}]}, "oneOf: one value may fit both 0 and 1"),
     ({"anyOf": [{"$ref": "#"}]}, "refers to itself without end"),
     ({"allOf": [{"anyOf": [{}] * 20}] * 2 + [{"anyOf": [{}] * 20}]}, "more than 256 alternatives"),
+    ({"$defs": BRANCHES, "$ref": "#/$defs/60"}, "no value fits"),
     ([1], "is list, must be an object, true or false"),
+    ({"pattern": "(a+)+$", "enum": ["a" * 40 + "!"]}, "/pattern: is not supported beside enum"),
+    ({"properties": {"x" * 5000: {}}}, "is nested too deep, or has a name that is too long"),
+    ({"const": nested(900)}, "is nested too deep"),
 ]
 
 

@@ -205,6 +205,27 @@ def test_a_grammar_without_end_is_refused(grammar: str, message: str) -> None:
         compile_grammar(parse_gbnf(grammar))
 
 
+def test_a_mask_that_takes_too_long_is_an_error() -> None:
+    """Eight rules of other letters, in any order: each text has ways of its own."""
+    rng = random.Random(3)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    root = "root ::= (" + " | ".join(f"a{i}" for i in range(8)) + ")*"
+    some = ["".join(rng.sample(letters, count)) for _ in range(8) for count in (20, 24)]
+    rules = [f"a{i} ::= ([{some[2 * i]}] [{some[2 * i + 1]}]?){{0,300}}" for i in range(8)]
+    automaton = compile_grammar(parse_gbnf("\n".join([root, *rules])))
+    texts = [
+        b"",
+        *("".join(rng.choices(letters, k=rng.randint(1, 30))).encode() for _ in range(20_000)),
+    ]
+    with (
+        TokenTrie(texts) as trie,
+        Grammar(trie, automaton) as grammar,
+        Constraint(grammar, [END]) as constraint,
+        pytest.raises(EngineError, match="too ambiguous"),
+    ):
+        constraint.allowed()
+
+
 def say(constraint: Constraint, text: bytes) -> None:
     """Go on by a token for each byte."""
     for byte in text:

@@ -73,9 +73,12 @@ def compile_grammar(grammar: Grammar) -> Automaton:
     Raises INVALID_GRAMMAR for a rule that calls itself before it takes a byte, and for one that is
     too large.
     """
-    nullable = _nullable_rules(grammar)
-    _check_left_recursion(grammar, nullable)
-    return _Builder(grammar, nullable).build()
+    try:
+        nullable = _nullable_rules(grammar)
+        _check_left_recursion(grammar, nullable)
+        return _Builder(grammar, nullable).build()
+    except RecursionError:
+        raise invalid("the grammar is nested too deep") from None
 
 
 # ---- checks ---------------------------------------------------------------------------------

@@ -46,11 +46,10 @@ class _Parser:
         self._text = text
         self._at = 0
         self._depth = 0
+        self._called: dict[str, int] = {}  # rules, and where first
 
     def grammar(self) -> Grammar:
         rules: dict[str, Expression] = {}
-        called: dict[str, int] = {}
-        self._called = called
         self._space(newlines=True)
         while self._at < len(self._text):
             begin = self._at
@@ -65,7 +64,7 @@ class _Parser:
             if self._at < len(self._text) and self._peek() not in "\r\n":
                 self._fail(f"{self._peek()!r} is not expected here")
             self._space(newlines=True)
-        for name, at in called.items():
+        for name, at in self._called.items():
             if name not in rules:
                 self._fail(f"rule {name!r} is called, but nowhere defined", at)
         if "root" not in rules:

@@ -36,7 +36,10 @@ def parse_json_schema(schema: object) -> Grammar:
 
     schema: as json.loads returns it. Raises INVALID_SCHEMA with the place and the keyword.
     """
-    grammar = without_dead_ends(_Builder(Document(schema)).grammar())
+    try:
+        grammar = without_dead_ends(_Builder(Document(schema)).grammar())
+    except RecursionError:
+        raise refused("", "is nested too deep, or has a name that is too long") from None
     if grammar is None:
         raise refused("", "no value fits")
     return grammar
@@ -61,10 +64,7 @@ class _Builder:
         assert isinstance(start, Call)
         while self._pending:
             name, places = self._pending.pop()
-            try:
-                alternatives = self._document.alternatives(places)
-            except RecursionError:
-                raise refused(places[0], "refers to itself without end") from None
+            alternatives = self._document.alternatives(places)
             self._rules[name] = choice(self._of_facts(facts, places) for facts in alternatives)
         return Grammar(self._rules, start.rule)
 
@@ -260,6 +260,8 @@ def _fits(value: object, facts: Facts, place: str) -> bool:
         case int() | float():
             return "number" in facts.types and _number_fits(value, facts)
         case str():
+            if facts.patterns:  # of another dialect than Python's, and it may take for ever
+                raise refused(facts.patterns[0][0], "is not supported beside enum or const")
             return "string" in facts.types and _string_fits(value, facts)
         case list():
             if "array" in facts.types and _has_array_facts(facts):
@@ -290,6 +292,4 @@ def _string_fits(value: str, facts: Facts) -> bool:
     if facts.max_length is not None and len(value) > facts.max_length:
         return False
     forms = [_FORM_PATTERNS[name] for _, name in facts.formats]
-    if any(re.fullmatch(form, value) is None for form in forms):
-        return False
-    return all(re.search(pattern, value) is not None for _, pattern in facts.patterns)
+    return all(re.fullmatch(form, value) is not None for form in forms)

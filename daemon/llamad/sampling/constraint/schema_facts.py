@@ -79,9 +79,20 @@ class Document:
             raise refused("", f"is {_name(schema)}, must be an object, true or false")
         self._schema = schema
         self._id = schema.get("$id") if isinstance(schema, dict) else None
+        self._known: dict[Places, list[Facts]] = {}
+        self._open: set[Places] = set()  # that are being found
 
     def alternatives(self, places: Places) -> list[Facts]:
         """Return what may hold of a value where all of the places hold; none: no value fits."""
+        if places in self._open:
+            raise refused(places[0], "refers to itself without end")
+        if places not in self._known:
+            self._open.add(places)
+            self._known[places] = self._find_alternatives(places)
+            self._open.remove(places)
+        return self._known[places]
+
+    def _find_alternatives(self, places: Places) -> list[Facts]:
         found = [Facts()]
         pending, seen = list(places), set(places)
         while pending:
@@ -128,11 +139,11 @@ class Document:
             raise refused(place, f"$ref {target!r}: other documents are not supported")
         if fragment and not fragment.startswith("/"):
             raise refused(place, f"$ref {target!r}: anchors are not supported")
-        if "$id" in self._inner_ids(place):
+        if self._is_below_inner_id(place):
             raise refused(place, "$ref below an inner $id is not supported")
         return unquote(fragment)
 
-    def _inner_ids(self, place: Place) -> set[str]:
+    def _is_below_inner_id(self, place: Place) -> bool:
         value: object = self._schema
         for part in place.split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
@@ -140,8 +151,8 @@ class Document:
                 value[int(key)] if isinstance(value, list) else cast(dict[str, object], value)[key]
             )
             if isinstance(value, dict) and isinstance(value.get("$id"), str):
-                return {"$id"}
-        return set()
+                return True
+        return False
 
     def _also(self, place: Place, schema: dict[str, object]) -> Iterator[Place]:
         if "$ref" in schema:
