@@ -90,10 +90,11 @@ qemu: $(VENV)/.programs $(VENV)/.engine ## C tests and a generation on emulated 
 	$(NATIVE) qemu
 	$(PY) tests/qemu/compare_generation.py
 
-peer: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## our files, texts and blocks against llama.cpp's
+peer: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## our files, texts and blocks against llama.cpp's; schemas against their test suite
 	$(PIP) $(PEER)
 	$(PY) tests/llama_cpp_source.py
-	$(PY) -m pytest tests/tools/test_llama_cpp*.py
+	$(PY) tests/json_schema_tests.py
+	$(PY) -m pytest tests/tools/test_llama_cpp*.py tests/tools/test_json_schema_suite.py
 	PYTHONPATH=tests $(PY) -m bench.family_peer
 
 transformers: $(VENV)/.developer $(VENV)/.engine ## convert against transformers' own logits; PyTorch, 4 GB

@@ -116,6 +116,26 @@ CASES: list[tuple[object, list[object], list[object]]] = [
         [{"value": 1}, {"children": [{"value": 2, "children": []}], "value": 1}],
         [{"value": 1, "children": [{}]}, {"value": 1, "x": 1}],
     ),
+    ({"minProperties": 1, "maxProperties": 2}, [{"a": 1}, {"a": 1, "b": 2}, 3], [{}]),
+    (
+        {"maxProperties": 2, "required": ["a"]},
+        [{"a": 1}, {"a": 1, "b": 2}, {"c": 0, "a": 1}],
+        [{}, {"b": 1}, {"a": 1, "b": 2, "c": 3}, {"b": 1, "c": 2}, {"b": 1, "c": 2, "a": 3}],
+    ),
+    (
+        {
+            "properties": {name: {"type": "integer"} for name in "abcd"},
+            "required": ["a"],
+            "minProperties": 3,
+            "maxProperties": 3,
+            "additionalProperties": False,
+        },
+        [{"a": 1, "b": 2, "c": 3}, {"d": 1, "b": 2, "a": 3}],
+        [{"a": 1}, {"a": 1, "b": 2}, {"b": 1, "c": 2, "d": 3}, dict.fromkeys("dcba", 1)],
+    ),
+    ({"maxProperties": 1, "required": ["a"]}, [{"a": 1}], [{}, {"b": 1}, {"a": 1, "b": 1}]),
+    ({"type": "object", "maxProperties": 0}, [{}], [{"a": 1}]),
+    ({"enum": [{}, {"a": 1}], "minProperties": 1}, [{"a": 1}], [{}]),
     (
         BIG,
         [{"p3": 1, "p69": 2}, {"p0": 0, "p3": 1, "p68": 3, "p69": 2}],
@@ -211,6 +231,11 @@ REFUSED: list[tuple[object, str]] = [
     ({"pattern": "(a+)+$", "enum": ["a" * 40 + "!"]}, "/pattern: is not supported beside enum"),
     ({"properties": {"x" * 5000: {}}}, "is nested too deep, or has a name that is too long"),
     ({"const": nested(900)}, "is nested too deep"),
+    ({"minProperties": 2}, "more than the 0 required properties and one is supported only where"),
+    (
+        {"properties": {str(i): {} for i in range(40)}, "maxProperties": 30},
+        "maxProperties beside 40 properties: together at most 64",
+    ),
 ]
 
 

@@ -96,8 +96,8 @@ def _is_nullable(part: Expression, nullable: set[str]) -> bool:
             return least == 0 or most == 0 or _is_nullable(inner, nullable)
         case Call(rule):
             return rule in nullable
-        case AnyOrder(required=required):
-            return not required
+        case AnyOrder(required=required, least=least):
+            return not required and least == 0
     raise TypeError(part)
 
 
@@ -327,31 +327,59 @@ class _Builder:
         self._edge(round_end, Kind.NEXT, head, value=least if most is None else most)
 
     def _emit_any_order(self, part: AnyOrder, start: int, end: int) -> None:
-        """Call a rule whose frame has a bit for each member that was seen."""
-        head, member, behind, done = (self._state(NO_LIMIT) for _ in range(4))
+        """Call a rule whose frame has a bit for each member that was seen, and for each number.
+
+        The bits of the numbers are taken one after the other: so many optional members were seen.
+        """
+        head, member, behind, more = (self._state(NO_LIMIT) for _ in range(4))
         self._edge(start, Kind.CALL, head, value=end)
         self._edge(head, Kind.EMPTY, member)
-        if not part.required:
-            self._edge(head, Kind.EMPTY, done)
+        if not part.required and part.least == 0:
+            self._edge(head, Kind.RETURN)
+        first = len(part.members)
+        numbers = range(first, first + part.n_counted)
+        optional = self._emit_counting(member, numbers, bounded=part.most is not None)
+        room = behind  # where one more optional member may follow
+        if part.most:
+            room = self._state(NO_LIMIT)
+            self._edge(behind, Kind.LACK, room, value=numbers[-1])
         for i, expression in enumerate(part.members):
             taken = self._state(NO_LIMIT)
-            self._edge(member, Kind.TAKE, taken, value=i)
+            required = i in part.required
+            self._edge(member if required else optional, Kind.TAKE, taken, value=i)
             self._emit(expression, taken, behind, NO_LIMIT)
-        more = self._state(NO_LIMIT)
-        if part.rest is not None:
-            self._emit(part.rest, member, behind, NO_LIMIT)
-            self._edge(behind, Kind.EMPTY, more)
-        else:  # behind the last member no separator may come
-            for i in range(len(part.members)):
+            # behind the last member no separator may come
+            if required:
                 self._edge(behind, Kind.LACK, more, value=i)
+            elif part.most != 0 and part.rest is None:
+                self._edge(room, Kind.LACK, more, value=i)
+        if part.rest is not None:
+            self._emit(part.rest, optional, behind, NO_LIMIT)
+            if part.most != 0:
+                self._edge(room, Kind.EMPTY, more)
         self._emit(part.separator, more, member, NO_LIMIT)
         state = behind
-        for i in sorted(part.required):
+        for i in (*sorted(part.required), *([numbers[part.least - 1]] if part.least else [])):
             after = self._state(NO_LIMIT)
             self._edge(state, Kind.HAVE, after, value=i)
             state = after
-        self._edge(state, Kind.EMPTY, done)
-        self._edge(done, Kind.RETURN)
+        self._edge(state, Kind.RETURN)
+
+    def _emit_counting(self, state: int, numbers: range, *, bounded: bool) -> int:
+        """Take the first free bit; return the state behind. With all taken: none, or the same."""
+        if not numbers and not bounded:
+            return state
+        behind = self._state(NO_LIMIT)
+        for i in numbers:
+            free = self._state(NO_LIMIT)
+            self._edge(state, Kind.LACK, free, value=i)
+            self._edge(free, Kind.TAKE, behind, value=i)
+            after = self._state(NO_LIMIT)
+            self._edge(state, Kind.HAVE, after, value=i)
+            state = after
+        if not bounded:
+            self._edge(state, Kind.EMPTY, behind)
+        return behind
 
 
 def _is_short(part: Expression) -> bool:

@@ -55,16 +55,29 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class AnyOrder:
-    """Members, each at most once, in any order, between separators; at most MAX_MEMBERS.
+    """Members, each at most once, in any order, between separators.
 
     ``required``: the indices of those that may not be missing. ``rest``: a member of which there
-    may be any number.
+    may be any number. ``least`` and ``most``: how many members come that are not required; None:
+    no limit. ``n_bits`` is at most MAX_MEMBERS.
     """
 
     members: tuple["Expression", ...]
     separator: "Expression"
     required: frozenset[int] = frozenset()
     rest: "Expression | None" = None
+    least: int = 0
+    most: int | None = None
+
+    @property
+    def n_counted(self) -> int:
+        """How many members that are not required must be told apart by their number."""
+        return self.least if self.most is None else self.most
+
+    @property
+    def n_bits(self) -> int:
+        """Bits of memory that it takes: one for each member, and one for each number."""
+        return len(self.members) + self.n_counted
 
 
 Expression: TypeAlias = Bytes | Sequence | Choice | Repeat | Call | AnyOrder

@@ -145,11 +145,28 @@ class _Builder:
         if facts.others is not None:
             name = json_text.other_names(names) if names else json_text.STRING
             rest = sequence(name, json_text.COLON, self._value(facts.others))
-        if len(members) > MAX_MEMBERS:
+        least = max(0, facts.min_properties - len(required))
+        most = None if facts.max_properties is None else facts.max_properties - len(required)
+        if most is not None and most < least:
+            return NEVER
+        if most is not None and rest is None and most >= len(members) - len(required):
+            most = None  # it cannot be more
+        if rest is not None and least > 1:  # the same name may come twice, and is one property
+            raise refused(
+                places[0],
+                f"minProperties of more than the {len(required)} required properties and one is"
+                " supported only where additionalProperties is false",
+            )
+        any_order = AnyOrder(tuple(members), json_text.COMMA, required, rest, least, most)
+        if any_order.n_bits > MAX_MEMBERS:
+            if least > 0 or most is not None:
+                raise refused(
+                    places[0],
+                    f"minProperties or maxProperties beside {len(members)} properties: together at"
+                    f" most {MAX_MEMBERS}",
+                )
             return json_text.an_object(self._in_order(places, members, required, rest))
-        if not members and rest is None:
-            return json_text.an_object(NOTHING)
-        return json_text.an_object(AnyOrder(tuple(members), json_text.COMMA, required, rest))
+        return json_text.an_object(any_order)
 
     def _in_order(
         self,
@@ -271,7 +288,10 @@ def _fits(value: object, facts: Facts, place: str) -> bool:
             )
     if "object" in facts.types and (facts.properties or facts.required or facts.others != ()):
         raise refused(place, "an object among the values beside properties is not supported")
-    return "object" in facts.types
+    assert isinstance(value, dict)
+    return "object" in facts.types and facts.min_properties <= len(value) <= (
+        len(value) if facts.max_properties is None else facts.max_properties
+    )
 
 
 def _has_array_facts(facts: Facts) -> bool:

@@ -1,5 +1,7 @@
 """What of a grammar can be said to the end; no answer may run into the rest."""
 
+from dataclasses import replace
+
 from llamad.sampling.constraint.expression import (
     NEVER,
     NOTHING,
@@ -65,6 +67,8 @@ def _pruned_members(part: AnyOrder, productive: set[str]) -> Expression:
         members.append(kept)
     rest = None if part.rest is None else _pruned(part.rest, productive)
     rest = None if rest == NEVER else rest
+    if rest is None and part.least > len(members) - len(required):
+        return NEVER
     if not members and rest is None:
         return NOTHING
-    return AnyOrder(tuple(members), part.separator, frozenset(required), rest)
+    return replace(part, members=tuple(members), required=frozenset(required), rest=rest)

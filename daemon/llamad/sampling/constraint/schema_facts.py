@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 from urllib.parse import unquote
 
 from llamad.errors import ErrorKind, LlamadError
@@ -35,7 +35,11 @@ _DIALECTS = (
     "https://json-schema.org/draft/2019-09/schema",
     "https://json-schema.org/draft/2020-12/schema",
 )
-_COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
+_COUNTS = {
+    "minLength": "min_length", "maxLength": "max_length",
+    "minItems": "min_items", "maxItems": "max_items",
+    "minProperties": "min_properties", "maxProperties": "max_properties",
+}  # fmt: skip
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 Place: TypeAlias = str  # JSON pointer into the document
@@ -68,6 +72,8 @@ class Facts:
     properties: Mapping[str, Places | None] = field(default_factory=dict)  # None: must be missing
     required: tuple[str, ...] = ()
     others: Places | None = ()  # of members that properties does not name; None: there are none
+    min_properties: int = 0
+    max_properties: int | None = None
 
 
 class Document:
@@ -317,14 +323,8 @@ def _with_count(facts: Facts, place: Place, keyword: str, value: object) -> Fact
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_REPEATS:
         raise refused(place, f"is {json.dumps(value)[:40]}, must be in [0, {MAX_REPEATS}]")
-    match keyword:
-        case "minLength":
-            return replace(facts, min_length=value)
-        case "maxLength":
-            return replace(facts, max_length=value)
-        case "minItems":
-            return replace(facts, min_items=value)
-    return replace(facts, max_items=value)
+    counts: dict[str, Any] = {_COUNTS[keyword]: value}
+    return replace(facts, **counts)
 
 
 def _with_bound(facts: Facts, place: Place, keyword: str, value: object) -> Facts:
@@ -364,6 +364,8 @@ def _both(a: Facts, b: Facts) -> Facts | None:
         properties={name: _joined(_member(a, name), _member(b, name)) for name in names},
         required=tuple(dict.fromkeys((*a.required, *b.required))),
         others=_joined(a.others, b.others),
+        min_properties=max(a.min_properties, b.min_properties),
+        max_properties=_least(a.max_properties, b.max_properties),
     )
 
 

