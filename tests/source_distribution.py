@@ -49,8 +49,8 @@ class SourceDistribution:
 
     def _download(self, folder: Path) -> Path:
         wanted = f"{self.package}=={self.version}"
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-        pip += ["--no-binary", self.package, wanted]
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        pip += ["--dest", str(folder), "--no-binary", self.package, wanted]
         if subprocess.run(pip, stdin=subprocess.DEVNULL).returncode != 0:
             raise SystemExit(f"source_distribution: pip could not download {wanted}")
         path = next(folder.glob("*.tar.gz"))
