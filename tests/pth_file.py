@@ -195,6 +195,8 @@ def write_llama_folder(
 
 def sentencepiece_model(pieces: Sequence[tuple[str, float, int]]) -> bytes:
     """Return the ModelProto of a BPE vocabulary with byte fallback, ids 0 to 2 special."""
-    from llamad.text.sentencepiece_model import serialize_bpe_model
+    from llamad.text.sentencepiece_model import BPE, Normalization, serialize_model
 
-    return serialize_bpe_model(pieces, byte_fallback=True, special_ids=(0, 1, 2))
+    return serialize_model(
+        BPE, pieces, byte_fallback=True, special_ids=(0, 1, 2), normalization=Normalization()
+    )

@@ -9,11 +9,12 @@ from os import PathLike
 from llamad.text.bpe import BpeTokenizer
 from llamad.text.chat_template import ChatTemplate
 from llamad.text.detokenizer import Detokenizer
-from llamad.text.sentencepiece import SentencePieceTokenizer
+from llamad.text.sentencepiece import SentencePieceTokenizer, UnigramTokenizer
 from llamad.text.spaced_bpe import SpacedBpeTokenizer
 from llamad.text.stop_strings import StopStrings
 from llamad.text.tokenizer import Tokenizer
 from llamad.text.vocabulary import Metadata, corrupt, text_value, unsupported
+from llamad.text.wordpiece import WordPieceTokenizer
 
 __all__ = [
     "ChatTemplate",
@@ -24,10 +25,15 @@ __all__ = [
     "tokenizer_from_metadata",
 ]
 
-_MODELS: dict[str, type[BpeTokenizer | SentencePieceTokenizer | SpacedBpeTokenizer]] = {
+_MODELS: dict[
+    str,
+    type[BpeTokenizer | SentencePieceTokenizer | SpacedBpeTokenizer | WordPieceTokenizer],
+] = {
+    "bert": WordPieceTokenizer,
     "gemma4": SpacedBpeTokenizer,
     "gpt2": BpeTokenizer,
     "llama": SentencePieceTokenizer,
+    "t5": UnigramTokenizer,
 }
 
 

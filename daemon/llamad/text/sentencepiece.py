@@ -1,4 +1,4 @@
-"""Tokenizing with a SentencePiece vocabulary (``tokenizer.ggml.model`` = "llama").
+"""Tokenizing with a SentencePiece vocabulary (``tokenizer.ggml.model`` = "llama" or "t5").
 
 The sentencepiece library does the work, on a model rebuilt from the metadata of the GGUF file.
 Where the space prefix goes is decided here, as llama.cpp does: before the text and after each
@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
-from llamad.text.sentencepiece_model import serialize_bpe_model
+from llamad.text.sentencepiece_model import BPE, UNIGRAM, Normalization, serialize_model
 from llamad.text.tokenizer import Tokenizer
 from llamad.text.vocabulary import (
     Metadata,
@@ -35,6 +35,8 @@ _MAX_CHARACTERS = 65536
 class SentencePieceTokenizer(Tokenizer):
     """A BPE vocabulary with scores, "▁" for a space and bytes for what it has no piece for."""
 
+    _model_type = BPE
+
     def __init__(self, metadata: Metadata) -> None:
         """Rebuild the model. Raises LlamadError CORRUPT that names the key."""
         vocabulary = Vocabulary.from_metadata(
@@ -42,15 +44,18 @@ class SentencePieceTokenizer(Tokenizer):
         )
         super().__init__(vocabulary, lambda token: token.replace(_SPACE, " "))
         self.adds_space_prefix = bool_value(metadata, "add_space_prefix", True)
+        self._normalization = _normalization(metadata, self.adds_space_prefix)
         self._bytes = _byte_tokens(vocabulary)
         scores = _scores(metadata, len(vocabulary))
         try:
-            self._processor = _processor(vocabulary, scores, bool(self._bytes))
+            self._processor = _processor(
+                self._model_type, vocabulary, scores, bool(self._bytes), self._normalization
+            )
         except RuntimeError as error:
             raise corrupt("tokens", f"sentencepiece refuses the vocabulary: {error}") from None
 
     def _encode_text(self, text: str, after_special: bool) -> Sequence[int]:
-        if after_special and self.adds_space_prefix:
+        if after_special and self.adds_space_prefix and not self._normalization.adds_space_prefix:
             text = " " + text
         ids: list[int] = []
         for chunk in _chunks(text):
@@ -62,6 +67,27 @@ class SentencePieceTokenizer(Tokenizer):
         if byte is not None:
             return bytes((byte,))
         return text.replace(_SPACE, " ").encode("utf-8", "surrogateescape")
+
+
+class UnigramTokenizer(SentencePieceTokenizer):
+    """A vocabulary whose scores are log-probabilities: the likeliest pieces are taken.
+
+    Kudo, "Subword Regularization", arXiv 1804.10959, section 3.2.
+    """
+
+    _model_type = UNIGRAM
+
+
+def _normalization(metadata: Metadata, adds_space_prefix: bool) -> Normalization:
+    """Read what the library does to a text; the space prefix only where it would remove ours."""
+    charsmap = cast(Sequence[int], list_value(metadata, "precompiled_charsmap", int) or ())
+    for i, value in enumerate(charsmap):
+        if not -128 <= value <= 255:
+            raise corrupt("precompiled_charsmap", f"element {i} is {value}, must be a byte")
+    removes = bool_value(metadata, "remove_extra_whitespaces", False)
+    return Normalization(
+        bytes(value & 0xFF for value in charsmap), removes, removes and adds_space_prefix
+    )
 
 
 def _chunks(text: str) -> Iterator[str]:
@@ -108,7 +134,11 @@ def _byte_tokens(vocabulary: Vocabulary) -> dict[int, int]:
 
 
 def _processor(
-    vocabulary: Vocabulary, scores: Sequence[float], byte_fallback: bool
+    model_type: int,
+    vocabulary: Vocabulary,
+    scores: Sequence[float],
+    byte_fallback: bool,
+    normalization: Normalization,
 ) -> "SentencePieceProcessor":
     """Return the library's model. Raises RuntimeError when it refuses the vocabulary.
 
@@ -118,37 +148,36 @@ def _processor(
     # Imported here: it takes 3 MiB, and vocabularies of other kinds do not need it.
     from sentencepiece import SentencePieceProcessor
 
-    processor = SentencePieceProcessor()
-    try:
-        processor.LoadFromSerializedProto(_model(vocabulary, scores, byte_fallback, False))
-    except RuntimeError:
-        processor.LoadFromSerializedProto(_model(vocabulary, scores, byte_fallback, True))
-    return processor
-
-
-def _model(
-    vocabulary: Vocabulary, scores: Sequence[float], byte_fallback: bool, find_repeated: bool
-) -> bytes:
-    """Return the ModelProto.
-
-    sentencepiece wants texts that are unique and not empty, and one unknown token. A token beyond
-    that gets a placeholder no text can match, so that ids stay what they are.
-    """
     unk_id = next(iter(vocabulary.ids_of(TokenType.UNKNOWN)), vocabulary.unk_id or 0)
     absent = -1
     bos_id = absent if vocabulary.bos_id is None else vocabulary.bos_id
     eos_id = absent if vocabulary.eos_id is None else vocabulary.eos_id
-    return serialize_bpe_model(
-        _pieces(vocabulary, scores, unk_id, find_repeated),
-        byte_fallback=byte_fallback,
-        special_ids=(unk_id, bos_id, eos_id),
-    )
+
+    def model(*, find_repeated: bool) -> bytes:
+        return serialize_model(
+            model_type,
+            _pieces(vocabulary, scores, unk_id, find_repeated),
+            byte_fallback=byte_fallback,
+            special_ids=(unk_id, bos_id, eos_id),
+            normalization=normalization,
+        )
+
+    processor = SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(model(find_repeated=False))
+    except RuntimeError:
+        processor.LoadFromSerializedProto(model(find_repeated=True))
+    return processor
 
 
 def _pieces(
     vocabulary: Vocabulary, scores: Sequence[float], unk_id: int, find_repeated: bool
 ) -> Iterator[tuple[str, float, int]]:
-    """Yield the text, score and type of each token, as sentencepiece takes them."""
+    """Yield the text, score and type of each token, as sentencepiece takes them.
+
+    It wants texts that are unique and not empty, and one unknown token. A token beyond that gets a
+    placeholder no text can match, so that ids stay what they are.
+    """
     seen: set[str] = set()
     rows = zip(vocabulary.tokens, scores, vocabulary.types, strict=True)
     for i, (text, score, kind) in enumerate(rows):

@@ -1,34 +1,46 @@
 """A sentencepiece ModelProto, written field by field.
 
-Only what a BPE vocabulary from a GGUF file needs. The protobuf classes that come with
+Only what a vocabulary from a GGUF file needs. The protobuf classes that come with
 sentencepiece are not used: they exist in several versions that clash with the protobuf runtime.
 Field numbers are those of sentencepiece_model.proto (google/sentencepiece).
 """
 
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 
 _VARINT, _BYTES, _FLOAT = 0, 2, 5  # protobuf wire types
 
-_BPE = 2  # TrainerSpec.ModelType
+UNIGRAM, BPE = 1, 2  # TrainerSpec.ModelType
 
 
-def serialize_bpe_model(
+@dataclass(frozen=True)
+class Normalization:
+    """What a text becomes before it is cut into pieces, beside "▁" for each space."""
+
+    charsmap: bytes = b""  # precompiled_charsmap: which characters become which
+    removes_extra_spaces: bool = False  # at both ends too
+    adds_space_prefix: bool = False  # behind that
+
+
+def serialize_model(
+    model_type: int,
     pieces: Iterable[tuple[str, float, int]],
     *,
     byte_fallback: bool,
     special_ids: tuple[int, int, int],
+    normalization: Normalization,
 ) -> bytes:
-    """Return the serialized ModelProto of a BPE vocabulary that changes text only by "▁" for " ".
+    """Return the serialized ModelProto of a vocabulary.
 
     pieces: (text, score, type), in id order; special_ids: unknown, BOS and EOS, -1 where absent.
     """
     unk_id, bos_id, eos_id = special_ids
     trainer = b"".join(
         (
-            _integer(3, _BPE),  # model_type
+            _integer(3, model_type),
             _integer(35, byte_fallback),
             _integer(40, unk_id),
             _integer(41, bos_id),
@@ -38,9 +50,10 @@ def serialize_bpe_model(
     )
     normalizer = b"".join(
         (
-            _string(1, b"identity"),
-            _integer(3, False),  # add_dummy_prefix: the tokenizer puts it where llama.cpp does
-            _integer(4, False),  # remove_extra_whitespaces
+            _string(1, b"user_defined" if normalization.charsmap else b"identity"),
+            _string(2, normalization.charsmap),
+            _integer(3, normalization.adds_space_prefix),
+            _integer(4, normalization.removes_extra_spaces),
             _integer(5, True),  # escape_whitespaces
         )
     )

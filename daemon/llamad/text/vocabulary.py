@@ -124,7 +124,7 @@ class Vocabulary:
         n = len(tokens)
         defaults = {name: value for name, value in default_ids.items() if value < n}
         ids = {
-            name: _special_id(metadata, key, n, defaults.get(name))
+            name: special_id(metadata, key, n, defaults.get(name))
             for name, key in (
                 ("bos", "bos_token_id"),
                 ("eos", "eos_token_id"),
@@ -165,7 +165,8 @@ def byte_of(token: str) -> int | None:
     return int(match[1], 16) if match else None
 
 
-def _special_id(metadata: Metadata, key: str, n_tokens: int, default: int | None) -> int | None:
+def special_id(metadata: Metadata, key: str, n_tokens: int, default: int | None) -> int | None:
+    """Return the id of a role; the default where the file names none, or one outside. CORRUPT."""
     value = metadata.get(PREFIX + key, default)
     if value is None:
         return None

@@ -177,3 +177,35 @@ def test_id_0_is_unknown_where_no_token_says_so() -> None:
     metadata["tokenizer.ggml.token_type"] = [NORMAL, *types[1:]]
     del metadata["tokenizer.ggml.unknown_token_id"]
     assert tokenizer_from_metadata(metadata).encode("é", add_bos=False)[-1] == 0
+
+
+# Log-probabilities: "hello" in two pieces is likelier than in one, and than in smaller pieces.
+UNIGRAM = {"▁": -4.0, "h": -6.0, "e": -6.0, "l": -6.0, "o": -6.0, "▁hello": -9.0, "▁he": -3.0}
+UNIGRAM |= {"llo": -3.5, "ll": -3.0, "▁▁": -1.0}
+
+
+def unigram(**keys: object) -> dict[str, object]:
+    metadata = spm_metadata(words=list(UNIGRAM), scores=list(UNIGRAM.values()), byte_tokens=False)
+    keys = {"model": "t5", "add_eos_token": True} | keys
+    return metadata | {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
+
+
+def test_a_unigram_vocabulary_takes_the_likeliest_pieces() -> None:
+    tokenizer = tokenizer_from_metadata(unigram())
+    names = ["<unk>", "<s>", "</s>", *UNIGRAM]
+    for text, pieces in (("hello", ["▁he", "llo"]), ("  hello ", ["▁▁", "▁he", "llo", "▁"])):
+        assert [names[i] for i in tokenizer.encode(text)] == ["<s>", *pieces, "</s>"]
+
+
+def test_a_vocabulary_may_do_without_spaces_that_say_nothing() -> None:
+    tokenizer = tokenizer_from_metadata(unigram(remove_extra_whitespaces=True))
+    assert tokenizer.encode("  hello ") == tokenizer.encode("hello")
+    assert tokenizer.encode("hello  hello") == tokenizer.encode("hello hello")
+    assert tokenizer.encode("   ") == [1, 2]
+
+
+def test_a_map_of_characters_has_bytes() -> None:
+    with pytest.raises(LlamadError, match="precompiled_charsmap: element 1 is 256, must be a byte"):
+        tokenizer_from_metadata(unigram(precompiled_charsmap=[0, 256]))
+    with pytest.raises(LlamadError, match="sentencepiece refuses the vocabulary"):
+        tokenizer_from_metadata(unigram(precompiled_charsmap=[1, 2, 3]))

@@ -42,7 +42,7 @@ def test_a_broken_key_is_named_with_its_limit(key: str, value: object, message: 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("model", "t5"), ("model", "bert"), ("pre", "default"), ("pre", "deepseek-llm")],
+    [("model", "rwkv"), ("model", "plamo2"), ("pre", "default"), ("pre", "deepseek-llm")],
 )
 def test_a_tokenizer_that_is_not_implemented_is_named(key: str, value: str) -> None:
     with pytest.raises(LlamadError, match=f"'{value}'") as caught:

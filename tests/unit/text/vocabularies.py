@@ -67,6 +67,28 @@ def spm_metadata(
     } | {f"tokenizer.ggml.{key}": value for key, value in keys.items()}  # fmt: skip
 
 
+WORD_PIECES = ("▁hello", "▁un", "aff", "able", "▁a", "b", "▁,", "▁!", "▁語", "▁cafe", "▁Cafe")
+
+
+def wordpiece_metadata(**keys: object) -> dict[str, object]:
+    """Return a WordPiece vocabulary: padding, unknown, [CLS], [SEP], pieces."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORD_PIECES]
+    return {
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [
+            CONTROL,
+            NORMAL,
+            NORMAL,
+            NORMAL,
+            *[NORMAL] * len(WORD_PIECES),
+        ],
+        "tokenizer.ggml.unknown_token_id": 1,
+        "tokenizer.ggml.cls_token_id": 2,
+        "tokenizer.ggml.seperator_token_id": 3,
+    } | {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
+
+
 def token_id(metadata: dict[str, object], token: str) -> int:
     """Return the id of a token by its spelling in the vocabulary."""
     tokens = metadata["tokenizer.ggml.tokens"]
