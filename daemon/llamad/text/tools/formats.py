@@ -1,0 +1,248 @@
+"""The formats in which models call tools: the table, and which of its rows a model has.
+
+A row is found by a mark in the model's chat template or vocabulary, the first that fits. The marks
+are those of the models' published templates.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llamad.text.tools import tagged_calls as tags
+from llamad.text.tools.call import Call, Reader, arguments_text
+from llamad.text.tools.gemma_calls import gemma_calls
+from llamad.text.tools.json_calls import bare_json, json_behind
+from llamad.text.tools.python_calls import CALLS, CALLS_END, python_calls
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFormat:
+    """One format.
+
+    Behind each mark of ``readers`` a call may stand; those of ``at_start`` count only where the
+    answer begins. ``controls``: more marks that a vocabulary may have as control tokens, which are
+    no text otherwise. ``write``: calls as the model writes them, for a template that does not.
+    """
+
+    name: str
+    readers: tuple[tuple[str, Reader], ...]
+    write: Callable[[Sequence[Call]], str]
+    at_start: tuple[tuple[str, Reader], ...] = ()
+    controls: tuple[str, ...] = ()
+    short_ids: bool = False  # an id of a call has nine letters and digits
+
+    @property
+    def marks(self) -> frozenset[str]:
+        """All that opens a call, or stands in it as a token of its own."""
+        opening = {mark for mark, _ in (*self.readers, *self.at_start)}
+        return frozenset(opening | set(self.controls))
+
+
+def _json(call: Call, arguments: str = "arguments") -> str:
+    name = arguments_text({"": call.name})[5:-1]
+    return f'{{"name": {name}, "{arguments}": {arguments_text(call.arguments)}}}'
+
+
+def _each(before: str, after: str, between: str = "\n") -> Callable[[Sequence[Call]], str]:
+    """Return what writes each call as JSON between two marks."""
+    return lambda calls: between.join(f"{before}{_json(call)}{after}" for call in calls)
+
+
+def _list(before: str, after: str = "") -> Callable[[Sequence[Call]], str]:
+    """Return what writes a list of JSON between two marks."""
+    return lambda calls: f"{before}[{', '.join(_json(call) for call in calls)}]{after}"
+
+
+def _tagged(calls: Sequence[Call]) -> str:
+    return "\n".join(
+        f"<tool_call>\n<function={call.name}>\n"
+        + "".join(
+            f"<parameter={key}>\n{_text(value)}\n</parameter>\n"
+            for key, value in call.arguments.items()
+        )
+        + "</function>\n</tool_call>"
+        for call in calls
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else arguments_text({"": value})[5:-1]
+
+
+def _mistral(calls: Sequence[Call]) -> str:
+    return "".join(
+        f"[TOOL_CALLS]{call.name}[ARGS]{arguments_text(call.arguments)}" for call in calls
+    )
+
+
+def _function(calls: Sequence[Call]) -> str:
+    return "".join(
+        f"<function={call.name}>{arguments_text(call.arguments)}</function>" for call in calls
+    )
+
+
+def _recipient(calls: Sequence[Call]) -> str:
+    return "".join(f">>>{call.name}\n{arguments_text(call.arguments)}" for call in calls)
+
+
+def _llama(calls: Sequence[Call]) -> str:
+    return "; ".join(_json(call, "parameters") for call in calls)
+
+
+def _python(calls: Sequence[Call]) -> str:
+    written = (
+        f"{call.name}({', '.join(f'{key}={value!r}' for key, value in call.arguments.items())})"
+        for call in calls
+    )
+    return f"{CALLS}[{', '.join(written)}]{CALLS_END}"
+
+
+def _gemma(opening: str, close: str, quote: str) -> Callable[[Sequence[Call]], str]:
+    def value(entry: Any) -> str:
+        if isinstance(entry, str):
+            return f"{quote}{entry}{quote}"
+        if isinstance(entry, dict):
+            return "{" + members(entry) + "}"
+        if isinstance(entry, list):
+            return "[" + ",".join(value(inner) for inner in entry) + "]"
+        return _text(entry)
+
+    def members(entry: Any) -> str:
+        return ",".join(f"{key}:{value(inner)}" for key, inner in entry.items())
+
+    return lambda calls: "".join(
+        f"{opening}call:{call.name}{{{members(call.arguments)}}}{close}" for call in calls
+    )
+
+
+def _deepseek(calls: Sequence[Call]) -> str:
+    written = (
+        f"{tags.DEEPSEEK_CALL}function{tags.DEEPSEEK_SEPARATOR}{call.name}\n"
+        f"```json\n{arguments_text(call.arguments)}\n```{tags.DEEPSEEK_CALL_END}"
+        for call in calls
+    )
+    return tags.DEEPSEEK_CALLS + "\n".join(written) + tags.DEEPSEEK_CALLS_END
+
+
+def _harmony(calls: Sequence[Call]) -> str:
+    return "".join(
+        f"<|channel|>commentary to=functions.{call.name} <|constrain|>json<|message|>"
+        f"{arguments_text(call.arguments)}<|call|>"
+        for call in calls
+    )
+
+
+_GEMMA4 = ("<|tool_call>", "<tool_call|>", '<|"|>')
+_FUNCTION_GEMMA = ("<start_function_call>", "<end_function_call>", "<escape>")
+_BARE = (("{", bare_json), ("```", bare_json))
+
+GEMMA_4 = ToolFormat(
+    "gemma-4", ((_GEMMA4[0], gemma_calls(*_GEMMA4)),), _gemma(*_GEMMA4), controls=_GEMMA4[1:]
+)
+FUNCTION_GEMMA = ToolFormat(
+    "function-gemma",
+    ((_FUNCTION_GEMMA[0], gemma_calls(*_FUNCTION_GEMMA)),),
+    _gemma(*_FUNCTION_GEMMA),
+    controls=_FUNCTION_GEMMA[1:],
+)
+LFM2 = ToolFormat("lfm2", ((CALLS, python_calls),), _python, controls=(CALLS_END,))
+DEEPSEEK = ToolFormat(
+    "deepseek",
+    ((tags.DEEPSEEK_CALLS, tags.deepseek),),
+    _deepseek,
+    controls=(
+        tags.DEEPSEEK_CALLS_END,
+        tags.DEEPSEEK_CALL,
+        tags.DEEPSEEK_CALL_END,
+        tags.DEEPSEEK_SEPARATOR,
+    ),
+)
+HARMONY = ToolFormat(
+    "harmony",
+    (("<|channel|>commentary to=functions.", tags.harmony), (" to=functions.", tags.harmony)),
+    _harmony,
+    controls=("<|channel|>", "<|constrain|>", tags.HARMONY_MESSAGE),
+)
+MISTRAL = ToolFormat(
+    "mistral",
+    ((tags.TOOL_CALLS, tags.mistral),),
+    _mistral,
+    controls=(tags.CALL_ID, tags.ARGS),
+    short_ids=True,
+)
+FUNCTIONARY_2 = ToolFormat("functionary-3.2", ((tags.RECIPIENT, tags.recipient),), _recipient)
+FUNCTIONARY_1 = ToolFormat("functionary-3.1", ((tags.FUNCTION, tags.function_tag),), _function)
+QWEN_CODER = ToolFormat(
+    "qwen-coder",
+    ((tags.TOOL_CALL, tags.tool_call_tag), (tags.FUNCTION, tags.function_tag)),
+    _tagged,
+    controls=(tags.TOOL_CALL_END,),
+)
+HERMES = ToolFormat(
+    "hermes",
+    ((tags.TOOL_CALL, tags.tool_call_tag),),
+    _each("<tool_call>\n", "\n</tool_call>"),
+    controls=(tags.TOOL_CALL_END,),
+)
+PHI_4 = ToolFormat(
+    "phi-4-mini",
+    (
+        ("<|tool_call|>", json_behind("<|tool_call|>", "<|/tool_call|>")),
+        ("functools", json_behind("functools")),
+    ),
+    _list("<|tool_call|>", "<|/tool_call|>"),
+    controls=("<|/tool_call|>",),
+)
+GRANITE_3 = ToolFormat(
+    "granite-3",
+    (
+        ("<|tool_call|>", json_behind("<|tool_call|>")),
+        ("<tool_call>", json_behind("<tool_call>")),
+    ),
+    _list("<|tool_call|>"),
+)
+LLAMA_3 = ToolFormat(
+    "llama-3",
+    (("<|python_tag|>", json_behind("<|python_tag|>")),),
+    _llama,
+    at_start=_BARE,
+)
+# For templates that know no tools: what most models have seen most of. Small ones leave the tags
+# out, so an answer that is a call and nothing else is one, too.
+GENERIC = ToolFormat(
+    "generic",
+    ((tags.TOOL_CALL, tags.tool_call_tag),),
+    _each("<tool_call>\n", "\n</tool_call>"),
+    at_start=_BARE,
+    controls=(tags.TOOL_CALL_END,),
+)
+
+# Each with the marks of which a template has all, or a vocabulary the first; the first row wins.
+_MARKS: tuple[tuple[ToolFormat, tuple[str, ...]], ...] = (
+    (GEMMA_4, ("<|tool_call>",)),
+    (FUNCTION_GEMMA, ("<start_function_call>",)),
+    (LFM2, (CALLS,)),
+    (DEEPSEEK, (tags.DEEPSEEK_CALLS,)),
+    (HARMONY, ("<|channel|>", "to=functions.")),
+    (MISTRAL, (tags.TOOL_CALLS,)),
+    (FUNCTIONARY_2, (">>>all",)),
+    (QWEN_CODER, (tags.FUNCTION, "<parameter=")),
+    (FUNCTIONARY_1, (tags.FUNCTION,)),
+    (HERMES, (tags.TOOL_CALL,)),
+    (GRANITE_3, ("<|tool_call|>", "available_tools")),
+    (PHI_4, ("<|tool_call|>",)),
+    (LLAMA_3, ("ipython", '"parameters": ')),
+)
+FORMATS = (*(row for row, _ in _MARKS), GENERIC)
+_BY_VOCABULARY = (GEMMA_4, FUNCTION_GEMMA, LFM2)  # their marks are no other family's
+
+
+def find_format(template: str, tokens: Collection[str]) -> ToolFormat:
+    """Return the row of a model, by its template's source, else by its vocabulary's tokens."""
+    for row, marks in _MARKS:
+        if all(mark in template for mark in marks):
+            return row
+    for row, marks in _MARKS:
+        if row in _BY_VOCABULARY and marks[0] in tokens:
+            return row
+    return GENERIC
