@@ -331,6 +331,50 @@ static void bench_vectors(const lld_kernels *kernels, const options *o)
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) free(buffers[i]);
 }
 
+/* ---- states ------------------------------------------------------------------------------ */
+
+typedef struct state_case {
+    const lld_kernels *kernels;
+    lld_state_step step;
+} state_case;
+
+static void run_delta_step(void *context)
+{
+    const state_case *c = context;
+    c->kernels->delta_step(&c->step);
+}
+
+static void run_scan_step(void *context)
+{
+    const state_case *c = context;
+    c->kernels->scan_step(&c->step);
+}
+
+/* One head of Qwen3.5, (128, 128), and of Mamba-2, (128, 64). */
+static void bench_states(const lld_kernels *kernels, const options *o)
+{
+    enum { N = 128 };
+    float *state = allocate(N * N * sizeof(float)), *in = allocate(3 * N * sizeof(float)), out[N];
+    fill_floats(state, N * N);
+    fill_floats(in, 3 * N);
+    state_case c = {.kernels = kernels,
+                    .step = {.state = state,
+                             .q = in,
+                             .k = in + N,
+                             .v = in + 2 * N,
+                             .out = out,
+                             .decay = 0.5f,
+                             .beta = 0.01f,
+                             .n_rows = N,
+                             .n_cols = N}};
+    printf("\nstate of one head\n");
+    printf("%-16s %10.0f ns\n", "delta_step", fastest(run_delta_step, &c, o->seconds) * 1e9);
+    c.step.n_cols = N / 2;
+    printf("%-16s %10.0f ns\n", "scan_step", fastest(run_scan_step, &c, o->seconds) * 1e9);
+    free(state);
+    free(in);
+}
+
 /* ---- the command ------------------------------------------------------------------------- */
 
 static bool wanted(uint32_t type, char *const *names, int n_names)
@@ -370,6 +414,9 @@ int main(int argc, char **argv)
     for (uint32_t type = 0; type < LLD_TYPE_COUNT; type++)
         if (lld_type_supported(type) && wanted(type, argv + optind, argc - optind))
             bench_matmul(kernels, type, &o, bandwidth);
-    if (optind == argc) bench_vectors(kernels, &o);
+    if (optind == argc) {
+        bench_vectors(kernels, &o);
+        bench_states(kernels, &o);
+    }
     return 0;
 }

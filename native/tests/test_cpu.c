@@ -76,10 +76,10 @@ static void test_table_holds_every_kernel(void)
     for (uint32_t type = 0; type < LLD_TYPE_COUNT; type++)
         CHECK((table->matmul[type] != NULL) == lld_type_supported(type), "type %u", type);
     CHECK(table->quantize_q8 && table->quantize_q8k && table->rmsnorm && table->silu_mul &&
-              table->gelu_mul && table->softcap && table->add && table->rope_norm &&
-              table->rope_neox && table->kv_store_f16 && table->kv_store_q8 &&
-              table->attn_scores_f16 && table->attn_scores_q8 && table->attn_softmax &&
-              table->attn_values_f16 && table->attn_values_q8,
+              table->gelu_mul && table->softcap && table->add && table->delta_step &&
+              table->scan_step && table->rope_norm && table->rope_neox && table->kv_store_f16 &&
+              table->kv_store_q8 && table->attn_scores_f16 && table->attn_scores_q8 &&
+              table->attn_softmax && table->attn_values_f16 && table->attn_values_q8,
           "a kernel is missing in %s", table->name);
 }
 

@@ -366,55 +366,6 @@ static void test_rotation_pairs_the_right_elements(void)
     }
 }
 
-/* Against the formula in double, and every set against generic: state and output, some tokens long. */
-static void test_delta_step(void)
-{
-    enum { MAX_DIM = 128, N_STEPS = 3 };
-    static const size_t dims[] = {8, 16, 24, 40, 64, 128};
-    static float start[MAX_DIM * MAX_DIM], state[MAX_DIM * MAX_DIM], wanted[MAX_DIM * MAX_DIM];
-    static float inputs[3][MAX_DIM];
-    static double exact[MAX_DIM][MAX_DIM];
-    float out[MAX_DIM], wanted_out[MAX_DIM];
-    uint64_t seed = 12;
-    for (size_t d = 0; d < sizeof dims / sizeof *dims; d++) {
-        const size_t n = dims[d];
-        lld_delta_step step = {.decay = 0.9f, .beta = 0.4f, .n = n, .out = wanted_out};
-        random_vector(start, n * n, 1.0f, &seed);
-        for (int i = 0; i < 3; i++) random_vector(inputs[i], n, 0.3f, &seed);
-        step.q = inputs[0], step.k = inputs[1], step.v = inputs[2];
-        step.state = memcpy(wanted, start, n * n * sizeof *start);
-        for (int i = 0; i < N_STEPS; i++) tables[0]->delta_step(&step);
-        step.out = out;
-        for (size_t t = 0; t < n_tables; t++) {
-            step.state = memcpy(state, start, n * n * sizeof *start);
-            for (int i = 0; i < N_STEPS; i++) tables[t]->delta_step(&step);
-            CHECK(first_difference(wanted, state, n * n) == n * n, "%s: state of %zu",
-                  tables[t]->name, n);
-            CHECK(first_difference(wanted_out, out, n) == n, "%s: out of %zu", tables[t]->name, n);
-        }
-        for (size_t i = 0; i < n; i++)
-            for (size_t j = 0; j < n; j++) exact[i][j] = (double)start[i * n + j];
-        for (size_t j = 0; j < n; j++) {
-            double last = 0.0;
-            for (int s = 0; s < N_STEPS; s++) {
-                double sum = 0.0;
-                last = 0.0;
-                for (size_t i = 0; i < n; i++) {
-                    exact[i][j] *= (double)step.decay;
-                    sum += exact[i][j] * (double)step.k[i];
-                }
-                for (size_t i = 0; i < n; i++) {
-                    exact[i][j] +=
-                        (double)step.k[i] * ((double)step.v[j] - sum) * (double)step.beta;
-                    last += exact[i][j] * (double)step.q[i];
-                }
-            }
-            CHECK(fabs((double)wanted_out[j] - last) < 1e-4,
-                  "delta_step of %zu: [%zu] = %g, wanted %g", n, j, (double)wanted_out[j], last);
-        }
-    }
-}
-
 int main(void)
 {
     n_tables = machine_tables(tables);
@@ -428,7 +379,6 @@ int main(void)
     test_vector_kernels_are_the_same_everywhere();
     test_norm_and_silu_against_double();
     test_gelu_and_softcap_against_double();
-    test_delta_step();
     test_exp_is_within_its_stated_error();
     test_rotation_is_the_same_everywhere();
     test_rotation_pairs_the_right_elements();

@@ -121,14 +121,15 @@ static void step_row(lld_forward *f, const lld_layer *l, uint32_t head, size_t r
     const double beta = p.beta[row * c->delta_v_heads + head],
                  alpha = p.alpha[row * c->delta_v_heads + head],
                  g = w->a[head] * softplus(alpha + w->dt_bias[head]);
-    const lld_delta_step step = {.state = state,
+    const lld_state_step step = {.state = state,
                                  .q = q,
                                  .k = k,
                                  .v = v,
                                  .out = out,
                                  .decay = (float)lld_exp(g),
                                  .beta = (float)(1.0 / (1.0 + lld_exp(-beta))),
-                                 .n = n};
+                                 .n_rows = n,
+                                 .n_cols = n};
     f->kernels->delta_step(&step);
     f->kernels->rmsnorm(out, out, w->norm, n, c->norm_epsilon);
     f->kernels->silu_mul(z, out, n);

@@ -88,14 +88,17 @@ typedef struct lld_attn_values {
     const uint16_t *vd; /* (32, ceil(head_dim/32)) of q8_0; NULL: f16 */
 } lld_attn_values;
 
-/* One token of the gated delta rule in one head; n: a multiple of 8. */
-typedef struct lld_delta_step {
-    float *state;           /* (n, n): row i for k[i], column j for v[j] */
-    const float *q, *k, *v; /* (n) */
-    float *out;             /* (n) */
-    float decay, beta;
-    size_t n;
-} lld_delta_step;
+/* One token of a layer's state, in one head. */
+typedef struct lld_state_step {
+    float *state;       /* (n_rows, n_cols): row i for k[i] and q[i], column j for v[j] */
+    const float *q, *k; /* (n_rows) */
+    const float *v;     /* (n_cols) */
+    float *out;         /* (n_cols) */
+    float decay;
+    float beta; /* of delta_step */
+    size_t n_rows;
+    size_t n_cols; /* a multiple of 8 */
+} lld_state_step;
 
 typedef struct lld_kernels {
     const char *name; /* "generic", "avx2", "neon", "dotprod" */
@@ -119,9 +122,11 @@ typedef struct lld_kernels {
     /* x = limit * tanh(x / limit): e = exp(x * (2/limit)), x = limit * ((e-1) / (e+1)), with lld_expf;
      * a NaN stays one. (n) */
     void (*softcap)(float *x, size_t n, float limit);
-    /* sum_j = fma(S[i][j] * decay, k[i], sum_j) for i in order; e_j = (v[j] - sum_j) * beta;
-     * S[i][j] = fma(k[i], e_j, S[i][j] * decay); out[j] = fma(S[i][j], q[i], out[j]) for i in order. */
-    void (*delta_step)(const lld_delta_step *s);
+    /* S[i][j] = fma(k[i], e_j, S[i][j] * decay); out[j] = fma(S[i][j], q[i], out[j]) for i in order.
+     * scan_step: e_j = v[j]. delta_step: e_j = (v[j] - sum_j) * beta,
+     * sum_j = fma(S[i][j] * decay, k[i], sum_j) for i in order, of S as it was. */
+    void (*delta_step)(const lld_state_step *s);
+    void (*scan_step)(const lld_state_step *s);
     /* x = x + y. (n) each. */
     void (*add)(float *x, const float *y, size_t n);
 

@@ -198,41 +198,6 @@ LLD_AVX2 static void rope_neox(float *x, const float *cos_sin, size_t n_rot)
     for (; i < half; i++) rotate_pair(&x[i], &x[half + i], cos_sin + 2 * i);
 }
 
-/* Sixteen columns at a time: their sums stay in registers, and a state of 64 KB stays in L2. */
-LLD_AVX2 static void delta_step(const lld_delta_step *s)
-{
-    const size_t n = s->n;
-    const __m256 decay = _mm256_set1_ps(s->decay), beta = _mm256_set1_ps(s->beta);
-    assert(n % 8 == 0);
-    for (size_t j = 0; j < n; j += 16) {
-        const size_t other = n - j > 8 ? 8 : 0; /* of the last column tile there may be one half */
-        float *state = s->state + j;
-        __m256 sum0 = _mm256_setzero_ps(), sum1 = sum0, out0 = sum0, out1 = sum0;
-        for (size_t i = 0; i < n; i++) {
-            const __m256 k = _mm256_broadcast_ss(s->k + i);
-            const float *row = state + i * n;
-            sum0 = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_loadu_ps(row), decay), k, sum0);
-            sum1 = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_loadu_ps(row + other), decay), k, sum1);
-        }
-        const float *v = s->v + j;
-        const __m256 e0 = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(v), sum0), beta),
-                     e1 = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(v + other), sum1), beta);
-        for (size_t i = 0; i < n; i++) {
-            const __m256 k = _mm256_broadcast_ss(s->k + i), q = _mm256_broadcast_ss(s->q + i);
-            float *row = state + i * n;
-            const __m256 x0 = _mm256_mul_ps(_mm256_loadu_ps(row), decay),
-                         x1 = _mm256_mul_ps(_mm256_loadu_ps(row + other), decay),
-                         y0 = _mm256_fmadd_ps(k, e0, x0), y1 = _mm256_fmadd_ps(k, e1, x1);
-            _mm256_storeu_ps(row, y0);
-            _mm256_storeu_ps(row + other, y1);
-            out0 = _mm256_fmadd_ps(y0, q, out0);
-            out1 = _mm256_fmadd_ps(y1, q, out1);
-        }
-        _mm256_storeu_ps(s->out + j, out0);
-        _mm256_storeu_ps(s->out + j + other, out1);
-    }
-}
-
 void lld_kernels_init_avx2(lld_kernels *table)
 {
     table->name = "avx2";
@@ -243,11 +208,11 @@ void lld_kernels_init_avx2(lld_kernels *table)
     table->gelu_mul = gelu_mul;
     table->softcap = softcap;
     table->add = add;
-    table->delta_step = delta_step;
     table->rope_norm = rope_norm;
     table->rope_neox = rope_neox;
     lld_kernels_init_avx2_matmul(table);
     lld_kernels_init_avx2_attention(table);
+    lld_kernels_init_avx2_state(table);
 }
 
 #else

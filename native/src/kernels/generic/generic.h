@@ -6,5 +6,6 @@
 
 void lld_kernels_init_generic_matmul(lld_kernels *table);
 void lld_kernels_init_generic_attention(lld_kernels *table);
+void lld_kernels_init_generic_state(lld_kernels *table);
 
 #endif

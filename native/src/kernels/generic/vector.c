@@ -1,6 +1,6 @@
 /* vector.c - the reference kernels on vectors, in plain C: activation quantization, norm,
  * activation function, rotation. They define what the other instruction sets must return, bit for
- * bit (kernels.h). Matmuls and attention: matmul.c, attention.c. */
+ * bit (kernels.h). Others: matmul.c, attention.c, state.c. */
 #include "kernels/generic/generic.h"
 
 #include <assert.h>
@@ -85,27 +85,6 @@ static void add(float *x, const float *y, size_t n)
     for (size_t k = 0; k < n; k++) x[k] = x[k] + y[k];
 }
 
-static void delta_step(const lld_delta_step *s)
-{
-    enum { TILE = 8 };
-    const size_t n = s->n;
-    assert(n % TILE == 0);
-    for (size_t j = 0; j < n; j += TILE) {
-        float sum[TILE] = {0}, e[TILE], out[TILE] = {0};
-        for (size_t i = 0; i < n; i++)
-            for (size_t l = 0; l < TILE; l++)
-                sum[l] = __builtin_fmaf(s->state[i * n + j + l] * s->decay, s->k[i], sum[l]);
-        for (size_t l = 0; l < TILE; l++) e[l] = (s->v[j + l] - sum[l]) * s->beta;
-        for (size_t i = 0; i < n; i++)
-            for (size_t l = 0; l < TILE; l++) {
-                float *x = &s->state[i * n + j + l];
-                *x = __builtin_fmaf(s->k[i], e[l], *x * s->decay);
-                out[l] = __builtin_fmaf(*x, s->q[i], out[l]);
-            }
-        memcpy(s->out + j, out, sizeof out);
-    }
-}
-
 static void rotate(float *a, float *b, const float cos_sin[2])
 {
     const float x = *a, y = *b, c = cos_sin[0], s = cos_sin[1];
@@ -133,9 +112,9 @@ void lld_kernels_init_generic(lld_kernels *table)
     table->gelu_mul = gelu_mul;
     table->softcap = softcap;
     table->add = add;
-    table->delta_step = delta_step;
     table->rope_norm = rope_norm;
     table->rope_neox = rope_neox;
     lld_kernels_init_generic_matmul(table);
     lld_kernels_init_generic_attention(table);
+    lld_kernels_init_generic_state(table);
 }

@@ -1,6 +1,7 @@
 /* vector.c - the NEON (armv8.0) dispatch table, and its kernels on vectors: activation
  * quantization, norm, activation function, rotation. Chains as in kernels.h, tails in the scalar
- * code of vecmath.h. Matmuls: matmul_*.c; attention: attention.c. */
+ * code of vecmath.h. Matmuls: matmul_*.c; attention: attention.c;
+ * states: state.c. */
 #include "kernels/kernels.h"
 
 #if defined(__aarch64__)
@@ -161,6 +162,7 @@ void lld_kernels_init_neon(lld_kernels *table)
     table->rope_norm = rope_norm;
     table->rope_neox = rope_neox;
     lld_neon_init_attn(table);
+    lld_neon_init_state(table);
     lld_neon_init_blocks(table);
     lld_neon_init_k(table);
     lld_neon_init_bits(table);
