@@ -16,7 +16,7 @@ from project_files import ROOT, project_files
 
 SOURCE_ROOTS = ("daemon", "clients", "protos")
 MAX_LINES = 500
-OUR_PACKAGES = ("llamad", "llamad_client", "llamactl", "llamad_api")
+OUR_PACKAGES = ("llamad", "llamad_client", "llamactl", "llamad_http", "llamad_api")
 
 LEAVES = (
     "llamad.board",
@@ -35,12 +35,22 @@ LEAVES = (
     "llamad.users",
 )
 
+# What the APIs of the HTTP gateway stand on.
+GATEWAY_CORE = tuple(
+    f"llamad_http.{name}"
+    for name in ("completion", "errors", "exchange", "fields", "gateway", "routes", "timings")
+)
+
 # Who may import whom; the longest prefix of a module's name is its row. Everybody may import its
 # own package, and the name `llamad` itself (its version).
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad_api": (),
     "llamad_client": ("llamad_api",),
     "llamactl": ("llamad_client",),
+    # An API of the gateway is a folder that knows the rest of the gateway, and no other API.
+    "llamad_http": ("llamad_client",),
+    "llamad_http.openai": ("llamad_client", *GATEWAY_CORE),
+    "llamad_http.llama_server": ("llamad_client", *GATEWAY_CORE),
     **dict.fromkeys(LEAVES, ()),
     "llamad.logs": ("llamad.printable",),
     "llamad.config": ("llamad.door.unix_socket", "llamad.ranges", "llamad.sampling", *LEAVES),
@@ -135,6 +145,7 @@ LIBRARY_OWNERS: dict[str, tuple[str, ...]] = {
     "prompt_toolkit": ("llamactl.chat",),
     "rich": ("llamactl.chat",),
     "curses": ("llamactl.full_screen",),
+    "uvicorn": ("llamad_http.server",),
 }
 
 # The folders of native/src and whose headers each may include beside its own.

@@ -1,13 +1,16 @@
 """What can go wrong for a client, by what can be done about it.
 
 Each error carries the service's stable UPPER_SNAKE ``reason`` and a ``message`` for people.
-``retry_after_seconds`` is set where waiting helps and the service said how long.
+``retry_after_seconds`` is set where waiting helps and the service said how long. ``code`` is the
+name of the gRPC status in lower case: the kind of an error, where its class says too little.
 """
 # ruff: noqa: N818 - the names say what happened
 
 
 class ClientError(Exception):
     """Any failed call."""
+
+    code = "invalid_argument"  # of what is refused before it is sent
 
     def __init__(self, reason: str, message: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
@@ -18,6 +21,8 @@ class ClientError(Exception):
 
 class ServiceUnreachable(ClientError):
     """No service answers: it is not running, not permitted, still loading, or went away."""
+
+    code = "unavailable"
 
 
 class NotRunning(ServiceUnreachable):

@@ -36,4 +36,6 @@ def client_error(error: grpc.RpcError, path: Path) -> ClientError:
         kind = ServiceUnreachable
     elif code in _REFUSALS:
         kind = Refused
-    return kind(reason or code.name, message, None if retry_after is None else float(retry_after))
+    found = kind(reason or code.name, message, None if retry_after is None else float(retry_after))
+    found.code = code.name.lower()
+    return found

@@ -1,0 +1,90 @@
+"""What every API's request for text becomes, and what its answer is written from.
+
+Owns the neutral values. ``Options`` are llamad_client's, so whatever the service can do has its
+name here already; the model, the class and the owner are filled in by the gateway.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from llamad_client import Event, Result
+from llamad_client.request import Options
+from llamad_http.errors import HttpError
+
+MAX_TEXTS = 8
+"""Texts of one request."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """One text to be written: the answer to ``messages``, or what continues ``prompt``.
+
+    model: as the client named it. parse_special: control tokens in the prompt are such.
+    """
+
+    model: str
+    options: Options
+    messages: Sequence[Mapping[str, Any]] | None = None
+    prompt: str | None = None
+    parse_special: bool = False
+
+
+@dataclass(slots=True)
+class Answer:
+    """A whole completion."""
+
+    text: str = ""
+    thinking: str = ""
+    result: Result | None = None
+
+    @property
+    def end(self) -> Result:
+        """Return how it ended; there is an end by the time an answer is written."""
+        assert self.result is not None
+        return self.result
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request of an API: the texts it wants, whether they stream, and who writes the answer."""
+
+    requests: Sequence[CompletionRequest]
+    stream: bool
+    writer: "AnswerWriter"
+
+
+class AnswerWriter(Protocol):
+    """How an API writes an answer. Of a stream each method returns bytes to send, maybe none."""
+
+    stream_type: str
+    """The content type of a stream."""
+
+    def begin(self, model: str) -> bytes:
+        """Return what a stream begins with; ``model`` is the true name of what answers."""
+
+    def event(self, index: int, event: Event) -> bytes:
+        """Return what an event of the text number ``index`` becomes."""
+
+    def idle(self) -> bytes:
+        """Return what keeps a stream alive where nothing happens."""
+
+    def failure(self, error: HttpError) -> bytes:
+        """Return what tells, in a stream that has begun, that it failed."""
+
+    def end(self, answers: Sequence[Answer]) -> bytes:
+        """Return what a stream ends with; the answers have no text here."""
+
+    def whole(self, model: str, answers: Sequence[Answer]) -> Mapping[str, Any]:
+        """Return the answer that does not stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A model as lists of models have it. modified: seconds since 1970, 0 where it is not known."""
+
+    name: str
+    loaded: bool
+    file_bytes: int
+    modified: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,76 @@
+"""What may go wrong with an HTTP request, before an API gives it its shape.
+
+An ``HttpError`` has the status, a stable UPPER_SNAKE reason as the service's errors have, and a
+line that names the field or the limit. ``from_client_error`` is the one table from the service's
+errors.
+"""
+
+from llamad_client import ClientError, StillLoading
+
+_STATUS_OF_CODE = {
+    "invalid_argument": 400,
+    "not_found": 404,
+    "permission_denied": 403,
+    "failed_precondition": 409,
+    "resource_exhausted": 429,
+    "unimplemented": 501,
+    "deadline_exceeded": 504,
+    "unavailable": 503,
+}
+_STATUS_OF_REASON = {
+    "NO_MODEL": 503,
+    "OUT_OF_MEMORY": 503,
+    "CANCELLED": 503,
+    "UNKNOWN_CALLER": 503,
+    "NO_PERMISSION": 503,  # of the gateway's user for the socket
+    "NOT_GATEWAY": 503,
+}
+DEFAULT_RETRY_SECONDS = 2.0
+
+
+class HttpError(Exception):
+    """A request that is answered with an error.
+
+    field: of the request, where one is at fault. retry_after_seconds: where waiting helps.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.field = field
+        self.retry_after_seconds = retry_after_seconds
+
+
+def invalid(field: str, message: str) -> HttpError:
+    """Return the error for a field of a request that is wrong."""
+    reason = "INVALID_" + "".join(c if c.isalnum() else "_" for c in field).upper()
+    return HttpError(400, reason, f"{field}: {message}", field=field)
+
+
+def not_supported(field: str, message: str = "is not supported") -> HttpError:
+    """Return the error for a field whose value this gateway cannot honour."""
+    return HttpError(400, "NOT_SUPPORTED", f"{field}: {message}", field=field)
+
+
+def busy(message: str, reason: str = "TOO_MANY_REQUESTS") -> HttpError:
+    """Return the error for what one of the gateway's own limits refuses for now."""
+    return HttpError(503, reason, message, retry_after_seconds=DEFAULT_RETRY_SECONDS)
+
+
+def from_client_error(error: ClientError) -> HttpError:
+    """Return the HTTP error of a call to the service that failed."""
+    status = _STATUS_OF_REASON.get(error.reason) or _STATUS_OF_CODE.get(error.code, 500)
+    retry_after = error.retry_after_seconds
+    if retry_after is None and (status == 503 or isinstance(error, StillLoading)):
+        retry_after = DEFAULT_RETRY_SECONDS
+    return HttpError(status, error.reason, error.message, retry_after_seconds=retry_after)

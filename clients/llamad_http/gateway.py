@@ -1,0 +1,256 @@
+"""What the gateway does with the service: models by name, and completions from request to answer.
+
+Owns the connection to the service. It streams, keeps silent streams alive, and cancels the jobs of
+a client that left. It knows no API: an ``AnswerWriter`` says what is sent.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from llamad_client import (
+    AsyncClient,
+    AsyncCompletion,
+    ClientError,
+    Event,
+    Result,
+    Status,
+    TextDelta,
+    ThinkingDelta,
+)
+from llamad_client.request import Options
+from llamad_http.authorization import priority_of
+from llamad_http.completion import Answer, Asked, CompletionRequest, ModelEntry
+from llamad_http.config import Config
+from llamad_http.errors import HttpError, busy, from_client_error
+from llamad_http.exchange import ClientGoneError, Exchange
+
+
+class Gateway:
+    """The service, as the APIs use it."""
+
+    def __init__(self, client: AsyncClient, config: Config) -> None:
+        self.client = client
+        self.config = config
+        self._running = 0
+        self._stopping: asyncio.Event = asyncio.Event()
+
+    # ---- models -------------------------------------------------------------------------------
+
+    async def status(self) -> Status:
+        """Return what the service is doing. Raises HttpError."""
+        try:
+            return await self.client.status()
+        except ClientError as error:
+            raise from_client_error(error) from None
+
+    async def models(self) -> list[ModelEntry]:
+        """Return every model, by name. Raises HttpError."""
+        try:
+            models = await self.client.models()
+        except ClientError as error:
+            raise from_client_error(error) from None
+        entries = [ModelEntry(model.name, model.loaded, model.file_bytes) for model in models]
+        return sorted(entries, key=lambda entry: entry.name)
+
+    async def resolve(self, wanted: str, *, any_name: bool) -> str:
+        """Return the name of the model that answers for a name of a request. Raises HttpError.
+
+        any_name: a name of no model is the loaded model's, because many clients name a model of a
+        cloud where nobody chose one.
+        """
+        name = self.config.aliases.get(wanted, wanted).removesuffix(":latest")
+        status = await self.status()
+        loaded = status.model.name if status.model is not None else ""
+        if not name or (loaded and same_name(name, loaded)):
+            return loaded
+        known = [model.name for model in await self.models()]
+        found = next((model for model in known if same_name(model, name)), None)
+        if found is None and any_name and self.config.any_model_name:
+            return loaded
+        if found is None:
+            message = f"model {wanted[:128]!r} not found"
+        else:
+            message = f"model {found!r} is not loaded; {loaded!r} is, llamactl use changes it"
+        raise HttpError(404, "MODEL_NOT_FOUND", message, field="model")
+
+    # ---- completions --------------------------------------------------------------------------
+
+    def stop_streams(self) -> None:
+        """End what still streams, with an error that says why."""
+        self._stopping.set()
+
+    async def complete(self, exchange: Exchange, asked: Asked, *, any_name: bool) -> None:
+        """Answer a request for text. Raises HttpError until the answer has begun."""
+        model = await self.resolve(asked.requests[0].model, any_name=any_name)
+        if self._running >= self.config.max_completions:
+            raise busy(f"{self._running} requests are being answered, the limit")
+        self._running += 1
+        try:
+            async with self._started(exchange, asked.requests, model) as completions:
+                run = Run(self, exchange, asked, model, completions)
+                await (run.stream() if asked.stream else run.whole())
+        finally:
+            self._running -= 1
+
+    @asynccontextmanager
+    async def _started(
+        self, exchange: Exchange, requests: Sequence[CompletionRequest], model: str
+    ) -> AsyncIterator[list[AsyncCompletion]]:
+        """Start a job for each text; whatever happens, none of them outlives the request."""
+        completions: list[AsyncCompletion] = []
+        caller = exchange.caller
+        wanted = exchange.headers.get("llamad-priority")
+        try:
+            for request in requests:
+                options = Options(**request.options)
+                if model:
+                    options["model"] = model
+                options["priority"] = priority_of(caller, wanted)
+                if caller.owner is not None:
+                    options["on_behalf_of"] = caller.owner
+                completions.append(self._start(request, options))
+            yield completions
+        finally:
+            for completion in completions:
+                completion.cancel()
+
+    def _start(self, request: CompletionRequest, options: Options) -> AsyncCompletion:
+        try:
+            if request.messages is not None:
+                return self.client.chat(request.messages, **options)
+            return self.client.generate(
+                request.prompt or "", parse_special=request.parse_special, **options
+            )
+        except ClientError as error:
+            raise from_client_error(error) from None
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Return the event after which streams end."""
+        return self._stopping
+
+
+class Run:
+    """The jobs of one request, read side by side."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        exchange: Exchange,
+        asked: Asked,
+        model: str,
+        completions: Sequence[AsyncCompletion],
+    ) -> None:
+        self._config = gateway.config
+        self._stopping = gateway.stopping
+        self._exchange = exchange
+        self._asked = asked
+        self._writer = asked.writer
+        self._model = model
+        self._answers = [Answer() for _ in completions]
+        self._events = [completion.events() for completion in completions]
+
+    async def stream(self) -> None:
+        """Send a stream. What goes wrong before the first event of a job is raised, as a status."""
+        begun = False
+        try:
+            async for index, event in self._read():
+                if not begun:
+                    await self._exchange.begin_stream(self._writer.stream_type)
+                    await self._exchange.write(self._writer.begin(self._model))
+                    begun = True
+                if event is None:
+                    await self._exchange.write(self._writer.idle())
+                else:
+                    await self._exchange.write(self._writer.event(index, event))
+            await self._exchange.write(self._writer.end(self._answers))
+        except HttpError as error:
+            if not begun:
+                raise
+            self._exchange.remark = error.reason
+            await self._exchange.write(self._writer.failure(error))
+        await self._exchange.end_stream()
+
+    async def whole(self) -> None:
+        """Answer when all is there."""
+        async for index, event in self._read():
+            if isinstance(event, TextDelta):
+                self._answers[index].text += event.text
+            elif isinstance(event, ThinkingDelta):
+                self._answers[index].thinking += event.text
+        await self._exchange.respond_json(self._writer.whole(self._model, self._answers))
+
+    async def _read(self) -> AsyncIterator[tuple[int, Event | None]]:
+        """Iterate over the events of all jobs as they come; None after each silence.
+
+        Raises HttpError, and ClientGoneError.
+        """
+        gone = asyncio.ensure_future(self._exchange.until_gone())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        waiting = {_next(events): index for index, events in enumerate(self._events)}
+        heard = False
+        try:
+            while waiting:
+                seconds = self._config.ping_seconds if heard else None
+                done, _ = await asyncio.wait(
+                    {gone, stopping, *waiting},
+                    timeout=seconds,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if gone in done and self._unfinished():
+                    raise ClientGoneError
+                if stopping in done:
+                    message = "the gateway is stopping"
+                    raise HttpError(503, "STOPPING", message, retry_after_seconds=2)
+                if not done:
+                    yield 0, None
+                for task in [task for task in waiting if task in done]:
+                    index = waiting.pop(task)
+                    event = _result(task)
+                    if event is None:
+                        self._check_end(index)
+                        continue
+                    heard = True
+                    waiting[_next(self._events[index])] = index
+                    if isinstance(event, Result):
+                        self._answers[index].result = event
+                        self._exchange.remark = f"tokens={event.completion_tokens}"
+                        self._check_end(index)
+                    yield index, event
+        finally:
+            for future in (gone, stopping, *waiting):
+                future.cancel()
+            await asyncio.gather(gone, stopping, *waiting, return_exceptions=True)
+
+    def _unfinished(self) -> bool:
+        """Whether a text is not whole: some clients close as soon as they have what they need."""
+        return any(answer.result is None for answer in self._answers)
+
+    def _check_end(self, index: int) -> None:
+        result = self._answers[index].result
+        if result is None or result.finish_reason == "cancelled":
+            raise HttpError(503, "CANCELLED", "the job was cancelled")
+
+
+def _next(events: AsyncIterator[Event]) -> "asyncio.Task[Event | None]":
+    async def take() -> Event | None:
+        return await anext(events, None)
+
+    return asyncio.create_task(take())
+
+
+def _result(task: "asyncio.Task[Event | None]") -> Event | None:
+    try:
+        return task.result()
+    except ClientError as error:
+        raise from_client_error(error) from None
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two names are one model's: Ollama's ``qwen2.5:1.5b`` is our ``qwen2.5-1.5b``."""
+    return _plain(one) == _plain(other)
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix(":latest").replace(":", "-").casefold()

@@ -1,0 +1,1 @@
+"""llama-server's own addresses: translations from and to its JSON, as its README describes it."""

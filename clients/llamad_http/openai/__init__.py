@@ -1,0 +1,1 @@
+"""OpenAI's API: translations from and to its JSON, as its reference describes it."""

@@ -1,0 +1,53 @@
+"""The addresses of OpenAI's API; each is also answered without ``/v1``, as llama-server does."""
+
+from llamad_http.errors import HttpError, not_supported
+from llamad_http.exchange import Exchange
+from llamad_http.gateway import Gateway, same_name
+from llamad_http.openai.chat import read_chat
+from llamad_http.openai.errors import error_body
+from llamad_http.openai.models import model_entry, model_list
+from llamad_http.routes import Api, Handler, Route
+
+
+async def list_models(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with all models."""
+    await exchange.respond_json(model_list(await gateway.models()))
+
+
+async def get_model(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with one model."""
+    name = exchange.path.rpartition("/")[2]
+    for model in await gateway.models():
+        if same_name(model.name, name):
+            await exchange.respond_json(model_entry(model))
+            return
+    raise HttpError(404, "MODEL_NOT_FOUND", f"model {name[:128]!r} not found", field="model")
+
+
+async def chat(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer a conversation."""
+    await gateway.complete(exchange, read_chat(await exchange.fields()), any_name=True)
+
+
+async def unsupported(gateway: Gateway, exchange: Exchange) -> None:
+    """Say of an address of the API that it has nothing behind it."""
+    error = not_supported(exchange.path)
+    error.status = 501
+    raise error
+
+
+def _both(method: str, path: str, handler: Handler) -> tuple[Route, Route]:
+    return Route(method, f"/v1{path}", handler), Route(method, path, handler)
+
+
+API = Api(
+    (
+        *_both("GET", "/models", list_models),
+        *_both("GET", "/models/*", get_model),
+        *_both("POST", "/chat/completions", chat),
+        *_both("POST", "/embeddings", unsupported),
+        Route("POST", "/v1/responses", unsupported),
+        Route("POST", "/v1/messages", unsupported),
+    ),
+    error_body,
+)

@@ -1,0 +1,190 @@
+"""``/v1/chat/completions``: the request, and the writer of its answer."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llamad_client import Event, PrefillProgress, Result, TextDelta, ThinkingDelta
+from llamad_http.completion import Answer, Asked, CompletionRequest
+from llamad_http.errors import HttpError, not_supported
+from llamad_http.exchange import dump
+from llamad_http.fields import Fields
+from llamad_http.openai.errors import error_body
+from llamad_http.openai.messages import read_messages
+from llamad_http.openai.options import read_n, read_options, refuse
+from llamad_http.timings import timings
+
+FINGERPRINT = "b-llamad"  # llama-server's begins with b
+DONE = b"data: [DONE]\n\n"
+FINISH_REASONS = {"stop": "stop", "stop_string": "stop", "length": "length", "loop": "length"}
+
+
+def read_chat(body: Fields) -> Asked:
+    """Return what a request asks for. Raises HttpError."""
+    refuse(body, "functions", "function_call", "audio", "logprobs", "top_logprobs")
+    if body.get("tools") and body.get("tool_choice") != "none":
+        raise not_supported("tools")
+    check_response_format(body)
+    if body.flag("continue_final_message"):
+        raise not_supported("continue_final_message")
+    options = read_options(body)
+    if arguments := template_arguments(body):
+        options["template_arguments"] = arguments
+    messages = read_messages(body)
+    model = body.text("model") or ""
+    requests = []
+    for index in range(read_n(body)):
+        own = options.copy()
+        if "seed" in own:
+            own["seed"] = (own["seed"] + index) % (1 << 64)  # else all answers were one
+        requests.append(CompletionRequest(model, own, messages=messages))
+    stream = body.flag("stream") or False
+    usage = body.object("stream_options").flag("include_usage") or False
+    progress = body.flag("return_progress") or False
+    return Asked(requests, stream, ChatWriter(with_usage=usage, with_progress=progress))
+
+
+def check_response_format(body: Fields) -> None:
+    """Refuse a form of the answer that nothing enforces yet. Raises HttpError."""
+    kind = body.object("response_format").text("type")
+    if kind not in (None, "text"):
+        raise not_supported("response_format.type", f"{kind!r} is not supported, only 'text' is")
+    refuse(body, "json_schema", "grammar")
+
+
+def template_arguments(body: Fields) -> dict[str, Any]:
+    """Return what the request says to the chat template."""
+    arguments: dict[str, Any] = {}
+    effort = body.text("reasoning_effort")
+    if effort is not None:
+        arguments["enable_thinking"] = effort != "none"
+        if effort != "none":
+            arguments["reasoning_effort"] = effort
+    return arguments | dict(body.object("chat_template_kwargs").values)
+
+
+class ChatWriter:
+    """Writes chunks of a stream, or one answer."""
+
+    stream_type = "text/event-stream"
+
+    def __init__(self, *, with_usage: bool, with_progress: bool) -> None:
+        self._with_usage = with_usage
+        self._with_progress = with_progress
+        self._created = int(time.time())
+        self._id = f"chatcmpl-{time.time_ns():x}"
+        self._model = ""
+        self._begun: set[int] = set()
+
+    def begin(self, model: str) -> bytes:
+        """Remember the model; the first chunk of a text comes with its first event."""
+        self._model = model
+        return b""
+
+    def event(self, index: int, event: Event) -> bytes:
+        """Return the chunks of an event."""
+        first = b""
+        if index not in self._begun:
+            self._begun.add(index)
+            first = self._chunk(index, {"role": "assistant", "content": None})
+        match event:
+            case TextDelta():
+                return first + self._chunk(index, {"content": event.text})
+            case ThinkingDelta():
+                return first + self._chunk(index, {"reasoning_content": event.text})
+            case Result():
+                return first + self._chunk(index, {}, finish_reason(event), timings(event))
+            case PrefillProgress() if self._with_progress:
+                return first + self._progress(event)
+        return first + self.idle()
+
+    def idle(self) -> bytes:
+        """Return a comment, which every reader of such streams skips."""
+        return b": ping\n\n"
+
+    def failure(self, error: HttpError) -> bytes:
+        """Return the error as an event; openai's libraries raise it."""
+        return _data(error_body(error))
+
+    def end(self, answers: Sequence[Answer]) -> bytes:
+        """Return the usage, if it was asked for, and the end."""
+        usage = b""
+        if self._with_usage:
+            usage = _data({**self._head(), "choices": [], "usage": usage_of(answers)})
+        return usage + DONE
+
+    def whole(self, model: str, answers: Sequence[Answer]) -> Mapping[str, Any]:
+        """Return the answer that does not stream."""
+        self._model = model
+        choices = [
+            {
+                "index": index,
+                "message": _message(answer),
+                "logprobs": None,
+                "finish_reason": finish_reason(answer.end),
+            }
+            for index, answer in enumerate(answers)
+        ]
+        return {
+            **self._head("chat.completion"),
+            "choices": choices,
+            "usage": usage_of(answers),
+            "timings": timings(answers[0].end),
+        }
+
+    def _head(self, kind: str = "chat.completion.chunk") -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": kind,
+            "created": self._created,
+            "model": self._model,
+            "system_fingerprint": FINGERPRINT,
+        }
+
+    def _chunk(
+        self,
+        index: int,
+        delta: Mapping[str, Any],
+        finish: str | None = None,
+        speeds: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        chunk = {**self._head(), "choices": [choice]}
+        return _data(chunk if speeds is None else {**chunk, "timings": speeds})
+
+    def _progress(self, event: PrefillProgress) -> bytes:
+        progress = {"total": event.prompt_tokens, "processed": event.processed_tokens}
+        choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": None}
+        return _data({**self._head(), "choices": [choice], "prompt_progress": progress})
+
+
+def _message(answer: Answer) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text}
+    if answer.thinking:
+        message["reasoning_content"] = answer.thinking
+    return message
+
+
+def finish_reason(result: Result) -> str:
+    """Return OpenAI's word for why a completion ended."""
+    return FINISH_REASONS.get(result.finish_reason, result.finish_reason)
+
+
+def usage_of(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Return the tokens of a request; the prompt counts once, as all its texts begin with it."""
+    ends = [answer.end for answer in answers]
+    completion = sum(end.completion_tokens for end in ends)
+    prompt = ends[0].prompt_tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": ends[0].cached_prompt_tokens},
+        "completion_tokens_details": {
+            "reasoning_tokens": sum(end.reasoning_tokens for end in ends),
+        },
+    }
+
+
+def _data(value: Mapping[str, Any]) -> bytes:
+    return b"data: " + dump(value) + b"\n\n"

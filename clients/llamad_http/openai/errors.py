@@ -1,0 +1,36 @@
+"""Errors in OpenAI's shape."""
+
+from typing import Any
+
+from llamad_http.errors import HttpError
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    429: "rate_limit_error",
+    501: "not_supported_error",
+    503: "unavailable_error",
+    504: "timeout_error",
+}
+
+
+def error_body(error: HttpError) -> dict[str, Any]:
+    """Return the JSON of an error."""
+    kind = _TYPES.get(error.status)
+    if kind is None:
+        kind = "invalid_request_error" if error.status < 500 else "server_error"
+    if error.reason == "PROMPT_TOO_LONG":
+        kind = "exceed_context_size_error"
+    return {
+        "error": {
+            "message": error.message,
+            "type": kind,
+            "param": error.field,
+            "code": _CODES.get(error.reason, error.reason.lower()),
+        }
+    }
+
+
+_CODES = {"PROMPT_TOO_LONG": "context_length_exceeded", "UNAUTHENTICATED": "invalid_api_key"}

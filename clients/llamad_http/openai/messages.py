@@ -1,0 +1,50 @@
+"""The messages of a chat, from OpenAI's shape to the service's."""
+
+from typing import Any
+
+from llamad_http.errors import not_supported
+from llamad_http.fields import Fields
+
+_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+
+
+def read_messages(body: Fields) -> list[dict[str, Any]]:
+    """Return the messages of a chat. Raises HttpError."""
+    messages = body.objects("messages")
+    if not messages:
+        raise body.wrong("messages", "must be a list of at least one message")
+    return [_read_message(message) for message in messages]
+
+
+def _read_message(message: Fields) -> dict[str, Any]:
+    role = message.text("role")
+    if role not in _ROLES:
+        raise message.wrong("role", f"must be one of {', '.join(_ROLES)}, is {role!r}")
+    for name in ("tool_calls", "function_call"):
+        if message.get(name):
+            raise not_supported(message.prefix + name)
+    return {"role": _ROLES[role], "content": read_content(message)}
+
+
+def read_content(message: Fields) -> str:
+    """Return the text of a message: a string, or the text parts of a list. Raises HttpError."""
+    content = message.get("content")
+    if content is None or isinstance(content, str):
+        return message.text("content") or ""
+    texts = []
+    for part in message.objects("content"):
+        kind = part.text("type")
+        if kind in ("text", "input_text", "output_text"):
+            texts.append(part.text("text") or "")
+        elif kind == "refusal":
+            texts.append(part.text("refusal") or "")
+        else:
+            raise not_supported(part.prefix + "type", f"{kind!r} is not supported, only text is")
+    return "\n".join(texts)
