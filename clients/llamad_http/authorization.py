@@ -7,6 +7,7 @@ still names its own domain. An address cannot be rebound, so every address is a 
 """
 
 import base64
+import grp
 import hashlib
 import hmac
 import ipaddress
@@ -29,6 +30,9 @@ CLASSES: tuple[Priority, ...] = ("batch", "normal", "interactive")
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _LINE = re.compile(r"(\S+) (batch|normal|interactive) (user|admin) ([0-9a-f]{64}) (\d+)")
 KEY_PREFIX = "llk-"
+
+READERS = "llamad-gateway"
+"""The group that may read the file; the gateway's user is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,14 @@ def remove_key(path: Path, name: str) -> None:
 
 
 def _write(path: Path, keys: Iterable[Key]) -> None:
-    """Replace the file; who may read it stays as it was, at first only its owner and its group."""
+    """Replace the file; its group may read it, at first the gateway's."""
+    try:
+        gid = path.stat().st_gid
+    except FileNotFoundError:
+        try:
+            gid = grp.getgrnam(READERS).gr_gid
+        except KeyError:
+            gid = os.getegid()
     lines = ["# API keys of llamad-http: name, most urgent class, rights, SHA-256, created"]
     for key in keys:
         rights = "admin" if key.is_admin else "user"
@@ -133,13 +144,9 @@ def _write(path: Path, keys: Iterable[Key]) -> None:
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "w") as file:
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            stat = path.parent.stat()
         os.fchmod(file.fileno(), 0o640)
         if os.geteuid() == 0:
-            os.fchown(file.fileno(), 0, stat.st_gid)
+            os.fchown(file.fileno(), 0, gid)
         file.write("\n".join(lines) + "\n")
         file.flush()
         os.fsync(file.fileno())

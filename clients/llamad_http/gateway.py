@@ -118,6 +118,7 @@ class Gateway:
     def _start(self, request: CompletionRequest, options: Options) -> AsyncCompletion:
         try:
             if request.messages is not None:
+                options["context_full"] = "refuse"  # what a client sent is never cut in silence
                 return self.client.chat(request.messages, **options)
             return self.client.generate(
                 request.prompt or "", parse_special=request.parse_special, **options
