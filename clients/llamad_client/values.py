@@ -285,6 +285,9 @@ class ModelDetails:
     chat_template: str
     settings: list[Setting]
     metadata: list[MetadataEntry]
+    digest: str
+    modified_at: float
+    capabilities: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +378,10 @@ def _field(message: Message, name: str) -> Any:
     if field.enum_type is not None:
         return _enum_name(field.enum_type, value)
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):  # repeated
-        return [value_of(VALUES[type(entry)], entry) for entry in value]
+        return [
+            value_of(VALUES[type(entry)], entry) if isinstance(entry, Message) else entry
+            for entry in value
+        ]
     # an optional field is the one member of a oneof that nobody names
     has_presence = field.message_type is not None or field.containing_oneof is not None
     if has_presence and not message.HasField(name):

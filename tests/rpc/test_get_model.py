@@ -6,6 +6,7 @@ from pathlib import Path
 import grpc
 
 from llamad.config import Config, SamplingConfig
+from llamad.gguf.digest import model_digest
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client.values import ModelDetails, value_of
 from rpc.serving import error_of_call, serving
@@ -26,13 +27,16 @@ def _write(path: Path) -> None:
 @asynchronous
 async def test_a_model_of_the_directory_is_described_with_the_source_of_each_setting() -> None:
     async with serving(config=CONFIG) as service, service.stub() as stub:
-        _write(service.models / "tiny.gguf")
+        _write(path := service.models / "tiny.gguf")
         response = await stub.GetModel(pb.GetModelRequest(name="tiny"))
+        digest, modified = model_digest(path), path.stat().st_mtime
     model = value_of(ModelDetails, response.model)
     assert (model.name, model.loaded, model.n_ctx) == ("tiny", False, None)
     assert model.architecture == "llama"
     assert model.parameters > 0
     assert model.quantization != ""
+    assert (model.digest, model.modified_at) == (digest, modified)
+    assert model.capabilities == ["completion"]
     assert model.has_chat_template == bool(model.chat_template)
     settings = {s.name: (json.loads(s.value), s.source) for s in model.settings}
     assert settings["system"] == ("Be brief", "model_section")
@@ -56,7 +60,7 @@ async def test_what_the_file_asks_for_is_said_and_long_or_broken_text_fits_a_mes
         "general.license": "mit",
         "general.name": "N",
         "general.sampling.temp": 0.6,
-        "tokenizer.chat_template": "{{ x }}" * 1000,
+        "tokenizer.chat_template": "<think>" + "{{ x }}" * 1000,
         "llama.context_length": 4096,
     }
     tensors: list[Tensor] = []
@@ -65,11 +69,12 @@ async def test_what_the_file_asks_for_is_said_and_long_or_broken_text_fits_a_mes
         response = await stub.GetModel(pb.GetModelRequest(name="m"))
     model = value_of(ModelDetails, response.model)
     assert (model.title, model.licence, model.n_ctx_train) == ("N", "mit", 4096)
-    assert len(model.chat_template) == 7000
+    assert len(model.chat_template) == 7007
+    assert model.capabilities == ["completion", "thinking"]
     settings = {s.name: (json.loads(s.value), s.source) for s in model.settings}
     assert settings["temperature"] == (0.6, "model_file")
     [template] = [e for e in model.metadata if e.key == "tokenizer.chat_template"]
-    assert (len(json.loads(template.value)), template.length) == (1024, 7000)
+    assert (len(json.loads(template.value)), template.length) == (1024, 7007)
 
 
 @asynchronous

@@ -59,5 +59,8 @@ def model_response(
                 pb.MetadataEntry(key=key, value=value, length=length)
                 for key, value, length in details.metadata
             ),
+            digest=details.digest,
+            modified_at=details.modified_at,
+            capabilities=details.capabilities,
         )
     )

@@ -8,10 +8,13 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from llamad.config import Config
 from llamad.engine.bindings import GgufFile
+from llamad.errors import ErrorKind, LlamadError
+from llamad.gguf.digest import model_digest
 from llamad.gguf.value import MetadataValue, RawEntry, ValueType
 from llamad.service.settings import (
     ModelSettings,
@@ -21,6 +24,7 @@ from llamad.service.settings import (
 )
 from llamad.service.state import ModelFacts
 from llamad.store.registry import ModelFile, ModelRegistry, check_name
+from llamad.text.thinking import find_marks
 
 MAX_TEXT_CHARACTERS = 1024  # of a text among the metadata
 TEMPLATE_KEY = "tokenizer.chat_template"
@@ -40,6 +44,9 @@ class FileDetails:
     chat_template: str
     metadata: tuple[tuple[str, str, int], ...]  # key, JSON, length
     values: dict[str, MetadataValue]  # all but the arrays
+    digest: str
+    modified_at: float  # seconds since 1970
+    capabilities: tuple[str, ...]
 
 
 class KnownModels:
@@ -80,6 +87,8 @@ def read_details(file: ModelFile) -> FileDetails:
         if len(tensor.shape) > 1:
             weights[tensor.type_name] += math.prod(tensor.shape)
     context = values.get(f"{architecture}.context_length")
+    template = _text(values, TEMPLATE_KEY)
+    digest, modified_at = _identity(file.path)
     return FileDetails(
         file=file,
         title=_text(values, "general.name"),
@@ -88,10 +97,35 @@ def read_details(file: ModelFile) -> FileDetails:
         parameters=sum(math.prod(tensor.shape) for tensor in tensors),
         quantization=weights.most_common(1)[0][0] if weights else "",
         n_ctx_train=min(context, (1 << 32) - 1) if isinstance(context, int) and context > 0 else 0,
-        chat_template=_text(values, TEMPLATE_KEY),
+        chat_template=template,
         metadata=tuple(_rows(entries, values)),
         values=values,
+        digest=digest,
+        modified_at=modified_at,
+        capabilities=tuple(_capabilities(template)),
     )
+
+
+def _identity(path: Path) -> tuple[str, float]:
+    """Return the digest of a file and when it was written. Raises MODEL_UNREADABLE."""
+    try:
+        stat = path.stat()
+        return _digest(path, stat.st_size, stat.st_mtime_ns), stat.st_mtime
+    except OSError as error:
+        message = f"{path}: {error.strerror}"
+        raise LlamadError(ErrorKind.STATE, "MODEL_UNREADABLE", message) from None
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, _n_bytes: int, _mtime_ns: int) -> str:
+    return model_digest(path)  # 2 MiB, all over the file
+
+
+def _capabilities(template: str) -> Iterator[str]:
+    """Yield what a model with this template can do, in the words of Ollama."""
+    yield "completion"
+    if find_marks(template, (), ()).pairs:
+        yield "thinking"
 
 
 def _text(values: dict[str, MetadataValue], key: str) -> str:

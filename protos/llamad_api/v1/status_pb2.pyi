@@ -19,7 +19,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[ModelDetails, _Mapping]] = ...) -> None: ...
 
 class ModelDetails(_message.Message):
-    __slots__ = ("name", "path", "file_bytes", "loaded", "title", "architecture", "licence", "parameters", "quantization", "n_ctx_train", "n_ctx", "has_chat_template", "chat_template", "settings", "metadata")
+    __slots__ = ("name", "path", "file_bytes", "loaded", "title", "architecture", "licence", "parameters", "quantization", "n_ctx_train", "n_ctx", "has_chat_template", "chat_template", "settings", "metadata", "digest", "modified_at", "capabilities")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +35,9 @@ class ModelDetails(_message.Message):
     CHAT_TEMPLATE_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MODIFIED_AT_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
     name: str
     path: str
     file_bytes: int
@@ -50,7 +53,10 @@ class ModelDetails(_message.Message):
     chat_template: str
     settings: _containers.RepeatedCompositeFieldContainer[Setting]
     metadata: _containers.RepeatedCompositeFieldContainer[MetadataEntry]
-    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., file_bytes: _Optional[int] = ..., loaded: bool = ..., title: _Optional[str] = ..., architecture: _Optional[str] = ..., licence: _Optional[str] = ..., parameters: _Optional[int] = ..., quantization: _Optional[str] = ..., n_ctx_train: _Optional[int] = ..., n_ctx: _Optional[int] = ..., has_chat_template: bool = ..., chat_template: _Optional[str] = ..., settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., metadata: _Optional[_Iterable[_Union[MetadataEntry, _Mapping]]] = ...) -> None: ...
+    digest: str
+    modified_at: float
+    capabilities: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., file_bytes: _Optional[int] = ..., loaded: bool = ..., title: _Optional[str] = ..., architecture: _Optional[str] = ..., licence: _Optional[str] = ..., parameters: _Optional[int] = ..., quantization: _Optional[str] = ..., n_ctx_train: _Optional[int] = ..., n_ctx: _Optional[int] = ..., has_chat_template: bool = ..., chat_template: _Optional[str] = ..., settings: _Optional[_Iterable[_Union[Setting, _Mapping]]] = ..., metadata: _Optional[_Iterable[_Union[MetadataEntry, _Mapping]]] = ..., digest: _Optional[str] = ..., modified_at: _Optional[float] = ..., capabilities: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Setting(_message.Message):
     __slots__ = ("name", "value", "source")
