@@ -1,10 +1,11 @@
 """Every API, and whose errors are told where: the one place that knows them all."""
 
 from llamad_http.llama_server.api import API as LLAMA_SERVER
+from llamad_http.ollama.api import API as OLLAMA
 from llamad_http.openai.api import API as OPENAI
 from llamad_http.routes import Routes
 
 
 def all_routes() -> Routes:
     """Return the routes of all APIs."""
-    return Routes((OPENAI, LLAMA_SERVER), {"/": OPENAI})
+    return Routes((OPENAI, OLLAMA, LLAMA_SERVER), {"/": OPENAI, "/api/": OLLAMA})

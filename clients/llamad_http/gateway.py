@@ -53,13 +53,17 @@ class Gateway:
         entries = [ModelEntry(model.name, model.loaded, model.file_bytes) for model in models]
         return sorted(entries, key=lambda entry: entry.name)
 
+    def true_name(self, name: str) -> str:
+        """Return what the configuration calls a model, of which a request has another name."""
+        return self.config.aliases.get(name, name)
+
     async def resolve(self, wanted: str, *, any_name: bool) -> str:
         """Return the name of the model that answers for a name of a request. Raises HttpError.
 
         any_name: a name of no model is the loaded model's, because many clients name a model of a
         cloud where nobody chose one.
         """
-        name = self.config.aliases.get(wanted, wanted).removesuffix(":latest")
+        name = self.true_name(wanted)
         status = await self.status()
         loaded = status.model.name if status.model is not None else ""
         if not name or (loaded and same_name(name, loaded)):

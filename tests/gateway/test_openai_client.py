@@ -149,6 +149,44 @@ def test_unknown_fields_are_ignored(client: OpenAI) -> None:
     )
 
 
+def test_texts_are_continued_as_the_service_continues_them(
+    client: OpenAI, demo_service: Daemon
+) -> None:
+    prompts = ["The capital of France is", "One, two, three,"]
+    answer = client.completions.create(model=MODEL, prompt=prompts, temperature=0, max_tokens=6)
+    with Client(demo_service.socket) as direct:
+        texts = [direct.generate(p, temperature=0, max_tokens=6).text() for p in prompts]
+    assert [choice.text for choice in answer.choices] == texts
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    streamed = ["", ""]
+    for chunk in client.completions.create(
+        model=MODEL, prompt=prompts, temperature=0, max_tokens=6, stream=True
+    ):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.text
+    assert streamed == texts
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 12
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": ["x"] * 9}, "prompt"),
+        ({"prompt": [1, 2]}, "prompt"),
+        ({"echo": True}, "echo"),
+        ({"suffix": "end"}, "suffix"),
+        ({"best_of": 2}, "best_of"),
+    ],
+)
+def test_a_field_of_a_completion_is_named(
+    client: OpenAI, fields: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=named):
+        client.completions.create(**({"model": MODEL, "prompt": "x"} | fields))
+
+
 def test_who_leaves_ends_the_job(client: OpenAI, demo_service: Daemon) -> None:
     no_end = {"0": -100, "2": -100}  # the model's two tokens that end an answer
     stream = client.chat.completions.create(

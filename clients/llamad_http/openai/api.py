@@ -4,6 +4,7 @@ from llamad_http.errors import HttpError, not_supported
 from llamad_http.exchange import Exchange
 from llamad_http.gateway import Gateway, same_name
 from llamad_http.openai.chat import read_chat
+from llamad_http.openai.completions import read_completion
 from llamad_http.openai.errors import error_body
 from llamad_http.openai.models import model_entry, model_list
 from llamad_http.routes import Api, Handler, Route
@@ -29,6 +30,11 @@ async def chat(gateway: Gateway, exchange: Exchange) -> None:
     await gateway.complete(exchange, read_chat(await exchange.fields()), any_name=True)
 
 
+async def complete(gateway: Gateway, exchange: Exchange) -> None:
+    """Continue texts."""
+    await gateway.complete(exchange, read_completion(await exchange.fields()), any_name=True)
+
+
 async def unsupported(gateway: Gateway, exchange: Exchange) -> None:
     """Say of an address of the API that it has nothing behind it."""
     error = not_supported(exchange.path)
@@ -45,6 +51,7 @@ API = Api(
         *_both("GET", "/models", list_models),
         *_both("GET", "/models/*", get_model),
         *_both("POST", "/chat/completions", chat),
+        Route("POST", "/v1/completions", complete),
         *_both("POST", "/embeddings", unsupported),
         Route("POST", "/v1/responses", unsupported),
         Route("POST", "/v1/messages", unsupported),

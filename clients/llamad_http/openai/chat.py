@@ -12,6 +12,7 @@ from llamad_http.fields import Fields
 from llamad_http.openai.errors import error_body
 from llamad_http.openai.messages import read_messages
 from llamad_http.openai.options import read_n, read_options, refuse
+from llamad_http.openai.usage import usage_of
 from llamad_http.timings import timings
 
 FINGERPRINT = "b-llamad"  # llama-server's begins with b
@@ -110,7 +111,13 @@ class ChatWriter:
         """Return the usage, if it was asked for, and the end."""
         usage = b""
         if self._with_usage:
-            usage = _data({**self._head(), "choices": [], "usage": usage_of(answers)})
+            usage = _data(
+                {
+                    **self._head(),
+                    "choices": [],
+                    "usage": usage_of(answers, texts_of_a_prompt=len(answers)),
+                }
+            )
         return usage + DONE
 
     def whole(self, model: str, answers: Sequence[Answer]) -> Mapping[str, Any]:
@@ -128,7 +135,7 @@ class ChatWriter:
         return {
             **self._head("chat.completion"),
             "choices": choices,
-            "usage": usage_of(answers),
+            "usage": usage_of(answers, texts_of_a_prompt=len(answers)),
             "timings": timings(answers[0].end),
         }
 
@@ -168,22 +175,6 @@ def _message(answer: Answer) -> dict[str, Any]:
 def finish_reason(result: Result) -> str:
     """Return OpenAI's word for why a completion ended."""
     return FINISH_REASONS.get(result.finish_reason, result.finish_reason)
-
-
-def usage_of(answers: Sequence[Answer]) -> dict[str, Any]:
-    """Return the tokens of a request; the prompt counts once, as all its texts begin with it."""
-    ends = [answer.end for answer in answers]
-    completion = sum(end.completion_tokens for end in ends)
-    prompt = ends[0].prompt_tokens
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": ends[0].cached_prompt_tokens},
-        "completion_tokens_details": {
-            "reasoning_tokens": sum(end.reasoning_tokens for end in ends),
-        },
-    }
 
 
 def _data(value: Mapping[str, Any]) -> bytes:

@@ -1,0 +1,151 @@
+"""The addresses of Ollama's API."""
+
+from typing import Any
+
+from llamad_client import ClientError, ModelDetails
+from llamad_http import __version__
+from llamad_http.errors import HttpError, from_client_error
+from llamad_http.exchange import Exchange, dump
+from llamad_http.fields import Fields
+from llamad_http.gateway import Gateway, same_name
+from llamad_http.ollama.completions import is_streamed, read_chat, read_generate, required_model
+from llamad_http.ollama.models import process, show, tag
+from llamad_http.ollama.options import check_keep_alive
+from llamad_http.ollama.times import rfc3339
+from llamad_http.routes import Api, Route
+
+API_VERSION = "0.12.0"  # programs compare it; the gateway's own stands in the header Server
+
+
+async def alive(gateway: Gateway, exchange: Exchange) -> None:
+    """Say what programs look for."""
+    await exchange.respond(b"Ollama is running", "text/plain; charset=utf-8")
+
+
+async def version(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with the version of the API."""
+    await exchange.respond_json({"version": API_VERSION, "llamad_http": __version__})
+
+
+async def tags(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with all models."""
+    await exchange.respond_json({"models": [tag(model) for model in await _all(gateway)]})
+
+
+async def running(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with the loaded model."""
+    loaded = [process(model) for model in await _all(gateway) if model.loaded]
+    await exchange.respond_json({"models": loaded})
+
+
+async def describe(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with one model."""
+    wanted = required_model(await exchange.fields())
+    for model in await gateway.models():
+        if same_name(model.name, gateway.true_name(wanted)):
+            await exchange.respond_json(show(await _details(gateway, model.name)))
+            return
+    raise _not_found(wanted)
+
+
+async def chat(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer a conversation; without messages, load or unload."""
+    body = await exchange.fields()
+    if not body.get("messages"):
+        await _load(gateway, exchange, body, {"message": {"role": "assistant", "content": ""}})
+    else:
+        await gateway.complete(exchange, read_chat(body), any_name=False)
+
+
+async def generate(gateway: Gateway, exchange: Exchange) -> None:
+    """Continue a text; without one, load or unload."""
+    body = await exchange.fields()
+    if not body.get("prompt"):
+        await _load(gateway, exchange, body, {"response": ""})
+    else:
+        await gateway.complete(exchange, read_generate(body), any_name=False)
+
+
+async def pull(gateway: Gateway, exchange: Exchange) -> None:
+    """Say that a model is there, or how it comes."""
+    body = await exchange.fields()
+    wanted = required_model(body)
+    if not any(same_name(m.name, gateway.true_name(wanted)) for m in await gateway.models()):
+        message = f"model {wanted[:128]!r} is not there: `llamactl pull` fetches models"
+        raise HttpError(403, "PULL_REFUSED", message)
+    line = dump({"status": "success"})
+    kind = "application/x-ndjson" if is_streamed(body) else "application/json"
+    await exchange.respond(line + b"\n", kind)
+
+
+async def refused(gateway: Gateway, exchange: Exchange) -> None:
+    """Say of an address that models are managed by llamactl."""
+    message = f"{exchange.path} is not answered: models are managed with llamactl"
+    raise HttpError(403, "NOT_MANAGED_HERE", message)
+
+
+async def unsupported(gateway: Gateway, exchange: Exchange) -> None:
+    """Say of an address that nothing is behind it."""
+    raise HttpError(501, "NOT_SUPPORTED", f"{exchange.path} is not supported")
+
+
+def error_body(error: HttpError) -> dict[str, Any]:
+    """Return the JSON of an error."""
+    return {"error": error.message}
+
+
+async def _all(gateway: Gateway) -> list[ModelDetails]:
+    """Return all models that can be read; one that cannot is no model to a program."""
+    found = []
+    for model in await gateway.models():
+        try:
+            found.append(await _details(gateway, model.name))
+        except HttpError as error:
+            if error.status == 503:
+                raise
+    return found
+
+
+async def _details(gateway: Gateway, name: str) -> ModelDetails:
+    try:
+        return await gateway.client.get_model(name)
+    except ClientError as error:
+        raise from_client_error(error) from None
+
+
+async def _load(
+    gateway: Gateway, exchange: Exchange, body: Fields, content: dict[str, Any]
+) -> None:
+    """Answer a request without a text: the model is there, or stays although it should not."""
+    name = await gateway.resolve(required_model(body), any_name=False)
+    if not name:
+        raise HttpError(503, "NO_MODEL", "no model is loaded", retry_after_seconds=2)
+    reason = "unload" if check_keep_alive(body) else "load"
+    answer = {"model": name, "created_at": rfc3339(), **content}
+    kind = "application/x-ndjson" if is_streamed(body) else "application/json"
+    await exchange.respond(dump({**answer, "done": True, "done_reason": reason}) + b"\n", kind)
+
+
+def _not_found(name: str) -> HttpError:
+    return HttpError(404, "MODEL_NOT_FOUND", f"model {name[:128]!r} not found", field="model")
+
+
+API = Api(
+    (
+        Route("GET", "/", alive, is_public=True),
+        Route("GET", "/api/version", version, is_public=True),
+        Route("GET", "/api/tags", tags),
+        Route("GET", "/api/ps", running),
+        Route("POST", "/api/show", describe),
+        Route("POST", "/api/chat", chat),
+        Route("POST", "/api/generate", generate),
+        Route("POST", "/api/pull", pull),
+        Route("POST", "/api/embed", unsupported),
+        Route("POST", "/api/embeddings", unsupported),
+        Route("POST", "/api/create", refused),
+        Route("POST", "/api/copy", refused),
+        Route("POST", "/api/push", refused),
+        Route("DELETE", "/api/delete", refused),
+    ),
+    error_body,
+)

@@ -1,0 +1,79 @@
+"""Ollama's options, as the service's.
+
+Options of Ollama's own runner, and ``num_ctx``, are taken and change nothing: the context is the
+service's, and a prompt that it cannot hold is refused, never cut. A ``keep_alive`` is checked and
+changes nothing either: the model stays.
+"""
+
+import re
+from typing import Any, cast
+
+from llamad_client.request import Options
+from llamad_http.errors import not_supported
+from llamad_http.fields import Fields, kind_of
+
+_NUMBERS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
+_INTEGERS = ("top_k", "repeat_last_n")
+_DURATION = re.compile(r"-?(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+|-?\d+")
+
+
+def read_options(body: Fields) -> Options:
+    """Return the options of a request. Raises HttpError."""
+    given = body.object("options")
+    options: dict[str, Any] = {name: given.number(name) for name in _NUMBERS}
+    for name in _INTEGERS:
+        options[name] = given.integer(name, -(1 << 31), (1 << 31) - 1)
+    most = given.integer("num_predict", -(1 << 31), (1 << 32) - 1)
+    if most is not None and most > 0:  # below, Ollama has no limit but the context
+        options["max_tokens"] = most
+    seed = given.integer("seed")
+    if seed is not None and seed >= 0:
+        options["seed"] = seed
+    if stop := [text for text in given.texts("stop") if text]:
+        options["stop"] = stop
+    if options["top_p"] == 0:  # Ollama's word for off
+        options["top_p"] = None
+    check_keep_alive(body)
+    return cast(Options, {name: value for name, value in options.items() if value is not None})
+
+
+def check_keep_alive(body: Fields) -> bool:
+    """Return whether the model is to be unloaded: a keep_alive of 0. Raises HttpError."""
+    value = body.get("keep_alive")
+    if value is None:
+        return False
+    if isinstance(value, str):
+        if not _DURATION.fullmatch(value):
+            raise body.wrong("keep_alive", f"must be a number or a duration as 5m, is {value!r}")
+        return not value.strip("-0nuµmsh.")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise body.wrong("keep_alive", f"must be a number or a duration, not {kind_of(value)}")
+    return value == 0
+
+
+def read_think(body: Fields) -> dict[str, Any]:
+    """Return what ``think`` says to the chat template; a model without thinking ignores it."""
+    think = body.get("think")
+    if think is None:
+        return {}
+    if isinstance(think, bool):
+        return {"enable_thinking": think}
+    effort = body.text("think")
+    return {"enable_thinking": True, "reasoning_effort": effort}
+
+
+def refuse_what_nothing_enforces(body: Fields) -> None:
+    """Raise HttpError for a form of the answer, and for what needs what the service has not."""
+    if body.get("format") not in (None, ""):
+        raise not_supported("format")
+    for name in ("tools", "images", "logprobs", "top_logprobs"):
+        if body.get(name):
+            raise not_supported(name)

@@ -1,0 +1,128 @@
+"""``/v1/completions``: the request, and the writer of its answer."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llamad_client import Event, Result, TextDelta
+from llamad_http.completion import MAX_TEXTS, Answer, Asked, CompletionRequest
+from llamad_http.errors import HttpError, not_supported
+from llamad_http.exchange import dump
+from llamad_http.fields import Fields
+from llamad_http.openai.chat import DONE, FINGERPRINT, check_response_format, finish_reason
+from llamad_http.openai.errors import error_body
+from llamad_http.openai.options import read_n, read_options, refuse
+from llamad_http.openai.usage import usage_of
+from llamad_http.timings import timings
+
+DEFAULT_MAX_TOKENS = 16  # as OpenAI's reference says of this address, and of no other
+
+
+def read_completion(body: Fields) -> Asked:
+    """Return what a request asks for. Raises HttpError."""
+    refuse(body, "suffix", "echo", "logprobs")
+    if (body.integer("best_of", 1) or 1) > 1:
+        raise not_supported("best_of")
+    check_response_format(body)
+    options = read_options(body)
+    options.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
+    model = body.text("model") or ""
+    prompts = read_prompts(body)
+    n = read_n(body)
+    if n * len(prompts) > MAX_TEXTS:
+        raise body.wrong("prompt", f"{n * len(prompts)} texts, at most {MAX_TEXTS} in one request")
+    requests = []
+    for prompt in prompts:
+        for index in range(n):
+            own = options.copy()
+            if "seed" in own:
+                own["seed"] = (own["seed"] + index) % (1 << 64)
+            requests.append(CompletionRequest(model, own, prompt=prompt, parse_special=True))
+    usage = body.object("stream_options").flag("include_usage") or False
+    writer = CompletionWriter(with_usage=usage, texts_of_a_prompt=n)
+    return Asked(requests, body.flag("stream") or False, writer)
+
+
+def read_prompts(body: Fields) -> list[str]:
+    """Return the texts to continue. Raises HttpError."""
+    value = body.get("prompt")
+    if isinstance(value, list) and value and not all(isinstance(text, str) for text in value):
+        raise not_supported("prompt", "tokens are not supported, only texts are")
+    prompts = body.texts("prompt")
+    if not prompts or not all(prompts):
+        raise body.wrong("prompt", "must be a text that is not empty, or a list of such")
+    return prompts
+
+
+class CompletionWriter:
+    """Writes chunks of a stream, or one answer."""
+
+    stream_type = "text/event-stream"
+
+    def __init__(self, *, with_usage: bool, texts_of_a_prompt: int) -> None:
+        self._with_usage = with_usage
+        self._texts_of_a_prompt = texts_of_a_prompt
+        self._created = int(time.time())
+        self._id = f"cmpl-{time.time_ns():x}"
+        self._model = ""
+
+    def begin(self, model: str) -> bytes:
+        """Remember the model."""
+        self._model = model
+        return b""
+
+    def event(self, index: int, event: Event) -> bytes:
+        """Return the chunk of an event."""
+        match event:
+            case TextDelta():
+                return self._chunk(index, event.text, None)
+            case Result():
+                return self._chunk(index, "", finish_reason(event))
+        return self.idle()
+
+    def idle(self) -> bytes:
+        """Return a comment, which every reader of such streams skips."""
+        return b": ping\n\n"
+
+    def failure(self, error: HttpError) -> bytes:
+        """Return the error as an event."""
+        return b"data: " + dump(error_body(error)) + b"\n\n"
+
+    def end(self, answers: Sequence[Answer]) -> bytes:
+        """Return the usage, if it was asked for, and the end."""
+        if not self._with_usage:
+            return DONE
+        last = {**self._head(), "choices": [], "usage": self._usage(answers)}
+        return b"data: " + dump(last) + b"\n\n" + DONE
+
+    def whole(self, model: str, answers: Sequence[Answer]) -> Mapping[str, Any]:
+        """Return the answer that does not stream."""
+        self._model = model
+        choices = [
+            _choice(index, answer.text, finish_reason(answer.end))
+            for index, answer in enumerate(answers)
+        ]
+        usage = self._usage(answers)
+        speeds = timings(answers[0].end)
+        return {**self._head(), "choices": choices, "usage": usage, "timings": speeds}
+
+    def _usage(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        return usage_of(answers, texts_of_a_prompt=self._texts_of_a_prompt)
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": "text_completion",
+            "created": self._created,
+            "model": self._model,
+            "system_fingerprint": FINGERPRINT,
+        }
+
+    def _chunk(self, index: int, text: str, finish: str | None) -> bytes:
+        return (
+            b"data: " + dump({**self._head(), "choices": [_choice(index, text, finish)]}) + b"\n\n"
+        )
+
+
+def _choice(index: int, text: str, finish: str | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
