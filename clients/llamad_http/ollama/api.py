@@ -3,7 +3,6 @@
 from typing import Any
 
 from llamad_client import ClientError, ModelDetails
-from llamad_http import __version__
 from llamad_http.errors import HttpError, from_client_error
 from llamad_http.exchange import Exchange, dump
 from llamad_http.fields import Fields
@@ -14,7 +13,7 @@ from llamad_http.ollama.options import check_keep_alive
 from llamad_http.ollama.times import rfc3339
 from llamad_http.routes import Api, Route
 
-API_VERSION = "0.12.0"  # programs compare it; the gateway's own stands in the header Server
+API_VERSION = "0.12.0"  # of the Ollama whose answers these are; programs compare it
 
 
 async def alive(gateway: Gateway, exchange: Exchange) -> None:
@@ -24,7 +23,7 @@ async def alive(gateway: Gateway, exchange: Exchange) -> None:
 
 async def version(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with the version of the API."""
-    await exchange.respond_json({"version": API_VERSION, "llamad_http": __version__})
+    await exchange.respond_json({"version": API_VERSION})
 
 
 async def tags(gateway: Gateway, exchange: Exchange) -> None:
