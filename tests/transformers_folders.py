@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 N_TOKENS = 40
 SHAPE: dict[str, Any] = {
@@ -42,6 +42,65 @@ LONGROPE = {
     "long_factor": [1.0 + i for i in range(8)],
     "original_max_position_embeddings": 128,
 }
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e6,
+    "factor": 16.0,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+}
+MINISTRAL = {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 1e6,
+    "factor": 16.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+QWEN35: dict[str, Any] = {
+    "head_dim": 32,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+}
+LFM2 = {"layer_types": ["conv", "full_attention", "conv", "conv"], "block_multiple_of": 32}
+GEMMA4: dict[str, Any] = {
+    "head_dim": 32,
+    "global_head_dim": 64,
+    "sliding_window": 8,
+    "num_hidden_layers": 7,
+    "num_kv_shared_layers": 2,
+    "layer_types": [
+        f"{kind}_attention" for kind in ("sliding", "sliding", "full", "sliding", "full")
+    ]
+    + ["sliding_attention", "full_attention"],
+    "hidden_size_per_layer_input": 32,
+    "vocab_size_per_layer_input": 300,
+    "use_double_wide_mlp": True,
+    "final_logit_softcapping": 3.0,
+}
+GEMMA4_12B: dict[str, Any] = {
+    "head_dim": 32,
+    "global_head_dim": 64,
+    "sliding_window": 8,
+    "num_hidden_layers": 6,
+    "attention_k_eq_v": True,
+    "num_global_key_value_heads": 1,
+    "hidden_size_per_layer_input": 0,
+}
+MROPE = {"rope_type": "default", "mrope_section": [2, 3, 3]}
+SEES: dict[str, Any] = {  # the part of a model that sees, as small as it can be
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "depth": 1,
+    "num_heads": 2,
+    "out_hidden_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
 # name: model_type, what differs from SHAPE
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -67,19 +126,87 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "phi3",
         {"rope_parameters": LONGROPE, "original_max_position_embeddings": 128},
     ),
+    "lfm2": ("lfm2", LFM2),
+    "lfm2-plain": ("lfm2", LFM2 | {"block_auto_adjust_ff_dim": False, "conv_L_cache": 4}),
+    "qwen35": ("qwen3_5_text", QWEN35),
+    "qwen35-even": ("qwen3_5_text", QWEN35 | {"linear_num_value_heads": 2}),
+    "qwen35-whole": ("qwen3_5", QWEN35),
+    "gemma4": ("gemma4_text", GEMMA4),
+    "gemma4-12b": ("gemma4_text", GEMMA4_12B),
+    "gemma4-whole": ("gemma4", GEMMA4),
+    "gemma3-whole": ("gemma3", GEMMA),
+    "ministral3": ("ministral3", {"head_dim": 32, "rope_parameters": YARN | MINISTRAL}),
+    "mistral3-whole": (
+        "mistral3",
+        {"model_type": "ministral3", "head_dim": 32, "rope_parameters": YARN | MINISTRAL},
+    ),
+    "mistral3-older": ("mistral3", {"model_type": "mistral", "head_dim": 32}),
+    "exaone4": (
+        "exaone4",
+        {"sliding_window": None, "layer_types": ["full_attention"] * 4, "rope_parameters": LLAMA3},
+    ),
+    "exaone4-local": ("exaone4", {"num_hidden_layers": 5, "sliding_window": 8}),
+    "hunyuan": ("hunyuan_v1_dense", {"head_dim": 32}),
+    "hunyuan-alpha": (
+        "hunyuan_v1_dense",
+        {
+            "head_dim": 32,
+            "rope_parameters": {
+                "rope_type": "dynamic",
+                "rope_theta": 10000.0,
+                "alpha": 1000.0,
+                "factor": 1.0,
+            },
+        },
+    ),
+    "olmo3": ("olmo3", {"num_hidden_layers": 5, "sliding_window": 8}),
+    "olmo3-yarn": (
+        "olmo3",
+        {"num_hidden_layers": 5, "sliding_window": 8, "rope_scaling": YARN},
+    ),
+    "qwen2vl-whole": ("qwen2_vl", {"rope_parameters": MROPE}),
+    "qwen25vl-whole": ("qwen2_5_vl", {"rope_parameters": MROPE}),
+    "qwen3vl-whole": ("qwen3_vl", {"rope_parameters": MROPE, "head_dim": 16}),
+    "phi2": ("phi", {"num_key_value_heads": 4}),
+    "stablelm": ("stablelm", {}),
+    "stablelm-biased": ("stablelm", {"use_qkv_bias": True}),
+    "starcoder2": ("starcoder2", {}),
+    "gptneox": ("gpt_neox", {"num_key_value_heads": 4}),
+    "gptneox-in-turn": ("gpt_neox", {"num_key_value_heads": 4, "use_parallel_residual": False}),
+    "command-r": ("cohere", {}),
+    "cohere2": ("cohere2", {"num_hidden_layers": 5, "sliding_window": 8}),
+}
+WHOLE = {  # models that see: what their part that sees needs
+    "qwen3_5": {"num_position_embeddings": 16},
+    "gemma4": {},
+    "gemma3": {},
+    "mistral3": {},
+    "qwen2_vl": {"embed_dim": 32, "hidden_size": 64},
+    "qwen2_5_vl": {},
+    "qwen3_vl": {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
 }
 
 
 def write(folder: Path, model_type: str, changes: dict[str, Any]) -> None:
     """Write one model with random weights, norms and biases included."""
     torch.manual_seed(1)
-    config = AutoConfig.for_model(model_type, **SHAPE | changes)
+    if model_type in WHOLE:
+        sees = SEES | WHOLE[model_type]
+        config = AutoConfig.for_model(
+            model_type, text_config=SHAPE | changes, vision_config=sees, bos_token_id=1
+        )
+        kind: Any = AutoModelForImageTextToText
+    else:
+        config = AutoConfig.for_model(model_type, **SHAPE | changes)
+        kind = AutoModelForCausalLM
     config._attn_implementation = "eager"
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model = kind.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
-        for weight in model.parameters():
+        for weight_name, weight in model.named_parameters():
             spread = 0.3 if weight.ndim == 1 else 1.3 * weight.shape[-1] ** -0.5
             weight += torch.randn_like(weight) * spread
+            if model_type.startswith("gemma4") and "q_norm" in weight_name:
+                weight *= 0.2  # the scores have no scale but this one
         tokens = torch.tensor([[1, *range(3, 3 + 7 * (N_TOKENS - 1), 7)]])
         logits = model(tokens).logits[0]
     model.save_pretrained(folder)
@@ -88,8 +215,10 @@ def write(folder: Path, model_type: str, changes: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Write every model."""
+    """Write every model, or those whose names begin as the further arguments say."""
     for name, (model_type, changes) in MODELS.items():
+        if sys.argv[2:] and not name.startswith(tuple(sys.argv[2:])):
+            continue
         write(Path(sys.argv[1]) / name, model_type, changes)
     print(f"{len(MODELS)} models by transformers {transformers.__version__}")
 

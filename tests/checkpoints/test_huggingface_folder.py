@@ -283,7 +283,7 @@ def test_what_else_lies_in_a_folder_is_left_alone(
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"model_type": "gpt_neox"}, "'gpt_neox'"),
+        ({"model_type": "bloom"}, "'bloom'"),
         ({"model_type": None, "architectures": ["FooForCausalLM"]}, "'foo'"),
         ({"rope_scaling": {"type": "ntk", "factor": 4.0}}, "'ntk'"),
         ({"rope_scaling": LONGROPE | {"long_factor": [1.0]}}, "long_factor is not a list of 8"),

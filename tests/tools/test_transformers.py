@@ -6,10 +6,13 @@ transformers``.
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+import reference
 from checkpoints.converting import convert
 from llamad.engine import Model
 from pth_file import sentencepiece_model
@@ -21,9 +24,12 @@ NAMES = sorted(path.name for path in FOLDERS.glob("*"))
 if not NAMES:
     pytest.skip(f"no {FOLDERS}: make transformers writes it", allow_module_level=True)
 
+Logits = NDArray[Any]
+
 # Of the logits' standard deviation: both compute in float32, llamad keeps keys and values in f16.
 # A wrong formula or a wrong tensor shows 0.1 to 1.
 BOUND = 0.005
+REFERENCE_BOUND = 1e-4  # of the numpy reference, which has no f16
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -32,9 +38,15 @@ def test_a_converted_folder_has_the_logits_of_transformers(tmp_path: Path, name:
     shutil.copytree(FOLDERS / name, folder)
     pieces = list(zip(*vocabulary(300), strict=True))
     (folder / "tokenizer.model").write_bytes(sentencepiece_model(pieces))
-    expected = np.load(folder / "logits.npy")
+    expected, tokens = np.load(folder / "logits.npy"), np.load(folder / "tokens.npy").tolist()
     path = convert(folder, tmp_path / "out.gguf")
     with Model(path, n_threads=1, n_ctx=64) as model:
-        actual = model.logits(np.load(folder / "tokens.npy").tolist())
-    error = np.sqrt(np.mean((actual - expected) ** 2, axis=-1)) / expected.std()
-    assert error.max() <= BOUND
+        actual = model.logits(tokens)
+    assert _error(actual, expected) <= BOUND
+    exact = reference.forward(reference.load(path), tokens)
+    assert _error(exact, expected) <= REFERENCE_BOUND
+
+
+def _error(actual: Logits, expected: Logits) -> float:
+    """Return the root mean square of a row's error, the largest, in units of all logits'."""
+    return float((np.sqrt(np.mean((actual - expected) ** 2, axis=-1)) / expected.std()).max())

@@ -225,7 +225,9 @@ def _file_type(checkpoint: Checkpoint, types: dict[str, str], mix: Mix | None) -
 def _raw_entry(key: str, value: Scalar | list[Scalar]) -> RawEntry:
     try:
         if isinstance(value, list):
-            kind = ValueType.INT32 if isinstance(value[0], int) else _value_type(value[0])
+            kind = _value_type(value[0])
+            if kind is ValueType.UINT32:  # as converters write lists of types and counts
+                kind = ValueType.INT32
             return raw_array(key, value, kind)
         return raw_scalar(key, value, _value_type(value))
     except (struct.error, OverflowError, UnicodeEncodeError) as error:

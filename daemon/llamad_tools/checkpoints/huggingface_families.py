@@ -1,206 +1,343 @@
 """The families of Hugging Face folders: a row of facts each, by the model_type of config.json.
 
-A row says what the family's tensors are called, which of them change on the way, and which numbers
-GGUF wants beside those that all have. Sources: transformers' ``modeling_*.py`` and
-``configuration_*.py`` of that name, and llama.cpp's converters for the names of keys. What a
-config.json may say and a file cannot, ``check`` refuses.
+What a row's columns mean is in ``huggingface_family.py``; what of a config.json is in no column, in
+``huggingface_keys.py`` and in the files of families whose layers differ.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
-from llamad_tools.checkpoints.json_file import positive_count, positive_float
-from llamad_tools.checkpoints.source import Metadata, corrupt, unsupported
+from llamad_tools.checkpoints import huggingface_keys as keys
+from llamad_tools.checkpoints.huggingface_delta_net import (
+    arrange_delta_net,
+    delta_net_keys,
+    delta_net_layers,
+)
+from llamad_tools.checkpoints.huggingface_family import (
+    ATTENTION,
+    FEED,
+    FOUR_NORMS,
+    FUSED,
+    GELU,
+    GELU_ERF,
+    GELU_TANH,
+    HEAD_NORMS,
+    LATE_FEED_NORM,
+    ONE_NORM,
+    OUTER,
+    POST_NORMS,
+    PRE_NORMS,
+    Family,
+)
+from llamad_tools.checkpoints.huggingface_fused import order_by_part, split_groups
+from llamad_tools.checkpoints.huggingface_gemma4 import (
+    arrange_gemma4,
+    gemma4_keys,
+    gemma4_layers,
+    gemma4_outer,
+)
+from llamad_tools.checkpoints.huggingface_lfm2 import arrange_lfm2, lfm2_keys, lfm2_layers
 
-Config = Mapping[str, Any]
-Check = Callable[[Path, Config], Metadata]
-
-_PRE_NORMS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
-_POST_NORMS = {
-    "post_attention_layernorm": "post_attention_norm",
-    "post_feedforward_layernorm": "post_ffw_norm",
+_LLAMA_FEED = {
+    "feed_forward.w1": "ffn_gate",
+    "feed_forward.w3": "ffn_up",
+    "feed_forward.w2": "ffn_down",
 }
-_FOUR_NORMS = {
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "post_attention_norm",
-    "pre_feedforward_layernorm": "ffn_norm",
-    "post_feedforward_layernorm": "post_ffw_norm",
+_DELTA_NET = {
+    "linear_attn.in_proj_qkv": "attn_qkv",
+    "linear_attn.in_proj_z": "attn_gate",
+    "linear_attn.in_proj_b": "ssm_beta",
+    "linear_attn.in_proj_a": "ssm_alpha",
+    "linear_attn.conv1d": "ssm_conv1d",
+    "linear_attn.norm": "ssm_norm",
+    "linear_attn.out_proj": "ssm_out",
 }
-_HEAD_NORMS = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
-_SILU = frozenset({"silu", "swish"})  # names of one function
-_GELU = frozenset({"gelu", "gelu_pytorch_tanh"})  # Gemma's is by tanh, also where it says gelu
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What sets a family apart. architecture: GGUF's name."""
-
-    architecture: str
-    interleaves: bool = False  # GGUF rotates neighbours where Hugging Face rotates halves
-    head_dim: int | None = None  # where config.json says none; else hidden_size / heads
-    norms: Mapping[str, str] = field(default_factory=lambda: _PRE_NORMS)  # theirs: ours
-    qk_norms: Mapping[str, str] = field(default_factory=dict)
-    row_norm: bool = False  # qk_norms are of all heads together
-    norms_without_one: bool = False  # a stored norm weight is one less than what it multiplies by
-    activations: frozenset[str] = _SILU
-    gated: bool = True
-    fused: bool = False  # q, k and v in one matrix, gate and up in another
-    qkv_bias: bool | None = None  # None: as attention_bias says
-    output_bias: str | None = "attention_bias"  # the key that says; None: it has none
-    window_period: int = 0  # every n-th layer sees everything, the others a window; 0: no windows
-    partial_rope: bool = False  # RoPE may turn a part of each head
-    theta: float = 10000.0  # of RoPE, where config.json says none
-    check: Check = lambda path, config: {}  # returns keys below the architecture's
-
-    def inner_names(self) -> dict[str, str]:
-        """Return the names of a layer's tensors: theirs to GGUF's."""
-        return {**_MATRICES, **self.norms, **self.qk_norms, **(_FUSED if self.fused else {})}
-
-
-_MATRICES = {
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
+_CONVOLUTION = {
+    "conv.conv": "shortconv.conv",
+    "conv.in_proj": "shortconv.in_proj",
+    "conv.out_proj": "shortconv.out_proj",
 }
-_FUSED = {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
-
-
-def _number(path: Path, config: Config, key: str, default: float) -> float:
-    value = config.get(key)
-    return positive_float(path, key, default if value is None else value)
-
-
-def _must_be(path: Path, config: Config, key: str, expected: object) -> None:
-    if config.get(key, expected) != expected:
-        raise unsupported(path, f"{key} {config[key]!r} is not supported, only {expected!r}")
-
-
-def _granite(path: Path, config: Config) -> Metadata:
-    keys = {
-        "embedding_multiplier": "embedding_scale",
-        "residual_multiplier": "residual_scale",
-        "attention_multiplier": "attention.scale",
-        "logits_scaling": "logit_scale",
-    }
-    return {ours: _number(path, config, theirs, 1.0) for theirs, ours in keys.items()}
-
-
-def _smollm3(path: Path, config: Config) -> Metadata:
-    _must_be(path, config, "no_rope_layer_interval", 4)
-    layers = config.get("no_rope_layers")
-    if layers and layers != [int((i + 1) % 4 != 0) for i in range(len(layers))]:
-        raise unsupported(path, "no_rope_layers is not every fourth layer")
-    return {}
-
-
-def _ernie(path: Path, config: Config) -> Metadata:
-    _must_be(path, config, "use_bias", False)
-    return {}
-
-
-def _gemma2(path: Path, config: Config) -> Metadata:
-    _check_query_scale(path, config, wide_layers=46)
-    return {
-        "attn_logit_softcapping": _number(path, config, "attn_logit_softcapping", 50.0),
-        "final_logit_softcapping": _number(path, config, "final_logit_softcapping", 30.0),
-        **_window(path, config, 4096),
-    }
-
-
-def _gemma3(path: Path, config: Config) -> Metadata:
-    _check_query_scale(path, config, wide_layers=62)
-    _must_be(path, config, "attn_logit_softcapping", None)
-    _must_be(path, config, "use_bidirectional_attention", False)
-    result = _window(path, config, 4096)
-    local = config.get("rope_local_base_freq")
-    parameters = config.get("rope_parameters")
-    if isinstance(parameters, dict) and isinstance(parameters.get("sliding_attention"), dict):
-        local = parameters["sliding_attention"].get("rope_theta", local)
-    result["rope.freq_base_swa"] = positive_float(
-        path, "rope_local_base_freq", 10000.0 if local is None else local
-    )
-    if config.get("final_logit_softcapping") is not None:
-        result["final_logit_softcapping"] = _number(path, config, "final_logit_softcapping", 30.0)
-    return result
-
-
-def _check_query_scale(path: Path, config: Config, wide_layers: int) -> None:
-    """Refuse a scale of queries that the engine does not derive from the other numbers."""
-    head_dim = config.get("head_dim", 256)
-    scalar = config.get("query_pre_attn_scalar", 256)
-    if config.get("num_hidden_layers") == wide_layers:
-        head_dim = int(config["hidden_size"]) // int(config["num_attention_heads"])
-    if scalar != head_dim:
-        raise unsupported(path, f"query_pre_attn_scalar {scalar!r}, only {head_dim} is")
-
-
-def _window(path: Path, config: Config, default: int) -> Metadata:
-    value = config.get("sliding_window")
-    count = positive_count(path, "sliding_window", default if value is None else value)
-    return {"attention.sliding_window": count}
-
-
-def check_layers(path: Path, config: Config, period: int) -> None:
-    """Refuse layers with a window that are not those of the family. Raises LlamadError."""
-    for key in ("sliding_window_pattern", "_sliding_window_pattern"):
-        if isinstance(config.get(key), int):
-            _must_be(path, config, key, period)
-    layers = config.get("layer_types") or []
-    if not isinstance(layers, list):
-        raise corrupt(path, f"layer_types is {layers!r}, must be a list")
-    usual = [("full" if (i + 1) % period == 0 else "sliding") for i in range(len(layers))]
-    if layers != [f"{kind}_attention" for kind in usual]:
-        raise unsupported(path, f"layer_types: only one with every {period}th layer full is")
-
-
-def _phi3(path: Path, config: Config) -> Metadata:
-    if config.get("sliding_window") is None:
-        return {}
-    return _window(path, config, 1)
-
+_LAYER_INPUTS = {
+    "per_layer_input_gate": "inp_gate",
+    "per_layer_projection": "proj",
+    "post_per_layer_input_norm": "post_norm",
+}
 
 FAMILIES: Mapping[str, Family] = {
     "llama": Family("llama", interleaves=True),
-    "mistral": Family("llama", interleaves=True),
-    "qwen2": Family("qwen2", qkv_bias=True, output_bias=None),
-    "qwen3": Family("qwen3", head_dim=128, qk_norms=_HEAD_NORMS),
-    "smollm3": Family("smollm3", interleaves=True, theta=2e6, check=_smollm3),
-    "granite": Family("granite", interleaves=True, check=_granite),
-    "ernie4_5": Family("ernie4_5", theta=5e5, head_dim=128, check=_ernie),
-    "olmo2": Family("olmo2", norms=_POST_NORMS, qk_norms=_HEAD_NORMS, row_norm=True, theta=5e5),
+    "mistral": Family("llama", interleaves=True, always_slides=True),
+    "qwen2": Family("qwen2", qkv_bias=True, output_bias=False),
+    "qwen3": Family("qwen3", head_dim=128, qk_norms=HEAD_NORMS),
+    "smollm3": Family("smollm3", interleaves=True, theta=2e6, keys=keys.smollm3_keys),
+    "granite": Family("granite", interleaves=True, keys=keys.granite_keys),
+    "ernie4_5": Family("ernie4_5", theta=5e5, head_dim=128, keys=keys.ernie_keys),
+    "olmo2": Family("olmo2", norms=POST_NORMS, qk_norms=HEAD_NORMS, row_norm=True, theta=5e5),
     "seed_oss": Family(
         "seed_oss",
-        norms={"input_layernorm": "attn_norm", "post_attention_layernorm": "post_attention_norm"},
+        norms=LATE_FEED_NORM,
         output_bias="attention_out_bias",
         head_dim=128,
     ),
     "arcee": Family("arcee", interleaves=True, activations=frozenset({"relu2"}), gated=False),
-    "phi3": Family("phi3", fused=True, partial_rope=True, check=_phi3),
-    "gemma": Family("gemma", head_dim=256, activations=_GELU, norms_without_one=True),
+    "phi3": Family(
+        "phi3",
+        fused_qkv=True,
+        fused_gate=True,
+        matrices={**ATTENTION, **FEED, **FUSED},
+        partial_rope=True,
+        keys=keys.phi3_keys,
+    ),
+    "gemma": Family("gemma", head_dim=256, activations=GELU, norms_without_one=True),
     "gemma2": Family(
         "gemma2",
         head_dim=256,
-        norms=_FOUR_NORMS,
-        activations=_GELU,
+        norms=FOUR_NORMS,
+        activations=GELU,
         norms_without_one=True,
         window_period=2,
-        check=_gemma2,
+        keys=keys.gemma2_keys,
     ),
     "gemma3_text": Family(
         "gemma3",
         head_dim=256,
-        norms=_FOUR_NORMS,
-        qk_norms=_HEAD_NORMS,
-        activations=_GELU,
+        norms=FOUR_NORMS,
+        qk_norms=HEAD_NORMS,
+        activations=GELU,
         norms_without_one=True,
         window_period=6,
         theta=1e6,
-        check=_gemma3,
+        defaults={  # of the text in a model that sees, which the first folders left out
+            "head_dim": 256,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": 131072,
+            "vocab_size": 262208,
+        },
+        keys=keys.gemma3_keys,
+    ),
+    "gemma4_text": Family(
+        "gemma4",
+        outer={
+            **OUTER,
+            "model.embed_tokens_per_layer": "per_layer_token_embd",
+            "model.per_layer_model_projection": "per_layer_model_proj",
+            "model.per_layer_projection_norm": "per_layer_proj_norm",
+        },
+        matrices={**ATTENTION, **FEED, **_LAYER_INPUTS},
+        whole_names={"layer_scalar": "layer_output_scale.weight"},
+        norms=FOUR_NORMS,
+        qk_norms=HEAD_NORMS,
+        activations=GELU,
+        own_windows=True,
+        theta=1e6,
+        defaults={
+            "head_dim": 256,
+            "sliding_window": 512,
+            "num_kv_shared_layers": 0,
+            "hidden_size_per_layer_input": 256,
+            "vocab_size_per_layer_input": 262144,
+        },
+        keys=gemma4_keys,
+        arrange=arrange_gemma4,
+        layers=gemma4_layers,
+        outer_shapes=gemma4_outer,
+    ),
+    "qwen3_5_text": Family(
+        "qwen35",
+        head_dim=256,
+        matrices={**ATTENTION, **FEED, **_DELTA_NET},
+        whole_names={"linear_attn.A_log": "ssm_a", "linear_attn.dt_bias": "ssm_dt.bias"},
+        norms=LATE_FEED_NORM,
+        qk_norms=HEAD_NORMS,
+        norms_without_one=True,
+        gates_attention=True,
+        own_windows=True,
+        partial_rope=True,
+        defaults={
+            "head_dim": 256,
+            "partial_rotary_factor": 0.25,
+            "linear_conv_kernel_dim": 4,
+            "linear_key_head_dim": 128,
+            "linear_value_head_dim": 128,
+            "linear_num_key_heads": 16,
+            "linear_num_value_heads": 32,
+        },
+        keys=delta_net_keys,
+        arrange=arrange_delta_net,
+        layers=delta_net_layers,
+    ),
+    "lfm2": Family(
+        "lfm2",
+        outer={
+            "model.embed_tokens": "token_embd",
+            "model.embedding_norm": "token_embd_norm",
+            "lm_head": "output",
+        },
+        output_norm="token_embd_norm",
+        matrices={
+            **ATTENTION,
+            "self_attn.out_proj": "attn_output",
+            **_LLAMA_FEED,
+            **_CONVOLUTION,
+        },
+        norms={"operator_norm": "attn_norm", "ffn_norm": "ffn_norm"},
+        qk_norms={"self_attn.q_layernorm": "attn_q_norm", "self_attn.k_layernorm": "attn_k_norm"},
+        eps_keys=("norm_eps", "block_norm_eps"),
+        own_windows=True,
+        theta=1e6,
+        defaults={"conv_L_cache": 3, "block_ffn_dim_multiplier": 1.0, "block_multiple_of": 256},
+        keys=lfm2_keys,
+        arrange=arrange_lfm2,
+        layers=lfm2_layers,
+    ),
+    "ministral3": Family(
+        "mistral3",
+        interleaves=True,
+        head_dim=128,
+        always_slides=True,
+        theta=1e6,
+        divides_magnitude=True,
+        keys=keys.ministral3_keys,
+    ),
+    "exaone4": Family(
+        "exaone4",
+        norms=POST_NORMS,
+        qk_norms=HEAD_NORMS,
+        window_period=4,
+        window_optional=True,
+        keys=keys.exaone4_keys,
+    ),
+    "hunyuan_v1_dense": Family(
+        "hunyuan-dense",
+        qk_norms={
+            "self_attn.query_layernorm": "attn_q_norm",
+            "self_attn.key_layernorm": "attn_k_norm",
+        },
+        keys=keys.hunyuan_keys,
+    ),
+    "internlm2": Family(
+        "internlm2",
+        interleaves=True,
+        outer={
+            "model.tok_embeddings": "token_embd",
+            "model.norm": "output_norm",
+            "output": "output",
+        },
+        matrices={"attention.wqkv": "attn_qkv", "attention.wo": "attn_output", **_LLAMA_FEED},
+        norms={"attention_norm": "attn_norm", "ffn_norm": "ffn_norm"},
+        keys=keys.internlm2_keys,
+        arrange=split_groups,
+    ),
+    "minicpm": Family("minicpm", interleaves=True, keys=keys.minicpm_keys),
+    "olmo3": Family(
+        "olmo2",
+        norms=POST_NORMS,
+        qk_norms=HEAD_NORMS,
+        row_norm=True,
+        window_period=4,
+        theta=5e5,
+        keys=keys.olmo3_keys,
+    ),
+    "qwen2_vl_text": Family(
+        "qwen2vl", qkv_bias=True, output_bias=False, theta=1e6, keys=keys.mrope_keys
+    ),
+    "qwen3_vl_text": Family(
+        "qwen3vl", head_dim=128, qk_norms=HEAD_NORMS, theta=5e5, keys=keys.mrope_keys
+    ),
+    "phi": Family(
+        "phi2",
+        outer={
+            "model.embed_tokens": "token_embd",
+            "model.final_layernorm": "output_norm",
+            "lm_head": "output",
+        },
+        matrices={
+            **ATTENTION,
+            "self_attn.dense": "attn_output",
+            "mlp.fc1": "ffn_up",
+            "mlp.fc2": "ffn_down",
+        },
+        norms=ONE_NORM,
+        eps_keys=("layer_norm_eps",),
+        layer_norm=True,
+        norm_bias=True,
+        activations=GELU_TANH,
+        gated=False,
+        qkv_bias=True,
+        output_bias=True,
+        ffn_bias=True,
+        logits_bias=True,
+        partial_rope=True,
+        defaults={"partial_rotary_factor": 0.5},
+        keys=keys.phi_keys,
+    ),
+    "stablelm": Family(
+        "stablelm",
+        eps_keys=("layer_norm_eps", "norm_eps"),
+        layer_norm=True,
+        norm_bias=True,
+        qkv_bias="use_qkv_bias",
+        output_bias=False,
+        ffn_bias=False,
+        partial_rope=True,
+        defaults={"partial_rotary_factor": 0.25},
+        keys=keys.stablelm_keys,
+    ),
+    "starcoder2": Family(
+        "starcoder2",
+        matrices={**ATTENTION, "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"},
+        norms=PRE_NORMS,
+        eps_keys=("norm_epsilon",),
+        layer_norm=True,
+        norm_bias=True,
+        activations=GELU_TANH,
+        gated=False,
+        qkv_bias="use_bias",
+        output_bias="use_bias",
+        ffn_bias="use_bias",
+        always_slides=True,
+        defaults={"use_bias": True},
+    ),
+    "gpt_neox": Family(
+        "gptneox",
+        outer={
+            "gpt_neox.embed_in": "token_embd",
+            "gpt_neox.final_layer_norm": "output_norm",
+            "embed_out": "output",
+            "lm_head": "output",
+        },
+        layer_prefix="gpt_neox.layers",
+        matrices={
+            "attention.query_key_value": "attn_qkv",
+            "attention.dense": "attn_output",
+            "mlp.dense_h_to_4h": "ffn_up",
+            "mlp.dense_4h_to_h": "ffn_down",
+        },
+        eps_keys=("layer_norm_eps",),
+        layer_norm=True,
+        norm_bias=True,
+        activations=GELU_ERF,
+        gated=False,
+        fused_qkv=True,
+        ffn_bias=True,
+        partial_rope=True,
+        defaults={"attention_bias": True, "partial_rotary_factor": 0.25},
+        keys=keys.gpt_neox_keys,
+        arrange=order_by_part,
+    ),
+    "cohere": Family(
+        "command-r",
+        norms=ONE_NORM,
+        eps_keys=("layer_norm_eps",),
+        layer_norm=True,
+        theta=5e5,
+        keys=keys.cohere_keys,
+    ),
+    "cohere2": Family(
+        "cohere2",
+        norms=ONE_NORM,
+        eps_keys=("layer_norm_eps",),
+        layer_norm=True,
+        window_period=4,
+        keys=keys.cohere2_keys,
     ),
 }

@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from llamad_tools.checkpoints.huggingface_config import HuggingFaceConfig
+from llamad_tools.checkpoints.huggingface_family import Family
 from llamad_tools.checkpoints.huggingface_sampling import read_sampling
 from llamad_tools.checkpoints.huggingface_tokenizer import read_tokenizer
 from llamad_tools.checkpoints.huggingface_weights import open_weights
+from llamad_tools.checkpoints.huggingface_wrapper import text_name
 from llamad_tools.checkpoints.hyperparameters import Hyperparameters
 from llamad_tools.checkpoints.source import (
     Checkpoint,
@@ -25,25 +27,25 @@ from llamad_tools.checkpoints.source import (
     unsupported,
 )
 
-_IGNORED = re.compile(r"model\.(layers\.[0-9]+\.self_attn\.)?rotary_emb\.inv_freq")
-_LAYER = re.compile(r"model\.layers\.(0|[1-9][0-9]{0,4})\.(.+)\.(weight|bias)")
-
-_OUTER = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-}
+_IGNORED = re.compile(
+    r".*\.rotary_emb\.inv_freq|gpt_neox\.layers\.[0-9]+\.attention\.(bias|masked_bias)"
+)
+_LAYER = re.compile(r"(.+?)\.(0|[1-9][0-9]{0,4})\.(.+)")
 
 
-def gguf_name(name: str, inner: Mapping[str, str]) -> str:
-    """Return the GGUF name of a tensor; raises KeyError for one that the family does not have.
-
-    inner: names of a layer's tensors, theirs to GGUF's.
-    """
+def gguf_name(name: str, family: Family) -> str:
+    """Return the GGUF name of a tensor; raises KeyError for one that the family does not have."""
     match = _LAYER.fullmatch(name)
-    if match is None:
-        return _OUTER[name]
-    return f"blk.{match[1]}.{inner[match[2]]}.{match[3]}"
+    if match is None or match[1] != family.layer_prefix:
+        stem, _, suffix = name.rpartition(".")
+        return f"{family.outer[stem]}.{suffix}"
+    whole = family.whole_names.get(match[3])
+    if whole is None:
+        stem, _, suffix = match[3].rpartition(".")
+        if suffix not in ("weight", "bias"):
+            raise KeyError(name)
+        whole = f"{family.inner_names()[stem]}.{suffix}"
+    return f"blk.{match[2]}.{whole}"
 
 
 def open_huggingface_folder(folder: Path) -> Checkpoint:
@@ -51,10 +53,11 @@ def open_huggingface_folder(folder: Path) -> Checkpoint:
     config = HuggingFaceConfig(folder / "config.json")
     files = ExitStack()
     try:
-        stored = open_weights(folder, files)
+        stored = _text_weights(folder, files)
         numbers = config.hyperparameters
         if config.values.get("tie_word_embeddings") is None:
-            numbers = replace(numbers, tied_output="lm_head.weight" not in stored)
+            has_output = any(_is_output(name, config.family) for name in stored)
+            numbers = replace(numbers, tied_output=not has_output)
         tensors = _tensors(folder, config, numbers, stored)
         embedding = next((t for t in tensors if t.name == "token_embd.weight"), None)
         if embedding is not None and embedding.n_rows != numbers.vocab_size:
@@ -74,30 +77,58 @@ def open_huggingface_folder(folder: Path) -> Checkpoint:
         raise
 
 
+def _text_weights(folder: Path, files: ExitStack) -> dict[str, SourceTensor]:
+    """Return the tensors by the name that they have in a text model alone."""
+    stored = open_weights(folder, files, lambda name: text_name(name) is not None)
+    result: dict[str, SourceTensor] = {}
+    for name, tensor in stored.items():
+        alone = text_name(name)
+        if alone in result:
+            raise corrupt(folder, f"tensor {name} is there twice, also as {result[alone].name}")
+        if alone is not None:
+            result[alone] = tensor
+    return result
+
+
+def _is_output(name: str, family: Family) -> bool:
+    stem, _, suffix = name.rpartition(".")
+    return suffix == "weight" and family.outer.get(stem) == "output"
+
+
 def _tensors(
     folder: Path,
     config: HuggingFaceConfig,
     numbers: Hyperparameters,
     stored: Mapping[str, SourceTensor],
 ) -> list[SourceTensor]:
-    family, inner = config.family, config.family.inner_names()
+    family = config.family
     result = []
     for name, tensor in stored.items():
-        if _IGNORED.fullmatch(name) or (name == "lm_head.weight" and numbers.tied_output):
+        if _IGNORED.fullmatch(name) or (_is_output(name, family) and numbers.tied_output):
             continue
         try:
-            renamed = tensor.renamed(gguf_name(name, inner))
+            renamed = tensor.renamed(gguf_name(name, family))
         except KeyError:
             raise unsupported(
                 folder, f"tensor {name} is none of a {config.model_type} model"
             ) from None
-        if family.norms_without_one and renamed.name.endswith("norm.weight"):
+        if family.norms_without_one and _is_less_one(renamed.name):
             renamed = plus_one(renamed)
-        if family.interleaves and re.search(r"attn_[qk]\.", renamed.name):
-            if renamed.shape[0] % numbers.head_dim:
-                raise corrupt(
-                    folder, f"{name} has {renamed.shape[0]} rows, heads {numbers.head_dim}"
-                )
-            renamed = interleave_heads(renamed, numbers.head_dim)
-        result.append(renamed)
+        for part in family.arrange(folder, config.values, renamed):
+            result.append(_interleaved(folder, name, part, numbers) if family.interleaves else part)
     return result
+
+
+def _is_less_one(name: str) -> bool:
+    return name.endswith("norm.weight") and not name.endswith("ssm_norm.weight")
+
+
+def _interleaved(
+    folder: Path, name: str, tensor: SourceTensor, numbers: Hyperparameters
+) -> SourceTensor:
+    """Return queries and keys with the pairs that RoPE turns beside each other."""
+    if not re.search(r"attn_[qk]\.", tensor.name):
+        return tensor
+    if tensor.shape[0] % numbers.head_dim:
+        raise corrupt(folder, f"{name} has {tensor.shape[0]} rows, heads {numbers.head_dim}")
+    return interleave_heads(tensor, numbers.head_dim)

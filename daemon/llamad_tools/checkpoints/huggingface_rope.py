@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llamad_tools.checkpoints.huggingface_family import Family
 from llamad_tools.checkpoints.json_file import positive_float
 from llamad_tools.checkpoints.llama3_rope import Llama3Scaling
 from llamad_tools.checkpoints.source import Metadata, corrupt, unsupported
 
+_THETA_KEYS = ("rope_theta", "rotary_emb_base")
+_PARTIAL_KEYS = ("partial_rotary_factor", "rotary_pct", "rope_pct")
+_STANDS_STILL = 1e30  # a wavelength that no context reaches
 _USUAL_BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}  # of the paper, and where a file names none
 
 
@@ -20,11 +24,11 @@ class HuggingFaceRope:
     """The checked values; theta: the base of the frequencies."""
 
     def __init__(
-        self, path: Path, config: Mapping[str, Any], n_positions: int, theta: float
+        self, path: Path, config: Mapping[str, Any], n_positions: int, family: Family
     ) -> None:
         """Read the keys of config.json; raises LlamadError that names one.
 
-        n_positions: max_position_embeddings; theta: the base where the file has none.
+        n_positions: max_position_embeddings; family: its base where the file has none.
         """
         self.path = path
         scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
@@ -34,18 +38,34 @@ class HuggingFaceRope:
             scaling = scaling["full_attention"]
         self._scaling = scaling
         self._n_positions = n_positions
+        self._divides_magnitude = family.divides_magnitude
         self._original = config.get("original_max_position_embeddings")
         if self._original is not None:
             positive_float(path, "original_max_position_embeddings", self._original)
-        found = scaling.get("rope_theta", config.get("rope_theta", theta))
+        found = _first(scaling.get("rope_theta"), *map(config.get, _THETA_KEYS), family.theta)
         self.theta = positive_float(path, "rope_theta", found)
         if not self.theta > 1:
             raise corrupt(path, f"rope_theta is {found!r}, must be a number above 1")
-        self._partial = scaling.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+        self._partial = _first(
+            scaling.get("partial_rotary_factor"), *map(config.get, _PARTIAL_KEYS)
+        )
+        if self._kind() == "dynamic" and scaling.get("alpha") is not None:
+            self._stretch_base(config)
+
+    def _stretch_base(self, config: Mapping[str, Any]) -> None:
+        """Apply Hunyuan's NTK scaling by a fixed number, which only changes the base."""
+        default = config["hidden_size"] // config["num_attention_heads"]
+        dim = config.get("head_dim") or default
+        if not isinstance(dim, int) or dim <= 2:
+            raise corrupt(self.path, f"head_dim is {dim!r}, must be above 2")
+        alpha = self._number("alpha")
+        self.theta = positive_float(
+            self.path, "rope_scaling.alpha", self.theta * alpha ** (dim / (dim - 2))
+        )
 
     def rotated(self, head_dim: int, *, partial: bool) -> int:
         """Return how many elements of a head are rotated; partial: the family may leave some."""
-        if self._partial in (None, 1):
+        if self._partial in (None, 1) or self._kind() == "proportional":
             return head_dim
         factor = positive_float(self.path, "partial_rotary_factor", self._partial)
         if not partial or factor > 1:
@@ -55,8 +75,10 @@ class HuggingFaceRope:
     def metadata(self) -> Metadata:
         """Return the keys below "ARCHITECTURE.rope.scaling."."""
         match self._kind():
-            case "default" | "llama3":
-                return {}  # Llama 3.1's is a tensor
+            case "default" | "mrope":
+                return {}  # M-RoPE turns a text as RoPE does
+            case "llama3" | "proportional":
+                return {}  # a tensor says it
             case "dynamic":
                 return {}  # scales nothing within max_position_embeddings
             case "linear":
@@ -73,7 +95,16 @@ class HuggingFaceRope:
                 )
 
     def factors(self, head_dim: int) -> list[float] | None:
-        """Return Llama 3.1's factors of the wavelengths, (head_dim / 2), where it is scaled so."""
+        """Return factors of the wavelengths, (head_dim / 2), of Llama 3.1 and Gemma 4."""
+        if self._kind() == "proportional":  # of a head that is turned in part, the rest stands
+            turned = (
+                int(
+                    head_dim
+                    * positive_float(self.path, "partial_rotary_factor", self._partial or 1)
+                )
+                // 2
+            )
+            return [1.0] * turned + [_STANDS_STILL] * (head_dim // 2 - turned)
         if self._kind() != "llama3":
             return None
         scaling = Llama3Scaling(
@@ -119,6 +150,7 @@ class HuggingFaceRope:
         if self._scaling.get("truncate") is False:
             raise unsupported(self.path, "rope_scaling.truncate false is not supported")
         factor = self._number("factor")
+        log_multiplier = self._log_multiplier()
         if factor < 1:
             raise corrupt(self.path, f"rope_scaling.factor is {factor}, must be at least 1")
         original = self._number("original_max_position_embeddings", self._n_positions)
@@ -131,9 +163,19 @@ class HuggingFaceRope:
             value = self._number(key, usual)
             if value != usual:
                 result["yarn_" + key] = value
-        if (attention := self._yarn_attention(factor)) != 1:
+        if log_multiplier is not None:
+            result["yarn_log_multiplier"] = log_multiplier
+        elif (attention := self._yarn_attention(factor)) != 1:
             result["attn_factor"] = attention
         return result
+
+    def _log_multiplier(self) -> float | None:
+        """Return what Ministral 3 divides the factor of the attention by; None: another family."""
+        if not self._divides_magnitude or not self._scaling.get("mscale_all_dim"):
+            return None
+        if self._scaling.get("attention_factor") is not None or self._scaling.get("mscale") != 1:
+            raise unsupported(self.path, "rope_parameters.mscale: only 1 without attention_factor")
+        return self._number("mscale_all_dim")
 
     def _yarn_attention(self, factor: float) -> float:
         """Return what multiplies the paper's factor of the attention, 0.1 ln(factor) + 1."""
@@ -154,3 +196,8 @@ class HuggingFaceRope:
     def _number(self, key: str, default: float | None = None) -> float:
         value = self._scaling.get(key)
         return positive_float(self.path, f"rope_scaling.{key}", default if value is None else value)
+
+
+def _first(*values: object) -> Any:
+    """Return the first that is there."""
+    return next((value for value in values if value is not None), None)

@@ -4,12 +4,26 @@ Key names: GGUF specification, "Standardized key-value pairs"; which are written
 converters, so that llama.cpp and llamad both load the file.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llamad_tools.checkpoints.source import Metadata, SourceTensor, corrupt
 from llamad_tools.quantize.mixes import GGML_QUANTIZATION_VERSION, QUANTIZATION_VERSION
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer whose numbers are not those of all. mixer: its tensors in place of attention."""
+
+    hidden_dim: int
+    n_kv_heads: int
+    head_dim: int
+    mixer: Mapping[str, Shape] | None = None
+    more: Mapping[str, Shape] = field(default_factory=dict)  # further tensors
+    absent: frozenset[str] = frozenset()  # of attention: attn_v and so on
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +48,18 @@ class Hyperparameters:
     qkv_bias: bool = False
     output_bias: bool = False  # of attn_output
     ffn_bias: bool = False  # of gate, up and down
+    logits_bias: bool = False
     norms: tuple[str, ...] = ("attn_norm", "ffn_norm")  # of a layer, each (dim,)
+    output_norm: str = "output_norm"
+    layer_norm: bool = False  # in place of RMSNorm
+    norm_bias: bool = False  # of all norms but those of heads
     qk_norm: str | None = None  # "head", or "row": of all heads together
     gated: bool = True  # the feed-forward has a gate
-    fused: bool = False  # attn_qkv: queries, keys, values; ffn_up: gate, up
+    fused_qkv: bool = False  # attn_qkv: queries, keys, values
+    fused_gate: bool = False  # ffn_up: gate, up
+    gates_attention: bool = False  # attn_q has a gate behind each head's query
+    layers: tuple[Layer, ...] = ()  # where they differ; else all are as the numbers say
+    outer: Mapping[str, Shape] = field(default_factory=dict)  # further tensors of no layer
     more: Metadata = field(default_factory=dict)  # keys below "ARCHITECTURE."
 
     @property
@@ -57,6 +79,7 @@ class Hyperparameters:
     def metadata(self) -> Metadata:
         """Return the metadata without the tokenizer's and the file type."""
         arch = self.architecture
+        norm = "layer_norm_epsilon" if self.layer_norm else "layer_norm_rms_epsilon"
         result: Metadata = {
             "general.architecture": arch,
             "general.type": "model",
@@ -68,7 +91,7 @@ class Hyperparameters:
             f"{arch}.feed_forward_length": self.hidden_dim,
             f"{arch}.attention.head_count": self.n_heads,
             f"{arch}.attention.head_count_kv": self.n_kv_heads,
-            f"{arch}.attention.layer_norm_rms_epsilon": self.norm_eps,
+            f"{arch}.attention.{norm}": self.norm_eps,
             f"{arch}.attention.key_length": self.head_dim,
             f"{arch}.attention.value_length": self.head_dim,
             f"{arch}.rope.dimension_count": self.rope_dims,
@@ -81,42 +104,60 @@ class Hyperparameters:
             result[f"{arch}.{key}"] = value
         return result
 
-    def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+    def shapes(self) -> Iterator[tuple[str, Shape]]:
         """Yield name and shape of every tensor the model must have, in file order."""
+        usual = Layer(self.hidden_dim, self.n_kv_heads, self.head_dim)
         yield "token_embd.weight", (self.vocab_size, self.dim)
-        yield "output_norm.weight", (self.dim,)
+        yield from self._norm(self.output_norm)
         if not self.tied_output:
             yield "output.weight", (self.vocab_size, self.dim)
-        for layer in range(self.n_layers):
-            for name, shape in (*self._attention(), *self._feed_forward()):
-                yield f"blk.{layer}.{name}", shape
+        if self.logits_bias:
+            yield "output.bias", (self.vocab_size,)
+        yield from self.outer.items()
+        for index, layer in enumerate(self.layers or [usual] * self.n_layers):
+            for name, shape in self._layer(layer):
+                yield f"blk.{index}.{name}", shape
 
-    def _attention(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        q_dim, kv_dim = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
-        parts = [("q", q_dim), ("k", kv_dim), ("v", kv_dim)]
+    def _layer(self, layer: Layer) -> Iterator[tuple[str, Shape]]:
         for norm in self.norms:
-            yield f"{norm}.weight", (self.dim,)
-        for part, n_rows in [("qkv", q_dim + 2 * kv_dim)] if self.fused else parts:
+            yield from self._norm(norm)
+        for name, shape in self._attention(layer) if layer.mixer is None else layer.mixer.items():
+            if name.partition(".")[0] not in layer.absent:
+                yield name, shape
+        yield from self._feed_forward(layer.hidden_dim)
+        yield from layer.more.items()
+
+    def _norm(self, name: str) -> Iterator[tuple[str, Shape]]:
+        yield f"{name}.weight", (self.dim,)
+        if self.norm_bias:
+            yield f"{name}.bias", (self.dim,)
+
+    def _attention(self, layer: Layer) -> Iterator[tuple[str, Shape]]:
+        head_dim = layer.head_dim
+        q_dim, kv_dim = self.n_heads * head_dim, layer.n_kv_heads * head_dim
+        parts = [("q", 2 * q_dim if self.gates_attention else q_dim), ("k", kv_dim), ("v", kv_dim)]
+        norms = [("q", q_dim), ("k", kv_dim)]
+        for part, n_rows in [("qkv", q_dim + 2 * kv_dim)] if self.fused_qkv else parts:
             yield f"attn_{part}.weight", (n_rows, self.dim)
             if self.qkv_bias:
                 yield f"attn_{part}.bias", (n_rows,)
-        for part, n_rows in parts[:2] if self.qk_norm else ():
-            yield f"attn_{part}_norm.weight", (n_rows if self.qk_norm == "row" else self.head_dim,)
+        for part, n_rows in norms if self.qk_norm else ():
+            yield f"attn_{part}_norm.weight", (n_rows if self.qk_norm == "row" else head_dim,)
         yield "attn_output.weight", (self.dim, q_dim)
         if self.output_bias:
             yield "attn_output.bias", (self.dim,)
 
-    def _feed_forward(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        wide = {"ffn_gate": self.hidden_dim, "ffn_up": self.hidden_dim}
-        if self.fused:
-            wide = {"ffn_up": 2 * self.hidden_dim}
+    def _feed_forward(self, hidden_dim: int) -> Iterator[tuple[str, Shape]]:
+        wide = {"ffn_gate": hidden_dim, "ffn_up": hidden_dim}
+        if self.fused_gate:
+            wide = {"ffn_up": 2 * hidden_dim}
         elif not self.gated:
             del wide["ffn_gate"]
         for name, n_rows in wide.items():
             yield f"{name}.weight", (n_rows, self.dim)
             if self.ffn_bias:
                 yield f"{name}.bias", (n_rows,)
-        yield "ffn_down.weight", (self.dim, self.hidden_dim)
+        yield "ffn_down.weight", (self.dim, hidden_dim)
         if self.ffn_bias:
             yield "ffn_down.bias", (self.dim,)
 

@@ -5,7 +5,7 @@ weights. Every offset of the header is checked before a weight is read.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,10 @@ MAX_HEADER_BYTES = 16 << 20  # the format allows 100 MB; LLaMA-405B's largest ha
 _TYPES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
-def open_safetensors(path: Path, files: ExitStack) -> dict[str, SourceTensor]:
-    """Return the tensors of a file by name; ``files`` gets what must be closed.
+def open_safetensors(
+    path: Path, files: ExitStack, wanted: Callable[[str], bool]
+) -> dict[str, SourceTensor]:
+    """Return those tensors of a file whose names are wanted; ``files`` gets what must be closed.
 
     Raises LlamadError that names the path and the fault.
     """
@@ -37,20 +39,21 @@ def open_safetensors(path: Path, files: ExitStack) -> dict[str, SourceTensor]:
         raise corrupt(path, f"has a header of {header_bytes} bytes in a file of {file.n_bytes}")
     header = parse_json(path, file.read(8, header_bytes))
     header.pop("__metadata__", None)
-    return dict(_tensors(file, header, 8 + header_bytes))
+    return dict(_tensors(file, header, 8 + header_bytes, wanted))
 
 
 def _tensors(
-    file: SourceFile, header: Mapping[str, Any], data_start: int
+    file: SourceFile, header: Mapping[str, Any], data_start: int, wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, SourceTensor]]:
-    """Yield every tensor; together they fill the file without gap or overlap."""
+    """Yield every tensor that is wanted; with the others they fill the file."""
     end = 0
     for name, entry in sorted(header.items(), key=lambda item: _offsets(file.path, *item)):
         start, stop = _offsets(file.path, name, entry)
         if start != end:
             raise corrupt(file.path, f"{name} begins at {start}, the one before ends at {end}")
         end = stop
-        yield name, _tensor(file, name, entry, data_start + start, stop - start)
+        if wanted(name):
+            yield name, _tensor(file, name, entry, data_start + start, stop - start)
     if data_start + end != file.n_bytes:
         raise corrupt(
             file.path, f"has {file.n_bytes} bytes, its header needs {data_start + end}: cut short?"
@@ -70,7 +73,8 @@ def _tensor(
     type_name, shape = entry.get("dtype"), entry.get("shape")
     if not isinstance(shape, list) or not all(isinstance(n, int) and n > 0 for n in shape):
         raise corrupt(file.path, f"{name} has shape {shape!r}")
-    if not isinstance(type_name, str) or type_name not in _TYPES or len(shape) not in (1, 2):
+    is_table = len(shape) in (1, 2) or (len(shape) == 3 and shape[1] == 1)  # of a convolution
+    if not isinstance(type_name, str) or type_name not in _TYPES or not is_table:
         raise unsupported(
             file.path,
             f"{name} is {type_name} of shape {shape}: only vectors and matrices of "

@@ -21,6 +21,8 @@ from llamad.errors import ErrorKind, LlamadError
 Rows = NDArray[np.uint8]
 """(n_rows, row_bytes)"""
 
+Floats = NDArray[np.float32]
+
 MAX_QUOTED = 80  # characters of a value in a message
 
 _FLOATS = {"F32": "<f4", "F16": "<f2"}
@@ -165,8 +167,8 @@ def interleave_heads(tensor: SourceTensor, head_dim: int) -> SourceTensor:
     return replace(tensor, read_rows=read_rows if len(tensor.shape) == 2 else read_vector)
 
 
-def plus_one(tensor: SourceTensor) -> SourceTensor:
-    """Return a vector of floats, each one more, as float32."""
+def map_floats(tensor: SourceTensor, change: Callable[[Floats], Floats]) -> SourceTensor:
+    """Return a tensor of floats, each changed, as float32."""
 
     def read_rows(start: int, stop: int) -> Rows:
         data = tensor.read_rows(start, stop)
@@ -174,9 +176,14 @@ def plus_one(tensor: SourceTensor) -> SourceTensor:
             values = (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
         else:
             values = data.view(np.dtype(_FLOATS[tensor.type_name])).astype(np.float32)
-        return (values + np.float32(1)).view(np.uint8)
+        return change(values).astype(np.float32, copy=False).view(np.uint8)
 
     return replace(tensor, type_name="F32", read_rows=read_rows)
+
+
+def plus_one(tensor: SourceTensor) -> SourceTensor:
+    """Return a vector of floats, each one more, as float32."""
+    return map_floats(tensor, lambda values: values + np.float32(1))
 
 
 def vector(name: str, values: Sequence[float]) -> SourceTensor:
