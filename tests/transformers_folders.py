@@ -176,7 +176,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "command-r": ("cohere", {}),
     "cohere2": ("cohere2", {"num_hidden_layers": 5, "sliding_window": 8}),
 }
-WHOLE = {  # models that see: what their part that sees needs
+WHOLE: dict[str, dict[str, Any]] = {  # models that see: what their part that sees needs
     "qwen3_5": {"num_position_embeddings": 16},
     "gemma4": {},
     "gemma3": {},
