@@ -6,6 +6,7 @@ containing control tokens is ``content_guard.py``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,9 @@ from llamad.text.content_guard import ContentGuard, choose_marker
 from llamad.text.sentencepiece import SentencePieceTokenizer
 from llamad.text.template_process import MAX_OUTPUT_CHARACTERS, TemplateProcess, template_error
 from llamad.text.tokenizer import Tokenizer, check_unicode
+from llamad.text.tools.call import Tool
+from llamad.text.tools.conversation import Message, ToolSupport, ask_template, with_tools
+from llamad.text.tools.formats import ToolFormat, find_format
 from llamad.text.vocabulary import Metadata
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -89,6 +93,7 @@ _MARKERS = {  # of each, the first that the vocabulary has decides
     "phi-3": ("<|user|>", "<|assistant|>", "<|end|>"),
 }
 
+_PLAIN = frozenset({"role", "content"})  # what every template reads of a message
 _PROBE = "thesystemmessage"
 
 NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
@@ -110,6 +115,7 @@ class ChatTemplate:
             raise template_error(f"has {len(source)} characters, limit {_MAX_SOURCE_CHARACTERS}")
         self._process = TemplateProcess(source)
         self._takes_system: bool | None = None  # known when the first system message comes
+        self._tool_support: tuple[ToolSupport, ToolFormat] | None = None  # likewise, first tool
 
     @classmethod
     def from_metadata(cls, metadata: Metadata, tokenizer: Tokenizer) -> "ChatTemplate":
@@ -127,45 +133,93 @@ class ChatTemplate:
 
     def render(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Message],
         add_generation_prompt: bool = True,
         arguments: Mapping[str, Any] = NO_ARGUMENTS,
+        tools: Sequence[Tool] = (),
+        continue_final: bool = False,
     ) -> str:
         """Return the conversation as text.
 
-        messages: each with ``role`` (one of ROLES) and ``content``; add_generation_prompt: end with
+        messages: each with ``role`` (one of ROLES) and ``content``; also, where they have them,
+        ``thinking``, ``tool_calls`` (each a ``name``, ``arguments`` and maybe an ``id``), and of a
+        tool's result ``tool_call_id`` and ``tool_name``. add_generation_prompt: end with
         the beginning of the assistant's answer; arguments: more variables of the template, as
-        ``llamad.template_arguments`` allows them. Where the template refuses or ignores a system
-        message, its text stands in front of the first user message. Raises LlamadError INVALID for
+        ``llamad.template_arguments`` allows them; continue_final: end within the last message,
+        which the assistant is to go on with. Where the template refuses or ignores a system
+        message, its text stands in front of the first user message; what it does not know of tools
+        is written as text (tools/conversation.py). Raises LlamadError INVALID for
         messages that are malformed or that the template refuses, CORRUPT when the template fails,
         UNAVAILABLE when it cannot be run.
         """
         check_messages(messages)
-        return self._run(self._accepted(messages), add_generation_prompt, arguments)
+        declared = [tool.declaration() for tool in tools]
+        prompt = _Prompt(messages, declared, add_generation_prompt, arguments, continue_final)
+        return self._text(prompt)
 
     def encode(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Message],
         add_generation_prompt: bool = True,
         arguments: Mapping[str, Any] = NO_ARGUMENTS,
+        tools: Sequence[Tool] = (),
+        continue_final: bool = False,
     ) -> list[int]:
         """Return the ids of the conversation: markers from the template only, BOS once.
 
         Arguments and errors are those of ``render``.
         """
         check_messages(messages)
-        messages = self._accepted(messages)
-        texts = [*(m[key] for m in messages for key in m), *_texts_in(arguments)]
+        declared = [tool.declaration() for tool in tools]
+        texts = texts_in([messages, declared, arguments])
         marker = choose_marker([self.source, *texts])
         guarded = [
             {
-                key: value if key == "role" else self._guard.guard(value, marker)
-                for key, value in message.items()
+                key: value if key == "role" else self._guarded(value, marker)
+                for key, value in m.items()
             }
-            for message in messages
+            for m in messages
         ]
-        rendered = self._run(guarded, add_generation_prompt, self._guarded(arguments, marker))
-        return self._tokenizer.encode_rendered(self._guard.split(rendered, marker))
+        prompt = _Prompt(
+            guarded,
+            self._guarded(declared, marker),
+            add_generation_prompt,
+            self._guarded(arguments, marker),
+            continue_final,
+        )
+        return self._tokenizer.encode_rendered(self._guard.split(self._text(prompt), marker))
+
+    @property
+    def tool_format(self) -> ToolFormat:
+        """How the model calls tools: its own way, where its template tells it of them."""
+        return self._tools()[1]
+
+    def _tools(self) -> tuple[ToolSupport, ToolFormat]:
+        """Return what the template knows of tools; one that cannot be run is asked again."""
+        if self._tool_support is None:
+            self._tool_support = ask_template(
+                lambda messages, tools: self._run(messages, True, tools=tools),
+                find_format(self.source, self._tokenizer.vocabulary.tokens),
+            )
+        return self._tool_support
+
+    def _text(self, prompt: "_Prompt") -> str:
+        """Return what the template makes of a conversation, and we of what it does not know."""
+        messages, tools, end = prompt.messages, None, ""
+        if prompt.continue_final:
+            end = choose_marker(texts_in([self.source, *prompt.everything]))
+            messages = _ending_with(end, messages)
+        if prompt.tools or any(m["role"] == "tool" or m.keys() - _PLAIN for m in messages):
+            messages, tools = with_tools(messages, prompt.tools, *self._tools())
+        messages = self._accepted(messages)
+        wants_answer = prompt.add_generation_prompt and not end
+        text = self._run(messages, wants_answer, prompt.arguments, tools)
+        if not end:
+            return text
+        if end in text:
+            return text[: text.index(end)]
+        begun: str = messages[-1]["content"].removesuffix(end)
+        return self._run(messages[:-1], True, prompt.arguments, tools) + begun
 
     def _guarded(self, value: Any, marker: str) -> Any:
         """Return a value of JSON's types with each text in it guarded as a message's is."""
@@ -176,7 +230,7 @@ class ChatTemplate:
                 self._guard.guard(key, marker): self._guarded(inner, marker)
                 for key, inner in value.items()
             }
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             return [self._guarded(inner, marker) for inner in value]
         return value
 
@@ -184,7 +238,7 @@ class ChatTemplate:
         """End the template's process."""
         self._process.close()
 
-    def _accepted(self, messages: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
+    def _accepted(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Return the messages as the template takes them: with a system message, or without."""
         if messages[0]["role"] != "system" or self._accepts_system():
             return messages
@@ -206,9 +260,10 @@ class ChatTemplate:
 
     def _run(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Message],
         add_generation_prompt: bool,
         arguments: Mapping[str, Any] = NO_ARGUMENTS,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
         variables = {
             **arguments,
@@ -216,7 +271,7 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
             "bos_token": self._token_text(self._tokenizer.bos_id),
             "eos_token": self._token_text(self._tokenizer.eos_id),
-            "tools": None,
+            "tools": tools,
         }
         return self._process.render(variables)
 
@@ -224,20 +279,46 @@ class ChatTemplate:
         return "" if token is None else self._tokenizer.vocabulary.tokens[token]
 
 
-def _texts_in(value: Any) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """What a text is made of. tools: their declarations."""
+
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, Any]]
+    add_generation_prompt: bool
+    arguments: Mapping[str, Any]
+    continue_final: bool
+
+    @property
+    def everything(self) -> list[Any]:
+        """All that texts may be in."""
+        return [self.messages, self.tools, self.arguments]
+
+
+def _ending_with(end: str, messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with a mark behind the last one's text, which an answer goes on with."""
+    last = messages[-1]
+    if last["role"] != "assistant" or not last["content"] or last.get("tool_calls"):
+        raise invalid(
+            "continue_final_message", "needs a last message of the assistant that is text"
+        )
+    return [*messages[:-1], {**last, "content": last["content"] + end}]
+
+
+def texts_in(value: Any) -> Iterator[str]:
     """Yield every text in a value of JSON's types."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield key
-            yield from _texts_in(inner)
-    elif isinstance(value, list):
+            yield from texts_in(inner)
+    elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _texts_in(inner)
+            yield from texts_in(inner)
 
 
-def without_system(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+def without_system(messages: Sequence[Message]) -> list[Message]:
     """Return a chat with the text of its leading system messages in front of its first user's.
 
     Two line ends between them, as in Gemma's template. Without a user message it becomes one.
@@ -252,7 +333,7 @@ def without_system(messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, s
     return [{"role": "user", "content": text}, *result]
 
 
-def check_messages(messages: Sequence[Mapping[str, str]]) -> None:
+def check_messages(messages: Sequence[Message]) -> None:
     """Raise LlamadError INVALID, naming the message, for a conversation no template should see."""
     if not messages:
         raise invalid("messages", "is empty")
@@ -265,9 +346,12 @@ def check_messages(messages: Sequence[Mapping[str, str]]) -> None:
             )
         if not isinstance(message.get("content"), str):
             raise invalid("messages", f"[{i}].content is missing")
+        if message.get("tool_calls") and message["role"] != "assistant":
+            raise invalid("messages", f"[{i}].tool_calls are the assistant's only")
         for key, value in message.items():
-            check_unicode(f"messages[{i}].{key}", value)
-            size += len(value)
+            for text in texts_in(value):
+                check_unicode(f"messages[{i}].{key}", text)
+                size += len(text)
     if size > MAX_OUTPUT_CHARACTERS:
         raise invalid("messages", f"have {size} characters, a chat holds {MAX_OUTPUT_CHARACTERS}")
 

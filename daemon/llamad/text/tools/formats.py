@@ -90,8 +90,19 @@ def _llama(calls: Sequence[Call]) -> str:
 
 
 def _python(calls: Sequence[Call]) -> str:
+    def value(entry: Any) -> str:
+        if isinstance(entry, str):  # every character as it is but those that Python needs escaped
+            escaped = entry.replace("\\", "\\\\").replace("'", "\\'")
+            return "'" + escaped.replace("\n", "\\n").replace("\r", "\\r") + "'"
+        if isinstance(entry, dict):
+            members = (f"{value(key)}: {value(inner)}" for key, inner in entry.items())
+            return "{" + ", ".join(members) + "}"
+        if isinstance(entry, list):
+            return "[" + ", ".join(value(inner) for inner in entry) + "]"
+        return repr(entry)
+
     written = (
-        f"{call.name}({', '.join(f'{key}={value!r}' for key, value in call.arguments.items())})"
+        f"{call.name}({', '.join(f'{key}={value(v)}' for key, v in call.arguments.items())})"
         for call in calls
     )
     return f"{CALLS}[{', '.join(written)}]{CALLS_END}"
@@ -223,7 +234,7 @@ _MARKS: tuple[tuple[ToolFormat, tuple[str, ...]], ...] = (
     (FUNCTION_GEMMA, ("<start_function_call>",)),
     (LFM2, (CALLS,)),
     (DEEPSEEK, (tags.DEEPSEEK_CALLS,)),
-    (HARMONY, ("<|channel|>", "to=functions.")),
+    (HARMONY, ("<|channel|>commentary", "functions.")),
     (MISTRAL, (tags.TOOL_CALLS,)),
     (FUNCTIONARY_2, (">>>all",)),
     (QWEN_CODER, (tags.FUNCTION, "<parameter=")),
@@ -234,7 +245,7 @@ _MARKS: tuple[tuple[ToolFormat, tuple[str, ...]], ...] = (
     (LLAMA_3, ("ipython", '"parameters": ')),
 )
 FORMATS = (*(row for row, _ in _MARKS), GENERIC)
-_BY_VOCABULARY = (GEMMA_4, FUNCTION_GEMMA, LFM2)  # their marks are no other family's
+_BY_VOCABULARY = (GEMMA_4, FUNCTION_GEMMA, LFM2, PHI_4)  # their marks are no other family's
 
 
 def find_format(template: str, tokens: Collection[str]) -> ToolFormat:

@@ -29,16 +29,31 @@ def _calls(source: str, tools: Tools) -> list[Call]:
     source = source.strip()
     if source.startswith(("[{", "{")):
         return calls_of(read_json(source), tools)
-    if len(source) > MAX_CHARACTERS:
-        raise NotACallError
-    try:
-        tree = ast.parse(source, mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        raise NotACallError from None
+    tree = _parsed(source)
     entries = tree.elts if isinstance(tree, ast.List | ast.Tuple) else [tree]
     if not entries:
         raise NotACallError
     return [_call(entry, tools) for entry in entries]
+
+
+def python_value(source: str) -> Any:
+    """Return the value that a text is in Python: words, numbers, strings, lists, dicts.
+
+    Raises NotACallError.
+    """
+    try:
+        return _value(_parsed(source))
+    except RecursionError:
+        raise NotACallError from None
+
+
+def _parsed(source: str) -> ast.expr:
+    if len(source) > MAX_CHARACTERS:
+        raise NotACallError
+    try:
+        return ast.parse(source, mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        raise NotACallError from None
 
 
 def _call(node: ast.expr, tools: Tools) -> Call:

@@ -17,6 +17,7 @@ from llamad.text.tools.json_calls import (
     may_become,
     skip_space,
 )
+from llamad.text.tools.python_calls import python_value
 
 TOOL_CALL, TOOL_CALL_END = "<tool_call>", "</tool_call>"
 FUNCTION, FUNCTION_END = "<function=", "</function>"
@@ -31,7 +32,6 @@ HARMONY_MESSAGE, HARMONY_CALL = "<|message|>", "<|call|>"
 _HARMONY_TO = "to=functions."
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 _BEGUN_NAME = re.compile(r"[A-Za-z0-9_.:/-]{0,128}\Z")
-_WORDS = {"True": True, "False": False, "None": None}
 _in_tags = json_behind(TOOL_CALL, TOOL_CALL_END)
 
 
@@ -88,12 +88,12 @@ def _value(raw: str, kind: object) -> Any:
     if kind == "string":
         return raw
     word = raw.strip()
-    if word in _WORDS:
-        return _WORDS[word]
-    try:
-        return read_json(word)
-    except NotACallError:
-        return raw
+    for read in (read_json, python_value):  # a template may print what Python prints
+        try:
+            return read(word)
+        except NotACallError:
+            pass
+    return raw
 
 
 def mistral(text: str, tools: Tools, ended: bool) -> Reading:
