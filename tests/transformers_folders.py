@@ -15,6 +15,8 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
+from transformers_tokenizers import write_tokenizer
+
 N_TOKENS = 40
 SHAPE: dict[str, Any] = {
     "vocab_size": 300,
@@ -176,6 +178,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "command-r": ("cohere", {}),
     "cohere2": ("cohere2", {"num_hidden_layers": 5, "sliding_window": 8}),
 }
+TOKENIZERS = ("lfm2", "lfm2-plain", "qwen35", "ministral3", "command-r", "exaone4", "gemma4")
 WHOLE: dict[str, dict[str, Any]] = {  # models that see: what their part that sees needs
     "qwen3_5": {"num_position_embeddings": 16},
     "gemma4": {},
@@ -219,7 +222,10 @@ def main() -> None:
     for name, (model_type, changes) in MODELS.items():
         if sys.argv[2:] and not name.startswith(tuple(sys.argv[2:])):
             continue
-        write(Path(sys.argv[1]) / name, model_type, changes)
+        folder = Path(sys.argv[1]) / name
+        write(folder, model_type, changes)
+        if name in TOKENIZERS:
+            write_tokenizer(folder, name)
     print(f"{len(MODELS)} models by transformers {transformers.__version__}")
 
 

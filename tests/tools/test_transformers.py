@@ -4,6 +4,7 @@
 transformers``.
 """
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 import reference
 from checkpoints.converting import convert
 from llamad.engine import Model
+from llamad.text import tokenizer_from_metadata
+from llamad_tools.checkpoints.huggingface_tokenizer import read_tokenizer
 from pth_file import sentencepiece_model
 from tiny_gguf import vocabulary
 
@@ -36,8 +39,9 @@ REFERENCE_BOUND = 1e-4  # of the numpy reference, which has no f16
 def test_a_converted_folder_has_the_logits_of_transformers(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     shutil.copytree(FOLDERS / name, folder)
-    pieces = list(zip(*vocabulary(300), strict=True))
-    (folder / "tokenizer.model").write_bytes(sentencepiece_model(pieces))
+    if not (folder / "tokenizer.json").exists():
+        pieces = list(zip(*vocabulary(300), strict=True))
+        (folder / "tokenizer.model").write_bytes(sentencepiece_model(pieces))
     expected, tokens = np.load(folder / "logits.npy"), np.load(folder / "tokens.npy").tolist()
     path = convert(folder, tmp_path / "out.gguf")
     with Model(path, n_threads=1, n_ctx=64) as model:
@@ -45,6 +49,19 @@ def test_a_converted_folder_has_the_logits_of_transformers(tmp_path: Path, name:
     assert _error(actual, expected) <= BOUND
     exact = reference.forward(reference.load(path), tokens)
     assert _error(exact, expected) <= REFERENCE_BOUND
+
+
+WITH_TEXTS = [name for name in NAMES if (FOLDERS / name / "texts.json").exists()]
+
+
+@pytest.mark.parametrize("name", WITH_TEXTS)
+def test_a_converted_tokenizer_has_the_ids_of_tokenizers(name: str) -> None:
+    folder = FOLDERS / name
+    config = json.loads((folder / "config.json").read_text())
+    ours = tokenizer_from_metadata(read_tokenizer(folder, config))
+    for text, ids in json.loads((folder / "texts.json").read_text()).items():
+        assert ours.encode(text, add_bos=False) == ids, text
+        assert ours.decode(ids) == text
 
 
 def _error(actual: Logits, expected: Logits) -> float:

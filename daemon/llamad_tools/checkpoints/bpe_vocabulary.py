@@ -27,7 +27,7 @@ def bpe_metadata(
     for step in steps_of(content.get("normalizer"), "normalizers"):
         if step != {"type": "NFC"}:  # which llama.cpp leaves out too
             raise unsupported(path, f"its normalizer is not supported: {step!r}")
-    pre = pre_tokenizer_name(path, content.get("pre_tokenizer"))
+    pre = pre_tokenizer_name(path, content.get("pre_tokenizer"), model.get("ignore_merges"))
     by_id = {
         token: (text, TokenType.NORMAL)
         for text, token in read_ids(path, model, added, n_tokens).items()

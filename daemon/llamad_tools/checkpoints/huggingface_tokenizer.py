@@ -27,8 +27,10 @@ from llamad_tools.checkpoints.sentencepiece_file import (
     read_vocabulary,
 )
 from llamad_tools.checkpoints.source import Metadata, SourceFile, corrupt
+from llamad_tools.checkpoints.spaced_bpe_vocabulary import spaced_bpe_metadata
 
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # theirs: GGUF's
+_SPACED_BPE = frozenset({"gemma4_text"})  # whose vocabulary is no SentencePiece's
 _END_OF_MESSAGE = "<|eom_id|>"
 _MAX_TEMPLATE_BYTES = 1 << 20  # Llama 3.1's has 4 KB
 
@@ -40,7 +42,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> Metadata:
     """
     settings = read_optional(folder / "tokenizer_config.json")
     content = read_optional(folder / "tokenizer.json")
-    result = _vocabulary(folder, content, settings, int(config["vocab_size"]))
+    result = _vocabulary(folder, content, settings, config)
     ids = {text: token for token, text in enumerate(result[PREFIX + "tokens"])}
     roles = read_optional(folder / "special_tokens_map.json")
     for name, role in _ROLES.items():
@@ -57,11 +59,17 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> Metadata:
 
 
 def _vocabulary(
-    folder: Path, content: Mapping[str, Any], settings: Mapping[str, Any], n_tokens: int
+    folder: Path,
+    content: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    config: Mapping[str, Any],
 ) -> Metadata:
     """Return the metadata without the roles of ids, or with those of tokenizer.model."""
+    n_tokens = int(config["vocab_size"])
     added = read_added_tokens(folder, content, settings)
     spm, fast = folder / "tokenizer.model", folder / "tokenizer.json"
+    if content and config.get("model_type") in _SPACED_BPE:
+        return spaced_bpe_metadata(fast, content, added, n_tokens)
     if spm.is_file() and is_sentencepiece(spm):
         return _with_added(spm, read_vocabulary(spm), added, n_tokens)
     if not content:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from llamad.text.pre_tokenizer import PRE_TOKENIZERS
 from llamad_tools.checkpoints.source import unsupported
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -36,6 +37,13 @@ def _split(pattern: str) -> tuple[Any, ...]:
     return ("Split", "Regex", pattern, "Isolated", False)
 
 
+_DEEPSEEK_V3 = (
+    r"\p{N}{1,3}",
+    "[一-龥぀-ゟ゠-ヿ]+",
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+
 _BYTES_ONLY = ("ByteLevel", False, False)  # add_prefix_space, use_regex
 _GPT2_WORDS = ("ByteLevel", False, True)
 
@@ -47,14 +55,18 @@ _KNOWN: dict[tuple[Any, ...], str] = {
     (_split(_QWEN35), _BYTES_ONLY): "qwen35",
     (_split(_TEKKEN), _BYTES_ONLY): "tekken",
     (_split(_GPT4O), _BYTES_ONLY): "gpt-4o",
+    (*map(_split, _DEEPSEEK_V3), _BYTES_ONLY): "deepseek-v3",  # and Hunyuan
     (("Digits", True), _GPT2_WORDS): "smollm",
 }
+_MERGED_ONLY = {"llama-bpe": "dbrx"}  # the same cut, where a word that is a token is merged too
 
 
-def pre_tokenizer_name(path: Path, definition: Any) -> str:
+def pre_tokenizer_name(path: Path, definition: Any, ignore_merges: Any = None) -> str:
     """Return the name for ``tokenizer.ggml.pre``.
 
-    Raises LlamadError CHECKPOINT_UNSUPPORTED that prints a definition which is not known.
+    ignore_merges: of the model, whether a word that is a token is taken whole; older files do not
+    say, and mean what their family does. Raises LlamadError CHECKPOINT_UNSUPPORTED that prints a
+    definition which is not known.
     """
     steps = tuple(_step(item) for item in steps_of(definition, "pretokenizers"))
     name = _KNOWN.get(steps)
@@ -64,7 +76,14 @@ def pre_tokenizer_name(path: Path, definition: Any) -> str:
             "its pre-tokenizer is not one of "
             f"{', '.join(sorted(_KNOWN.values()))}: {json.dumps(definition)}",
         )
-    return name
+    whole = PRE_TOKENIZERS[name].whole_words_first
+    if ignore_merges in (None, whole):
+        return name
+    if name in _MERGED_ONLY and ignore_merges is False:
+        return _MERGED_ONLY[name]
+    raise unsupported(
+        path, f"model.ignore_merges {ignore_merges!r} is not supported with the cut of {name}"
+    )
 
 
 def steps_of(definition: Any, key: str) -> list[Any]:
