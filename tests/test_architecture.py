@@ -38,7 +38,16 @@ LEAVES = (
 # What the APIs of the HTTP gateway stand on.
 GATEWAY_CORE = tuple(
     f"llamad_http.{name}"
-    for name in ("completion", "errors", "exchange", "fields", "gateway", "routes", "timings")
+    for name in (
+        "completion",
+        "errors",
+        "exchange",
+        "fields",
+        "gateway",
+        "routes",
+        "sampling",
+        "timings",
+    )
 )
 
 # Who may import whom; the longest prefix of a module's name is its row. Everybody may import its

@@ -1,10 +1,18 @@
 """The addresses of llama-server that are nobody else's."""
 
-from llamad_http.errors import HttpError
+from urllib.parse import parse_qs
+
+from llamad_client import ClientError
+from llamad_http.errors import HttpError, busy, from_client_error
 from llamad_http.exchange import Exchange
 from llamad_http.gateway import Gateway
+from llamad_http.llama_server.completion import read_completion
 from llamad_http.llama_server.errors import error_body
+from llamad_http.llama_server.properties import properties, slots
+from llamad_http.llama_server.tokens import read_text, read_tokens, tokens_body
 from llamad_http.routes import Api, Route
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def health(gateway: Gateway, exchange: Exchange) -> None:
@@ -17,10 +25,81 @@ async def health(gateway: Gateway, exchange: Exchange) -> None:
     await exchange.respond_json({"status": "ok"})
 
 
+async def props(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with the model and its settings."""
+    status = await gateway.status()
+    try:
+        model = await gateway.client.get_model()
+        version = await gateway.client.version()
+    except ClientError as error:
+        raise from_client_error(error) from None
+    await exchange.respond_json(properties(status, model, version.version))
+
+
+async def list_slots(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with the places of jobs; with ``fail_on_no_slot`` 503 where all are taken."""
+    status = await gateway.status()
+    query = parse_qs(exchange.scope["query_string"].decode("latin-1"))
+    if "fail_on_no_slot" in query and status.jobs_running >= status.sequence_slots:
+        raise busy("no slot available", "NO_SLOT")
+    await exchange.respond_json(slots(status))
+
+
+async def metrics(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with the numbers of the service, in the text format of Prometheus."""
+    try:
+        text = await gateway.client.metrics()
+    except ClientError as error:
+        raise from_client_error(error) from None
+    await exchange.respond(text.encode(), METRICS_TYPE)
+
+
+async def tokenize(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with the tokens of a text."""
+    text = read_text(await exchange.fields())
+    try:
+        pieces = await gateway.client.token_pieces(
+            text.content, add_bos=text.add_special, parse_special=text.parse_special
+        )
+    except ClientError as error:
+        raise from_client_error(error) from None
+    await exchange.respond_json(tokens_body(pieces, with_pieces=text.with_pieces))
+
+
+async def detokenize(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with the text of tokens."""
+    tokens = read_tokens(await exchange.fields())
+    try:
+        text = await gateway.client.detokenize(tokens)
+    except ClientError as error:
+        raise from_client_error(error) from None
+    await exchange.respond_json({"content": text})
+
+
+async def complete(gateway: Gateway, exchange: Exchange) -> None:
+    """Continue a text."""
+    await gateway.complete(exchange, read_completion(await exchange.fields()), any_name=True)
+
+
+async def unsupported(gateway: Gateway, exchange: Exchange) -> None:
+    """Say of an address that nothing is behind it."""
+    raise HttpError(501, "NOT_SUPPORTED", f"{exchange.path} is not supported")
+
+
+_UNSUPPORTED = ("/apply-template", "/infill", "/embedding", "/rerank", "/v1/rerank", "/reranking")
+
 API = Api(
     (
         Route("GET", "/health", health, is_public=True),
         Route("GET", "/v1/health", health, is_public=True),
+        Route("GET", "/props", props),
+        Route("GET", "/slots", list_slots),
+        Route("GET", "/metrics", metrics),
+        Route("POST", "/tokenize", tokenize),
+        Route("POST", "/detokenize", detokenize),
+        Route("POST", "/completion", complete),
+        Route("POST", "/completions", complete),
+        *(Route("POST", path, unsupported) for path in _UNSUPPORTED),
     ),
     error_body,
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 from llamad_client import Event, Result, TextDelta, ThinkingDelta
 from llamad_http.completion import Answer, Asked, CompletionRequest
-from llamad_http.errors import HttpError, not_supported
+from llamad_http.errors import HttpError
 from llamad_http.exchange import dump
 from llamad_http.fields import Fields
 from llamad_http.ollama.options import (
@@ -14,6 +14,7 @@ from llamad_http.ollama.options import (
     refuse_what_nothing_enforces,
 )
 from llamad_http.ollama.times import nanoseconds, rfc3339
+from llamad_http.sampling import refuse
 
 ROLES = ("system", "user", "assistant", "tool")
 _DONE_REASONS = {"stop": "stop", "stop_string": "stop", "length": "length", "loop": "length"}
@@ -33,9 +34,7 @@ def read_chat(body: Fields) -> Asked:
 def read_generate(body: Fields) -> Asked:
     """Return what a request to ``/api/generate`` asks for. Raises HttpError."""
     refuse_what_nothing_enforces(body)
-    for name in ("suffix", "template", "context"):
-        if body.get(name):
-            raise not_supported(name)
+    refuse(body, "suffix", "template", "context")
     options = read_options(body)
     model, prompt = required_model(body), body.text("prompt") or ""
     if body.flag("raw"):
@@ -67,9 +66,7 @@ def _read_message(message: Fields) -> dict[str, Any]:
     role = message.text("role")
     if role not in ROLES:
         raise message.wrong("role", f"must be one of {', '.join(ROLES)}, is {role!r}")
-    for name in ("images", "tool_calls"):
-        if message.get(name):
-            raise not_supported(message.prefix + name)
+    refuse(message, "images", "tool_calls")
     return {"role": role, "content": message.text("content") or ""}
 
 

@@ -6,43 +6,22 @@ changes nothing either: the model stays.
 """
 
 import re
-from typing import Any, cast
+from typing import Any
 
 from llamad_client.request import Options
-from llamad_http.errors import not_supported
 from llamad_http.fields import Fields, kind_of
+from llamad_http.sampling import read_sampling, refuse
 
-_NUMBERS = (
-    "temperature",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "repeat_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-)
-_INTEGERS = ("top_k", "repeat_last_n")
 _DURATION = re.compile(r"-?(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+|-?\d+")
 
 
 def read_options(body: Fields) -> Options:
     """Return the options of a request. Raises HttpError."""
     given = body.object("options")
-    options: dict[str, Any] = {name: given.number(name) for name in _NUMBERS}
-    for name in _INTEGERS:
-        options[name] = given.integer(name, -(1 << 31), (1 << 31) - 1)
-    most = given.integer("num_predict", -(1 << 31), (1 << 32) - 1)
-    if most is not None and most > 0:  # below, Ollama has no limit but the context
-        options["max_tokens"] = most
-    seed = given.integer("seed")
-    if seed is not None and seed >= 0:
-        options["seed"] = seed
-    if stop := [text for text in given.texts("stop") if text]:
-        options["stop"] = stop
-    if options["top_p"] == 0:  # Ollama's word for off
-        options["top_p"] = None
+    if given.number("top_p") == 0:  # Ollama's word for off
+        given = Fields({**given.values, "top_p": 1.0}, given.prefix)
     check_keep_alive(body)
-    return cast(Options, {name: value for name, value in options.items() if value is not None})
+    return read_sampling(given, "num_predict")
 
 
 def check_keep_alive(body: Fields) -> bool:
@@ -72,8 +51,4 @@ def read_think(body: Fields) -> dict[str, Any]:
 
 def refuse_what_nothing_enforces(body: Fields) -> None:
     """Raise HttpError for a form of the answer, and for what needs what the service has not."""
-    if body.get("format") not in (None, ""):
-        raise not_supported("format")
-    for name in ("tools", "images", "logprobs", "top_logprobs"):
-        if body.get(name):
-            raise not_supported(name)
+    refuse(body, "format", "tools", "images", "logprobs", "top_logprobs")

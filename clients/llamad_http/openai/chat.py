@@ -11,8 +11,9 @@ from llamad_http.exchange import dump
 from llamad_http.fields import Fields
 from llamad_http.openai.errors import error_body
 from llamad_http.openai.messages import read_messages
-from llamad_http.openai.options import read_n, read_options, refuse
+from llamad_http.openai.options import options_of_each, read_n, read_options
 from llamad_http.openai.usage import usage_of
+from llamad_http.sampling import refuse
 from llamad_http.timings import timings
 
 FINGERPRINT = "b-llamad"  # llama-server's begins with b
@@ -33,12 +34,10 @@ def read_chat(body: Fields) -> Asked:
         options["template_arguments"] = arguments
     messages = read_messages(body)
     model = body.text("model") or ""
-    requests = []
-    for index in range(read_n(body)):
-        own = options.copy()
-        if "seed" in own:
-            own["seed"] = (own["seed"] + index) % (1 << 64)  # else all answers were one
-        requests.append(CompletionRequest(model, own, messages=messages))
+    requests = [
+        CompletionRequest(model, own, messages=messages)
+        for own in options_of_each(options, read_n(body))
+    ]
     stream = body.flag("stream") or False
     usage = body.object("stream_options").flag("include_usage") or False
     progress = body.flag("return_progress") or False

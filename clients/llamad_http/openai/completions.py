@@ -11,8 +11,9 @@ from llamad_http.exchange import dump
 from llamad_http.fields import Fields
 from llamad_http.openai.chat import DONE, FINGERPRINT, check_response_format, finish_reason
 from llamad_http.openai.errors import error_body
-from llamad_http.openai.options import read_n, read_options, refuse
+from llamad_http.openai.options import options_of_each, read_n, read_options
 from llamad_http.openai.usage import usage_of
+from llamad_http.sampling import refuse
 from llamad_http.timings import timings
 
 DEFAULT_MAX_TOKENS = 16  # as OpenAI's reference says of this address, and of no other
@@ -31,13 +32,11 @@ def read_completion(body: Fields) -> Asked:
     n = read_n(body)
     if n * len(prompts) > MAX_TEXTS:
         raise body.wrong("prompt", f"{n * len(prompts)} texts, at most {MAX_TEXTS} in one request")
-    requests = []
-    for prompt in prompts:
-        for index in range(n):
-            own = options.copy()
-            if "seed" in own:
-                own["seed"] = (own["seed"] + index) % (1 << 64)
-            requests.append(CompletionRequest(model, own, prompt=prompt, parse_special=True))
+    requests = [
+        CompletionRequest(model, own, prompt=prompt, parse_special=True)
+        for prompt in prompts
+        for own in options_of_each(options, n)
+    ]
     usage = body.object("stream_options").flag("include_usage") or False
     writer = CompletionWriter(with_usage=usage, texts_of_a_prompt=n)
     return Asked(requests, body.flag("stream") or False, writer)

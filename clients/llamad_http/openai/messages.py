@@ -4,6 +4,7 @@ from typing import Any
 
 from llamad_http.errors import not_supported
 from llamad_http.fields import Fields
+from llamad_http.sampling import refuse
 
 _ROLES = {
     "system": "system",
@@ -27,9 +28,7 @@ def _read_message(message: Fields) -> dict[str, Any]:
     role = message.text("role")
     if role not in _ROLES:
         raise message.wrong("role", f"must be one of {', '.join(_ROLES)}, is {role!r}")
-    for name in ("tool_calls", "function_call"):
-        if message.get(name):
-            raise not_supported(message.prefix + name)
+    refuse(message, "tool_calls", "function_call")
     return {"role": _ROLES[role], "content": read_content(message)}
 
 

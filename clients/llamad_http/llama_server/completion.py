@@ -1,0 +1,119 @@
+"""``/completion``: the request, and the writer of its answer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llamad_client import Event, PrefillProgress, Result, TextDelta
+from llamad_client.request import Options
+from llamad_http.completion import Answer, Asked, CompletionRequest
+from llamad_http.errors import HttpError, not_supported
+from llamad_http.exchange import dump
+from llamad_http.fields import Fields
+from llamad_http.llama_server.errors import error_body
+from llamad_http.sampling import read_sampling, refuse
+from llamad_http.timings import timings
+
+_STOP_TYPES = {"stop": "eos", "stop_string": "word", "length": "limit", "loop": "limit"}
+
+
+def read_completion(body: Fields) -> Asked:
+    """Return what a request asks for. Raises HttpError."""
+    refuse(body, "grammar", "json_schema", "n_probs", "lora", "return_tokens")
+    prompt = body.get("prompt")
+    if isinstance(prompt, list):
+        raise not_supported("prompt", "a list is not supported, only a text is")
+    text = body.text("prompt")
+    if not text:
+        raise body.wrong("prompt", "must be a text that is not empty")
+    options = read_sampling(body, "n_predict", "max_tokens")
+    request = CompletionRequest(body.text("model") or "", options, prompt=text, parse_special=True)
+    progress = body.flag("return_progress") or False
+    writer = CompletionWriter(text, options, with_progress=progress)
+    return Asked([request], body.flag("stream") or False, writer)
+
+
+class CompletionWriter:
+    """Writes chunks of a stream, or one answer."""
+
+    stream_type = "text/event-stream"
+
+    def __init__(self, prompt: str, options: Options, *, with_progress: bool) -> None:
+        self._prompt = prompt
+        self._options = options
+        self._with_progress = with_progress
+        self._model = ""
+        self._tokens = 0
+        self._has_new_line = False
+
+    def begin(self, model: str) -> bytes:
+        """Remember the model."""
+        self._model = model
+        return b""
+
+    def event(self, index: int, event: Event) -> bytes:
+        """Return the chunk of an event."""
+        match event:
+            case TextDelta():
+                self._has_new_line |= "\n" in event.text
+                self._tokens = event.tokens
+                return self._chunk(event.text, {})
+            case PrefillProgress() if self._with_progress:
+                progress = {"total": event.prompt_tokens, "processed": event.processed_tokens}
+                return self._chunk("", {"prompt_progress": progress})
+            case Result():
+                return _data(self._last("", event))
+        return self.idle()
+
+    def idle(self) -> bytes:
+        """Return a comment."""
+        return b": ping\n\n"
+
+    def failure(self, error: HttpError) -> bytes:
+        """Return the error as an event."""
+        return _data(error_body(error))
+
+    def end(self, answers: Sequence[Answer]) -> bytes:
+        """Return nothing: the last chunk was the end."""
+        return b""
+
+    def whole(self, model: str, answers: Sequence[Answer]) -> Mapping[str, Any]:
+        """Return the answer that does not stream."""
+        self._model = model
+        text = answers[0].text
+        self._has_new_line = "\n" in text
+        return self._last(text, answers[0].end)
+
+    def _chunk(self, content: str, more: Mapping[str, Any]) -> bytes:
+        chunk = {
+            "index": 0,
+            "content": content,
+            "tokens": [],
+            "stop": False,
+            "id_slot": -1,
+            "tokens_predicted": self._tokens,
+        }
+        return _data({**chunk, **more})
+
+    def _last(self, content: str, result: Result) -> dict[str, Any]:
+        return {
+            "index": 0,
+            "content": content,
+            "tokens": [],
+            "id_slot": -1,
+            "stop": True,
+            "model": self._model,
+            "tokens_predicted": result.completion_tokens,
+            "tokens_evaluated": result.prompt_tokens,
+            "tokens_cached": result.cached_prompt_tokens,
+            "generation_settings": {**self._options, "seed": result.seed},
+            "prompt": self._prompt,
+            "has_new_line": self._has_new_line,
+            "truncated": False,
+            "stop_type": _STOP_TYPES.get(result.finish_reason, "none"),
+            "stopping_word": result.stop_string,
+            "timings": timings(result),
+        }
+
+
+def _data(value: Mapping[str, Any]) -> bytes:
+    return b"data: " + dump(value) + b"\n\n"

@@ -1,0 +1,109 @@
+"""llama-server's own addresses, as scripts call them, against a real service."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+
+from clients.daemon_process import Daemon
+from gateway.conftest import DEMO_MODEL
+from gateway.gateway_process import GatewayProcess
+from llamad_client import Client
+from unit.schedule.fakes import TIMEOUT_SECONDS
+
+
+def ask(gateway: GatewayProcess, path: str, body: Any = None) -> Any:
+    """Return the JSON of an answer."""
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(gateway.url + path, data, timeout=TIMEOUT_SECONDS) as answer:
+        return json.load(answer)
+
+
+def refusal(gateway: GatewayProcess, path: str, body: Any) -> Any:
+    """Return the error of an answer."""
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask(gateway, path, body)
+    error = json.load(caught.value)["error"]
+    assert error["code"] == caught.value.code
+    return error
+
+
+def test_props_and_slots_tell_of_the_model(demo_gateway: GatewayProcess) -> None:
+    props = ask(demo_gateway, "/props")
+    assert props["default_generation_settings"]["n_ctx"] == 1024
+    assert props["default_generation_settings"]["params"]["top_k"] > 0
+    assert props["model_path"] == DEMO_MODEL.name
+    assert "im_start" in props["chat_template"]
+    slots = ask(demo_gateway, "/slots?fail_on_no_slot=1")
+    assert len(slots) == props["total_slots"]
+    assert [slot["id"] for slot in slots] == list(range(len(slots)))
+
+
+def test_text_becomes_tokens_and_text_again(demo_gateway: GatewayProcess) -> None:
+    text = "What 🌍 is this?<|im_end|>"
+    tokens = ask(demo_gateway, "/tokenize", {"content": text})["tokens"]
+    assert tokens[-1] == 2
+    plain = ask(demo_gateway, "/tokenize", {"content": text, "parse_special": False})["tokens"]
+    assert len(plain) > len(tokens)
+    assert ask(demo_gateway, "/detokenize", {"tokens": plain}) == {"content": text}
+    pieces = ask(demo_gateway, "/tokenize", {"content": "🌍 x", "with_pieces": True})["tokens"]
+    raw = b"".join(
+        p["piece"].encode() if isinstance(p["piece"], str) else bytes(p["piece"]) for p in pieces
+    )
+    assert raw.decode() == "🌍 x"
+    assert any(isinstance(p["piece"], list) for p in pieces)
+
+
+def test_a_completion_is_the_service_s_in_a_stream_and_whole(
+    demo_gateway: GatewayProcess, demo_service: Daemon
+) -> None:
+    body = {"prompt": "One, two,", "n_predict": 8, "temperature": 0}
+    with Client(demo_service.socket) as direct:
+        text = direct.generate("One, two,", max_tokens=8, temperature=0).text()
+    whole = ask(demo_gateway, "/completion", body)
+    assert whole["content"] == text
+    assert (whole["stop"], whole["stop_type"], whole["truncated"]) == (True, "limit", False)
+    assert whole["tokens_predicted"] == whole["timings"]["predicted_n"] == 8
+    request = urllib.request.Request(
+        demo_gateway.url + "/completion", json.dumps({**body, "stream": True}).encode()
+    )
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+        lines = [line[6:] for line in answer.read().decode().split("\n\n") if line[:5] == "data:"]
+    chunks = [json.loads(line) for line in lines]
+    assert "".join(chunk["content"] for chunk in chunks) == text
+    assert [chunk["stop"] for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    word = ask(demo_gateway, "/completions", {**body, "stop": [text[3:6]]})
+    assert (word["stop_type"], word["stopping_word"]) == ("word", text[3:6])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "named"),
+    [
+        ("/completion", {"prompt": ""}, 400, "prompt"),
+        ("/completion", {"prompt": "x", "grammar": 'root ::= "x"'}, 400, "grammar"),
+        ("/completion", {"prompt": "x", "n_probs": 2}, 400, "n_probs"),
+        ("/tokenize", {"content": 3}, 400, "content"),
+        ("/detokenize", {"tokens": [1 << 40]}, 400, "tokens"),
+        ("/infill", {}, 501, "/infill"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    demo_gateway: GatewayProcess, path: str, body: Any, status: int, named: str
+) -> None:
+    error = refusal(demo_gateway, path, body)
+    assert error["code"] == status
+    assert named in error["message"]
+
+
+def test_a_prompt_that_is_too_long_says_both_numbers(demo_gateway: GatewayProcess) -> None:
+    error = refusal(demo_gateway, "/completion", {"prompt": "word " * 3000})
+    assert error["type"] == "exceed_context_size_error"
+    assert (error["n_prompt_tokens"] >= 3000, error["n_ctx"]) == (True, 1024)
+
+
+def test_metrics_are_the_service_s(demo_gateway: GatewayProcess) -> None:
+    with urllib.request.urlopen(demo_gateway.url + "/metrics", timeout=TIMEOUT_SECONDS) as answer:
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert b"llamad_generated_tokens_total" in answer.read()
