@@ -22,6 +22,9 @@ CORS_METHODS = "GET, POST, OPTIONS"
 CORS_HEADERS = "authorization, content-type, x-api-key, llamad-priority"
 
 
+MAX_HEAD_BYTES = 32 << 10  # h11 has this limit, too, for a head that comes in pieces
+
+
 class Application:
     """What uvicorn calls for each request."""
 
@@ -58,6 +61,7 @@ class Application:
 
     async def _answer(self, exchange: Exchange) -> None:
         try:
+            _check_head(exchange)
             self._check_origin(exchange)
             if exchange.method == "OPTIONS":
                 await exchange.respond(b"", "text/plain", 204)
@@ -111,3 +115,16 @@ class Application:
             exchange.caller.owner or "-",
             exchange.remark,
         )
+
+
+def _check_head(exchange: Exchange) -> None:
+    """Raise HttpError for a head that is too large or gives two lengths; end its connection."""
+    scope = exchange.scope
+    n_bytes = len(scope["raw_path"]) + len(scope["query_string"])
+    n_bytes += sum(len(name) + len(value) for name, value in scope["headers"])
+    if n_bytes > MAX_HEAD_BYTES:
+        exchange.extra_headers["connection"] = "close"
+        raise HttpError(431, "HEAD_TOO_LARGE", f"the head has more than {MAX_HEAD_BYTES} bytes")
+    if {"content-length", "transfer-encoding"} <= exchange.headers.keys():  # RFC 9112, 6.1
+        exchange.extra_headers["connection"] = "close"
+        raise HttpError(400, "TWO_LENGTHS", "both Content-Length and Transfer-Encoding are there")

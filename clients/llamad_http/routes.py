@@ -56,5 +56,5 @@ class Routes:
         try:
             return self.find(method, path)[1]
         except HttpError:
-            longest = max((p for p in self._prefixes if path.startswith(p)), key=len)
-            return self._prefixes[longest]
+            fitting = [p for p in self._prefixes if path.startswith(p)] or ["/"]
+            return self._prefixes[max(fitting, key=len)]
