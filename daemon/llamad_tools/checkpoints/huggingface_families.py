@@ -152,9 +152,9 @@ FAMILIES: Mapping[str, Family] = {
         gates_attention=True,
         own_windows=True,
         partial_rope=True,
+        partial=0.25,
         defaults={
             "head_dim": 256,
-            "partial_rotary_factor": 0.25,
             "linear_conv_kernel_dim": 4,
             "linear_key_head_dim": 128,
             "linear_value_head_dim": 128,
@@ -267,7 +267,7 @@ FAMILIES: Mapping[str, Family] = {
         ffn_bias=True,
         logits_bias=True,
         partial_rope=True,
-        defaults={"partial_rotary_factor": 0.5},
+        partial=0.5,
         keys=keys.phi_keys,
     ),
     "stablelm": Family(
@@ -279,7 +279,7 @@ FAMILIES: Mapping[str, Family] = {
         output_bias=False,
         ffn_bias=False,
         partial_rope=True,
-        defaults={"partial_rotary_factor": 0.25},
+        partial=0.25,
         keys=keys.stablelm_keys,
     ),
     "starcoder2": Family(
@@ -320,7 +320,8 @@ FAMILIES: Mapping[str, Family] = {
         fused_qkv=True,
         ffn_bias=True,
         partial_rope=True,
-        defaults={"attention_bias": True, "partial_rotary_factor": 0.25},
+        partial=0.25,
+        defaults={"attention_bias": True},
         keys=keys.gpt_neox_keys,
         arrange=order_by_part,
     ),

@@ -95,6 +95,7 @@ class Family:
     own_windows: bool = False  # ``keys`` says which layers have a window, or none has
     always_slides: bool = False  # every layer, by sliding_window, which cuts the context here
     partial_rope: bool = False  # RoPE may turn a part of each head
+    partial: float | None = None  # how much of it, where config.json says nothing; None: all
     theta: float = 10000.0  # of RoPE, where config.json says none
     divides_magnitude: bool = False  # YaRN's factor of the attention, by that of mscale_all_dim
     defaults: Config = field(default_factory=dict)  # what transformers takes for absent keys

@@ -110,12 +110,14 @@ def _tensors(
             renamed = tensor.renamed(gguf_name(name, family))
         except KeyError:
             raise unsupported(
-                folder, f"tensor {name} is none of a {config.model_type} model"
+                folder, f"tensor {tensor.name} is none of a {config.model_type} model"
             ) from None
         if family.norms_without_one and _is_less_one(renamed.name):
             renamed = plus_one(renamed)
         for part in family.arrange(folder, config.values, renamed):
-            result.append(_interleaved(folder, name, part, numbers) if family.interleaves else part)
+            result.append(
+                _interleaved(folder, tensor.name, part, numbers) if family.interleaves else part
+            )
     return result
 
 

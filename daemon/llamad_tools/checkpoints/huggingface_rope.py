@@ -47,7 +47,7 @@ class HuggingFaceRope:
         if not self.theta > 1:
             raise corrupt(path, f"rope_theta is {found!r}, must be a number above 1")
         self._partial = _first(
-            scaling.get("partial_rotary_factor"), *map(config.get, _PARTIAL_KEYS)
+            scaling.get("partial_rotary_factor"), *map(config.get, _PARTIAL_KEYS), family.partial
         )
         if self._kind() == "dynamic" and scaling.get("alpha") is not None:
             self._stretch_base(config)
