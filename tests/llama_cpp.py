@@ -82,7 +82,8 @@ def is_available() -> bool:
     return importlib.util.find_spec("xllamacpp") is not None
 
 
-def _open_library() -> Any:
+def open_library() -> Any:
+    """Return llama.cpp's library. Raises RuntimeError when it is not installed."""
     spec = importlib.util.find_spec("xllamacpp")
     if spec is None or spec.submodule_search_locations is None:
         raise RuntimeError("xllamacpp is not installed: pip install xllamacpp")
@@ -97,7 +98,7 @@ def _open_library() -> Any:
 
 def quantize(type_id: int, weights: Logits, importance: Logits | None = None) -> Blocks:
     """Return rows in llama.cpp's blocks of a GGML type: (n_rows, n_cols) -> (n_rows, row_bytes)."""
-    library = _open_library()
+    library = open_library()
     weights = np.ascontiguousarray(weights, np.float32)
     n_rows, n_cols = weights.shape
     out = np.zeros(4 * weights.size, np.uint8)
@@ -112,7 +113,7 @@ class LlamaCpp:
 
     def __init__(self, path: Path, *, n_threads: int = 2) -> None:
         """Load a GGUF file. Raises RuntimeError when llama.cpp refuses it."""
-        self._library = _open_library()
+        self._library = open_library()
         parameters = self._library.llama_model_default_params()
         self._model = self._library.llama_model_load_from_file(str(path).encode(), parameters)
         if not self._model:
@@ -120,15 +121,15 @@ class LlamaCpp:
         parameters = self._library.llama_context_default_params()
         self._context = self._library.llama_init_from_model(self._model, parameters)
         self._library.llama_set_n_threads(self._context, n_threads, n_threads)
-        self._vocab = self._library.llama_model_get_vocab(self._model)
-        self.vocab_size: int = self._library.llama_vocab_n_tokens(self._vocab)
+        self.vocab: int = self._library.llama_model_get_vocab(self._model)
+        self.vocab_size: int = self._library.llama_vocab_n_tokens(self.vocab)
         self._batch = self._library.llama_batch_init(N_CTX, 0, 1)
 
     def tokenize(self, text: str) -> list[int]:
         """Return the ids of a text, with BOS where the model's metadata asks for it."""
         data = text.encode()
         ids = np.empty(len(data) + 8, np.int32)
-        arguments = (self._vocab, data, len(data), ids.ctypes.data, len(ids), True, False)
+        arguments = (self.vocab, data, len(data), ids.ctypes.data, len(ids), True, False)
         return [int(i) for i in ids[: self._library.llama_tokenize(*arguments)]]
 
     def logits(self, tokens: Sequence[int], *, step: int = N_CTX) -> Logits:

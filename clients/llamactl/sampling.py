@@ -31,14 +31,74 @@ _FLAGS = (  # flag, type, metavar, help; the words are those of the daemon's tab
         "P",
         "Taken from the logit of a recent token once for each time it occurs; 0 is off",
     ),
+    (
+        "--mirostat",
+        int,
+        "V",
+        "Hold the surprise of tokens near a target, by version 1 or 2; 0 is off",
+    ),
+    ("--mirostat-tau", float, "BITS", "The target of mirostat, in bits a token"),
+    ("--mirostat-eta", float, "X", "How fast mirostat learns"),
+    (
+        "--dry-multiplier",
+        float,
+        "X",
+        "Taken from the logit of a token that would lengthen a repetition; 0 is off",
+    ),
+    (
+        "--dry-base",
+        float,
+        "X",
+        "DRY takes this many times as much for each token more of the repetition",
+    ),
+    (
+        "--dry-allowed-length",
+        int,
+        "N",
+        "DRY lets repetitions that are shorter than this many tokens be",
+    ),
+    (
+        "--dry-penalty-last-n",
+        int,
+        "N",
+        "In how many tokens DRY looks for repetitions; 0 is off, -1 the whole context",
+    ),
+    (
+        "--xtc-probability",
+        float,
+        "P",
+        "How often XTC drops all likely tokens but the least likely of them; 0 is off",
+    ),
+    ("--xtc-threshold", float, "P", "To XTC a token is likely that has this probability"),
+    (
+        "--top-n-sigma",
+        float,
+        "N",
+        "Drop tokens whose logit is more standard deviations below the greatest; 0 is off",
+    ),
+    (
+        "--dynatemp-range",
+        float,
+        "T",
+        "Let the temperature be so much lower or higher, where the model is sure or not; 0 is off",
+    ),
+    (
+        "--dynatemp-exponent",
+        float,
+        "X",
+        "The power of the entropy that the dynamic temperature follows",
+    ),
+    ("--min-tokens", int, "N", "the answer does not end by itself before this many tokens"),
     ("--seed", int, "S", "the same seed and request give the same text"),
 )
 _SWITCHES = (
+    ("--ignore-eos", "the answer never ends by itself"),
     ("--penalize-prompt", "count the prompt's tokens as recent, too"),
     ("--loop-guard", "end an answer that only repeats itself; on where no sampling is given"),
 )
 SWITCHES = tuple(flag.removeprefix("--").replace("-", "_") for flag, _ in _SWITCHES)
 _DESTINATIONS = (*(flag.removeprefix("--").replace("-", "_") for flag, *_ in _FLAGS), *SWITCHES)
+_LISTS = ("dry_sequence_breakers", "samplers")
 _QUEUE = ("priority", "time_to_live_seconds", "on_behalf_of")
 THINKING = "enable_thinking"  # the argument that the templates of thinking models take
 
@@ -110,8 +170,26 @@ def _add_chat_flags(group: argparse._ArgumentGroup) -> None:
 def _add_sampling_flags(group: argparse._ArgumentGroup) -> None:
     for flag, kind, metavar, text in _FLAGS:
         group.add_argument(flag, type=kind, metavar=metavar, help=text)
+    group.add_argument(
+        "--dry-sequence-breaker",
+        action="append",
+        dest="dry_sequence_breakers",
+        metavar="TEXT",
+        help="no repetition of DRY reaches across this text; may be repeated",
+    )
+    group.add_argument(
+        "--samplers",
+        type=_names,
+        metavar="NAME,NAME",
+        help="the samplers that take part, in their order",
+    )
     for name, text in _SWITCHES:
         group.add_argument(name, action=argparse.BooleanOptionalAction, help=text)
+
+
+def _names(text: str) -> list[str]:
+    """Return names that commas or, as llama.cpp takes them, semicolons part."""
+    return text.replace(";", ",").split(",")
 
 
 def template_arguments(arguments: argparse.Namespace) -> dict[str, Any] | None:
@@ -136,7 +214,7 @@ def _template_argument(text: str) -> tuple[str, Any]:
 
 def client_options(arguments: argparse.Namespace) -> Options:
     """Return the options that were given; the service has defaults for the others."""
-    names = ("model", "max_tokens", "stop", "context_full", *_QUEUE, *_DESTINATIONS)
+    names = ("model", "max_tokens", "stop", "context_full", *_LISTS, *_QUEUE, *_DESTINATIONS)
     given = {name: getattr(arguments, name) for name in names}
     given["template_arguments"] = template_arguments(arguments)
     return cast(Options, {name: value for name, value in given.items() if value is not None})

@@ -35,6 +35,8 @@ class Options(TypedDict, total=False):
     template_arguments: Mapping[str, Any]  # of chat: values of JSON's types, by name
     context_full: ContextFull  # of chat
     loop_guard: bool
+    min_tokens: int
+    ignore_eos: bool
     temperature: float
     top_k: int
     top_p: float
@@ -47,6 +49,20 @@ class Options(TypedDict, total=False):
     seed: int
     logit_bias: Mapping[int, float]
     penalize_prompt: bool
+    mirostat: int
+    mirostat_tau: float
+    mirostat_eta: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    xtc_probability: float
+    xtc_threshold: float
+    top_n_sigma: float
+    dynatemp_range: float
+    dynatemp_exponent: float
+    dry_sequence_breakers: Sequence[str]
+    samplers: Sequence[str]  # the order, by llama.cpp's names
 
 
 def generate_request(prompt: str, parse_special: bool, options: Options) -> pb.GenerateRequest:

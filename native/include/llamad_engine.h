@@ -345,41 +345,88 @@ int lld_importance_read(const lld_importance *importance, uint32_t layer,
 /* ---- sampler --------------------------------------------------------------------------------- */
 
 typedef struct lld_sampler
-    lld_sampler; /* parameters, random state and penalty window of one sequence */
+    lld_sampler; /* parameters, random state and the last tokens of one sequence */
 
 typedef struct lld_sampling {
-    float temperature;       /* [0, 100], 0 = greedy */
-    int32_t top_k;           /* 0 = off */
-    float top_p;             /* (0, 1], 1 = off */
-    float min_p;             /* [0, 1), 0 = off */
-    float typical_p;         /* (0, 1], 1 = off */
-    float repeat_penalty;    /* (0, 100], 1 = off */
-    int32_t repeat_last_n;   /* window of the three penalties in tokens: 0 = off, -1 = all */
-    float presence_penalty;  /* [-2, 2], 0 = off */
-    float frequency_penalty; /* [-2, 2], 0 = off */
+    float temperature;          /* [0, 100], 0 = greedy */
+    int32_t top_k;              /* 0 = off */
+    float top_p;                /* (0, 1], 1 = off */
+    float min_p;                /* [0, 1), 0 = off */
+    float typical_p;            /* (0, 1], 1 = off */
+    float repeat_penalty;       /* (0, 100], 1 = off */
+    int32_t repeat_last_n;      /* window of the three penalties in tokens: 0 = off, -1 = all */
+    float presence_penalty;     /* [-2, 2], 0 = off */
+    float frequency_penalty;    /* [-2, 2], 0 = off */
+    int32_t mirostat;           /* version 1 or 2 instead of the filters; 0 = off */
+    float mirostat_tau;         /* [0, 100] bits */
+    float mirostat_eta;         /* [0, 10] */
+    float dry_multiplier;       /* [0, 100], 0 = off */
+    float dry_base;             /* [1, 100] */
+    int32_t dry_allowed_length; /* tokens that may repeat at no cost */
+    int32_t dry_penalty_last_n; /* window of DRY in tokens: 0 = off, -1 = all */
+    float xtc_probability;      /* [0, 1], 0 = off */
+    float xtc_threshold;        /* (0, 1] */
+    float top_n_sigma;          /* [0, 100], 0 = off */
+    float dynatemp_range;       /* [0, 100], 0 = off */
+    float dynatemp_exponent;    /* (0, 100] */
     uint64_t seed;
 } lld_sampling;
 
-/* n_draws: random numbers that were drawn before: a sampler made anew with them and given the tokens
- * so far (lld_sampler_accept) goes on as the one that drew them. */
+/* What may be put into an order, in the default one. */
+enum lld_sampler_kind {
+    LLD_SAMPLER_PENALTIES,
+    LLD_SAMPLER_DRY,
+    LLD_SAMPLER_TOP_N_SIGMA,
+    LLD_SAMPLER_TOP_K,
+    LLD_SAMPLER_TYPICAL_P,
+    LLD_SAMPLER_TOP_P,
+    LLD_SAMPLER_MIN_P,
+    LLD_SAMPLER_XTC,
+    LLD_SAMPLER_TEMPERATURE,
+    LLD_SAMPLER_KINDS /* how many there are */
+};
+
+/* n_draws: tokens that were drawn before: a sampler made anew with them and given the tokens so far
+ * (lld_sampler_accept), and with mirostat its mu, goes on as the one that drew them. */
 int lld_sampler_create(const lld_sampling *sampling, uint32_t vocab_size, uint32_t n_ctx,
                        const int32_t *bias_tokens, const float *bias_values, size_t n_bias,
                        uint64_t n_draws, lld_sampler **out);
 void lld_sampler_destroy(lld_sampler *sampler);
 
-/* The most bytes that a sampler takes, but for 8 for each biased token. */
+/* The most bytes that a sampler takes, but for 8 for each biased and 4 for each forbidden token. */
 uint64_t lld_sampler_bytes(uint32_t vocab_size, uint32_t n_ctx);
 
-/* Put one token into the penalty window (sampled tokens enter it by themselves). */
-void lld_sampler_accept(lld_sampler *sampler, int32_t token);
+/* Before the first draw: use n samplers (enum lld_sampler_kind) in this order; one that is left out
+ * is off. LLD_ERR_INVALID for one that is none, or there twice. */
+int lld_sampler_set_order(lld_sampler *sampler, const uint8_t *kinds, size_t n);
+
+/* Before the first draw: draw none of n tokens before draw number first_draw, unless nothing else may
+ * be drawn. LLD_ERR_INVALID for a token outside the vocabulary. */
+int lld_sampler_forbid(lld_sampler *sampler, const int32_t *tokens, size_t n, uint64_t first_draw);
+
+/* Let DRY, and the penalties where `penalized`, count a token as recent (sampled tokens enter both by
+ * themselves). */
+void lld_sampler_accept(lld_sampler *sampler, int32_t token, bool penalized);
+
+/* The newest token ends a sequence breaker of DRY. */
+void lld_sampler_break(lld_sampler *sampler);
+
+/* What mirostat learned so far; 0 without it. Setting it is LLD_ERR_INVALID when it is not finite. */
+double lld_sampler_mu(const lld_sampler *sampler);
+int lld_sampler_set_mu(lld_sampler *sampler, double mu);
 
 /* Draw the next token from logits: (vocab_size) float32, left unchanged. Draw i of a seed is the
- * same whatever else runs. *logprob (may be NULL) is the natural log-probability of the token under
- * the unmodified logits. LLD_ERR_NUMERIC when no logit is finite or one is NaN. */
-int lld_sampler_sample(lld_sampler *sampler, const float *logits, int32_t *token, float *logprob);
+ * same whatever else runs. LLD_ERR_NUMERIC when no logit is finite or one is NaN. */
+int lld_sampler_sample(lld_sampler *sampler, const float *logits, int32_t *token);
 
-/* Natural log-probability of token under logits (vocab_size) float32, computed in double. */
-double lld_log_probability(const float *logits, size_t vocab_size, int32_t token);
+/* Natural log-probabilities out: (n) of n tokens under logits: (vocab_size) float32, computed in
+ * double; minus infinity where the logit is. */
+void lld_log_probabilities(const float *logits, size_t vocab_size, const int32_t *tokens, size_t n,
+                           double *out);
+
+/* The n <= 64 tokens with the greatest logits, in order, of equal ones the lower first; how many that
+ * are, fewer where fewer are finite. tokens: (n). */
+size_t lld_top_tokens(const float *logits, size_t vocab_size, size_t n, int32_t *tokens);
 
 /* ---- constraint ------------------------------------------------------------------------------ */
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "sample/random.h"
 #include "sample/sampler.h"
 
 enum { MAX_VOCAB = 2048 };
@@ -15,6 +16,13 @@ static lld_sampling neutral(void)
                           .typical_p = 1,
                           .repeat_penalty = 1,
                           .repeat_last_n = 64,
+                          .mirostat_tau = 5,
+                          .mirostat_eta = 0.1f,
+                          .dry_base = 1.75f,
+                          .dry_allowed_length = 2,
+                          .dry_penalty_last_n = -1,
+                          .xtc_threshold = 0.1f,
+                          .dynatemp_exponent = 1,
                           .seed = 7};
 }
 
@@ -29,7 +37,7 @@ static lld_sampler *create(lld_sampling sampling, uint32_t vocab_size)
 static int32_t sample(lld_sampler *s, const float *logits)
 {
     int32_t token = -1;
-    int status = lld_sampler_sample(s, logits, &token, NULL);
+    int status = lld_sampler_sample(s, logits, &token);
     CHECK(status == LLD_OK, "%s", lld_error_message());
     return token;
 }
@@ -164,7 +172,7 @@ static void test_top_k_selects_from_a_large_vocabulary(void)
         logits[(i * 1237 + 11) % MAX_VOCAB] = (float)i * 0.01f; /* the 64 best, strewn about */
     lld_candidate items[64];
     lld_candidates c = {.items = items, .capacity = 64};
-    lld_candidates_fill(&c, logits, MAX_VOCAB);
+    lld_candidates_fill(&c, 64, logits, MAX_VOCAB);
     CHECK(c.n == 64, "%zu", c.n);
     memset(probabilities, 0, sizeof probabilities);
     for (size_t i = 0; i < c.n; i++) {
@@ -219,7 +227,7 @@ static int32_t greedy_after(lld_sampling s, const int32_t *prompt, size_t n, con
 {
     s.temperature = 0;
     lld_sampler *sampler = create(s, 3);
-    for (size_t i = 0; i < n; i++) lld_sampler_accept(sampler, prompt[i]);
+    for (size_t i = 0; i < n; i++) lld_sampler_accept(sampler, prompt[i], true);
     int32_t token = sample(sampler, logits);
     lld_sampler_destroy(sampler);
     return token;
@@ -333,7 +341,7 @@ static void test_a_sampler_made_anew_goes_on_as_the_old_one(void)
     for (int from = 0; from + AHEAD <= N; from++) {
         int status = lld_sampler_create(&sampling, VOCAB, 4096, NULL, NULL, 0, (uint64_t)from, &s);
         CHECK(status == LLD_OK, "%s", lld_error_message());
-        for (int i = 0; i < from; i++) lld_sampler_accept(s, tokens[i]);
+        for (int i = 0; i < from; i++) lld_sampler_accept(s, tokens[i], true);
         for (int i = from; i < from + AHEAD; i++)
             CHECK(sample(s, logits) == tokens[i], "draw %d of a sampler made at %d", i, from);
         lld_sampler_destroy(s);
@@ -345,38 +353,41 @@ static void test_random_numbers_are_uniform_and_independent_of_near_seeds(void)
     enum { N = 4096 };
     double mean = 0, product = 0;
     for (uint64_t i = 0; i < N; i++) {
-        double u = lld_sampler_random(5, i);
+        double u = lld_random(5, LLD_RANDOM_DRAW, i);
         CHECK(u >= 0 && u < 1, "%g", u);
         mean += u;
-        product += (u - 0.5) * (lld_sampler_random(6, i) - 0.5);
+        product += (u - 0.5) * (lld_random(6, LLD_RANDOM_DRAW, i) - 0.5);
     }
     /* Standard deviations: sqrt(1/12/N) = 0.0045 and sqrt(1/144/N) = 0.0013; bound five of them. */
     CHECK(fabs(mean / N - 0.5) < 0.0226, "mean %g", mean / N);
     CHECK(fabs(product / N) < 0.0066, "covariance of seeds 5 and 6: %g", product / N);
 }
 
-static void test_log_probability_is_of_the_unmodified_logits(void)
+static void test_log_probabilities_and_top_tokens(void)
 {
-    lld_sampling sampling = neutral();
-    sampling.temperature = 0, sampling.presence_penalty = 2, sampling.top_k = 1;
-    lld_sampler *s = create(sampling, 5);
-    lld_sampler_accept(s, 1);
-    int32_t token = -1;
-    float logprob = 0;
-    CHECK(lld_sampler_sample(s, five, &token, &logprob) == LLD_OK, "sample");
-    CHECK(token == 3 && fabs(logprob - log(0.3)) < 1e-6, "token %d, log-probability %g", token,
-          (double)logprob);
-    lld_sampler_destroy(s);
-    const float shifted[3] = {1000, 1000, -INFINITY};
-    CHECK(fabs(lld_log_probability(shifted, 3, 0) + log(2)) < 1e-12, "large logits");
-    CHECK(lld_log_probability(shifted, 3, 2) == -INFINITY, "minus infinity");
+    const int32_t all[5] = {4, 3, 2, 1, 0};
+    const double expected[5] = {0.15, 0.3, 0.05, 0.4, 0.1};
+    double out[5];
+    lld_log_probabilities(five, 5, all, 5, out);
+    for (int i = 0; i < 5; i++)
+        CHECK(fabs(out[i] - log(expected[i])) < 1e-6, "token %d: %g", all[i], out[i]);
+    const float shifted[4] = {1000, 1000, -INFINITY, 999};
+    lld_log_probabilities(shifted, 4, all + 2, 3, out);
+    CHECK(out[0] == -INFINITY && out[1] == out[2], "large logits and minus infinity");
+    CHECK(fabs(out[1] + log(2 + exp(-1))) < 1e-12, "large logits: %g", out[1]);
+    int32_t tokens[9] = {0};
+    CHECK(lld_top_tokens(five, 5, 3, tokens) == 3, "three of five");
+    CHECK(tokens[0] == 1 && tokens[1] == 3 && tokens[2] == 4, "their order");
+    CHECK(lld_top_tokens(shifted, 4, 9, tokens) == 3, "of four, three are finite");
+    CHECK(tokens[0] == 0 && tokens[1] == 1 && tokens[2] == 3, "of equal ones the lower first");
+    CHECK(lld_top_tokens(shifted, 4, 0, tokens) == 0, "none");
 }
 
 static void check_numeric(const char *name, const float *logits)
 {
     lld_sampler *s = create(neutral(), 3);
     int32_t token = -7;
-    int status = lld_sampler_sample(s, logits, &token, NULL);
+    int status = lld_sampler_sample(s, logits, &token);
     CHECK(status == LLD_ERR_NUMERIC && token == -7, "%s", name);
     lld_sampler_destroy(s);
 }
@@ -430,6 +441,18 @@ static void test_parameters_outside_their_range_are_refused(void)
     REFUSE(presence_penalty, NAN);
     REFUSE(frequency_penalty, -2.1f);
     REFUSE(frequency_penalty, -INFINITY);
+    REFUSE(mirostat, 3);
+    REFUSE(mirostat_tau, -1);
+    REFUSE(mirostat_eta, NAN);
+    REFUSE(dry_multiplier, -0.1f);
+    REFUSE(dry_base, 0.9f);
+    REFUSE(dry_allowed_length, 0);
+    REFUSE(dry_penalty_last_n, -2);
+    REFUSE(xtc_probability, 1.1f);
+    REFUSE(xtc_threshold, 0);
+    REFUSE(top_n_sigma, -1);
+    REFUSE(dynatemp_range, INFINITY);
+    REFUSE(dynatemp_exponent, 0);
 }
 
 static void check_bias_refused(int32_t token, float value, const char *expected)
@@ -469,7 +492,7 @@ int main(void)
     test_the_same_seed_draws_the_same_tokens();
     test_a_sampler_made_anew_goes_on_as_the_old_one();
     test_random_numbers_are_uniform_and_independent_of_near_seeds();
-    test_log_probability_is_of_the_unmodified_logits();
+    test_log_probabilities_and_top_tokens();
     test_broken_logits_are_refused();
     test_parameters_outside_their_range_are_refused();
     test_a_bad_bias_is_refused();

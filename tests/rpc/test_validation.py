@@ -43,6 +43,12 @@ BAD_SAMPLING = [
     *[("logit_bias", {5: value}) for value in (101, -101, NAN, INF)],
     ("logit_bias", {-1: 1.0}),
     ("logit_bias", dict.fromkeys(range(1025), 1.0)),
+    *[("mirostat", value) for value in (-1, 3)],
+    *[("dry_base", value) for value in (0.5, NAN)],
+    *[("dry_allowed_length", value) for value in (0, -1)],
+    *[("xtc_threshold", value) for value in (0, 1.5)],
+    *[("dry_sequence_breakers", value) for value in (["a"] * 17, ["a" * 257], ["", "a"])],
+    *[("samplers", value) for value in (["top_k", "top_k"], ["TOP_K"], ["x" * 1000], [""])],
 ]
 GOOD_SAMPLING = [
     ("temperature", 0),
@@ -57,6 +63,10 @@ GOOD_SAMPLING = [
     ("repeat_last_n", 0),
     ("presence_penalty", -2),
     ("frequency_penalty", 2),
+    ("mirostat", 2),
+    ("dry_sequence_breakers", [""]),
+    ("dry_sequence_breakers", ["\n", "ab"]),
+    ("samplers", ["temperature", "top_k", "penalties"]),
 ]
 BAD_OPTIONS = [
     ("max_tokens", 0),

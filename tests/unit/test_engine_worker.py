@@ -34,7 +34,9 @@ class _FixedSampler:
     def __init__(self, error: LlamadError | None = None) -> None:
         self.error = error
 
-    def accept(self, token: int) -> None: ...
+    mu = 0.0
+
+    def accept(self, token: int, *, penalized: bool = True) -> None: ...
 
     def sample(self, engine: object, k: int) -> int:
         if self.error is not None:

@@ -34,8 +34,12 @@ class StepEngine(Protocol):
 class StepSampler(Protocol):
     """The part of ``bindings.Sampler`` that a step needs."""
 
-    def accept(self, token: int) -> None:
-        """Put one token of the prompt into the penalty window."""
+    @property
+    def mu(self) -> float:
+        """What mirostat has learned from the logits so far."""
+
+    def accept(self, token: int, *, penalized: bool = True) -> None:
+        """Count a token as recent; ``penalized`` False: by DRY alone."""
 
     def sample(self, engine: Any, k: int) -> int:
         """Draw the next token from kept row k of the last forward."""

@@ -105,6 +105,7 @@ class JobRecord:
     reasoning_tokens: int = 0  # of the completion, drawn before the thinking ended
     finish_reason: FinishReason | None = None
     stop_string: str = ""
+    mirostat_mu: float | None = None  # behind the last token; None: it has not begun, or is off
     error: LlamadError | None = None
     started_at: float | None = None
     first_token_at: float | None = None

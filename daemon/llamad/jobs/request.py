@@ -12,6 +12,8 @@ from typing import Any
 from llamad.sampling.parameters import Sampling
 from llamad.users import user_name
 
+NEVER = (1 << 63) - 1  # of ``min_tokens``
+
 
 class Priority(enum.IntEnum):
     """Scheduling class, most urgent first."""
@@ -50,6 +52,7 @@ class GenerationRequest:
     max_tokens: int | None = None  # None: what is left of the context
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    min_tokens: int = 0  # before them it does not end by itself; NEVER: not at all
     loop_guard: bool = False  # end a completion that only repeats itself
     # None: normal, or the most urgent class that the owner may use, if that is lower
     priority: Priority | None = None

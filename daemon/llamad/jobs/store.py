@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import sqlite3
 import time
@@ -44,7 +45,7 @@ T = TypeVar("T")
 
 FILE = "jobs.sqlite"
 APPLICATION_ID = 0x6C6C646A  # "lldj", in the file's header
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3  # SCHEMAS has those before
 SCHEMA_OF_1 = (
     "CREATE TABLE jobs (id TEXT PRIMARY KEY, owner TEXT NOT NULL, key TEXT NOT NULL,"
     " request_digest TEXT NOT NULL, job TEXT NOT NULL, prompt BLOB NOT NULL,"
@@ -55,7 +56,10 @@ SCHEMA_OF_1 = (
 )
 # The jobs that are computed, or were when the service ended; see service/suspects.py.
 ADDED_IN_2 = ("CREATE TABLE starts (job TEXT PRIMARY KEY, number INTEGER NOT NULL)",)
-SCHEMA = SCHEMA_OF_1 + ADDED_IN_2
+# What mirostat has learned from the tokens that are stored.
+ADDED_IN_3 = ("CREATE TABLE mirostat (job TEXT PRIMARY KEY, mu REAL NOT NULL)",)
+SCHEMAS = (SCHEMA_OF_1, SCHEMA_OF_1 + ADDED_IN_2, SCHEMA_OF_1 + ADDED_IN_2 + ADDED_IN_3)
+SCHEMA = SCHEMAS[-1]
 LOCK_SECONDS = 2.0  # that another program may hold the database
 SYNC_SECONDS = 30.0  # of progress that a power cut may cost, beside what waits to be written
 MOST_LISTED = 1000  # ended jobs
@@ -205,6 +209,9 @@ class JobStore:
                 connection.execute(
                     "DELETE FROM starts WHERE job NOT IN (SELECT id FROM jobs WHERE ended IS NULL)"
                 )
+                connection.execute(
+                    "DELETE FROM mirostat WHERE job NOT IN (SELECT job FROM progress)"
+                )
             return list(self._read_living(connection))
         except sqlite3.Error as error:
             if _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -230,15 +237,15 @@ class JobStore:
                 f"{self._path} was written by a newer llamad, version {version}; this one knows"
                 f" {SCHEMA_VERSION}: install that one again, or move the file away"
             )
-        expected = {1: SCHEMA_OF_1, SCHEMA_VERSION: SCHEMA}.get(version)
-        if application != APPLICATION_ID or expected is None or found != set(expected):
+        known = application == APPLICATION_ID and 1 <= version <= SCHEMA_VERSION
+        if not known or found != set(SCHEMAS[version - 1]):
             raise _UnusableError("it is no database of llamad's jobs")
         [result] = connection.execute("PRAGMA quick_check(1)").fetchone()
         if result != "ok":
             raise _UnusableError(str(result))
-        if version == 1:
+        if version < SCHEMA_VERSION:
             with self._transaction(sync=True):
-                for statement in ADDED_IN_2:
+                for statement in SCHEMA[len(SCHEMAS[version - 1]) :]:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -343,6 +350,7 @@ class JobStore:
         ends = [
             (e.ended_unix, json.dumps(to_plain(e.outcome)), _text(e.deltas), e.id) for e in ended
         ]
+        learned = [(p.id, p.mirostat_mu) for p in progress if p.mirostat_mu is not None]
         size = sum(len(tokens) + len(text) for _, tokens, text, _ in rows)
         size += sum(PAGE_BYTES + len(text) for _, _, text, _ in ends)
         fruitless = {
@@ -354,12 +362,15 @@ class JobStore:
             connection.executemany(
                 "INSERT INTO progress (job, tokens, text, reasoning) VALUES (?, ?, ?, ?)", rows
             )
+            connection.executemany("INSERT OR REPLACE INTO mirostat VALUES (?, ?)", learned)
             connection.executemany("UPDATE starts SET number = 0 WHERE job = ?", fruitful)
             # The prompt is forgotten with its job.
             connection.executemany(
                 "UPDATE jobs SET ended = ?, outcome = ?, text = ?, prompt = x'' WHERE id = ?", ends
             )
-            connection.executemany("DELETE FROM progress WHERE job = ?", [(e.id,) for e in ended])
+            for table in ("progress", "mirostat"):
+                ids = [(e.id,) for e in ended]
+                connection.executemany(f"DELETE FROM {table} WHERE job = ?", ids)
             stopped = [(job_id,) for job_id in (*suspended, *(e.id for e in ended))]
             connection.executemany("DELETE FROM starts WHERE job = ?", stopped)
             if ends:
@@ -385,11 +396,16 @@ class JobStore:
         for job_id, *part in connection.execute(query):
             parts.setdefault(job_id, []).append(tuple(part))
         starts = dict(connection.execute("SELECT job, number FROM starts"))
+        learned = dict(connection.execute("SELECT job, mu FROM mirostat"))
         query = "SELECT id, job, prompt FROM jobs WHERE ended IS NULL ORDER BY rowid"
         for job_id, job, prompt in connection.execute(query).fetchall():
             try:
                 living = _living(job_id, job, prompt, parts.get(job_id, []))
-                yield replace(living, starts=_count(starts.get(job_id)))
+                yield replace(
+                    living,
+                    mirostat_mu=_finite(learned.get(job_id)),
+                    starts=_count(starts.get(job_id)),
+                )
             except (ValueError, TypeError, RecursionError) as error:
                 log.error(fields("stored job cannot be read", job=job_id, message=str(error)))
                 connection.execute(
@@ -433,6 +449,13 @@ def _count(value: object) -> int | None:
     if value is None or (isinstance(value, int) and value >= 0):
         return value
     raise ValueError(f"{value!r:.60} is no number of starts")
+
+
+def _finite(value: object) -> float | None:
+    """Return a number of the database, or None. Raises ValueError."""
+    if value is None or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ValueError(f"{value!r:.60} is nothing that mirostat learned")
 
 
 def _living(

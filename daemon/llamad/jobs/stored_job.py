@@ -1,8 +1,9 @@
 """A durable job as it lies on the disk: what was asked, how far it came, how it ended. Plain data.
 
 A sequence is its tokens, its seed and the number of its draws, and each completion token is one
-draw. So prompt, seed and completion are all that a job needs to go on; its text is kept beside
-them, because it is also read while another model is loaded.
+draw. So prompt, seed and completion are all that a job needs to go on, and with mirostat one number
+that it learned. Its text is kept beside them, because it is also read while another model is
+loaded.
 """
 
 import struct
@@ -66,6 +67,7 @@ class Progress:
     tokens: tuple[int, ...]
     deltas: tuple[Delta, ...]
     reasoning_tokens: int  # of the whole completion
+    mirostat_mu: float | None = None  # behind the last token
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Living:
     tokens: tuple[int, ...]
     deltas: tuple[Delta, ...]
     reasoning_tokens: int
+    mirostat_mu: float | None = None
     starts: int | None = None  # without a stored token since; None: it was not computed at the end
 
     def record(self, now: float, now_unix: float) -> JobRecord:
@@ -100,6 +103,7 @@ class Living:
             id=stored.id,
             completion_tokens=len(self.tokens),
             reasoning_tokens=self.reasoning_tokens,
+            mirostat_mu=self.mirostat_mu,
         )
 
 

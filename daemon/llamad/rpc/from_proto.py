@@ -17,21 +17,14 @@ from llamad.door.rights import check_on_behalf_of
 from llamad.errors import invalid
 from llamad.jobs import event, request
 from llamad.jobs.record import JobSnapshot, JobState
-from llamad.ranges import MAX_TEXT_BYTES, Integer, Real
-from llamad.sampling.parameters import (
-    LOGIT_BIAS,
-    MAX_LOGIT_BIASES,
-    PARAMETERS,
-    Parameter,
-    Sampling,
-)
+from llamad.ranges import MAX_TEXT_BYTES, Real
+from llamad.rpc.sampling_from_proto import checked, short_texts, to_sampling
+from llamad.sampling.parameters import Sampling
 from llamad.template_arguments import parse_arguments
 from llamad_api.v1 import llamad_pb2 as pb
 
 MAX_LISTED_TOKENS = 1 << 20
 MAX_MESSAGES = 1024
-MAX_STOP_STRINGS = 16
-MAX_STOP_BYTES = 256
 MAX_NAME_BYTES = 256
 OWNER_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 DEADLINE_SECONDS = Real(0.0, math.inf, open_low=True)
@@ -181,13 +174,14 @@ def _with_options(
         raise invalid("on_behalf_of", f"is {shown}, must be 1 to 64 letters, digits and ._@-")
     if caller is not None:
         check_on_behalf_of(options.on_behalf_of, caller, rules.gateway_group)
-    _checked("resumable_seconds", RESUMABLE_SECONDS, options.resumable_seconds)
+    checked("resumable_seconds", RESUMABLE_SECONDS, options.resumable_seconds)
     return replace(
         base,
         model=options.model,
         max_tokens=options.max_tokens if options.HasField("max_tokens") else None,
-        stop=_stop_strings(options),
-        sampling=_sampling(options.sampling, rules.sampling),
+        stop=short_texts("stop", options.stop),
+        sampling=to_sampling(options.sampling, rules.sampling),
+        min_tokens=request.NEVER if options.ignore_eos else options.min_tokens,
         loop_guard=_loop_guard(options, rules),
         priority=_PRIORITIES[options.priority],
         deadline_seconds=_seconds(options, "deadline_seconds"),
@@ -204,7 +198,7 @@ def _seconds(options: pb.Options, name: str) -> float | None:
     """Return a bound in seconds; None for none."""
     if not options.HasField(name):
         return None
-    seconds: float = _checked(name, DEADLINE_SECONDS, getattr(options, name))
+    seconds: float = checked(name, DEADLINE_SECONDS, getattr(options, name))
     return seconds
 
 
@@ -225,45 +219,6 @@ def _loop_guard(options: pb.Options, rules: Rules) -> bool:
         return options.loop_guard
     own = any(entry.name != "seed" for entry, _ in options.sampling.ListFields())
     return rules.loop_guard and not own
-
-
-def _stop_strings(options: pb.Options) -> tuple[str, ...]:
-    if len(options.stop) > MAX_STOP_STRINGS:
-        raise invalid("stop", f"there are {len(options.stop)} strings, at most {MAX_STOP_STRINGS}")
-    for i, string in enumerate(options.stop):
-        size = len(string.encode())
-        if not 1 <= size <= MAX_STOP_BYTES:
-            raise invalid("stop", f"string {i} has {size} bytes, must be 1 to {MAX_STOP_BYTES}")
-    return tuple(options.stop)
-
-
-def _sampling(message: pb.Sampling, defaults: Sampling) -> Sampling:
-    given = {
-        name: _checked(name, rule, getattr(message, name))
-        for name, rule in PARAMETERS.items()
-        if message.HasField(name)
-    }
-    return replace(
-        defaults,
-        **given,
-        seed=message.seed if message.HasField("seed") else defaults.seed,
-        logit_bias=_logit_bias(message.logit_bias) or defaults.logit_bias,
-        penalize_prompt=(
-            message.penalize_prompt
-            if message.HasField("penalize_prompt")
-            else defaults.penalize_prompt
-        ),
-    )
-
-
-def _logit_bias(given: Mapping[int, float]) -> Mapping[int, float]:
-    if len(given) > MAX_LOGIT_BIASES:
-        raise invalid("logit_bias", f"there are {len(given)} entries, at most {MAX_LOGIT_BIASES}")
-    for token, bias in given.items():
-        if token < 0:
-            raise invalid("logit_bias", f"token {token} is negative")
-        _checked("logit_bias", LOGIT_BIAS, bias)
-    return dict(given)
 
 
 def tokenize_text(message: pb.TokenizeRequest, rules: Rules) -> str:
@@ -303,15 +258,6 @@ def check_prefix_name(field_name: str, name: str) -> str:
     if PREFIX_NAME.fullmatch(name) is None:
         raise invalid(field_name, f"is {_quote(name)}, must be 1 to 64 of letters, digits and ._-")
     return name
-
-
-def _checked(name: str, rule: Integer | Real | Parameter, value: float) -> Any:
-    """Return the number in the rule's type, or raise the error that names the field."""
-    try:
-        return rule.check(value)
-    except ValueError as error:
-        shown = f"{value:g}" if isinstance(value, float) else str(value)
-        raise invalid(name, f"is {shown}, {error}") from None
 
 
 def _quote(text: str) -> str:

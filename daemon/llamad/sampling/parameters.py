@@ -3,7 +3,7 @@
 The fields of ``Sampling`` are the table. The configuration and the validation of requests use it;
 generation.proto, the struct of the engine, the default configuration file, the man pages and the
 flags of llamactl say the same, and ``tests/unit/test_sampling_parameters.py`` compares them with
-it. What the parameters do to the logits is the engine's (native/src/sample/sampler.c).
+it. What the parameters do to the logits is the engine's (native/src/sample).
 """
 
 import ctypes
@@ -95,6 +95,70 @@ class Sampling:
     # Count the prompt's tokens as recent, too. llama.cpp's programs do: their window is the last
     # tokens of prompt and completion together.
     penalize_prompt: bool = field(default=False, metadata={"rule": Boolean()})
+    mirostat: int = _parameter(
+        0,
+        Integer(0, 2),
+        "Hold the surprise of tokens near a target, by version 1 or 2; 0 is off.",
+        off=0,
+    )
+    mirostat_tau: float = _parameter(
+        5.0, Real(0.0, 100.0), "The target of mirostat, in bits a token.", off=None
+    )
+    mirostat_eta: float = _parameter(0.1, Real(0.0, 10.0), "How fast mirostat learns.", off=None)
+    dry_multiplier: float = _parameter(
+        0.0,
+        Real(0.0, 100.0),
+        "Taken from the logit of a token that would lengthen a repetition; 0 is off.",
+        off=0,
+    )
+    dry_base: float = _parameter(
+        1.75,
+        Real(1.0, 100.0),
+        "DRY takes this many times as much for each token more of the repetition.",
+        off=None,
+    )
+    dry_allowed_length: int = _parameter(
+        2,
+        Integer(1, 1 << 20),
+        "DRY lets repetitions that are shorter than this many tokens be.",
+        off=None,
+    )
+    dry_penalty_last_n: int = _parameter(
+        -1,
+        Integer(-1, 1 << 20),
+        "In how many tokens DRY looks for repetitions; 0 is off, -1 the whole context.",
+        off=0,
+    )
+    xtc_probability: float = _parameter(
+        0.0,
+        Real(0.0, 1.0),
+        "How often XTC drops all likely tokens but the least likely of them; 0 is off.",
+        off=0,
+    )
+    xtc_threshold: float = _parameter(
+        0.1, PROBABILITY, "To XTC a token is likely that has this probability.", off=None
+    )
+    top_n_sigma: float = _parameter(
+        0.0,
+        Real(0.0, 100.0),
+        "Drop tokens whose logit is more standard deviations below the greatest; 0 is off.",
+        off=0,
+    )
+    dynatemp_range: float = _parameter(
+        0.0,
+        Real(0.0, 100.0),
+        "Let the temperature be so much lower or higher, where the model is sure or not; 0 is off.",
+        off=0,
+    )
+    dynatemp_exponent: float = _parameter(
+        1.0,
+        Real(0.0, 100.0, open_low=True),
+        "The power of the entropy that the dynamic temperature follows.",
+        off=None,
+    )
+    # Text that no repetition of DRY reaches across; ("",) for none.
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    samplers: tuple[str, ...] = ()  # the order, of SAMPLERS; empty: theirs
 
 
 PARAMETERS: Mapping[str, Parameter] = {
@@ -102,7 +166,20 @@ PARAMETERS: Mapping[str, Parameter] = {
     for entry in dataclasses.fields(Sampling)
     if isinstance(entry.metadata.get("rule"), Parameter)
 }
-"""The numbers by name: the fields of Sampling but seed, logit_bias and penalize_prompt."""
+"""The numbers by name: the fields of Sampling that are numbers, but for the seed."""
+
+SAMPLERS = (
+    "penalties",
+    "dry",
+    "top_n_sigma",
+    "top_k",
+    "typ_p",
+    "top_p",
+    "min_p",
+    "xtc",
+    "temperature",
+)
+"""What may be put into an order, by llama.cpp's names and in its default order."""
 
 LOGIT_BIAS = Real(-100.0, 100.0)
 MAX_LOGIT_BIASES = 1024  # of one request
@@ -115,5 +192,6 @@ GREEDY = Sampling(
     typical_p=1.0,
     repeat_penalty=1.0,
     repeat_last_n=0,
+    dry_penalty_last_n=0,
 )
 """Always the likeliest token: no filter, no penalty."""

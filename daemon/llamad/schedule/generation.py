@@ -106,23 +106,31 @@ class Generation:
 
         Raises the LlamadError of a sampler that refuses its parameters.
         """
-        sampling = self.job.record.request.sampling
+        record, n_draws = self.job.record, self.sequence.n_draws
+        sampling = record.request.sampling
         sampler = model.new_sampler(
-            sampling, seed=self.job.record.seed, n_draws=self.sequence.n_draws
+            record.request, seed=record.seed, n_draws=n_draws, mu=record.mirostat_mu
         )
-        for token in self._recent(sampling):
-            sampler.accept(token)
+        first, first_penalized = self._recent(sampling)
+        for i in range(first, len(self.sequence.tokens)):
+            sampler.accept(self.sequence.tokens[i], penalized=i >= first_penalized)
         self.sampler = sampler
         if self._speculation and self.guesser is None:
             self.guesser = Guesser(self.sequence.tokens)
 
-    def _recent(self, sampling: Sampling) -> list[int]:
-        """Return the tokens that the penalties begin with: the completion's, or all of them."""
-        first = 0 if sampling.penalize_prompt else self.sequence.n_prompt
+    def _recent(self, sampling: Sampling) -> tuple[int, int]:
+        """Return from which token on the sampler begins, and from which the penalties do.
+
+        The penalties see the completion, or all; DRY sees all.
+        """
         end = len(self.sequence.tokens)
+        penalized = 0 if sampling.penalize_prompt else self.sequence.n_prompt
         if sampling.repeat_last_n >= 0:
-            first = max(first, end - sampling.repeat_last_n)
-        return self.sequence.tokens[first:end]
+            penalized = max(penalized, end - sampling.repeat_last_n)
+        if sampling.dry_multiplier == 0:
+            return penalized, penalized
+        dry = 0 if sampling.dry_penalty_last_n < 0 else max(0, end - sampling.dry_penalty_last_n)
+        return min(dry, penalized), penalized
 
     def pause(self) -> None:
         """Forget the sampler: its blocks are gone, and ``start`` will make it anew."""

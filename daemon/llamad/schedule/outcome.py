@@ -45,6 +45,8 @@ class Outcome:
         # The row of a right guess is computed too; those behind a wrong one are overwritten later.
         sequence.n_computed += len(chunk.tokens) - chunk.n_drafts + max(0, len(drawn) - 1)
         sequence.n_draws += len(drawn)
+        if generation.sampler is not None and job.record.request.sampling.mirostat:
+            job.record.mirostat_mu = generation.sampler.mu
         self._count_prompt(generation, now)
         if generation.guesser is not None and chunk.n_drafts:
             generation.guesser.judge(chunk.n_drafts, len(drawn) - 1)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from llamad.engine.drafting import DraftChunk, DraftRound
 from llamad.engine.worker import StepSampler
-from llamad.sampling.parameters import Sampling
+from llamad.jobs.request import GenerationRequest
 from llamad.text.thinking import ThinkingSplitter
 
 
@@ -141,8 +141,11 @@ class ModelRuntime(EngineRuntime, Protocol):
     def new_thinking_splitter(self, prompt: Sequence[int]) -> ThinkingSplitter | None:
         """Create what tells thoughts from the answer to this prompt; None for a model without."""
 
-    def new_sampler(self, sampling: Sampling, *, seed: int, n_draws: int = 0) -> StepSampler:
-        """Create the sampler of a sequence, as it is after n_draws draws.
+    def new_sampler(
+        self, request: GenerationRequest, *, seed: int, n_draws: int = 0, mu: float | None = None
+    ) -> StepSampler:
+        """Create the sampler of a request, as it is after n_draws draws.
 
+        mu: what mirostat has learned then.
         Raises LlamadError when a parameter is refused.
         """

@@ -469,7 +469,9 @@ def _progress(entry: _Entry) -> Progress | None:
     if not tokens:
         return None
     deltas = entry.transcript.deltas[entry.n_deltas :]
-    return Progress(record.id, tuple(tokens), tuple(deltas), record.reasoning_tokens)
+    return Progress(
+        record.id, tuple(tokens), tuple(deltas), record.reasoning_tokens, record.mirostat_mu
+    )
 
 
 def _check_same(entry: _Entry, digest: str, vocab_size: int) -> None:

@@ -27,6 +27,7 @@ from llamad.engine.bindings import (
 from llamad.errors import ErrorKind, LlamadError
 from llamad.gguf.digest import model_digest
 from llamad.gguf.value import MetadataValue
+from llamad.jobs.request import GenerationRequest
 from llamad.logs import fields
 from llamad.memory.context import USUAL_TOKENS
 from llamad.memory.demand import engine_params
@@ -36,7 +37,6 @@ from llamad.memory.pressure import Grant
 from llamad.memory.replan import least_budget, plan_again, whole_budget
 from llamad.memory.residency import choose_residency
 from llamad.memory.states import state_interval, state_slots
-from llamad.sampling.parameters import Sampling
 from llamad.service.draft import LoadedDraft, plan_with_draft
 from llamad.service.engine_sizes import EngineSizes
 from llamad.service.settings import own_sampling, recommended_sampling
@@ -171,13 +171,20 @@ class LoadedModel(EngineSizes):
         tail = (self.tokenizer.piece(token, special=True) for token in prompt[-TAIL_TOKENS:])
         return self.thinking.splitter(b"".join(tail).decode(errors="replace"))
 
-    def new_sampler(self, sampling: Sampling, *, seed: int, n_draws: int = 0) -> Sampler:
-        """Create a sampler for one sequence; raise LlamadError when a parameter is refused.
-
-        n_draws: how many tokens of the sequence were drawn before.
-        """
+    def new_sampler(
+        self, request: GenerationRequest, *, seed: int, n_draws: int = 0, mu: float | None = None
+    ) -> Sampler:
+        """Create a sampler for one sequence; raise LlamadError when a parameter is refused."""
         return Sampler(
-            sampling, vocab_size=self.vocab_size, n_ctx=self.n_ctx, seed=seed, n_draws=n_draws
+            request.sampling,
+            vocab_size=self.vocab_size,
+            n_ctx=self.n_ctx,
+            seed=seed,
+            n_draws=n_draws,
+            mu=mu,
+            forbidden=self.tokenizer.vocabulary.end_ids,
+            first_draw=request.min_tokens,
+            piece=self.tokenizer.piece,
         )
 
     def close(self) -> None:

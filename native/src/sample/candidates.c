@@ -3,26 +3,18 @@
 #include "sample/candidates.h"
 
 #include <math.h>
-#include <stdbool.h>
 
 #include "base/elementary.h"
 
-typedef enum order { BEST_FIRST, WORST_FIRST, TYPICAL_FIRST } order;
-
-typedef struct ranking {
-    order by;
-    double center; /* TYPICAL_FIRST: the logit whose surprise is the entropy */
-} ranking;
-
 /* A total order: no two candidates are equal, because tokens differ. */
-static bool precedes(const ranking *r, const lld_candidate *a, const lld_candidate *b)
+static bool precedes(const lld_ranking *r, const lld_candidate *a, const lld_candidate *b)
 {
-    if (r->by == TYPICAL_FIRST) {
+    if (r->by == LLD_TYPICAL_FIRST) {
         double x = fabs(r->center - a->logit), y = fabs(r->center - b->logit);
         return x != y ? x < y : a->token < b->token;
     }
     bool better = a->logit != b->logit ? a->logit > b->logit : a->token < b->token;
-    return better == (r->by == BEST_FIRST);
+    return better == (r->by == LLD_BEST_FIRST);
 }
 
 static void swap(lld_candidate *a, lld_candidate *b)
@@ -33,7 +25,7 @@ static void swap(lld_candidate *a, lld_candidate *b)
 }
 
 /* Restore the heap of n items below i: a parent precedes its children. */
-static void sift_down(const ranking *r, lld_candidate *items, size_t n, size_t i)
+static void sift_down(const lld_ranking *r, lld_candidate *items, size_t n, size_t i)
 {
     for (size_t child; (child = 2 * i + 1) < n; i = child) {
         if (child + 1 < n && precedes(r, &items[child + 1], &items[child])) child++;
@@ -42,16 +34,16 @@ static void sift_down(const ranking *r, lld_candidate *items, size_t n, size_t i
     }
 }
 
-static void make_heap(const ranking *r, lld_candidate *items, size_t n)
+static void make_heap(const lld_ranking *r, lld_candidate *items, size_t n)
 {
     for (size_t i = n / 2; i-- > 0;) sift_down(r, items, n, i);
 }
 
-void lld_candidates_fill(lld_candidates *c, const float *logits, size_t vocab_size)
+void lld_candidates_fill(lld_candidates *c, size_t most, const float *logits, size_t vocab_size)
 {
-    const ranking worst = {.by = WORST_FIRST};
+    const lld_ranking worst = {.by = LLD_WORST_FIRST};
     size_t token = 0;
-    for (c->n = 0; token < vocab_size && c->n < c->capacity; token++)
+    for (c->n = 0; token < vocab_size && c->n < most; token++)
         if (isfinite(logits[token]))
             c->items[c->n++] = (lld_candidate){.logit = logits[token], .token = (int32_t)token};
     if (token == vocab_size) return;
@@ -64,7 +56,7 @@ void lld_candidates_fill(lld_candidates *c, const float *logits, size_t vocab_si
     }
 }
 
-static float greatest_logit(const lld_candidates *c)
+float lld_candidates_greatest(const lld_candidates *c)
 {
     float greatest = c->items[0].logit;
     for (size_t i = 1; i < c->n; i++)
@@ -72,19 +64,18 @@ static float greatest_logit(const lld_candidates *c)
     return greatest;
 }
 
-/* Set every weight to exp((logit - greatest) / temperature); return the sum, which is >= 1. */
-static double weigh(lld_candidates *c, double greatest, double temperature)
+double lld_candidates_weigh(lld_candidates *c)
 {
-    double sum = 0;
+    double greatest = lld_candidates_greatest(c), sum = 0;
     for (size_t i = 0; i < c->n; i++) {
-        c->items[i].weight = lld_exp(((double)c->items[i].logit - greatest) / temperature);
+        c->items[i].weight = lld_exp(((double)c->items[i].logit - greatest) / c->temperature);
         sum += c->items[i].weight;
     }
     return sum;
 }
 
-/* Keep the first candidates by r, until their weights reach `mass`, or pass it when `beyond`. */
-static void keep_mass(lld_candidates *c, const ranking *r, double mass, bool beyond)
+void lld_candidates_keep_first(lld_candidates *c, const lld_ranking *r, size_t most, double mass,
+                               bool beyond)
 {
     lld_candidate *items = c->items;
     size_t left = c->n;
@@ -94,44 +85,19 @@ static void keep_mass(lld_candidates *c, const ranking *r, double mass, bool bey
         sum += items[0].weight;
         swap(&items[0], &items[--left]);
         sift_down(r, items, left, 0);
-    } while (left > 0 && (beyond ? sum <= mass : sum < mass));
+    } while (left > 0 && c->n - left < most && (beyond ? sum <= mass : sum < mass));
     for (size_t i = 0, j = c->n - 1; i < j; i++, j--) swap(&items[i], &items[j]);
     c->n -= left;
 }
 
-void lld_candidates_keep_typical(lld_candidates *c, double p)
+size_t lld_candidates_draw(lld_candidates *c, double position)
 {
-    double greatest = greatest_logit(c), sum = weigh(c, greatest, 1), mean_logit = 0;
-    for (size_t i = 0; i < c->n; i++) mean_logit += c->items[i].weight / sum * c->items[i].logit;
-    /* surprise = log Z - logit and entropy = log Z - mean logit: they differ by mean - logit */
-    const ranking typical = {.by = TYPICAL_FIRST, .center = mean_logit};
-    keep_mass(c, &typical, p * sum, true);
-}
-
-void lld_candidates_keep_top_p(lld_candidates *c, double p)
-{
-    const ranking best = {.by = BEST_FIRST};
-    double sum = weigh(c, greatest_logit(c), 1);
-    keep_mass(c, &best, p * sum, false);
-}
-
-void lld_candidates_keep_min_p(lld_candidates *c, double min_p)
-{
-    double least = greatest_logit(c) + lld_log(min_p);
-    size_t n = 0;
-    for (size_t i = 0; i < c->n; i++)
-        if (c->items[i].logit >= least) c->items[n++] = c->items[i];
-    c->n = n;
-}
-
-int32_t lld_candidates_draw(lld_candidates *c, double temperature, double position)
-{
-    double target = position * weigh(c, greatest_logit(c), temperature), sum = 0;
+    double target = position * lld_candidates_weigh(c), sum = 0;
     size_t chosen = 0;
     for (size_t i = 0; i < c->n; i++) {
         if (c->items[i].weight == 0) continue;
         chosen = i; /* also the answer when rounding leaves the target beyond the last sum */
         if ((sum += c->items[i].weight) > target) break;
     }
-    return c->items[chosen].token;
+    return chosen;
 }

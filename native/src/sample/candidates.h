@@ -1,14 +1,15 @@
-/* candidates.h - the tokens still in play while one token is sampled, and the filters on them.
+/* candidates.h - the tokens still in play while one token is sampled, their order and their weights.
  *
- * Words: a candidate's weight is its probability times a constant that is the same for all. The
- * filters see the softmax at temperature 1 over the candidates they get; temperature enters in the
- * draw. Sums are doubles in one fixed order and equal values are ordered by token, so a result
- * depends on nothing but the logits. Every filter keeps at least one candidate.
+ * Words: a candidate's weight is its probability times a constant that is the same for all. Logits
+ * are never divided: `temperature` is 1 until the sampler of that name, and whoever weighs divides.
+ * Sums are doubles in one fixed order and equal values are ordered by token, so a result depends on
+ * nothing but the logits.
  *
- * Does not know parameters' ranges, penalties or random numbers: sampler.c does. */
+ * The filters on them are in truncation.h, the order in which they come is sampler.c's. */
 #ifndef LLD_CANDIDATES_H
 #define LLD_CANDIDATES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,22 +22,31 @@ typedef struct lld_candidate {
 typedef struct lld_candidates {
     lld_candidate *items; /* (capacity), the first n are in play */
     size_t n, capacity;
+    double temperature; /* > 0 */
 } lld_candidates;
 
-/* The `capacity` greatest finite ones of logits: (vocab_size), of which at least one is finite. */
-void lld_candidates_fill(lld_candidates *c, const float *logits, size_t vocab_size);
+typedef enum lld_order { LLD_BEST_FIRST, LLD_WORST_FIRST, LLD_TYPICAL_FIRST } lld_order;
 
-/* Locally typical sampling (Meister et al. 2022, "Locally Typical Sampling", section 3): the
- * candidates whose surprise is nearest to the entropy, until they hold more than p of the mass. */
-void lld_candidates_keep_typical(lld_candidates *c, double p);
+typedef struct lld_ranking {
+    lld_order by;
+    double center; /* LLD_TYPICAL_FIRST: the logit whose surprise is the entropy */
+} lld_ranking;
 
-/* Nucleus sampling (Holtzman et al. 2020, section 3.1): the fewest candidates that hold p. */
-void lld_candidates_keep_top_p(lld_candidates *c, double p);
+/* The `most` <= capacity greatest finite ones of logits: (vocab_size), of which at least one is
+ * finite. */
+void lld_candidates_fill(lld_candidates *c, size_t most, const float *logits, size_t vocab_size);
 
-/* Min-p (Nguyen et al. 2024): the candidates at least min_p times as probable as the best one. */
-void lld_candidates_keep_min_p(lld_candidates *c, double min_p);
+float lld_candidates_greatest(const lld_candidates *c);
 
-/* The token at `position` in [0, 1) of the cumulated softmax at `temperature` > 0. */
-int32_t lld_candidates_draw(lld_candidates *c, double temperature, double position);
+/* Set every weight to exp((logit - greatest) / temperature); return the sum, which is >= 1. */
+double lld_candidates_weigh(lld_candidates *c);
+
+/* Keep the first candidates in an order: `most` of them, or fewer when their weights reach `mass`
+ * (pass it, when `beyond`). Those kept stand in that order. 1 <= most. */
+void lld_candidates_keep_first(lld_candidates *c, const lld_ranking *r, size_t most, double mass,
+                               bool beyond);
+
+/* The index of the one at `position` in [0, 1) of the cumulated softmax. */
+size_t lld_candidates_draw(lld_candidates *c, double position);
 
 #endif

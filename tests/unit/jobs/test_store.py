@@ -235,6 +235,7 @@ async def test_starts_without_a_token_are_counted_until_the_service_is_stopped()
 def test_a_file_of_version_1_is_taken_over(tmp_path: Path) -> None:
     fill(tmp_path)
     change_file(tmp_path / FILE, "DROP TABLE starts")
+    change_file(tmp_path / FILE, "DROP TABLE mirostat")
     change_file(tmp_path / FILE, "PRAGMA user_version = 1")
     assert living_in(tmp_path) == (["j1"], "")
     assert not list(tmp_path.glob("*.broken-*"))
@@ -242,11 +243,20 @@ def test_a_file_of_version_1_is_taken_over(tmp_path: Path) -> None:
     assert living_in(tmp_path) == (["j1", "new1"], "")
 
 
+def test_a_file_of_version_2_is_taken_over(tmp_path: Path) -> None:
+    fill(tmp_path)
+    change_file(tmp_path / FILE, "DROP TABLE mirostat")
+    change_file(tmp_path / FILE, "PRAGMA user_version = 2")
+    assert living_in(tmp_path) == (["j1"], "")
+    assert not list(tmp_path.glob("*.broken-*"))
+    change_file(tmp_path / FILE, "INSERT INTO mirostat VALUES ('j1', 2.5)")
+
+
 def test_a_file_of_a_newer_version_stays_and_nothing_is_stored(tmp_path: Path) -> None:
     fill(tmp_path)
-    change_file(tmp_path / FILE, "PRAGMA user_version = 3")
+    change_file(tmp_path / FILE, "PRAGMA user_version = 4")
     ids, fault = living_in(tmp_path)
-    assert (ids, "newer llamad, version 3; this one knows 2" in fault) == ([], True)
+    assert (ids, "newer llamad, version 4; this one knows 3" in fault) == ([], True)
     assert [path.name for path in tmp_path.glob(f"{FILE}*") if "wal" not in path.name] == [FILE]
 
 

@@ -177,13 +177,14 @@ class FakeEngine:
 class FakeSampler:
     """Draws by the engine's rule; counts its draws as a seeded sampler advances its state."""
 
-    def __init__(self, seed: int, n_draws: int = 0) -> None:
+    def __init__(self, seed: int, n_draws: int = 0, mu: float | None = None) -> None:
         self.seed = seed
+        self.mu = 10.0 if mu is None else mu  # each draw adds to it
         self.accepted: list[int] = []
         self.prompt: History = ()  # what stood in front of its first draw
         self.n_draws = n_draws
 
-    def accept(self, token: int) -> None:
+    def accept(self, token: int, *, penalized: bool = True) -> None:
         self.accepted.append(token)
 
     def sample(self, engine: FakeEngine, k: int) -> int:
@@ -193,6 +194,7 @@ class FakeSampler:
             raise LlamadError(ErrorKind.CORRUPT, "MODEL_NOT_FINITE", "logits are not finite")
         token = engine.rule(history, self.seed, self.n_draws)
         self.n_draws += 1
+        self.mu += 0.5
         return token
 
 
@@ -272,10 +274,12 @@ class FakeModel:
     def new_thinking_splitter(self, prompt: Sequence[int]) -> ThinkingSplitter | None:
         return self.thinking.splitter(bytes(prompt[-TAIL_TOKENS:]).decode(errors="replace"))
 
-    def new_sampler(self, sampling: Sampling, *, seed: int, n_draws: int = 0) -> FakeSampler:
+    def new_sampler(
+        self, request: GenerationRequest, *, seed: int, n_draws: int = 0, mu: float | None = None
+    ) -> FakeSampler:
         if self.sampler_error is not None:
             raise self.sampler_error
-        self.samplers.append(FakeSampler(seed, n_draws))
+        self.samplers.append(FakeSampler(seed, n_draws, mu))
         return self.samplers[-1]
 
 

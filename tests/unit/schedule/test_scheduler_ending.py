@@ -1,12 +1,16 @@
 """How a completion ends by itself: end token, stop string, length, failure; and its text."""
 
+from dataclasses import replace
+
 import pytest
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.event import Delta, FinishReason
 from llamad.jobs.record import JobState
+from llamad.sampling.parameters import Sampling
 from unit.schedule.fakes import (
     Bench,
+    FakeModel,
     asynchronous,
     error_of,
     events_of,
@@ -211,3 +215,19 @@ def test_a_job_that_cannot_start_fails_and_frees_its_slot(raised: Exception, rea
         assert error.reason == reason
 
     check()
+
+
+@asynchronous
+async def test_what_mirostat_learned_outlives_a_sampler() -> None:
+    """Two sequences in too few blocks: one is paused, and its sampler is made anew."""
+    bench = Bench(FakeModel(n_sequences=2, kv_blocks_total=4))
+    wanted = [
+        replace(request(f"prompt {i}", max_tokens=50), sampling=Sampling(seed=i, mirostat=2))
+        for i in (1, 2)
+    ]
+    async with bench.running():
+        jobs = [await bench.scheduler.submit(one) for one in wanted]
+        for job in jobs:
+            await finish_of(job)
+    assert len(bench.model.samplers) > 2
+    assert [job.record.mirostat_mu for job in jobs] == [10.0 + 0.5 * 50] * 2

@@ -111,6 +111,11 @@ def test_a_file_says_how_it_is_sampled() -> None:
         "general.sampling.min_p": 0,
         "general.sampling.penalty_repeat": 1.0499999523,
         "general.sampling.penalty_last_n": -1,
+        "general.sampling.xtc_probability": 0.5,
+        "general.sampling.xtc_threshold": 0.100000001490116,
+        "general.sampling.mirostat": 2,
+        "general.sampling.mirostat_tau": 4.0,
+        "general.sampling.mirostat_eta": 0.200000002980232,
     }
     assert set(metadata) == set(FILE_KEYS.values())
     assert own_sampling("m", metadata) == {
@@ -120,6 +125,11 @@ def test_a_file_says_how_it_is_sampled() -> None:
         "min_p": 0.0,
         "repeat_penalty": 1.05,
         "repeat_last_n": -1,
+        "xtc_probability": 0.5,
+        "xtc_threshold": 0.1,
+        "mirostat": 2,
+        "mirostat_tau": 4.0,
+        "mirostat_eta": 0.2,
     }
 
 
