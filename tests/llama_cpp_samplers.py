@@ -41,7 +41,7 @@ class PeerSamplers:
         for name in ("apply", "accept", "free"):
             getattr(library, f"llama_sampler_{name}").restype = None
         p, f, u = sampling, ctypes.c_float, ctypes.c_size_t
-        one = {
+        one: dict[str, tuple[Any, ...]] = {
             "penalties": ("penalties", vocab_size, p.repeat_last_n, f(p.repeat_penalty),
                           f(p.frequency_penalty), f(p.presence_penalty)),
             "top_n_sigma": ("top_n_sigma", f(p.top_n_sigma)),
@@ -81,7 +81,7 @@ class PeerSamplers:
                 self._library.llama_sampler_accept(sampler, ctypes.c_int32(token))
 
     def apply(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.float64], int]:
-        """Return the logits that are left, else minus infinity; and the token, if one was chosen."""
+        """Return the logits that are left, else minus infinity; and the chosen token, if any."""
         items = (_Token * len(logits))(*(_Token(i, x, 0) for i, x in enumerate(logits.tolist())))
         tokens = _Tokens(items, len(items), -1, False)
         for sampler in self._samplers:

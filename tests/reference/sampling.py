@@ -90,7 +90,7 @@ def _dynamic(logits: Logits, p: Sampling) -> Logits:
     temperature = low + (high - low) * even**p.dynatemp_exponent
     if temperature == 0:
         return _keep(logits, best_first(logits)[:1])
-    return logits / temperature
+    return np.asarray(logits / temperature)
 
 
 def sampler(name: str, logits: Logits, p: Sampling, excluding: bool) -> Logits:

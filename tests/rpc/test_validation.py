@@ -64,9 +64,9 @@ GOOD_SAMPLING = [
     ("presence_penalty", -2),
     ("frequency_penalty", 2),
     ("mirostat", 2),
-    ("dry_sequence_breakers", [""]),
-    ("dry_sequence_breakers", ["\n", "ab"]),
-    ("samplers", ["temperature", "top_k", "penalties"]),
+    ("dry_sequence_breakers", ("",)),
+    ("dry_sequence_breakers", ("\n", "ab")),
+    ("samplers", ("temperature", "top_k", "penalties")),
 ]
 BAD_OPTIONS = [
     ("max_tokens", 0),
