@@ -219,7 +219,7 @@ def test_a_job_that_cannot_start_fails_and_frees_its_slot(raised: Exception, rea
 @asynchronous
 async def test_what_mirostat_learned_outlives_a_sampler() -> None:
     """Two sequences in too few blocks: one is paused, and its sampler is made anew."""
-    bench = Bench(n_sequences=2, kv_blocks_total=4)
+    bench = Bench(n_sequences=2, kv_blocks_total=3)
     wanted = [
         replace(request(f"prompt {i}", max_tokens=50), sampling=Sampling(seed=i, mirostat=2))
         for i in (1, 2)
