@@ -97,6 +97,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad.jobs": ("llamad.sampling", *LEAVES),
     "llamad.schedule": (
         "llamad.engine.drafting",
+        "llamad.engine.run",
         "llamad.engine.worker",
         "llamad.jobs",
         "llamad.sampling",

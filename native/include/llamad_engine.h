@@ -229,6 +229,8 @@ typedef struct lld_engine_params {
     uint32_t n_threads; /* 1..64, the calling thread included */
     uint32_t n_ctx;     /* most tokens in one sequence, 1..2^20 */
     uint32_t n_blocks;  /* of the KV cache, ids 0..n_blocks-1, up to 2^23; 0 = those of n_ctx */
+    uint32_t n_local_blocks; /* likewise, for layers with a window; 0 = n_blocks. Of a model that has
+                                no such layer: none, whatever this says */
     uint32_t n_batch;   /* most rows in one forward, 1..4096 */
     uint32_t n_logits;  /* most rows of logits kept from one forward, 1..n_batch */
     uint32_t kv_type;   /* lld_kv_type */
@@ -240,9 +242,11 @@ typedef struct lld_engine_params {
 /* What lld_engine_create allocates for a model and params, to the byte. Beside it a thread's stack
  * has a few pages in use. */
 typedef struct lld_engine_sizes {
-    uint32_t n_blocks, kv_block_tokens;
-    uint64_t kv_block_bytes;
-    uint64_t kv_bytes; /* n_blocks * kv_block_bytes; a block takes memory when it is first used */
+    uint32_t n_blocks, n_local_blocks, kv_block_tokens;
+    uint32_t kv_window; /* tokens that local blocks must hold before a row, itself included; 0: there
+                           are none */
+    uint64_t kv_block_bytes, kv_local_block_bytes;
+    uint64_t kv_bytes; /* of all blocks; a block takes memory when it is first used */
     uint64_t scratch_bytes; /* logits included; all of it takes memory at create */
     uint32_t n_states;
     uint64_t state_bytes; /* of a slot, which takes memory when it is first used */
@@ -254,7 +258,8 @@ int lld_engine_bytes(const lld_model *model, const lld_engine_params *params,
 
 typedef struct lld_engine_info {
     uint64_t kv_bytes, scratch_bytes; /* allocated */
-    uint32_t kv_block_tokens, kv_blocks_total, n_states;
+    uint64_t kv_block_bytes, kv_local_block_bytes;
+    uint32_t kv_block_tokens, kv_blocks_total, kv_local_blocks_total, kv_window, n_states;
     uint32_t n_threads;
     uint32_t long_rope; /* 1: LongRoPE with the factors for long contexts, as n_ctx asked for */
     const char *kernel_set;
@@ -276,11 +281,14 @@ typedef struct lld_run {
     /* Slots of states, where the model has layers with one: that before tokens[0], which is not looked
      * at when position is 0, and that behind the last token. The same: it changes in place. */
     uint32_t state_in, state_out;
+    /* Of layers with a window: (n_blocks) ids of local blocks likewise; those that lie before the
+     * window of tokens[0] are not looked at. NULL: the same ids as blocks. */
+    const uint32_t *local_blocks;
 } lld_run;
 
 /* Run the tokens of all runs through the model, in one step of at most n_batch tokens. A run writes
  * the blocks of its tokens' positions and reads those before. A block that a run writes no other
- * run of the step may name, except one that continues it: the same pointer `blocks`, directly
+ * run of the step may name, except one that continues it: the same pointers to blocks, directly
  * behind it in the array, its position where the other ends (so that logits and states inside a prompt
  * can be kept). Of a model with states it also begins with the state that the other ends with. A slot
  * that a run writes only those that continue it may name, too. The kept logits are rows 0, 1, ... of lld_engine_logits(), in the order of the runs, until
@@ -305,11 +313,13 @@ void lld_engine_cancel_clear(lld_engine *engine);
  * runs and this does not move, the forward hangs. */
 uint64_t lld_engine_progress(const lld_engine *engine);
 
-/* Copy a block; read or write one as n_bytes = kv_block_bytes, whose layout is the engine's own:
- * they fit the same model, kv_type and version only. Between forwards. */
-int lld_block_copy(lld_engine *engine, uint32_t dst, uint32_t src);
-int lld_block_read(const lld_engine *engine, uint32_t block, void *dst, size_t n_bytes);
-int lld_block_write(lld_engine *engine, uint32_t block, const void *src, size_t n_bytes);
+/* Copy a block, or a local one; read or write one as n_bytes = kv_block_bytes, or
+ * kv_local_block_bytes, whose layout is the engine's own: they fit the same model, kv_type and
+ * version only. Between forwards. */
+int lld_block_copy(lld_engine *engine, bool local, uint32_t dst, uint32_t src);
+int lld_block_read(const lld_engine *engine, bool local, uint32_t block, void *dst, size_t n_bytes);
+int lld_block_write(lld_engine *engine, bool local, uint32_t block, const void *src,
+                    size_t n_bytes);
 
 /* ---- importance ------------------------------------------------------------------------------ */
 

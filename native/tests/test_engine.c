@@ -151,7 +151,7 @@ static void a_shared_prefix_equals_a_recomputed_one(lld_model *model, lld_kv_typ
     own_blocks(1, sharer);
     CHECK(feed_blocks(e, owner, 0, 0, 200, 200) == LLD_OK, "%s", lld_error_message());
     memcpy(sharer, owner, 4 * sizeof *owner);
-    CHECK(lld_block_copy(e, sharer[4], owner[4]) == LLD_OK, "%s", lld_error_message());
+    CHECK(lld_block_copy(e, false, sharer[4], owner[4]) == LLD_OK, "%s", lld_error_message());
     CHECK(feed_blocks(e, sharer, 3, 150, 190, 40) == LLD_OK, "%s", lld_error_message());
     CHECK(feed_blocks(e, owner, 0, 200, N_TOKENS, 100) == LLD_OK, "%s", lld_error_message());
     CHECK(memcmp(lld_engine_logits(e, 0), expected, sizeof expected) == 0,
@@ -170,7 +170,7 @@ static void blocks_read_and_written_are_the_same(lld_model *model, lld_kv_type k
     lld_engine *from = create(model, 1, kv), *to = create(model, 2, kv);
     lld_engine_info info;
     lld_engine_get_info(from, &info);
-    size_t bytes = info.kv_bytes / info.kv_blocks_total;
+    size_t bytes = info.kv_block_bytes;
     uint8_t *block = malloc(bytes);
     uint32_t source[BLOCKS_EACH], target[BLOCKS_EACH];
     own_blocks(1, source);
@@ -178,17 +178,17 @@ static void blocks_read_and_written_are_the_same(lld_model *model, lld_kv_type k
     if (block == NULL) exit(2);
     CHECK(feed_blocks(from, source, 0, 0, 200, 200) == LLD_OK, "%s", lld_error_message());
     for (uint32_t i = 0; i < 7; i++) {
-        CHECK(lld_block_read(from, source[i], block, bytes) == LLD_OK, "%s", lld_error_message());
-        CHECK(lld_block_write(to, target[i], block, bytes) == LLD_OK, "%s", lld_error_message());
+        CHECK(lld_block_read(from, false, source[i], block, bytes) == LLD_OK, "%s", lld_error_message());
+        CHECK(lld_block_write(to, false, target[i], block, bytes) == LLD_OK, "%s", lld_error_message());
     }
     CHECK(feed_blocks(to, target, 0, 200, N_TOKENS, 100) == LLD_OK, "%s", lld_error_message());
     CHECK(memcmp(lld_engine_logits(to, 0), expected, sizeof expected) == 0, "kv %d", (int)kv);
-    CHECK(lld_block_read(from, info.kv_blocks_total, block, bytes) == LLD_ERR_INVALID, "read");
-    CHECK(lld_block_read(from, 0, block, bytes - 1) == LLD_ERR_INVALID, "read less");
-    CHECK(lld_block_write(to, info.kv_blocks_total, block, bytes) == LLD_ERR_INVALID, "write");
-    CHECK(lld_block_write(to, 0, block, bytes + 1) == LLD_ERR_INVALID, "write more");
-    CHECK(lld_block_copy(to, 0, info.kv_blocks_total) == LLD_ERR_INVALID, "copy from");
-    CHECK(lld_block_copy(to, info.kv_blocks_total, 0) == LLD_ERR_INVALID, "copy to");
+    CHECK(lld_block_read(from, false, info.kv_blocks_total, block, bytes) == LLD_ERR_INVALID, "read");
+    CHECK(lld_block_read(from, false, 0, block, bytes - 1) == LLD_ERR_INVALID, "read less");
+    CHECK(lld_block_write(to, false, info.kv_blocks_total, block, bytes) == LLD_ERR_INVALID, "write");
+    CHECK(lld_block_write(to, false, 0, block, bytes + 1) == LLD_ERR_INVALID, "write more");
+    CHECK(lld_block_copy(to, false, 0, info.kv_blocks_total) == LLD_ERR_INVALID, "copy from");
+    CHECK(lld_block_copy(to, false, info.kv_blocks_total, 0) == LLD_ERR_INVALID, "copy to");
     free(block);
     lld_engine_destroy(from);
     lld_engine_destroy(to);

@@ -213,6 +213,8 @@ def sharing(engine: Engine, owner: SingleSequence, n_shared: int) -> SingleSeque
     n_whole = n_shared // BLOCK_TOKENS
     if n_shared % BLOCK_TOKENS:
         engine.block_copy(sharer.blocks[n_whole], owner.blocks[n_whole])
+        if engine.kv_window:
+            engine.block_copy(sharer.blocks[n_whole], owner.blocks[n_whole], local=True)
     sharer.blocks = [*owner.blocks[:n_whole], *sharer.blocks[n_whole:]]
     sharer.length = n_shared
     sharer.begin_with(owner.state)

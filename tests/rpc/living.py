@@ -47,7 +47,12 @@ class FakeLoadedModel(FakeModel):
             architecture="llama", file_bytes=10, n_ctx_train=512, vocab_size=256
         )
         self.engine_info = SimpleNamespace(
-            kv_bytes=64 * 128, n_threads=1, kernel_set="generic", long_rope=False
+            kv_bytes=64 * 128,
+            kv_block_bytes=128,
+            kv_local_block_bytes=0,
+            n_threads=1,
+            kernel_set="generic",
+            long_rope=False,
         )
         self.kv_type = "f16"
         self.locked_bytes = 0

@@ -86,6 +86,10 @@ WITH_STATES = [
 ]
 
 
+# A window of a block and a part
+WITH_WINDOWS = TinySpec(architecture="gemma3", n_layers=7, window=40, weight_type="Q8_0")
+
+
 @pytest.mark.parametrize(
     ("kv_type", "drafted", "spec"),
     [
@@ -93,6 +97,7 @@ WITH_STATES = [
         ("q8_0", False, SPEC),
         ("f16", True, SPEC),
         *(("f16", False, spec) for spec in WITH_STATES),
+        ("f16", False, WITH_WINDOWS),
     ],
 )
 def test_a_preempted_text_is_the_uninterrupted_one(

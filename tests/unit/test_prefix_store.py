@@ -82,6 +82,37 @@ def test_a_block_of_another_engine_or_under_another_key_is_not_used(tmp_path: Pa
         read_block(path, IDENTITY)
 
 
+def test_a_block_is_saved_with_its_local_block_or_without(tmp_path: Path) -> None:
+    identity = replace(IDENTITY, local_bytes=20)
+    assert identity.digest() != IDENTITY.digest()
+    local = b"l" * 20
+    sizes = [file_bytes(identity, local=has_local) for has_local in (False, True)]
+    store = PrefixStore(tmp_path, identity, max_bytes=sum(sizes), bytes_per_day=GIB)
+    store.open()
+    assert store.write(_name(1), _content(1), ())
+    assert store.write(_name(2), _content(2) + local, ())
+    for again in (store, PrefixStore(tmp_path, identity, max_bytes=GIB, bytes_per_day=GIB)):
+        again.open()
+        assert again.read(_name(1).key) == (_content(1), b"")
+        assert again.read(_name(2).key) == (_content(2), local)
+        assert [again.has_local(_name(i).key) for i in (1, 2, 3)] == [False, True, False]
+        assert again.bytes_on_disk == sum(sizes) == again.bytes_of(_name(i).key for i in (1, 2, 3))
+    assert again.write(_name(2), _content(2), ())  # which is there already, with more
+    assert again.bytes_written == 0
+    assert again.write(_name(1), _content(1) + local, ())  # is added to it
+    assert again.read(_name(1).key) == (_content(1), local)
+    assert again.bytes_on_disk == 2 * sizes[1]
+    assert again.remove([_name(1).key]) == sizes[1]
+    assert again.bytes_on_disk == sizes[1]
+    path = tmp_path / identity.model_digest / file_name(_name(2).key, identity)
+    path.write_bytes(path.read_bytes()[: sizes[0]])
+    with pytest.raises(BlockFileError, match="content does not match"):
+        read_block(path, identity)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BlockFileError, match=f"must have {sizes[0]} or {sizes[1]}"):
+        read_block(path, identity)
+
+
 def test_every_flipped_byte_of_a_pin_is_found(tmp_path: Path) -> None:
     pin = Pin("house", "public", tuple(range(64)), 1e9)
     write_pin(tmp_path, pin)
@@ -133,10 +164,10 @@ def test_what_was_written_is_there_after_a_restart_and_leftovers_are_not(tmp_pat
     assert not damaged.exists()
     assert not foreign.exists()
     assert store.newest() == [_name(2).key, _name(1).key]
-    assert store.read(_name(1).key) == _content(1)
+    assert store.read(_name(1).key) == (_content(1), b"")
     assert list(store.pins) == [("public", "house")]
     assert [name.scope for name in store.names()] == [b"s" * 16] * 2
-    assert store.remove([_name(1).key]) == store.block_file_bytes
+    assert store.remove([_name(1).key]) == file_bytes(IDENTITY)
     assert not store.has(_name(1).key)
 
 
@@ -168,7 +199,7 @@ def test_the_block_that_was_used_longest_ago_makes_room_but_no_pinned_one(tmp_pa
     pinned |= {_name(1).key, _name(4).key}
     assert not store.write(_name(5), _content(5), pinned)
     assert "prefix_cache.max_bytes" in store.fault
-    assert store.bytes_on_disk == 3 * store.block_file_bytes
+    assert store.bytes_on_disk == 3 * file_bytes(IDENTITY)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])

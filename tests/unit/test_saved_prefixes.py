@@ -28,10 +28,19 @@ from unit.schedule.fakes import asynchronous, events_of, text_in
 PROMPT = "the list of all devices: " + "a lamp in a room, " * 8
 
 
-@pytest.fixture
-def model(tiny_model_path: Callable[[TinySpec], Path]) -> Iterator[LoadedModel]:
+SPECS = {
+    "without windows": TinySpec(),
+    "a window of a block and a part": TinySpec(architecture="gemma3", n_layers=7, window=40),
+}
+
+
+@pytest.fixture(params=SPECS)
+def model(
+    tiny_model_path: Callable[[TinySpec], Path], request: pytest.FixtureRequest
+) -> Iterator[LoadedModel]:
     """A tiny model; each scheduler over it has blocks that hold nothing of the one before."""
-    config = ModelConfig(path=str(tiny_model_path(TinySpec())), n_sequences=2, ctx_size=512)
+    path = tiny_model_path(SPECS[request.param])
+    config = ModelConfig(path=str(path), n_sequences=2, ctx_size=512)
     loaded = load(config, bindings.StopFlag())
     yield loaded
     loaded.close()

@@ -26,7 +26,8 @@ class DraftEngine(StepEngine, Protocol):
 class DraftChunk:
     """Tokens of one sequence that its draft has not read, and how far it may guess behind them.
 
-    ``blocks`` hold the tokens and all guesses but the last.
+    ``blocks`` hold the tokens and all guesses but the last, ``local_blocks`` those of layers with a
+    window (as in ``Run``).
     """
 
     tokens: tuple[int, ...]
@@ -35,6 +36,11 @@ class DraftChunk:
     most: int = 0  # guesses; 0: only read
     least_chance: float = 0.0  # that all of the guesses are right, below which it stops
     trust: float = 1.0  # how often its guesses are right, over how often it expects that
+    local_blocks: tuple[int, ...] = ()
+
+    def run(self, tokens: Sequence[int], position: int, n_out: int) -> Run:
+        """Return a run of this sequence."""
+        return Run(tokens, position, self.blocks, n_out, local_blocks=self.local_blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +79,7 @@ class Drafter:
     def run(self, chunks: Sequence[DraftChunk]) -> DraftRound:
         """Read all chunks and guess behind them. Raises the LlamadError of a step."""
         guessing = [_Guessing(chunk) for chunk in chunks]
-        runs = [
-            Run(chunk.tokens, chunk.position, chunk.blocks, int(chunk.most > 0)) for chunk in chunks
-        ]
+        runs = [chunk.run(chunk.tokens, chunk.position, int(chunk.most > 0)) for chunk in chunks]
         steps = []
         while runs:
             began = self._now()
@@ -127,7 +131,7 @@ class _Guessing:
     def next_run(self) -> Run:
         chunk = self._chunk
         position = chunk.position + len(chunk.tokens) + len(self._tokens) - 1
-        return Run(self._tokens[-1:], position, chunk.blocks, 1)
+        return chunk.run(self._tokens[-1:], position, 1)
 
     def guess(self) -> Guess:
         return Guess(tuple(self._tokens), tuple(self._probabilities))

@@ -46,9 +46,12 @@ class EngineBytes:
     """
 
     n_blocks: int
+    n_local_blocks: int  # of layers with a window; 0: there are none
     kv_block_tokens: int
+    kv_window: int  # tokens that such a layer sees, their own included; 0: there are none
     kv_block_bytes: int
-    kv_bytes: int
+    kv_local_block_bytes: int
+    kv_bytes: int  # of all blocks
     scratch_bytes: int
     n_states: int  # slots of states; 0: every layer attends
     state_bytes: int  # of one
@@ -61,8 +64,12 @@ class EngineInfo:
 
     kv_bytes: int
     scratch_bytes: int
+    kv_block_bytes: int
+    kv_local_block_bytes: int
     kv_block_tokens: int
     kv_blocks_total: int
+    kv_local_blocks_total: int
+    kv_window: int
     n_states: int
     n_threads: int
     long_rope: int  # 1: LongRoPE with the factors for long contexts, because n_ctx is long

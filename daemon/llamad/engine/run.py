@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+NOT_HELD = (1 << 32) - 1  # in place of a local block that no row of the step sees
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -11,7 +13,9 @@ class Run:
     blocks: ids in position order, enough for position + len(tokens) tokens. The logits of the last
     ``n_out`` tokens are kept, in the order of the step's runs. Of a model with states: ``state_in``
     is the slot of that before the tokens, where position is not 0, ``state_out`` of that behind
-    them; the same slot changes in place.
+    them; the same slot changes in place. Of a model whose layers have a window: ``local_blocks``
+    are ids of their blocks, one for each of ``blocks``, NOT_HELD where all tokens lie before the
+    window of the first one here; empty: the same ids.
     """
 
     tokens: Sequence[int]
@@ -20,3 +24,4 @@ class Run:
     n_out: int = 0
     state_in: int = 0
     state_out: int = 0
+    local_blocks: Sequence[int] = ()

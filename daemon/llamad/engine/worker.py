@@ -64,7 +64,7 @@ class Chunk:
     With a sampler, the next token is drawn from the last row; without, no logits are kept. The
     last ``n_drafts`` tokens are guesses: a token is drawn from the row before each, and the first
     that differs from its guess ends the chunk. ``cuts``: of a model with states, the runs of all
-    tokens.
+    tokens. ``local_blocks``: of one whose layers have a window, as in ``Run``.
     """
 
     tokens: tuple[int, ...]
@@ -73,6 +73,7 @@ class Chunk:
     sampler: StepSampler | None = None
     n_drafts: int = 0
     cuts: tuple[Cut, ...] = ()
+    local_blocks: tuple[int, ...] = ()
 
     @property
     def n_out(self) -> int:
@@ -82,13 +83,14 @@ class Chunk:
     def runs(self) -> list[Run]:
         """Return what the engine computes for it."""
         if not self.cuts:
-            return [Run(self.tokens, self.position, self.blocks, self.n_out)]
+            local = self.local_blocks
+            return [Run(self.tokens, self.position, self.blocks, self.n_out, local_blocks=local)]
         runs, begin, first_out = [], 0, len(self.tokens) - self.n_out
         for cut in self.cuts:
             end = begin + cut.n_tokens
             n_out = max(0, end - max(begin, first_out))
             where = self.position + begin, self.blocks, n_out, cut.state_in, cut.state_out
-            runs.append(Run(self.tokens[begin:end], *where))
+            runs.append(Run(self.tokens[begin:end], *where, self.local_blocks))
             begin = end
         return runs
 

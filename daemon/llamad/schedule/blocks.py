@@ -8,11 +8,15 @@ sequences that begin with the same tokens, in a scope that they may see, read it
 last of them lets it go it stays *cached*: free, but still found by its key, until its room is
 needed. Then the block that was used longest ago is evicted, pinned ones last; of one sequence the
 last first, because a block is found through those before it only.
+
+Of a model whose layers have a window the pool also owns the blocks of those (local_blocks.py).
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
+from llamad.schedule.local_blocks import LocalBlocks
+from llamad.schedule.runtime import EngineRuntime
 from llamad.schedule.sequence import Sequence
 from llamad.schedule.states import StatePool
 
@@ -20,9 +24,16 @@ from llamad.schedule.states import StatePool
 class BlockPool:
     """The blocks 0..n_blocks-1, of ``block_tokens`` tokens each."""
 
-    def __init__(self, n_blocks: int, block_tokens: int, states: StatePool | None = None) -> None:
-        """Own ``n_blocks`` blocks; ``states``: of a model that has some, beside them."""
+    def __init__(
+        self,
+        n_blocks: int,
+        block_tokens: int,
+        states: StatePool | None = None,
+        local: LocalBlocks | None = None,
+    ) -> None:
+        """Own ``n_blocks`` blocks; states, local: of a model that has some, beside them."""
         self.states = StatePool(0, 0, block_tokens, 1) if states is None else states
+        self.local = LocalBlocks(0, 0, block_tokens, n_blocks) if local is None else local
         self.n_blocks = n_blocks
         self.block_tokens = block_tokens
         self._free = list(range(n_blocks - 1, -1, -1))  # a stack, the lowest id on top
@@ -30,6 +41,7 @@ class BlockPool:
         self._by_key: dict[bytes, int] = {}
         self._keys: dict[int, bytes] = {}  # of blocks that are full
         self._pinned: set[bytes] = set()  # keys, of blocks that are here or not
+        self._pinned_local: set[bytes] = set()  # of those, whose local blocks are evicted last
         # With a key and without a user, the one that was used longest ago first.
         self._cached: OrderedDict[int, None] = OrderedDict()
         self._cached_pinned: OrderedDict[int, None] = OrderedDict()
@@ -50,7 +62,8 @@ class BlockPool:
 
     def room(self, sequence: Sequence) -> int:
         """Return how many tokens more the sequence could compute, were all free blocks its own."""
-        n_blocks = len(sequence.blocks) + self.n_free
+        n_free = min(self.n_free, self.local.n_free) if self.local.exist else self.n_free
+        n_blocks = len(sequence.blocks) + n_free
         return n_blocks * self.block_tokens - sequence.n_computed
 
     def grow(self, sequence: Sequence, n_tokens: int) -> None:
@@ -60,13 +73,20 @@ class BlockPool:
         for _ in range(needed):
             block = self._free.pop() if self._free else self._evict()
             self._users[block] = 1
+            self.local.take(block)
             sequence.blocks.append(block)
+
+    def has_room_for(self, sequences: Iterable[Sequence]) -> bool:
+        """Whether there are local blocks for these together, with a block more for each."""
+        n_blocks = (self.blocks_for(len(sequence.tokens)) + 1 for sequence in sequences)
+        return sum(self.local.most_held(n) for n in n_blocks) <= self.local.n_total
 
     def release(self, sequence: Sequence) -> None:
         """Take all blocks of a sequence; its state must be found or computed again."""
+        self.local.let_go(reversed(sequence.blocks[sequence.first_local :]))
         self._let_go(sequence.blocks)
         sequence.blocks.clear()
-        sequence.n_computed = sequence.n_shared = 0
+        sequence.n_computed = sequence.n_shared = sequence.first_local = 0
         self.states.release(sequence)
 
     # ---- sharing ----------------------------------------------------------------------------
@@ -75,7 +95,8 @@ class BlockPool:
         """Let others read the blocks that the sequence has filled since the last call.
 
         Of a model with states the sequence may go back to the last that it has. A block that
-        another one computed at the same time is given back, and that one read instead.
+        another one computed at the same time is given back, and that one read instead. What lies
+        before its window the sequence lets go.
         """
         self.states.settle(sequence)
         n_full = min(sequence.n_computed, len(sequence.tokens)) // self.block_tokens
@@ -84,23 +105,30 @@ class BlockPool:
             block = sequence.blocks[index]
             known = self._by_key.setdefault(key, block)
             if known == block:
-                self._keys[block] = key
+                self._name(block, key)
             else:
                 self._take(known)
+                self.local.join(block, known)
                 self._let_go([block])
                 sequence.blocks[index] = known
             sequence.n_shared = index + 1
+        self.local.advance(sequence)
 
     def find(self, sequence: Sequence) -> list[int]:
         """Return the blocks that hold what follows the sequence's shared ones.
 
         The sequence's last token is never among them: it is computed, for the logits behind it.
-        Of a model with states they end where one is kept.
+        Of a model with states they end where one is kept, of one with windows where the local
+        blocks are that the next token sees.
         """
         found = self._find_blocks(sequence)
+        del found[self._reach(found, sequence.n_shared) :]
         while self.states.n_slots and found and self._state_behind(sequence, len(found)) is None:
             found.pop()
         return found
+
+    def _reach(self, blocks: list[int], first: int) -> int:
+        return self.local.reach([self.local.of(block) is not None for block in blocks], first)
 
     def _state_behind(self, sequence: Sequence, n_found: int) -> bytes | None:
         return self.states.find(self.keys_at(sequence, sequence.n_shared + n_found - 1))
@@ -133,10 +161,14 @@ class BlockPool:
         for block in found:
             self._take(block)
         own = sequence.blocks[first:]  # begun, and of no use now
+        held = sequence.blocks[sequence.first_local :]
         sequence.blocks[first:] = found
-        self._let_go(own)
         sequence.n_shared = first + len(found)
         sequence.n_computed = sequence.n_shared * self.block_tokens
+        sequence.first_local = self.local.seen_from(sequence.n_computed)
+        self.local.hold(sequence.blocks[sequence.first_local :])
+        self.local.let_go(held)
+        self._let_go(own)
         if behind is not None:
             self.states.begin_with(sequence, behind, sequence.n_computed)
         return sequence.n_computed - before
@@ -164,6 +196,11 @@ class BlockPool:
         """Return the block with this key; None when there is none."""
         return self._by_key.get(key)
 
+    def holds(self, keys: Collection[bytes]) -> bool:
+        """Whether a sequence that begins with the blocks of these keys can go on behind them."""
+        blocks = [block for key in keys if (block := self._by_key.get(key)) is not None]
+        return len(blocks) == len(keys) == self._reach(blocks, 0)
+
     def key_of(self, block: int) -> bytes | None:
         """Return the key of a block; None for one that is not full."""
         return self._keys.get(block)
@@ -173,27 +210,51 @@ class BlockPool:
         """Free blocks that hold nothing."""
         return len(self._free)
 
-    def reserve(self) -> int | None:
-        """Take a free block, to fill it with what ``admit`` says; None when there is none."""
+    def reserve(self, *, local: bool = False) -> int | None:
+        """Take a free block, to fill it with what ``admit`` says; None when there is none.
+
+        local: with a local block, where one is free.
+        """
         if not self.n_free:
             return None
         block = self._free.pop() if self._free else self._evict()
         self._users[block] = 1
+        if local and self.local.n_free:
+            self.local.take(block)
         return block
 
     def admit(self, block: int, key: bytes | None) -> None:
-        """Give a reserved block back: cached under its key, or empty when there is no key."""
-        if key is not None and self._by_key.setdefault(key, block) == block:
-            self._keys[block] = key
+        """Give a reserved block back: cached under its key, or empty when there is no key.
+
+        Where another block has the key, that one gets the local block that it may lack.
+        """
+        has_local = self.local.of(block) is not None
+        known = block if key is None else self._by_key.setdefault(key, block)
+        if key is not None and known == block:
+            self._name(block, key)
+        if known != block:
+            self.local.join(block, known)
+        if has_local:
+            self.local.let_go([known])
         self._let_go([block])
 
     def pin(self, keys: Iterable[bytes]) -> None:
-        """Evict the blocks of these keys last, now and when they come."""
+        """Evict the blocks of these keys last, now and when they come.
+
+        keys: of blocks in their order. Behind the last of them sequences go on, so of their local
+        blocks only those that are seen from there.
+        """
+        keys = list(keys)
+        self._pinned_local.update(keys[len(keys) - self.local.most_held(len(keys)) :])
         for key in keys:
             self._pinned.add(key)
             block = self._by_key.get(key)
-            if block is not None and block in self._cached:
+            if block is None:
+                continue
+            if block in self._cached:
                 self._cached_pinned[block] = self._cached.pop(block)
+            if key in self._pinned_local:
+                self.local.pin(block)
 
     def forget(self, keys: Iterable[bytes]) -> None:
         """Let nobody find the blocks of these keys any more; nor are they pinned."""
@@ -201,6 +262,7 @@ class BlockPool:
         self.states.forget(keys)
         for key in keys:
             self._pinned.discard(key)
+            self._pinned_local.discard(key)
             block = self._by_key.pop(key, None)
             if block is None:
                 continue
@@ -208,9 +270,14 @@ class BlockPool:
             if not self._users[block]:
                 self._cached.pop(block, None)
                 self._cached_pinned.pop(block, None)
-                self._free.append(block)
+                self._to_free(block)
 
     # ---- single blocks ----------------------------------------------------------------------
+
+    def _name(self, block: int, key: bytes) -> None:
+        self._keys[block] = key
+        if key in self._pinned_local:
+            self.local.pin(block)
 
     def _take(self, block: int) -> None:
         """Count a user more of a block that has a key."""
@@ -227,12 +294,24 @@ class BlockPool:
             if block in self._keys:
                 self._cached_of(block)[block] = None
             else:
-                self._free.append(block)
+                self._to_free(block)
+
+    def _to_free(self, block: int) -> None:
+        self.local.drop(block)
+        self._free.append(block)
 
     def _evict(self) -> int:
         block, _ = (self._cached or self._cached_pinned).popitem(last=False)
         del self._by_key[self._keys.pop(block)]
+        self.local.drop(block)
         return block
 
     def _cached_of(self, block: int) -> OrderedDict[int, None]:
         return self._cached_pinned if self._keys[block] in self._pinned else self._cached
+
+
+def pool_of(model: EngineRuntime, states: StatePool | None = None) -> BlockPool:
+    """Return the pool of a model's engine."""
+    n_blocks, block_tokens = model.kv_blocks_total, model.kv_block_tokens
+    local = LocalBlocks(model.kv_local_blocks, model.kv_window, block_tokens, n_blocks)
+    return BlockPool(n_blocks, block_tokens, states, local)

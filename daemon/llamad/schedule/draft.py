@@ -20,7 +20,7 @@ from llamad.engine.drafting import DraftChunk, DraftRound
 from llamad.engine.worker import EngineWorker
 from llamad.errors import LlamadError
 from llamad.logs import fields
-from llamad.schedule.blocks import BlockPool
+from llamad.schedule.blocks import BlockPool, pool_of
 from llamad.schedule.cost import StepCost
 from llamad.schedule.generation import Generation
 from llamad.schedule.guesser import Guesser
@@ -126,8 +126,7 @@ class Drafts:
         self._sequences: dict[Generation, _Drafted] = {}
         self._guessed = self._accepted = 0
         self._tried = False  # whether the draft has made a step
-        blocks, tokens = (1, 1) if draft is None else (draft.kv_blocks_total, draft.kv_block_tokens)
-        self._pool = BlockPool(blocks, tokens)
+        self._pool = BlockPool(1, 1) if draft is None else pool_of(draft)
 
     def counts(self) -> DraftCounts | None:
         """Return what GetStatus tells; None without a draft."""
@@ -282,6 +281,7 @@ class Drafts:
                 n_guesses,
                 self._value.least_chance,
                 drafted.guesser.trust,
+                self._pool.local.named_by(state),
             )
         )
         return n_tokens

@@ -33,7 +33,7 @@ from llamad.jobs.record import JobRecord, JobState
 from llamad.jobs.request import GenerationRequest, Priority
 from llamad.logs import fields
 from llamad.schedule.admission import Admission, queue_full
-from llamad.schedule.blocks import BlockPool
+from llamad.schedule.blocks import BlockPool, pool_of
 from llamad.schedule.cost import StepCost
 from llamad.schedule.deadlines import Deadlines
 from llamad.schedule.draft import DraftCounts, Drafts
@@ -120,7 +120,7 @@ class Scheduler:
         self._on_step = on_step
         block, interval = model.kv_block_tokens, model.state_interval
         states = StatePool(model.n_states, model.n_sequences, block, interval)
-        self._pool = BlockPool(model.kv_blocks_total, block, states)
+        self._pool = pool_of(model, states)
         self._reuse = PrefixReuse(self._pool)
         self._cost = StepCost()
         self._shares = Shares()

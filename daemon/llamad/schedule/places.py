@@ -117,6 +117,8 @@ class Places:
         if len(running) >= self._n_places:
             return False
         sequences = [other.sequence for other in (*running, generation)]
+        if not self._pool.has_room_for(sequences):
+            return False
         wanted = sum(self._pool.n_new(s, len(s.tokens)) + 1 for s in sequences)
         return wanted <= self._pool.n_free + sum(len(other.sequence.blocks) for other in paused)
 

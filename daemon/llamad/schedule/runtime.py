@@ -84,6 +84,14 @@ class EngineRuntime(Protocol):
     def kv_blocks_total(self) -> int:
         """KV blocks of its engine."""
 
+    @property
+    def kv_local_blocks(self) -> int:
+        """Blocks of layers with a window; 0: there are no such layers."""
+
+    @property
+    def kv_window(self) -> int:
+        """Tokens that such a layer sees, their own included; 0: there are none."""
+
 
 class DraftRuntime(EngineRuntime, Protocol):
     """A small model that guesses, with its own engine."""

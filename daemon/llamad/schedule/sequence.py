@@ -20,6 +20,7 @@ class Sequence:
     blocks: list[int] = field(default_factory=list)  # ids in position order
     n_draws: int = 0
     n_shared: int = 0  # of the blocks, from the first on: full, and others may read them
+    first_local: int = 0  # of the blocks: it holds the local blocks from here on (local_blocks.py)
     own_keys: BlockKeys = field(default_factory=lambda: BlockKeys(PUBLIC))  # of what it computes
     public_keys: BlockKeys = field(default_factory=lambda: BlockKeys(PUBLIC))
     # Of a model with states (states.py):

@@ -190,4 +190,5 @@ class StepComposer:
             sampler=generation.sampler if end == len(sequence.tokens) else None,
             n_drafts=len(guesses),
             cuts=self._pool.states.plan(sequence, n_tokens, len(guesses)),
+            local_blocks=self._pool.local.named_by(sequence),
         )

@@ -16,6 +16,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_Write = tuple[int, bool, bytes]  # a block, whether it is a local one, and what to fill it with
+
 PIECE_BYTES = 4 << 20  # of blocks that pass the engine's thread at once, and are in memory twice
 SAVE_AFTER_SECONDS = 60.0  # where something always runs
 POLL_SECONDS = 2.0  # while something waits to be saved
@@ -44,11 +47,21 @@ NO_PARENT = bytes(KEY_BYTES)
 class BlockEngine(Protocol):
     """The part of ``bindings.Engine`` that this needs; the engine's thread."""
 
-    def block_read(self, block: int) -> bytes:
-        """Return a block as bytes."""
+    def block_read(self, block: int, *, local: bool = False) -> bytes:
+        """Return a block, or a local block, as bytes."""
 
-    def block_write(self, block: int, data: bytes) -> None:
-        """Fill a block with what ``block_read`` returned."""
+    def block_write(self, block: int, data: bytes, *, local: bool = False) -> None:
+        """Fill one with what ``block_read`` returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a block of a prompt is: in memory, or only saved."""
+
+    key: bytes
+    here: bool
+    local_here: bool
+    local_saved: bool
 
 
 class BlockExchange:
@@ -63,7 +76,7 @@ class BlockExchange:
         *,
         block_bytes: int,
     ) -> None:
-        """Join a scheduler to a store; None saves nothing."""
+        """Join a scheduler to a store; None saves nothing. block_bytes: with a local block."""
         self.store = store
         self.pool = scheduler.attach(self)
         self.pinned: frozenset[bytes] = (
@@ -92,7 +105,7 @@ class BlockExchange:
             return False
         if not self._coming.isdisjoint(self.pool.keys_at(sequence, first)):
             return True
-        chain = self._saved_chain(sequence, store)
+        chain, local = self._saved_chain(sequence, store)
         now = time.monotonic()
         if not chain or now - self._brought.get(chain[0], -TRY_AGAIN_SECONDS) < TRY_AGAIN_SECONDS:
             return False
@@ -100,22 +113,40 @@ class BlockExchange:
             self._brought.clear()
         self._brought.update(dict.fromkeys(chain, now))
         self._coming.update(chain)
-        self._order(partial(self._bring, chain))
+        self._order(partial(self._bring, chain, local))
         return True
 
-    def _saved_chain(self, sequence: schedule.Sequence, store: PrefixStore) -> list[bytes]:
-        """Return the keys of the saved blocks that continue the sequence's shared ones."""
-        chain: list[bytes] = []
-        for index in range(sequence.n_shared, self.pool.n_shareable(sequence)):
-            keys = self.pool.keys_at(sequence, index)
-            saved = next((key for key in keys if store.has(key)), None)
-            here = any(self.pool.block_of(key) is not None for key in keys)
-            if here and chain:
-                continue
-            if saved is None or len(chain) == self.pool.n_free:
+    def _saved_chain(
+        self, sequence: schedule.Sequence, store: PrefixStore
+    ) -> tuple[list[bytes], frozenset[bytes]]:
+        """Return the keys of the saved blocks that continue the sequence's shared ones.
+
+        And of those the ones whose local blocks are wanted.
+        """
+        pool, first = self.pool, sequence.n_shared
+        places: list[_Place] = []
+        n_absent = 0
+        for index in range(first, pool.n_shareable(sequence)):
+            place = self._place(pool.keys_at(sequence, index), store)
+            n_absent += place is not None and not place.here
+            if place is None or n_absent > pool.n_free:
                 break
-            chain.append(saved)
-        return chain
+            places.append(place)
+        n = pool.local.reach([p.local_here or p.local_saved for p in places], first)
+        seen = pool.local.seen_from((first + n) * pool.block_tokens) - first
+        local = {p.key for p in places[max(0, seen) : n] if pool.local.exist and not p.local_here}
+        chain = [p.key for p in places[:n] if not p.here or p.key in local]
+        return chain, frozenset(local)
+
+    def _place(self, keys: Iterable[bytes], store: PrefixStore) -> "_Place | None":
+        """Return where the block is that has one of these keys; None: nowhere."""
+        for key in keys:
+            block = self.pool.block_of(key)
+            if block is not None:
+                local = self.pool.local.of(block) is not None
+                return _Place(key, True, local, store.has_local(key))
+        saved = next((key for key in keys if store.has(key)), None)
+        return None if saved is None else _Place(saved, False, False, store.has_local(saved))
 
     def on_used(self, sequence: schedule.Sequence, first: int) -> None:
         """Take note of blocks with which a prompt more began; they will be saved."""
@@ -142,7 +173,7 @@ class BlockExchange:
             self._order(partial(self.on_pinned, generation))
 
     def _save_later(self, name: BlockName) -> None:
-        if self.store is None or self.store.has(name.key) or name.key in self._unsaved:
+        if not self._is_new(name.key) or name.key in self._unsaved:
             return
         if not self._unsaved:
             self._unsaved_since = time.monotonic()
@@ -203,44 +234,55 @@ class BlockExchange:
             if self.pool.n_empty - len(keys) < self.pool.n_blocks // 2:
                 break
             self._coming.update(keys)
-            await self._bring(keys)
+            local = self.pool.local
+            room = max(0, local.n_empty - local.n_total // 2)
+            await self._bring(keys, frozenset([k for k in keys if store.has_local(k)][:room]))
 
-    async def _bring(self, keys: Sequence[bytes]) -> None:
-        """Read blocks from the disk into free ones, in their order, as far as that goes."""
+    async def _bring(self, keys: Sequence[bytes], local: frozenset[bytes]) -> None:
+        """Read blocks from the disk into free ones, in their order, as far as that goes.
+
+        local: of which the local blocks are wanted too.
+        """
         try:
             for piece in _pieces(keys, self._piece):
-                if not await self._bring_piece(piece):
+                if not await self._bring_piece(piece, local):
                     break
         finally:
             self._coming.difference_update(keys)
             self._scheduler.wake()
 
-    async def _bring_piece(self, keys: Sequence[bytes]) -> bool:
+    async def _bring_piece(self, keys: Sequence[bytes], local: frozenset[bytes]) -> bool:
         store = self.store
         if store is None:
             return False
         contents = await self.in_thread(lambda: [store.read(key) for key in keys])
-        filled: list[tuple[int, bytes, bytes]] = []
+        filled: list[tuple[int, bytes]] = []
+        writes: list[_Write] = []
         for key, content in zip(keys, contents, strict=True):
-            block = None if content is None else self.pool.reserve()
+            wants_local = content is not None and len(content[1]) > 0 and key in local
+            block = None if content is None else self.pool.reserve(local=wants_local)
             if content is None or block is None:
                 break
-            filled.append((block, key, content))
+            filled.append((block, key))
+            writes.append((block, False, content[0]))
+            local_block = self.pool.local.of(block)
+            if local_block is not None:
+                writes.append((local_block, True, content[1]))
         written = False
         try:
-            await self._worker.call(partial(self._write_blocks, filled))
+            await self._worker.call(partial(self._write_blocks, writes))
             written = True
         finally:
             # the last one first, so that it is the first to be evicted
-            for block, key, _ in reversed(filled):
+            for block, key in reversed(filled):
                 self.pool.admit(block, key if written else None)
             self._coming.difference_update(keys)
             self._scheduler.wake()
         return len(filled) == len(keys)
 
-    def _write_blocks(self, filled: Iterable[tuple[int, bytes, bytes]]) -> None:
-        for block, _, content in filled:
-            self._engine.block_write(block, content)
+    def _write_blocks(self, writes: Iterable[_Write]) -> None:
+        for block, local, content in writes:
+            self._engine.block_write(block, content, local=local)
 
     # ---- saving -----------------------------------------------------------------------------
 
@@ -249,13 +291,12 @@ class BlockExchange:
         store = self.store
         if store is None:
             return
-        for piece in _pieces([name for name in names if not store.has(name.key)], self._piece):
+        for piece in _pieces([name for name in names if self._is_new(name.key)], self._piece):
             blocks = [(name, self.pool.block_of(name.key)) for name in piece]
             found = [(name, block) for name, block in blocks if block is not None]
             # Called before anything else can be: no step gives a block away before it was read.
-            contents = await self._worker.call(
-                partial(self._read_blocks, [block for _, block in found])
-            )
+            reads = [(block, self.pool.local.of(block)) for _, block in found]
+            contents = await self._worker.call(partial(self._read_blocks, reads))
             pairs = [(name, data) for (name, _), data in zip(found, contents, strict=True)]
             pinned = self.pinned
             if not await self.in_thread(
@@ -264,8 +305,20 @@ class BlockExchange:
                 break
         await self.in_thread(store.sync)
 
-    def _read_blocks(self, blocks: Iterable[int]) -> list[bytes]:
-        return [self._engine.block_read(block) for block in blocks]
+    def _is_new(self, key: bytes) -> bool:
+        """Whether a block in memory, or its local block, is not saved."""
+        block, store = self.pool.block_of(key), self.store
+        if block is None or store is None:
+            return False
+        has_local = self.pool.local.of(block) is not None
+        return not store.has(key) or (has_local and not store.has_local(key))
+
+    def _read_blocks(self, reads: Iterable[tuple[int, int | None]]) -> list[bytes]:
+        read = self._engine.block_read
+        return [
+            read(block) + (b"" if local is None else read(local, local=True))
+            for block, local in reads
+        ]
 
 
 async def guarded(work: Callable[[], Awaitable[object]]) -> None:

@@ -33,3 +33,13 @@ class EngineSizes:
     def kv_blocks_total(self) -> int:
         """KV blocks of the engine."""
         return self.engine.n_blocks
+
+    @property
+    def kv_local_blocks(self) -> int:
+        """Blocks of layers with a window; 0: there are no such layers."""
+        return self.engine.n_local_blocks
+
+    @property
+    def kv_window(self) -> int:
+        """Tokens that such a layer sees, their own included; 0: there are none."""
+        return self.engine.kv_window

@@ -152,8 +152,7 @@ class LoadedModel(EngineSizes):
     @property
     def state_interval(self) -> int:
         """KV blocks from one state that is kept to the next."""
-        block_bytes = self.engine_info.kv_bytes // self.kv_blocks_total
-        return state_interval(self.info.state_bytes, block_bytes)
+        return state_interval(self.info.state_bytes, self.engine_info.kv_block_bytes)
 
     @property
     def step_read_seconds(self) -> float:

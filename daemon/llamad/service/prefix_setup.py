@@ -28,17 +28,25 @@ def prefixes_of(
     config: Config,
 ) -> Prefixes:
     """Return what keeps the prefixes of a model, while it serves."""
-    block_bytes = model.engine_info.kv_bytes // model.kv_blocks_total
+    info = model.engine_info
     rope = "long" if model.engine_info.long_rope else ""
     store = None
     # Of a model with states nothing is saved: blocks are useless without the state behind them.
     if directory.usable and not model.n_states:
         store = PrefixStore(
             directory.path / FOLDER,
-            Identity(model.digest, model.kv_type, engine_version(), block_bytes, rope),
+            Identity(
+                model.digest,
+                model.kv_type,
+                engine_version(),
+                info.kv_block_bytes,
+                rope,
+                info.kv_local_block_bytes,
+            ),
             max_bytes=config.prefix_cache.max_bytes,
             bytes_per_day=config.prefix_cache.write_bytes_per_day,
         )
+    block_bytes = info.kv_block_bytes + info.kv_local_block_bytes
     exchange = BlockExchange(scheduler, worker, model.engine, store, block_bytes=block_bytes)
     return Prefixes(scheduler, exchange, _configured(model, config))
 

@@ -203,7 +203,7 @@ class Prefixes:
         await self._exchange.save(
             [BlockName(k, p, scope) for k, p in zip(keys, parents, strict=False)]
         )
-        return self._on_disk(pin) * store.block_file_bytes
+        return store.bytes_of(keys)
 
     async def remove(self, name: str) -> int:
         """Forget what is pinned under a name; return the bytes of the disk that are free again.
@@ -294,16 +294,14 @@ class Prefixes:
     def _kept(
         self, name: str, keys: Sequence[bytes], for_everybody: bool, age_seconds: float
     ) -> KeptPrefix:
-        saved = 0 if self._exchange.store is None else sum(map(self._exchange.store.has, keys))
+        store = self._exchange.store
         return KeptPrefix(
             name=name,
             tokens=len(keys) * self._pool.block_tokens,
-            bytes_on_disk=0
-            if self._exchange.store is None
-            else saved * self._exchange.store.block_file_bytes,
+            bytes_on_disk=0 if store is None else store.bytes_of(keys),
             uses=self._exchange.uses[keys[-1]],
             for_everybody=for_everybody,
-            in_memory=all(self._pool.block_of(key) is not None for key in keys),
+            in_memory=self._pool.holds(keys),
             age_seconds=max(0.0, age_seconds),
         )
 

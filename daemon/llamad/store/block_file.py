@@ -2,8 +2,9 @@
 
 Owns the format. A file fits one model, KV type, engine version and layout, its *identity*; another
 one's bits would be of no use; its name says which. The header has a checksum of its own and one of
-the content, so that no damaged byte is ever computed with. The file has one size, so nothing in it
-says how much to read.
+the content, so that no damaged byte is ever computed with. The content is the block, and behind it
+the local block if it had one (schedule/local_blocks.py). So a file has one of two sizes, and
+nothing in it says how much to read.
 Blocking, as everything that waits for a disk.
 """
 
@@ -37,6 +38,7 @@ class Identity:
     engine_version: str
     block_bytes: int
     rope: str = ""  # which of a model's RoPEs, where the context decides it
+    local_bytes: int = 0  # of a local block; 0: no layer has a window
 
     def digest(self) -> bytes:
         """Return 32 bytes that tell it from others."""
@@ -45,6 +47,8 @@ class Identity:
         )
         if self.rope:  # without, the files of versions before are still found
             text += f" {self.rope}"
+        if self.local_bytes:  # likewise
+            text += f" {self.local_bytes}"
         return _sum(text.encode())
 
 
@@ -62,9 +66,9 @@ def file_name(key: bytes, identity: Identity) -> str:
     return f"{key.hex()}-{identity.digest()[:4].hex()}{SUFFIX}"
 
 
-def file_bytes(identity: Identity) -> int:
-    """Return the size of a file."""
-    return HEADER_BYTES + identity.block_bytes
+def file_bytes(identity: Identity, *, local: bool = False) -> int:
+    """Return the size of a file; local: of one with a local block."""
+    return HEADER_BYTES + identity.block_bytes + (identity.local_bytes if local else 0)
 
 
 def write_block(directory: Path, identity: Identity, name: BlockName, content: bytes) -> None:
@@ -107,7 +111,7 @@ def read_block(path: Path, identity: Identity) -> bytes:
     """Return a block's content, every byte of it checked. Raises BlockFileError, OSError."""
     fd = _open(path, identity)
     try:
-        data = _read_all(fd, file_bytes(identity))
+        data = _read_all(fd, file_bytes(identity, local=True))
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(fd)
@@ -119,12 +123,14 @@ def read_block(path: Path, identity: Identity) -> bytes:
 
 
 def _open(path: Path, identity: Identity) -> int:
-    """Open a file of the one size that it may have."""
+    """Open a file of a size that it may have."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     size = os.fstat(fd).st_size
-    if size != file_bytes(identity):
+    sizes = sorted({file_bytes(identity, local=local) for local in (False, True)})
+    if size not in sizes:
         os.close(fd)
-        raise BlockFileError(f"it has {size} bytes, must have {file_bytes(identity)}")
+        allowed = " or ".join(map(str, sizes))
+        raise BlockFileError(f"it has {size} bytes, must have {allowed}")
     return fd
 
 

@@ -13,12 +13,14 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from llamad.logs import fields
 from llamad.sizes import compact_size
 from llamad.small_file import sync_directory
 from llamad.store.block_file import (
+    HEADER_BYTES,
     KEY_BYTES,
     NEW_SUFFIX,
     SUFFIX,
@@ -43,6 +45,14 @@ TOUCH_SECONDS = 86_400  # a file's time is set to its last use at most so often
 RETRY_SECONDS = 60.0  # after the disk refused something
 
 
+@dataclass(slots=True)
+class _Saved:
+    """A file with a block."""
+
+    used: float  # the last time, in seconds since 1970
+    n_bytes: int
+
+
 class PrefixStore:
     """What is saved for one model; ``open`` first."""
 
@@ -52,15 +62,15 @@ class PrefixStore:
         """Save below ``root``; ``max_bytes`` 0 saves no blocks, and reads those that are there."""
         self.directory = root / identity.model_digest
         self.pins: dict[tuple[str, str], Pin] = {}  # by owner and name
+        self.bytes_on_disk = 0  # of the blocks of this model
         self.bytes_written = 0  # since it was opened, as the next one
         self.bytes_read = 0
         self.fault = ""  # why nothing is saved at the moment; empty: it is
         self._root = root
         self._identity = identity
-        self.block_file_bytes = file_bytes(identity)
         self._max_bytes = max_bytes
         self._budget = WriteBudget(root / BUDGET_FILE, bytes_per_day)
-        self._blocks: OrderedDict[bytes, float] = OrderedDict()  # key: last use, oldest first
+        self._blocks: OrderedDict[bytes, _Saved] = OrderedDict()  # by key, oldest use first
         self._names: dict[bytes, BlockName] = {}  # of those whose header was read
         self._others: list[
             tuple[float, int, Path]
@@ -95,14 +105,16 @@ class PrefixStore:
             if key is None:
                 others.append(path)
             else:
-                found.append((path.lstat().st_mtime, key))
+                status = path.lstat()
+                found.append((status.st_mtime, key, status.st_size))
         for path in others:
             path.unlink(missing_ok=True)
         if others:
             log.info(
                 fields("prefixes of another version removed", n=len(others), at=str(self.directory))
             )
-        self._blocks = OrderedDict((key, used) for used, key in sorted(found))
+        self._blocks = OrderedDict((key, _Saved(used, size)) for used, key, size in sorted(found))
+        self.bytes_on_disk = sum(saved.n_bytes for saved in self._blocks.values())
 
     def _of_others(self) -> Iterable[tuple[float, int, Path]]:
         for path in self._root.glob(f"*/*{SUFFIX}"):
@@ -111,16 +123,20 @@ class PrefixStore:
                     status = path.lstat()
                     yield status.st_mtime, status.st_size, path
 
-    @property
-    def bytes_on_disk(self) -> int:
-        """Bytes of the blocks of this model."""
-        return len(self._blocks) * self.block_file_bytes
-
     # ---- blocks -----------------------------------------------------------------------------
 
     def has(self, key: bytes) -> bool:
         """Whether a block is saved. Any thread."""
         return key in self._blocks
+
+    def has_local(self, key: bytes) -> bool:
+        """Whether a block is saved with its local block. Any thread."""
+        saved = self._blocks.get(key)
+        return saved is not None and saved.n_bytes == file_bytes(self._identity, local=True)
+
+    def bytes_of(self, keys: Iterable[bytes]) -> int:
+        """Return the bytes that these blocks have on the disk. Any thread."""
+        return sum(saved.n_bytes for key in keys if (saved := self._blocks.get(key)) is not None)
 
     def newest(self) -> list[bytes]:
         """Return the keys of all blocks, the one that was used last first."""
@@ -128,11 +144,14 @@ class PrefixStore:
 
     def age_seconds(self, key: bytes) -> float:
         """Return how long ago a block was used last; 0 for one that is not there. Any thread."""
-        used = self._blocks.get(key)
-        return 0.0 if used is None else max(0.0, time.time() - used)
+        saved = self._blocks.get(key)
+        return 0.0 if saved is None else max(0.0, time.time() - saved.used)
 
-    def read(self, key: bytes) -> bytes | None:
-        """Return a block; None when it cannot be used, and then it is not there any more."""
+    def read(self, key: bytes) -> tuple[bytes, bytes] | None:
+        """Return a block, and its local block, empty where that is not saved.
+
+        None when it cannot be used, and then it is not there any more.
+        """
         path = self._path(key)
         try:
             content = read_block(path, self._identity)
@@ -144,21 +163,24 @@ class PrefixStore:
             self._forget(key)
             log.warning(fields("prefix not read", file=str(path), fault=error.strerror))
             return None
-        self.bytes_read += self.block_file_bytes
+        self.bytes_read += HEADER_BYTES + len(content)
         self.touch([key])
-        return content
+        size = self._identity.block_bytes
+        return content[:size], content[size:]
 
     def write(self, name: BlockName, content: bytes, pinned: Collection[bytes]) -> bool:
         """Save a block, if there is room for it; ``pinned`` ones are not given up for that.
 
-        ``sync`` lets its name last.
+        content: the block, and its local block if it has one; that is added to one that was saved
+        without. ``sync`` lets its name last.
         """
-        if self.has(name.key):
+        need = HEADER_BYTES + len(content)
+        if self.bytes_of([name.key]) >= need:
             return True
         if time.monotonic() < self._retry_at:
             return False
         try:
-            fault = self._refusal(pinned)
+            fault = self._refusal(need, pinned)
             if not fault:
                 write_block(self.directory, self._identity, name, content)
         except OSError as error:
@@ -167,8 +189,10 @@ class PrefixStore:
         if fault:
             self._retry_at = time.monotonic() + RETRY_SECONDS
             return False
-        self.bytes_written += self.block_file_bytes
-        self._blocks[name.key] = time.time()
+        self._forget(name.key)
+        self.bytes_written += need
+        self.bytes_on_disk += need
+        self._blocks[name.key] = _Saved(time.time(), need)
         self._names[name.key] = name
         return True
 
@@ -183,12 +207,12 @@ class PrefixStore:
         """Take note that blocks were used."""
         now = time.time()
         for key in keys:
-            used = self._blocks.get(key)
-            if used is None:
+            saved = self._blocks.get(key)
+            if saved is None:
                 continue
             self._blocks.move_to_end(key)
-            if not 0 <= now - used < TOUCH_SECONDS:
-                self._blocks[key] = now
+            if not 0 <= now - saved.used < TOUCH_SECONDS:
+                saved.used = now
                 with contextlib.suppress(OSError):
                     os.utime(self._path(key))
 
@@ -196,8 +220,9 @@ class PrefixStore:
         """Remove blocks; return the bytes that are free again."""
         freed = 0
         for key in keys:
-            if self._forget(key):
-                freed += self.block_file_bytes
+            n_bytes = self._forget(key)
+            if n_bytes:
+                freed += n_bytes
                 with contextlib.suppress(OSError):
                     self._path(key).unlink()
         return freed
@@ -234,9 +259,8 @@ class PrefixStore:
 
     # ---- room -------------------------------------------------------------------------------
 
-    def _refusal(self, pinned: Collection[bytes]) -> str:
-        """Make room for one more file, or return why there is none."""
-        need = self.block_file_bytes
+    def _refusal(self, need: int, pinned: Collection[bytes]) -> str:
+        """Make room for so many bytes more, or return why there is none."""
         disk = os.statvfs(self.directory)
         if disk.f_bavail * disk.f_frsize < LEAST_FREE_BYTES + need:
             return (
@@ -267,9 +291,13 @@ class PrefixStore:
     def _path(self, key: bytes) -> Path:
         return self.directory / file_name(key, self._identity)
 
-    def _forget(self, key: bytes) -> bool:
+    def _forget(self, key: bytes) -> int:
+        """Return the bytes that its file has; 0: there is none."""
         self._names.pop(key, None)
-        return self._blocks.pop(key, None) is not None
+        saved = self._blocks.pop(key, None)
+        n_bytes = 0 if saved is None else saved.n_bytes
+        self.bytes_on_disk -= n_bytes
+        return n_bytes
 
     def _remove(self, path: Path, fault: str) -> None:
         log.warning(fields("prefix removed", file=str(path), fault=fault))

@@ -116,12 +116,6 @@ typedef struct chunk_view {
     const head_group *group;
 } chunk_view;
 
-/* The first position that a row sees. */
-static uint32_t window_start(uint32_t position, uint32_t window)
-{
-    return window == 0 || position < window ? 0 : position - window + 1;
-}
-
 /* Scores of every query against the tokens in view become softmax numerators. What a window hides is
  * -infinity before and 0 after, as if it were not there. */
 static void chunk_scores(const lld_attention *a, const lld_attention_tile *t, const chunk_view *v,
@@ -150,7 +144,7 @@ static void chunk_scores(const lld_attention *a, const lld_attention_tile *t, co
     for (uint32_t i = 0; i < n_q; i++) {
         float *scores = s->scores + (size_t)i * LLD_ATTENTION_CHUNK;
         uint32_t position = t->position + i / g->n_heads;
-        uint32_t begin = window_start(position, g->window);
+        uint32_t begin = lld_kv_window_start(position, g->window);
         uint32_t n = position < v->start ? 0 : position - v->start + 1;
         n = n < v->n_visible ? n : v->n_visible;
         begin = begin < v->start ? 0 : begin - v->start;
@@ -211,9 +205,9 @@ void lld_attention_run(const lld_attention *a, size_t unit, const lld_batch_run 
                           .head_dim = layer->head_dim,
                           .window = layer->window};
     const uint32_t n_q = t->n_rows * g.n_heads, hd = g.head_dim;
-    const uint32_t *blocks = runs[t->run].blocks;
-    uint32_t n_tokens = t->position + t->n_rows;          /* that the tile's last row sees */
-    uint32_t begin = window_start(t->position, g.window); /* what its first row does */
+    const uint32_t *blocks = lld_run_blocks(&runs[t->run], a->cache, layer->index);
+    uint32_t n_tokens = t->position + t->n_rows;                 /* that the tile's last row sees */
+    uint32_t begin = lld_kv_window_start(t->position, g.window); /* what its first row does */
 
     pack_queries(a, t, &g, q, s->q);
     memset(s->total_l, 0, n_q * sizeof *s->total_l);

@@ -4,7 +4,6 @@
 #include <inttypes.h>
 
 #include "base/status.h"
-#include "engine/kv_cache.h"
 
 void lld_batch_alloc(lld_arena *arena, lld_batch *b)
 {
@@ -17,6 +16,7 @@ void lld_batch_alloc(lld_arena *arena, lld_batch *b)
     b->slots = lld_arena_alloc(arena, b->n_states, sizeof *b->slots);
     b->kept = lld_arena_alloc(arena, b->n_logits, sizeof *b->kept);
     b->marks = lld_arena_alloc(arena, b->n_blocks, sizeof *b->marks);
+    b->local_marks = lld_arena_alloc(arena, b->n_local_blocks, sizeof *b->local_marks);
 }
 
 static int check_counts(const lld_batch *b, size_t i, const lld_run *r)
@@ -48,34 +48,61 @@ static int check_counts(const lld_batch *b, size_t i, const lld_run *r)
     return LLD_OK;
 }
 
+/* Without ids of their own, local blocks have those of the blocks. */
+static const uint32_t *local_blocks(const lld_run *r)
+{
+    return r->local_blocks == NULL ? r->blocks : r->local_blocks;
+}
+
 /* Whether run i goes on where the one before it ends, so that both are runs of one sequence. */
 static bool continues(const lld_batch *b, size_t i, const lld_run *r)
 {
     if (i == 0) return false;
     const lld_batch_run *last = &b->runs[i - 1];
-    return r->blocks == last->blocks && r->position == last->position + last->n_rows;
+    return r->blocks == last->blocks && local_blocks(r) == last->local_blocks &&
+           r->position == last->position + last->n_rows;
 }
 
+/* Blocks of one pool that a run uses: ids[first] and on. */
+typedef struct block_use {
+    const char *name;
+    const uint32_t *ids;
+    uint32_t first;
+    uint64_t *marks;
+    uint32_t n; /* that there are */
+} block_use;
+
 /* Mark the blocks of a run; a block that is written must be named once in a step. */
-static int mark_blocks(lld_batch *b, size_t i, const lld_run *r)
+static int mark_pool(lld_batch *b, size_t i, const lld_run *r, const block_use *use)
 {
-    uint32_t first_written = r->position / LLD_KV_BLOCK;
-    uint32_t n_blocks = lld_kv_blocks_for((uint64_t)r->position + r->n_tokens);
-    uint32_t n_marked = continues(b, i, r) ? lld_kv_blocks_for(r->position) : 0;
+    const uint32_t first_written = r->position / LLD_KV_BLOCK;
+    const uint32_t n_blocks = lld_kv_blocks_for((uint64_t)r->position + r->n_tokens);
+    const uint32_t n_marked = continues(b, i, r) ? lld_kv_blocks_for(r->position) : 0;
     const uint64_t reads = 2 * b->step, writes = reads + 1;
-    for (uint32_t k = n_marked; k < n_blocks; k++) {
-        uint32_t id = r->blocks[k];
-        if (id >= b->n_blocks)
+    for (uint32_t k = n_marked > use->first ? n_marked : use->first; k < n_blocks; k++) {
+        const uint32_t id = use->ids[k];
+        if (id >= use->n)
             return lld_fail(LLD_ERR_INVALID,
-                            "run %zu: block %" PRIu32 " is %" PRIu32 ", must be below %" PRIu32, i,
-                            k, id, b->n_blocks);
-        if (b->marks[id] >= reads && (k >= first_written || b->marks[id] == writes))
+                            "run %zu: %s %" PRIu32 " is %" PRIu32 ", must be below %" PRIu32, i,
+                            use->name, k, id, use->n);
+        if (use->marks[id] >= reads && (k >= first_written || use->marks[id] == writes))
             return lld_fail(LLD_ERR_INVALID,
-                            "run %zu: block %" PRIu32 " is written and named twice in one step", i,
-                            id);
-        b->marks[id] = k >= first_written ? writes : reads;
+                            "run %zu: %s %" PRIu32 " is written and named twice in one step", i,
+                            use->name, id);
+        use->marks[id] = k >= first_written ? writes : reads;
     }
     return LLD_OK;
+}
+
+static int mark_blocks(lld_batch *b, size_t i, const lld_run *r)
+{
+    const block_use blocks = {"block", r->blocks, 0, b->marks, b->n_blocks};
+    int status = mark_pool(b, i, r, &blocks);
+    if (status != LLD_OK || b->window == 0) return status;
+    const uint32_t seen = lld_kv_window_start(r->position, b->window); /* by the first row */
+    const block_use local = {"local block", local_blocks(r), seen / LLD_KV_BLOCK, b->local_marks,
+                             b->n_local_blocks};
+    return mark_pool(b, i, r, &local);
 }
 
 /* Name a slot in the chain that is composed; one that is written belongs to one chain in a step. */
@@ -147,6 +174,7 @@ int lld_batch_compose(lld_batch *b, const lld_run *runs, size_t n_runs)
                                                .n_rows = r->n_tokens,
                                                .position = r->position,
                                                .blocks = r->blocks,
+                                               .local_blocks = local_blocks(r),
                                                .state_in = r->state_in,
                                                .state_out = r->state_out};
     }

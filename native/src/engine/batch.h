@@ -6,14 +6,22 @@
 #include <stdbool.h>
 
 #include "engine/acts.h"
+#include "engine/kv_cache.h"
 #include "llamad_engine.h"
 
 typedef struct lld_batch_run {
     uint32_t first_row, n_rows;
     uint32_t position;      /* of the first row */
-    const uint32_t *blocks; /* the caller's, for the time of the step */
+    const uint32_t *blocks, *local_blocks; /* the caller's, for the time of the step */
     uint32_t state_in, state_out;
 } lld_batch_run;
+
+/* The ids of a run's blocks in the pool of a layer. */
+static inline const uint32_t *lld_run_blocks(const lld_batch_run *run, const lld_kv_cache *cache,
+                                             uint32_t layer)
+{
+    return cache->layers[layer].is_local ? run->local_blocks : run->blocks;
+}
 
 /* Runs of one sequence that follow each other: states go through them in order. */
 typedef struct lld_batch_chain {
@@ -28,7 +36,9 @@ typedef struct lld_slot_use {
 } lld_slot_use;
 
 typedef struct lld_batch {
-    uint32_t n_batch, n_logits, n_ctx, vocab_size, n_blocks, n_states; /* limits, set at create */
+    uint32_t n_batch, n_logits, n_ctx, vocab_size, n_blocks, n_local_blocks,
+        n_states;    /* limits, set at create */
+    uint32_t window; /* of local layers; 0: local blocks are not looked at */
     size_t n_rows, n_runs, n_chains, n_kept;
     int32_t *tokens;         /* (n_rows) */
     uint32_t *positions;     /* (n_rows) */
@@ -38,6 +48,7 @@ typedef struct lld_batch {
     lld_slot_use *slots;     /* (n_states) */
     uint32_t *kept;          /* (n_kept) rows whose logits are kept */
     uint64_t *marks; /* (n_blocks) the last step that named a block: 2 * step, + 1 if it writes */
+    uint64_t *local_marks; /* (n_local_blocks) likewise */
     uint64_t step;   /* counts compositions */
 } lld_batch;
 

@@ -36,6 +36,7 @@ static int check_params(const lld_engine_params *p)
     int status = check_range("n_threads", p->n_threads, 1, LLD_MAX_THREADS);
     if (status == LLD_OK) status = check_range("n_ctx", p->n_ctx, 1, MAX_CTX);
     if (status == LLD_OK) status = check_range("n_blocks", p->n_blocks, 0, MAX_BLOCKS);
+    if (status == LLD_OK) status = check_range("n_local_blocks", p->n_local_blocks, 0, MAX_BLOCKS);
     if (status == LLD_OK) status = check_range("n_batch", p->n_batch, 1, MAX_BATCH);
     if (status == LLD_OK) status = check_range("n_logits", p->n_logits, 1, p->n_batch);
     if (status == LLD_OK) status = check_range("kv_type", p->kv_type, LLD_KV_F16, LLD_KV_Q8_0);
@@ -53,7 +54,8 @@ static int plan(lld_engine *e, const lld_model *model, const lld_engine_params *
     if (status == LLD_OK) status = lld_cpu_select(p->cpu, &cpu_flags);
     if (status != LLD_OK) return status;
     uint32_t n_blocks = p->n_blocks != 0 ? p->n_blocks : lld_kv_blocks_for(p->n_ctx);
-    status = lld_kv_cache_plan(&e->cache, &model->config, (lld_kv_type)p->kv_type, n_blocks);
+    status = lld_kv_cache_plan(&e->cache, &model->config, (lld_kv_type)p->kv_type, n_blocks,
+                               p->n_local_blocks != 0 ? p->n_local_blocks : n_blocks);
     if (status == LLD_OK) status = lld_states_plan(&e->states, model, p->n_states);
     if (status != LLD_OK) return status;
     e->forward = (lld_forward){.model = model,
@@ -68,6 +70,8 @@ static int plan(lld_engine *e, const lld_model *model, const lld_engine_params *
                                          .n_ctx = p->n_ctx,
                                          .vocab_size = model->vocab_size,
                                          .n_blocks = n_blocks,
+                                         .n_local_blocks = e->cache.pools[true].n_blocks,
+                                         .window = e->cache.window,
                                          .n_states = e->states.n_slots}};
     lld_arena arena = {0};
     lld_forward_alloc(&arena, &e->forward);
@@ -80,10 +84,13 @@ int lld_engine_bytes(const lld_model *model, const lld_engine_params *params, ll
     lld_engine e = {0};
     int status = plan(&e, model, params);
     if (status != LLD_OK) return status;
-    *out = (lld_engine_sizes){.n_blocks = e.cache.n_blocks,
+    *out = (lld_engine_sizes){.n_blocks = e.cache.pools[false].n_blocks,
+                              .n_local_blocks = e.cache.pools[true].n_blocks,
                               .kv_block_tokens = LLD_KV_BLOCK,
-                              .kv_block_bytes = e.cache.block_bytes,
-                              .kv_bytes = e.cache.n_blocks * e.cache.block_bytes,
+                              .kv_window = e.cache.window,
+                              .kv_block_bytes = e.cache.pools[false].block_bytes,
+                              .kv_local_block_bytes = e.cache.pools[true].block_bytes,
+                              .kv_bytes = lld_kv_cache_bytes(&e.cache),
                               .scratch_bytes = e.scratch_bytes,
                               .n_states = e.states.n_slots,
                               .state_bytes = e.states.slot_floats * sizeof(float)};
@@ -135,10 +142,15 @@ void lld_engine_destroy(lld_engine *engine)
 
 void lld_engine_get_info(const lld_engine *engine, lld_engine_info *out)
 {
-    *out = (lld_engine_info){.kv_bytes = engine->cache.n_blocks * engine->cache.block_bytes,
+    const lld_kv_pool *pools = engine->cache.pools;
+    *out = (lld_engine_info){.kv_bytes = lld_kv_cache_bytes(&engine->cache),
                              .scratch_bytes = engine->scratch_bytes,
+                             .kv_block_bytes = pools[false].block_bytes,
+                             .kv_local_block_bytes = pools[true].block_bytes,
                              .kv_block_tokens = LLD_KV_BLOCK,
-                             .kv_blocks_total = engine->cache.n_blocks,
+                             .kv_blocks_total = pools[false].n_blocks,
+                             .kv_local_blocks_total = pools[true].n_blocks,
+                             .kv_window = engine->cache.window,
                              .n_states = engine->states.n_slots,
                              .n_threads = engine->forward.n_threads,
                              .long_rope = lld_forward_has_long_rope(&engine->forward),
@@ -188,35 +200,47 @@ int lld_engine_collect(lld_engine *engine, lld_importance *importance)
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
-static int check_block(const lld_engine *e, const char *name, uint32_t block)
+static int check_block(const lld_kv_pool *pool, const char *name, uint32_t block)
 {
-    return check_range(name, block, 0, e->cache.n_blocks - 1);
+    if (block < pool->n_blocks) return LLD_OK;
+    return lld_fail(LLD_ERR_INVALID, "%s is %" PRIu32 ", must be below %" PRIu32, name, block,
+                    pool->n_blocks);
 }
 
-int lld_block_copy(lld_engine *engine, uint32_t dst, uint32_t src)
+int lld_block_copy(lld_engine *engine, bool local, uint32_t dst, uint32_t src)
 {
-    int status = check_block(engine, "dst", dst);
-    if (status == LLD_OK) status = check_block(engine, "src", src);
-    if (status == LLD_OK && dst != src)
-        memcpy(lld_kv_block(&engine->cache, dst), lld_kv_block(&engine->cache, src),
-               engine->cache.block_bytes);
+    const lld_kv_pool *pool = &engine->cache.pools[local];
+    int status = check_block(pool, "dst", dst);
+    if (status == LLD_OK) status = check_block(pool, "src", src);
+    if (status == LLD_OK && dst != src && pool->block_bytes > 0)
+        memcpy(lld_kv_block(pool, dst), lld_kv_block(pool, src), pool->block_bytes);
     return status;
 }
 
-int lld_block_read(const lld_engine *engine, uint32_t block, void *dst, size_t n_bytes)
+/* The block as memory of n_bytes, which must be its size; NULL for an empty one. */
+static int find_block(const lld_engine *engine, bool local, uint32_t block, size_t n_bytes,
+                      uint8_t **out)
 {
-    const lld_kv_cache *c = &engine->cache;
-    int status = check_block(engine, "block", block);
-    if (status == LLD_OK) status = check_range("n_bytes", n_bytes, c->block_bytes, c->block_bytes);
-    if (status == LLD_OK) memcpy(dst, lld_kv_block(c, block), n_bytes);
+    const lld_kv_pool *pool = &engine->cache.pools[local];
+    int status = check_block(pool, "block", block);
+    if (status == LLD_OK)
+        status = check_range("n_bytes", n_bytes, pool->block_bytes, pool->block_bytes);
+    if (status == LLD_OK) *out = pool->memory == NULL ? NULL : lld_kv_block(pool, block);
     return status;
 }
 
-int lld_block_write(lld_engine *engine, uint32_t block, const void *src, size_t n_bytes)
+int lld_block_read(const lld_engine *engine, bool local, uint32_t block, void *dst, size_t n_bytes)
 {
-    const lld_kv_cache *c = &engine->cache;
-    int status = check_block(engine, "block", block);
-    if (status == LLD_OK) status = check_range("n_bytes", n_bytes, c->block_bytes, c->block_bytes);
-    if (status == LLD_OK) memcpy(lld_kv_block(c, block), src, n_bytes);
+    uint8_t *src = NULL;
+    int status = find_block(engine, local, block, n_bytes, &src);
+    if (src != NULL) memcpy(dst, src, n_bytes);
+    return status;
+}
+
+int lld_block_write(lld_engine *engine, bool local, uint32_t block, const void *src, size_t n_bytes)
+{
+    uint8_t *dst = NULL;
+    int status = find_block(engine, local, block, n_bytes, &dst);
+    if (dst != NULL) memcpy(dst, src, n_bytes);
     return status;
 }

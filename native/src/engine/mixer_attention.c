@@ -145,9 +145,11 @@ static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l
         if (c->architecture->facts.norms_values) norm_values(f, v, s);
         rotate_heads(f, &(head_row){k, s->n_kv_heads, s->head_dim, s->n_rot, w->k_norm}, cos_sin);
         uint32_t position = f->batch.positions[row], slot = position % LLD_KV_BLOCK;
-        uint32_t block = f->batch.runs[f->batch.row_run[row]].blocks[position / LLD_KV_BLOCK];
+        const uint32_t layer = lld_layer_index(f, l);
+        const lld_batch_run *run = &f->batch.runs[f->batch.row_run[row]];
+        uint32_t block = lld_run_blocks(run, f->cache, layer)[position / LLD_KV_BLOCK];
         for (uint32_t h = 0; h < s->n_kv_heads; h++) {
-            lld_kv_head head = lld_kv_head_at(f->cache, block, lld_layer_index(f, l), h);
+            lld_kv_head head = lld_kv_head_at(f->cache, block, layer, h);
             if (f->cache->type == LLD_KV_F16)
                 f->kernels->kv_store_f16(head.k, head.v, slot, k + h * hd, v + h * hd, hd);
             else

@@ -9,14 +9,12 @@ import asyncio
 import functools
 import heapq
 import threading
-import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
-from llamad.engine.run import Run
 from llamad.engine.worker import EngineWorker, StepPlan, StepResult
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.book import JobBook
@@ -31,147 +29,16 @@ from llamad.schedule.loop import Scheduler
 from llamad.service.measures import Measures
 from llamad.text.detokenizer import Detokenizer
 from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThinkingSplitter
+from unit.schedule.fake_engine import END as END
+from unit.schedule.fake_engine import TIMEOUT_SECONDS as TIMEOUT_SECONDS
+from unit.schedule.fake_engine import FakeEngine as FakeEngine
+from unit.schedule.fake_engine import History as History
+from unit.schedule.fake_engine import Rule as Rule
+from unit.schedule.fake_engine import letters as letters
+from unit.schedule.fake_engine import saying as saying
 
-END = 0
-TIMEOUT_SECONDS = 60.0  # only reached by a test that hangs
 SIMULATED_TICK_SECONDS = 0.01
 SETTLING_TURNS = 4  # of the event loop after each tick, for the tasks that it woke
-
-History = tuple[int, ...]
-Rule = Callable[[History, int, int], int]  # (history, seed, number of the draw) -> token
-
-
-def letters(history: History, seed: int, draw: int) -> int:
-    """Return a letter that depends on every token before it, the seed and the number of draws."""
-    return 97 + zlib.crc32(repr((history, seed, draw)).encode()) % 26
-
-
-def saying(text: str | bytes, then: int = END) -> Rule:
-    """Return a rule that generates ``text``, then ``then`` for ever."""
-    data = text.encode() if isinstance(text, str) else text
-    return lambda history, seed, draw: data[draw] if draw < len(data) else then
-
-
-class FakeEngine:
-    """Blocks of tokens in place of keys and values; a step can be held, failed and cancelled.
-
-    It checks what the C engine demands of a step, and reads the history of a sequence from its
-    blocks: a block that two sequences write, or that is given away too early, changes the text.
-    """
-
-    def __init__(
-        self, *, n_batch: int, n_blocks: int, block_tokens: int, n_states: int = 0
-    ) -> None:
-        self.n_batch = n_batch
-        self.states: list[History] = [()] * n_states  # the tokens that each is behind
-        self.block_tokens = block_tokens
-        self.blocks: list[list[int]] = [[-1] * block_tokens for _ in range(n_blocks)]
-        self.steps: list[list[int]] = []  # rows of each run, for every completed step
-        self.threads: set[str] = set()
-        self.rule: Rule = letters
-        self.errors: list[Exception | None] = []  # raised by the next steps, in order
-        self.refused: Callable[[History], bool] = lambda history: (
-            False
-        )  # whose logits are not finite
-        self.before_step: Callable[[], None] = lambda: None
-        self.n_cancelled_steps = 0
-        self.progress = 0  # layers finished; a test counts them
-        self._cancelled = threading.Event()
-        self._kept: list[History] = []
-
-    def forward(self, runs: Sequence[Run]) -> None:
-        self.threads.add(threading.current_thread().name)
-        self._check(runs)
-        self.before_step()
-        if self._cancelled.is_set():
-            self.n_cancelled_steps += 1
-            raise LlamadError(ErrorKind.CANCELLED, "CANCELLED", "cancelled")
-        error = self.errors.pop(0) if self.errors else None
-        if error is not None:
-            raise error
-        self._kept = [history for run in runs for history in self._run(run)]
-        self.steps.append([len(run.tokens) for run in runs])
-
-    def _run(self, run: Run) -> list[History]:
-        """Write a run into its blocks; return the history of each row that is kept."""
-        for i, token in enumerate(run.tokens):
-            block, slot = divmod(run.position + i, self.block_tokens)
-            self.blocks[run.blocks[block]][slot] = token
-        held = [token for block in run.blocks for token in self.blocks[block]]
-        end = run.position + len(run.tokens)
-        if self.states:
-            if run.position:
-                known = self.states[run.state_in]
-                assert known == tuple(held[: run.position]), "the state of other tokens"
-            self.states[run.state_out] = tuple(held[:end])
-        return [tuple(held[: n + 1]) for n in range(end - run.n_out, end)]
-
-    def _check(self, runs: Sequence[Run]) -> None:
-        assert runs
-        assert 1 <= sum(len(run.tokens) for run in runs) <= self.n_batch
-        chains = self._chains(runs)
-        named = [block for chain in chains for block in chain[0].blocks]
-        assert all(0 <= block < len(self.blocks) for block in named)
-        if self.states:
-            self._check_states(chains)
-        for run, *_ in chains:
-            assert len(run.blocks) == len(set(run.blocks)), "a block twice in a run"
-            for block in run.blocks[run.position // self.block_tokens :]:
-                assert named.count(block) == 1, "a block is written that another run names"
-        for run in runs:
-            assert 0 <= run.n_out <= len(run.tokens)
-            needed = -(-(run.position + len(run.tokens)) // self.block_tokens)
-            assert len(run.blocks) >= needed, "a run has too few blocks"
-
-    @staticmethod
-    def _chains(runs: Sequence[Run]) -> list[list[Run]]:
-        """Join runs that continue the one before them."""
-        chains: list[list[Run]] = []
-        for run in runs:
-            last = chains[-1][-1] if chains else None
-            if last is not None and run.blocks is last.blocks:
-                assert run.position == last.position + len(last.tokens)
-                assert not run.state_in or run.state_in == last.state_out
-                chains[-1].append(run)
-            else:
-                chains.append([run])
-        return chains
-
-    def _check_states(self, chains: Sequence[Sequence[Run]]) -> None:
-        written = [{run.state_out for run in chain} for chain in chains]
-        begun = [{run.state_in for run in chain if run.position} for chain in chains]
-        for i, slots in enumerate(written):
-            others = [w | b for j, (w, b) in enumerate(zip(written, begun, strict=True)) if j != i]
-            assert all(slots.isdisjoint(other) for other in others), "a state named twice"
-            assert all(0 <= slot < len(self.states) for slot in slots | begun[i])
-
-    def block_read(self, block: int) -> bytes:
-        return b"".join(token.to_bytes(4, "little", signed=True) for token in self.blocks[block])
-
-    def block_write(self, block: int, data: bytes) -> None:
-        tokens = [data[i : i + 4] for i in range(0, len(data), 4)]
-        assert len(tokens) == self.block_tokens
-        self.blocks[block] = [int.from_bytes(token, "little", signed=True) for token in tokens]
-
-    def row(self, k: int) -> History:
-        return self._kept[k]
-
-    def log_probability(self, k: int, token: int) -> float:
-        return 0.0  # it is sure
-
-    def cancel(self) -> None:
-        self._cancelled.set()
-
-    def cancel_clear(self) -> None:
-        self._cancelled.clear()
-
-    @property
-    def cancelled(self) -> bool:
-        return self._cancelled.is_set()
-
-    def wait_for_cancel(self) -> None:
-        """Stand in for a long computation that only a cancel ends."""
-        assert self._cancelled.wait(TIMEOUT_SECONDS)
 
 
 class FakeSampler:
@@ -247,6 +114,8 @@ class FakeModel:
         kv_block_tokens: int = 32,
         n_states: int = 0,
         state_interval: int = 1,
+        kv_local_blocks: int = 0,
+        kv_window: int = 0,
     ) -> None:
         self.name = "fake"
         self.vocab_size = 256
@@ -258,6 +127,8 @@ class FakeModel:
         self.kv_block_tokens = kv_block_tokens
         self.n_states = n_states
         self.state_interval = state_interval
+        self.kv_local_blocks = kv_local_blocks
+        self.kv_window = kv_window
         self.load_seconds = 1.5
         self.step_read_seconds = 0.0
         self.tokenizer = FakeTokenizer()
@@ -367,6 +238,8 @@ class Bench:
             n_blocks=self.model.kv_blocks_total,
             block_tokens=self.model.kv_block_tokens,
             n_states=self.model.n_states,
+            n_local=self.model.kv_local_blocks,
+            window=self.model.kv_window,
         )
         self.worker = EngineWorker(self.engine)
         self.clock = FakeClock()

@@ -52,6 +52,8 @@ class FakeDraft:
         n_blocks: int = 64,
         block_tokens: int = 32,
         vocab_size: int = 256,
+        kv_local_blocks: int = 0,
+        kv_window: int = 0,
     ) -> None:
         self.name = "small"
         self.vocab_size = vocab_size
@@ -59,7 +61,15 @@ class FakeDraft:
         self.n_batch = n_batch
         self.kv_block_tokens = block_tokens
         self.kv_blocks_total = n_blocks
-        self.engine = FakeEngine(n_batch=n_batch, n_blocks=n_blocks, block_tokens=block_tokens)
+        self.kv_local_blocks = kv_local_blocks
+        self.kv_window = kv_window
+        self.engine = FakeEngine(
+            n_batch=n_batch,
+            n_blocks=n_blocks,
+            block_tokens=block_tokens,
+            n_local=kv_local_blocks,
+            window=kv_window,
+        )
         self.engine.rule = rule
         self.chunks: list[DraftChunk] = []
         self.clock: FakeClock | None = None
@@ -329,6 +339,8 @@ def test_whatever_ends_in_the_middle_every_block_of_the_draft_returns(seed: int)
             block_tokens=8,
             n_ctx=chance.choice([40, 200]),
             n_batch=chance.choice([8, 64]),
+            kv_local_blocks=(n_local := chance.choice([0, 4, 9])),
+            kv_window=chance.choice([1, 9, 16]) if n_local else 0,
         )
         bench = with_draft(
             draft,

@@ -22,6 +22,7 @@ class EngineParams(TypedDict, total=False):
     n_threads: Required[int]
     n_ctx: Required[int]
     n_blocks: int
+    n_local_blocks: int
     n_batch: int
     n_logits: int
     kv_type: str
@@ -34,6 +35,7 @@ def _params_argument(
     n_threads: int,
     n_ctx: int,
     n_blocks: int = 0,
+    n_local_blocks: int = 0,
     n_batch: int = 512,
     n_logits: int = 1,
     kv_type: str = "f16",
@@ -44,7 +46,8 @@ def _params_argument(
     if kv_type not in KV_TYPES:
         raise ValueError(f"KV type {kv_type} is not supported: {', '.join(KV_TYPES)}")
     name = cpu_argument(cpu)
-    numbers = (n_threads, n_ctx, n_blocks, n_batch, n_logits, KV_TYPES[kv_type], n_states, name)
+    blocks = n_blocks, n_local_blocks
+    numbers = (n_threads, n_ctx, *blocks, n_batch, n_logits, KV_TYPES[kv_type], n_states, name)
     return ffi.new("lld_engine_params *", numbers), name
 
 
@@ -57,6 +60,15 @@ def engine_bytes(model: EngineModel, **params: Unpack[EngineParams]) -> EngineBy
         **{name: getattr(sizes, name) for name in EngineBytes.__slots__ if name != "sampler_bytes"},
         sampler_bytes=lib.lld_sampler_bytes(model.info.vocab_size, struct.n_ctx),
     )
+
+
+def _local_argument(run: Run) -> Any:
+    """Return the ids of a run's local blocks; NULL: those of its blocks."""
+    if not run.local_blocks:
+        return ffi.NULL
+    if len(run.local_blocks) != len(run.blocks):
+        raise ValueError(f"{len(run.local_blocks)} local blocks beside {len(run.blocks)} blocks")
+    return ffi.new("uint32_t[]", list(run.local_blocks))
 
 
 class Engine(Handle):
@@ -75,7 +87,8 @@ class Engine(Handle):
         info = self.info
         self.n_blocks, self.block_tokens = info.kv_blocks_total, info.kv_block_tokens
         self.n_states = info.n_states
-        self._block_bytes = info.kv_bytes // info.kv_blocks_total
+        self.n_local_blocks, self.kv_window = info.kv_local_blocks_total, info.kv_window
+        self._block_bytes = info.kv_block_bytes, info.kv_local_block_bytes
 
     @property
     def info(self) -> EngineInfo:
@@ -103,9 +116,11 @@ class Engine(Handle):
             tokens = ffi.new("int32_t[]", list(run.tokens))
             if i == 0 or run.blocks is not runs[i - 1].blocks:  # a run that continues shares them
                 blocks = ffi.new("uint32_t[]", list(run.blocks))
-            arrays += [tokens, blocks]  # the struct does not keep them alive
+                local = _local_argument(run)
+            arrays += [tokens, blocks, local]  # the struct does not keep them alive
             where = (run.position, blocks, len(blocks))
-            c_runs[i] = (tokens, len(tokens), *where, run.n_out, run.state_in, run.state_out)
+            states = (run.state_in, run.state_out)
+            c_runs[i] = (tokens, len(tokens), *where, run.n_out, *states, local)
         check(lib.lld_engine_forward(self._c, c_runs, len(c_runs)))
 
     def _row(self, k: int) -> Any:
@@ -135,20 +150,20 @@ class Engine(Handle):
         out = ffi.new("int32_t[]", n)
         return list(out[0 : lib.lld_top_tokens(self._row(k), self.vocab_size, n, out)])
 
-    def block_copy(self, dst: int, src: int) -> None:
-        """Copy one block of the KV cache over another."""
-        check(lib.lld_block_copy(self._c, dst, src))
+    def block_copy(self, dst: int, src: int, *, local: bool = False) -> None:
+        """Copy one block of the KV cache over another; local: of layers with a window."""
+        check(lib.lld_block_copy(self._c, local, dst, src))
 
-    def block_read(self, block: int) -> bytes:
+    def block_read(self, block: int, *, local: bool = False) -> bytes:
         """Return a block as bytes, which ``block_write`` of an engine like this one takes."""
-        data = bytearray(self._block_bytes)
-        check(lib.lld_block_read(self._c, block, ffi.from_buffer(data), len(data)))
+        data = bytearray(self._block_bytes[local])
+        check(lib.lld_block_read(self._c, local, block, ffi.from_buffer(data), len(data)))
         return bytes(data)
 
-    def block_write(self, block: int, data: Buffer) -> None:
+    def block_write(self, block: int, data: Buffer, *, local: bool = False) -> None:
         """Fill a block with what ``block_read`` returned."""
         source = ffi.from_buffer(data)
-        check(lib.lld_block_write(self._c, block, source, len(source)))
+        check(lib.lld_block_write(self._c, local, block, source, len(source)))
 
     def collect(self, importance: "Importance") -> None:
         """Add the rows of every forward from now on to sums that no other engine adds to."""
