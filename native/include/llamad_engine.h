@@ -229,24 +229,23 @@ typedef struct lld_engine_params {
     uint32_t n_threads; /* 1..64, the calling thread included */
     uint32_t n_ctx;     /* most tokens in one sequence, 1..2^20 */
     uint32_t n_blocks;  /* of the KV cache, ids 0..n_blocks-1, up to 2^23; 0 = those of n_ctx */
-    uint32_t n_local_blocks; /* likewise, for layers with a window; 0 = n_blocks. Of a model that has
-                                no such layer: none, whatever this says */
-    uint32_t n_batch;   /* most rows in one forward, 1..4096 */
-    uint32_t n_logits;  /* most rows of logits kept from one forward, 1..n_batch */
-    uint32_t kv_type;   /* lld_kv_type */
-    uint32_t n_states;  /* slots of states, ids 0..n_states-1, up to 2^16; 0 = one. Of a model whose
+    uint32_t n_local_blocks; /* likewise, for layers with a window; 0 = n_blocks. Of a model that
+                                has none: none, whatever this says */
+    uint32_t n_batch;        /* most rows in one forward, 1..4096 */
+    uint32_t n_logits;       /* most rows of logits kept from one forward, 1..n_batch */
+    uint32_t kv_type;        /* lld_kv_type */
+    uint32_t n_states; /* slots of states, ids 0..n_states-1, up to 2^16; 0 = one. Of a model whose
                            layers have no state: none, whatever this says */
-    const char *cpu;    /* as for lld_cpu_kernel_set */
+    const char *cpu;   /* as for lld_cpu_kernel_set */
 } lld_engine_params;
 
 /* What lld_engine_create allocates for a model and params, to the byte. Beside it a thread's stack
  * has a few pages in use. */
 typedef struct lld_engine_sizes {
     uint32_t n_blocks, n_local_blocks, kv_block_tokens;
-    uint32_t kv_window; /* tokens that local blocks must hold before a row, itself included; 0: there
-                           are none */
+    uint32_t kv_window; /* tokens that such a layer sees, its own included; 0: there is none */
     uint64_t kv_block_bytes, kv_local_block_bytes;
-    uint64_t kv_bytes; /* of all blocks; a block takes memory when it is first used */
+    uint64_t kv_bytes;      /* of all blocks; a block takes memory when it is first used */
     uint64_t scratch_bytes; /* logits included; all of it takes memory at create */
     uint32_t n_states;
     uint64_t state_bytes; /* of a slot, which takes memory when it is first used */

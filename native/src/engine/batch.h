@@ -11,7 +11,7 @@
 
 typedef struct lld_batch_run {
     uint32_t first_row, n_rows;
-    uint32_t position;      /* of the first row */
+    uint32_t position;                     /* of the first row */
     const uint32_t *blocks, *local_blocks; /* the caller's, for the time of the step */
     uint32_t state_in, state_out;
 } lld_batch_run;
@@ -49,7 +49,7 @@ typedef struct lld_batch {
     uint32_t *kept;          /* (n_kept) rows whose logits are kept */
     uint64_t *marks; /* (n_blocks) the last step that named a block: 2 * step, + 1 if it writes */
     uint64_t *local_marks; /* (n_local_blocks) likewise */
-    uint64_t step;   /* counts compositions */
+    uint64_t step;         /* counts compositions */
 } lld_batch;
 
 /* Room for the limits, in the arena of the scratch. */
