@@ -59,6 +59,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # An API of the gateway is a folder that knows the rest of the gateway, and no other API.
     "llamad_http": ("llamad_client",),
     "llamad_http.ollama": ("llamad_client", *GATEWAY_CORE),
+    "llamad_http.page": ("llamad_client", *GATEWAY_CORE),
     "llamad_http.openai": ("llamad_client", *GATEWAY_CORE),
     "llamad_http.llama_server": ("llamad_client", *GATEWAY_CORE),
     **dict.fromkeys(LEAVES, ()),

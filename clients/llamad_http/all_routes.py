@@ -3,9 +3,10 @@
 from llamad_http.llama_server.api import API as LLAMA_SERVER
 from llamad_http.ollama.api import API as OLLAMA
 from llamad_http.openai.api import API as OPENAI
+from llamad_http.page.api import API as PAGE
 from llamad_http.routes import Routes
 
 
 def all_routes() -> Routes:
     """Return the routes of all APIs."""
-    return Routes((OPENAI, OLLAMA, LLAMA_SERVER), {"/": OPENAI, "/api/": OLLAMA})
+    return Routes((OPENAI, OLLAMA, LLAMA_SERVER, PAGE), {"/": OPENAI, "/api/": OLLAMA})

@@ -16,11 +16,6 @@ from llamad_http.routes import Api, Route
 API_VERSION = "0.12.0"  # of the Ollama whose answers these are; programs compare it
 
 
-async def alive(gateway: Gateway, exchange: Exchange) -> None:
-    """Say what programs look for."""
-    await exchange.respond(b"Ollama is running", "text/plain; charset=utf-8")
-
-
 async def version(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with the version of the API."""
     await exchange.respond_json({"version": API_VERSION})
@@ -131,7 +126,6 @@ def _not_found(name: str) -> HttpError:
 
 API = Api(
     (
-        Route("GET", "/", alive, is_public=True),
         Route("GET", "/api/version", version, is_public=True),
         Route("GET", "/api/tags", tags),
         Route("GET", "/api/ps", running),
