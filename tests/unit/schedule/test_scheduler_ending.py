@@ -219,9 +219,9 @@ def test_a_job_that_cannot_start_fails_and_frees_its_slot(raised: Exception, rea
 @asynchronous
 async def test_what_mirostat_learned_outlives_a_sampler() -> None:
     """Two sequences in too few blocks: one is paused, and its sampler is made anew."""
-    bench = Bench(n_sequences=2, kv_blocks_total=3)
+    bench = Bench(n_sequences=2, kv_blocks_total=6, kv_block_tokens=8, n_ctx=48)
     wanted = [
-        replace(request(f"prompt {i}", max_tokens=50), sampling=Sampling(seed=i, mirostat=2))
+        replace(request(f"prompt {i}", max_tokens=20), sampling=Sampling(seed=i, mirostat=2))
         for i in (1, 2)
     ]
     async with bench.running():
@@ -229,4 +229,4 @@ async def test_what_mirostat_learned_outlives_a_sampler() -> None:
         for job in jobs:
             await finish_of(job)
     assert len(bench.model.samplers) > 2
-    assert [job.record.mirostat_mu for job in jobs] == [10.0 + 0.5 * 50] * 2
+    assert [job.record.mirostat_mu for job in jobs] == [10.0 + 0.5 * 20] * 2
