@@ -88,6 +88,21 @@ FAMILY_MODELS: Mapping[str, TinySpec] = {
         rope_dimension_count=8,
         rope_freq_base=1e7,
     ),
+    "granitehybrid": TinySpec(
+        architecture="granitehybrid",
+        n_layers=4,
+        recurrent=(0, 1, 3),
+        conv_width=4,
+        tied_output=True,
+        metadata={
+            "granitehybrid.rope.scaling.finetuned": False,
+            "granitehybrid.embedding_scale": 1.5,
+            "granitehybrid.residual_scale": 0.6,
+            "granitehybrid.attention.scale": 0.4,
+            "granitehybrid.logit_scale": 8.0,
+        },
+    ),
+    "falcon-h1": TinySpec(architecture="falcon-h1", n_layers=3, conv_width=4, rope_freq_base=1e6),
     "lfm2": TinySpec(
         architecture="lfm2", n_layers=4, recurrent=(0, 1, 3), tied_output=True, rope_freq_base=1e6
     ),

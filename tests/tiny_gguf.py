@@ -17,7 +17,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tiny_recurrent import recurrent_matrices
+from tiny_recurrent import (
+    BESIDE_ATTENTION,
+    recurrent_matrices,
+    recurrent_metadata,
+    recurrent_vectors,
+    vector_shape,
+)
 from tiny_vocabulary import vocabulary as vocabulary
 
 Metadata = bool | int | float | str | Sequence[int] | Sequence[float] | Sequence[str]
@@ -112,6 +118,9 @@ class TinySpec:
     delta_k_heads: int = 2  # of Gated DeltaNet
     delta_v_heads: int = 4
     delta_dim: int = 16
+    ssm_groups: int = 2  # of state spaces (Mamba-2), whose heads are twice as wide as dim together
+    ssm_state: int = 24
+    ssm_head_dim: int = 16
     chat_template: str | None = None
     metadata: Mapping[str, Metadata] = field(default_factory=dict)  # added or replaced last
     seed: int = 1
@@ -122,9 +131,9 @@ class TinySpec:
         return self.head_dim or self.dim // self.n_heads
 
     @property
-    def delta_channels(self) -> int:
-        """What the convolution of Gated DeltaNet runs over."""
-        return (2 * self.delta_k_heads + self.delta_v_heads) * self.delta_dim
+    def has_states(self) -> bool:
+        """Whether any layer remembers more of a sequence than keys and values."""
+        return bool(self.recurrent) or self.architecture in BESIDE_ATTENTION
 
     def kv_heads(self, layer: int) -> int:
         """Heads of keys and values in a layer."""
@@ -260,8 +269,10 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
     for layer in range(spec.n_layers):
         q_dim, kv_dim = (n * spec.head(layer) for n in (spec.n_heads, spec.kv_heads(layer)))
         hidden = spec.hidden(layer)
-        if layer in spec.recurrent:
+        if layer in spec.recurrent or spec.architecture in BESIDE_ATTENTION:
             yield from recurrent_matrices(spec, f"blk.{layer}.")
+        if layer in spec.recurrent:
+            pass
         elif spec.architecture in FUSED_QKV:
             yield f"blk.{layer}.attn_qkv.weight", (q_dim + 2 * kv_dim, spec.dim)
         else:
@@ -304,7 +315,8 @@ NORMS = {  # of a layer; others: before each half
 
 
 def _norm(spec: TinySpec, name: str) -> Iterator[tuple[str, int, float]]:
-    yield f"{name}.weight", spec.dim, 1.0
+    is_bare = spec.architecture == "falcon-h1" and name.endswith("ffn_norm")
+    yield name if is_bare else f"{name}.weight", spec.dim, 1.0
     if spec.architecture in BIASED_NORMS:
         yield f"{name}.bias", spec.dim, 0.0
 
@@ -317,11 +329,9 @@ def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
     for layer in range(spec.n_layers):
         for norm in NORMS.get(spec.architecture, ("attn_norm", "ffn_norm")):
             yield from _norm(spec, f"blk.{layer}.{norm}")
+        if layer in spec.recurrent or spec.architecture in BESIDE_ATTENTION:
+            yield from recurrent_vectors(spec, f"blk.{layer}.")
         if layer in spec.recurrent:
-            if spec.architecture == "qwen35":
-                yield f"blk.{layer}.ssm_dt.bias", spec.delta_v_heads, 0.0
-                yield f"blk.{layer}.ssm_a", spec.delta_v_heads, -1.0
-                yield f"blk.{layer}.ssm_norm.weight", spec.delta_dim, 1.0
             continue
         if spec.architecture in HEAD_NORMS:
             mean = 0.1 if spec.architecture == "gemma4" else 1.0  # whose scores have no other scale
@@ -365,7 +375,8 @@ def _tensors(spec: TinySpec) -> list[Tensor]:
         result.append(Tensor(name, type_name, shape, random_rows(rng, type_name, shape, rms)))
     for name, length, mean in vectors(spec):
         values = rng.normal(mean, 0.2, length).astype(np.float32)
-        result.append(Tensor(name, "F32", (length,), values.tobytes()))
+        shaped = vector_shape(spec, name, length)
+        result.append(Tensor(name, "F32", shaped, values.tobytes()))
     for name, largest in rope_factors(spec).items():
         n = (spec.rope_dimension_count or spec.resolved_head_dim) // 2
         factors = np.linspace(1.0, largest, n, dtype=np.float32)
@@ -391,6 +402,7 @@ KEYS: Mapping[str, Mapping[str, Metadata]] = {  # that a family needs, beside wh
     "cohere2": {"logit_scale": 0.25},
     "gptneox": {"use_parallel_residual": True},
     "stablelm": {"use_parallel_residual": True},  # as converters write it, without a meaning
+    "granitehybrid": {"logit_scale": 6.0},
     "minicpm": {"embedding_scale": 1.5, "residual_scale": 0.7, "logit_scale": 3.0},
 }
 
@@ -422,21 +434,7 @@ def metadata_of(spec: TinySpec) -> dict[str, Metadata]:
         "tokenizer.ggml.unknown_token_id": 0,
         "tokenizer.ggml.add_bos_token": True,
     }
-    if arch == "qwen35":
-        result["qwen35.ssm.conv_kernel"] = spec.conv_width
-        result["qwen35.ssm.state_size"] = spec.delta_dim
-        result["qwen35.ssm.group_count"] = spec.delta_k_heads
-        result["qwen35.ssm.time_step_rank"] = spec.delta_v_heads
-        result["qwen35.ssm.inner_size"] = spec.delta_v_heads * spec.delta_dim
-        result["qwen35.rope.dimension_sections"] = [2, 1, 1, 0]
-        if spec.recurrent != tuple(i for i in range(spec.n_layers) if (i + 1) % 4):
-            flags = [int(i in spec.recurrent) for i in range(spec.n_layers)]
-            result["qwen35.attention.recurrent_layers"] = flags
-    if arch == "lfm2":
-        result["lfm2.shortconv.l_cache"] = spec.conv_width
-        result["lfm2.attention.head_count_kv"] = [
-            0 if layer in spec.recurrent else spec.n_kv_heads for layer in range(spec.n_layers)
-        ]
+    result |= recurrent_metadata(spec)
     if arch == "gemma4":
         local_head_dim = spec.local_head_dim or head_dim
         result[f"{arch}.attention.sliding_window_pattern"] = spec.is_local

@@ -54,6 +54,15 @@ BAD_VALUES: dict[str, tuple[Metadata, ...]] = {
     "qwen35.full_attention_interval": (0, 9, *NO_COUNT),
     "qwen35.attention.recurrent_layers": ([1, 1, 1], [1] * 5, ["a"] * 4),
     "qwen35.nextn_predict_layers": (4, *NO_COUNT),
+    "granitehybrid.ssm.conv_kernel": (0, 1, 9, *NO_COUNT),
+    "granitehybrid.ssm.state_size": (0, 1025, 1 << 31, *NO_COUNT),
+    "granitehybrid.ssm.group_count": (0, 3, *NO_COUNT),
+    "granitehybrid.ssm.time_step_rank": (0, 1025, *NO_COUNT),
+    "granitehybrid.ssm.inner_size": (0, 8, 120, 124, 1 << 31, *NO_COUNT),
+    "granitehybrid.attention.head_count_kv": ([0, 2], [0, 0, 0, 0], [0, 3, 3, 3]),
+    "granitehybrid.expert_count": (64,),
+    "falcon-h1.ssm.inner_size": (0, 124, 8 * 520, *NO_COUNT),
+    "falcon-h1.attention.head_count_kv": ([0, 2, 2, 2], 0, 3),
     "lfm2.shortconv.l_cache": (0, 1, 9, *NO_COUNT),
     "lfm2.attention.head_count_kv": (
         *([0, 2], [0, 2, 2, 2, 2], [0, 0, 0, 0], [0, -1, 2, 2], [0, 3, 3, 3], [0, 2048, 2048, 0]),
@@ -98,7 +107,7 @@ def refusal(folder: Path, spec: TinySpec) -> str:
 def test_a_value_that_cannot_be_is_named(tmp_path: Path, key: str) -> None:
     family = key.split(".")[0]
     for value in BAD_VALUES[key]:
-        recurrent = {"lfm2": (0,), "qwen35": (0, 1, 2)}.get(family, ())
+        recurrent = {"lfm2": (0,), "qwen35": (0, 1, 2), "granitehybrid": (0,)}.get(family, ())
         spec = TinySpec(
             architecture=family, window=8, n_layers=4, recurrent=recurrent, metadata={key: value}
         )

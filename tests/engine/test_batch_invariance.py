@@ -122,7 +122,7 @@ def test_a_family_changes_no_bit(tiny_model_path: TinyModelPath, family: str) ->
         feed(engine, tokens[:64], chunk=32, sequence=owner)
         tail = feed(engine, tokens[64:], chunk=6, sequence=sharing(engine, owner, 64))
         assert bits(tail) == bits(whole[64:])
-        if not spec.recurrent:  # test_states.py has what those do in place of being cut
+        if not spec.has_states:  # test_states.py has what those do in place of being cut
             owner.truncate(20)
             assert bits(feed(engine, tokens[20:], chunk=50, sequence=owner)) == bits(whole[20:])
     for n_threads, cpu in ((1, None), (3, None), (2, "generic")):

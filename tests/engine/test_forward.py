@@ -134,6 +134,14 @@ VARIANTS = {
     "qwen35, quantized": TinySpec(
         architecture="qwen35", n_layers=4, recurrent=(0, 2), weight_type="Q4_0", delta_v_heads=2
     ),
+    "granitehybrid": TinySpec(
+        architecture="granitehybrid", n_layers=3, recurrent=(0, 2), ssm_groups=1, ssm_state=40
+    ),
+    "granitehybrid, quantized": TinySpec(
+        architecture="granitehybrid", n_layers=3, recurrent=(1, 2), weight_type="Q4_0"
+    ),
+    "falcon-h1": TinySpec(architecture="falcon-h1", n_layers=2, conv_width=4, ssm_head_dim=32),
+    "falcon-h1, quantized": TinySpec(architecture="falcon-h1", weight_type="Q4_0"),
     "lfm2": TinySpec(architecture="lfm2", n_layers=5, recurrent=(0, 1, 3)),
     "lfm2, quantized": TinySpec(
         architecture="lfm2", n_layers=4, recurrent=(0, 2), weight_type="Q4_0", conv_width=4

@@ -16,7 +16,7 @@ from tiny_gguf import TinyModelPath, TinySpec
 
 N_TOKENS = 70
 BLOCKS = (0, 1, 2)
-SPECS = [spec for spec in FAMILY_MODELS.values() if spec.recurrent]
+SPECS = [spec for spec in FAMILY_MODELS.values() if spec.has_states]
 
 
 def last_logits(engine: Engine, runs: Sequence[Run], n: int = 1) -> bytes:

@@ -14,6 +14,8 @@ Command R and R7B: both halves read the same x, LayerNorm (arXiv 1607.06450); St
 2402.17834), StarCoder2 (arXiv 2402.19173): LayerNorm. Ministral 3: YaRN whose magnitude is
 cancelled, and queries that grow as Llama 4's (``modeling_ministral3.py``). LFM2
 (arXiv 2511.23404): layers without attention, which mix by a short convolution (``recurrent.py``).
+Granite 4.0 (IBM's report, ``modeling_granitemoehybrid.py``): Granite's scales, and Mamba-2 in most
+layers; Falcon-H1 (arXiv 2507.22448): attention and Mamba-2 side by side in each.
 The files named are of Hugging Face's transformers.
 """
 
@@ -60,6 +62,8 @@ class Family:
     logits_softcap: float = 0.0
     output_norm: str = "output_norm"
     gates_attention: bool = False  # attn_q has a gate behind each head's query
+    state_space: bool = False  # layers that have a state mix by Mamba-2
+    mixes_twice: bool = False  # all have one, beside attention, and both results are added
 
 
 _ONE_NORM = ("attn_norm", None, "attn_norm", None)  # which both halves read
@@ -113,6 +117,8 @@ FAMILIES: Mapping[str, Family] = {
         norms=("attn_norm", None, "post_attention_norm", None),
         gates_attention=True,
     ),
+    "granitehybrid": Family(neox=False, scales=True, state_space=True),
+    "falcon-h1": Family(neox=True, state_space=True, mixes_twice=True),
     "lfm2": Family(neox=True, head_norm=True, output_norm="token_embd_norm"),
     "gemma": Family(neox=True, gemma=True, gelu=True),
     "gemma2": Family(

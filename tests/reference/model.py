@@ -95,9 +95,10 @@ class Hyperparameters:
     is_parallel: bool = False
     late_query_scale: float = 0.0
     yarn_log_multiplier: float = 0.0
-    delta_k_heads: int = 0  # of Gated DeltaNet
-    delta_v_heads: int = 0
-    delta_dim: int = 0
+    ssm_groups: int = 0  # of Gated DeltaNet: heads of q and k; of Mamba-2: of B and C
+    ssm_heads: int = 0
+    ssm_state: int = 0  # numbers of a head's state for each of its elements
+    ssm_inner: int = 0  # elements of all heads
     recurrent: Sequence[bool] = ()  # whether each layer has a state in place of attention
 
     # Of gemma4.
@@ -184,9 +185,10 @@ def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         late_query_scale=read("attention.temperature_scale", 0.0),
         yarn_log_multiplier=read("rope.scaling.yarn_log_multiplier", 0.0),
         recurrent=_recurrent(arch, read) or [n == 0 for n in by_layer],
-        delta_k_heads=read("ssm.group_count", 0),
-        delta_v_heads=read("ssm.time_step_rank", 0),
-        delta_dim=read("ssm.state_size", 0),
+        ssm_groups=read("ssm.group_count", 0),
+        ssm_heads=read("ssm.time_step_rank", 0),
+        ssm_state=read("ssm.state_size", 0),
+        ssm_inner=read("ssm.inner_size", 0),
         local_head_dim=read("attention.key_length_swa", 0),
         local_n_rot=read("rope.dimension_count_swa", 0),
         n_shared_kv=read("attention.shared_kv_layers", 0),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from reference.families import FAMILIES
 from reference.model import Array, Hyperparameters, ReferenceModel
-from reference.recurrent import delta_net, short_convolution
+from reference.recurrent import delta_net, short_convolution, state_space
 from reference.rope import angles, local_angles, rotate
 from reference.rounding import EXACT, Rounding, round_activations, round_kv
 
@@ -53,7 +53,8 @@ class _Pass:
         if name is None:
             return x
         if not self.family.layer_norm:
-            return self.norm(x, f"{name}.weight")
+            # Falcon-H1's files have one whose name ends there
+            return self.norm(x, name if self.model.find(name) else f"{name}.weight")
         centered = x - np.mean(x, axis=-1, keepdims=True)
         variance = np.mean(centered * centered, axis=-1, keepdims=True)
         weight = self.model.weight(f"{name}.weight").values.astype(self.dtype)
@@ -185,6 +186,13 @@ class _Pass:
         mixed = mixed.reshape(n_tokens, -1)
         return self.linear(mixed, layer + "attn_output")
 
+    def recurrent(self, x: Array, layer: str) -> Array:
+        """What a layer that has a state mixes by. x: (n_tokens, dim), normed."""
+        mixer = delta_net if self.hp.ssm_state else short_convolution
+        if self.family.state_space:
+            mixer = state_space
+        return mixer(self.model, self.linear, x, layer)
+
     def feed_forward(self, x: Array, layer: str) -> Array:
         """SwiGLU and its like (arXiv 2002.05202), or without a gate. x: (n_tokens, dim), normed."""
         up = self.linear(x, layer + "ffn_up")
@@ -242,10 +250,11 @@ class _Pass:
             before, after, before_feed, after_feed = names
             normed = self.row_norm(x, before)
             if index < len(self.hp.recurrent) and self.hp.recurrent[index]:
-                mixer = delta_net if self.hp.delta_dim else short_convolution
-                mixed = mixer(self.model, self.linear, normed, layer)
+                mixed = self.recurrent(normed, layer)
             else:
                 mixed = self.attention(normed, index, own, window)
+            if self.family.mixes_twice:
+                mixed = mixed + self.recurrent(normed, layer)
             y = x + residual * self.row_norm(mixed, after)
             fed = self.feed_forward(self.row_norm(x if parallel else y, before_feed), layer)
             x = y + residual * self.row_norm(fed, after_feed)

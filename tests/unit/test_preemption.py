@@ -30,7 +30,7 @@ SAMPLINGS = (
 )
 
 SPEC = TinySpec(weight_type="Q8_0")
-STATEFUL = [spec for spec in FAMILY_MODELS.values() if spec.recurrent]
+STATEFUL = [spec for spec in FAMILY_MODELS.values() if spec.has_states]
 TinyModelPath = Callable[[TinySpec], Path]
 
 

@@ -1,4 +1,4 @@
-/* elementary.c - see elementary.h. Two ways: exp, sin and cos are called once a candidate or a pair of
+/* elementary.c - see elementary.h. Two ways: exp, softplus, sin and cos are called once a candidate or a head or pair of
  * a row, and take a short polynomial in double; log and pow are called a few times a model or a
  * token, and are computed in pairs of doubles.
  *
@@ -76,6 +76,28 @@ double lld_exp(double x)
     const double y = ROOTS[i][0] + (ROOTS[i][1] + ROOTS[i][0] * p);
     /* in two steps: 2^exponent alone may be too large or too small for a double */
     return y * power_of_two(exponent / 2) * power_of_two(exponent - exponent / 2);
+}
+
+/* ---- softplus ---------------------------------------------------------------------------------- */
+
+/* ln(1 + t), t = e^x: 1 + t = 2^n m, m near 1, and ln m = 2 artanh((m - 1) / (m + 1)) by its series. Where n
+ * is 0, m - 1 is t itself, so that a small result keeps its digits. The argument of the series is below
+ * 0.172: the term left out is 2^-59 of the first. */
+double lld_softplus(double x)
+{
+    enum { FRACTION_BITS = 52, TERMS = 11 };
+    if (!(x <= 40.0)) return x;
+    const double t = lld_exp(x), y = 1.0 + t;
+    int64_t n = (bits_of(y) >> FRACTION_BITS) - 1023;
+    double m = y * power_of_two(-n);
+    if (m > 0x1.6a09e667f3bcdp+0) { /* the root of 2 */
+        m *= 0.5;
+        n++;
+    }
+    const double s = n == 0 ? t / (2.0 + t) : (m - 1.0) / (m + 1.0), z = s * s;
+    double sum = 0.0;
+    for (int k = TERMS; k >= 1; k--) sum = z * (1.0 / (2 * k + 1) + sum);
+    return (double)n * 0x1.62e42fefa39efp-1 + 2.0 * (s + s * sum);
 }
 
 /* ---- sin and cos ----------------------------------------------------------------------------- */

@@ -9,7 +9,10 @@ typedef void (*half_fn)(lld_forward *f, unsigned thread, const lld_layer *l);
 
 static const half_fn mixers[] = {[LLD_MIXER_ATTENTION] = lld_mixer_attention,
                                  [LLD_MIXER_CONVOLUTION] = lld_mixer_convolution,
-                                 [LLD_MIXER_DELTA_NET] = lld_mixer_delta_net};
+                                 [LLD_MIXER_DELTA_NET] = lld_mixer_delta_net,
+                                 [LLD_MIXER_STATE_SPACE] = lld_mixer_state_space,
+                                 [LLD_MIXER_ATTENTION_AND_STATE_SPACE] =
+                                     lld_mixer_attention_and_state_space};
 static const half_fn feeds[] = {[LLD_FEED_GATED] = lld_feed_gated};
 
 /* out = x - mean(x), (n) each; out may be x. The sum is in eight lanes, as those of kernels.h. */

@@ -15,7 +15,26 @@ void lld_layer_run(lld_forward *forward, unsigned thread, const lld_layer *layer
 void lld_mixer_attention(lld_forward *forward, unsigned thread, const lld_layer *layer);
 void lld_mixer_convolution(lld_forward *forward, unsigned thread, const lld_layer *layer);
 void lld_mixer_delta_net(lld_forward *forward, unsigned thread, const lld_layer *layer);
+void lld_mixer_state_space(lld_forward *forward, unsigned thread, const lld_layer *layer);
+void lld_mixer_attention_and_state_space(lld_forward *forward, unsigned thread,
+                                         const lld_layer *layer);
 void lld_feed_gated(lld_forward *forward, unsigned thread, const lld_layer *layer);
+
+/* The parts of lld_mixer_attention, for a mixer that does more: its last phase, and those before. */
+void lld_attention_mix(lld_forward *forward, unsigned thread, const lld_layer *layer);
+void lld_attention_output(lld_forward *forward, unsigned thread, const lld_layer *layer);
+
+/* What lld_convolve_rows convolves. */
+typedef struct lld_convolved {
+    float *rows; /* (n_rows, stride), of which (n_rows, n_channels) */
+    size_t stride, n_channels;
+    const float *weights; /* (n_channels, conv_width) */
+    const float *bias;    /* (n_channels) or NULL */
+} lld_convolved;
+
+/* A phase: rows = silu(convolution(rows) + bias). A barrier follows. */
+void lld_convolve_rows(lld_forward *forward, unsigned thread, const lld_layer *layer,
+                       const lld_convolved *convolved);
 
 /* What a mixer made of its tokens, and the matrix that brings it back to the residual stream. */
 typedef struct lld_mixer_result {

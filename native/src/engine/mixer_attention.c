@@ -170,14 +170,24 @@ static void attention_phase(lld_forward *f, unsigned thread, const lld_layer *l)
     lld_pool_barrier(f->pool);
 }
 
-void lld_mixer_attention(lld_forward *f, unsigned thread, const lld_layer *l)
+void lld_attention_mix(lld_forward *f, unsigned thread, const lld_layer *l)
 {
-    const bool gated = f->model->config.architecture->facts.gates_attention;
     qkv_phase(f, thread, l);
     rope_store_phase(f, thread, l);
     attention_phase(f, thread, l);
+}
+
+void lld_attention_output(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    const bool gated = f->model->config.architecture->facts.gates_attention;
     lld_mixer_output(f, thread, l,
                      &(lld_mixer_result){.matrix = &l->attention.wo,
                                          .bias = l->attention.bo,
                                          .make_row = gated ? make_gated_row : make_attended_row});
+}
+
+void lld_mixer_attention(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    lld_attention_mix(f, thread, l);
+    lld_attention_output(f, thread, l);
 }

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/elementary.h"
-#include "engine/convolution.h"
 
 enum { MAX_DIM = 256 }; /* of a head: config.c refuses more */
 
@@ -50,45 +49,6 @@ static void in_phase(lld_forward *f, unsigned thread, const lld_layer *l)
     lld_pool_barrier(f->pool);
 }
 
-/* silu(convolution) of channels [first, ...) in the rows of one run. */
-static void convolve_run(lld_forward *f, const lld_batch_run *run, lld_convolution *conv,
-                         size_t first)
-{
-    const size_t n_channels = lld_delta_channels(&f->model->config);
-    float ones[LLD_CONV_CHANNELS];
-    for (uint32_t i = 0; i < conv->n; i++) ones[i] = 1.0f;
-    for (size_t row = run->first_row; row < run->first_row + run->n_rows; row++) {
-        float *x = projections_of(f).qkv + row * n_channels + first;
-        lld_convolution_row(conv, x, x);
-        f->kernels->silu_mul(x, ones, conv->n);
-    }
-}
-
-static void convolve_phase(lld_forward *f, unsigned thread, const lld_layer *l)
-{
-    const lld_config *c = &f->model->config;
-    const size_t n_channels = lld_delta_channels(c),
-                 n_parts = lld_divide_up(n_channels, LLD_CONV_CHANNELS),
-                 n_units = f->batch.n_chains * n_parts;
-    for (size_t unit; (unit = lld_pool_next(f->pool, thread, n_units)) < n_units;) {
-        const lld_batch_chain *chain = &f->batch.chains[unit / n_parts];
-        const lld_batch_run *runs = &f->batch.runs[chain->first_run];
-        const size_t first = unit % n_parts * LLD_CONV_CHANNELS;
-        const float *before =
-            runs->position == 0 ? NULL : lld_state_at(f->states, runs->state_in, l);
-        lld_convolution conv;
-        lld_convolution_begin(&conv, l->delta.conv, c->conv_width, first,
-                              lld_min_size(LLD_CONV_CHANNELS, n_channels - first));
-        lld_convolution_load(&conv, before, first, n_channels);
-        for (uint32_t i = 0; i < chain->n_runs; i++) {
-            convolve_run(f, &runs[i], &conv, first);
-            lld_convolution_store(&conv, lld_state_at(f->states, runs[i].state_out, l), first,
-                                  n_channels);
-        }
-    }
-    lld_pool_barrier(f->pool);
-}
-
 /* The matrix of one head in a slot. */
 static float *matrix_at(const lld_forward *f, uint32_t slot, const lld_layer *l, uint32_t head)
 {
@@ -96,8 +56,6 @@ static float *matrix_at(const lld_forward *f, uint32_t slot, const lld_layer *l,
     return lld_state_at(f->states, slot, l) + (size_t)(c->conv_width - 1) * lld_delta_channels(c) +
            (size_t)head * c->delta_dim * c->delta_dim;
 }
-
-static double softplus(double x) { return x > 20.0 ? x : lld_log(1.0 + lld_exp(x)); }
 
 /* One row of one head: the step of the rule, then the gated norm, into attended. */
 static void step_row(lld_forward *f, const lld_layer *l, uint32_t head, size_t row, float *state)
@@ -120,7 +78,7 @@ static void step_row(lld_forward *f, const lld_layer *l, uint32_t head, size_t r
     f->kernels->rmsnorm(k, u + (size_t)(c->delta_k_heads + k_head) * n, scale_k, n, epsilon);
     const double beta = p.beta[row * c->delta_v_heads + head],
                  alpha = p.alpha[row * c->delta_v_heads + head],
-                 g = w->a[head] * softplus(alpha + w->dt_bias[head]);
+                 g = w->a[head] * lld_softplus(alpha + w->dt_bias[head]);
     const lld_state_step step = {.state = state,
                                  .q = q,
                                  .k = k,
@@ -160,8 +118,13 @@ static void delta_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 
 void lld_mixer_delta_net(lld_forward *f, unsigned thread, const lld_layer *l)
 {
+    const size_t n_channels = lld_delta_channels(&f->model->config);
     in_phase(f, thread, l);
-    convolve_phase(f, thread, l);
+    lld_convolve_rows(f, thread, l,
+                      &(lld_convolved){.rows = projections_of(f).qkv,
+                                       .stride = n_channels,
+                                       .n_channels = n_channels,
+                                       .weights = l->delta.conv});
     delta_phase(f, thread, l);
     lld_mixer_output(f, thread, l,
                      &(lld_mixer_result){.matrix = &l->delta.out, .make_row = lld_mixed_row});

@@ -7,18 +7,10 @@ static lld_act_kinds kinds_of(const lld_model *m, lld_act_kinds *down)
     lld_act_kinds kinds = LLD_ACT_BIT(m->output.act) | LLD_ACT_BIT(m->layer_input_proj.act);
     *down = 0;
     for (uint32_t i = 0; i < m->config.n_layers; i++) {
-        const lld_attention_weights *a = &m->layers[i].attention;
-        const lld_convolution_weights *c = &m->layers[i].convolution;
         const lld_gated_weights *g = &m->layers[i].gated;
-        const lld_delta_weights *d = &m->layers[i].delta;
-        if (m->layers[i].mixer == LLD_MIXER_CONVOLUTION)
-            kinds |= LLD_ACT_BIT(c->in.act) | LLD_ACT_BIT(c->out.act);
-        else if (m->layers[i].mixer == LLD_MIXER_DELTA_NET)
-            kinds |= LLD_ACT_BIT(d->qkv.act) | LLD_ACT_BIT(d->gate.act) | LLD_ACT_BIT(d->beta.act) |
-                     LLD_ACT_BIT(d->alpha.act) | LLD_ACT_BIT(d->out.act);
-        else
-            kinds |= LLD_ACT_BIT(a->wq.act) | LLD_ACT_BIT(a->wk.act) | LLD_ACT_BIT(a->wv.act) |
-                     LLD_ACT_BIT(a->wo.act);
+        lld_matrix *mixer[LLD_MIXER_MATRICES];
+        const uint32_t n_mixer = lld_mixer_matrices(&m->layers[i], mixer);
+        for (uint32_t k = 0; k < n_mixer; k++) kinds |= LLD_ACT_BIT(mixer[k]->act);
         kinds |= LLD_ACT_BIT(g->gate.act) | LLD_ACT_BIT(g->up.act);
         kinds |=
             LLD_ACT_BIT(m->layers[i].input.gate.act) | LLD_ACT_BIT(m->layers[i].input.proj.act);

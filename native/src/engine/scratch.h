@@ -54,10 +54,12 @@ typedef struct lld_scratch {
 static inline size_t lld_mixed_cols(const lld_config *c)
 {
     if (c->architecture->facts.has_delta_net) return (size_t)c->delta_v_heads * c->delta_dim;
+    if (c->ssm_heads > 0) return lld_ssm_inner(c);
     return c->conv_width > 0 ? c->dim : 0;
 }
 static inline size_t lld_projected_cols(const lld_config *c)
 {
+    if (c->ssm_heads > 0) return lld_ssm_projected(c);
     if (!c->architecture->facts.has_delta_net) return 3 * lld_mixed_cols(c);
     const size_t delta = lld_delta_channels(c) + lld_mixed_cols(c) + 2 * c->delta_v_heads,
                  gated = 2 * (size_t)c->n_heads * c->head_dim; /* queries and their gates */

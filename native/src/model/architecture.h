@@ -55,10 +55,18 @@ typedef enum lld_logit_scale { /* what the key logit_scale, which is required th
                                LLD_LOGITS_MULTIPLIED
 } lld_logit_scale;
 
+/* Which layers mix by a state space (Mamba-2), of the sizes in ssm.*; others attend. */
+typedef enum lld_state_space {
+    LLD_SSM_ABSENT,
+    LLD_SSM_INSTEAD, /* layers without KV heads */
+    LLD_SSM_BESIDE   /* all of them, beside their attention */
+} lld_state_space;
+
 /* What sets one family apart that the others do without; all zero: nothing. */
 typedef struct lld_family_facts {
     bool has_delta_net; /* layers but for some mix by the gated delta rule, and keys say by ssm.* */
     bool gates_attention; /* attn_q has a gate behind each head's query */
+    lld_state_space state_space;
     bool convolves; /* layers without KV heads mix by a short convolution, of shortconv.l_cache */
     const char *output_norm; /* tensor NAME.weight of the last norm; NULL: output_norm */
     lld_norm_kind norm;

@@ -99,10 +99,11 @@ const float *lld_bind_vector(lld_binder *b, const char *suffix, lld_need need, u
     return bind_floats(b, t, name, n);
 }
 
-const float *lld_bind_table(lld_binder *b, const char *suffix, uint64_t n_rows, uint64_t n_cols)
+const float *lld_bind_table(lld_binder *b, const char *suffix, lld_need need, uint64_t n_rows,
+                            uint64_t n_cols)
 {
     char name[LLD_NAME_BYTES];
-    const lld_tensor *t = lld_bind_find(b, suffix, LLD_REQUIRED, name);
+    const lld_tensor *t = lld_bind_find(b, suffix, need, name);
     if (t == NULL || !check_shape(b, t, name, n_cols, n_rows)) return NULL;
     return bind_floats(b, t, name, n_rows * n_cols);
 }
@@ -117,10 +118,12 @@ lld_norm lld_bind_norm(lld_binder *b, const char *name)
 {
     const lld_config *c = &b->model->config;
     const lld_need bias = c->architecture->facts.norm == LLD_LAYER_NORM ? LLD_REQUIRED : LLD_ABSENT;
-    char suffix[LLD_NAME_BYTES / 2];
+    char suffix[LLD_NAME_BYTES / 2], whole[LLD_NAME_BYTES];
     lld_norm norm = {0};
     if (name == NULL) return norm;
-    snprintf(suffix, sizeof suffix, "%s.weight", name);
+    tensor_name(b, name, whole); /* so converters name one of Falcon-H1's */
+    const bool is_bare = lld_gguf_find_tensor(b->gguf, whole) != NULL;
+    snprintf(suffix, sizeof suffix, is_bare ? "%s" : "%s.weight", name);
     norm.weight = lld_bind_vector(b, suffix, LLD_REQUIRED, c->dim);
     snprintf(suffix, sizeof suffix, "%s.bias", name);
     norm.bias = lld_bind_vector(b, suffix, bias, c->dim);

@@ -23,7 +23,8 @@ lld_matrix lld_bind_matrix(lld_binder *b, const char *suffix, lld_need need, uin
                            uint64_t n_cols);
 /* As float32: (n), and (n_rows, n_cols) of a matrix of which every element is used as it is. */
 const float *lld_bind_vector(lld_binder *b, const char *suffix, lld_need need, uint64_t n);
-const float *lld_bind_table(lld_binder *b, const char *suffix, uint64_t n_rows, uint64_t n_cols);
+const float *lld_bind_table(lld_binder *b, const char *suffix, lld_need need, uint64_t n_rows,
+                            uint64_t n_cols);
 /* A norm by the family's name of it, which is NULL where the family has none. */
 lld_norm lld_bind_norm(lld_binder *b, const char *name);
 /* A tensor that may be there and that nothing reads. */
@@ -39,6 +40,7 @@ lld_matrix lld_matrix_rows(const lld_matrix *m, uint64_t first, uint64_t n_rows)
 void lld_bind_attention(lld_binder *b, lld_attention_weights *w);
 void lld_bind_convolution(lld_binder *b, lld_layer *layer);
 void lld_bind_delta_net(lld_binder *b, lld_layer *layer);
+void lld_bind_state_space(lld_binder *b, lld_layer *layer);
 void lld_bind_gated(lld_binder *b, lld_gated_weights *w);
 
 #endif

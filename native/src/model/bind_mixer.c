@@ -64,7 +64,7 @@ void lld_bind_convolution(lld_binder *b, lld_layer *layer)
     const lld_config *c = &b->model->config;
     lld_convolution_weights *w = &layer->convolution;
     w->in = lld_bind_matrix(b, "shortconv.in_proj.weight", LLD_REQUIRED, 3ull * c->dim, c->dim);
-    w->conv = lld_bind_table(b, "shortconv.conv.weight", c->dim, c->conv_width);
+    w->conv = lld_bind_table(b, "shortconv.conv.weight", LLD_REQUIRED, c->dim, c->conv_width);
     w->out = lld_bind_matrix(b, "shortconv.out_proj.weight", LLD_REQUIRED, c->dim, c->dim);
     w->out.fine = true;
     layer->state_offset = lld_bind_state(b, (size_t)(c->conv_width - 1) * c->dim);
@@ -80,7 +80,7 @@ void lld_bind_delta_net(lld_binder *b, lld_layer *layer)
     w->gate = lld_bind_matrix(b, "attn_gate.weight", LLD_REQUIRED, n_v, c->dim);
     w->beta = lld_bind_matrix(b, "ssm_beta.weight", LLD_REQUIRED, c->delta_v_heads, c->dim);
     w->alpha = lld_bind_matrix(b, "ssm_alpha.weight", LLD_REQUIRED, c->delta_v_heads, c->dim);
-    w->conv = lld_bind_table(b, "ssm_conv1d.weight", n_channels, c->conv_width);
+    w->conv = lld_bind_table(b, "ssm_conv1d.weight", LLD_REQUIRED, n_channels, c->conv_width);
     w->dt_bias = lld_bind_vector(b, "ssm_dt.bias", LLD_REQUIRED, c->delta_v_heads);
     w->a = lld_bind_vector(b, "ssm_a", LLD_REQUIRED, c->delta_v_heads);
     w->norm = lld_bind_vector(b, "ssm_norm.weight", LLD_REQUIRED, c->delta_dim);
@@ -88,4 +88,36 @@ void lld_bind_delta_net(lld_binder *b, lld_layer *layer)
     w->out.fine = true;
     layer->state_offset =
         lld_bind_state(b, (size_t)(c->conv_width - 1) * n_channels + n_v * c->delta_dim);
+}
+
+void lld_bind_state_space(lld_binder *b, lld_layer *layer)
+{
+    const lld_config *c = &b->model->config;
+    lld_state_space_weights *w = &layer->state_space;
+    const uint64_t inner = lld_ssm_inner(c), n_channels = lld_ssm_channels(c);
+    w->in = lld_bind_matrix(b, "ssm_in.weight", LLD_REQUIRED, lld_ssm_projected(c), c->dim);
+    w->conv = lld_bind_table(b, "ssm_conv1d.weight", LLD_REQUIRED, n_channels, c->conv_width);
+    w->conv_bias = lld_bind_vector(b, "ssm_conv1d.bias", LLD_OPTIONAL, n_channels);
+    w->dt_bias = lld_bind_vector(b, "ssm_dt.bias", LLD_REQUIRED, c->ssm_heads);
+    w->a = lld_bind_table(b, "ssm_a", LLD_REQUIRED, c->ssm_heads, 1);
+    w->d = lld_bind_table(b, "ssm_d", LLD_REQUIRED, c->ssm_heads, 1);
+    w->norm =
+        lld_bind_table(b, "ssm_norm.weight", LLD_OPTIONAL, c->ssm_groups, inner / c->ssm_groups);
+    w->out = lld_bind_matrix(b, "ssm_out.weight", LLD_REQUIRED, c->dim, inner);
+    w->out.fine = true;
+    layer->state_offset =
+        lld_bind_state(b, (size_t)(c->conv_width - 1) * n_channels + inner * c->ssm_state);
+}
+
+uint32_t lld_mixer_matrices(lld_layer *l, lld_matrix *matrices[LLD_MIXER_MATRICES])
+{
+    lld_matrix *const all[LLD_MIXER_MATRICES] = {
+        &l->attention.wq,    &l->attention.wk, &l->attention.wv,   &l->convolution.in,
+        &l->convolution.out, &l->delta.qkv,    &l->delta.gate,     &l->delta.beta,
+        &l->delta.alpha,     &l->delta.out,    &l->state_space.in, &l->attention.wo,
+        &l->state_space.out};
+    uint32_t n = 0;
+    for (int i = 0; i < LLD_MIXER_MATRICES; i++)
+        if (all[i]->data != NULL) matrices[n++] = all[i];
+    return n;
 }

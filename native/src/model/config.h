@@ -57,8 +57,11 @@ typedef struct lld_config {
     bool is_unrotated[LLD_MAX_LAYERS];       /* has no RoPE */
     uint32_t n_extra_layers; /* behind n_layers in the file: they guess tokens, and are not used */
     uint32_t delta_k_heads, delta_v_heads,
-        delta_dim;       /* of the delta rule; heads of k divide those of v */
-    bool has_states;     /* of layers without attention */
+        delta_dim; /* of the delta rule; heads of k divide those of v */
+    /* of a state space: heads, groups of heads that share their input and output maps, numbers of a
+     * head's state for each of its elements, elements of a head (a multiple of 8) */
+    uint32_t ssm_heads, ssm_groups, ssm_state, ssm_head_dim;
+    bool has_states;     /* of layers that mix by other means than attention */
     uint32_t conv_width; /* tokens that a convolution sees, the last its own; 0: none convolves */
 } lld_config;
 
@@ -66,6 +69,21 @@ typedef struct lld_config {
 static inline uint32_t lld_delta_channels(const lld_config *c)
 {
     return (2 * c->delta_k_heads + c->delta_v_heads) * c->delta_dim;
+}
+
+/* Of a state space: elements of all heads; what its convolution runs over, those and the maps B and C of
+ * each group; and rows of its input matrix, a gate for each element, the channels, a step for each head. */
+static inline size_t lld_ssm_inner(const lld_config *c)
+{
+    return (size_t)c->ssm_heads * c->ssm_head_dim;
+}
+static inline size_t lld_ssm_channels(const lld_config *c)
+{
+    return lld_ssm_inner(c) + 2 * (size_t)c->ssm_groups * c->ssm_state;
+}
+static inline size_t lld_ssm_projected(const lld_config *c)
+{
+    return lld_ssm_inner(c) + lld_ssm_channels(c) + c->ssm_heads;
 }
 
 /* Fill config from the metadata, or name the key that is missing, of the wrong type or out of

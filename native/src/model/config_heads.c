@@ -5,10 +5,16 @@
 
 #include "base/status.h"
 
+/* Whether layers without KV heads are layers without attention. */
+static bool may_lack_heads(const lld_family_facts *facts)
+{
+    return facts->convolves || facts->state_space == LLD_SSM_INSTEAD;
+}
+
 static void read_kv_heads(lld_keys *r, lld_config *c)
 {
     uint32_t counts[LLD_MAX_LAYERS];
-    const uint32_t low = c->architecture->facts.convolves ? 0 : 1;
+    const uint32_t low = may_lack_heads(&c->architecture->facts) ? 0 : 1;
     lld_keys_counts(r, "attention.head_count_kv", low, LLD_MAX_HEADS, c->n_heads, c->n_layers,
                     counts);
     for (uint32_t i = 0; i < c->n_layers && r->status == LLD_OK; i++) {
@@ -45,6 +51,7 @@ void lld_config_read_heads(lld_keys *r, lld_config *c)
     c->n_heads = lld_keys_count(r, "attention.head_count", 1, LLD_MAX_HEADS, -1);
     if (r->status == LLD_OK) read_kv_heads(r, c);
     if (c->architecture->facts.has_delta_net) lld_config_read_delta_net(r, c);
+    if (c->architecture->facts.state_space != LLD_SSM_ABSENT) lld_config_read_state_space(r, c);
     if (r->status != LLD_OK) return;
     c->head_dim =
         lld_keys_count(r, "attention.key_length", 2, LLD_MAX_HEAD_DIM, c->dim / c->n_heads);

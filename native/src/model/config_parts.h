@@ -21,8 +21,9 @@ void lld_config_read_hidden_dims(lld_keys *r, lld_config *c);
 void lld_config_read_heads(lld_keys *r, lld_config *c);
 void lld_config_read_local_heads(lld_keys *r, lld_config *c);
 void lld_config_read_shared_kv(lld_keys *r, lld_config *c);
-/* config_states.c */
+/* config_states.c. Sizes of the delta rule and of state spaces, and which layers have them. */
 void lld_config_read_delta_net(lld_keys *r, lld_config *c);
+void lld_config_read_state_space(lld_keys *r, lld_config *c);
 /* config_windows.c */
 void lld_config_read_windows(lld_keys *r, lld_config *c);
 /* config_rope.c. How RoPE is scaled; which layers leave queries and keys as they are. */

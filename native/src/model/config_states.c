@@ -54,3 +54,27 @@ void lld_config_read_delta_net(lld_keys *r, lld_config *c)
                              ", must be time_step_rank %" PRIu32 " times state_size %" PRIu32,
                              r->prefix, inner, c->delta_v_heads, c->delta_dim);
 }
+
+void lld_config_read_state_space(lld_keys *r, lld_config *c)
+{
+    enum { MAX_STATE = 1024, DIM_STEP = 8 };
+    c->conv_width = lld_keys_count(r, "ssm.conv_kernel", 2, LLD_MAX_CONV_WIDTH, -1);
+    c->ssm_state = lld_keys_count(r, "ssm.state_size", 1, MAX_STATE, -1);
+    c->ssm_groups = lld_keys_count(r, "ssm.group_count", 1, LLD_MAX_HEADS, -1);
+    c->ssm_heads = lld_keys_count(r, "ssm.time_step_rank", 1, LLD_MAX_HEADS, -1);
+    const uint32_t inner = lld_keys_count(r, "ssm.inner_size", 1, LLD_MAX_HIDDEN, -1);
+    if (r->status != LLD_OK) return;
+    c->ssm_head_dim = inner / c->ssm_heads;
+    if (c->ssm_heads % c->ssm_groups != 0)
+        r->status = lld_fail(LLD_ERR_CORRUPT,
+                             "metadata key '%s.ssm.group_count' is %" PRIu32
+                             ", must divide ssm.time_step_rank %" PRIu32,
+                             r->prefix, c->ssm_groups, c->ssm_heads);
+    else if (inner != c->ssm_heads * c->ssm_head_dim || c->ssm_head_dim % DIM_STEP != 0 ||
+             c->ssm_head_dim == 0 || c->ssm_head_dim > LLD_MAX_HEAD_DIM)
+        r->status = lld_fail(LLD_ERR_UNSUPPORTED,
+                             "metadata key '%s.ssm.inner_size' is %" PRIu32
+                             ", must be time_step_rank %" PRIu32 " times a multiple of %d up to %d",
+                             r->prefix, inner, c->ssm_heads, (int)DIM_STEP, (int)LLD_MAX_HEAD_DIM);
+    c->has_states = c->has_states || c->architecture->facts.state_space == LLD_SSM_BESIDE;
+}

@@ -71,19 +71,12 @@ static int cut(const cutter *c, lld_matrix *const matrices[], uint32_t n, int la
 static int cut_layer(const cutter *c, int index)
 {
     lld_layer *l = &c->model->layers[index];
-    lld_attention_weights *a = &l->attention;
-    lld_matrix *attention[] = {&a->wq, &a->wk, &a->wv, &a->wo};
-    lld_matrix *convolution[] = {&l->convolution.in, &l->convolution.out};
-    const bool attends = l->mixer == LLD_MIXER_ATTENTION;
-    lld_delta_weights *d = &l->delta;
-    lld_matrix *delta[] = {&d->qkv, &d->gate, &d->beta, &d->alpha, &d->out};
-    const bool has_delta = l->mixer == LLD_MIXER_DELTA_NET;
-    lld_matrix **mixer = attends ? attention : has_delta ? delta : convolution;
-    const int n_mixer = attends ? 4 : has_delta ? 5 : 2;
+    lld_matrix *mixer[LLD_MIXER_MATRICES];
+    const uint32_t n_mixer = lld_mixer_matrices(l, mixer);
     lld_matrix *gate_up[] = {&l->gated.gate, &l->gated.up}, *down[] = {&l->gated.down};
     int status = LLD_OK;
-    for (int i = 0; i < n_mixer && status == LLD_OK; i++)
-        if (mixer[i]->data != NULL) status = cut(c, &mixer[i], 1, index, LLD_ROLE_ATTENTION);
+    for (uint32_t i = 0; i < n_mixer && status == LLD_OK; i++)
+        status = cut(c, &mixer[i], 1, index, LLD_ROLE_ATTENTION);
     const uint32_t n_gate_up = l->gated.up.data == NULL ? 1 : 2;
     if (status == LLD_OK) status = cut(c, gate_up, n_gate_up, index, LLD_ROLE_FEED);
     if (status == LLD_OK) status = cut(c, down, 1, index, LLD_ROLE_FEED);

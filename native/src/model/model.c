@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/status.h"
 #include "model/bind.h"
@@ -44,6 +45,37 @@ static void bind_layer_inputs(lld_binder *b)
         lld_bind_vector(b, "per_layer_proj_norm.weight", LLD_REQUIRED, c->layer_input_dim);
 }
 
+static lld_mixer_kind mixer_kind(const lld_config *c, bool has_kv_heads)
+{
+    const lld_family_facts *facts = &c->architecture->facts;
+    if (facts->state_space == LLD_SSM_BESIDE) return LLD_MIXER_ATTENTION_AND_STATE_SPACE;
+    if (has_kv_heads) return LLD_MIXER_ATTENTION;
+    if (facts->state_space == LLD_SSM_INSTEAD) return LLD_MIXER_STATE_SPACE;
+    return facts->has_delta_net ? LLD_MIXER_DELTA_NET : LLD_MIXER_CONVOLUTION;
+}
+
+static void bind_mixer(lld_binder *b, lld_layer *layer)
+{
+    switch (layer->mixer) {
+    case LLD_MIXER_ATTENTION:
+        lld_bind_attention(b, &layer->attention);
+        break;
+    case LLD_MIXER_CONVOLUTION:
+        lld_bind_convolution(b, layer);
+        break;
+    case LLD_MIXER_DELTA_NET:
+        lld_bind_delta_net(b, layer);
+        break;
+    case LLD_MIXER_STATE_SPACE:
+        lld_bind_state_space(b, layer);
+        break;
+    case LLD_MIXER_ATTENTION_AND_STATE_SPACE:
+        lld_bind_attention(b, &layer->attention);
+        lld_bind_state_space(b, layer);
+        break;
+    }
+}
+
 /* Choose the kinds of one layer, and bind what they need. */
 static void bind_layer(lld_binder *b, lld_layer *layer)
 {
@@ -55,21 +87,14 @@ static void bind_layer(lld_binder *b, lld_layer *layer)
     }
     if (c->is_unrotated[b->layer]) layer->rope = -1;
     layer->sizes = c->layers[b->layer];
-    layer->mixer = layer->sizes.n_kv_heads > 0            ? LLD_MIXER_ATTENTION
-                   : c->architecture->facts.has_delta_net ? LLD_MIXER_DELTA_NET
-                                                          : LLD_MIXER_CONVOLUTION;
+    layer->mixer = mixer_kind(c, layer->sizes.n_kv_heads > 0);
     layer->feed = LLD_FEED_GATED;
     layer->mixer_norm = lld_bind_norm(b, norms->before_mixer);
     layer->mixer_post_norm = lld_bind_norm(b, norms->after_mixer);
     layer->feed_norm = lld_bind_norm(b, norms->before_feed);
     if (c->is_parallel && norms->before_feed == NULL) layer->feed_norm = layer->mixer_norm;
     layer->feed_post_norm = lld_bind_norm(b, norms->after_feed);
-    if (layer->mixer == LLD_MIXER_CONVOLUTION)
-        lld_bind_convolution(b, layer);
-    else if (layer->mixer == LLD_MIXER_DELTA_NET)
-        lld_bind_delta_net(b, layer);
-    else
-        lld_bind_attention(b, &layer->attention);
+    bind_mixer(b, layer);
     lld_bind_gated(b, &layer->gated);
     bind_layer_input(b, &layer->input);
     if (c->architecture->facts.has_layer_inputs)
@@ -181,7 +206,13 @@ static int bind(lld_model *m, const lld_gguf *gguf)
     return b.status == LLD_OK ? lld_extents_cut(m, LLD_EXTENT_BYTES) : b.status;
 }
 
-/* Room for every vector, and every table of few columns, of the file that is not float32. */
+static bool name_ends(const lld_tensor *t, const char *suffix)
+{
+    const size_t n = strlen(suffix);
+    return t->name_length >= n && memcmp(t->name + t->name_length - n, suffix, n) == 0;
+}
+
+/* Room for every vector, every table of few columns and every norm of the file that is not float32. */
 static int allocate_converted(lld_model *m, const lld_gguf *gguf)
 {
     uint64_t n = 0;
@@ -189,7 +220,8 @@ static int allocate_converted(lld_model *m, const lld_gguf *gguf)
         const lld_tensor *t = &gguf->tensors[i];
         bool vector = t->dims[1] == 1 && t->dims[2] == 1 && t->dims[3] == 1; /* whatever n_dims */
         bool table = t->dims[0] <= LLD_MAX_CONV_WIDTH;                       /* of a convolution */
-        if ((vector || table) && (t->type == LLD_F16 || t->type == LLD_BF16))
+        bool norm = name_ends(t, "_norm.weight");                            /* of groups */
+        if ((vector || table || norm) && (t->type == LLD_F16 || t->type == LLD_BF16))
             n += t->bytes / sizeof(uint16_t);
     }
     if (n == 0) return LLD_OK;

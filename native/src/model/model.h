@@ -36,7 +36,9 @@ typedef struct lld_norm {
 typedef enum lld_mixer_kind {
     LLD_MIXER_ATTENTION,
     LLD_MIXER_CONVOLUTION,
-    LLD_MIXER_DELTA_NET
+    LLD_MIXER_DELTA_NET,
+    LLD_MIXER_STATE_SPACE,
+    LLD_MIXER_ATTENTION_AND_STATE_SPACE /* both read the normed row, and both are added */
 } lld_mixer_kind;
 /* What a layer does with each token for itself. */
 typedef enum lld_feed_kind { LLD_FEED_GATED } lld_feed_kind;
@@ -74,6 +76,19 @@ typedef struct lld_delta_weights {
     lld_matrix out;       /* (dim, delta_v_heads * delta_dim) */
 } lld_delta_weights;
 
+/* Mamba-2 (arXiv 2405.21060): out(norm(silu(z) * (scan + d * x))), z, (x, B, C), dt = in(row), where x, B
+ * and C of a token went through a convolution and silu. inner: ssm_heads * ssm_head_dim. */
+typedef struct lld_state_space_weights {
+    lld_matrix in;          /* (2 * inner + 2 * ssm_groups * ssm_state + ssm_heads, dim) */
+    const float *conv;      /* (channels, conv_width), the last of a row for the token itself */
+    const float *conv_bias; /* (channels) or NULL */
+    const float *dt_bias;   /* (ssm_heads) */
+    const float *a;         /* (ssm_heads) <= 0 */
+    const float *d;         /* (ssm_heads) */
+    const float *norm;      /* (ssm_groups, inner / ssm_groups) or NULL; each group is normed */
+    lld_matrix out;         /* (dim, inner) */
+} lld_state_space_weights;
+
 typedef struct lld_gated_weights {
     lld_matrix gate;        /* (hidden_dim, dim); the file's ffn_up where there is no gate */
     lld_matrix up;          /* (hidden_dim, dim), or data NULL: act(gate(x)) alone */
@@ -105,10 +120,16 @@ typedef struct lld_layer {
     lld_attention_weights attention;
     lld_convolution_weights convolution;
     lld_delta_weights delta;
+    lld_state_space_weights state_space;
     lld_gated_weights gated;
     lld_layer_input_weights input;
     const float *output_scale; /* (1) of x behind everything else, or NULL */
 } lld_layer;
+
+enum { LLD_MIXER_MATRICES = 13 }; /* of all kinds of mixers together */
+
+/* The matrices that a layer's mixer has, in the order in which a step reads them; returns how many. */
+uint32_t lld_mixer_matrices(lld_layer *layer, lld_matrix *matrices[LLD_MIXER_MATRICES]);
 
 typedef struct lld_residency_state lld_residency_state;
 
