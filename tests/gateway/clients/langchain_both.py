@@ -1,7 +1,6 @@
 """langchain-openai and langchain-ollama: invoke, stream, and a chain of messages."""
 # mypy: ignore-errors
 
-
 import os
 
 from langchain_ollama import ChatOllama

@@ -1,7 +1,6 @@
 """llm with llm-ollama, through its own command line: models, and prompts streamed and not."""
 # mypy: ignore-errors
 
-
 import os
 import subprocess
 import sys
