@@ -5,6 +5,7 @@ progress and statistics go to stderr, so that a pipe gets the answer and nothing
 """
 
 import dataclasses
+import json
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ from llamad_client import (
     Result,
     TextDelta,
     ThinkingDelta,
+    ToolCallDelta,
 )
 
 PROGRESS_AFTER_SECONDS = 1.0
@@ -167,6 +169,11 @@ def _stream_text(completion: Completion) -> str:
                 progress.erase()
                 pieces.append(event.text)
                 view.add(event.text)
+            elif isinstance(event, ToolCallDelta):
+                progress.erase()
+                line_end = "" if not pieces or pieces[-1].endswith("\n") else "\n"
+                pieces.append(f"{line_end}{_call_line(event)}\n")
+                view.add(pieces[-1])
     finally:
         progress.erase()
         view.end()
@@ -174,6 +181,12 @@ def _stream_text(completion: Completion) -> str:
     if not text.endswith("\n"):
         print(flush=True)
     return text
+
+
+def _call_line(call: ToolCallDelta) -> str:
+    """Return a call as a line of JSON."""
+    arguments = json.loads(call.arguments)
+    return json.dumps({"name": call.name, "arguments": arguments}, ensure_ascii=False)
 
 
 def _stream_json(completion: Completion) -> str:
@@ -184,6 +197,8 @@ def _stream_json(completion: Completion) -> str:
             print_json({"type": "delta", **dataclasses.asdict(event)})
         elif isinstance(event, ThinkingDelta):
             print_json({"type": "thinking", **dataclasses.asdict(event)})
+        elif isinstance(event, ToolCallDelta):
+            print_json({"type": "tool_call", **dataclasses.asdict(event)})
         elif isinstance(event, PrefillProgress):
             print_json({"type": "prefill", **dataclasses.asdict(event)})
         elif isinstance(event, Queued):

@@ -100,7 +100,6 @@ SWITCHES = tuple(flag.removeprefix("--").replace("-", "_") for flag, _ in _SWITC
 _DESTINATIONS = (*(flag.removeprefix("--").replace("-", "_") for flag, *_ in _FLAGS), *SWITCHES)
 _LISTS = ("dry_sequence_breakers", "samplers")
 _QUEUE = ("priority", "time_to_live_seconds", "on_behalf_of")
-THINKING = "enable_thinking"  # the argument that the templates of thinking models take
 
 
 def add_flags(
@@ -156,7 +155,10 @@ def _add_chat_flags(group: argparse._ArgumentGroup) -> None:
         help="what becomes of a chat that is longer than the context",
     )
     group.add_argument(
-        "--think", choices=("on", "off"), help="let the model think first; short for the next"
+        "--think",
+        type=_think,
+        metavar="on|off|N",
+        help="whether the model thinks first, or for at most N tokens",
     )
     group.add_argument(
         "--template-arg",
@@ -194,10 +196,16 @@ def _names(text: str) -> list[str]:
 
 def template_arguments(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Return the arguments of the template that were given; None for none."""
-    given = dict(arguments.template_arg or ())
-    if arguments.think is not None:
-        given[THINKING] = arguments.think == "on"
-    return given or None
+    return dict(arguments.template_arg or ()) or None
+
+
+def _think(text: str) -> dict[str, Any]:
+    """Return the options that on, off or a number of tokens mean."""
+    if text in ("on", "off"):
+        return {"thinking": text == "on"}
+    if not text.isdecimal() or not 1 <= int(text) < 1 << 32:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is neither on, off nor a number of tokens")
+    return {"thinking": True, "thinking_budget": int(text)}
 
 
 def _template_argument(text: str) -> tuple[str, Any]:
@@ -217,6 +225,7 @@ def client_options(arguments: argparse.Namespace) -> Options:
     names = ("model", "max_tokens", "stop", "context_full", *_LISTS, *_QUEUE, *_DESTINATIONS)
     given = {name: getattr(arguments, name) for name in names}
     given["template_arguments"] = template_arguments(arguments)
+    given |= arguments.think or {}
     return cast(Options, {name: value for name, value in given.items() if value is not None})
 
 

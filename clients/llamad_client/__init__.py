@@ -36,6 +36,7 @@ from llamad_client.values import (
     Prefix,
     PrefixCache,
     Queued,
+    RenderedChat,
     Result,
     Setting,
     Status,
@@ -43,6 +44,7 @@ from llamad_client.values import (
     TextDelta,
     ThinkingDelta,
     Timings,
+    ToolCallDelta,
     UsedModel,
     Version,
 )
@@ -84,6 +86,7 @@ __all__ = [
     "PrefixCache",
     "Queued",
     "Refused",
+    "RenderedChat",
     "Result",
     "ServiceUnreachable",
     "Setting",
@@ -93,6 +96,7 @@ __all__ = [
     "TextDelta",
     "ThinkingDelta",
     "Timings",
+    "ToolCallDelta",
     "UsedModel",
     "Version",
 ]

@@ -26,6 +26,7 @@ from llamad_client.values import (
     Model,
     ModelDetails,
     Prefix,
+    RenderedChat,
     Result,
     Status,
     SubmittedJob,
@@ -143,11 +144,18 @@ class AsyncClient:
         return AsyncCompletion(self._llamad.Generate(message), self.path)
 
     def chat(
-        self, messages: Sequence[Mapping[str, str]], **options: Unpack[Options]
+        self, messages: Sequence[Mapping[str, Any]], **options: Unpack[Options]
     ) -> AsyncCompletion:
         """Answer a conversation: messages with ``role`` and ``content``."""
         call = self._llamad.Chat(request.chat_request(messages, options))
         return AsyncCompletion(call, self.path)
+
+    async def render_chat(
+        self, messages: Sequence[Mapping[str, Any]], **options: Unpack[Options]
+    ) -> RenderedChat:
+        """Return what a chat would give the model to read, as text and as tokens."""
+        message = request.render_request(messages, options)
+        return value_of(RenderedChat, await self._call(self._llamad.RenderChat, message))
 
     async def tokenize(
         self, text: str, *, add_bos: bool | None = None, parse_special: bool = False
@@ -195,7 +203,7 @@ class AsyncClient:
 
     async def submit(
         self,
-        prompt: str | Sequence[Mapping[str, str]],
+        prompt: str | Sequence[Mapping[str, Any]],
         *,
         idempotency_key: str = "",
         parse_special: bool = False,

@@ -23,6 +23,7 @@ from llamad_client.values import (
     Model,
     ModelDetails,
     Prefix,
+    RenderedChat,
     Result,
     Status,
     SubmittedJob,
@@ -141,10 +142,17 @@ class Client:
         message = request.generate_request(prompt, parse_special, options)
         return Completion(interruptible(lambda: self._llamad.Generate(message)), self.path)
 
-    def chat(self, messages: Sequence[Mapping[str, str]], **options: Unpack[Options]) -> Completion:
+    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[Options]) -> Completion:
         """Answer a conversation: messages with ``role`` and ``content``."""
         message = request.chat_request(messages, options)
         return Completion(interruptible(lambda: self._llamad.Chat(message)), self.path)
+
+    def render_chat(
+        self, messages: Sequence[Mapping[str, Any]], **options: Unpack[Options]
+    ) -> RenderedChat:
+        """Return what a chat would give the model to read, as text and as tokens."""
+        message = request.render_request(messages, options)
+        return value_of(RenderedChat, self._call(self._llamad.RenderChat, message))
 
     def tokenize(
         self, text: str, *, add_bos: bool | None = None, parse_special: bool = False
@@ -192,7 +200,7 @@ class Client:
 
     def submit(
         self,
-        prompt: str | Sequence[Mapping[str, str]],
+        prompt: str | Sequence[Mapping[str, Any]],
         *,
         idempotency_key: str = "",
         parse_special: bool = False,

@@ -16,6 +16,10 @@ Priority = Literal["interactive", "normal", "batch"]
 ContextFull = Literal["refuse", "drop-oldest"]
 
 _ENUMS = {"priority": pb.Priority, "context_full": pb.ContextFull}
+_OF_CHAT = (
+    *("context_full", "tools", "tool_choice", "parallel_tool_calls", "continue_final_message"),
+    *("thinking", "thinking_budget"),
+)
 _SAMPLING_FIELDS = frozenset(field.name for field in pb.Sampling.DESCRIPTOR.fields)
 
 
@@ -34,6 +38,12 @@ class Options(TypedDict, total=False):
     pin: str  # keep the beginning of the prompt under this name
     template_arguments: Mapping[str, Any]  # of chat: values of JSON's types, by name
     context_full: ContextFull  # of chat
+    tools: Sequence[Mapping[str, Any]]  # of chat: each a name, description, parameters (a schema)
+    tool_choice: str  # of chat: auto, none, required, or the name of the tool that is called
+    parallel_tool_calls: bool  # of chat
+    continue_final_message: bool  # of chat
+    thinking: bool  # of chat: whether the model thinks before it answers
+    thinking_budget: int  # of chat: tokens
     loop_guard: bool
     min_tokens: int
     ignore_eos: bool
@@ -69,24 +79,58 @@ def generate_request(prompt: str, parse_special: bool, options: Options) -> pb.G
     """Return the message of a Generate call. Raises Refused."""
     request = pb.GenerateRequest(parse_special=parse_special)
     _set(request, "prompt", prompt)
-    if options.get("context_full") is not None:
-        raise TypeError("context_full is for chat: a prompt has no messages to leave out")
+    for name in _OF_CHAT:
+        if options.get(name) is not None:
+            raise TypeError(f"{name} is for chat: a prompt has no messages")
     _fill(request.options, options)
     return request
 
 
-def chat_request(messages: Sequence[Mapping[str, str]], options: Options) -> pb.ChatRequest:
-    """Return the message of a Chat call; a message has ``role`` and ``content``. Raises Refused."""
+def chat_request(messages: Sequence[Mapping[str, Any]], options: Options) -> pb.ChatRequest:
+    """Return the message of a Chat call. Raises Refused.
+
+    A message has ``role`` and ``content``, and where it needs them ``tool_calls`` (each a name,
+    arguments and maybe an id), ``tool_call_id``, ``tool_name`` and ``thinking``. Arguments and the
+    parameters of a tool are objects, or their JSON.
+    """
     request = pb.ChatRequest()
     for message in messages:
         entry = request.messages.add()
-        _set(entry, "role", message["role"])
-        _set(entry, "content", message["content"])
+        for name in ("role", "content", "tool_call_id", "tool_name", "thinking"):
+            if message.get(name) or name in ("role", "content"):
+                _set(entry, name, message[name])
+        for call in message.get("tool_calls") or ():
+            added = entry.tool_calls.add()
+            _set(added, "id", call.get("id", ""))
+            _set(added, "name", call["name"])
+            _set(added, "arguments", _json_text("arguments", call.get("arguments", "")))
     others = Options(**options)
+    for tool in others.pop("tools", None) or ():
+        offered = request.tools.add()
+        _set(offered, "name", tool["name"])
+        _set(offered, "description", tool.get("description", ""))
+        _set(offered, "parameters", _json_text("parameters", tool.get("parameters", "")))
+    if (choice := others.pop("tool_choice", None)) is not None:
+        _choose(request.tool_choice, choice)
+    if (parallel := others.pop("parallel_tool_calls", None)) is not None:
+        _set(request, "parallel_tool_calls", parallel)
+    if (go_on := others.pop("continue_final_message", None)) is not None:
+        _set(request, "continue_final_message", go_on)
     if (full := others.pop("context_full", None)) is not None:
         _set(request, "context_full", f"CONTEXT_FULL_{str(full).replace('-', '_').upper()}")
     _fill(request.options, others)
     return request
+
+
+def _choose(message: pb.ToolChoice, choice: str) -> None:
+    modes = {"auto": pb.ToolChoice.MODE_AUTO, "none": pb.ToolChoice.MODE_NONE}
+    message.mode = modes.get(choice, pb.ToolChoice.MODE_REQUIRED)
+    if choice not in ("auto", "none", "required"):
+        _set(message, "name", choice)
+
+
+def _json_text(name: str, value: Any) -> str:
+    return value if isinstance(value, str) else _json(name, value)
 
 
 def tokenize_request(text: str, add_bos: bool | None, parse_special: bool) -> pb.TokenizeRequest:
@@ -106,7 +150,7 @@ def detokenize_request(tokens: Sequence[int]) -> pb.DetokenizeRequest:
 
 
 def submit_request(
-    prompt: str | Sequence[Mapping[str, str]],
+    prompt: str | Sequence[Mapping[str, Any]],
     parse_special: bool,
     idempotency_key: str,
     options: Options,
@@ -119,6 +163,11 @@ def submit_request(
     else:
         request.chat.CopyFrom(chat_request(prompt, options))
     return request
+
+
+def render_request(messages: Sequence[Mapping[str, Any]], options: Options) -> pb.RenderChatRequest:
+    """Return the message of a RenderChat call. Raises Refused."""
+    return pb.RenderChatRequest(chat=chat_request(messages, options))
 
 
 def resume_request(job_id: str, from_token: int, wait: bool) -> pb.ResumeJobRequest:
@@ -191,9 +240,13 @@ def _fill(message: pb.Options, options: Options) -> None:
             continue
         if name == "priority":
             _set(message, name, f"PRIORITY_{str(value).upper()}")
+        elif name == "thinking":
+            _set(message.thinking, "enabled", value)
+        elif name == "thinking_budget":
+            _set(message.thinking, "budget_tokens", value)
         elif name == "template_arguments":
             arguments = options["template_arguments"]
-            _set(message, name, {key: _json(key, arguments[key]) for key in arguments})
+            _set(message, name, {key: _json(f"{name}: {key}", arguments[key]) for key in arguments})
         else:
             _set(message.sampling if name in _SAMPLING_FIELDS else message, name, value)
 
@@ -202,8 +255,8 @@ def _json(name: str, value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        message = f"template_arguments: {name} cannot be JSON: {error}"
-        raise Refused("INVALID_TEMPLATE_ARGUMENTS", message) from None
+        reason = f"INVALID_{name.partition(':')[0].upper()}"
+        raise Refused(reason, f"{name} cannot be JSON: {error}") from None
 
 
 def _set(message: Any, name: str, value: Any) -> None:

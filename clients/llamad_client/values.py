@@ -56,6 +56,30 @@ class ThinkingDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a call of a tool; the first of an ``index`` has id and name.
+
+    arguments: the next piece of a JSON object. tokens: of the completion so far. It is no part of
+    the answer's text.
+    """
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedChat:
+    """What a chat gives the model to read: `RenderChatResponse` in llamad.proto."""
+
+    text: str
+    tokens: list[int]
+    dropped_messages: int
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Durations in seconds."""
 
@@ -71,7 +95,7 @@ class Timings:
 class Result:
     """The last event: how a completion ended, `Finished` and its `Usage` in generation.proto.
 
-    ``finish_reason``: stop, stop_string, length, loop or cancelled.
+    ``finish_reason``: stop, stop_string, length, loop, tool_calls or cancelled.
     """
 
     finish_reason: str
@@ -88,7 +112,7 @@ class Result:
     context_full: bool
 
 
-Event = Queued | PrefillProgress | TextDelta | ThinkingDelta | Result
+Event = Queued | PrefillProgress | TextDelta | ThinkingDelta | ToolCallDelta | Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +368,8 @@ VALUES: dict[type[Message], type[Any]] = {
     pb.PrefillProgress: PrefillProgress,
     pb.TextDelta: TextDelta,
     pb.ThinkingDelta: ThinkingDelta,
+    pb.ToolCallDelta: ToolCallDelta,
+    pb.RenderChatResponse: RenderedChat,
     pb.Timings: Timings,
     pb.Job: Job,
     pb.LoadedModel: LoadedModel,
@@ -405,6 +431,8 @@ def event_of(response: Response) -> Event | None:
             return value_of(TextDelta, response.delta)
         case "thinking":
             return value_of(ThinkingDelta, response.thinking)  # type: ignore[union-attr]
+        case "tool_call":
+            return value_of(ToolCallDelta, response.tool_call)  # type: ignore[union-attr]
         case "queued":
             return value_of(Queued, response.queued)
         case "prefill":

@@ -146,12 +146,14 @@ def test_a_wrong_argument_names_what_is_right(state: State, line: str, fault: st
         commands.run(state, line)
 
 
-def test_think_sets_the_argument_of_the_template_and_keeps_others(state: State) -> None:
+def test_think_says_whether_to_think_and_keeps_the_templates_arguments(state: State) -> None:
     state.options["template_arguments"] = {"tone": "dry"}
     commands.run(state, "/think off")
-    sent = chat_request([], state.options).options.template_arguments
-    assert dict(sent) == {"tone": '"dry"', "enable_thinking": "false"}
+    sent = chat_request([], state.options).options
+    assert dict(sent.template_arguments) == {"tone": '"dry"'}
+    assert sent.thinking.enabled is False
     commands.run(state, "/think default")
+    assert not chat_request([], state.options).options.HasField("thinking")
     assert dict(state.options["template_arguments"]) == {"tone": "dry"}
     commands.run(state, "/think hide")
     assert not state.show_thoughts

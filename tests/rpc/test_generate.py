@@ -158,7 +158,8 @@ async def test_a_client_that_never_reads_is_cut_off_with_a_reason() -> None:
     limits = Limits(stream_buffer_bytes=1 << 16)
     async with serving(limits=limits, n_ctx=1 << 20, kv_blocks_total=1 << 16) as service:
         service.bench.engine.rule = lambda history, seed, draw: 33 + draw % 94  # no loop of 64
-        service.bench.model.tokenizer.piece = lambda token: bytes([token]) * (1 << 15)  # type: ignore[method-assign]
+        tokenizer = service.bench.model.tokenizer
+        tokenizer.piece = lambda token, special=False: bytes([token]) * (1 << 15)  # type: ignore[method-assign]
         async with service.stub() as stub:
             call = stub.Generate(pb.GenerateRequest(prompt="p"))
             queued = await call.read()

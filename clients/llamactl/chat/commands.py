@@ -247,17 +247,16 @@ def _think(state: State, rest: str) -> str:
     if rest in ("show", "hide"):
         state.show_thoughts = rest == "show"
         return f"thoughts are {'shown' if state.show_thoughts else 'not shown'}"
-    arguments = dict(state.options.get("template_arguments", {}))
     match rest:
         case "on" | "off":
-            arguments[sampling.THINKING] = rest == "on"
+            state.options["thinking"] = rest == "on"
         case "default":
-            arguments.pop(sampling.THINKING, None)
+            state.options.pop("thinking", None)
         case _:
             raise CommandFault("/think takes on, off or default, show or hide")
-    state.options["template_arguments"] = arguments
+    state.options.pop("thinking_budget", None)
     told = {"on": "to think", "off": "not to think", "default": "nothing about thinking"}[rest]
-    return f"the model is told {told}, where its template knows the word"
+    return f"the model is told {told}, where it knows how"
 
 
 def _show(state: State, rest: str) -> str:

@@ -12,7 +12,9 @@ from llamactl.names import service_name
 from llamactl.output import print_note
 from llamactl.readiness import Waiting, wait_until_ready
 from llamactl.standard_input import read_prompt
+from llamactl.tools_file import read_tools
 from llamad_client import Client
+from llamad_client.request import Options
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -37,6 +39,13 @@ def add_question_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parse-special", action="store_true", help="with --raw: take control tokens as such"
     )
+    parser.add_argument(
+        "--tools",
+        type=read_tools,
+        metavar="FILE",
+        help="what the model may call: a JSON list of name, description and parameters; a call is"
+        " written as a line of JSON",
+    )
     add_input_flags(parser)
     parser.add_argument("prompt", nargs="*", metavar="PROMPT")
 
@@ -55,9 +64,11 @@ def read_question(arguments: argparse.Namespace) -> str:
         arguments.usage_error("--raw has no chat template that could take --system")
     if arguments.parse_special and not arguments.raw:
         arguments.usage_error("--parse-special is for --raw: a message's text is never a token")
-    if arguments.raw and (sampling.template_arguments(arguments) or arguments.context_full):
+    of_chat = (arguments.template_arg, arguments.think, arguments.context_full, arguments.tools)
+    if arguments.raw and any(of_chat):
         arguments.usage_error(
-            "--raw has no chat template and no turns: no --template-arg, --think, --context-full"
+            "--raw has no chat template and no turns: no --template-arg, --think, --context-full,"
+            " --tools"
         )
     prompt = read_prompt(
         " ".join(arguments.prompt),
@@ -70,12 +81,20 @@ def read_question(arguments: argparse.Namespace) -> str:
     return prompt
 
 
+def question_options(arguments: argparse.Namespace) -> Options:
+    """Return the options of a question: those of ``sampling``, and its tools."""
+    options = sampling.client_options(arguments)
+    if arguments.tools is not None:
+        options["tools"] = arguments.tools
+    return options
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Ask, and show the answer."""
     if arguments.raw and arguments.go_on:
         arguments.usage_error("--raw has no turns: no --continue")
     prompt = read_question(arguments)
-    options = sampling.client_options(arguments)
+    options = question_options(arguments)
     with Client(arguments.socket) as client:
         if arguments.wait:
             wait(client, as_json=arguments.json)

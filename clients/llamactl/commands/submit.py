@@ -5,7 +5,7 @@ import dataclasses
 
 from llamactl import sampling
 from llamactl.commands import Commands
-from llamactl.commands.ask import add_question_flags, read_question, wait
+from llamactl.commands.ask import add_question_flags, question_options, read_question, wait
 from llamactl.names import service_name
 from llamactl.output import print_json, print_line
 from llamad_client import Client
@@ -35,7 +35,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Submit the question; print the id of the job."""
     prompt = read_question(arguments)
-    options = sampling.client_options(arguments)
+    options = question_options(arguments)
     messages = [{"role": "user", "content": prompt}]
     if arguments.system is not None:
         messages.insert(0, {"role": "system", "content": arguments.system})

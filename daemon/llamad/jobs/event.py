@@ -16,6 +16,7 @@ class FinishReason(enum.Enum):
     LENGTH = "length"
     CANCELLED = "cancelled"
     LOOP = "loop"
+    TOOL_CALLS = "tool_calls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +41,30 @@ class PrefillProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallHead:
+    """Which call of an answer it is, and of what."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of the completion: whole characters; ``tokens`` is the completion's length so far.
 
-    thinking: it is what the model thinks before it answers, no part of the answer.
+    thinking: it is what the model thinks before it answers, no part of the answer. call: it is a
+    call of a tool, and the text its arguments, a JSON object.
     """
 
     text: str
     tokens: int
     thinking: bool = False
+    call: ToolCallHead | None = None
+
+    def goes_on(self, other: "Delta") -> bool:
+        """Whether the other is the same kind of text, so that both may be told as one."""
+        return self.thinking == other.thinking and self.call is None and other.call is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,49 @@ class ContextFull(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool. arguments: a JSON object as text. id: may be empty."""
+
+    name: str
+    arguments: str
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ChatMessage:
     """One message of a conversation. role: system, user, assistant or tool."""
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()  # of the assistant
+    tool_call_id: str = ""  # of a tool's result
+    tool_name: str = ""  # likewise
+    thinking: str = ""  # of the assistant
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """What the model may call. parameters: a JSON Schema as text; empty: none."""
+
+    name: str
+    description: str = ""
+    parameters: str = ""
+
+
+class ToolUse(enum.Enum):
+    """Whether an answer calls tools."""
+
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """Whether and how long a model thinks before it answers; None: as its template."""
+
+    enabled: bool | None = None
+    budget_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +84,12 @@ class GenerationRequest:
     messages: tuple[ChatMessage, ...] = ()
     context_full: ContextFull = ContextFull.DROP_OLDEST  # of ``messages``
     template_arguments: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    tools: tuple[Tool, ...] = ()  # with ``messages``
+    tool_use: ToolUse = ToolUse.AUTO
+    required_tool: str = ""  # with REQUIRED; empty: any
+    parallel_tool_calls: bool = True  # False: the answer ends behind its first call
+    continue_final_message: bool = False
+    thinking: Thinking = field(default_factory=Thinking)
     tokens: tuple[int, ...] = ()  # instead of both
     parse_special: bool = False  # control tokens in ``prompt``
     model: str = ""  # empty: the loaded one

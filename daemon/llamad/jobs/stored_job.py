@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from llamad.errors import ErrorKind, LlamadError
-from llamad.jobs.event import Delta, Finished
+from llamad.jobs.event import Delta, Finished, ToolCallHead
 from llamad.jobs.record import JobRecord, JobSnapshot
 from llamad.jobs.request import GenerationRequest, Priority
 
@@ -157,8 +157,14 @@ def unpack_tokens(data: bytes) -> tuple[int, ...]:
 
 
 def plain_deltas(deltas: Sequence[Delta]) -> list[list[object]]:
-    """Return pieces of text as short rows: tokens, text, and 1 behind a thought."""
-    return [[d.tokens, d.text, 1] if d.thinking else [d.tokens, d.text] for d in deltas]
+    """Return pieces of text as short rows: tokens, text, and 1 behind a thought, a call's head."""
+    return [[d.tokens, d.text, *_kind(d)] for d in deltas]
+
+
+def _kind(delta: Delta) -> list[object]:
+    if delta.call is not None:
+        return [delta.call.index, delta.call.id, delta.call.name]
+    return [1] if delta.thinking else []
 
 
 def read_deltas(plain: object) -> tuple[Delta, ...]:
@@ -170,6 +176,9 @@ def read_deltas(plain: object) -> tuple[Delta, ...]:
         match row:
             case [int(tokens), str(text), *more] if more in ([], [1]):
                 deltas.append(Delta(text, tokens, bool(more)))
+            case [int(tokens), str(text), int(index), str(call_id), str(name)]:
+                head = ToolCallHead(index, call_id, name)
+                deltas.append(Delta(text, tokens, call=head))
             case _:
                 raise ValueError(f"{row!r:.60} is no piece of text")
     return tuple(deltas)

@@ -10,7 +10,7 @@ Nothing here waits for the client: the engine never does.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from llamad.errors import LlamadError
@@ -24,7 +24,7 @@ class _UnreadText:
     parts: list[str]
     n_bytes: int
     tokens: int
-    thinking: bool
+    first: Delta  # of those that were joined
 
 
 class Subscription:
@@ -57,14 +57,12 @@ class Subscription:
             if self._unread_bytes + n_bytes > self._max_bytes:
                 return False
             self._unread_bytes += n_bytes
-            if isinstance(last, _UnreadText) and last.thinking == event.thinking:
+            if isinstance(last, _UnreadText) and last.first.goes_on(event):
                 last.parts.append(event.text)
                 last.n_bytes += n_bytes
                 last.tokens = event.tokens
             else:
-                self._unread.append(
-                    _UnreadText([event.text], n_bytes, event.tokens, event.thinking)
-                )
+                self._unread.append(_UnreadText([event.text], n_bytes, event.tokens, event))
         elif isinstance(event, PrefillProgress) and isinstance(last, PrefillProgress):
             self._unread[-1] = event
         elif isinstance(event, Queued):
@@ -98,7 +96,7 @@ class Subscription:
         entry = self._unread.popleft()
         if isinstance(entry, _UnreadText):
             self._unread_bytes -= entry.n_bytes
-            return Delta("".join(entry.parts), entry.tokens, entry.thinking)
+            return replace(entry.first, text="".join(entry.parts), tokens=entry.tokens)
         return entry
 
     async def aclose(self) -> None:

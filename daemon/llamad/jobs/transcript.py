@@ -9,6 +9,7 @@ nothing. Owns no end of a job: who leaves is told to ``on_left``.
 import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Self
 
 from llamad.errors import LlamadError
@@ -162,19 +163,18 @@ class Reader:
         return None
 
     def _joined(self) -> Delta:
-        """Return the next deltas as one, as far as they are all thoughts or all none."""
+        """Return the next deltas as one, as far as they are of the same kind; a call is alone."""
         deltas, first = self._transcript.deltas, self._next
-        thinking = deltas[first].thinking
         end = first + 1
         most = min(len(deltas), first + MOST_JOINED_DELTAS)
-        while end < most and deltas[end].thinking == thinking:
+        while end < most and deltas[first].goes_on(deltas[end]):
             end += 1
         self._next = end
         text = "".join(delta.text for delta in deltas[first:end])
         tokens = deltas[end - 1].tokens
         if end < len(deltas) and deltas[end].tokens == tokens:
             tokens -= 1  # the token's answer follows: who leaves now is to get it later
-        return Delta(text, tokens, thinking)
+        return replace(deltas[first], text=text, tokens=tokens)
 
     def _end(self) -> Event:
         self._done = True

@@ -18,20 +18,19 @@ from llamad.errors import invalid
 from llamad.jobs import event, request
 from llamad.jobs.record import JobSnapshot, JobState
 from llamad.ranges import MAX_TEXT_BYTES, Real
+from llamad.rpc import tools_from_proto
 from llamad.rpc.sampling_from_proto import checked, short_texts, to_sampling
 from llamad.sampling.parameters import Sampling
 from llamad.template_arguments import parse_arguments
 from llamad_api.v1 import llamad_pb2 as pb
 
 MAX_LISTED_TOKENS = 1 << 20
-MAX_MESSAGES = 1024
 MAX_NAME_BYTES = 256
 OWNER_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 DEADLINE_SECONDS = Real(0.0, math.inf, open_low=True)
 RESUMABLE_SECONDS = Real(0.0, 60.0)
 MAX_KEY_BYTES = 128
 PREFIX_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-ROLES = ("system", "user", "assistant", "tool")
 
 _PRIORITIES = {
     pb.PRIORITY_UNSPECIFIED: None,
@@ -50,6 +49,7 @@ _FINISH_REASONS = {
     event.FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
     event.FinishReason.CANCELLED: pb.FINISH_REASON_CANCELLED,
     event.FinishReason.LOOP: pb.FINISH_REASON_LOOP,
+    event.FinishReason.TOOL_CALLS: pb.FINISH_REASON_TOOL_CALLS,
 }
 _CONTEXT_FULL = {
     pb.CONTEXT_FULL_UNSPECIFIED: None,
@@ -89,6 +89,8 @@ def generation_request(
     """Return the checked request of a Generate call; ``caller`` None is not known."""
     if message.options.template_arguments:
         raise invalid("template_arguments", "are for Chat: a prompt has no template")
+    if message.options.HasField("thinking"):
+        raise invalid("thinking", "is for Chat: what continues a prompt has no thoughts")
     _check_text("prompt", message.prompt, rules.max_prompt_bytes, least_bytes=1)
     return _with_options(
         message.options,
@@ -106,23 +108,11 @@ def chat_request(
     message: pb.ChatRequest, rules: Rules, request_id: str, caller: Caller | None = None
 ) -> request.GenerationRequest:
     """Return the checked request of a Chat call; ``caller`` None is not known."""
-    count = len(message.messages)
-    if not 1 <= count <= MAX_MESSAGES:
-        raise invalid("messages", f"there are {count}, must be 1 to {MAX_MESSAGES}")
-    for i, entry in enumerate(message.messages):
-        if entry.role not in ROLES:
-            raise invalid(
-                "messages.role",
-                f"message {i} has role {_quote(entry.role)}, must be one of {', '.join(ROLES)}",
-            )
-    total = sum(len(entry.content.encode()) for entry in message.messages)
-    if total > rules.max_prompt_bytes:
-        raise invalid(
-            "messages.content", f"has {total} bytes in all, at most {rules.max_prompt_bytes}"
-        )
+    messages = tools_from_proto.chat_messages(message.messages, rules.max_prompt_bytes)
+    tools = tools_from_proto.tools(message.tools)
+    tool_use, required_tool = tools_from_proto.tool_choice(message.tool_choice, tools)
     if message.context_full not in _CONTEXT_FULL:
         raise invalid("context_full", f"{message.context_full} is none of REFUSE, DROP_OLDEST")
-    messages = tuple(request.ChatMessage(m.role, m.content) for m in message.messages)
     if rules.system is not None and messages[0].role != "system":
         messages = (request.ChatMessage("system", rules.system), *messages)
     return _with_options(
@@ -133,6 +123,14 @@ def chat_request(
             messages=messages,
             context_full=_CONTEXT_FULL[message.context_full] or rules.context_full,
             template_arguments=_template_arguments(message.options, rules),
+            tools=tools,
+            tool_use=tool_use,
+            required_tool=required_tool,
+            parallel_tool_calls=(
+                message.parallel_tool_calls if message.HasField("parallel_tool_calls") else True
+            ),
+            continue_final_message=message.continue_final_message,
+            thinking=tools_from_proto.thinking(message.options),
             request_id=request_id,
         ),
     )
@@ -271,8 +269,11 @@ Response = TypeVar("Response", pb.GenerateResponse, pb.ChatResponse, pb.ResumeJo
 
 
 def response(item: event.Event, kind: type[Response]) -> Response:
-    """Return an event of a job as the message of a stream. Only a Chat has thinking."""
+    """Return an event of a job as the message of a stream. Only a Chat has thoughts and calls."""
     match item:
+        case event.Delta(call=event.ToolCallHead() as head):
+            call = tools_from_proto.tool_call_delta(item, head)
+            return kind(tool_call=call)  # type: ignore[call-arg]
         case event.Delta(thinking=True):
             # a GenerateResponse has none, and no Generate a thought
             return kind(thinking=pb.ThinkingDelta(text=item.text, tokens=item.tokens))  # type: ignore[call-arg]

@@ -113,6 +113,22 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
             async for event in stream:
                 yield convert.response(event, kind)
 
+    async def RenderChat(
+        self, request: pb.RenderChatRequest, context: Context
+    ) -> pb.RenderChatResponse:
+        """Return what Chat would give the model to read."""
+        checked = convert.chat_request(
+            request.chat, self.rules_now(), request_id.get(), caller.get()
+        )
+        serving = self._state.require()
+        prompt = await serving.scheduler.render(checked)
+        pieces = (serving.codec.piece(token, special=True) for token in prompt.tokens)
+        return pb.RenderChatResponse(
+            text=b"".join(pieces).decode(errors="replace"),
+            tokens=prompt.tokens,
+            dropped_messages=prompt.dropped_messages,
+        )
+
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> bytes:
         """Return the token ids of a text, and the bytes of each, in a message's bytes.
 

@@ -5,6 +5,9 @@ the job is outcome.py's.
 """
 
 import itertools
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
 
 from llamad.engine.worker import StepSampler
 from llamad.jobs.job import Job
@@ -12,55 +15,94 @@ from llamad.sampling.parameters import Sampling
 from llamad.schedule.block_keys import BlockKeys, scope_of
 from llamad.schedule.guesser import Guesser
 from llamad.schedule.runtime import Detokenizer, ModelRuntime
-from llamad.schedule.sequence import Sequence
+from llamad.schedule.sequence import Sequence as TokenSequence
 from llamad.schedule.standing import Standing
+from llamad.schedule.thought_budget import BudgetSampler
 from llamad.text.stop_strings import StopStrings
 from llamad.text.thinking import Piece, ThinkingSplitter
+from llamad.text.tools.call import Call
+from llamad.text.tools.splitter import CallSplitter
 
 _numbers = itertools.count()
 
 
+Part: TypeAlias = "Piece | Call"
+
+
 class CompletionText:
-    """Tokens to text that may be shown: whole characters, thoughts apart, nothing of a stop string.
+    """Tokens to text that may be shown: whole characters, thoughts and calls apart, no stop string.
 
     Stop strings are looked for in the answer only: what a model thinks is no part of what was asked
     for, and often names the very thing that is to end the answer.
     """
 
     def __init__(
-        self, detokenizer: Detokenizer, stop: tuple[str, ...], splitter: ThinkingSplitter | None
+        self,
+        detokenizer: Detokenizer,
+        stop: tuple[str, ...],
+        splitter: ThinkingSplitter | None,
+        calls: CallSplitter | None = None,
     ) -> None:
-        """splitter: None where all of the text is answer."""
+        """splitter, calls: None where no text is a thought, or a call of a tool."""
         self._detokenizer = detokenizer
         self._stops = StopStrings(stop)
         self._splitter = splitter
+        self._calls = calls
+        self.n_calls = 0
 
     @property
     def thinking(self) -> bool:
         """Whether what comes next is a thought."""
         return self._splitter is not None and self._splitter.thinking
 
-    def push(self, token: int) -> tuple[list[Piece], str | None]:
-        """Add a token; return the text that is now certain, and the stop string that matched."""
-        text = self._detokenizer.push(token)
-        if self._splitter is None:
-            return self._stopped([(text, False)])
-        return self._stopped(self._splitter.push(text + self._splitter.control_text(token)))
+    def push(self, token: int) -> tuple[list[Part], str | None]:
+        """Add a token; return what is now certain, and the stop string that matched."""
+        text = self._detokenizer.push(token) + self._control_text(token)
+        pieces = [(text, False)] if self._splitter is None else self._splitter.push(text)
+        return self._stopped(self._called(pieces))
 
-    def flush(self) -> tuple[list[Piece], str | None]:
+    def flush(self) -> tuple[list[Part], str | None]:
         """Return what was held back, at the end, and the stop string that its last bytes made."""
         rest = [(self._detokenizer.flush(), False)]
         if self._splitter is not None:
             rest = [*self._splitter.push(rest[0][0]), *self._splitter.flush()]
-        pieces, matched = self._stopped(rest)
+        last = [] if self._calls is None else self._answer(self._calls.flush)
+        parts, matched = self._stopped([*self._called(rest), *last])
         held = "" if matched is not None else self._stops.flush()
-        return [*pieces, (held, False)] if held else pieces, matched
+        return [*parts, (held, False)] if held else parts, matched
 
-    def _stopped(self, pieces: list[Piece]) -> tuple[list[Piece], str | None]:
-        """Return the pieces, none empty, as far as no stop string may begin; and one that ended."""
-        certain: list[Piece] = []
-        matched = None
+    def _control_text(self, token: int) -> str:
+        """Return the text of a control token that is a mark, else ""."""
+        text = "" if self._splitter is None else self._splitter.control_text(token)
+        if not text and self._calls is not None and not self.thinking:
+            return self._calls.control_text(token)
+        return text
+
+    def _called(self, pieces: Sequence[Piece]) -> list[Part]:
+        """Return the pieces with calls apart from the answer."""
+        calls = self._calls
+        if calls is None:
+            return [*pieces]
+        parts: list[Part] = []
         for text, thinking in pieces:
+            parts += [(text, True)] if thinking else self._answer(partial(calls.push, text))
+        return parts
+
+    def _answer(self, read: Callable[[], Sequence[str | Call]]) -> list[Part]:
+        return [(part, False) if isinstance(part, str) else part for part in read()]
+
+    def _stopped(self, parts: Sequence[Part]) -> tuple[list[Part], str | None]:
+        """Return the parts as far as no stop string may begin; and one that ended."""
+        certain: list[Part] = []
+        matched = None
+        for part in parts:
+            if isinstance(part, Call):
+                if matched is None:
+                    held = self._stops.flush()  # a call follows: no stop string begins there
+                    certain += [(held, False), part] if held else [part]
+                    self.n_calls += 1
+                continue
+            text, thinking = part
             if not thinking:
                 text, matched = self._stops.push(text)
             if text:
@@ -80,7 +122,7 @@ class Generation:
         self.job = job
         self.number = next(_numbers)  # in order of submission
         job.tokens = tokens = job.tokens or list(prompt)  # of one that goes on, also the completion
-        self.sequence = Sequence(
+        self.sequence = TokenSequence(
             tokens,
             len(prompt),
             n_draws=len(tokens) - len(prompt),
@@ -89,7 +131,8 @@ class Generation:
         self.sampler: StepSampler | None = None  # while it has blocks
         # a prompt that is continued has no thoughts
         splitter = model.new_thinking_splitter(prompt) if job.record.is_chat else None
-        self.text = CompletionText(model.new_detokenizer(), request.stop, splitter)
+        calls = model.new_call_splitter(request, prompt) if job.record.is_chat else None
+        self.text = CompletionText(model.new_detokenizer(), request.stop, splitter, calls)
         for token in tokens[len(prompt) :]:
             self.text.push(token)  # what it says was said before
         self.substitute_template = model.chat_template.substitute if job.record.is_chat else ""
@@ -106,24 +149,42 @@ class Generation:
 
         Raises the LlamadError of a sampler that refuses its parameters.
         """
-        record, n_draws = self.job.record, self.sequence.n_draws
-        sampling = record.request.sampling
-        sampler = model.new_sampler(
-            record.request, seed=record.seed, n_draws=n_draws, mu=record.mirostat_mu
-        )
-        first, first_penalized = self._recent(sampling)
-        for i in range(first, len(self.sequence.tokens)):
-            sampler.accept(self.sequence.tokens[i], penalized=i >= first_penalized)
-        self.sampler = sampler
+        record = self.job.record
+        tokens, n_prompt = self.sequence.tokens, self.sequence.n_prompt
+        prompt, completion = tokens[:n_prompt], tokens[n_prompt:]
+
+        def sampler(completion: Sequence[int], mu: float | None) -> StepSampler:
+            return self._sampler_behind(model, [*prompt, *completion], mu)
+
+        budget = record.request.thinking.budget_tokens
+        if budget is None or not record.is_chat:
+            self.sampler = sampler(completion, record.mirostat_mu)
+        else:
+            ending = partial(_thought_ending, model, prompt)
+            self.sampler = BudgetSampler(sampler, completion, record.mirostat_mu, budget, ending)
         if self._speculation and self.guesser is None:
             self.guesser = Guesser(self.sequence.tokens)
 
-    def _recent(self, sampling: Sampling) -> tuple[int, int]:
+    def _sampler_behind(
+        self, model: ModelRuntime, tokens: Sequence[int], mu: float | None
+    ) -> StepSampler:
+        """Return the sampler that draws what comes behind these tokens, the prompt's included.
+
+        mu: what mirostat has learned then.
+        """
+        record = self.job.record
+        n_draws = len(tokens) - self.sequence.n_prompt
+        sampler = model.new_sampler(record.request, seed=record.seed, n_draws=n_draws, mu=mu)
+        first, first_penalized = self._recent(record.request.sampling, len(tokens))
+        for i in range(first, len(tokens)):
+            sampler.accept(tokens[i], penalized=i >= first_penalized)
+        return sampler
+
+    def _recent(self, sampling: Sampling, end: int) -> tuple[int, int]:
         """Return from which token on the sampler begins, and from which the penalties do.
 
-        The penalties see the completion, or all; DRY sees all.
+        The penalties see the completion, or all; DRY sees all. end: tokens in all.
         """
-        end = len(self.sequence.tokens)
         penalized = 0 if sampling.penalize_prompt else self.sequence.n_prompt
         if sampling.repeat_last_n >= 0:
             penalized = max(penalized, end - sampling.repeat_last_n)
@@ -135,6 +196,20 @@ class Generation:
     def pause(self) -> None:
         """Forget the sampler: its blocks are gone, and ``start`` will make it anew."""
         self.sampler = None
+
+
+def _thought_ending(
+    model: ModelRuntime, prompt: Sequence[int], completion: Sequence[int]
+) -> list[int]:
+    """Return the tokens that end the thought which is open behind a completion; none: none is."""
+    splitter, detokenizer = model.new_thinking_splitter(prompt), model.new_detokenizer()
+    if splitter is None:
+        return []
+    for token in completion:
+        splitter.push(detokenizer.push(token) + splitter.control_text(token))
+    if not splitter.thinking:
+        return []
+    return model.tokenizer.encode(f"\n{splitter.close}\n\n", add_bos=False, parse_special=True)
 
 
 class Turn:

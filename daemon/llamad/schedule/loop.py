@@ -204,6 +204,12 @@ class Scheduler:
         )
         return self._enqueue(request, prompt, submitted_at, stream)
 
+    async def render(self, request: GenerationRequest) -> Prompt:
+        """Return what a request would give the model to read. Raises what ``tokenize`` raises."""
+        return await self.tokenize(
+            lambda: encode_prompt(self._model, request), prompt_bytes(request)
+        )
+
     async def tokenize(self, function: Callable[[], T], n_bytes: int) -> T:
         """Run a tokenizer's work on a text of this size, off the event loop, in a bounded line.
 

@@ -5,16 +5,19 @@ string, is the length reached, does the answer only repeat itself, does the clie
 ends nothing itself but through the book.
 """
 
+import hashlib
+from collections.abc import Iterable, Iterator
+
 from llamad.engine.worker import Chunk, Drawn
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.book import JobBook
-from llamad.jobs.event import Delta, FinishReason, PrefillProgress
-from llamad.jobs.record import JobState
+from llamad.jobs.event import Delta, FinishReason, PrefillProgress, ToolCallHead
+from llamad.jobs.record import JobRecord, JobState
 from llamad.schedule.estimate import Estimate
-from llamad.schedule.generation import Generation
+from llamad.schedule.generation import Generation, Part
 from llamad.schedule.loop_guard import MOST_TOKENS, is_due, is_loop
 from llamad.schedule.runtime import Tokenizer
-from llamad.text.thinking import Piece
+from llamad.text.tools.call import Call, arguments_text
 
 PROGRESS_INTERVAL_SECONDS = 0.25
 
@@ -82,11 +85,11 @@ class Outcome:
             job.move(JobState.DECODE)
         record.completion_tokens += 1
         self._book.totals.generated_tokens += 1
-        was_thinking = generation.text.thinking
-        pieces, stop_string, reason = self._read(generation, token)
+        was_thinking, n_calls = generation.text.thinking, generation.text.n_calls
+        parts, stop_string, reason = self._read(generation, token)
         if stop_string is not None:
             record.stop_string, reason = stop_string, FinishReason.STOP_STRING
-        deltas = [Delta(text, record.completion_tokens, thinking) for text, thinking in pieces]
+        deltas = list(_deltas(record, parts, n_calls))
         if was_thinking or generation.text.thinking:
             record.reasoning_tokens += 1
         if not all(job.stream.put(delta) for delta in deltas):
@@ -99,21 +102,47 @@ class Outcome:
 
     def _read(
         self, generation: Generation, token: int
-    ) -> tuple[list[Piece], str | None, FinishReason | None]:
+    ) -> tuple[list[Part], str | None, FinishReason | None]:
         """Return a token's text, the stop string that it completes, and why it is the last one."""
-        record = generation.job.record
+        record, text = generation.job.record, generation.text
         if self._tokenizer.is_end_of_generation(token):
-            return *generation.text.flush(), FinishReason.STOP
-        pieces, stop_string = generation.text.push(token)
+            parts, stop_string = text.flush()
+            return parts, stop_string, _called(text.n_calls) or FinishReason.STOP
+        parts, stop_string = text.push(token)
         reason = None
+        if text.n_calls and not record.request.parallel_tool_calls:
+            end = next(i for i, part in enumerate(parts) if isinstance(part, Call))
+            return parts[: end + 1], stop_string, FinishReason.TOOL_CALLS
         if record.completion_tokens >= record.max_tokens:
             reason = FinishReason.LENGTH
         elif _repeats_itself(generation):
             reason = FinishReason.LOOP
         if reason is not None and stop_string is None:
-            rest, stop_string = generation.text.flush()
-            pieces += rest
-        return pieces, stop_string, reason
+            rest, stop_string = text.flush()
+            parts += rest
+        return parts, stop_string, reason
+
+
+def _called(n_calls: int) -> FinishReason | None:
+    return FinishReason.TOOL_CALLS if n_calls else None
+
+
+def _deltas(record: JobRecord, parts: Iterable[Part], n_calls: int) -> Iterator[Delta]:
+    """Yield what is told of a token. n_calls: how many calls were told before."""
+    tokens = record.completion_tokens
+    for part in parts:
+        if isinstance(part, Call):
+            call_id = part.id or _call_id(record.id, n_calls)
+            head = ToolCallHead(n_calls, call_id, part.name)
+            yield Delta(arguments_text(part.arguments), tokens, call=head)
+            n_calls += 1
+        else:
+            yield Delta(part[0], tokens, part[1])
+
+
+def _call_id(job_id: str, index: int) -> str:
+    """Return the id of a call: the same when the job goes on. Nine characters, as Mistral's are."""
+    return hashlib.sha256(f"{job_id} {index}".encode()).hexdigest()[:9]
 
 
 def _repeats_itself(generation: Generation) -> bool:

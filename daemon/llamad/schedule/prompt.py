@@ -5,15 +5,17 @@ before a request is built, in rpc/from_proto.py.
 """
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llamad.errors import ErrorKind, LlamadError, invalid
-from llamad.jobs.request import ContextFull, GenerationRequest
+from llamad.jobs.request import ChatMessage, ContextFull, GenerationRequest, ToolUse
 from llamad.schedule.conversation import Fitted, Message, answer_room, fit_conversation
 from llamad.schedule.runtime import ModelRuntime
 from llamad.sizes import counted
+from llamad.text.tools.call import Tool
 
 UNENDING_TOKENS = 512  # of a completion for which nobody said, of a model that may never end it
 
@@ -51,7 +53,12 @@ def check_model(model: ModelRuntime, request: GenerationRequest) -> None:
 
 def prompt_bytes(request: GenerationRequest) -> int:
     """Return about how much text there is to encode: its characters, at least."""
-    return len(request.prompt or "") + sum(len(message.content) for message in request.messages)
+    return (
+        len(request.prompt or "")
+        + sum(len(m.content) + len(m.thinking) for m in request.messages)
+        + sum(len(call.arguments) for m in request.messages for call in m.tool_calls)
+        + sum(len(tool.description) + len(tool.parameters) for tool in request.tools)
+    )
 
 
 def encode_prompt(model: ModelRuntime, request: GenerationRequest) -> Prompt:
@@ -86,13 +93,17 @@ def _n_pinned(model: ModelRuntime, request: GenerationRequest, tokens: Sequence[
         return 0
     if not request.messages:
         return len(tokens)
-    messages = [{"role": m.role, "content": m.content} for m in request.messages]
+    messages = template_messages(request.messages)
     system = list(itertools.takewhile(lambda message: message["role"] == "system", messages))
-    return common_length(tokens, system_tokens(model, system, request.template_arguments))
+    arguments = template_arguments(model, request)
+    return common_length(tokens, system_tokens(model, system, arguments, offered_tools(request)))
 
 
 def system_tokens(
-    model: ModelRuntime, system: Sequence[Message], arguments: Mapping[str, Any]
+    model: ModelRuntime,
+    system: Sequence[Message],
+    arguments: Mapping[str, Any],
+    tools: Sequence[Tool] = (),
 ) -> list[int]:
     """Return the tokens that every chat with these system messages begins with.
 
@@ -101,7 +112,7 @@ def system_tokens(
     """
     one, other = (
         model.chat_template.encode(
-            [*system, {"role": "user", "content": text}], arguments=arguments
+            [*system, {"role": "user", "content": text}], arguments=arguments, tools=tools
         )
         for text in ("a", "Z")
     )
@@ -115,10 +126,17 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def _encode_chat(model: ModelRuntime, request: GenerationRequest) -> Fitted:
-    messages = [{"role": m.role, "content": m.content} for m in request.messages]
+    messages = template_messages(request.messages)
+    arguments, tools = template_arguments(model, request), offered_tools(request)
 
     def render(kept: Sequence[Message]) -> Sequence[int]:
-        return model.chat_template.encode(kept, arguments=request.template_arguments)
+        tokens = model.chat_template.encode(
+            kept,
+            arguments=arguments,
+            tools=tools,
+            continue_final=request.continue_final_message,
+        )
+        return [*tokens, *model.begun_answer(tokens, request)]
 
     if request.context_full is ContextFull.REFUSE:
         return Fitted(render(messages), 0)
@@ -130,6 +148,41 @@ def _encode_chat(model: ModelRuntime, request: GenerationRequest) -> Fitted:
         context_tokens=limit,
         room_tokens=answer_room(limit, request.max_tokens),
     )
+
+
+def template_messages(messages: Sequence[ChatMessage]) -> list[Message]:
+    """Return messages as the chat template takes them."""
+    result: list[Message] = []
+    for message in messages:
+        plain: dict[str, Any] = {"role": message.role, "content": message.content}
+        if message.tool_calls:
+            plain["tool_calls"] = [
+                {"name": call.name, "id": call.id, "arguments": json.loads(call.arguments)}
+                for call in message.tool_calls
+            ]
+        for name in ("tool_call_id", "tool_name", "thinking"):
+            if value := getattr(message, name):
+                plain[name] = value
+        result.append(plain)
+    return result
+
+
+def offered_tools(request: GenerationRequest) -> list[Tool]:
+    """Return the tools that the model is told of."""
+    if request.tool_use is ToolUse.NONE:
+        return []
+    return [
+        Tool(tool.name, tool.description, json.loads(tool.parameters) if tool.parameters else {})
+        for tool in request.tools
+    ]
+
+
+def template_arguments(model: ModelRuntime, request: GenerationRequest) -> Mapping[str, Any]:
+    """Return the arguments of the chat template; whether to think goes over those that say it."""
+    if request.thinking.enabled is None:
+        return request.template_arguments
+    told = model.chat_template.thinking_arguments(request.thinking.enabled)
+    return {**request.template_arguments, **told}
 
 
 def _too_long(request: GenerationRequest, fitted: Fitted, limit: int) -> LlamadError:

@@ -11,6 +11,8 @@ from llamad.engine.drafting import DraftChunk, DraftRound
 from llamad.engine.worker import StepSampler
 from llamad.jobs.request import GenerationRequest
 from llamad.text.thinking import ThinkingSplitter
+from llamad.text.tools.call import Tool
+from llamad.text.tools.splitter import CallSplitter
 
 
 class Tokenizer(Protocol):
@@ -21,8 +23,8 @@ class Tokenizer(Protocol):
     ) -> list[int]:
         """Return the ids of ``text``; ``add_bos`` None follows the model's metadata."""
 
-    def piece(self, token: int) -> bytes:
-        """Return the bytes of one token."""
+    def piece(self, token: int, special: bool = False) -> bytes:
+        """Return the bytes of one token; of a control token b"", or its name when ``special``."""
 
     def is_end_of_generation(self, token: int) -> bool:
         """Whether the model ends its answer with this token."""
@@ -47,14 +49,20 @@ class ChatTemplate(Protocol):
 
     def encode(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         add_generation_prompt: bool = True,
         arguments: Mapping[str, Any] = ...,
+        tools: Sequence[Tool] = ...,
+        continue_final: bool = ...,
     ) -> list[int]:
         """Return the ids of the rendered conversation, control tokens from the template only.
 
-        arguments: of the template, beside the messages (template_arguments.py).
+        arguments: of the template, beside the messages (template_arguments.py). continue_final:
+        end within the last message, the assistant's.
         """
+
+    def thinking_arguments(self, enabled: bool) -> dict[str, bool]:
+        """Return the arguments that tell the template whether the model is to think."""
 
 
 class EngineRuntime(Protocol):
@@ -148,6 +156,17 @@ class ModelRuntime(EngineRuntime, Protocol):
 
     def new_thinking_splitter(self, prompt: Sequence[int]) -> ThinkingSplitter | None:
         """Create what tells thoughts from the answer to this prompt; None for a model without."""
+
+    def new_call_splitter(
+        self, request: GenerationRequest, prompt: Sequence[int]
+    ) -> CallSplitter | None:
+        """Create what tells calls of tools from the answer; None for a request without tools."""
+
+    def begun_answer(self, prompt: Sequence[int], request: GenerationRequest) -> list[int]:
+        """Return what follows a chat's prompt, so that the answer has no thought, or calls a tool.
+
+        As the request wants it; mostly nothing.
+        """
 
     def new_sampler(
         self, request: GenerationRequest, *, seed: int, n_draws: int = 0, mu: float | None = None

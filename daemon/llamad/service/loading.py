@@ -27,7 +27,7 @@ from llamad.engine.bindings import (
 from llamad.errors import ErrorKind, LlamadError
 from llamad.gguf.digest import model_digest
 from llamad.gguf.value import MetadataValue
-from llamad.jobs.request import GenerationRequest
+from llamad.jobs.request import GenerationRequest, ToolUse
 from llamad.logs import fields
 from llamad.memory.context import USUAL_TOKENS
 from llamad.memory.demand import engine_params
@@ -37,6 +37,7 @@ from llamad.memory.pressure import Grant
 from llamad.memory.replan import least_budget, plan_again, whole_budget
 from llamad.memory.residency import choose_residency
 from llamad.memory.states import state_interval, state_slots
+from llamad.schedule.prompt import offered_tools
 from llamad.service.draft import LoadedDraft, plan_with_draft
 from llamad.service.engine_sizes import EngineSizes
 from llamad.service.settings import own_sampling, recommended_sampling
@@ -47,6 +48,9 @@ from llamad.text.chat_template import ChatTemplate
 from llamad.text.detokenizer import Detokenizer
 from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThinkingSplitter, find_marks
 from llamad.text.tokenizer import Tokenizer
+from llamad.text.tools.call import Tools
+from llamad.text.tools.formats import ToolFormat
+from llamad.text.tools.splitter import CallSplitter
 from llamad.text.vocabulary import TokenType, Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -167,8 +171,45 @@ class LoadedModel(EngineSizes):
 
     def new_thinking_splitter(self, prompt: Sequence[int]) -> ThinkingSplitter | None:
         """Create what tells thoughts from the answer to this prompt; None for a model without."""
+        return self.thinking.splitter(self._tail(prompt))
+
+    def _tail(self, prompt: Sequence[int]) -> str:
+        """Return the end of a prompt as text, control tokens with their names."""
         tail = (self.tokenizer.piece(token, special=True) for token in prompt[-TAIL_TOKENS:])
-        return self.thinking.splitter(b"".join(tail).decode(errors="replace"))
+        return b"".join(tail).decode(errors="replace")
+
+    def new_call_splitter(
+        self, request: GenerationRequest, prompt: Sequence[int]
+    ) -> CallSplitter | None:
+        """Create what tells calls of tools from the answer; None for a request without tools."""
+        tools = offered_tools(request)
+        if not tools:
+            return None
+        row = self.chat_template.tool_format
+        opened = row.begin if self._tail(prompt).endswith(row.begin) else ""
+        if request.tool_use is ToolUse.REQUIRED:
+            opened = row.opening(request.required_tool)
+        return CallSplitter(row, Tools(tools), opened, self._control_marks(row))
+
+    def _control_marks(self, row: ToolFormat) -> Mapping[int, str]:
+        """Return the marks of a format that are control tokens of the vocabulary, by id."""
+        tokens, marks = self.tokenizer.vocabulary.tokens, row.marks
+        controls = self.tokenizer.vocabulary.ids_of(TokenType.CONTROL)
+        return {token: tokens[token] for token in controls if tokens[token] in marks}
+
+    def begun_answer(self, prompt: Sequence[int], request: GenerationRequest) -> list[int]:
+        """Return what follows a prompt, so that the answer has no thought, or calls a tool."""
+        enabled, required = request.thinking.enabled, request.tool_use is ToolUse.REQUIRED
+        if request.continue_final_message or (enabled is not False and not required):
+            return []
+        tail = self._tail(prompt)
+        told = enabled is not False or bool(self.chat_template.thinking_arguments(False))
+        text = self.thinking.without_thought(tail, told=told)
+        if required:
+            opening = self.chat_template.tool_format.opening(request.required_tool)
+            begin = self.chat_template.tool_format.begin
+            text += opening.removeprefix(begin) if tail.endswith(begin) else opening
+        return self.tokenizer.encode(text, add_bos=False, parse_special=True) if text else []
 
     def new_sampler(
         self, request: GenerationRequest, *, seed: int, n_draws: int = 0, mu: float | None = None

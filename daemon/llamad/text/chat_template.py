@@ -5,6 +5,7 @@ in and out of it. How it is run safely is ``template_process.py``; how a message
 containing control tokens is ``content_guard.py``.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -94,6 +95,8 @@ _MARKERS = {  # of each, the first that the vocabulary has decides
 }
 
 _PLAIN = frozenset({"role", "content"})  # what every template reads of a message
+# Of Qwen3, SmolLM3, Gemma 4 and most others; of Granite and DeepSeek V3.1.
+_THINKING_ARGUMENTS = ("enable_thinking", "thinking")
 _PROBE = "thesystemmessage"
 
 NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
@@ -189,10 +192,19 @@ class ChatTemplate:
         )
         return self._tokenizer.encode_rendered(self._guard.split(self._text(prompt), marker))
 
+    def thinking_arguments(self, enabled: bool) -> dict[str, bool]:
+        """Return the arguments by which the template is told whether to think; none: it is not."""
+        return {
+            name: enabled for name in _THINKING_ARGUMENTS if re.search(rf"\b{name}\b", self.source)
+        }
+
     @property
     def tool_format(self) -> ToolFormat:
         """How the model calls tools: its own way, where its template tells it of them."""
-        return self._tools()[1]
+        try:
+            return self._tools()[1]
+        except LlamadError:  # no process for it: what its marks promise
+            return find_format(self.source, self._tokenizer.vocabulary.tokens)
 
     def _tools(self) -> tuple[ToolSupport, ToolFormat]:
         """Return what the template knows of tools; one that cannot be run is asked again."""

@@ -33,11 +33,24 @@ class ThinkingMarks:
 
     def splitter(self, prompt_tail: str) -> "ThinkingSplitter | None":
         """Return what cuts the text behind a prompt that ends so; None for a model without."""
-        if not self.pairs:
-            return None
+        return ThinkingSplitter(self, self.opened(prompt_tail)) if self.pairs else None
+
+    def opened(self, prompt_tail: str) -> str | None:
+        """Return the closing mark of the thought that a prompt which ends so has begun."""
         end = prompt_tail.rstrip()
-        opened = next((close for mark, close in self.pairs if end.endswith(mark)), None)
-        return ThinkingSplitter(self, opened)
+        return next((close for mark, close in self.pairs if end.endswith(mark)), None)
+
+    def without_thought(self, prompt_tail: str, *, told: bool) -> str:
+        """Return what stands behind a prompt that ends so, for an answer without a thought.
+
+        told: the template was told that none is wanted. Else it gets an empty one.
+        """
+        if close := self.opened(prompt_tail):
+            return f"\n\n{close}\n\n"
+        if told or not self.pairs:
+            return ""
+        mark, close = self.pairs[0]
+        return f"{mark}\n\n{close}\n\n"
 
 
 def find_marks(template: str, tokens: Sequence[str], controls: Collection[int]) -> ThinkingMarks:
@@ -83,6 +96,11 @@ class ThinkingSplitter:
     def thinking(self) -> bool:
         """Whether what comes next is a thought."""
         return self._phase is _Phase.THOUGHT
+
+    @property
+    def close(self) -> str:
+        """The mark that ends the thought."""
+        return self._close
 
     def control_text(self, token: int) -> str:
         """Return the text of a control token that is a mark here, else ""."""

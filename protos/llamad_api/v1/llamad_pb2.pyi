@@ -6,14 +6,19 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 from llamad_api.v1.generation_pb2 import Sampling as Sampling
+from llamad_api.v1.generation_pb2 import Thinking as Thinking
 from llamad_api.v1.generation_pb2 import Options as Options
 from llamad_api.v1.generation_pb2 import GenerateRequest as GenerateRequest
+from llamad_api.v1.generation_pb2 import ToolCall as ToolCall
 from llamad_api.v1.generation_pb2 import Message as Message
+from llamad_api.v1.generation_pb2 import Tool as Tool
+from llamad_api.v1.generation_pb2 import ToolChoice as ToolChoice
 from llamad_api.v1.generation_pb2 import ChatRequest as ChatRequest
 from llamad_api.v1.generation_pb2 import Queued as Queued
 from llamad_api.v1.generation_pb2 import PrefillProgress as PrefillProgress
 from llamad_api.v1.generation_pb2 import TextDelta as TextDelta
 from llamad_api.v1.generation_pb2 import ThinkingDelta as ThinkingDelta
+from llamad_api.v1.generation_pb2 import ToolCallDelta as ToolCallDelta
 from llamad_api.v1.generation_pb2 import Usage as Usage
 from llamad_api.v1.generation_pb2 import Timings as Timings
 from llamad_api.v1.generation_pb2 import Finished as Finished
@@ -50,6 +55,7 @@ FINISH_REASON_STOP_STRING: _generation_pb2.FinishReason
 FINISH_REASON_LENGTH: _generation_pb2.FinishReason
 FINISH_REASON_CANCELLED: _generation_pb2.FinishReason
 FINISH_REASON_LOOP: _generation_pb2.FinishReason
+FINISH_REASON_TOOL_CALLS: _generation_pb2.FinishReason
 CONTEXT_FULL_UNSPECIFIED: _generation_pb2.ContextFull
 CONTEXT_FULL_REFUSE: _generation_pb2.ContextFull
 CONTEXT_FULL_DROP_OLDEST: _generation_pb2.ContextFull
@@ -211,6 +217,22 @@ class SubmitJobResponse(_message.Message):
     existing: bool
     def __init__(self, job: _Optional[_Union[Job, _Mapping]] = ..., existing: bool = ...) -> None: ...
 
+class RenderChatRequest(_message.Message):
+    __slots__ = ("chat",)
+    CHAT_FIELD_NUMBER: _ClassVar[int]
+    chat: _generation_pb2.ChatRequest
+    def __init__(self, chat: _Optional[_Union[_generation_pb2.ChatRequest, _Mapping]] = ...) -> None: ...
+
+class RenderChatResponse(_message.Message):
+    __slots__ = ("text", "tokens", "dropped_messages")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    dropped_messages: int
+    def __init__(self, text: _Optional[str] = ..., tokens: _Optional[_Iterable[int]] = ..., dropped_messages: _Optional[int] = ...) -> None: ...
+
 class ResumeJobRequest(_message.Message):
     __slots__ = ("id", "from_token", "no_wait")
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -222,18 +244,20 @@ class ResumeJobRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., from_token: _Optional[int] = ..., no_wait: bool = ...) -> None: ...
 
 class ResumeJobResponse(_message.Message):
-    __slots__ = ("queued", "prefill", "delta", "finished", "thinking")
+    __slots__ = ("queued", "prefill", "delta", "finished", "thinking", "tool_call")
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     PREFILL_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     THINKING_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALL_FIELD_NUMBER: _ClassVar[int]
     queued: _generation_pb2.Queued
     prefill: _generation_pb2.PrefillProgress
     delta: _generation_pb2.TextDelta
     finished: _generation_pb2.Finished
     thinking: _generation_pb2.ThinkingDelta
-    def __init__(self, queued: _Optional[_Union[_generation_pb2.Queued, _Mapping]] = ..., prefill: _Optional[_Union[_generation_pb2.PrefillProgress, _Mapping]] = ..., delta: _Optional[_Union[_generation_pb2.TextDelta, _Mapping]] = ..., finished: _Optional[_Union[_generation_pb2.Finished, _Mapping]] = ..., thinking: _Optional[_Union[_generation_pb2.ThinkingDelta, _Mapping]] = ...) -> None: ...
+    tool_call: _generation_pb2.ToolCallDelta
+    def __init__(self, queued: _Optional[_Union[_generation_pb2.Queued, _Mapping]] = ..., prefill: _Optional[_Union[_generation_pb2.PrefillProgress, _Mapping]] = ..., delta: _Optional[_Union[_generation_pb2.TextDelta, _Mapping]] = ..., finished: _Optional[_Union[_generation_pb2.Finished, _Mapping]] = ..., thinking: _Optional[_Union[_generation_pb2.ThinkingDelta, _Mapping]] = ..., tool_call: _Optional[_Union[_generation_pb2.ToolCallDelta, _Mapping]] = ...) -> None: ...
 
 class ListPrefixesRequest(_message.Message):
     __slots__ = ()

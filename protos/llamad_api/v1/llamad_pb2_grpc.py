@@ -26,6 +26,11 @@ class LlamadStub(object):
                 request_serializer=llamad__api_dot_v1_dot_generation__pb2.ChatRequest.SerializeToString,
                 response_deserializer=llamad__api_dot_v1_dot_generation__pb2.ChatResponse.FromString,
                 )
+        self.RenderChat = channel.unary_unary(
+                '/llamad.v1.Llamad/RenderChat',
+                request_serializer=llamad__api_dot_v1_dot_llamad__pb2.RenderChatRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.RenderChatResponse.FromString,
+                )
         self.Tokenize = channel.unary_unary(
                 '/llamad.v1.Llamad/Tokenize',
                 request_serializer=llamad__api_dot_v1_dot_llamad__pb2.TokenizeRequest.SerializeToString,
@@ -105,6 +110,13 @@ class LlamadServicer(object):
 
     def Chat(self, request, context):
         """Answer a conversation, rendered with the model's chat template. The stream ends with `finished`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenderChat(self, request, context):
+        """What Chat would give the model to read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -212,6 +224,11 @@ def add_LlamadServicer_to_server(servicer, server):
                     request_deserializer=llamad__api_dot_v1_dot_generation__pb2.ChatRequest.FromString,
                     response_serializer=llamad__api_dot_v1_dot_generation__pb2.ChatResponse.SerializeToString,
             ),
+            'RenderChat': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenderChat,
+                    request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.RenderChatRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_llamad__pb2.RenderChatResponse.SerializeToString,
+            ),
             'Tokenize': grpc.unary_unary_rpc_method_handler(
                     servicer.Tokenize,
                     request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.TokenizeRequest.FromString,
@@ -318,6 +335,23 @@ class Llamad(object):
         return grpc.experimental.unary_stream(request, target, '/llamad.v1.Llamad/Chat',
             llamad__api_dot_v1_dot_generation__pb2.ChatRequest.SerializeToString,
             llamad__api_dot_v1_dot_generation__pb2.ChatResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def RenderChat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/llamad.v1.Llamad/RenderChat',
+            llamad__api_dot_v1_dot_llamad__pb2.RenderChatRequest.SerializeToString,
+            llamad__api_dot_v1_dot_llamad__pb2.RenderChatResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

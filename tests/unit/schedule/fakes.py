@@ -9,10 +9,9 @@ import asyncio
 import functools
 import heapq
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager, suppress
-from types import MappingProxyType
 from typing import Any
 
 from llamad.engine.worker import EngineWorker, StepPlan, StepResult
@@ -26,9 +25,13 @@ from llamad.sampling.parameters import Sampling
 from llamad.schedule.encoder import Encoder
 from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
+from llamad.schedule.prompt import offered_tools
 from llamad.service.measures import Measures
 from llamad.text.detokenizer import Detokenizer
 from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThinkingSplitter
+from llamad.text.tools.call import Tools
+from llamad.text.tools.formats import HERMES
+from llamad.text.tools.splitter import CallSplitter
 from unit.schedule.fake_engine import END as END
 from unit.schedule.fake_engine import TIMEOUT_SECONDS as TIMEOUT_SECONDS
 from unit.schedule.fake_engine import FakeEngine as FakeEngine
@@ -36,6 +39,7 @@ from unit.schedule.fake_engine import History as History
 from unit.schedule.fake_engine import Rule as Rule
 from unit.schedule.fake_engine import letters as letters
 from unit.schedule.fake_engine import saying as saying
+from unit.schedule.fake_template import FakeChatTemplate
 
 SIMULATED_TICK_SECONDS = 0.01
 SETTLING_TURNS = 4  # of the event loop after each tick, for the tasks that it woke
@@ -75,29 +79,11 @@ class FakeTokenizer:
     ) -> list[int]:
         return list(text.encode())
 
-    def piece(self, token: int) -> bytes:
+    def piece(self, token: int, special: bool = False) -> bytes:
         return bytes([token])
 
     def is_end_of_generation(self, token: int) -> bool:
         return token == END
-
-
-class FakeChatTemplate:
-    """Renders ``role:content|`` for each message."""
-
-    substitute = ""
-
-    def __init__(self) -> None:
-        self.arguments: list[Mapping[str, Any]] = []  # of each encoding
-
-    def encode(
-        self,
-        messages: Sequence[Mapping[str, str]],
-        add_generation_prompt: bool = True,
-        arguments: Mapping[str, Any] = MappingProxyType({}),
-    ) -> list[int]:
-        self.arguments.append(arguments)
-        return list("".join(f"{m['role']}:{m['content']}|" for m in messages).encode())
 
 
 class FakeModel:
@@ -144,6 +130,15 @@ class FakeModel:
 
     def new_thinking_splitter(self, prompt: Sequence[int]) -> ThinkingSplitter | None:
         return self.thinking.splitter(bytes(prompt[-TAIL_TOKENS:]).decode(errors="replace"))
+
+    def new_call_splitter(
+        self, request: GenerationRequest, prompt: Sequence[int]
+    ) -> CallSplitter | None:
+        tools = offered_tools(request)
+        return CallSplitter(HERMES, Tools(tools)) if tools else None
+
+    def begun_answer(self, prompt: Sequence[int], request: GenerationRequest) -> list[int]:
+        return []
 
     def new_sampler(
         self, request: GenerationRequest, *, seed: int, n_draws: int = 0, mu: float | None = None

@@ -19,17 +19,25 @@ from llamad.text.tools.python_calls import CALLS, CALLS_END, python_calls
 class ToolFormat:
     """One format.
 
-    Behind each mark of ``readers`` a call may stand; those of ``at_start`` count only where the
-    answer begins. ``controls``: more marks that a vocabulary may have as control tokens, which are
-    no text otherwise. ``write``: calls as the model writes them, for a template that does not.
+    begin: what stands in front of the name of the first call, ``behind_name`` between it and the
+    arguments. Behind each mark of ``readers`` a call may stand; those of ``at_start`` count only
+    where the answer begins. ``controls``: more marks that a vocabulary may have as control tokens,
+    which are no text otherwise. ``write``: calls as the model writes them, for a template that does
+    not.
     """
 
     name: str
+    begin: str
+    behind_name: str
     readers: tuple[tuple[str, Reader], ...]
     write: Callable[[Sequence[Call]], str]
     at_start: tuple[tuple[str, Reader], ...] = ()
     controls: tuple[str, ...] = ()
     short_ids: bool = False  # an id of a call has nine letters and digits
+
+    def opening(self, name: str) -> str:
+        """Return how an answer begins that calls this tool; empty: any."""
+        return f"{self.begin}{name}{self.behind_name}" if name else self.begin
 
     @property
     def marks(self) -> frozenset[str]:
@@ -148,17 +156,28 @@ _FUNCTION_GEMMA = ("<start_function_call>", "<end_function_call>", "<escape>")
 _BARE = (("{", bare_json), ("```", bare_json))
 
 GEMMA_4 = ToolFormat(
-    "gemma-4", ((_GEMMA4[0], gemma_calls(*_GEMMA4)),), _gemma(*_GEMMA4), controls=_GEMMA4[1:]
+    "gemma-4",
+    "<|tool_call>call:",
+    "{",
+    ((_GEMMA4[0], gemma_calls(*_GEMMA4)),),
+    _gemma(*_GEMMA4),
+    controls=_GEMMA4[1:],
 )
 FUNCTION_GEMMA = ToolFormat(
     "function-gemma",
+    "<start_function_call>call:",
+    "{",
     ((_FUNCTION_GEMMA[0], gemma_calls(*_FUNCTION_GEMMA)),),
     _gemma(*_FUNCTION_GEMMA),
     controls=_FUNCTION_GEMMA[1:],
 )
-LFM2 = ToolFormat("lfm2", ((CALLS, python_calls),), _python, controls=(CALLS_END,))
+LFM2 = ToolFormat(
+    "lfm2", "<|tool_call_start|>[", "(", ((CALLS, python_calls),), _python, controls=(CALLS_END,)
+)
 DEEPSEEK = ToolFormat(
     "deepseek",
+    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>",
+    "\n```json\n",
     ((tags.DEEPSEEK_CALLS, tags.deepseek),),
     _deepseek,
     controls=(
@@ -170,33 +189,47 @@ DEEPSEEK = ToolFormat(
 )
 HARMONY = ToolFormat(
     "harmony",
+    "<|channel|>commentary to=functions.",
+    " <|constrain|>json<|message|>",
     (("<|channel|>commentary to=functions.", tags.harmony), (" to=functions.", tags.harmony)),
     _harmony,
     controls=("<|channel|>", "<|constrain|>", tags.HARMONY_MESSAGE),
 )
 MISTRAL = ToolFormat(
     "mistral",
+    "[TOOL_CALLS]",
+    "[ARGS]",
     ((tags.TOOL_CALLS, tags.mistral),),
     _mistral,
     controls=(tags.CALL_ID, tags.ARGS),
     short_ids=True,
 )
-FUNCTIONARY_2 = ToolFormat("functionary-3.2", ((tags.RECIPIENT, tags.recipient),), _recipient)
-FUNCTIONARY_1 = ToolFormat("functionary-3.1", ((tags.FUNCTION, tags.function_tag),), _function)
+FUNCTIONARY_2 = ToolFormat(
+    "functionary-3.2", ">>>", "\n", ((tags.RECIPIENT, tags.recipient),), _recipient
+)
+FUNCTIONARY_1 = ToolFormat(
+    "functionary-3.1", "<function=", ">", ((tags.FUNCTION, tags.function_tag),), _function
+)
 QWEN_CODER = ToolFormat(
     "qwen-coder",
+    "<tool_call>\n<function=",
+    ">\n",
     ((tags.TOOL_CALL, tags.tool_call_tag), (tags.FUNCTION, tags.function_tag)),
     _tagged,
     controls=(tags.TOOL_CALL_END,),
 )
 HERMES = ToolFormat(
     "hermes",
+    '<tool_call>\n{"name": "',
+    '", "arguments":',
     ((tags.TOOL_CALL, tags.tool_call_tag),),
     _each("<tool_call>\n", "\n</tool_call>"),
     controls=(tags.TOOL_CALL_END,),
 )
 PHI_4 = ToolFormat(
     "phi-4-mini",
+    '<|tool_call|>[{"name": "',
+    '", "arguments":',
     (
         ("<|tool_call|>", json_behind("<|tool_call|>", "<|/tool_call|>")),
         ("functools", json_behind("functools")),
@@ -206,6 +239,8 @@ PHI_4 = ToolFormat(
 )
 GRANITE_3 = ToolFormat(
     "granite-3",
+    '<|tool_call|>[{"name": "',
+    '", "arguments":',
     (
         ("<|tool_call|>", json_behind("<|tool_call|>")),
         ("<tool_call>", json_behind("<tool_call>")),
@@ -214,6 +249,8 @@ GRANITE_3 = ToolFormat(
 )
 LLAMA_3 = ToolFormat(
     "llama-3",
+    '{"name": "',
+    '", "parameters":',
     (("<|python_tag|>", json_behind("<|python_tag|>")),),
     _llama,
     at_start=_BARE,
@@ -222,6 +259,8 @@ LLAMA_3 = ToolFormat(
 # out, so an answer that is a call and nothing else is one, too.
 GENERIC = ToolFormat(
     "generic",
+    '<tool_call>\n{"name": "',
+    '", "arguments":',
     ((tags.TOOL_CALL, tags.tool_call_tag),),
     _each("<tool_call>\n", "\n</tool_call>"),
     at_start=_BARE,

@@ -4,8 +4,9 @@ A call is given when it is complete, never half of one. What cannot be a call is
 opening mark on. White space around calls belongs to their marks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
+from types import MappingProxyType
 from typing import TypeAlias
 
 from llamad.text.tools.call import Call, NotACallError, Reader, Tools
@@ -23,8 +24,19 @@ Part: TypeAlias = "str | Call"
 class CallSplitter:
     """Cuts one answer. What is cut where does not depend on the pieces that the text comes in."""
 
-    def __init__(self, row: ToolFormat, tools: Tools, opened: str = "") -> None:
-        """Begin; opened: an opening mark that the prompt ends with."""
+    def __init__(
+        self,
+        row: ToolFormat,
+        tools: Tools,
+        opened: str = "",
+        controls: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
+        """Begin.
+
+        opened: the beginning of a call that the prompt ends with. controls: the format's marks that
+        are control tokens, which are no text otherwise.
+        """
+        self._controls = controls
         self._row = row
         self._tools = tools
         self._held = opened  # not given yet
@@ -33,6 +45,10 @@ class CallSplitter:
         self._waits = False  # what is held was read, and nothing came that could complete it
         self._at_start = True  # nothing was given
         self._behind_call = False
+
+    def control_text(self, token: int) -> str:
+        """Return the text of a control token that is a mark here, else ""."""
+        return self._controls.get(token, "")
 
     def push(self, text: str) -> list[Part]:
         """Take text; return what is certain, in order, no text empty."""
