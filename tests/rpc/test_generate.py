@@ -189,4 +189,5 @@ def test_streams_hold_the_same_events(method: str) -> None:
     response = getattr(pb, f"{method}Response").DESCRIPTOR
     fields = [(f.name, f.number) for f in response.oneofs_by_name["event"].fields]
     shared = [("queued", 1), ("prefill", 2), ("delta", 3), ("finished", 4)]
-    assert fields == shared + ([("thinking", 5)] if method != "Generate" else [])
+    chats = [("thinking", 5), ("tool_call", 6)]
+    assert fields == shared + (chats if method != "Generate" else [])
