@@ -103,7 +103,7 @@ transformers: $(VENV)/.developer $(VENV)/.engine ## convert against transformers
 	build/transformers-venv/bin/python tests/transformers_folders.py build/transformers
 	$(PY) -m pytest tests/tools/test_transformers.py
 
-fuzz: ## fuzz the GGUF parser, FUZZ_SECONDS=60
+fuzz: ## fuzz the GGUF parser and the constraint, FUZZ_SECONDS=60 each
 	packaging/dev-packages build fuzz
 	$(NATIVE) fuzz
 

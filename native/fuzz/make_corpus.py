@@ -1,7 +1,9 @@
-"""Write the fuzzer's seeds into corpus/: bad files, good ones, a tiny model, keys of each family.
+"""Write the fuzzers' seeds: files into corpus/, grammars into grammars/.
 
-Run from anywhere: ``python native/fuzz/make_corpus.py``. The seeds are committed; run it again when
-the cases in tests/engine/bad_gguf.py or tests/family_models.py change.
+corpus/: bad files, good ones, a tiny model, keys of each family. grammars/: automata with a
+vocabulary and a walk, in the format that fuzz_constraint.c describes. Run from anywhere: ``python
+native/fuzz/make_corpus.py``. The seeds are committed; run it again when the cases in
+tests/engine/bad_gguf.py or tests/family_models.py change.
 """
 
 import sys
@@ -10,10 +12,40 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
+sys.path.insert(0, str(HERE.parents[1] / "daemon"))
+
 from engine.bad_gguf import BAD_FILES, GOOD_FILES  # noqa: E402
 from engine.gguf_bytes import model  # noqa: E402
 from family_models import FAMILY_MODELS  # noqa: E402
+from llamad.sampling.constraint.automaton import EDGE, NO_LIMIT, compile_grammar  # noqa: E402
+from llamad.sampling.constraint.gbnf import parse_gbnf  # noqa: E402
 from tiny_gguf import encode_gguf, metadata_of  # noqa: E402
+
+TEXTS = (
+    b"",
+    b"a",
+    b"b",
+    b"ab",
+    b"aab",
+    b"(",
+    b")",
+    b"()",
+    b"1",
+    b"12",
+    b",",
+    b'"',
+    b"\xc3",
+    b"\xa9",
+)
+GRAMMARS = {
+    "letters": 'root ::= "a" "b"*',
+    "choice": 'root ::= "aab" | "ab" | "a" [^"]',
+    "brackets": 'root ::= "(" root? ")" root?',
+    "list": 'root ::= item ("," item)*\nitem ::= "1" | "12" | "(" root ")"',
+    "counted": 'root ::= ("a" | "ab" | "(" ")"){3,12}',
+    "nested": 'root ::= (pair ","){2,9}\npair ::= ("1" | "(" pair ")"){1,20}',
+    "text": 'root ::= ["] [^"]* ["]',
+}
 
 
 def seeds() -> dict[str, bytes]:
@@ -26,14 +58,41 @@ def seeds() -> dict[str, bytes]:
     return result | {"model": model()}
 
 
+def _byte(number: int) -> int:
+    """Return a number as a grammar's seed holds it."""
+    if number == NO_LIMIT:
+        return 255
+    if number >= 255:
+        raise ValueError(f"{number} is no byte: the grammar is too large for a seed")
+    return number
+
+
+def grammar_seeds() -> dict[str, bytes]:
+    """Return automata, each with the texts of a vocabulary and tokens to take, by file name."""
+    result = {}
+    for name, text in GRAMMARS.items():
+        automaton = compile_grammar(parse_gbnf(text))
+        edges = list(EDGE.iter_unpack(automaton.edges))
+        first = automaton.first_edge
+        seed = bytearray(map(_byte, (automaton.n_states, automaton.start, len(edges), len(TEXTS))))
+        for state, bound in enumerate(automaton.bounds):
+            seed += bytes((_byte(first[state + 1] - first[state]), _byte(bound)))
+        for kind, low, high, target, value in edges:
+            seed += bytes((kind, low, high, _byte(target), _byte(value)))
+        for token in TEXTS:
+            seed += bytes((len(token),)) + token
+        result[name] = bytes(seed) + bytes((0, *range(1, len(TEXTS)), 5, 5, 8, 6, 6))
+    return result
+
+
 def main() -> None:
-    """Replace the contents of corpus/."""
-    folder = HERE / "corpus"
-    folder.mkdir(exist_ok=True)
-    for old in folder.iterdir():
-        old.unlink()
-    for name, content in seeds().items():
-        (folder / name).write_bytes(content)
+    """Replace the contents of corpus/ and grammars/."""
+    for folder, contents in (("corpus", seeds()), ("grammars", grammar_seeds())):
+        (HERE / folder).mkdir(exist_ok=True)
+        for old in (HERE / folder).iterdir():
+            old.unlink()
+        for name, content in contents.items():
+            (HERE / folder / name).write_bytes(content)
 
 
 if __name__ == "__main__":

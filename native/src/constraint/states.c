@@ -327,7 +327,7 @@ static uint32_t close_found(lld_states *s)
 static void begin(lld_states *s)
 {
     s->n_frames = s->n_ways = s->n_sets = s->n_next = 0;
-    if (!ROOM(s, frames, 1) || !ROOM(s, sets, 2)) return;
+    if (!ROOM(s, frames, 1) || !ROOM(s, sets, 2) || !ROOM(s, ways, 1)) return;
     s->frames[s->n_frames++] = (lld_frame){0};
     s->sets[s->n_sets++] = (lld_way_set){0}; /* LLD_STATE_UNKNOWN */
     s->sets[s->n_sets++] = (lld_way_set){0}; /* LLD_STATE_DEAD */

@@ -18,11 +18,14 @@
 
 #include "constraint/grammar.h"
 
+#ifndef LLD_MOST_WORK            /* the fuzzer has fewer */
+#define LLD_MOST_WORK (1u << 24) /* ways that may be found for one token: about half a second */
+#endif
+
 enum {
-    LLD_STATE_UNKNOWN = 0,   /* no number yet */
-    LLD_STATE_DEAD = 1,      /* no way at all */
-    LLD_STACK_BOTTOM = 0,    /* a return from here ends the text */
-    LLD_MOST_WORK = 1 << 24, /* ways that may be found for one token: about half a second */
+    LLD_STATE_UNKNOWN = 0, /* no number yet */
+    LLD_STATE_DEAD = 1,    /* no way at all */
+    LLD_STACK_BOTTOM = 0,  /* a return from here ends the text */
     LLD_UNKNOWN_ROUNDS =
         64 /* of the loop of an unknown frame, before it is unknown if it goes on */
 };
