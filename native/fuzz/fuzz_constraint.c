@@ -109,7 +109,8 @@ static void walk(lld_grammar *g, const input *in, reader *r)
         require(n_forced <= sizeof forced);
         if (n < 3 && status == LLD_OK && !in->counts && n_end == 0 && c->states.status == LLD_OK)
             check_mask(g, in, allowed, before, n);
-        for (uint32_t t = 0; t < in->n_tokens && n_forced > 0 && status == LLD_OK; t++)
+        for (uint32_t t = 0; t < in->n_tokens && n_forced > 0 && status == LLD_OK && !in->counts;
+             t++)
             require(!allowed[t] || c->states.status != LLD_OK ||
                     in->text[in->offsets[t]] == forced[0]);
         before[n] = read_byte(r) % (int32_t)in->n_tokens;
