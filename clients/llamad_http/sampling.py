@@ -14,8 +14,25 @@ _NUMBERS = (
     "repeat_penalty",
     "presence_penalty",
     "frequency_penalty",
+    "mirostat_tau",
+    "mirostat_eta",
+    "dry_multiplier",
+    "dry_base",
+    "xtc_probability",
+    "xtc_threshold",
+    "top_n_sigma",
+    "dynatemp_range",
+    "dynatemp_exponent",
 )
-_INTEGERS = ("top_k", "repeat_last_n")
+_INTEGERS = (
+    "top_k",
+    "repeat_last_n",
+    "mirostat",
+    "dry_allowed_length",
+    "dry_penalty_last_n",
+    "min_tokens",
+)
+_TEXTS = ("dry_sequence_breakers", "samplers")
 
 
 def read_sampling(body: Fields, *limits: str) -> Options:
@@ -27,6 +44,12 @@ def read_sampling(body: Fields, *limits: str) -> Options:
     options: dict[str, Any] = {name: body.number(name) for name in _NUMBERS}
     for name in _INTEGERS:
         options[name] = body.integer(name, -(1 << 31), (1 << 31) - 1)
+    if (options["top_n_sigma"] or 0) < 0:  # llama-server's word for off
+        options["top_n_sigma"] = 0.0
+    if (options["min_tokens"] or 0) < 0:
+        raise body.wrong("min_tokens", "must be at least 0")
+    options["ignore_eos"] = body.flag("ignore_eos")
+    options |= {name: texts for name in _TEXTS if (texts := body.texts(name))}
     bounds = [body.integer(name, -(1 << 31), (1 << 32) - 1) for name in limits]
     options["max_tokens"] = min((n for n in bounds if n is not None and n > 0), default=None)
     seed = body.integer("seed")

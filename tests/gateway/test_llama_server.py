@@ -78,6 +78,18 @@ def test_a_completion_is_the_service_s_in_a_stream_and_whole(
     assert (word["stop_type"], word["stopping_word"]) == ("word", text[3:6])
 
 
+def test_samplers_of_llama_server_are_the_service_s(demo_gateway: GatewayProcess) -> None:
+    body = {"prompt": "Hello", "n_predict": 40, "seed": 1, "ignore_eos": True, "top_n_sigma": -1}
+    more = {"xtc_probability": 0.5, "dry_multiplier": 0.8, "samplers": ["dry", "xtc", "top_k"]}
+    plain = ask(demo_gateway, "/completion", body)
+    assert plain["tokens_predicted"] == 40
+    assert ask(demo_gateway, "/completion", {**body, **more})["content"] != plain["content"]
+    wrong = refusal(demo_gateway, "/completion", {**body, "samplers": ["guess"]})
+    assert "samplers" in wrong["message"]
+    mirostat = {"temperature": 1.5, "mirostat": 2, "mirostat_tau": 0.5}
+    assert ask(demo_gateway, "/completion", {**body, **mirostat})["tokens_predicted"] == 40
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "named"),
     [
