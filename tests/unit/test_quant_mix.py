@@ -9,6 +9,7 @@ from llamad_tools.quantize.mixes import (
     MIXES,
     READ_ONLY,
     MixedModel,
+    describe_model,
     find_mix,
     is_quantizable,
     refusal,
@@ -89,12 +90,28 @@ def test_attention_output_by_mix(mix: str, expected: str) -> None:
     assert chosen(mix, "blk.9.attn_output.weight", VALUES) == expected
 
 
-def test_fused_queries_keys_and_values_are_between_them_by_mix() -> None:
-    name = "blk.9.attn_qkv.weight"
-    assert [chosen(mix, name, VALUES) for mix in ("Q3_K_M", "Q4_K_M", "Q5_K_M")] == [
-        *("Q4_K", "Q5_K", "Q6_K")
-    ]
-    assert chosen("Q4_0", name, VALUES) == "Q4_0"
+@pytest.mark.parametrize("mix", ["Q2_K", "Q3_K_M", "Q3_K_L", "Q4_0", "Q4_K_S", "Q4_K_M", "Q5_K_M"])
+def test_fused_queries_keys_and_values_have_the_types_of_values(mix: str) -> None:
+    for layer in range(LAYERS):
+        fused = chosen(mix, f"blk.{layer}.attn_qkv.weight", VALUES)
+        assert fused == chosen(mix, f"blk.{layer}.attn_v.weight", VALUES)
+
+
+def test_layers_with_values_are_numbered_where_others_have_none() -> None:
+    names = {f"blk.{layer}.attn_v.weight" for layer in (2, 5, 8, 9)}
+    metadata = {"general.architecture": "lfm2", "lfm2.block_count": 10}
+    model = describe_model(metadata, names, has_importance=False)
+    assert model.value_layers == (2, 5, 8, 9)
+    shape = VALUES
+    types = [tensor_type(MIXES["Q3_K_M"], name, shape, model) for name in sorted(names)]
+    assert types == ["Q5_K", "Q5_K", "Q4_K", "Q4_K"]
+
+
+def test_gemma_4s_table_of_layers_is_an_embedding_and_its_projection_is_kept() -> None:
+    tied = MixedModel(n_layers=LAYERS, tied_output=True)
+    assert chosen("Q4_0", "per_layer_token_embd.weight", VALUES, tied) == "Q6_K"
+    assert chosen("Q4_0", "per_layer_token_embd.weight", VALUES) == "Q4_0"
+    assert not is_quantizable("per_layer_model_proj.weight", VALUES)
 
 
 def test_grouped_queries_pay_for_better_values() -> None:

@@ -1,4 +1,4 @@
-"""Which tensor gets which type: the named mixes of llama.cpp, for the llama and qwen families.
+"""Which tensor gets which type: the named mixes of llama.cpp, for every family the engine runs.
 
 Pure functions of names and shapes. The rules are those of ``llama_tensor_get_type`` in llama.cpp's
 ``llama-quant.cpp``, so that a mix's name means the same size and quality everywhere: more bits for
@@ -16,6 +16,8 @@ from llamad.gguf.value import MetadataValue
 
 FILE_TYPE, QUANTIZATION_VERSION = "general.file_type", "general.quantization_version"
 GGML_QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION, since 2023 that of every block format
+_MOST_LAYERS = 1024  # as the engine
+_VALUES = ("attn_v", "attn_qkv")
 PLAIN_TYPES = frozenset(name for name in TENSOR_TYPES if block_size(name) == 1)
 
 _FALLBACKS: Mapping[str, str] = {
@@ -72,9 +74,14 @@ ALIASES: Mapping[str, str] = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_
 
 @dataclass(frozen=True, slots=True)
 class MixedModel:
-    """What the rules ask of a model. gqa: query heads to one key-value head."""
+    """What the rules ask of a model. gqa: query heads to one key-value head.
+
+    value_layers: layers with values of their own, where not all have them; the rules number these.
+    A matrix of queries, keys and values counts as one of values.
+    """
 
     n_layers: int
+    value_layers: tuple[int, ...] = ()
     gqa: int = 1
     tied_output: bool = False  # no output.weight: the embedding is also the output matrix
     has_importance: bool = False
@@ -90,8 +97,15 @@ def describe_model(
 ) -> MixedModel:
     """Return what the rules ask, from a file's metadata and the names of its tensors."""
     n_heads = hyperparameter(metadata, "attention.head_count", 1)
+    n_layers = hyperparameter(metadata, "block_count", 1)
+    has_values = tuple(
+        layer
+        for layer in range(min(n_layers, _MOST_LAYERS))
+        if any(f"blk.{layer}.{name}.weight" in tensor_names for name in _VALUES)
+    )
     return MixedModel(
-        n_layers=hyperparameter(metadata, "block_count", 1),
+        n_layers=n_layers,
+        value_layers=has_values,
         gqa=n_heads // hyperparameter(metadata, "attention.head_count_kv", n_heads),
         tied_output="output.weight" not in tensor_names,
         has_importance=has_importance,
@@ -120,7 +134,12 @@ def refusal(name: str, *others: str) -> str:
     return f"{name} is none of {', '.join((*MIXES, *others))}"
 
 
-_KEPT = ("ffn_gate_inp.weight", "shortconv.conv.weight", "ssm_conv1d.weight")
+_KEPT = (
+    "ffn_gate_inp.weight",
+    "per_layer_model_proj",
+    "shortconv.conv.weight",
+    "ssm_conv1d.weight",
+)
 
 
 def is_quantizable(name: str, shape: Sequence[int]) -> bool:
@@ -157,8 +176,11 @@ def _fallback(type_name: str, n_cols: int) -> str:
     return smaller if smaller is not None and n_cols % block_size(smaller) == 0 else "F16"
 
 
+_EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
+
+
 def _by_role(mix: Mix, name: str, n_cols: int, model: MixedModel) -> str:
-    if name == "output.weight" or (model.tied_output and name == "token_embd.weight"):
+    if name == "output.weight" or (model.tied_output and name in _EMBEDDINGS):
         if n_cols % block_size(mix.base) or mix.base == "Q8_0":
             return "Q8_0"
         return "Q6_K"
@@ -167,19 +189,17 @@ def _by_role(mix: Mix, name: str, n_cols: int, model: MixedModel) -> str:
         return mix.base
     layer = int(match[1])
     match match[2]:
-        case "attn_v":
-            return _values(mix, layer, model)
+        case "attn_v" | "attn_qkv":
+            if layer in model.value_layers:
+                rank, n_ranks = model.value_layers.index(layer), len(model.value_layers)
+                return _values(mix, rank, n_ranks, model)
+            return _values(mix, layer, model.n_layers, model)
         case "ffn_down":
             return _ffn_down(mix, layer, model)
-        case "attn_qkv":
-            return _FUSED_QKV.get(mix.name, mix.base)
         case "attn_output":
             return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K"}.get(mix.name, mix.base)
         case _:
             return mix.base
-
-
-_FUSED_QKV = {"Q3_K_M": "Q4_K", "Q3_K_L": "Q4_K", "Q4_K_M": "Q5_K", "Q5_K_M": "Q6_K"}
 
 
 def _has_more_bits(layer: int, n_layers: int) -> bool:
@@ -188,7 +208,8 @@ def _has_more_bits(layer: int, n_layers: int) -> bool:
     return layer < eighth or layer >= 7 * n_layers // 8 or (layer - eighth) % 3 == 2
 
 
-def _values(mix: Mix, layer: int, model: MixedModel) -> str:
+def _values(mix: Mix, layer: int, n_layers: int, model: MixedModel) -> str:
+    """Return the type of a layer's values; layer, n_layers: of those that have values."""
     chosen = mix.base
     match mix.name:
         case "Q2_K":
@@ -199,7 +220,7 @@ def _values(mix: Mix, layer: int, model: MixedModel) -> str:
             chosen = "Q5_K"
         case "IQ4_NL" | "IQ4_XS" if model.gqa >= 4:
             chosen = "Q5_K"
-        case "Q4_K_M" | "Q5_K_M" if _has_more_bits(layer, model.n_layers):
+        case "Q4_K_M" | "Q5_K_M" if _has_more_bits(layer, n_layers):
             chosen = "Q6_K"
         case "Q4_K_S" if layer < 4:
             chosen = "Q5_K"
