@@ -6,7 +6,7 @@ Owns one engine with one sequence. The service does not use it: it has a schedul
 import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from llamad.engine.bindings import Engine, EngineModel
 from llamad.engine.single_sequence import SingleSequence
 from llamad.errors import invalid
 from llamad.text import ChatTemplate, tokenizer_from_metadata
+from llamad.text.tools.call import Tool
 
 LOGITS_ROWS = 32  # rows of logits kept by one forward: vocab_size * 4 bytes each
 
@@ -64,10 +65,24 @@ class Model:
         return self.tokenizer.decode(ids)
 
     def render_chat(
-        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **template_arguments: Any,
     ) -> str:
-        """Return a conversation as the model's chat template writes it."""
-        return self.chat_template.render(messages, add_generation_prompt)
+        """Return a conversation as the model's chat template writes it.
+
+        tools: each with ``name``, ``description`` and ``parameters``, a JSON Schema. More arguments
+        are variables of the template, as ``enable_thinking``.
+        """
+        offered = [
+            Tool(tool["name"], tool.get("description", ""), tool.get("parameters") or {})
+            for tool in tools or ()
+        ]
+        return self.chat_template.render(
+            messages, add_generation_prompt, template_arguments, offered
+        )
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Return the next-token logits after every token: (n_tokens, vocab_size) float32.

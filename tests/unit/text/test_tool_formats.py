@@ -145,6 +145,11 @@ READ: list[tuple[ToolFormat, str, list[Part]]] = [
     (formats.HERMES, '<tool_call>\n{"name": "now"}', [NOW]),  # its end is the answer's
     (formats.HERMES, '<tool_call>{"name": "now"}\n</tool_ca', [NOW, "</tool_ca"]),
     (formats.HERMES, '<tool_call>[{"name": "now"}, {"name": "now"}]</tool_call>', [NOW, NOW]),
+    (
+        formats.HERMES,  # the example of our own instruction, repeated
+        '<tool_call>{"name": "function name", "arguments": {}}</tool_call>',
+        ['<tool_call>{"name": "function name", "arguments": {}}</tool_call>'],
+    ),
     (formats.HERMES, '<tool_call>{"name": 3}</tool_call>', ['<tool_call>{"name": 3}</tool_call>']),
     (
         formats.HERMES,

@@ -6,9 +6,12 @@ end, None while the text may still become a call, and raises NotACallError when 
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Never, TypeAlias
+
+_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")  # as rpc/tools_from_proto.py takes them
 
 
 class NotACallError(ValueError):
@@ -113,7 +116,7 @@ def made_call(name: object, arguments: object, tools: Tools, call_id: object = "
         arguments = read_json(arguments) if arguments.strip() else {}
     if arguments is None:
         arguments = {}
-    if not isinstance(name, str) or not name or not isinstance(arguments, dict):
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not isinstance(arguments, dict):
         raise NotACallError
     arguments_text({name: arguments})
     return Call(tools.known(name), arguments, call_id if isinstance(call_id, str) else "")
