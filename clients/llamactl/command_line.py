@@ -18,6 +18,7 @@ from llamactl.commands import (
     batch,
     cancel,
     chat,
+    embed,
     health,
     jobs,
     metrics,
@@ -47,7 +48,7 @@ from llamad_client import ClientError, Failed, __version__
 
 COMMANDS = (
     run_command, ask, chat, status, top, models, show, pull, use, unload, rm, submit, watch,
-    result, batch, jobs, cancel, prefix, tokenize, metrics, health, version,
+    result, batch, jobs, cancel, prefix, embed, tokenize, metrics, health, version,
 )  # fmt: skip
 
 QUIET = (

@@ -52,6 +52,7 @@ EXAMPLES = {
         "llamactl prefix list",
         "llamactl prefix rm house",
     ),
+    "embed": ('llamactl embed "The sky is blue."', "llamactl embed < notes.txt > vectors.jsonl"),
     "tokenize": ('llamactl tokenize "The sky is blue."',),
     "metrics": ("llamactl metrics",),
     "health": ("llamactl health && echo ready",),

@@ -16,11 +16,12 @@ from llamad_client import request
 from llamad_client.address import CHANNEL_OPTIONS, socket_path, target
 from llamad_client.client import DEFAULT_TIMEOUT_SECONDS
 from llamad_client.failure import client_error
-from llamad_client.request import Options
+from llamad_client.request import EmbedOptions, Options
 from llamad_client.upload import AsyncOpenAt, upload_async
 from llamad_client.values import (
     AddedModel,
     AddedPrefix,
+    Embedding,
     Event,
     Job,
     Model,
@@ -156,6 +157,16 @@ class AsyncClient:
         """Return what a chat would give the model to read, as text and as tokens."""
         message = request.render_request(messages, options)
         return value_of(RenderedChat, await self._call(self._llamad.RenderChat, message))
+
+    async def embed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> list[Embedding]:
+        """Return the vectors of texts, in their order."""
+        call = self._llamad.Embed(request.embed_request(texts, options))
+        try:
+            return [value_of(Embedding, response) async for response in call]
+        except grpc.RpcError as error:
+            raise client_error(error, self.path) from None
+        finally:
+            call.cancel()
 
     async def tokenize(
         self, text: str, *, add_bos: bool | None = None, parse_special: bool = False

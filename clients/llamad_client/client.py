@@ -13,11 +13,12 @@ from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client import request
 from llamad_client.address import CHANNEL_OPTIONS, socket_path, target
 from llamad_client.failure import client_error
-from llamad_client.request import Options
+from llamad_client.request import EmbedOptions, Options
 from llamad_client.upload import OpenAt, upload
 from llamad_client.values import (
     AddedModel,
     AddedPrefix,
+    Embedding,
     Event,
     Job,
     Model,
@@ -153,6 +154,17 @@ class Client:
         """Return what a chat would give the model to read, as text and as tokens."""
         message = request.render_request(messages, options)
         return value_of(RenderedChat, self._call(self._llamad.RenderChat, message))
+
+    def embed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> list[Embedding]:
+        """Return the vectors of texts, in their order."""
+        message = request.embed_request(texts, options)
+        call = interruptible(lambda: self._llamad.Embed(message))
+        try:
+            return [value_of(Embedding, response) for response in interruptible(lambda: [*call])]
+        except grpc.RpcError as error:
+            raise client_error(error, self.path) from None
+        finally:
+            interruptible(call.cancel)
 
     def tokenize(
         self, text: str, *, add_bos: bool | None = None, parse_special: bool = False

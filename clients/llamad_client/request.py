@@ -14,8 +14,9 @@ from llamad_client.errors import Refused
 
 Priority = Literal["interactive", "normal", "batch"]
 ContextFull = Literal["refuse", "drop-oldest"]
+Pooling = Literal["mean", "first", "last"]
 
-_ENUMS = {"priority": pb.Priority, "context_full": pb.ContextFull}
+_ENUMS = {"priority": pb.Priority, "context_full": pb.ContextFull, "pooling": pb.Pooling}
 _OF_CHAT = (
     *("context_full", "tools", "tool_choice", "parallel_tool_calls", "continue_final_message"),
     *("thinking", "thinking_budget"),
@@ -73,6 +74,17 @@ class Options(TypedDict, total=False):
     dynatemp_exponent: float
     dry_sequence_breakers: Sequence[str]
     samplers: Sequence[str]  # the order, by llama.cpp's names
+
+
+class EmbedOptions(TypedDict, total=False):
+    """Options of embed; see EmbedRequest in llamad.proto."""
+
+    model: str
+    truncate: bool  # leave out the end of a text that is too long
+    pooling: Pooling
+    priority: Priority
+    deadline_seconds: float  # of each text
+    on_behalf_of: str
 
 
 def generate_request(prompt: str, parse_special: bool, options: Options) -> pb.GenerateRequest:
@@ -146,6 +158,17 @@ def detokenize_request(tokens: Sequence[int]) -> pb.DetokenizeRequest:
     """Return the message of a Detokenize call. Raises Refused."""
     request = pb.DetokenizeRequest()
     _set(request, "tokens", tokens)
+    return request
+
+
+def embed_request(texts: Sequence[str], options: EmbedOptions) -> pb.EmbedRequest:
+    """Return the message of an Embed call. Raises Refused."""
+    request = pb.EmbedRequest()
+    _set(request, "texts", texts)
+    for name, value in options.items():
+        if value is not None:
+            prefix = {"pooling": "POOLING_", "priority": "PRIORITY_"}.get(name)
+            _set(request, name, value if prefix is None else prefix + str(value).upper())
     return request
 
 

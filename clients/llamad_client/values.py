@@ -363,6 +363,16 @@ class AddedModel:
     unchanged: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The vector of a text, of length 1."""
+
+    values: Sequence[float]
+    tokens: int  # that were read
+    truncated_tokens: int  # at the end of the text, that were not
+    model: str
+
+
 VALUES: dict[type[Message], type[Any]] = {
     pb.Queued: Queued,
     pb.PrefillProgress: PrefillProgress,
@@ -383,6 +393,7 @@ VALUES: dict[type[Message], type[Any]] = {
     pb.GetStatusResponse: Status,
     pb.SubmitJobResponse: SubmittedJob,
     pb.GetVersionResponse: Version,
+    pb.EmbedResponse: Embedding,
     admin_pb2.Model: Model,
     admin_pb2.UseModelResponse: UsedModel,
     admin_pb2.AddPrefixResponse.Done: AddedPrefix,

@@ -139,6 +139,7 @@ typedef struct lld_model_info {
     uint64_t streamed_bytes; /* bytes of weights read for one decoded token */
     uint64_t kv_bytes_per_token_f16, kv_bytes_per_token_q8_0;
     uint64_t state_bytes; /* of one sequence, in layers that have a state; 0: every layer attends */
+    uint32_t is_encoder;  /* 1: no logits; every token sees its whole text, which is one run */
 } lld_model_info;
 
 int lld_model_open(const char *path, lld_model **out);
@@ -276,7 +277,8 @@ typedef struct lld_run {
     uint32_t position;      /* of tokens[0]; what lies before it is in the blocks already */
     const uint32_t *blocks; /* (n_blocks) ids in position order, 32 tokens each */
     uint32_t n_blocks; /* >= ceil((position + n_tokens) / 32); those beyond are not looked at */
-    uint32_t n_out;    /* the logits of the last n_out tokens are kept; 0..n_tokens */
+    uint32_t n_out; /* the logits of the last n_out tokens are kept; 0..n_tokens; 0 of an encoder,
+                          whose runs begin at position 0 */
     /* Slots of states, where the model has layers with one: that before tokens[0], which is not looked
      * at when position is 0, and that behind the last token. The same: it changes in place. */
     uint32_t state_in, state_out;
@@ -300,6 +302,12 @@ int lld_engine_forward(lld_engine *engine, const lld_run *runs, size_t n_runs);
 
 /* Kept row k of the last forward: (vocab_size) float32, or NULL beyond the kept rows. */
 const float *lld_engine_logits(const lld_engine *engine, size_t k);
+
+/* Add rows first_row .. first_row + n_rows - 1 of the last forward to sums: (dim) double; rows count all
+ * tokens of its runs, in their order. A row is what the last layer left, behind the model's last norm:
+ * what an embedding is pooled from. Between forwards. */
+int lld_engine_add_rows(lld_engine *engine, size_t first_row, size_t n_rows, double *sums,
+                        size_t n_sums);
 
 /* The cancel flag, read between layers. Any thread may set it. lld_engine_forward returns
  * LLD_ERR_CANCELLED while it is set, and never clears it: the caller does, before it composes a

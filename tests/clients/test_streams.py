@@ -23,6 +23,7 @@ COMMANDS = {
     "models": "models",
     "models --catalogue": "models --catalogue",
     "jobs": "jobs",
+    "embed": "embed t",
     "tokenize": "tokenize t",
     "health": "health",
     "version": "version",

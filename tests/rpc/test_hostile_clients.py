@@ -204,6 +204,7 @@ def text_field(number: int, text: bytes) -> bytes:
 REQUESTS = {
     GENERATE: text_field(1, b"a" * 100),
     "/llamad.v1.Llamad/Chat": text_field(1, text_field(1, b"user") + text_field(2, b"a" * 100)),
+    "/llamad.v1.Llamad/Embed": text_field(1, b"a" * 100),
     "/llamad.v1.Llamad/Tokenize": text_field(1, b"a" * (1 << 20)),
     "/llamad.v1.Llamad/Detokenize": text_field(1, b"a" * (1 << 20)),
     "/llamad.v1.Llamad/ListJobs": b"",

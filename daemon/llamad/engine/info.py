@@ -34,6 +34,7 @@ class ModelInfo:
     kv_bytes_per_token_f16: int
     kv_bytes_per_token_q8_0: int
     state_bytes: int  # of one sequence, in layers that have a state; 0: every layer attends
+    is_encoder: int  # 1: no logits; every token sees its whole text
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,13 @@ class StepSampler(Protocol):
         """Draw the next token from kept row k of the last forward."""
 
 
+class RowReader(Protocol):
+    """What takes the rows of a text that is only read (schedule/pooling.py)."""
+
+    def read(self, engine: Any, first_row: int, position: int, n_tokens: int) -> None:
+        """Take the rows of tokens from ``position`` on, which begin the step's row first_row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """Consecutive tokens of a chunk as a run of their own, so that the state behind them is kept.
@@ -74,6 +81,7 @@ class Chunk:
     n_drafts: int = 0
     cuts: tuple[Cut, ...] = ()
     local_blocks: tuple[int, ...] = ()
+    reader: RowReader | None = None  # takes every row of it
 
     @property
     def n_out(self) -> int:
@@ -161,8 +169,11 @@ class EngineWorker:
     def _run(self, plan: StepPlan) -> StepResult:
         self._engine.forward([run for chunk in plan.chunks for run in chunk.runs()])
         results: list[Drawn] = []
-        k = 0
+        k = row = 0
         for chunk in plan.chunks:
+            if chunk.reader is not None:
+                chunk.reader.read(self._engine, row, chunk.position, len(chunk.tokens))
+            row += len(chunk.tokens)
             try:
                 results.append(self._draw(chunk, k))
             except LlamadError as error:

@@ -1,6 +1,7 @@
 """What a job tells its client, in order: Queued, PrefillProgress and Delta events, one Finished."""
 
 import enum
+from array import array
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -97,7 +98,15 @@ class Finished:
     reasoning_tokens: int = 0  # of completion_tokens, drawn before the thinking ended
 
 
-Event = Queued | PrefillProgress | Delta | Finished
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vector of a text, of length 1 where it is not zero."""
+
+    vector: "array[float]"  # (dim) float32
+    truncated_tokens: int = 0  # at the end of the text, that were not read
+
+
+Event = Queued | PrefillProgress | Delta | Embedded | Finished
 
 
 class EventStream(Protocol):

@@ -34,7 +34,7 @@ _ENDS = frozenset({JobState.CANCELLED, JobState.FAILED})
 # A job that gives its KV blocks to others goes back to the queue, with the tokens it has.
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: _ENDS | {JobState.PREFILL},
-    JobState.PREFILL: _ENDS | {JobState.DECODE, JobState.QUEUED},
+    JobState.PREFILL: _ENDS | {JobState.DECODE, JobState.QUEUED, JobState.FINISHED},
     JobState.DECODE: _ENDS | {JobState.FINISHED, JobState.QUEUED},
     JobState.FINISHED: frozenset(),
     JobState.CANCELLED: frozenset(),
@@ -92,6 +92,7 @@ class JobRecord:
     priority: Priority = Priority.NORMAL
     is_chat: bool = False  # the prompt was rendered from messages
     dropped_messages: int = 0
+    truncated_tokens: int = 0  # of a text for a vector, that were left out
     pinned_tokens: int = 0  # at the prompt's beginning, that are kept under the name of request.pin
     fills_context: bool = False  # max_tokens is what the context leaves
     durable: bool = False  # on the disk: it is suspended instead of ended when its model goes

@@ -23,6 +23,22 @@ class Priority(enum.IntEnum):
     BATCH = 3
 
 
+class Pooling(enum.Enum):
+    """Which tokens' rows an embedding is the mean of; the numbers are GGUF's pooling_type."""
+
+    MEAN = 1  # all
+    FIRST = 2  # BERT's [CLS]
+    LAST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A text is read, for a vector, and nothing is drawn."""
+
+    pooling: Pooling | None = None  # None: as the model says
+    truncates: bool = False  # a text that is too long; else it is refused
+
+
 class ContextFull(enum.Enum):
     """What becomes of a conversation that is longer than the context."""
 
@@ -91,6 +107,7 @@ class GenerationRequest:
     continue_final_message: bool = False
     thinking: Thinking = field(default_factory=Thinking)
     tokens: tuple[int, ...] = ()  # instead of both
+    embedding: Embedding | None = None  # of ``prompt``, instead of a completion
     parse_special: bool = False  # control tokens in ``prompt``
     model: str = ""  # empty: the loaded one
     max_tokens: int | None = None  # None: what is left of the context

@@ -21,6 +21,7 @@ DRAFT_GUESS_ROWS = 16  # with a draft model, which guesses further
 DRAFT_BATCH = 64  # most rows of a draft's step: it reads prompts beside the model's steps
 DRAFT_KV_TYPE = "q8_0"  # a rounded cache costs a draft some right guesses, and the text nothing
 STREAMED_GUESS_ROWS = 16  # where weights stream: rows cost nothing while the disk reads
+ENCODER_TOKENS = 2048  # most of a text, where nobody says: a step takes all of it
 TEMPLATE_BYTES = 12 << 20  # of its own, between requests; the libraries are the service's too
 
 
@@ -33,10 +34,12 @@ def capacity_of(config: ModelConfig) -> Capacity:
     return capacity_for(config.memory_budget or Machine().total_bytes())
 
 
-def engine_params(config: ModelConfig, n_ctx: int, *, streams: bool = False) -> EngineParams:
+def engine_params(
+    config: ModelConfig, n_ctx: int, *, streams: bool = False, is_encoder: bool = False
+) -> EngineParams:
     """Return what the engine of a configuration is created with, but for its KV blocks.
 
-    streams: whether weights are read for every step.
+    streams: whether weights are read for every step. is_encoder: whether a step takes whole texts.
     """
     rows = STREAMED_GUESS_ROWS if streams else GUESS_ROWS
     if config.draft:
@@ -44,8 +47,8 @@ def engine_params(config: ModelConfig, n_ctx: int, *, streams: bool = False) -> 
     return EngineParams(
         n_threads=config.threads or min(Machine().cpus(), MAX_THREADS),
         n_ctx=n_ctx,
-        n_batch=config.batch,
-        n_logits=min(config.batch, config.n_sequences + rows),
+        n_batch=max(config.batch, n_ctx) if is_encoder else config.batch,
+        n_logits=1 if is_encoder else min(config.batch, config.n_sequences + rows),
         kv_type=config.kv_type,
     )
 
@@ -73,6 +76,8 @@ def context(
     Where the configuration does not say: what memory allows, at most its ``kv_tokens``.
     """
     trained = model.info.n_ctx_train
+    if model.info.is_encoder:
+        return min(config.ctx_size or ENCODER_TOKENS, trained)
     asked = config.ctx_size or config.kv_tokens
     if asked:
         most = trained if trained > 0 else asked
@@ -94,7 +99,7 @@ def _with_all_blocks(config: ModelConfig, model: EngineModel, n_ctx: int) -> Eng
 
     The scratch has some bytes for each block.
     """
-    params = engine_params(config, n_ctx)
+    params = engine_params(config, n_ctx, is_encoder=bool(model.info.is_encoder))
     params["n_states"] = state_slots(model.info.state_bytes, config.n_sequences)
     block = engine_bytes(model, **params).kv_block_tokens
     params["n_blocks"] = -(-(config.kv_tokens or n_ctx * config.n_sequences) // block)
@@ -172,7 +177,7 @@ def plan_of(
     planned = plan(kv_tokens)
     if planned.model_fits:
         return planned
-    params |= engine_params(config, n_ctx, streams=True)
+    params |= engine_params(config, n_ctx, streams=True, is_encoder=bool(model.info.is_encoder))
     return plan(kv_tokens)
 
 

@@ -92,7 +92,7 @@ def generation_request(
     if message.options.HasField("thinking"):
         raise invalid("thinking", "is for Chat: what continues a prompt has no thoughts")
     _check_text("prompt", message.prompt, rules.max_prompt_bytes, least_bytes=1)
-    return _with_options(
+    return with_options(
         message.options,
         rules,
         caller,
@@ -115,7 +115,7 @@ def chat_request(
         raise invalid("context_full", f"{message.context_full} is none of REFUSE, DROP_OLDEST")
     if rules.system is not None and messages[0].role != "system":
         messages = (request.ChatMessage("system", rules.system), *messages)
-    return _with_options(
+    return with_options(
         message.options,
         rules,
         caller,
@@ -156,12 +156,13 @@ def submitted_request(
     return checked, hashlib.sha256(kind + b"\0" + asked).hexdigest()
 
 
-def _with_options(
+def with_options(
     options: pb.Options,
     rules: Rules,
     caller: Caller | None,
     base: request.GenerationRequest,
 ) -> request.GenerationRequest:
+    """Return a request with what its options say, checked."""
     _check_text("model", options.model, MAX_NAME_BYTES)
     if options.HasField("max_tokens") and options.max_tokens < 1:
         raise invalid("max_tokens", "is 0, must be at least 1")
@@ -300,6 +301,8 @@ def response(item: event.Event, kind: type[Response]) -> Response:
             )
         case event.Finished():
             return kind(finished=finished(item))
+        case event.Embedded():
+            raise TypeError("the vector of a text is no part of an answer")
 
 
 def finished(item: event.Finished) -> pb.Finished:

@@ -9,8 +9,10 @@ import asyncio
 import dataclasses
 import logging
 import os
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from itertools import islice
 from typing import Any
 
 from llamad import __version__
@@ -18,9 +20,12 @@ from llamad.board import Heat
 from llamad.door.rights import check_cancel, check_owner
 from llamad.errors import invalid
 from llamad.jobs.book import JobBook
+from llamad.jobs.event import Embedded, Finished
+from llamad.jobs.job import Job
 from llamad.jobs.request import GenerationRequest, owner_name
 from llamad.logs import fields
 from llamad.rpc import from_proto as convert
+from llamad.rpc.embed_messages import EMBED_AHEAD, embed_requests, embed_response
 from llamad.rpc.interceptor import caller, request_id
 from llamad.rpc.model_messages import model_response, rules_of
 from llamad.rpc.prefix_messages import prefix
@@ -128,6 +133,33 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
             tokens=prompt.tokens,
             dropped_messages=prompt.dropped_messages,
         )
+
+    def Embed(self, request: pb.EmbedRequest, context: Context) -> AsyncIterator[pb.EmbedResponse]:
+        """Return the vectors of texts."""
+        checked = embed_requests(request, self.rules_now(), request_id.get(), caller.get())
+        return self._embeddings(checked)
+
+    async def _embeddings(
+        self, requests: list[GenerationRequest]
+    ) -> AsyncIterator[pb.EmbedResponse]:
+        """Submit a few texts ahead of the one that is waited for: they share steps."""
+        scheduler = self._state.require().scheduler
+        ahead: deque[Job] = deque()
+        texts = iter(requests)
+        try:
+            for index in range(len(requests)):
+                for text in islice(texts, EMBED_AHEAD - len(ahead)):
+                    ahead.append(await scheduler.submit(text))
+                job = ahead[0]
+                events = [e async for e in job.stream if isinstance(e, Embedded | Finished)]
+                ahead.popleft()
+                embedded, finished = events
+                assert isinstance(embedded, Embedded)
+                assert isinstance(finished, Finished)
+                yield embed_response(index, embedded, finished)
+        finally:
+            for job in ahead:
+                await job.stream.aclose()
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> bytes:
         """Return the token ids of a text, and the bytes of each, in a message's bytes.

@@ -30,7 +30,7 @@ class Estimate:
     def note_end(self, generation: Generation) -> None:
         """Learn from a job that ended."""
         record = generation.job.record
-        if record.state is not JobState.FINISHED:
+        if record.state is not JobState.FINISHED or record.request.embedding is not None:
             return
         weight = RECENT_WEIGHT if self._mean_tokens else 1.0
         self._mean_tokens += weight * (record.completion_tokens - self._mean_tokens)

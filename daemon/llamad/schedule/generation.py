@@ -11,9 +11,11 @@ from typing import TypeAlias
 
 from llamad.engine.worker import StepSampler
 from llamad.jobs.job import Job
+from llamad.jobs.request import Pooling
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.block_keys import BlockKeys, scope_of
 from llamad.schedule.guesser import Guesser
+from llamad.schedule.pooling import Pool
 from llamad.schedule.runtime import Detokenizer, ModelRuntime
 from llamad.schedule.sequence import Sequence as TokenSequence
 from llamad.schedule.standing import Standing
@@ -138,6 +140,10 @@ class Generation:
         self.substitute_template = model.chat_template.substitute if job.record.is_chat else ""
         self.standing = Standing(request.owner, job.record.priority, job.record.submitted_at)
         self.turn = Turn()
+        self.pool: Pool | None = None  # of a text that is read for a vector
+        if request.embedding is not None:
+            pooling = request.embedding.pooling or model.pooling or Pooling.MEAN
+            self.pool = Pool(pooling, len(prompt), model.embedding_dim)
         self.blocks_coming = False  # from the disk; until they are here no step computes them
         self.prompt_counted = False  # as one that the cache helped, or did not help
         self.progress_at = 0.0  # when the last PrefillProgress was sent, monotonic seconds
@@ -149,6 +155,8 @@ class Generation:
 
         Raises the LlamadError of a sampler that refuses its parameters.
         """
+        if self.pool is not None:
+            return
         record = self.job.record
         tokens, n_prompt = self.sequence.tokens, self.sequence.n_prompt
         prompt, completion = tokens[:n_prompt], tokens[n_prompt:]
@@ -196,6 +204,8 @@ class Generation:
     def pause(self) -> None:
         """Forget the sampler: its blocks are gone, and ``start`` will make it anew."""
         self.sampler = None
+        if self.pool is not None:
+            self.pool.clear()
 
 
 def _thought_ending(

@@ -136,6 +136,7 @@ class Scheduler:
             self._policy,
             n_batch=model.n_batch,
             guess_rows=model.guess_rows,
+            whole_texts=model.is_encoder,
         )
         self._deadlines = Deadlines(book, self._clock)
         self._drafts = Drafts(model.draft, worker, self._composer, self._cost)
@@ -335,6 +336,7 @@ class Scheduler:
             priority=request.priority or Priority.NORMAL,
             is_chat=prompt.is_chat,
             dropped_messages=prompt.dropped_messages,
+            truncated_tokens=prompt.truncated_tokens,
             pinned_tokens=prompt.n_pinned,
         )
         job = Job(

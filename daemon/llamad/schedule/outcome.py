@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from llamad.engine.worker import Chunk, Drawn
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.book import JobBook
-from llamad.jobs.event import Delta, FinishReason, PrefillProgress, ToolCallHead
+from llamad.jobs.event import Delta, Embedded, FinishReason, PrefillProgress, ToolCallHead
 from llamad.jobs.record import JobRecord, JobState
 from llamad.schedule.estimate import Estimate
 from llamad.schedule.generation import Generation, Part
@@ -51,6 +51,10 @@ class Outcome:
         if generation.sampler is not None and job.record.request.sampling.mirostat:
             job.record.mirostat_mu = generation.sampler.mu
         self._count_prompt(generation, now)
+        if generation.pool is not None and sequence.n_pending == 0:
+            job.stream.put(Embedded(generation.pool.vector(), job.record.truncated_tokens))
+            self._book.end(job, JobState.FINISHED, reason=FinishReason.STOP)
+            return
         if generation.guesser is not None and chunk.n_drafts:
             generation.guesser.judge(chunk.n_drafts, len(drawn) - 1)
         for token in drawn:

@@ -45,8 +45,11 @@ class PrefixReuse:
     def take(self, generation: Generation) -> None:
         """Give a job what others have computed of its tokens. Between two steps, at any time.
 
-        What the job computed itself before it was paused is not counted as cached.
+        What the job computed itself before it was paused is not counted as cached. A text that is
+        read for a vector takes nothing: its rows are in no cache.
         """
+        if generation.pool is not None:
+            return
         sequence, record = generation.sequence, generation.job.record
         known = max(sequence.n_computed, record.processed_prompt_tokens)
         first = sequence.n_shared
@@ -59,7 +62,9 @@ class PrefixReuse:
         generation.blocks_coming = self.saved is not None and self.saved.want(sequence)
 
     def share(self, generation: Generation) -> None:
-        """Let others take what a step has computed for a job."""
+        """Let others take what a step has computed for a job that draws tokens."""
+        if generation.pool is not None:
+            return
         sequence = generation.sequence
         self._pool.share(sequence)
         if generation.prompt_counted or sequence.n_computed < sequence.n_prompt:

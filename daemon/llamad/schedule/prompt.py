@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llamad.errors import ErrorKind, LlamadError, invalid
-from llamad.jobs.request import ChatMessage, ContextFull, GenerationRequest, ToolUse
+from llamad.jobs.request import ChatMessage, ContextFull, Embedding, GenerationRequest, ToolUse
 from llamad.schedule.conversation import Fitted, Message, answer_room, fit_conversation
 from llamad.schedule.runtime import ModelRuntime
 from llamad.sizes import counted
@@ -28,6 +28,7 @@ class Prompt:
     dropped_messages: int = 0  # the oldest of a chat, for which the context had no room
     is_chat: bool = False  # rendered from messages
     n_pinned: int = 0  # tokens at its beginning that the request pins
+    truncated_tokens: int = 0  # of a text for a vector, that are left out
 
 
 def context_tokens(model: ModelRuntime) -> int:
@@ -36,12 +37,29 @@ def context_tokens(model: ModelRuntime) -> int:
 
 
 def check_model(model: ModelRuntime, request: GenerationRequest) -> None:
-    """Raise MODEL_NOT_FOUND for another model, INVALID_SAMPLING_LOGIT_BIAS for an id it has not."""
+    """Raise what a request asks of the wrong model.
+
+    MODEL_NOT_FOUND, MODEL_MAKES_VECTORS, MODEL_MAKES_NO_VECTORS, and INVALID_SAMPLING_LOGIT_BIAS
+    for an id outside of the vocabulary.
+    """
     if request.model not in ("", model.name):
         raise LlamadError(
             ErrorKind.NOT_FOUND,
             "MODEL_NOT_FOUND",
             f"model {request.model!r} is not loaded, {model.name!r} is",
+        )
+    if model.is_encoder and request.embedding is None:
+        raise LlamadError(
+            ErrorKind.STATE,
+            "MODEL_MAKES_VECTORS",
+            f"model {model.name!r} makes vectors of texts (Embed), and no answers",
+        )
+    if request.embedding is not None and (request.embedding.pooling or model.pooling) is None:
+        raise LlamadError(
+            ErrorKind.STATE,
+            "MODEL_MAKES_NO_VECTORS",
+            f"model {model.name!r} was not made for vectors: its file has no pooling_type; with"
+            " `pooling` in the request it makes some",
         )
     for token in request.sampling.logit_bias:
         if not 0 <= token < model.vocab_size:
@@ -79,12 +97,32 @@ def encode_prompt(model: ModelRuntime, request: GenerationRequest) -> Prompt:
     if not fitted.tokens:
         raise invalid("prompt", "is empty")
     limit = context_tokens(model)
+    if request.embedding is not None:
+        return _text_to_embed(model, request.embedding, tuple(fitted.tokens), limit)
     if len(fitted.tokens) > limit:
         raise _too_long(request, fitted, limit)
     tokens = tuple(fitted.tokens)
     return Prompt(
         tokens, fitted.n_dropped, bool(request.messages), _n_pinned(model, request, tokens)
     )
+
+
+def _text_to_embed(
+    model: ModelRuntime, embedding: Embedding, tokens: tuple[int, ...], limit: int
+) -> Prompt:
+    """Return a text's tokens, cut before its last one where they are too many and that may be."""
+    limit = min(limit, model.n_batch) if model.is_encoder else limit
+    if len(tokens) <= limit:
+        return Prompt(tokens)
+    if not embedding.truncates:
+        raise LlamadError(
+            ErrorKind.INVALID,
+            "PROMPT_TOO_LONG",
+            f"text has {counted(len(tokens), 'token')}, model {model.name!r} reads {limit}:"
+            " shorten it, cut it into several, or allow `truncate`",
+        )
+    kept = (*tokens[: limit - 1], tokens[-1])  # which may be the end that the model expects
+    return Prompt(kept, truncated_tokens=len(tokens) - limit)
 
 
 def _n_pinned(model: ModelRuntime, request: GenerationRequest, tokens: Sequence[int]) -> int:
@@ -207,6 +245,8 @@ def completion_limit(model: ModelRuntime, request: GenerationRequest, n_prompt: 
     A prompt that fills the context leaves one: the last token drawn never enters the KV cache.
     """
     wanted = request.max_tokens
+    if request.embedding is not None:
+        return 0
     if wanted is None and not model.ends_answers:
         wanted = UNENDING_TOKENS
     left = context_left(model, n_prompt)

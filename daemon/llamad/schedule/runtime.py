@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from llamad.engine.drafting import DraftChunk, DraftRound
 from llamad.engine.worker import StepSampler
-from llamad.jobs.request import GenerationRequest
+from llamad.jobs.request import GenerationRequest, Pooling
 from llamad.text.thinking import ThinkingSplitter
 from llamad.text.tools.call import Tool
 from llamad.text.tools.splitter import CallSplitter
@@ -114,6 +114,18 @@ class ModelRuntime(EngineRuntime, Protocol):
     @property
     def n_sequences(self) -> int:
         """Sequence slots, 0..n_sequences-1."""
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it makes vectors only, of texts that are computed in one step each."""
+
+    @property
+    def embedding_dim(self) -> int:
+        """Numbers of a vector."""
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """What its file says vectors are made of; None: nothing."""
 
     @property
     def guess_rows(self) -> int:

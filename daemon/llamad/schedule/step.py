@@ -38,16 +38,19 @@ class StepComposer:
         *,
         n_batch: int,
         guess_rows: int,
+        whole_texts: bool = False,
     ) -> None:
         """Compose steps of at most ``n_batch`` rows, which must be enough for one of each sequence.
 
-        ``guess_rows``: most rows of guesses that the engine has room for.
+        ``guess_rows``: most rows of guesses that the engine has room for. ``whole_texts``: of an
+        encoder, every prompt is computed in one step.
         """
         self._pool = pool
         self._reuse = reuse
         self._cost = cost
         self._policy = policy
         self._n_batch = n_batch
+        self._whole_texts = whole_texts
         self._guess_rows = guess_rows
         self._number = 0  # of the step that is composed
 
@@ -85,7 +88,8 @@ class StepComposer:
         step = self._decode_parts(decoding, spare, free=free)
         n_rows = sum(len(chunk.tokens) for _, chunk in step)
         rows = max(LEAST_PROMPT_ROWS, self._cost.rows_within(budget_seconds) - n_rows)
-        for generation, n in self._share(prompts, min(rows, self._n_batch - n_rows)).items():
+        share = self._whole if self._whole_texts else self._share
+        for generation, n in share(prompts, min(rows, self._n_batch - n_rows)).items():
             n = min(n, self._pool.room(generation.sequence))
             self._pool.grow(generation.sequence, n)
             generation.turn.count(n, self._number, self._pool.block_tokens)
@@ -155,6 +159,9 @@ class StepComposer:
         keys: set[bytes] = set()
         leaders = []
         for generation in prompts:
+            if generation.pool is not None:
+                leaders.append(generation)
+                continue
             if generation.blocks_coming:
                 continue
             key = self._pool.next_key(generation.sequence)
@@ -179,6 +186,20 @@ class StepComposer:
                     rows -= n
         return shares
 
+    def _whole(self, prompts: Rows[Generation], rows: int) -> dict[Generation, int]:
+        """Take prompts whole as far as the rows last, the first in any case."""
+        taken: dict[Generation, int] = {}
+        free = self._pool.n_free
+        for generation in prompts:
+            sequence = generation.sequence
+            n = sequence.n_pending
+            n_blocks = self._pool.blocks_for(n) - len(sequence.blocks)
+            if n_blocks <= free and n <= (rows if taken else self._n_batch):
+                taken[generation] = n
+                rows -= n
+                free -= n_blocks
+        return taken
+
     def _chunk(self, generation: Generation, n_tokens: int, guesses: tuple[int, ...] = ()) -> Chunk:
         """Return the next n_tokens of a sequence, with guesses behind its last one."""
         sequence = generation.sequence
@@ -191,4 +212,5 @@ class StepComposer:
             n_drafts=len(guesses),
             cuts=self._pool.states.plan(sequence, n_tokens, len(guesses)),
             local_blocks=self._pool.local.named_by(sequence),
+            reader=generation.pool,
         )

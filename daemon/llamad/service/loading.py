@@ -27,7 +27,7 @@ from llamad.engine.bindings import (
 from llamad.errors import ErrorKind, LlamadError
 from llamad.gguf.digest import model_digest
 from llamad.gguf.value import MetadataValue
-from llamad.jobs.request import GenerationRequest, ToolUse
+from llamad.jobs.request import GenerationRequest, Pooling, ToolUse
 from llamad.logs import fields
 from llamad.memory.context import USUAL_TOKENS
 from llamad.memory.demand import engine_params
@@ -79,6 +79,7 @@ class LoadedModel(EngineSizes):
     own_sampling: Mapping[str, float]  # that its file asks for
     recommended_sampling: Mapping[str, float]  # that was said when it was added
     digest: str  # tells its file from others (gguf/digest.py)
+    pooling: Pooling | None  # what its file says vectors are made of
     kv_type: str
     n_sequences: int  # decoded together; the engine knows blocks only
     plan: MemoryPlan
@@ -142,6 +143,16 @@ class LoadedModel(EngineSizes):
     def ends_answers(self) -> bool:
         """Whether it has a chat template of its own and a token that ends an answer."""
         return not self.chat_template.substitute and bool(self.tokenizer.vocabulary.end_ids)
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it makes vectors only, of texts that are computed in one step each."""
+        return bool(self.info.is_encoder)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Numbers of a vector."""
+        return self.info.dim
 
     @property
     def guess_rows(self) -> int:
@@ -263,7 +274,12 @@ def load(
         planned = plan_with_draft(config, file, model, metadata, stop)
         config, plan, draft = planned.config, planned.plan, planned.draft
         _tell_context(config, model.info.n_ctx_train, plan)
-        params = engine_params(config, plan.n_ctx, streams=not plan.model_fits)
+        params = engine_params(
+            config,
+            plan.n_ctx,
+            streams=not plan.model_fits,
+            is_encoder=bool(model.info.is_encoder),
+        )
         speed = _make_resident(config, file, model, plan, stop, tell)
         params["n_blocks"] = plan.kv_blocks
         params["n_states"] = state_slots(model.info.state_bytes, config.n_sequences)
@@ -288,6 +304,7 @@ def load(
         recommended_sampling=recommended_sampling(file.name, registry.recommended(file)),
         digest=digest,
         thinking=_thinking_marks(template, tokenizer.vocabulary),
+        pooling=_pooling(metadata, model.info.architecture),
         kv_type=config.kv_type,
         n_sequences=config.n_sequences,
         plan=plan,
@@ -319,6 +336,11 @@ def _text(metadata: Mapping[str, MetadataValue], info: ModelInfo) -> tuple[Token
             f"vocabulary has {tokenizer.vocab_size} tokens, the embedding {info.vocab_size}",
         )
     return tokenizer, ChatTemplate.from_metadata(metadata, tokenizer)
+
+
+def _pooling(metadata: Mapping[str, MetadataValue], architecture: str) -> Pooling | None:
+    value = metadata.get(f"{architecture}.pooling_type")
+    return Pooling(value) if value in [pooling.value for pooling in Pooling] else None
 
 
 def _thinking_marks(template: ChatTemplate, vocabulary: Vocabulary) -> ThinkingMarks:

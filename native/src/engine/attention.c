@@ -48,7 +48,8 @@ static void plan_run(lld_attention *a, const lld_batch_run *run, uint32_t index,
                                    .position = run->position + r,
                                    .n_rows = run->n_rows - r < step ? run->n_rows - r : step,
                                    .split = split};
-        uint32_t n_chunks = chunks_for(tile.position + tile.n_rows);
+        tile.end = a->sees_all ? run->position + run->n_rows : tile.position + tile.n_rows;
+        uint32_t n_chunks = chunks_for(tile.end);
         for (uint32_t c = 0; c < (split ? n_chunks : 1); c++) {
             tile.chunk_begin = c;
             tile.chunk_end = split ? c + 1 : n_chunks;
@@ -145,7 +146,7 @@ static void chunk_scores(const lld_attention *a, const lld_attention_tile *t, co
         float *scores = s->scores + (size_t)i * LLD_ATTENTION_CHUNK;
         uint32_t position = t->position + i / g->n_heads;
         uint32_t begin = lld_kv_window_start(position, g->window);
-        uint32_t n = position < v->start ? 0 : position - v->start + 1;
+        uint32_t end = a->sees_all ? t->end : position + 1, n = end < v->start ? 0 : end - v->start;
         n = n < v->n_visible ? n : v->n_visible;
         begin = begin < v->start ? 0 : begin - v->start;
         s->m[i] = -INFINITY;
@@ -206,7 +207,7 @@ void lld_attention_run(const lld_attention *a, size_t unit, const lld_batch_run 
                           .window = layer->window};
     const uint32_t n_q = t->n_rows * g.n_heads, hd = g.head_dim;
     const uint32_t *blocks = lld_run_blocks(&runs[t->run], a->cache, layer->index);
-    uint32_t n_tokens = t->position + t->n_rows;                 /* that the tile's last row sees */
+    uint32_t n_tokens = t->end;
     uint32_t begin = lld_kv_window_start(t->position, g.window); /* what its first row does */
 
     pack_queries(a, t, &g, q, s->q);

@@ -1,4 +1,4 @@
-/* attention.h - causal attention of a batch over the KV cache, in tiles that threads take.
+/* attention.h - attention of a batch over the KV cache, in tiles that threads take.
  *
  * Flash style (arXiv 2205.14135): keys are read in chunks of 256 tokens; each chunk gives a maximum
  * m, a sum l and a weighted value o, and chunks are merged in position order. Whether one thread
@@ -20,6 +20,7 @@ enum {
 /* One unit of work for one kv head: some rows of a run against chunks [chunk_begin, chunk_end). */
 typedef struct lld_attention_tile {
     uint32_t run, first_row, n_rows, position;
+    uint32_t end; /* behind it no row sees a token */
     uint32_t chunk_begin, chunk_end;
     bool split; /* the result of its one chunk goes to the partials */
 } lld_attention_tile;
@@ -42,6 +43,7 @@ typedef struct lld_attention {
     uint32_t tile_rows, max_chunks, max_tiles;
     float q_scale;             /* of queries, before they meet keys */
     float softcap;             /* of scores; 0: none */
+    bool sees_all;             /* a row sees all of its run, and not only what is before it */
     lld_attention_tile *tiles; /* (max_tiles) of this batch */
     uint32_t n_tiles;
     float *partials; /* (SPLIT_ROWS, n_heads, max_chunks, head_dim + 2): m, l, o */

@@ -37,6 +37,11 @@ static int check_counts(const lld_batch *b, size_t i, const lld_run *r)
                         "run %zu: %" PRIu32 " blocks of %d tokens, position %" PRIu32
                         " is beyond them",
                         i, r->n_blocks, LLD_KV_BLOCK, r->position + r->n_tokens - 1);
+    if (b->whole_runs && (r->position > 0 || r->n_out > 0))
+        return lld_fail(LLD_ERR_INVALID,
+                        "run %zu: begins at position %" PRIu32 " and keeps %" PRIu32
+                        " logits: an encoder's begins at 0 and keeps none",
+                        i, r->position, r->n_out);
     if (r->n_out > r->n_tokens)
         return lld_fail(LLD_ERR_INVALID,
                         "run %zu: logits of %" PRIu32 " tokens are wanted, it has %" PRIu32, i,

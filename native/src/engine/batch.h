@@ -39,6 +39,7 @@ typedef struct lld_batch {
     uint32_t n_batch, n_logits, n_ctx, vocab_size, n_blocks, n_local_blocks,
         n_states;    /* limits, set at create */
     uint32_t window; /* of local layers; 0: local blocks are not looked at */
+    bool whole_runs; /* of an encoder: a run is a whole text, and keeps no logits */
     size_t n_rows, n_runs, n_chains, n_kept;
     int32_t *tokens;         /* (n_rows) */
     uint32_t *positions;     /* (n_rows) */

@@ -9,6 +9,7 @@
 #include "base/cpu.h"
 #include "base/status.h"
 #include "engine/forward.h"
+#include "engine/layer.h"
 
 struct lld_engine {
     lld_pool *pool;
@@ -18,6 +19,7 @@ struct lld_engine {
     void *scratch;
     size_t scratch_bytes;
     size_t n_kept; /* rows of logits that the last forward left */
+    size_t n_rows; /* rows of it */
     atomic_int cancel;
     atomic_ullong progress;
 };
@@ -52,27 +54,31 @@ static int plan(lld_engine *e, const lld_model *model, const lld_engine_params *
     uint32_t cpu_flags;
     int status = check_params(p);
     if (status == LLD_OK) status = lld_cpu_select(p->cpu, &cpu_flags);
+    if (status == LLD_OK && model->positions.data != NULL)
+        status = check_range("n_ctx", p->n_ctx, 1, model->positions.n_rows);
     if (status != LLD_OK) return status;
     uint32_t n_blocks = p->n_blocks != 0 ? p->n_blocks : lld_kv_blocks_for(p->n_ctx);
     status = lld_kv_cache_plan(&e->cache, &model->config, (lld_kv_type)p->kv_type, n_blocks,
                                p->n_local_blocks != 0 ? p->n_local_blocks : n_blocks);
     if (status == LLD_OK) status = lld_states_plan(&e->states, model, p->n_states);
     if (status != LLD_OK) return status;
-    e->forward = (lld_forward){.model = model,
-                               .kernels = lld_kernels_get(cpu_flags),
-                               .cache = &e->cache,
-                               .states = &e->states,
-                               .n_threads = p->n_threads,
-                               .cancel = &e->cancel,
-                               .progress = &e->progress,
-                               .batch = {.n_batch = p->n_batch,
-                                         .n_logits = p->n_logits,
-                                         .n_ctx = p->n_ctx,
-                                         .vocab_size = model->vocab_size,
-                                         .n_blocks = n_blocks,
-                                         .n_local_blocks = e->cache.pools[true].n_blocks,
-                                         .window = e->cache.window,
-                                         .n_states = e->states.n_slots}};
+    e->forward =
+        (lld_forward){.model = model,
+                      .kernels = lld_kernels_get(cpu_flags),
+                      .cache = &e->cache,
+                      .states = &e->states,
+                      .n_threads = p->n_threads,
+                      .cancel = &e->cancel,
+                      .progress = &e->progress,
+                      .batch = {.n_batch = p->n_batch,
+                                .n_logits = p->n_logits,
+                                .n_ctx = p->n_ctx,
+                                .vocab_size = model->vocab_size,
+                                .n_blocks = n_blocks,
+                                .n_local_blocks = e->cache.pools[true].n_blocks,
+                                .window = e->cache.window,
+                                .n_states = e->states.n_slots,
+                                .whole_runs = model->config.architecture->facts.is_encoder}};
     lld_arena arena = {0};
     lld_forward_alloc(&arena, &e->forward);
     e->scratch_bytes = arena.used;
@@ -162,11 +168,31 @@ void lld_engine_get_info(const lld_engine *engine, lld_engine_info *out)
 int lld_engine_forward(lld_engine *engine, const lld_run *runs, size_t n_runs)
 {
     lld_forward *f = &engine->forward;
-    engine->n_kept = 0;
+    engine->n_kept = engine->n_rows = 0;
     int status = lld_batch_compose(&f->batch, runs, n_runs);
     if (status == LLD_OK) status = lld_forward_run(f);
     if (status == LLD_OK) status = lld_file_name_fault(f->model->file, LLD_OK);
-    if (status == LLD_OK) engine->n_kept = f->batch.n_kept;
+    if (status != LLD_OK) return status;
+    engine->n_kept = f->batch.n_kept;
+    engine->n_rows = f->batch.n_rows;
+    return LLD_OK;
+}
+
+int lld_engine_add_rows(lld_engine *engine, size_t first_row, size_t n_rows, double *sums,
+                        size_t n_sums)
+{
+    const lld_forward *f = &engine->forward;
+    const size_t dim = f->model->config.dim;
+    const lld_source source = {.norm = &f->model->output_norm};
+    if (n_rows > engine->n_rows || first_row > engine->n_rows - n_rows)
+        return lld_fail(LLD_ERR_INVALID, "rows %zu to %zu, the last forward has %zu", first_row,
+                        first_row + n_rows, engine->n_rows);
+    int status = check_range("n_sums", n_sums, dim, dim);
+    for (size_t row = first_row; row < first_row + n_rows && status == LLD_OK; row++) {
+        float *values = f->scratch.threads[0].row;
+        lld_normed_row(&engine->forward, row, &source, values);
+        for (size_t i = 0; i < dim; i++) sums[i] += values[i];
+    }
     return status;
 }
 

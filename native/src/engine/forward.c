@@ -5,6 +5,23 @@
 #include "engine/layer.h"
 #include "model/rope.h"
 
+/* What the embedding of an encoder has beside tokens: types, positions, a norm. */
+static void finish_embedding(lld_forward *f, unsigned thread, float *x, uint32_t position)
+{
+    const lld_model *m = f->model;
+    float *row = f->scratch.threads[thread].row;
+    if (m->types.data != NULL) {
+        lld_dequantize_row(m->types.type, m->types.data, row, m->config.dim);
+        f->kernels->add(x, row, m->config.dim);
+    }
+    if (m->positions.data != NULL) {
+        const uint8_t *data = m->positions.data + (size_t)position * m->positions.row_bytes;
+        lld_dequantize_row(m->positions.type, data, row, m->config.dim);
+        f->kernels->add(x, row, m->config.dim);
+    }
+    if (m->embedding_norm.weight != NULL) lld_norm_row(f, &m->embedding_norm, x, x);
+}
+
 static void embed_phase(lld_forward *f, unsigned thread)
 {
     const lld_config *c = &f->model->config;
@@ -16,6 +33,8 @@ static void embed_phase(lld_forward *f, unsigned thread)
         float *x = f->scratch.x + row * c->dim;
         for (uint32_t i = 0; c->embedding_scale != 1.0f && i < c->dim; i++)
             x[i] *= c->embedding_scale;
+        if (c->architecture->facts.is_encoder)
+            finish_embedding(f, thread, x, f->batch.positions[row]);
         for (uint32_t i = 0; i < n_tables; i++)
             lld_rope_table(f->scratch.frequencies + i * stride / 2,
                            i == 0 ? c->n_rot : c->local_n_rot,

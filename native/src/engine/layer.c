@@ -24,8 +24,8 @@ static void center(float *out, const float *x, size_t n)
     for (size_t k = 0; k < n; k++) out[k] = x[k] - mean;
 }
 
-/* out = norm(x), (dim) each; out may be x. LayerNorm is RMSNorm of what is centered, and a bias. */
-static void normalize(const lld_forward *f, const lld_norm *norm, float *out, const float *x)
+/* LayerNorm is RMSNorm of what is centered, and a bias. */
+void lld_norm_row(const lld_forward *f, const lld_norm *norm, float *out, const float *x)
 {
     const lld_config *c = &f->model->config;
     if (c->architecture->facts.norm != LLD_RMS_NORM) {
@@ -43,7 +43,7 @@ void lld_normed_row(lld_forward *f, size_t row, const lld_source *s, float *valu
     if (s->norm->weight == NULL)
         memcpy(values, x, c->dim * sizeof *x);
     else
-        normalize(f, s->norm, values, x);
+        lld_norm_row(f, s->norm, values, x);
 }
 
 void lld_mixed_row(lld_forward *f, size_t row, const lld_source *s, float *values)
@@ -72,19 +72,20 @@ void lld_mixer_output(lld_forward *f, unsigned thread, const lld_layer *l,
     lld_products_run(f, thread, products, 1, lld_input_make(f, thread, &s));
 }
 
-/* A phase of its own, in families that have one: norm what the half left in work, add it to x, and
- * scale x unless `scale` is NULL. */
+/* A phase of its own, in families that have one: norm what the half left in work, add it to x (or norm
+ * the sum), and scale x unless `scale` is NULL. */
 static void post_norm_phase(lld_forward *f, unsigned thread, const lld_norm *norm,
                             const float *scale)
 {
     const lld_config *c = &f->model->config;
+    const bool norms_sums = c->architecture->facts.norms_sums;
     if (norm->weight == NULL) return;
     lld_pool_barrier(f->pool);
     for (size_t row; (row = lld_pool_next(f->pool, thread, f->batch.n_rows)) < f->batch.n_rows;) {
-        float *half = f->scratch.work + row * c->dim;
-        normalize(f, norm, half, half);
-        float *x = f->scratch.x + row * c->dim;
+        float *half = f->scratch.work + row * c->dim, *x = f->scratch.x + row * c->dim;
+        if (!norms_sums) lld_norm_row(f, norm, half, half);
         f->kernels->add(x, half, c->dim);
+        if (norms_sums) lld_norm_row(f, norm, x, x);
         for (uint32_t i = 0; scale != NULL && i < c->dim; i++) x[i] *= *scale;
     }
 }

@@ -53,6 +53,9 @@ void lld_mixed_row(lld_forward *forward, size_t row, const lld_source *source, f
 /* An lld_make_row_fn: row `row` of the residual stream, normalized if the source has a norm. */
 void lld_normed_row(lld_forward *forward, size_t row, const lld_source *source, float *values);
 
+/* out = norm(x), (dim) each, by the family's kind of norm; out may be x. */
+void lld_norm_row(const lld_forward *forward, const lld_norm *norm, float *out, const float *x);
+
 /* gate = act(gate) * up with the family's activation, (n) each. */
 void lld_activate(const lld_forward *forward, float *gate, const float *up, size_t n);
 

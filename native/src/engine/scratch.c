@@ -57,6 +57,7 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     f->attention.head_dim = c->head_dim;
     f->attention.q_scale = c->query_scale;
     f->attention.softcap = c->attention_softcap;
+    f->attention.sees_all = c->architecture->facts.is_encoder;
 
     f->scratch.x = lld_arena_alloc(arena, rows * c->dim, sizeof(float));
     f->scratch.q = lld_arena_alloc(arena, rows * mixed, sizeof(float));

@@ -20,6 +20,10 @@
     {                                                                                              \
         .before_mixer = "attn_norm", .before_feed = "post_attention_norm"                          \
     }
+#define SUM_NORMS                                                                                  \
+    {                                                                                              \
+        .after_mixer = "attn_output_norm", .after_feed = "layer_output_norm"                       \
+    }
 #define ONE_NORM                                                                                   \
     {                                                                                              \
         .before_mixer = "attn_norm"                                                                \
@@ -161,6 +165,23 @@ static const lld_architecture architectures[] = {
      LLD_QK_NORM_HEAD,
      PRE_NORMS,
      {.convolves = true, .output_norm = "token_embd_norm"}},
+    {"bert",
+     LLD_ROPE_NEOX,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_NONE,
+     SUM_NORMS,
+     {.is_encoder = true,
+      .has_positions = true,
+      .norms_sums = true,
+      .norm = LLD_LAYER_NORM,
+      .activation = LLD_GELU_ERF,
+      .gate = LLD_GATE_NONE}},
+    {"nomic-bert",
+     LLD_ROPE_NEOX,
+     LLD_OPTIONAL,
+     LLD_QK_NORM_NONE,
+     SUM_NORMS,
+     {.is_encoder = true, .norms_sums = true, .norm = LLD_LAYER_NORM}},
     {"gemma", LLD_ROPE_NEOX, LLD_OPTIONAL, LLD_QK_NORM_NONE, PRE_NORMS, {GEMMA}},
     {"gemma2",
      LLD_ROPE_NEOX,
@@ -201,7 +222,7 @@ int lld_architecture_find(const lld_gguf *gguf, const lld_architecture **out)
             return LLD_OK;
         }
     }
-    char known[384] = "";
+    char known[512] = "";
     for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++)
         snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i == 0 ? "" : ", ",
                  architectures[i].name);

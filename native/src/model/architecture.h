@@ -67,6 +67,11 @@ typedef struct lld_family_facts {
     bool has_delta_net; /* layers but for some mix by the gated delta rule, and keys say by ssm.* */
     bool gates_attention; /* attn_q has a gate behind each head's query */
     lld_state_space state_space;
+    bool
+        is_encoder; /* every token sees the whole text, and there are vectors at the end, no logits;
+                      * types and a norm belong to the embedding */
+    bool has_positions; /* position_embd.weight, a row for each position; no RoPE */
+    bool norms_sums;    /* the norm behind a half is of x + half */
     bool convolves; /* layers without KV heads mix by a short convolution, of shortconv.l_cache */
     const char *output_norm; /* tensor NAME.weight of the last norm; NULL: output_norm */
     lld_norm_kind norm;

@@ -83,7 +83,7 @@ void lld_config_read_unrotated(lld_keys *r, lld_config *c)
     char key[LLD_KEY_BYTES];
     const lld_family_facts *facts = &c->architecture->facts;
     const uint32_t period = facts->unrotated_period;
-    bool rotates = true;
+    bool rotates = !facts->has_positions;
     if (facts->has_rope_switch && r->status == LLD_OK)
         r->status = lld_gguf_read_bool(r->gguf, lld_keys_name(r, "rope.scaling.finetuned", key),
                                        &rotates, NULL);

@@ -98,7 +98,8 @@ int lld_extents_cut(lld_model *m, size_t extent_bytes)
             cut(&c, layer_inputs, 1, 0, LLD_ROLE_ATTENTION); /* of the first layer, so to say */
     for (uint32_t i = 0; i < m->config.n_layers && status == LLD_OK; i++)
         status = cut_layer(&c, (int)i);
-    if (status == LLD_OK) status = cut(&c, output, 1, -1, LLD_ROLE_OUTPUT);
+    if (status == LLD_OK && m->output.data != NULL)
+        status = cut(&c, output, 1, -1, LLD_ROLE_OUTPUT);
     return status;
 }
 

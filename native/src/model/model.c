@@ -163,32 +163,64 @@ static void check_all_bound(lld_binder *b)
     }
 }
 
-static void bind_model(lld_binder *b)
+/* An encoder's embedding has more than tokens, all of it read by rows. */
+static void bind_encoder(lld_binder *b)
+{
+    enum { MAX_TYPES = 16 };
+    lld_model *m = b->model;
+    const lld_config *c = &m->config;
+    char name[LLD_NAME_BYTES];
+    m->embedding = lld_bind_matrix(b, "token_embd.weight", LLD_REQUIRED, m->vocab_size, c->dim);
+    lld_bind_by_row(m, &m->embedding);
+    if (c->architecture->facts.has_positions)
+        m->positions =
+            lld_bind_matrix(b, "position_embd.weight", LLD_REQUIRED, c->n_ctx_train, c->dim);
+    lld_bind_by_row(m, &m->positions);
+    const lld_tensor *types = lld_bind_find(b, "token_types.weight", LLD_OPTIONAL, name);
+    if (types != NULL) {
+        if (types->dims[1] < 1 || types->dims[1] > MAX_TYPES)
+            b->status =
+                lld_fail(LLD_ERR_CORRUPT, "tensor '%s' has %" PRIu64 " rows, must be 1 to %d", name,
+                         types->dims[1], (int)MAX_TYPES);
+        m->types = lld_bind_matrix(b, "token_types.weight", LLD_REQUIRED, types->dims[1], c->dim);
+    }
+    lld_bind_by_row(m, &m->types);
+    m->embedding_norm = lld_bind_norm(b, "token_embd_norm");
+}
+
+static void bind_output(lld_binder *b)
 {
     lld_model *m = b->model;
     const lld_config *c = &m->config;
     const char *norm = c->architecture->facts.output_norm;
-    read_vocab_size(b);
-    if (b->status != LLD_OK) return;
     m->output = lld_bind_matrix(b, "output.weight", LLD_OPTIONAL, m->vocab_size, c->dim);
-    bool tied = b->status == LLD_OK && m->output.data == NULL;
-    if (tied) {
-        m->embedding = lld_bind_matrix(b, "token_embd.weight", LLD_REQUIRED, m->vocab_size, c->dim);
+    const bool tied = b->status == LLD_OK && m->output.data == NULL;
+    m->embedding = lld_bind_matrix(b, "token_embd.weight", LLD_REQUIRED, m->vocab_size, c->dim);
+    if (tied)
         m->output = m->embedding;
-    }
+    else
+        lld_bind_by_row(m, &m->embedding);
     m->output.fine = true;
     m->output_norm = lld_bind_norm(b, norm == NULL ? "output_norm" : norm);
     m->output_bias = lld_bind_vector(b, "output.bias", LLD_OPTIONAL, m->vocab_size);
+}
+
+static void bind_model(lld_binder *b)
+{
+    lld_model *m = b->model;
+    const lld_config *c = &m->config;
+    read_vocab_size(b);
+    if (b->status != LLD_OK) return;
+    if (c->architecture->facts.is_encoder)
+        bind_encoder(b);
+    else
+        bind_output(b);
     bind_all_rope_factors(b);
     for (uint32_t i = 0; i < c->n_layers && b->status == LLD_OK; i++) {
         b->layer = (int)i;
         bind_layer(b, &m->layers[i]);
     }
     b->layer = -1;
-    if (!tied) {
-        m->embedding = lld_bind_matrix(b, "token_embd.weight", LLD_REQUIRED, m->vocab_size, c->dim);
-        lld_bind_by_row(m, &m->embedding);
-    }
     bind_layer_inputs(b);
     if (b->status == LLD_OK) check_all_bound(b);
 }

@@ -138,9 +138,14 @@ struct lld_model {
     lld_config config;
     uint32_t vocab_size;
     lld_matrix embedding; /* (vocab_size, dim) */
-    lld_matrix output;    /* (vocab_size, dim); the embedding where the file has no output.weight */
+    lld_matrix output;    /* (vocab_size, dim); the embedding where the file has no output.weight;
+                           * data NULL in an encoder */
     const float *output_bias; /* (vocab_size) or NULL */
     lld_norm output_norm;
+    /* What the embedding of an encoder has beside tokens. */
+    lld_matrix positions; /* (n_ctx_train, dim), or data NULL: positions are in RoPE */
+    lld_matrix types;     /* (n_types, dim): of which all tokens have the first, or data NULL */
+    lld_norm embedding_norm;
     /* Where layers have inputs, of all layers: their part by token, read by rows where they lie, and
      * the projection of the embedded token with the norm of each layer's part. */
     lld_matrix layer_input_table;  /* (vocab_size, n_layers * layer_input_dim), or data NULL */

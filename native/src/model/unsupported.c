@@ -138,6 +138,7 @@ static bool is_read(const lld_config *c, const char *suffix)
         const char *suffix;
         bool read;
     } obeyed[] = {
+        {"attention.causal", facts->is_encoder}, /* and the family says what it is */
         {"attention.recurrent_layers", facts->has_delta_net},
         {"attention.shared_kv_layers", facts->shares_kv},
         {"attention.temperature_scale", facts->scales_late_queries},

@@ -69,6 +69,13 @@ class JobState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     JOB_STATE_FINISHED: _ClassVar[JobState]
     JOB_STATE_CANCELLED: _ClassVar[JobState]
     JOB_STATE_FAILED: _ClassVar[JobState]
+
+class Pooling(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    POOLING_UNSPECIFIED: _ClassVar[Pooling]
+    POOLING_MEAN: _ClassVar[Pooling]
+    POOLING_FIRST: _ClassVar[Pooling]
+    POOLING_LAST: _ClassVar[Pooling]
 JOB_STATE_UNSPECIFIED: JobState
 JOB_STATE_QUEUED: JobState
 JOB_STATE_PREFILL: JobState
@@ -76,6 +83,10 @@ JOB_STATE_DECODE: JobState
 JOB_STATE_FINISHED: JobState
 JOB_STATE_CANCELLED: JobState
 JOB_STATE_FAILED: JobState
+POOLING_UNSPECIFIED: Pooling
+POOLING_MEAN: Pooling
+POOLING_FIRST: Pooling
+POOLING_LAST: Pooling
 
 class TokenizeRequest(_message.Message):
     __slots__ = ("text", "add_bos", "parse_special")
@@ -106,6 +117,38 @@ class DetokenizeResponse(_message.Message):
     TEXT_FIELD_NUMBER: _ClassVar[int]
     text: str
     def __init__(self, text: _Optional[str] = ...) -> None: ...
+
+class EmbedRequest(_message.Message):
+    __slots__ = ("texts", "model", "truncate", "pooling", "priority", "deadline_seconds", "on_behalf_of")
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATE_FIELD_NUMBER: _ClassVar[int]
+    POOLING_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ON_BEHALF_OF_FIELD_NUMBER: _ClassVar[int]
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    model: str
+    truncate: bool
+    pooling: Pooling
+    priority: _generation_pb2.Priority
+    deadline_seconds: float
+    on_behalf_of: str
+    def __init__(self, texts: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., truncate: bool = ..., pooling: _Optional[_Union[Pooling, str]] = ..., priority: _Optional[_Union[_generation_pb2.Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., on_behalf_of: _Optional[str] = ...) -> None: ...
+
+class EmbedResponse(_message.Message):
+    __slots__ = ("index", "values", "tokens", "truncated_tokens", "model")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    values: _containers.RepeatedScalarFieldContainer[float]
+    tokens: int
+    truncated_tokens: int
+    model: str
+    def __init__(self, index: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., tokens: _Optional[int] = ..., truncated_tokens: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
 
 class Job(_message.Message):
     __slots__ = ("id", "state", "priority", "model", "prompt_tokens", "processed_prompt_tokens", "completion_tokens", "max_tokens", "age_seconds", "running_seconds", "finish_reason", "error", "owner_uid", "error_reason", "on_behalf_of", "durable", "idempotency_key", "queue_position", "wait_seconds", "submitted_at")

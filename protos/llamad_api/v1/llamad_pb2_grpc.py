@@ -41,6 +41,11 @@ class LlamadStub(object):
                 request_serializer=llamad__api_dot_v1_dot_llamad__pb2.DetokenizeRequest.SerializeToString,
                 response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.DetokenizeResponse.FromString,
                 )
+        self.Embed = channel.unary_stream(
+                '/llamad.v1.Llamad/Embed',
+                request_serializer=llamad__api_dot_v1_dot_llamad__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.EmbedResponse.FromString,
+                )
         self.ListJobs = channel.unary_unary(
                 '/llamad.v1.Llamad/ListJobs',
                 request_serializer=llamad__api_dot_v1_dot_llamad__pb2.ListJobsRequest.SerializeToString,
@@ -130,6 +135,14 @@ class LlamadServicer(object):
 
     def Detokenize(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """The vectors of texts, in their order, of length 1: texts of alike meaning have alike vectors. Each
+        text is a job of its own, whose steps it shares with the others.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -238,6 +251,11 @@ def add_LlamadServicer_to_server(servicer, server):
                     servicer.Detokenize,
                     request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.DetokenizeRequest.FromString,
                     response_serializer=llamad__api_dot_v1_dot_llamad__pb2.DetokenizeResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_stream_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.EmbedRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_llamad__pb2.EmbedResponse.SerializeToString,
             ),
             'ListJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobs,
@@ -386,6 +404,23 @@ class Llamad(object):
         return grpc.experimental.unary_unary(request, target, '/llamad.v1.Llamad/Detokenize',
             llamad__api_dot_v1_dot_llamad__pb2.DetokenizeRequest.SerializeToString,
             llamad__api_dot_v1_dot_llamad__pb2.DetokenizeResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/llamad.v1.Llamad/Embed',
+            llamad__api_dot_v1_dot_llamad__pb2.EmbedRequest.SerializeToString,
+            llamad__api_dot_v1_dot_llamad__pb2.EmbedResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

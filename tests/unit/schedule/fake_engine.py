@@ -7,6 +7,7 @@ generated. Tokens are byte values.
 import threading
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from llamad.engine.run import Run
 from llamad.errors import ErrorKind, LlamadError
@@ -76,6 +77,7 @@ class FakeEngine:
         if error is not None:
             raise error
         self._kept = [history for run in runs for history in self._run(run)]
+        self.rows = [token for run in runs for token in run.tokens]
         self.steps.append([len(run.tokens) for run in runs])
 
     def _run(self, run: Run) -> list[History]:
@@ -147,6 +149,13 @@ class FakeEngine:
             others = [w | b for j, (w, b) in enumerate(zip(written, begun, strict=True)) if j != i]
             assert all(slots.isdisjoint(other) for other in others), "a state named twice"
             assert all(0 <= slot < len(self.states) for slot in slots | begun[i])
+
+    def add_rows(self, first_row: int, n_rows: int, sums: Any) -> None:
+        """A token's row is (token, 1), so that a sum tells what it is of."""
+        rows = self.rows[first_row : first_row + n_rows]
+        assert len(rows) == n_rows
+        sums[0] += sum(rows)
+        sums[1] += n_rows
 
     def block_read(self, block: int, *, local: bool = False) -> bytes:
         tokens = (self.local if local else self.blocks)[block]

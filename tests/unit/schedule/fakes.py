@@ -7,7 +7,6 @@ are byte values; byte 0 ends a generation.
 
 import asyncio
 import functools
-import heapq
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Executor, Future
@@ -20,7 +19,7 @@ from llamad.jobs.book import JobBook
 from llamad.jobs.event import Delta, Event, Finished, Timings
 from llamad.jobs.job import Job
 from llamad.jobs.record import JobSnapshot
-from llamad.jobs.request import GenerationRequest
+from llamad.jobs.request import GenerationRequest, Pooling
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.encoder import Encoder
 from llamad.schedule.limits import Limits
@@ -32,6 +31,7 @@ from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThinkingSplitter
 from llamad.text.tools.call import Tools
 from llamad.text.tools.formats import HERMES
 from llamad.text.tools.splitter import CallSplitter
+from unit.schedule.fake_clock import FakeClock as FakeClock
 from unit.schedule.fake_engine import END as END
 from unit.schedule.fake_engine import TIMEOUT_SECONDS as TIMEOUT_SECONDS
 from unit.schedule.fake_engine import FakeEngine as FakeEngine
@@ -102,7 +102,11 @@ class FakeModel:
         state_interval: int = 1,
         kv_local_blocks: int = 0,
         kv_window: int = 0,
+        is_encoder: int = False,
     ) -> None:
+        self.is_encoder = bool(is_encoder)
+        self.embedding_dim = 2
+        self.pooling: Pooling | None = Pooling.MEAN
         self.name = "fake"
         self.vocab_size = 256
         self.n_ctx = n_ctx
@@ -147,44 +151,6 @@ class FakeModel:
             raise self.sampler_error
         self.samplers.append(FakeSampler(seed, n_draws, mu))
         return self.samplers[-1]
-
-
-class FakeTimer:
-    """A callback of the fake clock."""
-
-    def __init__(self) -> None:
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-class FakeClock:
-    """Time that moves only when a test says so."""
-
-    def __init__(self) -> None:
-        self.time = 1000.0
-        self._timers: list[tuple[float, int, FakeTimer, Callable[[], None]]] = []
-        self._n_timers = 0
-
-    def now(self) -> float:
-        return self.time
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> FakeTimer:
-        timer = FakeTimer()
-        self._n_timers += 1
-        heapq.heappush(self._timers, (when, self._n_timers, timer, callback))
-        return timer
-
-    def advance(self, seconds: float) -> None:
-        self.time += seconds
-        while self._timers and self._timers[0][0] <= self.time:
-            *_, timer, callback = heapq.heappop(self._timers)
-            if not timer.cancelled:
-                callback()
-
-    def pending(self) -> int:
-        return sum(not timer.cancelled for *_, timer, _ in self._timers)
 
 
 class FakeObserver:

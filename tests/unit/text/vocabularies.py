@@ -1,6 +1,7 @@
 """Small vocabularies for the tests of ``llamad.text``, as GGUF metadata."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from llamad.text.bpe import _ALPHABET
 
@@ -70,7 +71,7 @@ def spm_metadata(
 WORD_PIECES = ("▁hello", "▁un", "aff", "able", "▁a", "b", "▁,", "▁!", "▁語", "▁cafe", "▁Cafe")
 
 
-def wordpiece_metadata(**keys: object) -> dict[str, object]:
+def wordpiece_metadata(**keys: object) -> dict[str, Any]:
     """Return a WordPiece vocabulary: padding, unknown, [CLS], [SEP], pieces."""
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORD_PIECES]
     return {

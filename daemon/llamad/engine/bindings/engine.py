@@ -1,5 +1,6 @@
 """The engine: steps, kept logits and blocks of the KV cache."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any, Required, TypedDict, Unpack, cast
@@ -144,6 +145,11 @@ class Engine(Handle):
         out = ffi.new("double[]", len(tokens))
         lib.lld_log_probabilities(self._row(k), self.vocab_size, list(tokens), len(tokens), out)
         return list(out)
+
+    def add_rows(self, first_row: int, n_rows: int, sums: "array[float]") -> None:
+        """Add rows of the last forward, behind the model's last norm, to sums: (dim) doubles."""
+        pointer = ffi.from_buffer("double[]", sums, require_writable=True)
+        check(lib.lld_engine_add_rows(self._c, first_row, n_rows, pointer, len(sums)))
 
     def top_tokens(self, k: int, n: int) -> list[int]:
         """Return the n <= 64 likeliest tokens of kept row k, in order."""

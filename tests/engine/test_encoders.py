@@ -1,0 +1,115 @@
+"""Encoders: vectors of whole texts, against numpy, alone and in company."""
+
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from llamad.engine.bindings import Engine, EngineError, EngineModel, Run
+from reference.encoder import encode
+from tiny_encoder import TinyEncoder
+
+ARCHITECTURES = ("bert", "nomic-bert")
+LENGTHS = (1, 2, 4, 5, 33, 64, 300)  # within a tile, across blocks, across chunks of attention
+
+
+def tokens_of(encoder: TinyEncoder, n: int, seed: int = 0) -> list[int]:
+    rng = np.random.default_rng(seed)
+    return [int(token) for token in rng.integers(0, encoder.vocab_size, n)]
+
+
+def rows_of(engine: Engine, texts: Sequence[Sequence[int]], dim: int) -> list[NDArray[np.float64]]:
+    """Return the rows of every token of each text, all of them in one step."""
+    runs, block = [], 0
+    for tokens in texts:
+        n_blocks = -(-len(tokens) // engine.block_tokens)
+        runs.append(Run(tokens, 0, tuple(range(block, block + n_blocks)), 0))
+        block += n_blocks
+    engine.forward(runs)
+    rows, first = [], 0
+    for tokens in texts:
+        found = []
+        for i in range(len(tokens)):
+            sums = array("d", bytes(8 * dim))
+            engine.add_rows(first + i, 1, sums)
+            found.append(np.array(sums))
+        rows.append(np.stack(found))
+        first += len(tokens)
+    return rows
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "encoder.gguf"
+
+
+def open_engine(path: Path, *, n_threads: int = 2, cpu: str | None = None) -> Engine:
+    return Engine(
+        EngineModel(str(path)), n_threads=n_threads, n_ctx=512, n_blocks=64, n_batch=512, cpu=cpu
+    )
+
+
+@pytest.mark.parametrize("cpu", [None, "generic"])
+@pytest.mark.parametrize(("weight_type", "limit"), [("F32", 5e-4), ("F16", 5e-4), ("Q8_0", 0.1)])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_row_is_what_numpy_computes(
+    path: Path, architecture: str, weight_type: str, limit: float, cpu: str | None
+) -> None:
+    """The limit is what a key or value costs that float16 rounds to the other side."""
+    encoder = TinyEncoder(architecture, weight_type=weight_type)
+    encoder.write(path)
+    with open_engine(path, cpu=cpu) as engine:
+        for n in LENGTHS:
+            tokens = tokens_of(encoder, n, seed=n)
+            (rows,) = rows_of(engine, [tokens], encoder.dim)
+            assert np.abs(rows - encode(path, tokens)).max() < limit, n
+
+
+@pytest.mark.parametrize("weight_type", ["F32", "Q8_0"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_company_changes_no_bit(path: Path, architecture: str, weight_type: str) -> None:
+    encoder = TinyEncoder(architecture, weight_type=weight_type)
+    encoder.write(path)
+    texts = [tokens_of(encoder, n, seed=n) for n in (3, 40, 1, 70, 33)]
+    with open_engine(path) as engine, open_engine(path, n_threads=1) as other:
+        alone = [rows_of(engine, [text], encoder.dim)[0] for text in texts]
+        for rows in (rows_of(engine, texts, encoder.dim), rows_of(other, texts, encoder.dim)):
+            for one, together in zip(alone, rows, strict=True):
+                assert one.tobytes() == together.tobytes()
+
+
+def test_rows_are_summed(path: Path) -> None:
+    encoder = TinyEncoder()
+    encoder.write(path)
+    with open_engine(path) as engine:
+        (rows,) = rows_of(engine, [tokens_of(encoder, 9)], encoder.dim)
+        sums = array("d", [1.0] * encoder.dim)
+        engine.add_rows(2, 5, sums)
+        assert np.allclose(np.array(sums), 1.0 + rows[2:7].sum(axis=0), rtol=1e-12)
+        for first, n in ((9, 1), (0, 10), (2**40, 1)):
+            with pytest.raises(EngineError, match="the last forward has 9"):
+                engine.add_rows(first, n, sums)
+        with pytest.raises(EngineError, match="n_sums is 3, must be 64 to 64"):
+            engine.add_rows(0, 1, array("d", [0.0] * 3))
+
+
+def test_a_text_is_one_run_from_its_beginning_and_has_no_logits(path: Path) -> None:
+    TinyEncoder().write(path)
+    with open_engine(path) as engine:
+        assert EngineModel(str(path)).info.is_encoder == 1
+        with pytest.raises(EngineError, match="an encoder's begins at 0 and keeps none"):
+            engine.forward([Run([1, 2], 0, (0,), 1)])
+        with pytest.raises(EngineError, match="an encoder's begins at 0 and keeps none"):
+            engine.forward([Run([1, 2], 3, (0,), 0)])
+
+
+def test_no_position_is_beyond_the_learned_ones(path: Path) -> None:
+    TinyEncoder(n_ctx=40).write(path)
+    model = EngineModel(str(path))
+    with pytest.raises(EngineError, match="n_ctx is 41, must be 1 to 40"):
+        Engine(model, n_threads=1, n_ctx=41)
+    with Engine(model, n_threads=1, n_ctx=40) as engine:
+        engine.forward([Run([1] * 40, 0, (0, 1), 0)])
