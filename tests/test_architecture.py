@@ -47,6 +47,7 @@ GATEWAY_CORE = tuple(
         "routes",
         "sampling",
         "timings",
+        "tools",
     )
 )
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from llamad_client import Event, Result
 from llamad_client.request import Options
 from llamad_http.errors import HttpError
+from llamad_http.tools import Calls
 
 MAX_TEXTS = 8
 """Texts of one request."""
@@ -36,6 +37,7 @@ class Answer:
 
     text: str = ""
     thinking: str = ""
+    calls: Calls = field(default_factory=Calls)
     result: Result | None = None
 
     @property

@@ -17,6 +17,7 @@ from llamad_client import (
     Status,
     TextDelta,
     ThinkingDelta,
+    ToolCallDelta,
 )
 from llamad_client.request import Options
 from llamad_http.authorization import priority_of
@@ -184,6 +185,8 @@ class Run:
                 self._answers[index].text += event.text
             elif isinstance(event, ThinkingDelta):
                 self._answers[index].thinking += event.text
+            elif isinstance(event, ToolCallDelta):
+                self._answers[index].calls.add(event)
         await self._exchange.respond_json(self._writer.whole(self._model, self._answers))
 
     async def _read(self) -> AsyncIterator[tuple[int, Event | None]]:

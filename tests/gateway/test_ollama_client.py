@@ -42,7 +42,7 @@ def test_models_are_listed_shown_and_running(client: ollama.Client) -> None:
     assert listed.details.quantization_level == "Q4_1"
     for name in (MODEL, MODEL + ":latest", MODEL.replace("-Instruct", ":Instruct")):
         shown = client.show(name)
-        assert shown.capabilities == ["completion"]
+        assert shown.capabilities == ["completion", "tools"]
         assert shown.modelinfo is not None
         assert shown.modelinfo["llama.context_length"] == 1024
         assert shown.template

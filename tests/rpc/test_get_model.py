@@ -36,7 +36,7 @@ async def test_a_model_of_the_directory_is_described_with_the_source_of_each_set
     assert model.parameters > 0
     assert model.quantization != ""
     assert (model.digest, model.modified_at) == (digest, modified)
-    assert model.capabilities == ["completion"]
+    assert model.capabilities == ["completion", "tools"]
     assert model.has_chat_template == bool(model.chat_template)
     settings = {s.name: (json.loads(s.value), s.source) for s in model.settings}
     assert settings["system"] == ("Be brief", "model_section")
@@ -70,7 +70,7 @@ async def test_what_the_file_asks_for_is_said_and_long_or_broken_text_fits_a_mes
     model = value_of(ModelDetails, response.model)
     assert (model.title, model.licence, model.n_ctx_train) == ("N", "mit", 4096)
     assert len(model.chat_template) == 7007
-    assert model.capabilities == ["completion", "thinking"]
+    assert model.capabilities == ["completion", "tools", "thinking"]
     settings = {s.name: (json.loads(s.value), s.source) for s in model.settings}
     assert settings["temperature"] == (0.6, "model_file")
     [template] = [e for e in model.metadata if e.key == "tokenizer.chat_template"]

@@ -86,7 +86,7 @@ async def unsupported(gateway: Gateway, exchange: Exchange) -> None:
     raise HttpError(501, "NOT_SUPPORTED", f"{exchange.path} is not supported")
 
 
-_UNSUPPORTED = ("/apply-template", "/infill", "/embedding", "/rerank", "/v1/rerank", "/reranking")
+_UNSUPPORTED = ("/infill", "/embedding", "/rerank", "/v1/rerank", "/reranking")
 
 API = Api(
     (

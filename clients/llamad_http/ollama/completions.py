@@ -1,31 +1,40 @@
 """``/api/chat`` and ``/api/generate``: the requests, and the writers of their answers."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llamad_client import Event, Result, TextDelta, ThinkingDelta
+from llamad_client import Event, Result, TextDelta, ThinkingDelta, ToolCallDelta
 from llamad_http.completion import Answer, Asked, CompletionRequest
 from llamad_http.errors import HttpError
 from llamad_http.exchange import dump
 from llamad_http.fields import Fields
 from llamad_http.ollama.options import (
     read_options,
-    read_think,
     refuse_what_nothing_enforces,
+    set_thinking,
 )
 from llamad_http.ollama.times import nanoseconds, rfc3339
 from llamad_http.sampling import refuse
+from llamad_http.tools import Calls, read_calls, read_tools
 
 ROLES = ("system", "user", "assistant", "tool")
-_DONE_REASONS = {"stop": "stop", "stop_string": "stop", "length": "length", "loop": "length"}
+_DONE_REASONS = {
+    "stop": "stop",
+    "stop_string": "stop",
+    "length": "length",
+    "loop": "length",
+    "tool_calls": "stop",
+}
 
 
 def read_chat(body: Fields) -> Asked:
     """Return what a request to ``/api/chat`` asks for. Raises HttpError."""
     refuse_what_nothing_enforces(body)
     options = read_options(body)
-    if arguments := read_think(body):
-        options["template_arguments"] = arguments
+    set_thinking(options, body)
+    if tools := read_tools(body):
+        options["tools"] = tools
     messages = [_read_message(message) for message in body.objects("messages")]
     request = CompletionRequest(required_model(body), options, messages=messages)
     return Asked([request], is_streamed(body), ChatWriter())
@@ -40,8 +49,7 @@ def read_generate(body: Fields) -> Asked:
     if body.flag("raw"):
         request = CompletionRequest(model, options, prompt=prompt, parse_special=True)
         return Asked([request], is_streamed(body), GenerateWriter())
-    if arguments := read_think(body):
-        options["template_arguments"] = arguments
+    set_thinking(options, body)
     messages = [{"role": "user", "content": prompt}]
     if system := body.text("system"):
         messages.insert(0, {"role": "system", "content": system})
@@ -66,8 +74,16 @@ def _read_message(message: Fields) -> dict[str, Any]:
     role = message.text("role")
     if role not in ROLES:
         raise message.wrong("role", f"must be one of {', '.join(ROLES)}, is {role!r}")
-    refuse(message, "images", "tool_calls")
-    return {"role": role, "content": message.text("content") or ""}
+    refuse(message, "images")
+    read: dict[str, Any] = {"role": role, "content": message.text("content") or ""}
+    if calls := read_calls(message):
+        read["tool_calls"] = calls
+    if role == "tool":
+        read["tool_call_id"] = message.text("tool_call_id") or ""
+        read["tool_name"] = message.text("tool_name") or message.text("name") or ""
+    if thinking := message.text("thinking"):
+        read["thinking"] = thinking
+    return read
 
 
 class _Writer:
@@ -77,7 +93,7 @@ class _Writer:
 
     def __init__(self) -> None:
         self._model = ""
-        self._result: Result | None = None
+        self._calls = Calls()
 
     def begin(self, model: str) -> bytes:
         """Remember the model."""
@@ -91,8 +107,10 @@ class _Writer:
                 return self._line(self._content(event.text, ""))
             case ThinkingDelta():
                 return self._line(self._content("", event.text))
-            case Result():
-                self._result = event
+            case ToolCallDelta():
+                self._calls.add(event)
+            case Result() if calls := self._calls.all():
+                return self._line(self._content("", "", calls))
         return b""
 
     def idle(self) -> bytes:
@@ -111,10 +129,12 @@ class _Writer:
         """Return the answer that does not stream."""
         self._model = model
         answer = answers[0]
-        content = self._content(answer.text, answer.thinking)
+        content = self._content(answer.text, answer.thinking, answer.calls.all())
         return {**self._head(), **content, **numbers(answer.end)}
 
-    def _content(self, text: str, thinking: str) -> dict[str, Any]:
+    def _content(
+        self, text: str, thinking: str, calls: Sequence[Mapping[str, str]] = ()
+    ) -> dict[str, Any]:
         raise NotImplementedError
 
     def _head(self) -> dict[str, Any]:
@@ -127,16 +147,30 @@ class _Writer:
 class ChatWriter(_Writer):
     """Writes answers of ``/api/chat``."""
 
-    def _content(self, text: str, thinking: str) -> dict[str, Any]:
-        message = {"role": "assistant", "content": text}
-        return {"message": {**message, "thinking": thinking} if thinking else message}
+    def _content(
+        self, text: str, thinking: str, calls: Sequence[Mapping[str, str]] = ()
+    ) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if thinking:
+            message["thinking"] = thinking
+        if calls:
+            message["tool_calls"] = [_call(index, call) for index, call in enumerate(calls)]
+        return {"message": message}
 
 
 class GenerateWriter(_Writer):
     """Writes answers of ``/api/generate``."""
 
-    def _content(self, text: str, thinking: str) -> dict[str, Any]:
+    def _content(
+        self, text: str, thinking: str, calls: Sequence[Mapping[str, str]] = ()
+    ) -> dict[str, Any]:
         return {"response": text, "thinking": thinking} if thinking else {"response": text}
+
+
+def _call(index: int, call: Mapping[str, str]) -> dict[str, Any]:
+    arguments = json.loads(call["arguments"] or "{}")
+    function = {"index": index, "name": call["name"], "arguments": arguments}
+    return {"id": call["id"], "function": function}
 
 
 def numbers(result: Result) -> dict[str, Any]:

@@ -6,7 +6,6 @@ changes nothing either: the model stays.
 """
 
 import re
-from typing import Any
 
 from llamad_client.request import Options
 from llamad_http.fields import Fields, kind_of
@@ -38,17 +37,13 @@ def check_keep_alive(body: Fields) -> bool:
     return value == 0
 
 
-def read_think(body: Fields) -> dict[str, Any]:
-    """Return what ``think`` says to the chat template; a model without thinking ignores it."""
+def set_thinking(options: Options, body: Fields) -> None:
+    """Set whether the model thinks, by ``think``: true, false, or how much. Raises HttpError."""
     think = body.get("think")
-    if think is None:
-        return {}
-    if isinstance(think, bool):
-        return {"enable_thinking": think}
-    effort = body.text("think")
-    return {"enable_thinking": True, "reasoning_effort": effort}
+    if think is not None:
+        options["thinking"] = think if isinstance(think, bool) else body.text("think") != "none"
 
 
 def refuse_what_nothing_enforces(body: Fields) -> None:
     """Raise HttpError for a form of the answer, and for what needs what the service has not."""
-    refuse(body, "format", "tools", "images", "logprobs", "top_logprobs")
+    refuse(body, "format", "images", "logprobs", "top_logprobs")

@@ -1,9 +1,10 @@
 """The addresses of OpenAI's API; each is also answered without ``/v1``, as llama-server does."""
 
-from llamad_http.errors import HttpError, not_supported
+from llamad_client import ClientError
+from llamad_http.errors import HttpError, from_client_error, not_supported
 from llamad_http.exchange import Exchange
 from llamad_http.gateway import Gateway, same_name
-from llamad_http.openai.chat import read_chat
+from llamad_http.openai.chat import read_chat, read_conversation
 from llamad_http.openai.completions import read_completion
 from llamad_http.openai.errors import error_body
 from llamad_http.openai.models import model_entry, model_list
@@ -30,6 +31,16 @@ async def chat(gateway: Gateway, exchange: Exchange) -> None:
     await gateway.complete(exchange, read_chat(await exchange.fields()), any_name=True)
 
 
+async def apply_template(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with what the model would read of a conversation; llama-server's address."""
+    messages, options = read_conversation(await exchange.fields())
+    try:
+        rendered = await gateway.client.render_chat(messages, **options)
+    except ClientError as error:
+        raise from_client_error(error) from None
+    await exchange.respond_json({"prompt": rendered.text})
+
+
 async def complete(gateway: Gateway, exchange: Exchange) -> None:
     """Continue texts."""
     await gateway.complete(exchange, read_completion(await exchange.fields()), any_name=True)
@@ -53,6 +64,7 @@ API = Api(
         *_both("POST", "/chat/completions", chat),
         Route("POST", "/v1/completions", complete),
         *_both("POST", "/embeddings", unsupported),
+        Route("POST", "/apply-template", apply_template),
         Route("POST", "/v1/responses", unsupported),
         Route("POST", "/v1/messages", unsupported),
     ),

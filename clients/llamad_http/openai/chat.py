@@ -4,7 +4,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llamad_client import Event, PrefillProgress, Result, TextDelta, ThinkingDelta
+from llamad_client import Event, PrefillProgress, Result, TextDelta, ThinkingDelta, ToolCallDelta
+from llamad_client.request import Options
 from llamad_http.completion import Answer, Asked, CompletionRequest
 from llamad_http.errors import HttpError, not_supported
 from llamad_http.exchange import dump
@@ -15,6 +16,7 @@ from llamad_http.openai.options import options_of_each, read_n, read_options
 from llamad_http.openai.usage import usage_of
 from llamad_http.sampling import refuse
 from llamad_http.timings import timings
+from llamad_http.tools import read_tools
 
 FINGERPRINT = "b-llamad"  # llama-server's begins with b
 DONE = b"data: [DONE]\n\n"
@@ -24,15 +26,8 @@ FINISH_REASONS = {"stop": "stop", "stop_string": "stop", "length": "length", "lo
 def read_chat(body: Fields) -> Asked:
     """Return what a request asks for. Raises HttpError."""
     refuse(body, "functions", "function_call", "audio", "logprobs", "top_logprobs")
-    if body.get("tools") and body.get("tool_choice") != "none":
-        raise not_supported("tools")
     check_response_format(body)
-    if body.flag("continue_final_message"):
-        raise not_supported("continue_final_message")
-    options = read_options(body)
-    if arguments := template_arguments(body):
-        options["template_arguments"] = arguments
-    messages = read_messages(body)
+    messages, options = read_conversation(body)
     model = body.text("model") or ""
     requests = [
         CompletionRequest(model, own, messages=messages)
@@ -44,23 +39,46 @@ def read_chat(body: Fields) -> Asked:
     return Asked(requests, stream, ChatWriter(with_usage=usage, with_progress=progress))
 
 
+def read_conversation(body: Fields) -> tuple[list[dict[str, Any]], Options]:
+    """Return the messages and the options of a chat. Raises HttpError."""
+    options = read_options(body)
+    if arguments := dict(body.object("chat_template_kwargs").values):
+        options["template_arguments"] = arguments
+    effort = body.text("reasoning_effort")
+    if effort is not None:
+        options["thinking"] = effort != "none"
+    if tools := read_tools(body):
+        options["tools"] = tools
+        if choice := read_choice(body):
+            options["tool_choice"] = choice
+        if (parallel := body.flag("parallel_tool_calls")) is not None:
+            options["parallel_tool_calls"] = parallel
+    if body.flag("continue_final_message") or body.flag("add_generation_prompt") is False:
+        options["continue_final_message"] = True
+    return read_messages(body), options
+
+
+def read_choice(body: Fields) -> str | None:
+    """Return which tools are to be called: a word, or the name of one. Raises HttpError."""
+    if isinstance(body.get("tool_choice"), dict):
+        name = body.object("tool_choice").object("function").text("name")
+        if not name:
+            raise body.wrong("tool_choice", "must name a function")
+        return name
+    choice = body.text("tool_choice")
+    if choice not in (None, "auto", "none", "required"):
+        raise body.wrong(
+            "tool_choice", f"must be auto, none, required or a function, is {choice!r}"
+        )
+    return choice
+
+
 def check_response_format(body: Fields) -> None:
     """Refuse a form of the answer that nothing enforces yet. Raises HttpError."""
     kind = body.object("response_format").text("type")
     if kind not in (None, "text"):
         raise not_supported("response_format.type", f"{kind!r} is not supported, only 'text' is")
     refuse(body, "json_schema", "grammar")
-
-
-def template_arguments(body: Fields) -> dict[str, Any]:
-    """Return what the request says to the chat template."""
-    arguments: dict[str, Any] = {}
-    effort = body.text("reasoning_effort")
-    if effort is not None:
-        arguments["enable_thinking"] = effort != "none"
-        if effort != "none":
-            arguments["reasoning_effort"] = effort
-    return arguments | dict(body.object("chat_template_kwargs").values)
 
 
 class ChatWriter:
@@ -92,6 +110,8 @@ class ChatWriter:
                 return first + self._chunk(index, {"content": event.text})
             case ThinkingDelta():
                 return first + self._chunk(index, {"reasoning_content": event.text})
+            case ToolCallDelta():
+                return first + self._chunk(index, {"tool_calls": [_call_piece(event)]})
             case Result():
                 return first + self._chunk(index, {}, finish_reason(event), timings(event))
             case PrefillProgress() if self._with_progress:
@@ -166,9 +186,25 @@ class ChatWriter:
 
 def _message(answer: Answer) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text}
+    if calls := answer.calls.all():
+        message["content"] = answer.text or None
+        message["tool_calls"] = [_call(call) for call in calls]
     if answer.thinking:
         message["reasoning_content"] = answer.thinking
     return message
+
+
+def _call(call: Mapping[str, str]) -> dict[str, Any]:
+    function = {"name": call["name"], "arguments": call["arguments"]}
+    return {"id": call["id"], "type": "function", "function": function}
+
+
+def _call_piece(piece: ToolCallDelta) -> dict[str, Any]:
+    """Return a piece of a call; id, type and name stand in the first alone."""
+    if not piece.name:
+        return {"index": piece.index, "function": {"arguments": piece.arguments}}
+    function = {"name": piece.name, "arguments": piece.arguments}
+    return {"index": piece.index, "id": piece.id, "type": "function", "function": function}
 
 
 def finish_reason(result: Result) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 from llamad_http.errors import not_supported
 from llamad_http.fields import Fields
 from llamad_http.sampling import refuse
+from llamad_http.tools import read_calls
 
 _ROLES = {
     "system": "system",
@@ -28,8 +29,16 @@ def _read_message(message: Fields) -> dict[str, Any]:
     role = message.text("role")
     if role not in _ROLES:
         raise message.wrong("role", f"must be one of {', '.join(_ROLES)}, is {role!r}")
-    refuse(message, "tool_calls", "function_call")
-    return {"role": _ROLES[role], "content": read_content(message)}
+    refuse(message, "function_call")
+    read: dict[str, Any] = {"role": _ROLES[role], "content": read_content(message)}
+    if calls := read_calls(message):
+        read["tool_calls"] = calls
+    if role in ("tool", "function"):
+        read["tool_call_id"] = message.text("tool_call_id") or ""
+        read["tool_name"] = message.text("name") or ""
+    if thinking := message.text("reasoning_content") or message.text("reasoning"):
+        read["thinking"] = thinking
+    return read
 
 
 def read_content(message: Fields) -> str:

@@ -124,6 +124,7 @@ def _digest(path: Path, _n_bytes: int, _mtime_ns: int) -> str:
 def _capabilities(template: str) -> Iterator[str]:
     """Yield what a model with this template can do, in the words of Ollama."""
     yield "completion"
+    yield "tools"  # a template that knows none is told of them by text of ours
     if find_marks(template, (), ()).pairs:
         yield "thinking"
 

@@ -1,0 +1,150 @@
+"""Tools through the unmodified libraries: a scripted model calls, and hears of the result."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import ollama
+import openai
+import pytest
+
+from clients.running import RunningService, running_service
+from gateway.gateway_process import GatewayProcess, gateway_process
+from unit.schedule.fakes import TIMEOUT_SECONDS, saying
+
+CALLS = (
+    '<tool_call>\n{"name": "lamp", "arguments": {"on": true}}\n</tool_call>\n'
+    '<tool_call>\n{"name": "clock", "arguments": {}}\n</tool_call>'
+)
+PARAMETERS = {"type": "object", "properties": {"on": {"type": "boolean"}}}
+TOOLS: Any = [
+    {"type": "function", "function": {"name": "lamp", "parameters": PARAMETERS}},
+    {"type": "function", "function": {"name": "clock", "description": "Tell the time."}},
+]
+QUESTION: Any = [{"role": "user", "content": "light"}]
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[RunningService]:
+    """Return a service over a fake engine."""
+    with running_service() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    service: RunningService, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
+    """Return a gateway before it."""
+    with gateway_process(tmp_path_factory.mktemp("gateway"), service.path) as running:
+        yield running
+
+
+@pytest.fixture
+def client(gateway: GatewayProcess) -> openai.OpenAI:
+    return openai.OpenAI(
+        base_url=gateway.url + "/v1", api_key="none", max_retries=0, timeout=TIMEOUT_SECONDS
+    )
+
+
+def test_openai_hears_of_whole_calls(client: openai.OpenAI, service: RunningService) -> None:
+    service.engine.rule = saying(CALLS)
+    answer = client.chat.completions.create(model="m", messages=QUESTION, tools=TOOLS)
+    choice = answer.choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content is None
+    calls: Any = choice.message.tool_calls
+    assert [(c.function.name, json.loads(c.function.arguments)) for c in calls] == [
+        ("lamp", {"on": True}),
+        ("clock", {}),
+    ]
+    assert len({c.id for c in calls}) == 2
+    history = [
+        *QUESTION,
+        choice.message,
+        {"role": "tool", "tool_call_id": calls[0].id, "content": "done"},
+        {"role": "tool", "tool_call_id": calls[1].id, "content": "noon"},
+    ]
+    service.engine.rule = saying("It is on.")
+    after = client.chat.completions.create(model="m", messages=history, tools=TOOLS)
+    assert after.choices[0].message.content == "It is on."
+    assert after.choices[0].finish_reason == "stop"
+
+
+def test_openai_hears_a_stream_of_calls_one_index_a_chunk(
+    client: openai.OpenAI, service: RunningService
+) -> None:
+    service.engine.rule = saying(CALLS)
+    names: dict[int, str] = {}
+    arguments = {0: "", 1: ""}
+    finish = []
+    for chunk in client.chat.completions.create(
+        model="m", messages=QUESTION, tools=TOOLS, stream=True
+    ):
+        delta = chunk.choices[0].delta
+        finish += [chunk.choices[0].finish_reason] if chunk.choices[0].finish_reason else []
+        assert not delta.content
+        for call in delta.tool_calls or ():
+            assert len(delta.tool_calls or ()) == 1
+            assert call.function is not None
+            if call.index not in names:
+                assert (call.id, call.type) != (None, None)
+                names[call.index] = call.function.name or ""
+            else:
+                assert (call.id, call.function.name) == (None, None)
+            arguments[call.index] += call.function.arguments or ""
+    assert names == {0: "lamp", 1: "clock"}
+    assert {n: json.loads(text) for n, text in arguments.items()} == {0: {"on": True}, 1: {}}
+    assert finish == ["tool_calls"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"tool_choice": "maybe"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "door"}}}, "door"),
+        ({"tools": [{"type": "retrieval"}]}, r"tools\[0\].type"),
+        ({"tools": [{"type": "function", "function": {}}]}, r"tools\[0\].function.name"),
+        ({"tools": [TOOLS[0], TOOLS[0]]}, "lamp"),
+    ],
+)
+def test_what_is_wrong_with_tools_is_named(
+    client: openai.OpenAI, fields: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=named):
+        client.chat.completions.create(
+            **({"model": "m", "messages": QUESTION, "tools": TOOLS} | fields)
+        )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_ollama_hears_of_calls_whole_and_in_one_line(
+    gateway: GatewayProcess, service: RunningService, stream: bool
+) -> None:
+    service.engine.rule = saying(CALLS)
+    client = ollama.Client(host=gateway.url, timeout=TIMEOUT_SECONDS)
+    chat: Any = client.chat
+    answer = chat("fake", QUESTION, tools=TOOLS, stream=stream)
+    lines = list(answer) if stream else [answer]
+    with_calls = [line.message.tool_calls for line in lines if line.message.tool_calls]
+    assert len(with_calls) == 1
+    assert [(c.function.name, dict(c.function.arguments)) for c in with_calls[0]] == [
+        ("lamp", {"on": True}),
+        ("clock", {}),
+    ]
+    assert (lines[-1].done, lines[-1].done_reason) == (True, "stop")
+    history = [
+        *QUESTION,
+        {"role": "assistant", "tool_calls": with_calls[0]},
+        {"role": "tool", "content": "done"},  # by order, as Home Assistant sends results
+        {"role": "tool", "content": "noon", "tool_name": "clock"},
+    ]
+    service.engine.rule = saying("It is on.")
+    assert client.chat("fake", history, tools=TOOLS).message.content == "It is on."
+
+
+def test_a_template_is_applied_and_no_job_made(gateway: GatewayProcess) -> None:
+    body = json.dumps({"messages": QUESTION}).encode()
+    with urllib.request.urlopen(gateway.url + "/apply-template", body) as answer:
+        assert json.load(answer) == {"prompt": "user:light|"}
