@@ -5,6 +5,7 @@ import math
 import pytest
 
 from llamad.engine.bindings import TENSOR_TYPES, row_bytes
+from llamad.gguf.value import MetadataValue
 from llamad_tools.quantize.mixes import (
     MIXES,
     READ_ONLY,
@@ -99,7 +100,7 @@ def test_fused_queries_keys_and_values_have_the_types_of_values(mix: str) -> Non
 
 def test_layers_with_values_are_numbered_where_others_have_none() -> None:
     names = {f"blk.{layer}.attn_v.weight" for layer in (2, 5, 8, 9)}
-    metadata = {"general.architecture": "lfm2", "lfm2.block_count": 10}
+    metadata: dict[str, MetadataValue] = {"general.architecture": "lfm2", "lfm2.block_count": 10}
     model = describe_model(metadata, names, has_importance=False)
     assert model.value_layers == (2, 5, 8, 9)
     shape = VALUES
