@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from family_models import FAMILY_MODELS
 from llamad.__main__ import main
 from llamad.config import ModelConfig, load_config
 from llamad.engine.bindings import Engine, EngineModel, StopFlag
@@ -233,3 +234,9 @@ def test_quantize_auto_writes_nothing_where_nothing_fits(
     assert main(["quantize", str(source), str(target), "auto"]) == 1
     assert "no mix of known quality stays in memory" in capsys.readouterr().err
     assert not target.exists()
+
+
+@pytest.mark.parametrize("family", FAMILY_MODELS)
+def test_a_model_of_each_family_is_planned(tiny_model_path: TinyModelPath, family: str) -> None:
+    path = tiny_model_path(replace(FAMILY_MODELS[family], weight_type="F16"))
+    assert main(["fit", str(path), "--json"]) == 0
