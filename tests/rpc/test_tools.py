@@ -48,6 +48,14 @@ BAD: list[tuple[str, dict[str, Any]]] = [
             ]
         },
     ),
+    (
+        "TOOL_CHOICE",
+        {
+            "tools": [LAMP],
+            "tool_choice": pb.ToolChoice(mode=pb.ToolChoice.MODE_REQUIRED),
+            "continue_final_message": True,
+        },
+    ),
     ("MESSAGES_THINKING", {"messages": [pb.Message(role="user", thinking="x")]}),
     ("MESSAGES_TOOL_CALL_ID", {"messages": [pb.Message(role="user", tool_call_id="x")]}),
     (

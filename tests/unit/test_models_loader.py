@@ -18,12 +18,14 @@ from llamad.engine.worker import EngineWorker
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.book import JobBook
 from llamad.jobs.event import FinishReason
-from llamad.jobs.request import ChatMessage, GenerationRequest
+from llamad.jobs.request import ChatMessage, GenerationRequest, Tool, ToolUse
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
+from llamad.schedule.prompt import encode_prompt
 from llamad.service import loading
 from llamad.service.loading import LoadedModel, load
+from llamad.text.tools.call import Call
 from tiny_gguf import TinyModelPath, TinySpec
 from unit.schedule.fakes import TIMEOUT_SECONDS, asynchronous, events_of, finish_of, text_of
 
@@ -242,6 +244,42 @@ async def test_a_conversation_is_answered(tiny: Path) -> None:
         worker.close()
     assert finished.completion_tokens <= 4
     assert finished.prompt_tokens > 1
+
+
+LAMP = Tool("lamp", "A lamp", '{"type": "object", "properties": {"room": {"type": "string"}}}')
+
+
+def test_an_answer_that_must_call_begins_as_the_call(tiny_model_path: TinyModelPath) -> None:
+    ask = GenerationRequest(
+        messages=(ChatMessage("user", "hello"),), tools=(LAMP,), tool_use=ToolUse.REQUIRED
+    )
+    named = replace(ask, required_tool="lamp")
+    path = tiny_model_path(TinySpec(n_ctx_train=1024))
+    with _loaded(path, replace(CONFIG, ctx_size=1024)) as model:
+        for request, opening, answer in (
+            (ask, '<tool_call>\n{"name": "', 'lamp", "arguments": {"room": "a"}}\n</tool_call>'),
+            (named, '<tool_call>\n{"name": "lamp", "arguments":', ' {"room": "a"}}</tool_call>'),
+        ):
+            prompt = encode_prompt(model, request).tokens
+            text = b"".join(model.tokenizer.piece(token, special=True) for token in prompt)
+            assert text.decode().endswith(opening)
+            splitter = model.new_call_splitter(request, prompt)
+            assert splitter is not None
+            assert splitter.push(answer) == [Call("lamp", {"room": "a"})]
+
+
+def test_calls_are_looked_for_where_tools_are_offered(
+    tiny_model_path: TinyModelPath,
+) -> None:
+    ask = GenerationRequest(messages=(ChatMessage("user", "hello"),), tools=(LAMP,))
+    path = tiny_model_path(TinySpec(n_ctx_train=1024))
+    with _loaded(path, replace(CONFIG, ctx_size=1024)) as model:
+        prompt = encode_prompt(model, ask).tokens
+        assert model.new_call_splitter(ask, prompt) is not None
+        for request in (replace(ask, tools=()), replace(ask, tool_use=ToolUse.NONE)):
+            shorter = encode_prompt(model, request).tokens
+            assert model.new_call_splitter(request, shorter) is None
+            assert len(shorter) < len(prompt)
 
 
 def test_a_model_that_streams_answers_as_one_in_memory(tiny_model_path: TinyModelPath) -> None:

@@ -111,6 +111,8 @@ def chat_request(
     messages = tools_from_proto.chat_messages(message.messages, rules.max_prompt_bytes)
     tools = tools_from_proto.tools(message.tools)
     tool_use, required_tool = tools_from_proto.tool_choice(message.tool_choice, tools)
+    if message.continue_final_message and tool_use is request.ToolUse.REQUIRED:
+        raise invalid("tool_choice", "requires a call, and the last message is to go on")
     if message.context_full not in _CONTEXT_FULL:
         raise invalid("context_full", f"{message.context_full} is none of REFUSE, DROP_OLDEST")
     if rules.system is not None and messages[0].role != "system":

@@ -7,11 +7,29 @@ import pytest
 
 from llamad.jobs.event import Finished, FinishReason, Timings
 from llamad.jobs.plain import from_plain, to_plain
-from llamad.jobs.request import ChatMessage, ContextFull, GenerationRequest, Priority
+from llamad.jobs.request import (
+    ChatMessage,
+    ContextFull,
+    GenerationRequest,
+    Priority,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolUse,
+)
 from llamad.sampling.parameters import Sampling
 
 REQUEST = GenerationRequest(
-    messages=(ChatMessage("user", "Grüße"),),
+    messages=(
+        ChatMessage("user", "Grüße"),
+        ChatMessage("assistant", "", (ToolCall("lamp", "{}", "id"),), thinking="hm"),
+        ChatMessage("tool", "done", tool_call_id="id", tool_name="lamp"),
+    ),
+    tools=(Tool("lamp", "A lamp", "{}"),),
+    tool_use=ToolUse.REQUIRED,
+    required_tool="lamp",
+    parallel_tool_calls=False,
+    thinking=Thinking(enabled=True, budget_tokens=9),
     context_full=ContextFull.REFUSE,
     template_arguments={"enable_thinking": False, "n": [1, {"a": None}]},
     model="m",

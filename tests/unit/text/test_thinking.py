@@ -61,3 +61,18 @@ def test_marks_are_found_in_template_and_vocabulary() -> None:
     found = find_marks("", ["a", "[THINK]", "[/THINK]"], [1, 2])
     assert found.pairs == (("[THINK]", "[/THINK]"),)
     assert dict(found.controls) == {1: "[THINK]", 2: "[/THINK]"}
+
+
+@pytest.mark.parametrize(
+    ("tail", "told", "behind"),
+    [
+        ("<think>\n", True, "\n\n</think>\n\n"),  # opened by the template, whatever it was told
+        ("assistant\n", False, "<think>\n\n</think>\n\n"),
+        ("assistant\n", True, ""),  # the template has written what it wants
+        ("<think>\n\n</think>\n\n", True, ""),
+    ],
+)
+def test_a_prompt_ends_with_no_thought_open(tail: str, told: bool, behind: str) -> None:
+    marks = ThinkingMarks((PAIRS[0],))
+    assert marks.without_thought(tail, told=told) == behind
+    assert ThinkingMarks().without_thought(tail, told=told) == ""
