@@ -28,6 +28,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("TOOLS_PARAMETERS", {"tools": [pb.Tool(name="a", parameters='{"a":' * 9999)]}),
     ("TOOLS_DESCRIPTION", {"tools": [pb.Tool(name="a", description="x" * 65537)]}),
     ("TOOLS", {"tools": [pb.Tool(name=f"t{i}") for i in range(129)]}),
+    ("TOOLS", {"tools": [pb.Tool(name=f"t{i}", description="x" * 65000) for i in range(17)]}),
     ("TOOL_CHOICE", {"tool_choice": pb.ToolChoice(mode=pb.ToolChoice.MODE_REQUIRED)}),
     ("TOOL_CHOICE_NAME", {"tools": [LAMP], "tool_choice": pb.ToolChoice(name="lamp")}),
     (

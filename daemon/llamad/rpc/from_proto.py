@@ -109,7 +109,7 @@ def chat_request(
 ) -> request.GenerationRequest:
     """Return the checked request of a Chat call; ``caller`` None is not known."""
     messages = tools_from_proto.chat_messages(message.messages, rules.max_prompt_bytes)
-    tools = tools_from_proto.tools(message.tools)
+    tools = tools_from_proto.tools(message.tools, rules.max_prompt_bytes)
     tool_use, required_tool = tools_from_proto.tool_choice(message.tool_choice, tools)
     if message.continue_final_message and tool_use is request.ToolUse.REQUIRED:
         raise invalid("tool_choice", "requires a call, and the last message is to go on")

@@ -84,8 +84,8 @@ def _call(where: str, call: pb.ToolCall) -> request.ToolCall:
     return request.ToolCall(call.name, arguments, call.id)
 
 
-def tools(given: Sequence[pb.Tool]) -> tuple[request.Tool, ...]:
-    """Return the checked tools."""
+def tools(given: Sequence[pb.Tool], most_bytes: int) -> tuple[request.Tool, ...]:
+    """Return the checked tools. most_bytes: of all their texts together."""
     if len(given) > MAX_TOOLS:
         raise invalid("tools", f"there are {len(given)}, at most {MAX_TOOLS}")
     names: set[str] = set()
@@ -98,6 +98,9 @@ def tools(given: Sequence[pb.Tool]) -> tuple[request.Tool, ...]:
         _check_size("tools.parameters", tool.name, tool.parameters, MAX_DECLARATION_BYTES)
         if tool.parameters:
             _check_object("tools.parameters", tool.name, tool.parameters)
+    total = sum(len(f"{t.name}{t.description}{t.parameters}".encode()) for t in given)
+    if total > most_bytes:
+        raise invalid("tools", f"have {total} bytes in all, at most {most_bytes}")
     return tuple(request.Tool(t.name, t.description, t.parameters) for t in given)
 
 
