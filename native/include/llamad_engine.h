@@ -327,6 +327,9 @@ int lld_block_copy(lld_engine *engine, bool local, uint32_t dst, uint32_t src);
 int lld_block_read(const lld_engine *engine, bool local, uint32_t block, void *dst, size_t n_bytes);
 int lld_block_write(lld_engine *engine, bool local, uint32_t block, const void *src,
                     size_t n_bytes);
+/* Read or write the state in a slot, of n_bytes = state_bytes of the model's info; as blocks are. */
+int lld_state_read(const lld_engine *engine, uint32_t slot, void *dst, size_t n_bytes);
+int lld_state_write(lld_engine *engine, uint32_t slot, const void *src, size_t n_bytes);
 
 /* ---- importance ------------------------------------------------------------------------------ */
 

@@ -75,6 +75,26 @@ def test_sequences_begin_with_the_same_state_in_one_step(
         assert last_logits(engine, together, 2) == b"".join(alone)
 
 
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.architecture)
+def test_a_state_that_was_read_goes_on_in_another_slot(
+    tiny_model_path: TinyModelPath, spec: TinySpec
+) -> None:
+    tokens = random_tokens(6, N_TOKENS)
+    with open_engine(tiny_model_path, spec, n_sequences=2) as engine:
+        engine.forward([Run(tokens[:64], 0, BLOCKS, 0, state_out=0)])
+        kept = engine.state_read(0)
+        whole = last_logits(engine, [Run(tokens[64:], 64, BLOCKS, 1, state_in=0, state_out=0)])
+        assert engine.state_read(0) != kept
+        engine.state_write(3, kept)
+        assert engine.state_read(3) == kept
+        run = Run(tokens[64:], 64, BLOCKS, 1, state_in=3, state_out=1)
+        assert last_logits(engine, [run]) == whole
+        with pytest.raises(EngineError, match="state is 4, must be below 4"):
+            engine.state_read(4)
+        with pytest.raises(EngineError, match=f"n_bytes is 1, a state has {len(kept)}"):
+            engine.state_write(0, b"x")
+
+
 def test_wrong_states_are_refused(tiny_model_path: TinyModelPath) -> None:
     tokens, blocks, others = random_tokens(5, 8), (0,), (1,)
     good = Run(tokens, 0, blocks, 1, state_out=0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from family_models import FAMILY_MODELS
 from llamad.config import Config, ModelConfig, PrefixCacheConfig
 from llamad.engine import bindings
 from llamad.engine.worker import EngineWorker
@@ -31,6 +32,8 @@ PROMPT = "the list of all devices: " + "a lamp in a room, " * 8
 SPECS = {
     "without windows": TinySpec(),
     "a window of a block and a part": TinySpec(architecture="gemma3", n_layers=7, window=40),
+    "states smaller than a block": FAMILY_MODELS["lfm2"],
+    "states larger than a block": FAMILY_MODELS["granitehybrid"],
 }
 
 

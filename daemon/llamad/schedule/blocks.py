@@ -13,7 +13,8 @@ Of a model whose layers have a window the pool also owns the blocks of those (lo
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
+from collections.abc import Sequence as SequenceOf
 
 from llamad.schedule.local_blocks import LocalBlocks
 from llamad.schedule.runtime import EngineRuntime
@@ -196,10 +197,11 @@ class BlockPool:
         """Return the block with this key; None when there is none."""
         return self._by_key.get(key)
 
-    def holds(self, keys: Collection[bytes]) -> bool:
+    def holds(self, keys: SequenceOf[bytes]) -> bool:
         """Whether a sequence that begins with the blocks of these keys can go on behind them."""
         blocks = [block for key in keys if (block := self._by_key.get(key)) is not None]
-        return len(blocks) == len(keys) == self._reach(blocks, 0)
+        has_state = not self.states.n_slots or self.states.slot_of(keys[-1]) is not None
+        return len(blocks) == len(keys) == self._reach(blocks, 0) and has_state
 
     def key_of(self, block: int) -> bytes | None:
         """Return the key of a block; None for one that is not full."""

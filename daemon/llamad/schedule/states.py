@@ -81,10 +81,11 @@ class StatePool:
         block = self._block_tokens
         first, every = begin // block + 1, self._interval_tokens
         shared = sequence.n_prompt - 1 - (sequence.n_prompt - 1) % block
+        whole = sequence.n_prompt - sequence.n_prompt % block  # where a pinned prefix ends
         return [
             at
             for at in range(first * block, end + 1, block)
-            if at % every == 0 or at in (shared, sequence.n_found)
+            if at % every == 0 or at in (shared, whole, sequence.n_found)
         ]
 
     def _last_slot(self, sequence: Sequence, *, guessing: bool) -> int:
@@ -188,6 +189,29 @@ class StatePool:
             self._forget(slot)
             if unused:
                 self._free.append(slot)
+
+    # ---- states that are saved elsewhere ----------------------------------------------------
+
+    def slot_of(self, key: bytes) -> int | None:
+        """Return the slot of the state under a block's key; None when none is kept."""
+        return self._by_key.get(key)
+
+    @property
+    def n_to_fill(self) -> int:
+        """Kept states more that may be brought back before anything runs: half of the room."""
+        return max(0, (self.n_slots - self._n_sequences) // 2 - self.n_kept)
+
+    def reserve(self) -> int | None:
+        """Take a slot, to fill it with what ``admit`` says; None when there is none."""
+        return self._take_slot() if self.n_slots and self._has_spare() else None
+
+    def admit(self, slot: int, key: bytes | None) -> None:
+        """Give a reserved slot back: kept under a block's key, or empty when there is no key."""
+        if key is None or key in self._by_key:
+            self._free.append(slot)
+            return
+        self._by_key[key], self._keys[slot], self._users[slot] = slot, key, 0
+        self._unused[slot] = None
 
     # ---- slots ------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from llamad.engine.worker import EngineWorker
 from llamad.errors import LlamadError
@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_Write = tuple[int, bool, bytes]  # a block, whether it is a local one, and what to fill it with
+_Kind = Literal["block", "local", "state"]
+_Part = tuple[_Kind, int]  # what of the engine, and its number
 
 PIECE_BYTES = 4 << 20  # of blocks that pass the engine's thread at once, and are in memory twice
 SAVE_AFTER_SECONDS = 60.0  # where something always runs
@@ -53,15 +54,21 @@ class BlockEngine(Protocol):
     def block_write(self, block: int, data: bytes, *, local: bool = False) -> None:
         """Fill one with what ``block_read`` returned."""
 
+    def state_read(self, slot: int) -> bytes:
+        """Return the state in a slot as bytes."""
+
+    def state_write(self, slot: int, data: bytes) -> None:
+        """Fill one with what ``state_read`` returned."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a block of a prompt is: in memory, or only saved."""
+    """Where a block of a prompt is, in memory or only saved, and its local block or state."""
 
     key: bytes
     here: bool
-    local_here: bool
-    local_saved: bool
+    tail_here: bool
+    tail_saved: bool
 
 
 class BlockExchange:
@@ -94,6 +101,7 @@ class BlockExchange:
         self._brought: dict[bytes, float] = {}  # when it was tried
         self._unsaved: dict[bytes, BlockName] = {}
         self._unsaved_since = 0.0
+        self._ends: set[bytes] = set()  # blocks whose states are saved, too
         self._wake = asyncio.Event()
 
     # ---- what the scheduler tells -----------------------------------------------------------
@@ -121,7 +129,7 @@ class BlockExchange:
     ) -> tuple[list[bytes], frozenset[bytes]]:
         """Return the keys of the saved blocks that continue the sequence's shared ones.
 
-        And of those the ones whose local blocks are wanted.
+        And of those the ones whose local blocks, or states, are wanted.
         """
         pool, first = self.pool, sequence.n_shared
         places: list[_Place] = []
@@ -132,21 +140,37 @@ class BlockExchange:
             if place is None or n_absent > pool.n_free:
                 break
             places.append(place)
-        n = pool.local.reach([p.local_here or p.local_saved for p in places], first)
-        seen = pool.local.seen_from((first + n) * pool.block_tokens) - first
-        local = {p.key for p in places[max(0, seen) : n] if pool.local.exist and not p.local_here}
-        chain = [p.key for p in places[:n] if not p.here or p.key in local]
-        return chain, frozenset(local)
+        has_tail = [p.tail_here or p.tail_saved for p in places]
+        if pool.states.n_slots:  # sequences go on behind a state only
+            n = max((i + 1 for i, has in enumerate(has_tail) if has), default=0)
+            seen = n - 1
+        else:
+            n = pool.local.reach(has_tail, first)
+            seen = pool.local.seen_from((first + n) * pool.block_tokens) - first
+        tails = {p.key for p in places[max(0, seen) : n] if p.tail_saved and not p.tail_here}
+        chain = [p.key for p in places[:n] if not p.here or p.key in tails]
+        return chain, frozenset(tails)
 
     def _place(self, keys: Iterable[bytes], store: PrefixStore) -> "_Place | None":
         """Return where the block is that has one of these keys; None: nowhere."""
         for key in keys:
             block = self.pool.block_of(key)
             if block is not None:
-                local = self.pool.local.of(block) is not None
-                return _Place(key, True, local, store.has_local(key))
+                return _Place(key, True, self._tail(key) is not None, store.has_local(key))
         saved = next((key for key in keys if store.has(key)), None)
-        return None if saved is None else _Place(saved, False, False, store.has_local(saved))
+        if saved is None:
+            return None
+        state_here = self.pool.states.slot_of(saved) is not None
+        return _Place(saved, False, state_here, store.has_local(saved))
+
+    def _tail(self, key: bytes) -> _Part | None:
+        """Return where the local block, or the state, of a block in memory is."""
+        slot = self.pool.states.slot_of(key)
+        if slot is not None:
+            return "state", slot
+        block = self.pool.block_of(key)
+        local = None if block is None else self.pool.local.of(block)
+        return None if local is None else ("local", local)
 
     def on_used(self, sequence: schedule.Sequence, first: int) -> None:
         """Take note of blocks with which a prompt more began; they will be saved."""
@@ -161,6 +185,9 @@ class BlockExchange:
         if self.store is None:
             return
         self._thread.submit(self.store.touch, used)
+        if len(self._ends) > MOST_REMEMBERED:
+            self._ends.clear()
+        self._ends.update(known[-1:])
         for index in range(first, len(known)):
             public, _ = self.pool.keys_at(sequence, index)
             scope = PUBLIC if known[index] == public else sequence.own_keys.scope
@@ -234,14 +261,14 @@ class BlockExchange:
             if self.pool.n_empty - len(keys) < self.pool.n_blocks // 2:
                 break
             self._coming.update(keys)
-            local = self.pool.local
-            room = max(0, local.n_empty - local.n_total // 2)
+            local, states = self.pool.local, self.pool.states
+            room = max(0, local.n_empty - local.n_total // 2) + states.n_to_fill
             await self._bring(keys, frozenset([k for k in keys if store.has_local(k)][:room]))
 
     async def _bring(self, keys: Sequence[bytes], local: frozenset[bytes]) -> None:
         """Read blocks from the disk into free ones, in their order, as far as that goes.
 
-        local: of which the local blocks are wanted too.
+        local: of which the local blocks, or states, are wanted too.
         """
         try:
             for piece in _pieces(keys, self._piece):
@@ -257,17 +284,22 @@ class BlockExchange:
             return False
         contents = await self.in_thread(lambda: [store.read(key) for key in keys])
         filled: list[tuple[int, bytes]] = []
-        writes: list[_Write] = []
+        states: list[tuple[int, bytes]] = []
+        writes: list[tuple[_Part, bytes]] = []
         for key, content in zip(keys, contents, strict=True):
-            wants_local = content is not None and len(content[1]) > 0 and key in local
-            block = None if content is None else self.pool.reserve(local=wants_local)
+            wants_tail = content is not None and len(content[1]) > 0 and key in local
+            block = None if content is None else self.pool.reserve(local=wants_tail)
             if content is None or block is None:
                 break
             filled.append((block, key))
-            writes.append((block, False, content[0]))
+            writes.append((("block", block), content[0]))
             local_block = self.pool.local.of(block)
+            slot = self.pool.states.reserve() if wants_tail else None
             if local_block is not None:
-                writes.append((local_block, True, content[1]))
+                writes.append((("local", local_block), content[1]))
+            if slot is not None:
+                states.append((slot, key))
+                writes.append((("state", slot), content[1]))
         written = False
         try:
             await self._worker.call(partial(self._write_blocks, writes))
@@ -276,13 +308,18 @@ class BlockExchange:
             # the last one first, so that it is the first to be evicted
             for block, key in reversed(filled):
                 self.pool.admit(block, key if written else None)
+            for slot, key in states:
+                self.pool.states.admit(slot, key if written else None)
             self._coming.difference_update(keys)
             self._scheduler.wake()
         return len(filled) == len(keys)
 
-    def _write_blocks(self, writes: Iterable[_Write]) -> None:
-        for block, local, content in writes:
-            self._engine.block_write(block, content, local=local)
+    def _write_blocks(self, writes: Iterable[tuple[_Part, bytes]]) -> None:
+        for (kind, number), content in writes:
+            if kind == "state":
+                self._engine.state_write(number, content)
+            else:
+                self._engine.block_write(number, content, local=kind == "local")
 
     # ---- saving -----------------------------------------------------------------------------
 
@@ -295,9 +332,10 @@ class BlockExchange:
             blocks = [(name, self.pool.block_of(name.key)) for name in piece]
             found = [(name, block) for name, block in blocks if block is not None]
             # Called before anything else can be: no step gives a block away before it was read.
-            reads = [(block, self.pool.local.of(block)) for _, block in found]
+            reads = [self._places_of(name.key, block) for name, block in found]
             contents = await self._worker.call(partial(self._read_blocks, reads))
             pairs = [(name, data) for (name, _), data in zip(found, contents, strict=True)]
+            self._ends.difference_update(name.key for name, _ in pairs)
             pinned = self.pinned
             if not await self.in_thread(
                 lambda: all([store.write(name, data, pinned) for name, data in pairs])  # noqa: B023, C419
@@ -310,15 +348,29 @@ class BlockExchange:
         block, store = self.pool.block_of(key), self.store
         if block is None or store is None:
             return False
-        has_local = self.pool.local.of(block) is not None
-        return not store.has(key) or (has_local and not store.has_local(key))
+        has_tail = len(self._places_of(key, block)) > 1
+        return not store.has(key) or (has_tail and not store.has_local(key))
 
-    def _read_blocks(self, reads: Iterable[tuple[int, int | None]]) -> list[bytes]:
-        read = self._engine.block_read
-        return [
-            read(block) + (b"" if local is None else read(local, local=True))
-            for block, local in reads
-        ]
+    def _places_of(self, key: bytes, block: int) -> list[_Part]:
+        """Return what a block's file is made of: of states only those at the end of a prefix."""
+        tail = self._tail(key)
+        if tail is None or (tail[0] == "state" and key not in self._ends):
+            return [("block", block)]
+        return [("block", block), tail]
+
+    def _read_blocks(self, reads: Iterable[Iterable[_Part]]) -> list[bytes]:
+        return [b"".join(map(self._read, places)) for places in reads]
+
+    def _read(self, place: _Part) -> bytes:
+        kind, number = place
+        if kind == "state":
+            return self._engine.state_read(number)
+        return self._engine.block_read(number, local=kind == "local")
+
+    def note_end(self, keys: Sequence[bytes]) -> None:
+        """Of blocks that follow each other, save the last state that is there with its block."""
+        ends = [key for key in keys if self.pool.states.slot_of(key) is not None]
+        self._ends.update(ends[-1:])
 
 
 async def guarded(work: Callable[[], Awaitable[object]]) -> None:

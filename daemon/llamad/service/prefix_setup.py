@@ -31,8 +31,10 @@ def prefixes_of(
     info = model.engine_info
     rope = "long" if model.engine_info.long_rope else ""
     store = None
-    # Of a model with states nothing is saved: blocks are useless without the state behind them.
-    if directory.usable and not model.n_states:
+    state_bytes = model.info.state_bytes if model.n_states else 0
+    assert not (state_bytes and info.kv_local_block_bytes), "a file has room for one of them"
+    tail_bytes = state_bytes or info.kv_local_block_bytes
+    if directory.usable:
         store = PrefixStore(
             directory.path / FOLDER,
             Identity(
@@ -41,12 +43,12 @@ def prefixes_of(
                 engine_version(),
                 info.kv_block_bytes,
                 rope,
-                info.kv_local_block_bytes,
+                tail_bytes,
             ),
             max_bytes=config.prefix_cache.max_bytes,
             bytes_per_day=config.prefix_cache.write_bytes_per_day,
         )
-    block_bytes = info.kv_block_bytes + info.kv_local_block_bytes
+    block_bytes = info.kv_block_bytes + tail_bytes
     exchange = BlockExchange(scheduler, worker, model.engine, store, block_bytes=block_bytes)
     return Prefixes(scheduler, exchange, _configured(model, config))
 

@@ -199,6 +199,7 @@ class Prefixes:
             return 0
         keys = self._keys(pin)
         parents = [NO_PARENT, *keys]
+        self._exchange.note_end(keys)
         scope = scope_digest(pin.owner.encode())
         await self._exchange.save(
             [BlockName(k, p, scope) for k, p in zip(keys, parents, strict=False)]

@@ -3,8 +3,9 @@
 Owns the format. A file fits one model, KV type, engine version and layout, its *identity*; another
 one's bits would be of no use; its name says which. The header has a checksum of its own and one of
 the content, so that no damaged byte is ever computed with. The content is the block, and behind it
-the local block if it had one (schedule/local_blocks.py). So a file has one of two sizes, and
-nothing in it says how much to read.
+its *tail* if it had one: the local block (schedule/local_blocks.py), or the state behind its tokens
+(schedule/states.py); no model has both. So a file has one of two sizes, and nothing in it says how
+much to read.
 Blocking, as everything that waits for a disk.
 """
 
@@ -38,7 +39,7 @@ class Identity:
     engine_version: str
     block_bytes: int
     rope: str = ""  # which of a model's RoPEs, where the context decides it
-    local_bytes: int = 0  # of a local block; 0: no layer has a window
+    local_bytes: int = 0  # of a local block, or of a state; 0: the model has neither
 
     def digest(self) -> bytes:
         """Return 32 bytes that tell it from others."""

@@ -270,3 +270,33 @@ int lld_block_write(lld_engine *engine, bool local, uint32_t block, const void *
     if (dst != NULL) memcpy(dst, src, n_bytes);
     return status;
 }
+
+/* The state in a slot, or NULL and a status. */
+static int find_state(const lld_engine *engine, uint32_t slot, size_t n_bytes, float **out)
+{
+    const lld_forward *f = &engine->forward;
+    const size_t state_bytes = f->model->state_floats * sizeof(float);
+    if (slot >= f->states->n_slots)
+        return lld_fail(LLD_ERR_INVALID, "state is %" PRIu32 ", must be below %" PRIu32, slot,
+                        f->states->n_slots);
+    if (n_bytes != state_bytes)
+        return lld_fail(LLD_ERR_INVALID, "n_bytes is %zu, a state has %zu", n_bytes, state_bytes);
+    *out = f->states->memory + slot * f->states->slot_floats;
+    return LLD_OK;
+}
+
+int lld_state_read(const lld_engine *engine, uint32_t slot, void *dst, size_t n_bytes)
+{
+    float *src = NULL;
+    const int status = find_state(engine, slot, n_bytes, &src);
+    if (src != NULL) memcpy(dst, src, n_bytes);
+    return status;
+}
+
+int lld_state_write(lld_engine *engine, uint32_t slot, const void *src, size_t n_bytes)
+{
+    float *dst = NULL;
+    const int status = find_state(engine, slot, n_bytes, &dst);
+    if (dst != NULL) memcpy(dst, src, n_bytes);
+    return status;
+}

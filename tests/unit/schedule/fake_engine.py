@@ -168,6 +168,13 @@ class FakeEngine:
             int.from_bytes(token, "little", signed=True) for token in tokens
         ]
 
+    def state_read(self, slot: int) -> bytes:
+        return b"".join(token.to_bytes(4, "little", signed=True) for token in self.states[slot])
+
+    def state_write(self, slot: int, data: bytes) -> None:
+        parts = [data[i : i + 4] for i in range(0, len(data), 4)]
+        self.states[slot] = tuple(int.from_bytes(part, "little", signed=True) for part in parts)
+
     def row(self, k: int) -> History:
         return self._kept[k]
 

@@ -90,6 +90,7 @@ class Engine(Handle):
         self.n_states = info.n_states
         self.n_local_blocks, self.kv_window = info.kv_local_blocks_total, info.kv_window
         self._block_bytes = info.kv_block_bytes, info.kv_local_block_bytes
+        self._state_bytes = model.info.state_bytes
 
     @property
     def info(self) -> EngineInfo:
@@ -165,6 +166,17 @@ class Engine(Handle):
         data = bytearray(self._block_bytes[local])
         check(lib.lld_block_read(self._c, local, block, ffi.from_buffer(data), len(data)))
         return bytes(data)
+
+    def state_read(self, slot: int) -> bytes:
+        """Return the state in a slot, which ``state_write`` of an engine like this one takes."""
+        data = bytearray(self._state_bytes)
+        check(lib.lld_state_read(self._c, slot, ffi.from_buffer(data), len(data)))
+        return bytes(data)
+
+    def state_write(self, slot: int, data: Buffer) -> None:
+        """Fill a slot with what ``state_read`` returned."""
+        source = ffi.from_buffer(data)
+        check(lib.lld_state_write(self._c, slot, source, len(source)))
 
     def block_write(self, block: int, data: Buffer, *, local: bool = False) -> None:
         """Fill a block with what ``block_read`` returned."""
