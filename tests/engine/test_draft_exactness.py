@@ -111,7 +111,7 @@ def test_a_draft_changes_no_text(
 ) -> None:
     # a tiny draft costs as much as it saves: let it guess all the same, and always the most
     monkeypatch.setattr("llamad.schedule.draft._Value.least_chance", 0.0)
-    monkeypatch.setattr("llamad.schedule.draft.WINDOW_ROUNDS", 1 << 30)
+    monkeypatch.setattr("llamad.schedule.balance.Balance.rests", False)
     monkeypatch.setattr("llamad.schedule.draft.READ_SHARE", float("inf"))
     spec = MODELS[family]
     cancelled = frozenset(random.Random(7).sample(range(N_REQUESTS), 20))
@@ -143,7 +143,7 @@ def test_a_draft_with_the_same_weights_is_always_right(
     tiny_model_path: TinyModelPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llamad.schedule.draft._Value.least_chance", 0.0)
-    monkeypatch.setattr("llamad.schedule.draft.WINDOW_ROUNDS", 1 << 30)
+    monkeypatch.setattr("llamad.schedule.balance.Balance.rests", False)
     monkeypatch.setattr("llamad.schedule.draft.READ_SHARE", float("inf"))
     monkeypatch.setattr(f"{__name__}.SAMPLINGS", SAMPLINGS[:1])  # always the likeliest token
     path, draft = tiny_model_path(MODEL), tiny_model_path(replace(MODEL, n_ctx_train=511))

@@ -110,7 +110,7 @@ def test_a_preempted_text_is_the_uninterrupted_one(
     # a tiny draft costs as much as it saves, and on a busy machine more: let it read and guess
     # all the same, so that nothing here depends on measured seconds
     monkeypatch.setattr("llamad.schedule.draft._Value.least_chance", 0.0)
-    monkeypatch.setattr("llamad.schedule.draft.WINDOW_ROUNDS", 1 << 30)
+    monkeypatch.setattr("llamad.schedule.balance.Balance.rests", False)
     monkeypatch.setattr("llamad.schedule.draft.READ_SHARE", float("inf"))
 
     @asynchronous

@@ -5,15 +5,17 @@ state is a cache: blocks of a pool of its own, filled when a sequence begins to 
 with it, and computed again wherever they are not there.
 
 How far it guesses follows from what a guess costs and what a right one saves, as the steps of both
-engines show: it stops where the guesses so far are too unlikely to be right together. Where it
-loses all the same, it rests, and is tried again later.
+engines show: it stops where the guesses so far are too unlikely to be right together. Whether it
+guesses at all is speculation.py's, by the time that it really saves. Its own time is charged to the
+owners of the sequences.
 
-Owns the blocks of the draft and its balance. The guesses of a sequence are guesser.py's, how many
-rows a step has for them is step.py's, the forward passes are engine/drafting.py's.
+Owns the blocks of the draft. The guesses of a sequence are guesser.py's, how many rows a step has
+for them is step.py's, the forward passes are engine/drafting.py's.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llamad.engine.drafting import DraftChunk, DraftRound
@@ -26,16 +28,16 @@ from llamad.schedule.generation import Generation
 from llamad.schedule.guesser import Guesser
 from llamad.schedule.runtime import DraftRuntime
 from llamad.schedule.sequence import Sequence as TokenSequence
+from llamad.schedule.speculation import Speculation
 from llamad.schedule.step import StepComposer
 
 logger = logging.getLogger(__name__)
 
 MOST_GUESSES = 16  # of a sequence in a step
 BEHIND_ROWS = 2 * MOST_GUESSES  # tokens that a draft reads beside guessing; more are read alone
-READ_SHARE = 0.25  # of the time of the answer to come, at most, for reading what stands before it
+READ_SHARE = 0.1  # of the answer's time, for reading what stands before it, when nothing is known
+SAVED_SHARE = 0.5  # likewise, of what the draft is known to save of that time
 EXPECTED_TOKENS = 256  # of an answer that may be longer
-WINDOW_ROUNDS = 16  # that are judged together
-FIRST_REST_STEPS, LAST_REST_STEPS = 64, 1024  # after a window that lost, doubled each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,29 +75,6 @@ class _Value:
 
 
 @dataclass(slots=True)
-class _Balance:
-    """What the draft saved and cost in the rounds of a window, and how long it rests."""
-
-    saved: float = 0.0  # seconds
-    spent: float = 0.0
-    rounds: int = 0
-    rest: int = 0  # steps that are left of it
-    next_rest: int = FIRST_REST_STEPS
-
-    def judge(self, *, hopeless: bool) -> None:
-        """At the end of a window, rest if it lost; at once where it could only lose."""
-        if self.rounds == 0 or (self.rounds < WINDOW_ROUNDS and not hopeless):
-            return
-        if hopeless or self.saved < self.spent:
-            self.rest = self.next_rest
-            self.next_rest = min(2 * self.next_rest, LAST_REST_STEPS)
-        else:
-            self.next_rest = FIRST_REST_STEPS
-        self.saved = self.spent = 0.0
-        self.rounds = 0
-
-
-@dataclass(slots=True)
 class _Plan:
     """The chunks of one round, and whose they are."""
 
@@ -112,8 +91,13 @@ class Drafts:
         worker: EngineWorker,
         composer: StepComposer,
         cost: StepCost,
+        speculation: Speculation,
+        charge: Callable[[Mapping[str, int], float], None],
     ) -> None:
-        """cost: of the model's steps, which others feed."""
+        """cost: of the model's steps, which others feed.
+
+        charge: takes the rows of each owner in a round, and its seconds.
+        """
         self._draft = draft
         self._name = "" if draft is None else draft.name
         self._fault = ""
@@ -121,7 +105,8 @@ class Drafts:
         self._composer = composer
         self._model_cost = cost
         self._cost = StepCost()  # of the draft's own steps
-        self._balance = _Balance()
+        self._speculation = speculation
+        self._charge = charge
         self._value = _Value(0.0, 0.0, 0.0)  # in the last round
         self._sequences: dict[Generation, _Drafted] = {}
         self._guessed = self._accepted = 0
@@ -132,8 +117,8 @@ class Drafts:
         """Return what GetStatus tells; None without a draft."""
         if not self._name:
             return None
-        resting = self._balance.rest > 0
-        return DraftCounts(self._name, self._guessed, self._accepted, resting, self._fault)
+        rests = self._speculation.draft_rests
+        return DraftCounts(self._name, self._guessed, self._accepted, rests, self._fault)
 
     @property
     def n_free_blocks(self) -> int:
@@ -150,11 +135,13 @@ class Drafts:
             return
         self._settle()
         self._forget(running)
-        decoding = [g for g in running if g.sequence.decodes and not g.job.ended]
-        if not decoding:
+        self._speculation.draft_seconds = None
+        living = [g for g in running if not g.job.ended]
+        decoding = [g for g in living if g.sequence.decodes]
+        n = len(decoding)
+        if not n or (n == len(living) and self._speculation.wants_plain(n)):
             return
-        if self._balance.rest:
-            self._balance.rest -= 1
+        if not self._speculation.draft_may_guess(n):
             return
         plan = self._plan(self._draft, decoding, step_seconds)
         if plan.chunks:
@@ -166,9 +153,6 @@ class Drafts:
             guessed, accepted = drafted.guesser.take_counts()
             self._guessed += guessed
             self._accepted += accepted
-            self._balance.saved += accepted * self._value.token
-            self._balance.spent += guessed * self._value.row
-        self._balance.judge(hopeless=self._value.least_chance >= 1.0)
 
     def _forget(self, running: Iterable[Generation]) -> None:
         """Give back the blocks of sequences that ended, or gave theirs back."""
@@ -189,10 +173,13 @@ class Drafts:
             return plan
         draft_step, draft_row = self._cost.line()
         per_step, per_row = self._model_cost.line()
+        row = self._speculation.row_seconds(n)
+        if row is None:
+            row = per_row if per_step else 0.0  # not told apart yet
         self._value = _Value(
             draft=draft_step / n + draft_row,
-            row=per_row if per_step else 0.0,  # not told apart yet
-            token=(per_step + n * per_row) / n,
+            row=row,
+            token=(self._speculation.plain_seconds(n) or per_step + n * per_row) / n,
         )
         if not self._tried:  # nothing is known of its steps: a first one tells
             most = 1
@@ -212,7 +199,7 @@ class Drafts:
         rows = min(rows, self._cost.rows_within(seconds) - (draft.n_batch - rows))
         for generation, drafted in reading:
             n_tokens = min(rows, drafted.state.n_pending)
-            if n_tokens > 0 and self._is_worth_reading(generation, drafted):
+            if n_tokens > 0 and self._is_worth_reading(generation, drafted, n):
                 rows -= self._add(plan, generation, drafted, n_tokens, most)
         return plan
 
@@ -244,15 +231,17 @@ class Drafts:
         drafted.ahead = ()
         state.n_computed = min(state.n_computed, len(state.tokens) - 1)
 
-    def _is_worth_reading(self, generation: Generation, drafted: _Drafted) -> bool:
-        """Whether reading the prompt takes little time beside the answer that is to come."""
+    def _is_worth_reading(self, generation: Generation, drafted: _Drafted, n: int) -> bool:
+        """Whether reading the prompt takes little time beside what it may save of the answer's."""
+        assert self._draft is not None
         record = generation.job.record
         left = min(record.max_tokens - record.completion_tokens, EXPECTED_TOKENS)
-        assert self._draft is not None
+        saving = self._speculation.draft_saving(n)
+        share = READ_SHARE if saving is None else max(READ_SHARE, SAVED_SHARE * saving)
         per_step, per_row = self._cost.line()
         n_tokens = drafted.state.n_pending
         seconds = -(-n_tokens // self._draft.n_batch) * per_step + n_tokens * per_row
-        return seconds <= READ_SHARE * left * sum(self._model_cost.line())
+        return seconds <= share * left * self._value.token
 
     def _add(
         self, plan: _Plan, generation: Generation, drafted: _Drafted, n_tokens: int, most: int
@@ -295,14 +284,19 @@ class Drafts:
         self._tried = True
         for rows, seconds in result.steps:
             self._cost.observe(rows, seconds)
-        for (_, drafted), chunk, guess in zip(plan.whose, plan.chunks, result.guesses, strict=True):
+        owners: Counter[str] = Counter()
+        for (generation, drafted), chunk, guess in zip(
+            plan.whose, plan.chunks, result.guesses, strict=True
+        ):
             drafted.state.n_computed += len(chunk.tokens)
             drafted.ahead = guess.tokens[:-1]
             drafted.guesser.offer(guess)
+            owners[generation.standing.owner] += len(chunk.tokens) + len(drafted.ahead)
+        seconds = sum(seconds for _, seconds in result.steps)
+        self._charge(owners, seconds)
         if any(chunk.most for chunk in plan.chunks):
-            self._balance.rounds += 1
-            per_step, per_row = self._cost.line()
-            self._balance.spent += len(result.steps) * (per_step + len(plan.chunks) * per_row)
+            n_read = sum(len(chunk.tokens) for chunk in plan.chunks if not chunk.most)
+            self._speculation.draft_seconds = seconds - n_read * self._cost.line()[1]
 
     def _give_up(self, error: Exception) -> None:
         """Go on without the draft: its file was lost, or it has a bug. No answer is concerned."""

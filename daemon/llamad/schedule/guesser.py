@@ -1,12 +1,13 @@
 """What may come next in one sequence: from its own n-grams, which cost nothing, else from a draft.
 
-Owns how well a draft's guesses went for this sequence. The step checks every guess, so none of this
-changes an answer.
+Owns how well the guesses went for this sequence: what its n-grams have lost (balance.py), and how
+far a draft may be believed. The step checks every guess, so none of this changes an answer.
 """
 
 from collections.abc import Sequence
 
 from llamad.engine.drafting import Guess
+from llamad.schedule.balance import Balance
 from llamad.schedule.prompt_lookup import PromptLookup
 
 # Of the ratio between right guesses and expected ones: so many are taken as right beforehand, and
@@ -19,6 +20,7 @@ class Guesser:
     """The guesses of one sequence."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
+        self.balance = Balance()  # of the n-grams
         self._lookup = PromptLookup(tokens)
         self._drafted = Guess()
         self._offered = Guess()  # of the draft, and in the step that is computed
@@ -28,7 +30,12 @@ class Guesser:
     @property
     def looked_up(self) -> bool:
         """Whether the n-grams have a guess now: then a draft's is not needed."""
-        return bool(self._lookup.draft(1))
+        return not self.balance.rests and bool(self._lookup.draft(1))
+
+    @property
+    def drafted(self) -> bool:
+        """Whether the guesses of the step that is computed are a draft's."""
+        return bool(self._offered.tokens)
 
     @property
     def trust(self) -> float:
@@ -38,6 +45,7 @@ class Guesser:
     def append(self, token: int) -> None:
         """Add the sequence's next token."""
         self._lookup.append(token)
+        self.balance.pass_step()
         self._drafted = Guess()
         self._expected *= DECAY
         self._right *= DECAY
@@ -49,16 +57,15 @@ class Guesser:
     def guess(self, limit: int, *, free: bool = False) -> tuple[int, ...]:
         """Return up to ``limit`` tokens that may come next; free: their rows cost nothing."""
         self._offered = Guess()
-        found = self._lookup.draft(limit, free=free and not self._drafted.tokens)
-        if not found:
+        if self.looked_up:
+            return self._lookup.draft(limit, free=free and not self._drafted.tokens)
+        if limit > 0:
             self._offered = self._drafted
-            found = self._drafted.tokens[: max(0, limit)]
-        return found
+        return self._drafted.tokens[: max(0, limit)]
 
     def judge(self, n_guessed: int, n_accepted: int) -> None:
         """Take note of how many of the guessed tokens were right."""
-        if not self._offered.tokens:
-            self._lookup.judge(n_guessed, n_accepted)
+        if not self.drafted:
             return
         self._guessed += n_guessed
         self._accepted += n_accepted

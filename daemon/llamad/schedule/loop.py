@@ -56,6 +56,7 @@ from llamad.schedule.prompt import (
 from llamad.schedule.queue_reports import QueueReports
 from llamad.schedule.runtime import ModelRuntime
 from llamad.schedule.shares import Shares
+from llamad.schedule.speculation import Speculation
 from llamad.schedule.states import StatePool
 from llamad.schedule.step import Part, StepComposer
 
@@ -129,17 +130,26 @@ class Scheduler:
         self._places = Places(self._pool, self._policy, self._estimate, model.n_sequences)
         self._admission = Admission(self._places, self._prompts)
         self._reports = QueueReports()
+        self._speculation = Speculation()
         self._composer = StepComposer(
             self._pool,
             self._reuse,
             self._cost,
             self._policy,
+            self._speculation,
             n_batch=model.n_batch,
             guess_rows=model.guess_rows,
             whole_texts=model.is_encoder,
         )
         self._deadlines = Deadlines(book, self._clock)
-        self._drafts = Drafts(model.draft, worker, self._composer, self._cost)
+        self._drafts = Drafts(
+            model.draft,
+            worker,
+            self._composer,
+            self._cost,
+            self._speculation,
+            lambda rows, seconds: self._shares.charge(rows, seconds, self._clock.now()),
+        )
         self._outcome = Outcome(book, model.tokenizer, self._estimate, limits.stream_buffer_bytes)
         self._in_flight: tuple[Job, ...] = ()  # jobs of the step the engine computes now
         self._wake = asyncio.Event()
@@ -389,6 +399,7 @@ class Scheduler:
             self._step_failed(step, _for_client(error, "step"))
             return True
         now = self._clock.now()
+        self._speculation.observe(step, result, now - began)
         self._account(step, began, now)
         for (generation, chunk), drawn in zip(step, result, strict=True):
             try:

@@ -19,6 +19,7 @@ from llamad.schedule.cost import StepCost
 from llamad.schedule.generation import Generation
 from llamad.schedule.policy import Policy
 from llamad.schedule.prefix_reuse import PrefixReuse
+from llamad.schedule.speculation import Speculation
 
 MAX_DECODE_ROWS = 8  # with guesses, where nothing streams: beyond, a small board computes longer
 LEAST_PROMPT_ROWS = 8  # below this many, a step costs what its weights cost to read
@@ -35,6 +36,7 @@ class StepComposer:
         reuse: PrefixReuse,
         cost: StepCost,
         policy: Policy,
+        speculation: Speculation,
         *,
         n_batch: int,
         guess_rows: int,
@@ -49,6 +51,7 @@ class StepComposer:
         self._reuse = reuse
         self._cost = cost
         self._policy = policy
+        self._speculation = speculation
         self._n_batch = n_batch
         self._whole_texts = whole_texts
         self._guess_rows = guess_rows
@@ -84,6 +87,8 @@ class StepComposer:
             self.guess_rows(len(decoding), budget_seconds),
             self._n_batch - len(decoding) - n_replayed - (LEAST_PROMPT_ROWS if prompts else 0),
         )
+        if not prompts and self._speculation.wants_plain(len(decoding)):
+            spare = 0
         free = len(decoding) + spare <= self._cost.rows_behind_reading()
         step = self._decode_parts(decoding, spare, free=free)
         n_rows = sum(len(chunk.tokens) for _, chunk in step)

@@ -260,6 +260,7 @@ class Bench:
         seconds_per_row: float = 0.0,
         seconds_per_step: float = 0.0,
         tick_seconds: float = SIMULATED_TICK_SECONDS,
+        more_seconds: Callable[[int], float] = lambda n_rows: 0.0,
     ) -> None:
         """Let every step take simulated time, in which timers run and cancels are heard.
 
@@ -269,7 +270,7 @@ class Bench:
 
         async def step(plan: StepPlan) -> StepResult:
             n_rows = sum(len(chunk.tokens) for chunk in plan.chunks)
-            left = seconds_per_step + n_rows * seconds_per_row
+            left = seconds_per_step + n_rows * seconds_per_row + more_seconds(n_rows)
             while left > 1e-9 and not self.engine.cancelled:
                 tick = min(tick_seconds, left)
                 self.clock.advance(tick)

@@ -10,7 +10,8 @@ import pytest
 
 from llamad.engine.drafting import DraftChunk, Drafter, DraftRound
 from llamad.errors import ErrorKind, LlamadError
-from llamad.schedule.draft import BEHIND_ROWS, FIRST_REST_STEPS, DraftCounts
+from llamad.schedule.balance import FIRST_REST
+from llamad.schedule.draft import BEHIND_ROWS, DraftCounts
 from llamad.schedule.limits import Limits
 from unit.schedule.fakes import (
     Bench,
@@ -73,7 +74,7 @@ class FakeDraft:
         self.engine.rule = rule
         self.chunks: list[DraftChunk] = []
         self.clock: FakeClock | None = None
-        self.step_seconds = 0.0
+        self.step_seconds = self.row_seconds = 0.0
         sampler: Any = FakeSampler(0)
         self._drafter = Drafter(self.engine, sampler, vocab_size=256, now=lambda: 0.0)
 
@@ -81,11 +82,12 @@ class FakeDraft:
         assert all(c.position + len(c.tokens) + max(0, c.most - 1) <= self.n_ctx for c in chunks)
         self.chunks += chunks
         result = self._drafter.run(chunks)
-        if self.clock is not None:
-            self.clock.advance(len(result.steps) * self.step_seconds)
-        return DraftRound(
-            result.guesses, tuple((rows, self.step_seconds) for rows, _ in result.steps)
+        steps = tuple(
+            (rows, self.step_seconds + rows * self.row_seconds) for rows, _ in result.steps
         )
+        if self.clock is not None:
+            self.clock.advance(sum(seconds for _, seconds in steps))
+        return DraftRound(result.guesses, steps)
 
 
 def with_draft(draft: FakeDraft | None, limits: Limits = LIMITS, **sizes: Any) -> Bench:
@@ -303,7 +305,7 @@ async def test_after_a_rest_it_is_tried_again() -> None:
     assert paused == {False, True}
     assert not counts.paused
     assert counts.accepted > 500
-    assert len(bench.engine.steps) > FIRST_REST_STEPS
+    assert len(bench.engine.steps) > FIRST_REST
 
 
 @asynchronous

@@ -1,15 +1,9 @@
-"""Guessing from n-grams: what is guessed, when it pauses, and that it changes no answer."""
+"""Guessing from n-grams: what is guessed, and that it changes no answer."""
 
 import pytest
 
 from llamad.schedule.limits import Limits
-from llamad.schedule.prompt_lookup import (
-    MAX_DRAFTS,
-    MAX_FREE_DRAFTS,
-    PAUSE_TOKENS,
-    WINDOW_DRAFTS,
-    PromptLookup,
-)
+from llamad.schedule.prompt_lookup import MAX_DRAFTS, MAX_FREE_DRAFTS, PromptLookup
 from unit.schedule.fakes import Bench, asynchronous, finish_of, letters, request, saying, text_of
 
 
@@ -37,28 +31,12 @@ def test_a_short_sequence_gives_no_guess(tokens: list[int]) -> None:
     assert PromptLookup(tokens).draft(4) == ()
 
 
-def test_bad_guesses_pause_it_and_good_ones_do_not() -> None:
-    lookup = PromptLookup([1, 2, 3, 4, 1, 2, 3])
-    for _ in range(WINDOW_DRAFTS // MAX_DRAFTS):
-        lookup.judge(MAX_DRAFTS, MAX_DRAFTS // 2)
-    assert lookup.draft(1) == (4,)
-    for _ in range(WINDOW_DRAFTS // MAX_DRAFTS):
-        lookup.judge(MAX_DRAFTS, MAX_DRAFTS // 2 - 1)
-    assert lookup.draft(1) == ()
-    for _ in range(PAUSE_TOKENS // 4):
-        for token in (4, 1, 2, 3):
-            lookup.append(token)
-    assert lookup.draft(1) == (4,)
-
-
-def test_free_guesses_are_more_and_do_not_pause() -> None:
+def test_free_guesses_are_more() -> None:
     tokens = list(range(100, 130))
     lookup = PromptLookup([1, 2, 3, *tokens, 1, 2, 3])
     assert lookup.draft(64, free=True) == tuple(tokens[:MAX_FREE_DRAFTS])
     assert lookup.draft(3, free=True) == tuple(tokens[:3])
-    lookup.judge(WINDOW_DRAFTS, 0)
-    assert lookup.draft(64) == ()
-    assert lookup.draft(64, free=True) == tuple(tokens[:MAX_FREE_DRAFTS])
+    assert lookup.draft(64) == tuple(tokens[:MAX_DRAFTS])
 
 
 @asynchronous
