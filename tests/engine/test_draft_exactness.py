@@ -21,6 +21,7 @@ from llamad.jobs.request import GenerationRequest
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
+from llamad.schedule.speculation import Speculation
 from llamad.service.loading import LoadedModel, load
 from tiny_gguf import TinySpec
 from unit.schedule.fakes import asynchronous, text_of
@@ -112,6 +113,7 @@ def test_a_draft_changes_no_text(
     # a tiny draft costs as much as it saves: let it guess all the same, and always the most
     monkeypatch.setattr("llamad.schedule.draft._Value.least_chance", 0.0)
     monkeypatch.setattr("llamad.schedule.balance.Balance.rests", False)
+    monkeypatch.setattr(Speculation, "wants_plain", lambda self, n_decoding: False)
     monkeypatch.setattr("llamad.schedule.draft.READ_SHARE", float("inf"))
     spec = MODELS[family]
     cancelled = frozenset(random.Random(7).sample(range(N_REQUESTS), 20))
@@ -144,6 +146,7 @@ def test_a_draft_with_the_same_weights_is_always_right(
 ) -> None:
     monkeypatch.setattr("llamad.schedule.draft._Value.least_chance", 0.0)
     monkeypatch.setattr("llamad.schedule.balance.Balance.rests", False)
+    monkeypatch.setattr(Speculation, "wants_plain", lambda self, n_decoding: False)
     monkeypatch.setattr("llamad.schedule.draft.READ_SHARE", float("inf"))
     monkeypatch.setattr(f"{__name__}.SAMPLINGS", SAMPLINGS[:1])  # always the likeliest token
     path, draft = tiny_model_path(MODEL), tiny_model_path(replace(MODEL, n_ctx_train=511))

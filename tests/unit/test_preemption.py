@@ -17,6 +17,7 @@ from llamad.jobs.request import GenerationRequest
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
+from llamad.schedule.speculation import Speculation
 from llamad.service.loading import LoadedModel, load
 from tiny_gguf import TinySpec
 from unit.schedule.fakes import asynchronous, text_of
@@ -111,6 +112,7 @@ def test_a_preempted_text_is_the_uninterrupted_one(
     # all the same, so that nothing here depends on measured seconds
     monkeypatch.setattr("llamad.schedule.draft._Value.least_chance", 0.0)
     monkeypatch.setattr("llamad.schedule.balance.Balance.rests", False)
+    monkeypatch.setattr(Speculation, "wants_plain", lambda self, n_decoding: False)
     monkeypatch.setattr("llamad.schedule.draft.READ_SHARE", float("inf"))
 
     @asynchronous
