@@ -12,6 +12,7 @@ from llamad_client import (
     AsyncClient,
     AsyncCompletion,
     ClientError,
+    Embedding,
     Event,
     Result,
     Status,
@@ -19,7 +20,7 @@ from llamad_client import (
     ThinkingDelta,
     ToolCallDelta,
 )
-from llamad_client.request import Options
+from llamad_client.request import EmbedOptions, Options
 from llamad_http.authorization import priority_of
 from llamad_http.completion import Answer, Asked, CompletionRequest, ModelEntry
 from llamad_http.config import Config
@@ -97,6 +98,39 @@ class Gateway:
                 await (run.stream() if asked.stream else run.whole())
         finally:
             self._running -= 1
+
+    async def embed(
+        self,
+        exchange: Exchange,
+        wanted: str,
+        texts: Sequence[str],
+        *,
+        truncate: bool,
+        any_name: bool,
+    ) -> tuple[str, list[Embedding]]:
+        """Return the model and the vectors of texts. Raises HttpError, and ClientGoneError."""
+        model = await self.resolve(wanted, any_name=any_name)
+        caller = exchange.caller
+        options = EmbedOptions(
+            model=model,
+            truncate=truncate,
+            priority=priority_of(caller, exchange.headers.get("llamad-priority")),
+        )
+        if caller.owner is not None:
+            options["on_behalf_of"] = caller.owner
+        work = asyncio.ensure_future(self.client.embed(texts, **options))
+        gone = asyncio.ensure_future(exchange.until_gone())
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise ClientGoneError
+            return model, work.result()
+        except ClientError as error:
+            raise from_client_error(error) from None
+        finally:
+            work.cancel()
+            gone.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
 
     @asynccontextmanager
     async def _started(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from llamad_client import ClientError, ModelDetails
+from llamad_client import ClientError, Embedding, ModelDetails
 from llamad_http.errors import HttpError, from_client_error
 from llamad_http.exchange import Exchange, dump
 from llamad_http.fields import Fields
@@ -78,9 +78,35 @@ async def refused(gateway: Gateway, exchange: Exchange) -> None:
     raise HttpError(403, "NOT_MANAGED_HERE", message)
 
 
-async def unsupported(gateway: Gateway, exchange: Exchange) -> None:
-    """Say of an address that nothing is behind it."""
-    raise HttpError(501, "NOT_SUPPORTED", f"{exchange.path} is not supported")
+async def embed(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with the vectors of texts."""
+    body = await exchange.fields()
+    vectors = await _vectors(gateway, exchange, body, body.texts("input"))
+    counted = sum(vector.tokens for vector in vectors)
+    await exchange.respond_json(
+        {
+            "model": required_model(body),
+            "embeddings": [list(vector.values) for vector in vectors],
+            "prompt_eval_count": counted,
+        }
+    )
+
+
+async def embed_one(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with the vector of a text, as older programs ask for it."""
+    body = await exchange.fields()
+    (vector,) = await _vectors(gateway, exchange, body, [body.text("prompt") or ""])
+    await exchange.respond_json({"embedding": list(vector.values)})
+
+
+async def _vectors(
+    gateway: Gateway, exchange: Exchange, body: Fields, texts: list[str]
+) -> list[Embedding]:
+    truncate = body.flag("truncate") is not False
+    _, vectors = await gateway.embed(
+        exchange, required_model(body), texts, truncate=truncate, any_name=False
+    )
+    return vectors
 
 
 def error_body(error: HttpError) -> dict[str, Any]:
@@ -133,8 +159,8 @@ API = Api(
         Route("POST", "/api/chat", chat),
         Route("POST", "/api/generate", generate),
         Route("POST", "/api/pull", pull),
-        Route("POST", "/api/embed", unsupported),
-        Route("POST", "/api/embeddings", unsupported),
+        Route("POST", "/api/embed", embed),
+        Route("POST", "/api/embeddings", embed_one),
         Route("POST", "/api/create", refused),
         Route("POST", "/api/copy", refused),
         Route("POST", "/api/push", refused),

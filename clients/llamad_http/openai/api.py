@@ -6,6 +6,7 @@ from llamad_http.exchange import Exchange
 from llamad_http.gateway import Gateway, same_name
 from llamad_http.openai.chat import read_chat, read_conversation
 from llamad_http.openai.completions import read_completion
+from llamad_http.openai.embeddings import embeddings_body, read_format, read_texts
 from llamad_http.openai.errors import error_body
 from llamad_http.openai.models import model_entry, model_list
 from llamad_http.routes import Api, Handler, Route
@@ -29,6 +30,17 @@ async def get_model(gateway: Gateway, exchange: Exchange) -> None:
 async def chat(gateway: Gateway, exchange: Exchange) -> None:
     """Answer a conversation."""
     await gateway.complete(exchange, read_chat(await exchange.fields()), any_name=True)
+
+
+async def embed(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with the vectors of texts."""
+    body = await exchange.fields()
+    texts, written = read_texts(body), read_format(body)
+    model, vectors = await gateway.embed(
+        exchange, body.text("model") or "", texts, truncate=False, any_name=True
+    )
+    dimensions = body.integer("dimensions", 1)
+    await exchange.respond_json(embeddings_body(vectors, model, written, dimensions))
 
 
 async def apply_template(gateway: Gateway, exchange: Exchange) -> None:
@@ -63,7 +75,7 @@ API = Api(
         *_both("GET", "/models/*", get_model),
         *_both("POST", "/chat/completions", chat),
         Route("POST", "/v1/completions", complete),
-        *_both("POST", "/embeddings", unsupported),
+        *_both("POST", "/embeddings", embed),
         Route("POST", "/apply-template", apply_template),
         Route("POST", "/v1/responses", unsupported),
         Route("POST", "/v1/messages", unsupported),

@@ -1,0 +1,65 @@
+"""Vectors through the unmodified libraries: those of the service, in the order of the texts."""
+
+from collections.abc import Iterator
+
+import ollama
+import openai
+import pytest
+
+from clients.running import RunningService, running_service
+from gateway.gateway_process import GatewayProcess, gateway_process
+from llamad_client import Client
+from unit.schedule.fakes import TIMEOUT_SECONDS
+
+TEXTS = ["a", "bcd", "e" * 40]
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[RunningService]:
+    """Return a service over a fake engine."""
+    with running_service() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    service: RunningService, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
+    """Return a gateway before it."""
+    with gateway_process(tmp_path_factory.mktemp("gateway"), service.path) as running:
+        yield running
+
+
+@pytest.fixture
+def vectors(service: RunningService) -> list[list[float]]:
+    """Return the service's own."""
+    with Client(service.path) as direct:
+        return [list(vector.values) for vector in direct.embed(TEXTS)]
+
+
+def test_openai_gets_vectors_in_both_formats(
+    gateway: GatewayProcess, vectors: list[list[float]]
+) -> None:
+    client = openai.OpenAI(
+        base_url=gateway.url + "/v1", api_key="none", max_retries=0, timeout=TIMEOUT_SECONDS
+    )
+    for written in ({}, {"encoding_format": "float"}):
+        answer = client.embeddings.create(model="m", input=TEXTS, **written)  # type: ignore[arg-type]
+        assert [entry.embedding for entry in answer.data] == vectors
+        assert [entry.index for entry in answer.data] == [0, 1, 2]
+        assert answer.usage.prompt_tokens == sum(map(len, TEXTS))
+    for field, value in (("input", [[1, 2]]), ("input", ""), ("dimensions", 7)):
+        with pytest.raises(openai.BadRequestError, match=field):
+            client.embeddings.create(**{"model": "m", "input": "x", field: value})  # type: ignore[arg-type]
+
+
+def test_ollama_gets_vectors_on_both_addresses(
+    gateway: GatewayProcess, vectors: list[list[float]]
+) -> None:
+    client = ollama.Client(host=gateway.url, timeout=TIMEOUT_SECONDS)
+    answer = client.embed("fake", TEXTS)
+    assert [list(vector) for vector in answer.embeddings] == vectors
+    assert answer.prompt_eval_count == sum(map(len, TEXTS))
+    assert list(client.embeddings("fake", TEXTS[0]).embedding) == vectors[0]
+    with pytest.raises(ollama.ResponseError, match="texts"):
+        client.embed("fake", [])
