@@ -364,8 +364,7 @@ int lld_importance_read(const lld_importance *importance, uint32_t layer,
 
 /* ---- sampler --------------------------------------------------------------------------------- */
 
-typedef struct lld_sampler
-    lld_sampler; /* parameters, random state and the last tokens of one sequence */
+typedef struct lld_sampler lld_sampler; /* parameters, random state, last tokens of a sequence */
 
 typedef struct lld_sampling {
     float temperature;          /* [0, 100], 0 = greedy */
@@ -416,16 +415,14 @@ void lld_sampler_destroy(lld_sampler *sampler);
 /* The most bytes that a sampler takes, but for 8 for each biased and 4 for each forbidden token. */
 uint64_t lld_sampler_bytes(uint32_t vocab_size, uint32_t n_ctx);
 
-/* Before the first draw: use n samplers (enum lld_sampler_kind) in this order; one that is left out
- * is off. LLD_ERR_INVALID for one that is none, or there twice. */
+/* Before the first draw: the order of n samplers (lld_sampler_kind), each once; others are off. */
 int lld_sampler_set_order(lld_sampler *sampler, const uint8_t *kinds, size_t n);
 
 /* Before the first draw: draw none of n tokens before draw number first_draw, unless nothing else may
  * be drawn. LLD_ERR_INVALID for a token outside the vocabulary. */
 int lld_sampler_forbid(lld_sampler *sampler, const int32_t *tokens, size_t n, uint64_t first_draw);
 
-/* Let DRY, and the penalties where `penalized`, count a token as recent (sampled tokens enter both by
- * themselves). */
+/* Let DRY, and the penalties where `penalized`, count a token as recent; a draw does so itself. */
 void lld_sampler_accept(lld_sampler *sampler, int32_t token, bool penalized);
 
 /* The newest token ends a sequence breaker of DRY. */
@@ -439,14 +436,9 @@ int lld_sampler_set_mu(lld_sampler *sampler, double mu);
  * same whatever else runs. LLD_ERR_NUMERIC when no logit is finite or one is NaN. */
 int lld_sampler_sample(lld_sampler *sampler, const float *logits, int32_t *token);
 
-/* Natural log-probabilities out: (n) of n tokens under logits: (vocab_size) float32, computed in
- * double; minus infinity where the logit is. */
+/* out: (n) natural log-probabilities, in double, of n tokens under logits: (vocab_size) float32. */
 void lld_log_probabilities(const float *logits, size_t vocab_size, const int32_t *tokens, size_t n,
                            double *out);
-
-/* The n <= 64 tokens with the greatest logits, in order, of equal ones the lower first; how many that
- * are, fewer where fewer are finite. tokens: (n). */
-size_t lld_top_tokens(const float *logits, size_t vocab_size, size_t n, int32_t *tokens);
 
 /* ---- constraint ------------------------------------------------------------------------------ */
 

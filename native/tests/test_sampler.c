@@ -363,7 +363,7 @@ static void test_random_numbers_are_uniform_and_independent_of_near_seeds(void)
     CHECK(fabs(product / N) < 0.0066, "covariance of seeds 5 and 6: %g", product / N);
 }
 
-static void test_log_probabilities_and_top_tokens(void)
+static void test_log_probabilities_are_of_the_unmodified_logits(void)
 {
     const int32_t all[5] = {4, 3, 2, 1, 0};
     const double expected[5] = {0.15, 0.3, 0.05, 0.4, 0.1};
@@ -375,12 +375,6 @@ static void test_log_probabilities_and_top_tokens(void)
     lld_log_probabilities(shifted, 4, all + 2, 3, out);
     CHECK(out[0] == -INFINITY && out[1] == out[2], "large logits and minus infinity");
     CHECK(fabs(out[1] + log(2 + exp(-1))) < 1e-12, "large logits: %g", out[1]);
-    int32_t tokens[9] = {0};
-    CHECK(lld_top_tokens(five, 5, 3, tokens) == 3, "three of five");
-    CHECK(tokens[0] == 1 && tokens[1] == 3 && tokens[2] == 4, "their order");
-    CHECK(lld_top_tokens(shifted, 4, 9, tokens) == 3, "of four, three are finite");
-    CHECK(tokens[0] == 0 && tokens[1] == 1 && tokens[2] == 3, "of equal ones the lower first");
-    CHECK(lld_top_tokens(shifted, 4, 0, tokens) == 0, "none");
 }
 
 static void check_numeric(const char *name, const float *logits)
@@ -492,7 +486,7 @@ int main(void)
     test_the_same_seed_draws_the_same_tokens();
     test_a_sampler_made_anew_goes_on_as_the_old_one();
     test_random_numbers_are_uniform_and_independent_of_near_seeds();
-    test_log_probabilities_and_top_tokens();
+    test_log_probabilities_are_of_the_unmodified_logits();
     test_broken_logits_are_refused();
     test_parameters_outside_their_range_are_refused();
     test_a_bad_bias_is_refused();

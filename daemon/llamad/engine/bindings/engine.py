@@ -139,23 +139,14 @@ class Engine(Handle):
         """Return the natural log-probability of a token under kept row k."""
         if not 0 <= token < self.vocab_size:
             raise IndexError(f"token {token}, must be 0 to {self.vocab_size - 1}")
-        return self.log_probabilities(k, (token,))[0]
-
-    def log_probabilities(self, k: int, tokens: Sequence[int]) -> list[float]:
-        """Return the natural log-probabilities of tokens of the vocabulary under kept row k."""
-        out = ffi.new("double[]", len(tokens))
-        lib.lld_log_probabilities(self._row(k), self.vocab_size, list(tokens), len(tokens), out)
-        return list(out)
+        out = ffi.new("double *")
+        lib.lld_log_probabilities(self._row(k), self.vocab_size, [token], 1, out)
+        return cast(float, out[0])
 
     def add_rows(self, first_row: int, n_rows: int, sums: "array[float]") -> None:
         """Add rows of the last forward, behind the model's last norm, to sums: (dim) doubles."""
         pointer = ffi.from_buffer("double[]", sums, require_writable=True)
         check(lib.lld_engine_add_rows(self._c, first_row, n_rows, pointer, len(sums)))
-
-    def top_tokens(self, k: int, n: int) -> list[int]:
-        """Return the n <= 64 likeliest tokens of kept row k, in order."""
-        out = ffi.new("int32_t[]", n)
-        return list(out[0 : lib.lld_top_tokens(self._row(k), self.vocab_size, n, out)])
 
     def block_copy(self, dst: int, src: int, *, local: bool = False) -> None:
         """Copy one block of the KV cache over another; local: of layers with a window."""
