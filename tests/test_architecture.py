@@ -85,7 +85,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad.text": ("llamad.engine.bindings",),
     "llamad.text.": ("llamad.errors", "llamad.logs", "llamad.printable"),
     "llamad.text.template_program": (),
-    "llamad.memory": ("llamad.engine.info", *LEAVES),
+    "llamad.memory": ("llamad.engine.info", "llamad.engine.run", *LEAVES),
     "llamad.memory.demand": (
         "llamad.config",
         "llamad.door.capacity",

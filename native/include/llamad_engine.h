@@ -195,7 +195,6 @@ typedef struct lld_residency {
  * thread may call it, one at a time. What is given back leaves memory at once. *stop (may be NULL) is
  * polled: nonzero ends the work early with LLD_ERR_CANCELLED; the residency is then in effect, but
  * not all that is resident was read or locked.
- *
  * Locking fewer bytes than there are is not an error (RLIMIT_MEMLOCK, no memory): lld_error_message() then
  * holds the reason, else an empty line. */
 int lld_model_set_residency(lld_model *model, const lld_residency *residency,
@@ -203,12 +202,10 @@ int lld_model_set_residency(lld_model *model, const lld_residency *residency,
 
 /* What is in effect, and what was read since the model was opened. */
 typedef struct lld_residency_info {
-    uint64_t resident_bytes; /* of the extents that stay */
-    uint64_t streamed_bytes; /* of those that every step reads; not those of the embedding */
-    uint64_t locked_bytes;   /* whole pages, the ring not included */
-    uint64_t
-        populated_bytes; /* so far of the resident ones, in the last call; pages that were there
-                                 included */
+    uint64_t resident_bytes;  /* of the extents that stay */
+    uint64_t streamed_bytes;  /* of those that every step reads; not those of the embedding */
+    uint64_t locked_bytes;    /* whole pages, the ring not included */
+    uint64_t populated_bytes; /* of the resident, in the last call; pages that were there, too */
     uint64_t ring_bytes;
     uint64_t read_bytes; /* by the stream: whole pages from the disk */
     uint64_t passes;     /* steps that streamed to their end */
@@ -230,13 +227,11 @@ typedef struct lld_engine_params {
     uint32_t n_threads; /* 1..64, the calling thread included */
     uint32_t n_ctx;     /* most tokens in one sequence, 1..2^20 */
     uint32_t n_blocks;  /* of the KV cache, ids 0..n_blocks-1, up to 2^23; 0 = those of n_ctx */
-    uint32_t n_local_blocks; /* likewise, for layers with a window; 0 = n_blocks. Of a model that
-                                has none: none, whatever this says */
+    uint32_t n_local_blocks; /* likewise, for layers with a window if any; 0 = n_blocks */
     uint32_t n_batch;        /* most rows in one forward, 1..4096 */
     uint32_t n_logits;       /* most rows of logits kept from one forward, 1..n_batch */
     uint32_t kv_type;        /* lld_kv_type */
-    uint32_t n_states; /* slots of states, ids 0..n_states-1, up to 2^16; 0 = one. Of a model whose
-                           layers have no state: none, whatever this says */
+    uint32_t n_states; /* slots, ids 0..n_states-1, up to 2^16, if layers have a state; 0 = one */
     const char *cpu;   /* as for lld_cpu_kernel_set */
 } lld_engine_params;
 
@@ -282,8 +277,8 @@ typedef struct lld_run {
     /* Slots of states, where the model has layers with one: that before tokens[0], which is not looked
      * at when position is 0, and that behind the last token. The same: it changes in place. */
     uint32_t state_in, state_out;
-    /* Of layers with a window: (n_blocks) ids of local blocks likewise; those that lie before the
-     * window of tokens[0] are not looked at. NULL: the same ids as blocks. */
+    /* (n_blocks) ids of local blocks likewise; those before the window of tokens[0] are not looked
+     * at. NULL: the same ids as blocks. */
     const uint32_t *local_blocks;
 } lld_run;
 
@@ -292,8 +287,8 @@ typedef struct lld_run {
  * run of the step may name, except one that continues it: the same pointers to blocks, directly
  * behind it in the array, its position where the other ends (so that logits and states inside a prompt
  * can be kept). Of a model with states it also begins with the state that the other ends with. A slot
- * that a run writes only those that continue it may name, too. The kept logits are rows 0, 1, ... of lld_engine_logits(), in the order of the runs, until
- * the next forward.
+ * that a run writes only those that continue it may name, too. The kept logits are rows 0, 1, ... of
+ * lld_engine_logits(), in the order of the runs, until the next forward.
  *
  * A step that is refused (LLD_ERR_INVALID) changes no block. One that fails or is cancelled has
  * changed no position before those of its runs: with the same tokens it can be run again. But a state
@@ -303,26 +298,23 @@ int lld_engine_forward(lld_engine *engine, const lld_run *runs, size_t n_runs);
 /* Kept row k of the last forward: (vocab_size) float32, or NULL beyond the kept rows. */
 const float *lld_engine_logits(const lld_engine *engine, size_t k);
 
-/* Add rows first_row .. first_row + n_rows - 1 of the last forward to sums: (dim) double; rows count all
- * tokens of its runs, in their order. A row is what the last layer left, behind the model's last norm:
- * what an embedding is pooled from. Between forwards. */
+/* Add rows first_row .. first_row + n_rows - 1 of the last forward to sums: (dim) double; rows count
+ * all tokens of its runs, in their order. A row is what the last layer left, behind the model's last
+ * norm: what an embedding is pooled from. Between forwards. */
 int lld_engine_add_rows(lld_engine *engine, size_t first_row, size_t n_rows, double *sums,
                         size_t n_sums);
 
-/* The cancel flag, read between layers. Any thread may set it. lld_engine_forward returns
- * LLD_ERR_CANCELLED while it is set, and never clears it: the caller does, before it composes a
- * step. */
+/* The cancel flag, read between layers. Any thread may set it. lld_engine_forward fails with
+ * LLD_ERR_CANCELLED while it is set; the caller clears it, before it composes a step. */
 void lld_engine_cancel(lld_engine *engine);
 void lld_engine_cancel_clear(lld_engine *engine);
 
-/* Layers that forwards have finished since create, chunks of the output matrix, which may be as
- * large as many layers (those of one thread), and extents that streamed. Any thread: while a forward
- * runs and this does not move, the forward hangs. */
+/* Layers that forwards have finished since create, chunks of the output matrix (of one thread) and
+ * extents that streamed. Any thread: while a forward runs and this does not move, it hangs. */
 uint64_t lld_engine_progress(const lld_engine *engine);
 
-/* Copy a block, or a local one; read or write one as n_bytes = kv_block_bytes, or
- * kv_local_block_bytes, whose layout is the engine's own: they fit the same model, kv_type and
- * version only. Between forwards. */
+/* Copy a block, or a local one; read or write its bytes, all of them, in the engine's own layout:
+ * they fit the same model, kv_type and version only. Between forwards. */
 int lld_block_copy(lld_engine *engine, bool local, uint32_t dst, uint32_t src);
 int lld_block_read(const lld_engine *engine, bool local, uint32_t block, void *dst, size_t n_bytes);
 int lld_block_write(lld_engine *engine, bool local, uint32_t block, const void *src,
