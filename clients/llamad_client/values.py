@@ -181,6 +181,7 @@ class MemoryPlan:
     on_demand_bytes: int
     streaming_bytes: int
     draft_bytes: int
+    kv_local_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

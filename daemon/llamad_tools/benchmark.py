@@ -18,8 +18,9 @@ from llamad.engine.bindings import (
     EngineParams,
     ResidencyInfo,
     Sampler,
+    engine_bytes,
 )
-from llamad.engine.single_sequence import BLOCK_TOKENS, SingleSequence, blocks_for
+from llamad.engine.single_sequence import BLOCK_TOKENS, SingleSequence, blocks_for, local_blocks_for
 from llamad.memory.demand import capacity_of, demand_of
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MemoryPlan, plan_huge_pages, plan_memory
@@ -104,6 +105,9 @@ def measure(
             n_logits=n_sequences,
             kv_type=kv_type,
         )
+        window = engine_bytes(model, **params).kv_window
+        each = local_blocks_for(window, params["n_batch"], n_ctx)
+        params["n_local_blocks"] = n_sequences * each
         plan = _plan(model, params, n_sequences, memory_budget)
         with Progress(0).begin(f"reading {Path(path).name}"):
             use_huge_pages = _load(model, plan, huge_pages)
@@ -172,6 +176,7 @@ def _plan(
         kv_tokens=params["n_blocks"] * BLOCK_TOKENS,
         n_ctx=params["n_ctx"],
         n_sequences=n_sequences,
+        n_local_blocks=params["n_local_blocks"],
     )
 
 

@@ -4,6 +4,8 @@ A local block that is given back is filled with NaN, and the next tokens that ne
 reads it nevertheless changes the logits.
 """
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,8 +15,13 @@ import pytest
 from engine.feeding import Logits, bits, feed, random_tokens
 from family_models import FAMILY_MODELS
 from llamad.engine.bindings import Engine, EngineError, EngineModel, Run, engine_bytes
-from llamad.engine.run import NOT_HELD
-from llamad.engine.single_sequence import BLOCK_TOKENS, blocks_for
+from llamad.engine.run import NOT_HELD, blocks_seen
+from llamad.engine.single_sequence import (
+    BLOCK_TOKENS,
+    SingleSequence,
+    blocks_for,
+    local_blocks_for,
+)
 from tiny_gguf import TinyModelPath, TinySpec
 
 N_TOKENS = 200
@@ -85,11 +92,6 @@ def feed_windowed(engine: Engine, tokens: Sequence[int], chunk: int) -> Logits:
     return np.stack([row for part in parts for row in sequence.feed(part)])
 
 
-def least_local(window: int, chunk: int) -> int:
-    """Return the blocks that the window and so many rows lie in, wherever they begin."""
-    return -(-(window - 2 + chunk) // BLOCK_TOKENS) + 1
-
-
 @pytest.mark.parametrize("chunk", [1, 7, 32, 64])
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
 @pytest.mark.parametrize("name", SPECS)
@@ -101,7 +103,7 @@ def test_logits_are_those_of_an_engine_that_keeps_all(
         window = engine.kv_window
         assert engine.n_local_blocks == engine.n_blocks
         expected = feed(engine, tokens, chunk=64)
-    n_local = least_local(window, chunk)
+    n_local = blocks_seen(window, chunk, BLOCK_TOKENS)
     assert n_local < blocks_for(N_TOKENS)
     with open_engine(tiny_model_path, SPECS[name], n_local=n_local, kv_type=kv_type) as engine:
         assert bits(feed_windowed(engine, tokens, chunk)) == bits(expected)
@@ -148,6 +150,55 @@ def test_the_two_pools_have_the_bytes_of_their_layers(
     assert sizes.kv_local_block_bytes == both // 7 * 6
     assert sizes.kv_bytes == 8 * sizes.kv_block_bytes + 3 * sizes.kv_local_block_bytes
     assert (sizes.kv_window, sizes.n_local_blocks) == (WINDOW, 3)
+
+
+RESIDENT = """
+import sys
+from llamad.engine.bindings import Engine, EngineModel, engine_bytes
+from llamad.engine.single_sequence import SingleSequence, local_blocks_for
+
+def resident():
+    with open("/proc/self/smaps_rollup") as file:
+        rows = dict(line.split(None, 1) for line in file if line[0] != " " and ":" in line[:20])
+    return int(rows["Anonymous:"].split()[0]) * 1024
+
+model = EngineModel(sys.argv[1])
+n_local = local_blocks_for(40, 64, 2048) if sys.argv[2] == "windows" else 0
+params = dict(n_threads=1, n_ctx=2048, n_batch=64, n_local_blocks=n_local)
+with Engine(model, **params) as engine:
+    sequence = SingleSequence(engine)
+    before = resident()
+    for _ in range(32):
+        sequence.feed([1] * 64)
+    print(resident() - before, engine.info.kv_bytes)
+"""
+
+
+def test_the_kernel_counts_what_the_plan_says(tiny_model_path: TinyModelPath) -> None:
+    spec = TinySpec(
+        architecture="gemma3", window=WINDOW, n_layers=6, head_dim=256, n_ctx_train=2048
+    )
+    taken = {}
+    for name in ("windows", "all"):
+        command = [sys.executable, "-c", RESIDENT, str(tiny_model_path(spec)), name]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        taken[name], planned = map(int, done.stdout.split())
+        assert 0.97 * planned < taken[name] < 1.03 * planned + (1 << 20)
+    assert taken["windows"] < 0.27 * taken["all"]  # 6 of 64 blocks in 5 layers, and all in one
+
+
+def test_a_sequence_alone_goes_round_in_its_local_blocks(tiny_model_path: TinyModelPath) -> None:
+    tokens = random_tokens(3, N_TOKENS)
+    with open_engine(tiny_model_path, SPECS["gemma3"]) as engine:
+        expected = feed(engine, tokens, chunk=64)
+    n_local = local_blocks_for(WINDOW, 64, 256)
+    with open_engine(tiny_model_path, SPECS["gemma3"], n_local=n_local) as engine:
+        sequence = SingleSequence(engine)
+        assert bits(feed(engine, tokens, chunk=64, sequence=sequence)) == bits(expected)
+        with pytest.raises(ValueError, match="what 100 of 200 tokens see is gone"):
+            sequence.truncate(100)
+        sequence.truncate(0)
+        assert bits(feed(engine, tokens, chunk=7, sequence=sequence)) == bits(expected)
 
 
 def test_a_model_without_windows_has_no_local_blocks(tiny_model_path: TinyModelPath) -> None:

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 NOT_HELD = (1 << 32) - 1  # in place of a local block that no row of the step sees
 
 
+def blocks_seen(window: int, n_rows: int, block_tokens: int) -> int:
+    """Return how many blocks n_rows of a sequence, and their window, lie in at most."""
+    return -(-(window - 2 + n_rows) // block_tokens) + 1
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """Tokens from ``position`` on; the state of what lies before them is in the blocks.

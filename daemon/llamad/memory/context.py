@@ -63,7 +63,7 @@ def plan_context(
 
 def _sizes(demand: Demand, n_ctx: int, budget: int, n_sequences: int) -> tuple[int, int, int]:
     """Return the bytes of one sequence's cache, of the room for model and cache, of the model."""
-    cache = -(-n_ctx // demand.kv_block_tokens) * demand.block_bytes
+    cache = demand.cache_bytes(-(-n_ctx // demand.kv_block_tokens), 1)
     whole = whole_bytes(demand.extents, demand.file_bytes)
     return cache, budget - fixed_bytes(demand, n_sequences), whole
 

@@ -127,6 +127,9 @@ def demand_of(
         template_bytes=TEMPLATE_BYTES,
         connections_bytes=capacity.memory_bytes,
         states_bytes=sizes.n_states * sizes.state_bytes,
+        kv_local_bytes=sizes.kv_local_block_bytes,
+        kv_window=sizes.kv_window,
+        step_rows=params.get("n_batch", 0),
     )
 
 
@@ -140,7 +143,7 @@ def _beside(demand: Demand, config: ModelConfig, draft: EngineModel | None, n_ct
     return replace(
         demand,
         draft_fixed_bytes=draft.info.file_bytes + sizes.scratch_bytes + sizes.sampler_bytes,
-        draft_block_bytes=sizes.kv_block_bytes,
+        draft_block_bytes=sizes.kv_block_bytes + sizes.kv_local_block_bytes,
     )
 
 
@@ -169,10 +172,14 @@ def plan_of(
             kv_tokens=kv_tokens,
             n_ctx=n_ctx,
             n_sequences=config.n_sequences,
+            n_local_blocks=n_local,
         )
 
     # With the most blocks first, then with exactly those that there are.
-    params["n_blocks"] = plan(config.kv_tokens).kv_blocks
+    n_local = 0
+    most = plan(config.kv_tokens)
+    params["n_blocks"], n_local = most.kv_blocks, most.kv_local_blocks
+    params["n_local_blocks"] = n_local
     kv_tokens = params["n_blocks"] * engine_bytes(model, **params).kv_block_tokens
     planned = plan(kv_tokens)
     if planned.model_fits:

@@ -7,9 +7,11 @@ arithmetic on bytes; ``demand.py`` asks the engine for the sizes. The service, `
 the status say the numbers of this plan.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llamad.engine.info import Extent
+from llamad.engine.run import blocks_seen
 from llamad.errors import ErrorKind, LlamadError
 from llamad.memory.residency import choose_residency, least_memory_bytes, whole_bytes
 
@@ -50,11 +52,24 @@ class Demand:
     states_bytes: int = 0  # of all slots of states
     draft_fixed_bytes: int = 0  # weights, scratch and sampler of a draft model
     draft_block_bytes: int = 0  # of its cache, which has a block for each of the model's
+    kv_local_bytes: int = 0  # of a local block; 0: every layer sees all tokens
+    kv_window: int = 0  # tokens
+    step_rows: int = 0  # most rows of a step
 
-    @property
-    def block_bytes(self) -> int:
-        """What one more block takes, in both caches."""
-        return self.kv_block_bytes + self.draft_block_bytes
+    def local_blocks(self, n_blocks: int, n_windows: int) -> int:
+        """Return the local blocks beside n_blocks, for the windows of so many long sequences.
+
+        A step and its rows have room beside them; what nobody holds keeps prefixes.
+        """
+        if not self.kv_local_bytes:
+            return 0
+        seen = blocks_seen(self.kv_window, 1, self.kv_block_tokens)
+        return min(n_blocks, n_windows * seen + -(-self.step_rows // self.kv_block_tokens))
+
+    def cache_bytes(self, n_blocks: int, n_windows: int) -> int:
+        """Return what so many blocks take, in the caches of model and draft."""
+        local = self.local_blocks(n_blocks, n_windows) * self.kv_local_bytes
+        return n_blocks * (self.kv_block_bytes + self.draft_block_bytes) + local
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +92,7 @@ class MemoryPlan:
     streaming_bytes: int  # beside, for the ring that is read ahead into, and tables
     lockable_bytes: int  # of what stays of the file and the ring, as far as RLIMIT_MEMLOCK lets
     draft_bytes: int = 0  # everything of a draft model: weights, scratch and cache
+    kv_local_blocks: int = 0  # of layers with a window
 
     @property
     def planned_bytes(self) -> int:
@@ -119,27 +135,37 @@ def plan_memory(
     kv_tokens: int,
     n_ctx: int,
     n_sequences: int,
+    n_local_blocks: int = 0,
 ) -> MemoryPlan:
     """Divide ``budget_bytes`` (None: no limit is known).
 
     ``kv_tokens`` 0 is one whole context, and up to one for each sequence as far as the model fits
-    beside it: sequences share the blocks. lock_limit_bytes: of RLIMIT_MEMLOCK, None without one.
-    Raises OUT_OF_MEMORY when the KV cache does not fit, or not beside what always stays of the
-    model; that only a part of the model fits is no error.
+    beside it: sequences share the blocks. Likewise ``n_local_blocks`` 0 is the window of one
+    sequence, and up to one for each; these come before more blocks.
+    lock_limit_bytes: of RLIMIT_MEMLOCK, None without one. Raises OUT_OF_MEMORY when the KV cache
+    does not fit, or not beside what always stays of the model; that only a part of the model fits
+    is no error.
     """
     block = demand.kv_block_tokens
     least = -(-n_ctx // block)
     blocks = -(-kv_tokens // block) if kv_tokens else least * n_sequences
+    local = n_local_blocks or demand.local_blocks(blocks, n_sequences)
     left = None
     if budget_bytes is not None:
         room = budget_bytes - fixed_bytes(demand, n_sequences)
+        beside = room - whole_bytes(demand.extents, demand.file_bytes)
+        fewest = blocks if kv_tokens else least
+        n_windows = largest(1, n_sequences, lambda n: demand.cache_bytes(fewest, n) <= beside)
         if not kv_tokens:
-            whole = whole_bytes(demand.extents, demand.file_bytes)
-            beside_model = max(0, room - whole) // demand.block_bytes
-            blocks = min(blocks, max(least, beside_model))
-        left = room - blocks * demand.block_bytes
+            blocks = largest(least, blocks, lambda n: demand.cache_bytes(n, n_windows) <= beside)
+            if n_windows < n_sequences:
+                blocks = least
+        local = n_local_blocks or demand.local_blocks(blocks, n_windows)
+        cache = blocks * (demand.kv_block_bytes + demand.draft_block_bytes)
+        cache += local * demand.kv_local_bytes
+        left = room - cache
         if left < 0:
-            raise _too_little(budget_bytes, room, blocks, demand)
+            raise _too_little(budget_bytes, room, blocks * demand.kv_block_tokens, cache)
     residency = choose_residency(demand.extents, demand.file_bytes, left)
     if residency is None:
         raise _no_room_to_stream(budget_bytes or 0, left or 0, demand)
@@ -154,14 +180,31 @@ def plan_memory(
         samplers_bytes=demand.sampler_bytes * n_sequences,
         scratch_bytes=demand.scratch_bytes,
         kv_blocks=blocks,
-        kv_bytes=blocks * demand.kv_block_bytes + demand.states_bytes,
+        kv_bytes=blocks * demand.kv_block_bytes
+        + local * demand.kv_local_bytes
+        + demand.states_bytes,
         resident_bytes=residency.resident_bytes,
         streamed_bytes=residency.streamed_bytes,
         on_demand_bytes=residency.on_demand_bytes,
         streaming_bytes=residency.overhead_bytes,
         lockable_bytes=lockable if lock_limit_bytes is None else min(lockable, lock_limit_bytes),
         draft_bytes=demand.draft_fixed_bytes + blocks * demand.draft_block_bytes,
+        kv_local_blocks=local,
     )
+
+
+def largest(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """Return the largest number of low..high that fits, ``low`` when none does: by halving.
+
+    What fits is all up to some number.
+    """
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def fixed_bytes(demand: Demand, n_sequences: int) -> int:
@@ -178,12 +221,11 @@ def fixed_bytes(demand: Demand, n_sequences: int) -> int:
     )
 
 
-def _too_little(budget_bytes: int, room: int, n_blocks: int, demand: Demand) -> LlamadError:
-    needed = n_blocks * demand.block_bytes
+def _too_little(budget_bytes: int, room: int, n_tokens: int, needed: int) -> LlamadError:
     return LlamadError(
         ErrorKind.EXHAUSTED,
         "OUT_OF_MEMORY",
-        f"a KV cache of {n_blocks * demand.kv_block_tokens} tokens needs {-(-needed // MIB)} MiB,"
+        f"a KV cache of {n_tokens} tokens needs {-(-needed // MIB)} MiB,"
         f" the memory budget of {budget_bytes // MIB} MiB leaves {max(0, room) // MIB} MiB",
     )
 

@@ -15,13 +15,8 @@ gives the block its local block back. No engine inside.
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from llamad.engine.run import NOT_HELD
+from llamad.engine.run import NOT_HELD, blocks_seen
 from llamad.schedule import sequence as schedule
-
-
-def local_blocks_seen(window: int, n_rows: int, block_tokens: int) -> int:
-    """Return how many blocks n_rows of a sequence, and their window, lie in at most."""
-    return -(-(window - 2 + n_rows) // block_tokens) + 1
 
 
 class LocalBlocks:
@@ -29,7 +24,7 @@ class LocalBlocks:
 
     def __init__(self, n_total: int, window: int, block_tokens: int, n_blocks: int) -> None:
         """``n_blocks``: of the pool; more local blocks are of no use."""
-        least = min(n_blocks, local_blocks_seen(window, 1, block_tokens))
+        least = min(n_blocks, blocks_seen(window, 1, block_tokens))
         assert window == 0 or n_total >= least, "local blocks for a token and its window"
         self.n_total = n_total
         self._window = window
@@ -77,7 +72,7 @@ class LocalBlocks:
         """Return how many local blocks a sequence of n_blocks holds between two steps at most."""
         if not self.exist:
             return 0
-        return min(n_blocks, local_blocks_seen(self._window, 1, self._block_tokens))
+        return min(n_blocks, blocks_seen(self._window, 1, self._block_tokens))
 
     # ---- sequences --------------------------------------------------------------------------
 

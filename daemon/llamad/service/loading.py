@@ -281,7 +281,7 @@ def load(
             is_encoder=bool(model.info.is_encoder),
         )
         speed = _make_resident(config, file, model, plan, stop, tell)
-        params["n_blocks"] = plan.kv_blocks
+        params["n_blocks"], params["n_local_blocks"] = plan.kv_blocks, plan.kv_local_blocks
         params["n_states"] = state_slots(model.info.state_bytes, config.n_sequences)
         engine = Engine(model, **params)
     except BaseException:

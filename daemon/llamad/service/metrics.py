@@ -32,7 +32,14 @@ from llamad.service.monitor import Reading
 from llamad.service.state import Phase
 
 ENDS = (*(reason.value for reason in FinishReason), JobState.FAILED.value)
-_NO_PART_OF_MEMORY = {"n_ctx", "budget_bytes", "kv_blocks", "streamed_bytes", "on_demand_bytes"}
+_NO_PART_OF_MEMORY = {
+    "n_ctx",
+    "budget_bytes",
+    "kv_blocks",
+    "kv_local_blocks",
+    "streamed_bytes",
+    "on_demand_bytes",
+}
 _NO_PART_OF_MEMORY |= {"lockable_bytes"}
 
 

@@ -6,7 +6,7 @@ Bytes, tokens and shares of perplexity; what is chosen is rule.py's.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llamad.memory.plan import MIB, Demand
+from llamad.memory.plan import MIB, Demand, largest
 from llamad_tools.advice.loss import Loss
 from llamad_tools.advice.shape import MixSizes
 from llamad_tools.quantize.mixes import Mix
@@ -39,12 +39,14 @@ class Candidate:
     def kv_bytes(self, kv_type: str, n_tokens: int) -> int:
         """Return the bytes of a cache of n_tokens."""
         demand = self.sizes.demands[kv_type]
-        return -(-n_tokens // demand.kv_block_tokens) * demand.kv_block_bytes
+        return demand.cache_bytes(-(-n_tokens // demand.kv_block_tokens), 1)
 
     def context(self, kv_type: str) -> int:
         """Return the tokens of KV cache beside the file, at most the trained context."""
         demand = self.sizes.demands[kv_type]
-        blocks = max(0, self.room - self.sizes.file_bytes) // demand.kv_block_bytes
+        beside = self.room - self.sizes.file_bytes
+        most = -(-self.sizes.n_ctx_train // demand.kv_block_tokens)
+        blocks = largest(0, most, lambda n: demand.cache_bytes(n, 1) <= beside)
         return min(blocks * demand.kv_block_tokens, self.sizes.n_ctx_train)
 
     def lacking_mib(self, n_tokens: int) -> int:

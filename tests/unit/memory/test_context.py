@@ -90,6 +90,22 @@ def test_a_model_that_is_read_for_every_token_gives_way_within_bounds(
     assert context(budget) == n_ctx
 
 
+@pytest.mark.parametrize(("local", "n_ctx"), [(0, 1792), (29, 4096)])
+def test_a_model_with_windows_gets_a_longer_context_beside_it(local: int, n_ctx: int) -> None:
+    """Gemma 3 4B, 2.49 GB, in 2.75 GiB of a board of 4 GB: 29 of its 34 layers see 1,024 tokens."""
+    layer = 4 * 256 * 2 * 2 * 32  # bytes of a block
+    demand = replace(
+        DEMAND,
+        file_bytes=2_490_000_000,
+        extents=feed_extents(2_490_000_000),
+        kv_block_bytes=(34 - local) * layer,
+        kv_local_bytes=local * layer,
+        kv_window=1024,
+        step_rows=256,
+    )
+    assert context(2816 * MIB, demand=demand) == n_ctx
+
+
 models = st.builds(
     Demand,
     file_bytes=st.integers(MIB, 16 * GIB),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamad.engine.run import blocks_seen
 from llamad.errors import ErrorKind, LlamadError
 from llamad.memory.plan import (
     BPE_MERGE_BYTES,
@@ -14,6 +15,7 @@ from llamad.memory.plan import (
     SENTENCEPIECE_BYTES,
     Demand,
     MemoryPlan,
+    fixed_bytes,
     plan_huge_pages,
     plan_memory,
     vocabulary_bytes,
@@ -117,6 +119,51 @@ def test_a_vocabulary_of_merges_takes_more_than_its_tokens() -> None:
     assert 7.6 * 10**6 < vocabulary_bytes(32_000, 0) - SENTENCEPIECE_BYTES < 9 * 10**6
 
 
+# Gemma 3 4B, f16: 34 layers with 4 heads of 256 keys and values, of which 5 see all tokens and 29
+# the last 1,024.
+GEMMA3_4B = replace(
+    DEMAND,
+    file_bytes=2_490_000_000,
+    extents=feed_extents(2_490_000_000),
+    kv_block_bytes=5 * 4 * 256 * 2 * 2 * 32,
+    kv_local_bytes=29 * 4 * 256 * 2 * 2 * 32,
+    kv_window=1024,
+    step_rows=256,
+)
+WITHOUT_WINDOWS = replace(
+    GEMMA3_4B,
+    kv_block_bytes=GEMMA3_4B.kv_block_bytes + GEMMA3_4B.kv_local_bytes,
+    kv_local_bytes=0,
+)
+
+
+@pytest.mark.parametrize(("demand", "gib"), [(WITHOUT_WINDOWS, 1.06), (GEMMA3_4B, 0.30)])
+def test_the_cache_of_a_sequence_with_windows_is_what_it_sees_and_a_step(
+    demand: Demand, gib: float
+) -> None:
+    """The window of 1,024 tokens lies in 33 blocks, a step of 256 rows in 8 more."""
+    plan = plan_memory(demand, budget_bytes=None, kv_tokens=8192, n_ctx=8192, n_sequences=1)
+    assert plan.kv_local_blocks == (41 if demand.kv_local_bytes else 0)
+    assert round(plan.kv_bytes / GIB, 2) == gib
+
+
+def test_windows_of_further_sequences_come_before_more_blocks() -> None:
+    demand, seen = GEMMA3_4B, 33 * GEMMA3_4B.kv_local_bytes
+    least = fixed_bytes(demand, 4) + demand.file_bytes + demand.cache_bytes(256, 1)
+    planned = [
+        plan_memory(demand, budget_bytes=least + more, kv_tokens=0, n_ctx=8192, n_sequences=4)
+        for more in (-1, 0, seen, 3 * seen, 3 * seen + demand.kv_block_bytes)
+    ]
+    assert [(p.kv_blocks, p.kv_local_blocks) for p in planned] == [
+        (256, 41),
+        (256, 41),
+        (256, 74),
+        (256, 140),
+        (257, 140),
+    ]
+    assert [p.model_fits for p in planned] == [False, True, True, True, True]
+
+
 # ---- for every model and budget ---------------------------------------------------------------
 
 sizes = st.integers(1, 8 * GIB)
@@ -136,6 +183,9 @@ demands = st.builds(
     vocabulary_bytes=st.integers(0, 200 * MIB),
     template_bytes=st.just(16 * MIB),
     connections_bytes=st.just(40 * MIB),
+    kv_local_bytes=st.one_of(st.just(0), st.integers(1, 64 * MIB)),
+    kv_window=st.integers(1, 8192),
+    step_rows=st.integers(1, 512),
 )
 settings = st.fixed_dictionaries(
     {
@@ -183,7 +233,12 @@ def test_a_plan_stays_inside_its_budget_and_its_kinds_add_up(
         plan.resident_bytes,
         plan.streamed_bytes,
     )
-    assert plan.kv_bytes == plan.kv_blocks * demand.kv_block_bytes
+    local_bytes = plan.kv_local_blocks * demand.kv_local_bytes
+    assert plan.kv_bytes == plan.kv_blocks * demand.kv_block_bytes + local_bytes
+    assert plan.kv_local_blocks <= plan.kv_blocks
+    if demand.kv_local_bytes:
+        seen = blocks_seen(demand.kv_window, 1, demand.kv_block_tokens)
+        assert plan.kv_local_blocks >= min(plan.kv_blocks, seen)  # one sequence always goes on
     if not wishes["kv_tokens"]:
         context = -(-wishes["n_ctx"] // demand.kv_block_tokens)
         assert context <= plan.kv_blocks <= context * wishes["n_sequences"]

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamad.engine.run import NOT_HELD
+from llamad.engine.run import NOT_HELD, blocks_seen
 from llamad.schedule.block_keys import PUBLIC, BlockKeys
 from llamad.schedule.blocks import BlockPool
 from llamad.schedule.limits import Limits
-from llamad.schedule.local_blocks import LocalBlocks, local_blocks_seen
+from llamad.schedule.local_blocks import LocalBlocks
 from llamad.schedule.sequence import Sequence
 from unit.schedule.fakes import Bench, asynchronous, request, saying, text_of
 
@@ -49,7 +49,7 @@ def assert_all_given_back(bench: Bench) -> None:
 
 
 def least(window: int) -> int:
-    return local_blocks_seen(window, 1, BLOCK)
+    return blocks_seen(window, 1, BLOCK)
 
 
 @pytest.mark.parametrize("window", [1, 4, 10, 33])
@@ -100,7 +100,7 @@ def test_random_company_loses_no_local_block(seed: int) -> None:
 @asynchronous
 async def test_a_sequence_takes_no_more_than_its_window() -> None:
     """150 tokens of 38 blocks, and the answer, in the local blocks of a window and a step."""
-    bench = bench_with(local_blocks_seen(16, 8, BLOCK), 16, n_batch=8, kv_blocks_total=100)
+    bench = bench_with(blocks_seen(16, 8, BLOCK), 16, n_batch=8, kv_blocks_total=100)
     assert bench.model.kv_local_blocks == 7
     job_text = await texts(bench, [LONG[:150]])
     assert job_text == await texts(bench_with(0, 0, kv_blocks_total=100), [LONG[:150]])
