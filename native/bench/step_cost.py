@@ -73,7 +73,9 @@ class Matrix:
 
 def matrices(shape: Shape, mix: str) -> list[Matrix]:
     """Return every matrix that a step reads, with the type that the mix gives it."""
-    model = MixedModel(shape.n_layers, shape.n_heads // shape.n_kv_heads, shape.tied_output)
+    model = MixedModel(
+        shape.n_layers, gqa=shape.n_heads // shape.n_kv_heads, tied_output=shape.tied_output
+    )
     n_q, n_kv = shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim
     layer = {
         "attn_q": (shape.dim, n_q), "attn_k": (shape.dim, n_kv), "attn_v": (shape.dim, n_kv),

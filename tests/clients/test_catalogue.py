@@ -82,7 +82,7 @@ class Shape:
 
     def tensor_bytes(self) -> dict[str, int]:
         """Return the bytes of every tensor in the mix, as our quantize would write it."""
-        model = MixedModel(self.layers, self.heads // self.kv_heads, self.tied)
+        model = MixedModel(self.layers, gqa=self.heads // self.kv_heads, tied_output=self.tied)
         sizes = {}
         for name, shape in self.tensors():
             type_name = "F32"
