@@ -48,6 +48,9 @@ class Options(TypedDict, total=False):
     loop_guard: bool
     min_tokens: int
     ignore_eos: bool
+    # What the answer must look like, one of: {"json_schema": dict or JSON text}, {"grammar": GBNF},
+    # {"regex": str}, {"choices": [str, ...]}, {"json_object": True}
+    response_format: Mapping[str, Any]
     temperature: float
     top_k: int
     top_p: float
@@ -270,8 +273,22 @@ def _fill(message: pb.Options, options: Options) -> None:
         elif name == "template_arguments":
             arguments = options["template_arguments"]
             _set(message, name, {key: _json(f"{name}: {key}", arguments[key]) for key in arguments})
+        elif name == "response_format":
+            _fill_format(message.response_format, options["response_format"])
         else:
             _set(message.sampling if name in _SAMPLING_FIELDS else message, name, value)
+
+
+def _fill_format(message: pb.ResponseFormat, wanted: Mapping[str, Any]) -> None:
+    if len(wanted) != 1:
+        raise TypeError(f"response_format has {len(wanted)} kinds, must be one")
+    ((kind, value),) = wanted.items()
+    if kind == "json_schema" and not isinstance(value, str):
+        value = _json(f"response_format: {kind}", value)
+    if kind == "choices":
+        _set(message.choices, "texts", value)
+    else:
+        _set(message, kind, value)
 
 
 def _json(name: str, value: Any) -> str:

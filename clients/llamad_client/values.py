@@ -110,6 +110,7 @@ class Result:
     stop_string: str
     dropped_messages: int
     context_full: bool
+    format_incomplete: bool  # it ended before the response_format that was asked for did
 
 
 Event = Queued | PrefillProgress | TextDelta | ThinkingDelta | ToolCallDelta | Result
@@ -469,6 +470,7 @@ def _result(finished: pb.Finished) -> Result:
         stop_string=finished.stop_string,
         dropped_messages=finished.dropped_messages,
         context_full=finished.context_full,
+        format_incomplete=finished.format_incomplete,
     )
 
 

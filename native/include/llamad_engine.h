@@ -442,8 +442,7 @@ typedef struct lld_constraint lld_constraint; /* where one answer is in a gramma
  * 0 on, at most 4096 bytes a token. A token without text is never allowed. */
 int lld_token_trie_create(const uint8_t *bytes, const uint32_t *offsets, uint32_t vocab_size,
                           lld_token_trie **out);
-/* After the grammars that use it. */
-void lld_token_trie_destroy(lld_token_trie *trie);
+void lld_token_trie_destroy(lld_token_trie *trie); /* after the grammars that use it */
 
 typedef enum lld_edge_kind {
     LLD_EDGE_BYTES = 0,  /* to target with a byte low..high */
@@ -454,7 +453,8 @@ typedef enum lld_edge_kind {
     LLD_EDGE_NEXT = 5,   /* to target, and the frame's loop made one more round; counted to value */
     LLD_EDGE_TAKE = 6,   /* to target, when member value (0..63) was not taken in this frame yet */
     LLD_EDGE_HAVE = 7,   /* to target, when it was */
-    LLD_EDGE_LACK = 8    /* to target, when it was not */
+    LLD_EDGE_LACK = 8,   /* to target, when it was not */
+    LLD_EDGE_END = 9     /* nowhere: the text may end here, whatever was called */
 } lld_edge_kind;
 
 typedef struct lld_edge {
@@ -469,27 +469,24 @@ typedef struct lld_edge {
 int lld_grammar_create(const lld_token_trie *trie, const lld_edge *edges,
                        const uint32_t *first_edge, const uint32_t *bounds, uint32_t n_states,
                        uint32_t start, lld_grammar **out);
-/* After the constraints that use it. */
-void lld_grammar_destroy(lld_grammar *grammar);
+void lld_grammar_destroy(lld_grammar *grammar); /* after the constraints that use it */
 
 /* end_tokens: allowed where the grammar accepts, and nowhere else. */
 int lld_constraint_create(lld_grammar *grammar, const int32_t *end_tokens, size_t n_end_tokens,
                           lld_constraint **out);
 void lld_constraint_destroy(lld_constraint *constraint);
-
 /* Go on by one token. LLD_ERR_INVALID, and nothing has changed, when the grammar does not have it
  * here, or can go on in too many ways. */
 int lld_constraint_accept(lld_constraint *constraint, int32_t token);
-
-/* Whether the answer may end here. */
+/* Whether the answer may end here; whether it does, because nothing may follow. */
 bool lld_constraint_accepts(const lld_constraint *constraint);
-
+bool lld_constraint_complete(const lld_constraint *constraint);
 /* allowed: (vocab_size) 1 for a token that may come next, else 0. */
 int lld_constraint_allowed(lld_constraint *constraint, uint8_t *allowed);
-
-/* The bytes that must come next, whatever the model says; return how many, at most `capacity`. */
+/* The bytes that must come next, whatever the model says, and these as tokens, each the longest that
+ * fits: a guess, for a model may cut them otherwise. Return how many, at most `capacity`. */
 size_t lld_constraint_forced(lld_constraint *constraint, uint8_t *bytes, size_t capacity);
-
+size_t lld_constraint_forced_tokens(lld_constraint *constraint, int32_t *tokens, size_t capacity);
 /* From now on draw only what the constraint allows, and let it go on by each token drawn; NULL ends
  * it. The constraint must live as long. A draw fails with LLD_ERR_INVALID when no token is allowed. */
 int lld_sampler_constrain(lld_sampler *sampler, lld_constraint *constraint);

@@ -38,7 +38,7 @@ class PlayedCompletion:
 
 def result(finish_reason: str = "stop") -> Result:
     timings = Timings(0.5, 2.0, 4.0, 2.5, 0.4, 1.5)
-    return Result(finish_reason, 100, 11, 20, 0, timings, 7, "j1", "tiny", "", 0, False)
+    return Result(finish_reason, 100, 11, 20, 0, timings, 7, "j1", "tiny", "", 0, False, False)
 
 
 EVENTS = (

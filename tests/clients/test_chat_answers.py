@@ -37,6 +37,7 @@ END = Result(
     stop_string="",
     dropped_messages=0,
     context_full=False,
+    format_incomplete=False,
 )
 
 

@@ -33,6 +33,7 @@ class _FixedSampler:
 
     def __init__(self, error: LlamadError | None = None) -> None:
         self.error = error
+        self.ended = False
 
     mu = 0.0
 

@@ -15,6 +15,7 @@ from llamad.engine.worker import EngineWorker
 from llamad.jobs.book import JobBook
 from llamad.jobs.request import GenerationRequest
 from llamad.sampling.parameters import Sampling
+from llamad.sampling.response_format import FormatKind, ResponseFormat
 from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
 from llamad.schedule.speculation import Speculation
@@ -30,6 +31,7 @@ SAMPLINGS = (
     Sampling(temperature=0.8, presence_penalty=1.0, top_p=0.7),
 )
 
+FORMAT = ResponseFormat(FormatKind.GRAMMAR, 'root ::= "answer: " [a-z0-9 ]{4,} "." [a-z]*')
 SPEC = TinySpec(weight_type="Q8_0")
 STATEFUL = [spec for spec in FAMILY_MODELS.values() if spec.has_states]
 TinyModelPath = Callable[[TinySpec], Path]
@@ -57,8 +59,9 @@ def _wishes() -> list[GenerationRequest]:
             max_tokens=40,
             sampling=replace(SAMPLINGS[i % len(SAMPLINGS)], seed=i),
             speculation=i % 2 == 0,
+            response_format=FORMAT if i >= 20 else None,
         )
-        for i in range(20)
+        for i in range(24)
     ]
 
 

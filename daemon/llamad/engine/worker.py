@@ -31,12 +31,31 @@ class StepEngine(Protocol):
         """Lower the cancel flag."""
 
 
+class StepConstraint(Protocol):
+    """The part of ``bindings.Constraint`` that a step needs."""
+
+    @property
+    def accepts(self) -> bool:
+        """Whether the answer may end here."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether it ends here, because nothing may follow."""
+
+    def forced_tokens(self, limit: int) -> tuple[int, ...]:
+        """Return up to ``limit`` tokens that spell what must come next."""
+
+
 class StepSampler(Protocol):
     """The part of ``bindings.Sampler`` that a step needs."""
 
     @property
     def mu(self) -> float:
         """What mirostat has learned from the logits so far."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing may follow what was drawn: its constraint is complete."""
 
     def accept(self, token: int, *, penalized: bool = True) -> None:
         """Count a token as recent; ``penalized`` False: by DRY alone."""
@@ -187,7 +206,7 @@ class EngineWorker:
             return ()
         drawn = [chunk.sampler.sample(self._engine, k)]
         for i in range(chunk.n_drafts):
-            if drawn[-1] != chunk.tokens[i - chunk.n_drafts]:
+            if drawn[-1] != chunk.tokens[i - chunk.n_drafts] or chunk.sampler.ended:
                 break
             drawn.append(chunk.sampler.sample(self._engine, k + 1 + i))
         return tuple(drawn)

@@ -184,6 +184,7 @@ def _finished(record: JobRecord, reason: FinishReason, timings: Timings) -> Fini
         dropped_messages=record.dropped_messages,
         context_full=reason is FinishReason.LENGTH and record.fills_context,
         reasoning_tokens=record.reasoning_tokens,
+        format_incomplete=record.format_incomplete,
     )
 
 

@@ -96,6 +96,7 @@ class Finished:
     dropped_messages: int = 0  # as in Queued
     context_full: bool = False  # its length ended it, and that was the context's end
     reasoning_tokens: int = 0  # of completion_tokens, drawn before the thinking ended
+    format_incomplete: bool = False  # it ended before the format that was asked for did
 
 
 @dataclass(frozen=True, slots=True)

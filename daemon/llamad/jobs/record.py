@@ -107,6 +107,7 @@ class JobRecord:
     finish_reason: FinishReason | None = None
     stop_string: str = ""
     mirostat_mu: float | None = None  # behind the last token; None: it has not begun, or is off
+    format_incomplete: bool = False  # the answer ended before its format did
     error: LlamadError | None = None
     started_at: float | None = None
     first_token_at: float | None = None

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from llamad.sampling.parameters import Sampling
+from llamad.sampling.response_format import ResponseFormat
 from llamad.users import user_name
 
 NEVER = (1 << 63) - 1  # of ``min_tokens``
@@ -114,6 +115,7 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     min_tokens: int = 0  # before them it does not end by itself; NEVER: not at all
+    response_format: ResponseFormat | None = None  # what the answer must look like
     loop_guard: bool = False  # end a completion that only repeats itself
     # None: normal, or the most urgent class that the owner may use, if that is lower
     priority: Priority | None = None

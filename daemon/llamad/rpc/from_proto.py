@@ -19,6 +19,7 @@ from llamad.jobs import event, request
 from llamad.jobs.record import JobSnapshot, JobState
 from llamad.ranges import MAX_TEXT_BYTES, Real
 from llamad.rpc import tools_from_proto
+from llamad.rpc.format_from_proto import response_format
 from llamad.rpc.sampling_from_proto import checked, short_texts, to_sampling
 from llamad.sampling.parameters import Sampling
 from llamad.template_arguments import parse_arguments
@@ -183,6 +184,7 @@ def with_options(
         stop=short_texts("stop", options.stop),
         sampling=to_sampling(options.sampling, rules.sampling),
         min_tokens=request.NEVER if options.ignore_eos else options.min_tokens,
+        response_format=response_format(options),
         loop_guard=_loop_guard(options, rules),
         priority=_PRIORITIES[options.priority],
         deadline_seconds=_seconds(options, "deadline_seconds"),
@@ -332,6 +334,7 @@ def finished(item: event.Finished) -> pb.Finished:
         stop_string=item.stop_string,
         dropped_messages=item.dropped_messages,
         context_full=item.context_full,
+        format_incomplete=item.format_incomplete,
     )
 
 

@@ -7,9 +7,9 @@ the job is outcome.py's.
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from llamad.engine.worker import StepSampler
+from llamad.engine.worker import StepConstraint, StepSampler
 from llamad.jobs.job import Job
 from llamad.jobs.request import Pooling
 from llamad.sampling.parameters import Sampling
@@ -131,6 +131,8 @@ class Generation:
             own_keys=BlockKeys(scope_of(request)),
         )
         self.sampler: StepSampler | None = None  # while it has blocks
+        self.constraint: StepConstraint | None = None  # likewise, where a format was asked for
+        self.format_coming = False  # it is compiled again; until then no step computes the job
         # a prompt that is continued has no thoughts
         splitter = model.new_thinking_splitter(prompt) if job.record.is_chat else None
         calls = model.new_call_splitter(request, prompt) if job.record.is_chat else None
@@ -158,11 +160,21 @@ class Generation:
         if self.pool is not None:
             return
         record = self.job.record
+        wanted, grammar = record.request.response_format, None
+        if wanted is not None:
+            grammar = model.formats.find(wanted, record.prompt_tokens, is_chat=record.is_chat)
+            self.format_coming = grammar is None
+        if not self.format_coming:
+            self._begin(model, grammar)
+
+    def _begin(self, model: ModelRuntime, grammar: Any | None) -> None:
+        """Make the sampler; grammar: of a job that has a format."""
+        record = self.job.record
         tokens, n_prompt = self.sequence.tokens, self.sequence.n_prompt
         prompt, completion = tokens[:n_prompt], tokens[n_prompt:]
 
         def sampler(completion: Sequence[int], mu: float | None) -> StepSampler:
-            return self._sampler_behind(model, [*prompt, *completion], mu)
+            return self._sampler_behind(model, grammar, [*prompt, *completion], mu)
 
         budget = record.request.thinking.budget_tokens
         if budget is None or not record.is_chat:
@@ -172,9 +184,16 @@ class Generation:
             self.sampler = BudgetSampler(sampler, completion, record.mirostat_mu, budget, ending)
         if self._speculation and self.guesser is None:
             self.guesser = Guesser(self.sequence.tokens)
+            self.guesser.constraint = self.constraint
+
+    def format_is_here(self, model: ModelRuntime, grammar: Any) -> None:
+        """Go on with the compiled format for which a job waits that has started."""
+        if self.format_coming:  # else it was paused meanwhile
+            self.format_coming = False
+            self._begin(model, grammar)
 
     def _sampler_behind(
-        self, model: ModelRuntime, tokens: Sequence[int], mu: float | None
+        self, model: ModelRuntime, grammar: Any | None, tokens: Sequence[int], mu: float | None
     ) -> StepSampler:
         """Return the sampler that draws what comes behind these tokens, the prompt's included.
 
@@ -182,7 +201,17 @@ class Generation:
         """
         record = self.job.record
         n_draws = len(tokens) - self.sequence.n_prompt
-        sampler = model.new_sampler(record.request, seed=record.seed, n_draws=n_draws, mu=mu)
+        if grammar is not None:
+            self.constraint = model.formats.constraint(grammar, tokens[self.sequence.n_prompt :])
+            if self.guesser is not None:
+                self.guesser.constraint = self.constraint
+        sampler = model.new_sampler(
+            record.request,
+            seed=record.seed,
+            n_draws=n_draws,
+            mu=mu,
+            constraint=self.constraint,
+        )
         first, first_penalized = self._recent(record.request.sampling, len(tokens))
         for i in range(first, len(tokens)):
             sampler.accept(tokens[i], penalized=i >= first_penalized)
@@ -203,7 +232,10 @@ class Generation:
 
     def pause(self) -> None:
         """Forget the sampler: its blocks are gone, and ``start`` will make it anew."""
-        self.sampler = None
+        self.sampler = self.constraint = None
+        self.format_coming = False
+        if self.guesser is not None:
+            self.guesser.constraint = None
         if self.pool is not None:
             self.pool.clear()
 

@@ -1,12 +1,14 @@
-"""What may come next in one sequence: from its own n-grams, which cost nothing, else from a draft.
+"""What may come next in one sequence: what its format demands, else what others guess.
 
-Owns how well the guesses went for this sequence: what its n-grams have lost (balance.py), and how
-far a draft may be believed. The step checks every guess, so none of this changes an answer.
+First the sequence's own n-grams, then a draft. Owns how well the guesses went for this sequence:
+what those that cost nothing to make have lost (balance.py), and how far a draft may be believed.
+The step checks every guess, so none of this changes an answer.
 """
 
 from collections.abc import Sequence
 
 from llamad.engine.drafting import Guess
+from llamad.engine.worker import StepConstraint
 from llamad.schedule.balance import Balance
 from llamad.schedule.prompt_lookup import PromptLookup
 
@@ -20,7 +22,8 @@ class Guesser:
     """The guesses of one sequence."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
-        self.balance = Balance()  # of the n-grams
+        self.balance = Balance()  # of what the format demands and of the n-grams
+        self.constraint: StepConstraint | None = None  # of a sequence that has a format
         self._lookup = PromptLookup(tokens)
         self._drafted = Guess()
         self._offered = Guess()  # of the draft, and in the step that is computed
@@ -29,8 +32,12 @@ class Guesser:
 
     @property
     def looked_up(self) -> bool:
-        """Whether the n-grams have a guess now: then a draft's is not needed."""
-        return not self.balance.rests and bool(self._lookup.draft(1))
+        """Whether the format or the n-grams have a guess now: then a draft's is not needed."""
+        return not self.balance.rests and bool(self._demanded(1) or self._lookup.draft(1))
+
+    def _demanded(self, limit: int) -> tuple[int, ...]:
+        """Return what must come next; a model may spell it with other tokens."""
+        return () if self.constraint is None else self.constraint.forced_tokens(limit)
 
     @property
     def drafted(self) -> bool:
@@ -58,7 +65,9 @@ class Guesser:
         """Return up to ``limit`` tokens that may come next; free: their rows cost nothing."""
         self._offered = Guess()
         if self.looked_up:
-            return self._lookup.draft(limit, free=free and not self._drafted.tokens)
+            return self._demanded(limit) or self._lookup.draft(
+                limit, free=free and not self._drafted.tokens
+            )
         if limit > 0:
             self._offered = self._drafted
         return self._drafted.tokens[: max(0, limit)]

@@ -39,6 +39,7 @@ from llamad.schedule.deadlines import Deadlines
 from llamad.schedule.draft import DraftCounts, Drafts
 from llamad.schedule.encoder import Encoder, Line
 from llamad.schedule.estimate import Estimate
+from llamad.schedule.format_compiler import FormatCompiler
 from llamad.schedule.generation import Generation
 from llamad.schedule.limits import Limits
 from llamad.schedule.outcome import Outcome
@@ -151,6 +152,12 @@ class Scheduler:
             lambda rows, seconds: self._shares.charge(rows, seconds, self._clock.now()),
         )
         self._outcome = Outcome(book, model.tokenizer, self._estimate, limits.stream_buffer_bytes)
+        self._formats = FormatCompiler(
+            model,
+            lambda function, n_bytes: self._encode(function, n_bytes, self._prompts),
+            wake=self.wake,
+            fail=lambda job, error: self._fail(job, _for_client(error, "compiling a format")),
+        )
         self._in_flight: tuple[Job, ...] = ()  # jobs of the step the engine computes now
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -190,8 +197,9 @@ class Scheduler:
 
         The consumer must ``aclose`` the stream when it leaves early. Raises LlamadError:
         QUEUE_FULL, OWNER_QUEUE_FULL, PRIORITY_NOT_ALLOWED, MODEL_NOT_FOUND, PROMPT_TOO_LONG,
-        INVALID_PROMPT, INVALID_SAMPLING_LOGIT_BIAS, DEADLINE_EXCEEDED, QUEUE_TIMEOUT, the
-        template's error, the failure of the model or what ``drain`` says.
+        INVALID_PROMPT, INVALID_SAMPLING_LOGIT_BIAS, INVALID_SCHEMA, INVALID_GRAMMAR,
+        DEADLINE_EXCEEDED, QUEUE_TIMEOUT, the template's error, the failure of the model or what
+        ``drain`` says.
         """
         submitted_at = self._clock.now()
         self._check_accepting()
@@ -209,6 +217,7 @@ class Scheduler:
             prompt = await self._encode(
                 lambda: encode_prompt(self._model, request), n_bytes, self._prompts
             )
+            await self._formats.check(request, prompt.tokens, is_chat=prompt.is_chat)
         # What waits for its turn is tokens: the text would take up to four bytes a character.
         request = replace(
             request, prompt=None, messages=(), tokens=(), template_arguments={}, priority=priority
@@ -270,6 +279,7 @@ class Scheduler:
         finally:
             self._refusal = self._refusal or shutting_down
             self._encoder.close()
+            self._formats.close()
             self._book.refuse(self._jobs(), self._refusal)
             self._idle.set()
 
@@ -433,13 +443,15 @@ class Scheduler:
             generation.job.on_start()
             generation.job.move(JobState.PREFILL)
             self._composer.come(generation, self._places.running)
+            if generation.format_coming:
+                self._formats.compile_later(generation)
         if self._reports.due(now):
             self._reports.tell(*self._places.expected(now), now)
 
     def _compose(self, now: float) -> list[Part]:
         """Compose a step; those that gave their blocks back for it wait again."""
         self._cost.read_seconds = self._model.step_read_seconds
-        running = [g for g in self._places.running if not g.job.start_pending]
+        running = [g for g in self._places.running if not (g.job.start_pending or g.format_coming)]
         step, preempted = self._composer.compose(running, self._limits.step_seconds, now)
         self._places.wait_again(preempted, now)
         self._estimate.note_step([g for g, _ in step], self._limits.step_seconds)

@@ -1,8 +1,8 @@
 """What a step means for a job: the one place that turns drawn tokens into text and ends.
 
 Owns the order of these questions: does the token end the generation, does its text complete a stop
-string, is the length reached, does the answer only repeat itself, does the client still read. It
-ends nothing itself but through the book.
+string, is its format complete, is the length reached, does the answer only repeat itself, does the
+client still read. It ends nothing itself but through the book.
 """
 
 import hashlib
@@ -57,9 +57,9 @@ class Outcome:
             return
         if generation.guesser is not None and chunk.n_drafts:
             generation.guesser.judge(chunk.n_drafts, len(drawn) - 1)
-        for token in drawn:
+        for i, token in enumerate(drawn):
             if not job.ended:
-                self._apply_token(generation, token, now)
+                self._apply_token(generation, token, now, is_last=i == len(drawn) - 1)
 
     def _count_prompt(self, generation: Generation, now: float) -> None:
         """Count the prompt's rows, once each; tell of progress where it takes several steps."""
@@ -77,7 +77,10 @@ class Outcome:
             generation.job.stream.put(PrefillProgress(processed, n_prompt, seconds_left))
         generation.job.touch()
 
-    def _apply_token(self, generation: Generation, token: int, now: float) -> None:
+    def _apply_token(
+        self, generation: Generation, token: int, now: float, *, is_last: bool
+    ) -> None:
+        """Take over one token; is_last: of those drawn, so that the constraint is behind it."""
         job, record = generation.job, generation.job.record
         generation.sequence.tokens.append(token)
         if generation.guesser is not None:
@@ -90,9 +93,14 @@ class Outcome:
         record.completion_tokens += 1
         self._book.totals.generated_tokens += 1
         was_thinking, n_calls = generation.text.thinking, generation.text.n_calls
-        parts, stop_string, reason = self._read(generation, token)
+        constraint = generation.constraint
+        complete = is_last and constraint is not None and constraint.complete
+        parts, stop_string, reason = self._read(generation, token, complete=complete)
         if stop_string is not None:
             record.stop_string, reason = stop_string, FinishReason.STOP_STRING
+        if constraint is not None and reason is not None:
+            ends = is_last and constraint.accepts and stop_string is None
+            record.format_incomplete = not ends
         deltas = list(_deltas(record, parts, n_calls))
         if was_thinking or generation.text.thinking:
             record.reasoning_tokens += 1
@@ -105,9 +113,12 @@ class Outcome:
             job.touch()
 
     def _read(
-        self, generation: Generation, token: int
+        self, generation: Generation, token: int, *, complete: bool
     ) -> tuple[list[Part], str | None, FinishReason | None]:
-        """Return a token's text, the stop string that it completes, and why it is the last one."""
+        """Return a token's text, the stop string that it completes, and why it is the last one.
+
+        complete: the format that was asked for allows nothing behind it.
+        """
         record, text = generation.job.record, generation.text
         if self._tokenizer.is_end_of_generation(token):
             parts, stop_string = text.flush()
@@ -117,7 +128,9 @@ class Outcome:
         if text.n_calls and not record.request.parallel_tool_calls:
             end = next(i for i, part in enumerate(parts) if isinstance(part, Call))
             return parts[: end + 1], stop_string, FinishReason.TOOL_CALLS
-        if record.completion_tokens >= record.max_tokens:
+        if complete:
+            reason = FinishReason.STOP
+        elif record.completion_tokens >= record.max_tokens:
             reason = FinishReason.LENGTH
         elif _repeats_itself(generation):
             reason = FinishReason.LOOP

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from llamad.engine.drafting import DraftChunk, DraftRound
-from llamad.engine.worker import StepSampler
+from llamad.engine.worker import StepConstraint, StepSampler
 from llamad.jobs.request import GenerationRequest, Pooling
+from llamad.sampling.response_format import ResponseFormat
 from llamad.text.thinking import ThinkingSplitter
 from llamad.text.tools.call import Tool
 from llamad.text.tools.splitter import CallSplitter
@@ -63,6 +64,22 @@ class ChatTemplate(Protocol):
 
     def thinking_arguments(self, enabled: bool) -> dict[str, bool]:
         """Return the arguments that tell the template whether the model is to think."""
+
+
+class Formats(Protocol):
+    """Formats of answers, compiled for one model's vocabulary."""
+
+    def find(self, wanted: ResponseFormat, prompt: Sequence[int], *, is_chat: bool) -> Any | None:
+        """Return the grammar of the answer to a prompt if it was compiled, and not forgotten."""
+
+    def compile(self, wanted: ResponseFormat, prompt: Sequence[int], *, is_chat: bool) -> Any:
+        """Return the grammar of the answer to a prompt; blocks; any thread.
+
+        Raises INVALID_SCHEMA and INVALID_GRAMMAR.
+        """
+
+    def constraint(self, grammar: Any, tokens: Sequence[int]) -> StepConstraint:
+        """Return where an answer is behind its first tokens."""
 
 
 class EngineRuntime(Protocol):
@@ -163,6 +180,10 @@ class ModelRuntime(EngineRuntime, Protocol):
     def chat_template(self) -> ChatTemplate:
         """The model's chat template, or the fallback."""
 
+    @property
+    def formats(self) -> Formats:
+        """What answers must look like, for those that must."""
+
     def new_detokenizer(self) -> Detokenizer:
         """Create a detokenizer for one completion."""
 
@@ -181,10 +202,16 @@ class ModelRuntime(EngineRuntime, Protocol):
         """
 
     def new_sampler(
-        self, request: GenerationRequest, *, seed: int, n_draws: int = 0, mu: float | None = None
+        self,
+        request: GenerationRequest,
+        *,
+        seed: int,
+        n_draws: int = 0,
+        mu: float | None = None,
+        constraint: Any | None = None,
     ) -> StepSampler:
         """Create the sampler of a request, as it is after n_draws draws.
 
-        mu: what mirostat has learned then.
+        mu: what mirostat has learned then. constraint: of ``formats``; it goes on with each draw.
         Raises LlamadError when a parameter is refused.
         """

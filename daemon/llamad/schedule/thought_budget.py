@@ -40,6 +40,11 @@ class BudgetSampler:
         """What mirostat has learned from the logits so far."""
         return self._drawing().mu
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing may follow what was drawn."""
+        return self._sampler is not None and self._sampler.ended
+
     def accept(self, token: int, *, penalized: bool = True) -> None:
         """Nothing: the sampler is made with the tokens behind it."""
 

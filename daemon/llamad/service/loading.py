@@ -9,13 +9,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from llamad.config import ModelConfig
 from llamad.engine.bindings import (
     NO_LIMIT,
+    Constraint,
     Engine,
     EngineInfo,
     EngineModel,
@@ -38,6 +39,7 @@ from llamad.memory.replan import least_budget, plan_again, whole_budget
 from llamad.memory.residency import choose_residency
 from llamad.memory.states import state_interval, state_slots
 from llamad.schedule.prompt import offered_tools
+from llamad.service.answer_formats import AnswerFormats
 from llamad.service.draft import LoadedDraft, plan_with_draft
 from llamad.service.engine_sizes import EngineSizes
 from llamad.service.settings import own_sampling, recommended_sampling
@@ -90,6 +92,10 @@ class LoadedModel(EngineSizes):
     draft: LoadedDraft | None  # which guesses for it, on the same thread
     draft_name: str  # its own, or as it was asked for
     draft_fault: str  # why there is none though one was asked for
+    formats: AnswerFormats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.formats = AnswerFormats(self.tokenizer, self.thinking)
 
     @property
     def file(self) -> ModelFile:
@@ -223,10 +229,16 @@ class LoadedModel(EngineSizes):
         return self.tokenizer.encode(text, add_bos=False, parse_special=True) if text else []
 
     def new_sampler(
-        self, request: GenerationRequest, *, seed: int, n_draws: int = 0, mu: float | None = None
+        self,
+        request: GenerationRequest,
+        *,
+        seed: int,
+        n_draws: int = 0,
+        mu: float | None = None,
+        constraint: Constraint | None = None,
     ) -> Sampler:
         """Create a sampler for one sequence; raise LlamadError when a parameter is refused."""
-        return Sampler(
+        sampler = Sampler(
             request.sampling,
             vocab_size=self.vocab_size,
             n_ctx=self.n_ctx,
@@ -237,10 +249,14 @@ class LoadedModel(EngineSizes):
             first_draw=request.min_tokens,
             piece=self.tokenizer.piece,
         )
+        if constraint is not None:
+            sampler.constrain(constraint)
+        return sampler
 
     def close(self) -> None:
         """Destroy the engine, then unmap the model. No other thread may be in either."""
         self.chat_template.close()
+        self.formats.close()
         if self.draft is not None:
             self.draft.close()
         self.engine.close()

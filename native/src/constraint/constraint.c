@@ -74,6 +74,12 @@ bool lld_constraint_accepts(const lld_constraint *constraint)
     return constraint->states.sets[constraint->state].accepts;
 }
 
+bool lld_constraint_complete(const lld_constraint *constraint)
+{
+    const lld_way_set *set = &constraint->states.sets[constraint->state];
+    return constraint->ended || (set->accepts && set->count == 0);
+}
+
 int lld_constraint_accept(lld_constraint *constraint, int32_t token)
 {
     lld_constraint *c = constraint;
@@ -233,4 +239,37 @@ size_t lld_constraint_forced(lld_constraint *constraint, uint8_t *bytes, size_t 
         state = lld_states_step(&c->states, state, (uint8_t)byte);
     }
     return n;
+}
+
+/* The longest token whose text `bytes` begin with, and its length in *n; -1: there is none. */
+static int32_t longest_token(const lld_token_trie *trie, const uint8_t *bytes, size_t n_bytes,
+                             size_t *n)
+{
+    const lld_trie_node *nodes = trie->nodes;
+    int32_t token = -1;
+    uint32_t node = 0, end = trie->n_nodes;
+    for (size_t depth = 0; depth < n_bytes; depth++) {
+        while (node < end && nodes[node].byte != bytes[depth]) node = nodes[node].end;
+        if (node == end) break;
+        if (nodes[node].first < nodes[node + 1].first) {
+            token = trie->sorted[nodes[node].first];
+            *n = depth + 1;
+        }
+        end = nodes[node++].end;
+    }
+    return token;
+}
+
+size_t lld_constraint_forced_tokens(lld_constraint *constraint, int32_t *tokens, size_t capacity)
+{
+    uint8_t bytes[256];
+    const size_t n_bytes = lld_constraint_forced(constraint, bytes, sizeof bytes);
+    size_t n_tokens = 0;
+    for (size_t at = 0, n = 0; at < n_bytes && n_tokens < capacity; at += n) {
+        const int32_t token =
+            longest_token(constraint->grammar->trie, bytes + at, n_bytes - at, &n);
+        if (token < 0) break;
+        tokens[n_tokens++] = token;
+    }
+    return n_tokens;
 }

@@ -8,6 +8,8 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 from llamad_api.v1.generation_pb2 import Sampling as Sampling
 from llamad_api.v1.generation_pb2 import Thinking as Thinking
 from llamad_api.v1.generation_pb2 import Options as Options
+from llamad_api.v1.generation_pb2 import ResponseFormat as ResponseFormat
+from llamad_api.v1.generation_pb2 import Choices as Choices
 from llamad_api.v1.generation_pb2 import GenerateRequest as GenerateRequest
 from llamad_api.v1.generation_pb2 import ToolCall as ToolCall
 from llamad_api.v1.generation_pb2 import Message as Message

@@ -39,6 +39,7 @@ from unit.schedule.fake_engine import History as History
 from unit.schedule.fake_engine import Rule as Rule
 from unit.schedule.fake_engine import letters as letters
 from unit.schedule.fake_engine import saying as saying
+from unit.schedule.fake_formats import FakeConstraint, FakeFormats
 from unit.schedule.fake_template import FakeChatTemplate
 
 SIMULATED_TICK_SECONDS = 0.01
@@ -54,6 +55,11 @@ class FakeSampler:
         self.accepted: list[int] = []
         self.prompt: History = ()  # what stood in front of its first draw
         self.n_draws = n_draws
+        self.constraint: FakeConstraint | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.constraint is not None and self.constraint.complete
 
     def accept(self, token: int, *, penalized: bool = True) -> None:
         self.accepted.append(token)
@@ -66,6 +72,11 @@ class FakeSampler:
         token = engine.rule(history, self.seed, self.n_draws)
         self.n_draws += 1
         self.mu += 0.5
+        if self.constraint is not None:
+            allowed = self.constraint.allowed()
+            assert allowed
+            token = token if token in allowed else allowed[token % len(allowed)]
+            self.constraint.accept(token)
         return token
 
 
@@ -124,6 +135,7 @@ class FakeModel:
         self.tokenizer = FakeTokenizer()
         self.chat_template = FakeChatTemplate()
         self.ends_answers = True
+        self.formats = FakeFormats()
         self.thinking = ThinkingMarks()
         self.draft: Any = None
         self.samplers: list[FakeSampler] = []
@@ -145,11 +157,18 @@ class FakeModel:
         return []
 
     def new_sampler(
-        self, request: GenerationRequest, *, seed: int, n_draws: int = 0, mu: float | None = None
+        self,
+        request: GenerationRequest,
+        *,
+        seed: int,
+        n_draws: int = 0,
+        mu: float | None = None,
+        constraint: FakeConstraint | None = None,
     ) -> FakeSampler:
         if self.sampler_error is not None:
             raise self.sampler_error
         self.samplers.append(FakeSampler(seed, n_draws, mu))
+        self.samplers[-1].constraint = constraint
         return self.samplers[-1]
 
 

@@ -42,15 +42,15 @@ async def submitted(made: Bench) -> Job:
     return job
 
 
-def another_scheduler(made: Bench, answer: str) -> tuple[Scheduler, EngineWorker]:
+def another_scheduler(made: Bench, answer: str | None) -> tuple[Scheduler, EngineWorker]:
     """Return one of the same model after it was loaded again; it knows nothing of before."""
     engine = FakeEngine(n_batch=64, n_blocks=64, block_tokens=32)
-    engine.rule = saying(answer)
+    engine.rule = made.engine.rule if answer is None else saying(answer)
     worker = EngineWorker(engine)
     return Scheduler(made.model, worker, made.book, Limits(), clock=made.clock), worker
 
 
-async def in_two_parts(made: Bench, job: Job, step: int, answer: str) -> None:
+async def in_two_parts(made: Bench, job: Job, step: int, answer: str | None) -> None:
     """Drain while a step is computed, and go on with another scheduler."""
     made.at_step(step, lambda: job.suspend())
     async with made.running():

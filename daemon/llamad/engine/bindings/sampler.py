@@ -52,6 +52,7 @@ class Sampler(Handle):
         )
         self._open(out[0], lib.lld_sampler_destroy)
         self._vocab_size = vocab_size
+        self._constraint: Constraint | None = None
         self._breakers: SequenceBreakers | None = None
         if piece is not None and sampling.dry_multiplier > 0:
             self._breakers = SequenceBreakers(sampling.dry_sequence_breakers, piece)
@@ -76,6 +77,12 @@ class Sampler(Handle):
         """
         check(lib.lld_sampler_constrain(self._c, constraint._c))
         self._use(constraint)
+        self._constraint = constraint
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing may follow what was drawn: its constraint is complete."""
+        return self._constraint is not None and self._constraint.complete
 
     def accept(self, token: int, *, penalized: bool = True) -> None:
         """Count a token as recent; those that were sampled are counted already.
@@ -91,6 +98,8 @@ class Sampler(Handle):
             raise ValueError(
                 f"a sampler of {self._vocab_size} tokens, an engine of {engine.vocab_size}"
             )
+        if self._constraint is not None:
+            self._constraint.catch_up()
         out = ffi.new("int32_t *")
         check(lib.lld_sampler_sample(self._c, engine._row(k), out))
         token = cast(int, out[0])

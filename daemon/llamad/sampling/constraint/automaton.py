@@ -21,7 +21,9 @@ from llamad.sampling.constraint.expression import (
     Grammar,
     Repeat,
     Sequence,
+    Until,
 )
+from llamad.sampling.constraint.search import search_table
 
 MAX_STATES = 1 << 18
 MAX_ROUNDS = 1 << 20
@@ -45,6 +47,7 @@ class Kind(IntEnum):
     TAKE = 6
     HAVE = 7
     LACK = 8
+    END = 9
 
 
 def invalid(message: str) -> LlamadError:
@@ -86,7 +89,7 @@ def compile_grammar(grammar: Grammar) -> Automaton:
 
 def _is_nullable(part: Expression, nullable: set[str]) -> bool:
     match part:
-        case Bytes():
+        case Bytes() | Until():
             return False
         case Sequence(parts):
             return all(_is_nullable(p, nullable) for p in parts)
@@ -239,6 +242,8 @@ class _Builder:
                 self._edge(start, Kind.CALL, self._rule(rule), value=end)
             case AnyOrder():
                 self._emit_any_order(part, start, end)
+            case Until():
+                self._emit_search(part, start, end, bound)
 
     def _emit_bytes(self, parts: list[Bytes], start: int, end: int, bound: int) -> None:
         state = self._state(bound)
@@ -325,6 +330,19 @@ class _Builder:
         self._edge(head, Kind.RETURN, value=least)
         self._emit(inner, body, round_end, bound)
         self._edge(round_end, Kind.NEXT, head, value=least if most is None else most)
+
+    def _emit_search(self, part: Until, start: int, end: int, bound: int) -> None:
+        table = search_table(part.markers)
+        begins = [self._state(bound) for _ in table]
+        self._edge(start, Kind.EMPTY, begins[0])
+        for begin, row in zip(begins, table, strict=True):
+            state = self._state(bound)
+            self._edge(begin, Kind.EMPTY, state)
+            if part.may_end:
+                self._edge(begin, Kind.END)
+            for low, high, after in row:
+                target = end if after is None else begins[after]
+                self._edge(state, Kind.BYTES, target, low=low, high=high)
 
     def _emit_any_order(self, part: AnyOrder, start: int, end: int) -> None:
         """Call a rule whose frame has a bit for each member that was seen, and for each number.

@@ -80,7 +80,18 @@ class AnyOrder:
         return len(self.members) + self.n_counted
 
 
-Expression: TypeAlias = Bytes | Sequence | Choice | Repeat | Call | AnyOrder
+@dataclass(frozen=True, slots=True)
+class Until:
+    """Any bytes up to the first of the markers, it included; markers: not empty.
+
+    ``may_end``: the whole answer may also end before, wherever it is.
+    """
+
+    markers: tuple[bytes, ...]
+    may_end: bool = False
+
+
+Expression: TypeAlias = Bytes | Sequence | Choice | Repeat | Call | AnyOrder | Until
 
 MAX_MEMBERS = 64  # bits of a frame's memory
 NOTHING = Sequence(())

@@ -13,6 +13,7 @@ from llamad.sampling.constraint.expression import (
     Grammar,
     Repeat,
     Sequence,
+    Until,
     choice,
 )
 
@@ -36,6 +37,8 @@ def _pruned(part: Expression, productive: set[str]) -> Expression:
     match part:
         case Bytes(ranges):
             return part if ranges else NEVER
+        case Until():
+            return part
         case Call(rule):
             return part if rule in productive else NEVER
         case Sequence(parts):

@@ -1,0 +1,114 @@
+"""From what a request says of its answer to a grammar, and to one that begins behind a thought.
+
+A control token has no text. Here it is its name between two bytes that no UTF-8 has
+(``control_token``): so a grammar of a user never allows one, and one of ours can name it.
+"""
+
+import json
+from dataclasses import dataclass
+
+from llamad.sampling.constraint.expression import (
+    NOTHING,
+    Bytes,
+    Call,
+    Expression,
+    Grammar,
+    Repeat,
+    Until,
+    characters,
+    choice,
+    literal,
+    sequence,
+)
+from llamad.sampling.constraint.gbnf import parse_gbnf
+from llamad.sampling.constraint.json_schema import any_json, parse_json_schema
+from llamad.sampling.constraint.regex import parse_regex
+from llamad.sampling.constraint.schema_facts import refused
+from llamad.sampling.response_format import FormatKind, ResponseFormat
+
+_BEFORE_NAME, _BEHIND_NAME = b"\xff", b"\xfe"
+_LINE_END, _SPACES = Bytes(((0x0A, 0x0A),)), 2
+
+
+def format_grammar(wanted: ResponseFormat) -> Grammar:
+    """Return the grammar of the answers that a format wants.
+
+    Raises INVALID_SCHEMA with the JSON pointer, INVALID_GRAMMAR with line and column or what of a
+    pattern is not supported.
+    """
+    match wanted.kind:
+        case FormatKind.JSON_SCHEMA:
+            return parse_json_schema(_schema(wanted.text))
+        case FormatKind.GRAMMAR:
+            return parse_gbnf(wanted.text)
+        case FormatKind.REGEX:
+            return Grammar({"root": parse_regex(wanted.text, characters)}, "root")
+        case FormatKind.CHOICES:
+            return Grammar({"root": choice(literal(one) for one in wanted.choices)}, "root")
+        case FormatKind.JSON_OBJECT:
+            return any_json(object_only=True)
+
+
+def _schema(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise refused("", f"is no JSON: {where}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:
+        raise refused("", f"is no JSON: {error}") from None
+
+
+def control_token(name: bytes) -> bytes:
+    """Return the bytes that stand for a control token of this name."""
+    return _BEFORE_NAME + name + _BEHIND_NAME
+
+
+def spellings(marker: str) -> tuple[bytes, bytes]:
+    """Return what a marker may be: text, or one control token."""
+    return marker.encode(), control_token(marker.encode())
+
+
+def any_of(markers: tuple[bytes, ...]) -> Expression:
+    """Return a choice between texts of bytes."""
+    return choice(sequence(*(Bytes(((byte, byte),)) for byte in marker)) for marker in markers)
+
+
+@dataclass(frozen=True, slots=True)
+class Thoughts:
+    """What may stand in front of an answer."""
+
+    opened: str | None = None  # the closing mark of a thought that the prompt has begun
+    pairs: tuple[tuple[str, str], ...] = ()  # the marks around one that the model may begin
+
+
+def behind_thoughts(grammar: Grammar, thoughts: Thoughts) -> Grammar:
+    """Return the grammar of a thought, where there may or must be one, and the answer behind it.
+
+    A thought that was begun must end before the answer ends. Between them are at most two line
+    ends, as models are used to.
+    """
+    gap = Repeat(_LINE_END, 0, _SPACES)
+    if thoughts.opened is not None:
+        thought = sequence(Until(spellings(thoughts.opened)), gap)
+    else:
+        thought = choice([
+            NOTHING,
+            *(
+                sequence(any_of(spellings(mark)), Until(spellings(close)), gap)
+                for mark, close in thoughts.pairs
+            ),
+        ])  # fmt: skip
+    start = "thought, then " + grammar.start
+    return Grammar({**grammar.rules, start: sequence(thought, Call(grammar.start))}, start)
+
+
+def once_marked(grammar: Grammar, markers: tuple[bytes, ...]) -> Grammar:
+    """Return a grammar that begins behind the first marker in the text; before, all is allowed.
+
+    The answer may also end without a marker. markers: as ``spellings`` returns them.
+    """
+    start = "marker, then " + grammar.start
+    return Grammar(
+        {**grammar.rules, start: sequence(Until(markers, may_end=True), Call(grammar.start))}, start
+    )
