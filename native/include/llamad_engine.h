@@ -475,18 +475,22 @@ void lld_grammar_destroy(lld_grammar *grammar); /* after the constraints that us
 int lld_constraint_create(lld_grammar *grammar, const int32_t *end_tokens, size_t n_end_tokens,
                           lld_constraint **out);
 void lld_constraint_destroy(lld_constraint *constraint);
+
 /* Go on by one token. LLD_ERR_INVALID, and nothing has changed, when the grammar does not have it
  * here, or can go on in too many ways. */
 int lld_constraint_accept(lld_constraint *constraint, int32_t token);
 /* Whether the answer may end here; whether it does, because nothing may follow. */
 bool lld_constraint_accepts(const lld_constraint *constraint);
 bool lld_constraint_complete(const lld_constraint *constraint);
+
 /* allowed: (vocab_size) 1 for a token that may come next, else 0. */
 int lld_constraint_allowed(lld_constraint *constraint, uint8_t *allowed);
+
 /* The bytes that must come next, whatever the model says, and these as tokens, each the longest that
  * fits: a guess, for a model may cut them otherwise. Return how many, at most `capacity`. */
 size_t lld_constraint_forced(lld_constraint *constraint, uint8_t *bytes, size_t capacity);
 size_t lld_constraint_forced_tokens(lld_constraint *constraint, int32_t *tokens, size_t capacity);
+
 /* From now on draw only what the constraint allows, and let it go on by each token drawn; NULL ends
  * it. The constraint must live as long. A draw fails with LLD_ERR_INVALID when no token is allowed. */
 int lld_sampler_constrain(lld_sampler *sampler, lld_constraint *constraint);
