@@ -43,6 +43,7 @@ GATEWAY_CORE = tuple(
         "errors",
         "exchange",
         "fields",
+        "formats",
         "gateway",
         "routes",
         "sampling",

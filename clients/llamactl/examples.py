@@ -16,6 +16,7 @@ EXAMPLES = {
     ),
     "ask": (
         'llamactl ask "Why is the sky blue?"',
+        'llamactl ask --choice yes --choice no "Is the sky blue?"',
         'llamactl ask -c "And on Mars?"',
         'git log -3 | llamactl ask "Summarize these commits:"',
         'while read -r q; do llamactl ask --no-stdin "$q"; done < questions',

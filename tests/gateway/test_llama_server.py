@@ -90,11 +90,25 @@ def test_samplers_of_llama_server_are_the_service_s(demo_gateway: GatewayProcess
     assert ask(demo_gateway, "/completion", {**body, **mirostat})["tokens_predicted"] == 40
 
 
+def test_a_text_follows_a_schema_or_a_grammar(demo_gateway: GatewayProcess) -> None:
+    body = {"prompt": "Hello", "temperature": 1.5, "seed": 1}
+    schema = {"type": "array", "items": {"type": "integer", "maximum": 9}, "maxItems": 3}
+    numbers = json.loads(
+        ask(demo_gateway, "/completion", {**body, "json_schema": schema})["content"]
+    )
+    assert len(numbers) <= 3
+    assert all(number <= 9 for number in numbers)
+    asked = {**body, "grammar": 'root ::= "a"{3}'}
+    assert ask(demo_gateway, "/completion", asked)["content"] == "aaa"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "named"),
     [
         ("/completion", {"prompt": ""}, 400, "prompt"),
-        ("/completion", {"prompt": "x", "grammar": 'root ::= "x"'}, 400, "grammar"),
+        ("/completion", {"prompt": "x", "grammar": "root ::= nothing"}, 400, "nothing"),
+        ("/completion", {"prompt": "x", "json_schema": 3}, 400, "json_schema"),
+        ("/completion", {"prompt": "x", "json_schema": {}, "grammar": "x"}, 400, "grammar"),
         ("/completion", {"prompt": "x", "n_probs": 2}, 400, "n_probs"),
         ("/tokenize", {"content": 3}, 400, "content"),
         ("/detokenize", {"tokens": [1 << 40]}, 400, "tokens"),

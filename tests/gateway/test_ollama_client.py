@@ -1,5 +1,6 @@
 """The unmodified ``ollama`` library against the gateway and a real service with the demo model."""
 
+import json
 import urllib.request
 from datetime import datetime
 from typing import Any
@@ -85,6 +86,17 @@ def test_a_prompt_is_answered_and_a_raw_one_is_continued(
     assert raw.response == continued
     lines = list(client.generate(MODEL, "One, two,", raw=True, options=GREEDY, stream=True))
     assert "".join(line.response or "" for line in lines) == continued
+
+
+def test_a_format_is_kept(client: ollama.Client) -> None:
+    schema = {"enum": ["warm", "cold"]}
+    hot = {"temperature": 1.5, "seed": 3}
+    answer = client.chat(MODEL, QUESTION, format=schema, options=hot)
+    assert json.loads(answer.message.content or "") in ("warm", "cold")
+    text = client.generate(MODEL, "Hi", format="json", options={**hot, "num_predict": 200})
+    assert (text.response or "").startswith("{")
+    with pytest.raises(ollama.ResponseError, match="'not' is not supported"):
+        client.chat(MODEL, QUESTION, format={"not": {}})
 
 
 def test_no_text_loads_or_unloads(client: ollama.Client) -> None:

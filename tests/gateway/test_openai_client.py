@@ -107,6 +107,29 @@ def test_a_bias_bans_a_token(client: OpenAI, demo_service: Daemon) -> None:
     assert other.choices[0].message.content != first
 
 
+LAMP = {
+    "type": "object",
+    "properties": {"room": {"enum": ["kitchen", "bath"]}, "on": {"type": "boolean"}},
+    "required": ["room", "on"],
+    "additionalProperties": False,
+}
+
+
+def test_an_answer_is_what_the_schema_says(client: OpenAI) -> None:
+    form: Any = {
+        "type": "json_schema",
+        "json_schema": {"name": "lamp", "schema": LAMP, "strict": True},
+    }
+    hot: Any = {"model": MODEL, "messages": QUESTION, "temperature": 1.5, "seed": 4}
+    answer = client.chat.completions.create(**hot, response_format=form)
+    found = json.loads(answer.choices[0].message.content or "")
+    assert set(found) == {"room", "on"}
+    assert found["room"] in ("kitchen", "bath")
+    assert answer.choices[0].finish_reason == "stop"
+    text = client.chat.completions.create(**hot, extra_body={"grammar": 'root ::= "yes" | "no"'})
+    assert text.choices[0].message.content in ("yes", "no")
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -117,7 +140,21 @@ def test_a_bias_bans_a_token(client: OpenAI, demo_service: Daemon) -> None:
         ({"messages": [{"role": "boss", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "content[0].type"),
         ({"logprobs": True}, "logprobs"),
-        ({"extra_body": {"grammar": 'root ::= "x"'}}, "grammar"),
+        ({"extra_body": {"grammar": "root ::= nothing"}}, "'nothing' is called"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            "json_schema.schema",
+        ),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "x", "schema": {"not": {}}},
+                }
+            },
+            "'not' is not supported",
+        ),
         ({"extra_body": {"functions": [{"name": "f"}]}}, "functions"),
     ],
 )

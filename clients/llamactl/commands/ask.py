@@ -3,8 +3,10 @@
 import argparse
 import functools
 import sys
+from collections.abc import Mapping
+from typing import Any
 
-from llamactl import sampling
+from llamactl import answer_format, sampling
 from llamactl.answer import show
 from llamactl.chat.kept import open_conversation
 from llamactl.commands import Commands
@@ -15,6 +17,14 @@ from llamactl.standard_input import read_prompt
 from llamactl.tools_file import read_tools
 from llamad_client import Client
 from llamad_client.request import Options
+
+# What a command that has no such flags says of a question.
+NO_QUESTION_FLAGS: Mapping[str, Any] = {
+    "raw": False,
+    "parse_special": False,
+    "tools": None,
+    **answer_format.NO_FLAGS,
+}
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -46,6 +56,7 @@ def add_question_flags(parser: argparse.ArgumentParser) -> None:
         help="what the model may call: a JSON list of name, description and parameters; a call is"
         " written as a line of JSON",
     )
+    answer_format.add_flags(parser)
     add_input_flags(parser)
     parser.add_argument("prompt", nargs="*", metavar="PROMPT")
 
@@ -82,8 +93,10 @@ def read_question(arguments: argparse.Namespace) -> str:
 
 
 def question_options(arguments: argparse.Namespace) -> Options:
-    """Return the options of a question: those of ``sampling``, and its tools."""
+    """Return the options of a question: those of ``sampling``, its tools and its format."""
     options = sampling.client_options(arguments)
+    if (wanted := answer_format.response_format(arguments)) is not None:
+        options["response_format"] = wanted
     if arguments.tools is not None:
         options["tools"] = arguments.tools
     return options

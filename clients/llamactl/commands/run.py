@@ -28,7 +28,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         "model", metavar="MODEL", help="as llamactl models shows it, or as llamactl pull takes it"
     )
     parser.add_argument("prompt", nargs="*", metavar="PROMPT")
-    parser.set_defaults(run=run, usage_error=parser.error, raw=False, parse_special=False)
+    parser.set_defaults(run=run, usage_error=parser.error, **ask.NO_QUESTION_FLAGS)
     return parser
 
 

@@ -9,6 +9,7 @@ from llamad_http.completion import Answer, Asked, CompletionRequest
 from llamad_http.errors import HttpError, not_supported
 from llamad_http.exchange import dump
 from llamad_http.fields import Fields
+from llamad_http.formats import read_own_format
 from llamad_http.llama_server.errors import error_body
 from llamad_http.sampling import read_sampling, refuse
 from llamad_http.timings import timings
@@ -18,7 +19,7 @@ _STOP_TYPES = {"stop": "eos", "stop_string": "word", "length": "limit", "loop": 
 
 def read_completion(body: Fields) -> Asked:
     """Return what a request asks for. Raises HttpError."""
-    refuse(body, "grammar", "json_schema", "n_probs", "lora", "return_tokens")
+    refuse(body, "n_probs", "lora", "return_tokens")
     prompt = body.get("prompt")
     if isinstance(prompt, list):
         raise not_supported("prompt", "a list is not supported, only a text is")
@@ -26,6 +27,8 @@ def read_completion(body: Fields) -> Asked:
     if not text:
         raise body.wrong("prompt", "must be a text that is not empty")
     options = read_sampling(body, "n_predict", "max_tokens")
+    if (wanted := read_own_format(body)) is not None:
+        options["response_format"] = wanted
     request = CompletionRequest(body.text("model") or "", options, prompt=text, parse_special=True)
     progress = body.flag("return_progress") or False
     writer = CompletionWriter(text, options, with_progress=progress)

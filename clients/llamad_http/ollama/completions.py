@@ -11,7 +11,7 @@ from llamad_http.exchange import dump
 from llamad_http.fields import Fields
 from llamad_http.ollama.options import (
     read_options,
-    refuse_what_nothing_enforces,
+    refuse_what_is_not_there,
     set_thinking,
 )
 from llamad_http.ollama.times import nanoseconds, rfc3339
@@ -30,7 +30,7 @@ _DONE_REASONS = {
 
 def read_chat(body: Fields) -> Asked:
     """Return what a request to ``/api/chat`` asks for. Raises HttpError."""
-    refuse_what_nothing_enforces(body)
+    refuse_what_is_not_there(body)
     options = read_options(body)
     set_thinking(options, body)
     if tools := read_tools(body):
@@ -42,7 +42,7 @@ def read_chat(body: Fields) -> Asked:
 
 def read_generate(body: Fields) -> Asked:
     """Return what a request to ``/api/generate`` asks for. Raises HttpError."""
-    refuse_what_nothing_enforces(body)
+    refuse_what_is_not_there(body)
     refuse(body, "suffix", "template", "context")
     options = read_options(body)
     model, prompt = required_model(body), body.text("prompt") or ""

@@ -9,6 +9,7 @@ import re
 
 from llamad_client.request import Options
 from llamad_http.fields import Fields, kind_of
+from llamad_http.formats import schema_of
 from llamad_http.sampling import read_sampling, refuse
 
 _DURATION = re.compile(r"-?(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+|-?\d+")
@@ -20,7 +21,12 @@ def read_options(body: Fields) -> Options:
     if given.number("top_p") == 0:  # Ollama's word for off
         given = Fields({**given.values, "top_p": 1.0}, given.prefix)
     check_keep_alive(body)
-    return read_sampling(given, "num_predict")
+    options = read_sampling(given, "num_predict")
+    if body.get("format") not in (None, "", "json"):
+        options["response_format"] = schema_of(body, "format")
+    elif body.get("format"):
+        options["response_format"] = {"json_object": True}
+    return options
 
 
 def check_keep_alive(body: Fields) -> bool:
@@ -44,6 +50,6 @@ def set_thinking(options: Options, body: Fields) -> None:
         options["thinking"] = think if isinstance(think, bool) else body.text("think") != "none"
 
 
-def refuse_what_nothing_enforces(body: Fields) -> None:
-    """Raise HttpError for a form of the answer, and for what needs what the service has not."""
-    refuse(body, "format", "images", "logprobs", "top_logprobs")
+def refuse_what_is_not_there(body: Fields) -> None:
+    """Raise HttpError for what the service has not."""
+    refuse(body, "images", "logprobs", "top_logprobs")

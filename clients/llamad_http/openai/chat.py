@@ -10,6 +10,7 @@ from llamad_http.completion import Answer, Asked, CompletionRequest
 from llamad_http.errors import HttpError, not_supported
 from llamad_http.exchange import dump
 from llamad_http.fields import Fields
+from llamad_http.formats import read_own_format, schema_of
 from llamad_http.openai.errors import error_body
 from llamad_http.openai.messages import read_messages
 from llamad_http.openai.options import options_of_each, read_n, read_options
@@ -26,7 +27,6 @@ FINISH_REASONS = {"stop": "stop", "stop_string": "stop", "length": "length", "lo
 def read_chat(body: Fields) -> Asked:
     """Return what a request asks for. Raises HttpError."""
     refuse(body, "functions", "function_call", "audio", "logprobs", "top_logprobs")
-    check_response_format(body)
     messages, options = read_conversation(body)
     model = body.text("model") or ""
     requests = [
@@ -42,6 +42,8 @@ def read_chat(body: Fields) -> Asked:
 def read_conversation(body: Fields) -> tuple[list[dict[str, Any]], Options]:
     """Return the messages and the options of a chat. Raises HttpError."""
     options = read_options(body)
+    if (wanted := read_format(body)) is not None:
+        options["response_format"] = wanted
     if arguments := dict(body.object("chat_template_kwargs").values):
         options["template_arguments"] = arguments
     effort = body.text("reasoning_effort")
@@ -73,12 +75,21 @@ def read_choice(body: Fields) -> str | None:
     return choice
 
 
-def check_response_format(body: Fields) -> None:
-    """Refuse a form of the answer that nothing enforces yet. Raises HttpError."""
-    kind = body.object("response_format").text("type")
-    if kind not in (None, "text"):
-        raise not_supported("response_format.type", f"{kind!r} is not supported, only 'text' is")
-    refuse(body, "json_schema", "grammar")
+def read_format(body: Fields) -> dict[str, Any] | None:
+    """Return what the answer must look like; None for any text. Raises HttpError."""
+    form = body.object("response_format")
+    match form.text("type"):
+        case None | "text":
+            return read_own_format(body)
+        case "json_object":
+            schema = form.get("schema")
+            return {"json_object": True} if schema is None else schema_of(form, "schema")
+        case "json_schema":
+            return schema_of(form.object("json_schema"), "schema")
+        case kind:
+            raise not_supported(
+                "response_format.type", f"{kind!r} is not text, json_object or json_schema"
+            )
 
 
 class ChatWriter:

@@ -9,7 +9,7 @@ from llamad_http.completion import MAX_TEXTS, Answer, Asked, CompletionRequest
 from llamad_http.errors import HttpError, not_supported
 from llamad_http.exchange import dump
 from llamad_http.fields import Fields
-from llamad_http.openai.chat import DONE, FINGERPRINT, check_response_format, finish_reason
+from llamad_http.openai.chat import DONE, FINGERPRINT, finish_reason, read_format
 from llamad_http.openai.errors import error_body
 from llamad_http.openai.options import options_of_each, read_n, read_options
 from llamad_http.openai.usage import usage_of
@@ -24,9 +24,10 @@ def read_completion(body: Fields) -> Asked:
     refuse(body, "suffix", "echo", "logprobs")
     if (body.integer("best_of", 1) or 1) > 1:
         raise not_supported("best_of")
-    check_response_format(body)
     options = read_options(body)
     options.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
+    if (wanted := read_format(body)) is not None:
+        options["response_format"] = wanted
     model = body.text("model") or ""
     prompts = read_prompts(body)
     n = read_n(body)
