@@ -369,6 +369,7 @@ class AddedModel:
 class Embedding:
     """The vector of a text, of length 1."""
 
+    index: int  # of the text
     values: Sequence[float]
     tokens: int  # that were read
     truncated_tokens: int  # at the end of the text, that were not

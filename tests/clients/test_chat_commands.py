@@ -113,9 +113,10 @@ def test_model_says_what_answers_and_loads_another(state: State) -> None:
 def test_set_covers_the_sampling_table_and_reaches_the_request(state: State) -> None:
     fields = {f.name for f in chat_request([], Options()).options.sampling.DESCRIPTOR.fields}
     assert set(commands.settings()) >= fields - {"logit_bias"}
-    for line in ("temperature 0.5", "top_k 3", "max_tokens 7", "stop a b"):
+    for line in ("temperature 0.5", "top_k 3", "max_tokens 7", "stop a b", "samplers top_k min_p"):
         commands.run(state, f"/set {line}")
     request = chat_request([], state.options)
+    assert list(request.options.sampling.samplers) == ["top_k", "min_p"]
     assert (request.options.sampling.temperature, request.options.sampling.top_k) == (0.5, 3)
     assert (request.options.max_tokens, list(request.options.stop)) == (7, ["a b"])
     assert "top_k 3" in commands.run(state, "/set")
@@ -182,7 +183,7 @@ def test_show_does_without_what_an_older_service_cannot_say(
 
 def test_words_are_completed() -> None:
     assert list(commands.complete("/re")) == ["/reset"]
-    assert list(commands.complete("/set top_")) == ["top_k", "top_p"]
+    assert list(commands.complete("/set top_")) == ["top_k", "top_p", "top_n_sigma"]
     assert list(commands.complete("hello")) == []
 
 

@@ -108,6 +108,8 @@ def settings() -> dict[str, Callable[[str], Any]]:
     return {
         "max_tokens": _number(int),
         "stop": lambda text: [text],
+        "dry_sequence_breakers": lambda text: [text],
+        "samplers": str.split,
         **{name: _number(kind) for name, kind in sampling.types().items()},
         **dict.fromkeys(sampling.SWITCHES, _switch),
         "context_full": _context_full,

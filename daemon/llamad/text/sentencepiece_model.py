@@ -51,7 +51,7 @@ def serialize_model(
     normalizer = b"".join(
         (
             _string(1, b"user_defined" if normalization.charsmap else b"identity"),
-            _string(2, normalization.charsmap),
+            _string(2, normalization.charsmap) if normalization.charsmap else b"",
             _integer(3, normalization.adds_space_prefix),
             _integer(4, normalization.removes_extra_spaces),
             _integer(5, True),  # escape_whitespaces
