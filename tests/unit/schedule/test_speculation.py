@@ -105,11 +105,11 @@ def seconds_of(rule: Rule, machine: Machine, *, drafted: bool = True, together: 
         bench = with_draft(draft, n_ctx=4096, kv_blocks_total=1024, n_sequences=4, n_batch=512)
         bench.engine.rule = rule
         machine.simulate(bench)
+        for i in range(together):  # before the first step: so all begin together, always
+            wish = request(f"{i}" * N_PROMPT, max_tokens=N_TOKENS, loop_guard=False)
+            job = await bench.scheduler.submit(wish)
         async with bench.running():
             began = bench.clock.now()
-            for i in range(together):
-                wish = request(f"{i}" * N_PROMPT, max_tokens=N_TOKENS, loop_guard=False)
-                job = await bench.scheduler.submit(wish)
             await events_of(job)
             await bench.scheduler.drain(1e9)
             seconds = bench.clock.now() - began
