@@ -22,6 +22,7 @@ from llamad.text.tokenizer import Tokenizer
 from llamad.text.vocabulary import TokenType
 
 MAX_KEPT_BYTES = 8 << 20  # of automata, one always stays
+MAX_KEPT = 8  # grammars, each of which may have as many bytes of masks
 
 _Key = tuple[bytes, Thoughts]
 
@@ -62,7 +63,7 @@ class AnswerFormats:
         with self._lock:
             self._kept[key] = grammar
             n_bytes = sum(kept.n_bytes for kept in self._kept.values())
-            while n_bytes > MAX_KEPT_BYTES and len(self._kept) > 1:
+            while len(self._kept) > MAX_KEPT or (n_bytes > MAX_KEPT_BYTES and len(self._kept) > 1):
                 n_bytes -= self._kept.popitem(last=False)[1].n_bytes
         return grammar
 

@@ -9,8 +9,8 @@
 #include "constraint/token_trie.h"
 
 enum {
-    MAX_KEPT_BYTES = 64 << 20, /* of the masks of one grammar */
-    FEW_TOKENS = 64            /* a list below one in so many of the vocabulary */
+    MAX_KEPT_BYTES = 8 << 20, /* of the masks of one grammar; beyond, all are made again */
+    FEW_TOKENS = 64           /* a list below one in so many of the vocabulary */
 };
 
 /* The walk of the trie that makes a mask. */

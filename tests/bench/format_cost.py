@@ -1,0 +1,90 @@
+"""What a format of answers costs: compiling it, and the mask of each token.
+
+    python tests/bench/format_cost.py VOCABULARY.gguf
+
+For schemas of the kinds people send: the time to compile, and of the masks along random answers at
+the first and at the second time, in microseconds. Divide by the time of a decode step for the share
+(``llamad bench``). Run it on an idle machine.
+"""
+
+import random
+import statistics
+import sys
+import time
+
+from llamad._engine import ffi, lib
+
+from llamad.engine.bindings.constraint import Constraint, Grammar, TokenTrie
+from llamad.engine.bindings.status import check
+from llamad.sampling.constraint.automaton import compile_grammar
+from llamad.sampling.constraint.json_schema import any_json, parse_json_schema
+from llamad.text import load_tokenizer
+
+TOKENS = 60  # of an answer
+ANSWERS = 20
+
+
+def tool(i: int) -> dict[str, object]:
+    """Return the arguments of a tool, as a house has them."""
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": f"tool_{i}"},
+            "entity_id": {"type": "string", "pattern": r"^(light|switch|climate)\.[a-z0-9_]+$"},
+            "brightness": {"type": "integer", "minimum": 0, "maximum": 255},
+            "temperature": {"type": "number", "minimum": 5, "maximum": 30},
+            "mode": {"enum": ["heat", "cool", "auto", "off"]},
+            "rooms": {"type": "array", "items": {"type": "string"}, "maxItems": 5},
+        },
+        "required": ["name", "entity_id"],
+        "additionalProperties": False,
+    }
+
+
+SCHEMAS = {
+    "any JSON": None,
+    "a tool": tool(0),
+    "25 tools": {"anyOf": [tool(i) for i in range(25)]},
+    "100 tools": {"anyOf": [tool(i) for i in range(100)]},
+}
+
+
+def main() -> None:
+    """Print a line for each schema."""
+    tokenizer = load_tokenizer(sys.argv[1])
+    began = time.perf_counter()
+    trie = TokenTrie(tokenizer.piece(token) for token in range(tokenizer.vocab_size))
+    print(f"{tokenizer.vocab_size} tokens, their trie {time.perf_counter() - began:.2f} s")
+    for name, schema in SCHEMAS.items():
+        began = time.perf_counter()
+        parsed = any_json(object_only=False) if schema is None else parse_json_schema(schema)
+        automaton = compile_grammar(parsed)
+        grammar = Grammar(trie, automaton)
+        compiled = time.perf_counter() - began
+        print(f"{name}: compiled in {1000 * compiled:.0f} ms, {automaton.n_states} states", end="")
+        for turn in ("first", "again"):
+            micros = [m for seed in range(ANSWERS) for m in masks(grammar, seed)]
+            p99 = statistics.quantiles(micros, n=100)[-1]
+            print(f"; {turn} {statistics.median(micros):.0f} us, p99 {p99:.0f}", end="")
+        print()
+
+
+def masks(grammar: Grammar, seed: int) -> list[float]:
+    """Return the microseconds of each mask along an answer."""
+    rng = random.Random(seed)
+    micros = []
+    flags = ffi.new("uint8_t[]", grammar.vocab_size)
+    with Constraint(grammar, [0]) as constraint:
+        for _ in range(TOKENS):
+            began = time.perf_counter()
+            check(lib.lld_constraint_allowed(constraint._c, flags))
+            micros.append(1e6 * (time.perf_counter() - began))
+            allowed = [i for i, flag in enumerate(ffi.buffer(flags)[:]) if flag and i]
+            if not allowed:
+                break
+            constraint.accept(rng.choice(allowed))
+    return micros
+
+
+if __name__ == "__main__":
+    main()
