@@ -18,6 +18,7 @@ from llamad.jobs.request import (
     ToolUse,
 )
 from llamad.sampling.parameters import Sampling
+from llamad.sampling.response_format import FormatKind, ResponseFormat
 
 REQUEST = GenerationRequest(
     messages=(
@@ -35,11 +36,14 @@ REQUEST = GenerationRequest(
     model="m",
     max_tokens=5,
     stop=("a", "b"),
-    sampling=Sampling(temperature=0.5, seed=1 << 63, logit_bias={3: -1.5}),
+    sampling=Sampling(
+        temperature=0.5, seed=1 << 63, logit_bias={3: -1.5}, mirostat=2, samplers=("top_k", "dry")
+    ),
     priority=Priority.BATCH,
     deadline_seconds=2.0,
     speculation=True,
     owner_uid=1000,
+    response_format=ResponseFormat(FormatKind.CHOICES, choices=("yes", "no")),
 )
 FINISHED = Finished(
     job_id="j1",
