@@ -1,6 +1,8 @@
 """What one owner may have: jobs, classes and a part of the queue; and what the refusals say."""
 
 import asyncio
+import itertools
+import threading
 
 import pytest
 
@@ -44,12 +46,14 @@ async def test_running_jobs_count_and_ended_ones_do_not() -> None:
     jobs = [
         await bench.scheduler.submit(request(on_behalf_of="anna", max_tokens=n)) for n in (1, 9)
     ]
-    seen: list[str] = []
+    n_steps = itertools.count()
+    may_go_on = threading.Event()
 
-    def at_the_second() -> None:
-        seen.append("begun")
+    def hold_the_second() -> None:
+        if next(n_steps) == 1:
+            may_go_on.wait()
 
-    bench.at_step(1, at_the_second)
+    bench.engine.before_step = hold_the_second
     error = await refused(bench, "anna")
     assert (error.reason, error.message) == (
         "OWNER_QUEUE_FULL",
@@ -60,8 +64,8 @@ async def test_running_jobs_count_and_ended_ones_do_not() -> None:
         await events_of(jobs[0])
         third = await bench.scheduler.submit(request(on_behalf_of="anna", max_tokens=1))
         assert (await refused(bench, "anna")).reason == "OWNER_QUEUE_FULL"
+        may_go_on.set()
         await events_of(third)
-    assert seen
 
 
 @pytest.mark.parametrize(
