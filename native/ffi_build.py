@@ -1,8 +1,7 @@
-"""Define the cffi module ``llamad._engine``: API mode, out of line, from the public header.
+"""Define the cffi module ``llamad._engine``: API mode, out of line, from the public headers.
 
-The cdef is the part of ``include/llamad_engine.h`` between "cffi: begin" and "cffi: end", so the C
-compiler checks every signature and there is one truth. ``setup.py`` names this file in
-``cffi_modules``.
+The cdef is their parts between "cffi: begin" and "cffi: end", so the C compiler checks every
+signature and there is one truth. ``setup.py`` names this file in ``cffi_modules``.
 """
 
 import re
@@ -12,7 +11,7 @@ import cffi
 
 NATIVE = Path(__file__).resolve().parent
 ROOT = NATIVE.parent
-HEADER = NATIVE / "include" / "llamad_engine.h"
+HEADERS = [NATIVE / "include" / f"llamad_{name}.h" for name in ("engine", "sampling")]
 
 COMPILE_ARGS = [
     "-std=c11", "-O3", "-g", "-Wall", "-Wextra", "-Wvla", "-fvisibility=hidden",
@@ -30,10 +29,11 @@ def read_version() -> str:
 
 
 def read_cdef() -> str:
-    """Return the declarations between the two markers of the public header."""
-    text = HEADER.read_text(encoding="utf-8")
-    begin, end = text.index("/* cffi: begin */"), text.index("/* cffi: end */")
-    return text[begin:end]
+    """Return the declarations between the two markers of each public header."""
+    texts = [header.read_text(encoding="utf-8") for header in HEADERS]
+    return "".join(
+        text[text.index("/* cffi: begin */") : text.index("/* cffi: end */")] for text in texts
+    )
 
 
 ffi = cffi.FFI()

@@ -180,9 +180,7 @@ C_MAY_INCLUDE: dict[str, tuple[str, ...]] = {
 }
 PUBLIC_HEADER = "llamad_engine.h"
 
-LONG_FOR_A_REASON = {  # path -> reason
-    "native/include/llamad_engine.h": "the whole interface of the engine in one place",
-}
+LONG_FOR_A_REASON: dict[str, str] = {}  # path -> reason
 
 
 # ---- Python -----------------------------------------------------------------------------------

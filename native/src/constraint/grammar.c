@@ -10,7 +10,7 @@ enum { MAX_STATES = 1 << 20, MAX_EDGES = 1 << 22 };
 
 static int check_edge(const lld_edge *e, size_t i, uint32_t n_states)
 {
-    if (e->kind > LLD_EDGE_END)
+    if (e->kind > LLD_EDGE_LACK)
         return lld_fail(LLD_ERR_INVALID, "grammar edge %zu has kind %u", i, e->kind);
     if (e->kind == LLD_EDGE_BYTES && e->low > e->high)
         return lld_fail(LLD_ERR_INVALID, "grammar edge %zu takes bytes %u..%u", i, e->low, e->high);

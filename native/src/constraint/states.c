@@ -242,9 +242,6 @@ static void follow(lld_states *s, const lld_edge *e, uint32_t stack, lld_way_set
     case LLD_EDGE_LACK:
         if (!(f.memory & bit)) find(s, e->target, stack);
         break;
-    case LLD_EDGE_END:
-        set->accepts = true;
-        break;
     default:
         break; /* takes a byte */
     }
@@ -270,9 +267,6 @@ static void follow_on_unknown(lld_states *s, const lld_edge *e, uint32_t stack, 
             find(s, e->target, stack);
         else
             set->returned = true;
-        break;
-    case LLD_EDGE_END:
-        set->accepts = true;
         break;
     case LLD_EDGE_BYTES:
         break;

@@ -48,7 +48,7 @@ class SlowAutomaton:
         while pending:
             state, stack = pending.pop()
             for kind, _, _, target, value in self._edges[state]:
-                if kind == Kind.END or (kind == Kind.RETURN and not stack):
+                if kind == Kind.RETURN and not stack:
                     ends = True
                     continue
                 for way in self._follow(Kind(kind), target, value, stack):

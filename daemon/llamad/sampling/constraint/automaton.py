@@ -47,7 +47,6 @@ class Kind(IntEnum):
     TAKE = 6
     HAVE = 7
     LACK = 8
-    END = 9
 
 
 def invalid(message: str) -> LlamadError:
@@ -338,8 +337,6 @@ class _Builder:
         for begin, row in zip(begins, table, strict=True):
             state = self._state(bound)
             self._edge(begin, Kind.EMPTY, state)
-            if part.may_end:
-                self._edge(begin, Kind.END)
             for low, high, after in row:
                 target = end if after is None else begins[after]
                 self._edge(state, Kind.BYTES, target, low=low, high=high)

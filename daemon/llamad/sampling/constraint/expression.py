@@ -82,13 +82,9 @@ class AnyOrder:
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """Any bytes up to the first of the markers, it included; markers: not empty.
-
-    ``may_end``: the whole answer may also end before, wherever it is.
-    """
+    """Any bytes up to the first of the markers, it included; markers: not empty."""
 
     markers: tuple[bytes, ...]
-    may_end: bool = False
 
 
 Expression: TypeAlias = Bytes | Sequence | Choice | Repeat | Call | AnyOrder | Until

@@ -101,14 +101,3 @@ def behind_thoughts(grammar: Grammar, thoughts: Thoughts) -> Grammar:
         ])  # fmt: skip
     start = "thought, then " + grammar.start
     return Grammar({**grammar.rules, start: sequence(thought, Call(grammar.start))}, start)
-
-
-def once_marked(grammar: Grammar, markers: tuple[bytes, ...]) -> Grammar:
-    """Return a grammar that begins behind the first marker in the text; before, all is allowed.
-
-    The answer may also end without a marker. markers: as ``spellings`` returns them.
-    """
-    start = "marker, then " + grammar.start
-    return Grammar(
-        {**grammar.rules, start: sequence(Until(markers, may_end=True), Call(grammar.start))}, start
-    )
