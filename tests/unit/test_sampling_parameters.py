@@ -87,8 +87,8 @@ def c_type(name: str) -> str:
     return "int32_t" if isinstance(PARAMETERS[name].range, Integer) else "float"
 
 
-def test_the_comments_of_the_engines_header_have_the_ranges() -> None:
-    header = (ROOT / "native/include/llamad_engine.h").read_text(encoding="utf-8")
+def test_the_comments_of_the_sampling_header_have_the_ranges() -> None:
+    header = (ROOT / "native/include/llamad_sampling.h").read_text(encoding="utf-8")
     for name, parameter in PARAMETERS.items():
         comment = re.search(rf"\b{name};\s*/\*(.*?)\*/", header)
         assert comment, name
