@@ -6,21 +6,20 @@ Exit codes are llamactl's: 0 done, 2 usage or configuration, 5 failed.
 import argparse
 import asyncio
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from llamad_gateway import config_file, sockets
+from llamad_gateway.config_file import ConfigError
+from llamad_gateway.journal import set_up_logs
 from llamad_http import __version__
 from llamad_http.authorization import CLASSES, Authorization, Keys, Origins, add_key, remove_key
-from llamad_http.config import DEFAULT_PATH, Config, ConfigError, load_config
-
-log = logging.getLogger("llamad_http")
+from llamad_http.config import DEFAULT_PATH, Config
 
 USAGE, FAILED = 2, 5
-_JOURNAL_LEVELS = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,14 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     given = parser().parse_args(arguments)
     try:
-        config = load_config(given.config)
+        config = config_file.load(Config, given.config, DEFAULT_PATH)
         if given.command == "key":
             return manage_keys(given, Path(config.keys))
         if given.listen:
             config = replace(config, listen=tuple(given.listen))
         if given.socket:
             config = replace(config, socket=given.socket)
-        _set_up_logs()
+        set_up_logs()
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)
         asyncio.run(serve(config))
     except ConfigError as error:
         print(f"llamad-http: {error}", file=sys.stderr)
@@ -101,14 +101,13 @@ async def serve(config: Config) -> None:
         n_keys = len(keys.all())
     except (OSError, ValueError) as error:
         raise ConfigError(f"server.keys: {error}") from None
-    sockets = server.inherited_sockets()
-    activated = bool(sockets)
-    sockets = sockets or server.open_sockets(config.listen)
-    beyond = any(map(server.is_beyond_loopback, sockets))
+    inherited = sockets.inherited_sockets()
+    listening = inherited or sockets.open_sockets(config.listen)
+    beyond = any(map(sockets.is_beyond_loopback, listening))
     if beyond and not n_keys and not config.allow_unauthenticated:
         raise ConfigError(
-            f"{', '.join(server.urls(sockets))}: reachable from other machines, and there is no API"
-            " key: make one (llamad-http key add NAME), or listen on 127.0.0.1"
+            f"{', '.join(sockets.urls('http', listening))}: reachable from other machines, and"
+            " there is no API key: make one (llamad-http key add NAME), or listen on 127.0.0.1"
         )
     try:
         client = AsyncClient(config.socket)
@@ -128,26 +127,9 @@ async def serve(config: Config) -> None:
             ),
             Origins(config.hosts, config.origins),
         )
-        await server.Server(config, gateway, application).run_on(sockets, activated=activated)
-
-
-class _Lines(logging.Formatter):
-    """Lines with the priority that the journal reads from each line's beginning."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return one line, or several of a traceback, each with its priority."""
-        text = super().format(record)
-        if "JOURNAL_STREAM" not in os.environ:
-            return text
-        level = _JOURNAL_LEVELS.get(record.levelno, 6)
-        return "\n".join(f"<{level}>{line}" for line in text.splitlines())
-
-
-def _set_up_logs() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Lines("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+        await server.Server(config, gateway, application).run_on(
+            listening, activated=bool(inherited)
+        )
 
 
 if __name__ == "__main__":

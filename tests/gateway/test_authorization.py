@@ -14,6 +14,7 @@ import pytest
 
 from clients.running import RunningService, environment, running_service
 from gateway.gateway_process import GatewayProcess, gateway_process
+from llamad_gateway.config_file import ConfigError, parse
 from llamad_http.authorization import (
     Authorization,
     Caller,
@@ -24,7 +25,7 @@ from llamad_http.authorization import (
     priority_of,
     remove_key,
 )
-from llamad_http.config import Config, ConfigError, parse_config
+from llamad_http.config import Config
 from llamad_http.errors import HttpError
 from unit.schedule.fakes import TIMEOUT_SECONDS, saying
 
@@ -140,8 +141,8 @@ def test_an_allowed_page_may_ask_and_a_configured_name_is_the_machine_s() -> Non
 )
 def test_a_mistake_in_the_configuration_is_named(text: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        parse_config(text)
-    assert parse_config('[limits]\nhead_seconds = 2\n[aliases]\n"gpt-4o" = "m"') == Config(
+        parse(Config, text)
+    assert parse(Config, '[limits]\nhead_seconds = 2\n[aliases]\n"gpt-4o" = "m"') == Config(
         head_seconds=2.0, aliases={"gpt-4o": "m"}
     )
 

@@ -7,10 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from llamad.config import Config as ServiceConfig
+from llamad_gateway.config_file import parse
 from llamad_http import __version__
 from llamad_http.__main__ import parser
 from llamad_http.authorization import READERS
-from llamad_http.config import DEFAULT_PATH, Config, parse_config
+from llamad_http.config import DEFAULT_PATH, Config
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGING = ROOT / "packaging"
@@ -32,7 +33,7 @@ def unit(name: str) -> dict[str, list[str]]:
 
 def test_the_default_file_shows_every_key_with_its_default() -> None:
     text = default_file_with_every_key()
-    assert parse_config(text) == Config()
+    assert parse(Config, text) == Config()
     shown = {(s, key) for s, table in tomllib.loads(text).items() for key in table}
     known = {(entry.metadata["section"], entry.name) for entry in fields(Config)}
     assert shown == known - {("aliases", "aliases")}
