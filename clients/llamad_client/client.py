@@ -137,9 +137,13 @@ class Client:
         self.close()
 
     def generate(
-        self, prompt: str, *, parse_special: bool = False, **options: Unpack[Options]
+        self,
+        prompt: str | Sequence[int],
+        *,
+        parse_special: bool = False,
+        **options: Unpack[Options],
     ) -> Completion:
-        """Continue a prompt; ``parse_special`` takes control tokens in it as such."""
+        """Continue a text, or tokens; ``parse_special`` takes control tokens in a text as such."""
         message = request.generate_request(prompt, parse_special, options)
         return Completion(interruptible(lambda: self._llamad.Generate(message)), self.path)
 
@@ -212,7 +216,7 @@ class Client:
 
     def submit(
         self,
-        prompt: str | Sequence[Mapping[str, Any]],
+        prompt: str | Sequence[int] | Sequence[Mapping[str, Any]],
         *,
         idempotency_key: str = "",
         parse_special: bool = False,
@@ -220,8 +224,8 @@ class Client:
     ) -> SubmittedJob:
         """Queue a job that goes on without this client, also after a restart of the service.
 
-        prompt: a text to continue, or the messages of a chat. A second submission with the same key
-        returns the first one's job; ``resume`` reads its answer.
+        prompt: a text to continue, its tokens, or the messages of a chat. A second submission with
+        the same key returns the first one's job; ``resume`` reads its answer.
         """
         message = request.submit_request(prompt, parse_special, idempotency_key, options)
         return value_of(SubmittedJob, self._call(self._llamad.SubmitJob, message))

@@ -6,7 +6,7 @@ refused here, with the same reason the service would give.
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, cast
 
 from llamad_api.v1 import admin_pb2
 from llamad_api.v1 import llamad_pb2 as pb
@@ -90,10 +90,12 @@ class EmbedOptions(TypedDict, total=False):
     on_behalf_of: str
 
 
-def generate_request(prompt: str, parse_special: bool, options: Options) -> pb.GenerateRequest:
-    """Return the message of a Generate call. Raises Refused."""
+def generate_request(
+    prompt: str | Sequence[int], parse_special: bool, options: Options
+) -> pb.GenerateRequest:
+    """Return the message of a Generate call, of a text or of its tokens. Raises Refused."""
     request = pb.GenerateRequest(parse_special=parse_special)
-    _set(request, "prompt", prompt)
+    _set(request, "prompt" if isinstance(prompt, str) else "prompt_tokens", prompt)
     for name in _OF_CHAT:
         if options.get(name) is not None:
             raise TypeError(f"{name} is for chat: a prompt has no messages")
@@ -176,18 +178,20 @@ def embed_request(texts: Sequence[str], options: EmbedOptions) -> pb.EmbedReques
 
 
 def submit_request(
-    prompt: str | Sequence[Mapping[str, Any]],
+    prompt: str | Sequence[int] | Sequence[Mapping[str, Any]],
     parse_special: bool,
     idempotency_key: str,
     options: Options,
 ) -> pb.SubmitJobRequest:
-    """Return the message of a SubmitJob call: of a text, or of messages. Raises Refused."""
+    """Return the message of a SubmitJob call: of a text, tokens or messages. Raises Refused."""
     request = pb.SubmitJobRequest()
     _set(request, "idempotency_key", idempotency_key)
-    if isinstance(prompt, str):
+    if isinstance(prompt, str) or (prompt and isinstance(prompt[0], int)):
+        prompt = cast("str | Sequence[int]", prompt)
         request.generate.CopyFrom(generate_request(prompt, parse_special, options))
     else:
-        request.chat.CopyFrom(chat_request(prompt, options))
+        messages = cast("Sequence[Mapping[str, Any]]", prompt)
+        request.chat.CopyFrom(chat_request(messages, options))
     return request
 
 

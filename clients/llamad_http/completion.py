@@ -21,13 +21,14 @@ MAX_TEXTS = 8
 class CompletionRequest:
     """One text to be written: the answer to ``messages``, or what continues ``prompt``.
 
-    model: as the client named it. parse_special: control tokens in the prompt are such.
+    model: as the client named it. prompt: a text or its tokens. parse_special: control tokens in
+    the text are such.
     """
 
     model: str
     options: Options
     messages: Sequence[Mapping[str, Any]] | None = None
-    prompt: str | None = None
+    prompt: str | Sequence[int] | None = None
     parse_special: bool = False
 
 

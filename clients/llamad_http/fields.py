@@ -12,6 +12,7 @@ from typing import Any
 from llamad_http.errors import HttpError, invalid
 
 MAX_DEPTH = 64  # of objects and lists within each other
+MAX_TOKENS = 1 << 20  # of a list
 
 
 def parse_object(body: bytes) -> "Fields":
@@ -131,6 +132,19 @@ class Fields:
         if not isinstance(value, list):
             raise self.wrong(name, f"must be a string or a list of strings, not {kind_of(value)}")
         return [self._text(f"{name}[{n}]", entry) for n, entry in enumerate(value)]
+
+    def tokens(self, name: str) -> list[int]:
+        """Return a list of token ids; an absent one is empty."""
+        value = self.values.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list) or len(value) > MAX_TOKENS:
+            raise self.wrong(name, f"must be a list of at most {MAX_TOKENS} tokens")
+        one = Fields({}, f"{self.prefix}{name}")
+        for n, token in enumerate(value):
+            if type(token) is not int or not 0 <= token < 1 << 31:
+                raise one.wrong(f"[{n}]", "must be the number of a token")
+        return value
 
     def object(self, name: str) -> "Fields":
         """Return an object inside this one; an absent one is empty."""

@@ -159,9 +159,9 @@ class Gateway:
             if request.messages is not None:
                 options["context_full"] = "refuse"  # what a client sent is never cut in silence
                 return self.client.chat(request.messages, **options)
-            return self.client.generate(
-                request.prompt or "", parse_special=request.parse_special, **options
-            )
+            prompt = request.prompt or ""
+            special = request.parse_special and isinstance(prompt, str)
+            return self.client.generate(prompt, parse_special=special, **options)
         except ClientError as error:
             raise from_client_error(error) from None
 

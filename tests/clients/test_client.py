@@ -31,6 +31,7 @@ from llamad_client import (
     address,
 )
 from llamad_client.address import diagnose, socket_path
+from llamad_client.request import submit_request
 from unit.schedule.fakes import asynchronous, saying
 
 
@@ -58,6 +59,18 @@ def test_generate_yields_text_and_then_has_a_result(
     assert (result.finish_reason, result.seed, result.model) == ("stop", 9, "fake")
     assert (result.prompt_tokens, result.completion_tokens) == (2, 12)
     assert result.timings.load_seconds == 1.5
+
+
+def test_the_tokens_of_a_prompt_are_as_good_as_its_text(
+    service: RunningService, client: Client
+) -> None:
+    prompts = ("hello", client.tokenize("hello"))
+    completions = [client.generate(prompt, seed=1) for prompt in prompts]
+    texts = [completion.text() for completion in completions]
+    assert texts[0] == texts[1] != ""
+    assert [one.result and one.result.prompt_tokens for one in completions] == [5, 5]
+    submitted = submit_request([5, 6], False, "", {}).generate
+    assert (submitted.prompt, submitted.prompt_tokens) == ("", [5, 6])
 
 
 def test_chat_sends_the_roles(service: RunningService, client: Client) -> None:

@@ -74,6 +74,8 @@ def test_a_completion_is_the_service_s_in_a_stream_and_whole(
     chunks = [json.loads(line) for line in lines]
     assert "".join(chunk["content"] for chunk in chunks) == text
     assert [chunk["stop"] for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    tokens = ask(demo_gateway, "/tokenize", {"content": "One, two,"})["tokens"]
+    assert ask(demo_gateway, "/completion", {**body, "prompt": tokens})["content"] == text
     word = ask(demo_gateway, "/completions", {**body, "stop": [text[3:6]]})
     assert (word["stop_type"], word["stopping_word"]) == ("word", text[3:6])
 
@@ -106,6 +108,8 @@ def test_a_text_follows_a_schema_or_a_grammar(demo_gateway: GatewayProcess) -> N
     ("path", "body", "status", "named"),
     [
         ("/completion", {"prompt": ""}, 400, "prompt"),
+        ("/completion", {"prompt": [1, "x"]}, 400, "prompt"),
+        ("/completion", {"prompt": [1, 2.5]}, 400, "prompt[1]"),
         ("/completion", {"prompt": "x", "grammar": "root ::= nothing"}, 400, "nothing"),
         ("/completion", {"prompt": "x", "json_schema": 3}, 400, "json_schema"),
         ("/completion", {"prompt": "x", "json_schema": {}, "grammar": "x"}, 400, "grammar"),

@@ -206,12 +206,26 @@ def test_texts_are_continued_as_the_service_continues_them(
     assert answer.usage.completion_tokens == 12
 
 
+def test_tokens_are_continued_as_their_text_is(client: OpenAI, demo_service: Daemon) -> None:
+    text = "The capital of France is"
+    with Client(demo_service.socket) as direct:
+        tokens = direct.tokenize(text)
+    asked: Any = {"model": MODEL, "temperature": 0, "max_tokens": 6}
+    expected = client.completions.create(prompt=text, **asked).choices[0].text
+    for prompt in (tokens, [tokens, tokens]):
+        answer = client.completions.create(prompt=prompt, **asked)
+        assert {choice.text for choice in answer.choices} == {expected}
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
         ({"prompt": ""}, "prompt"),
         ({"prompt": ["x"] * 9}, "prompt"),
-        ({"prompt": [1, 2]}, "prompt"),
+        ({"prompt": [1, "x"]}, "prompt"),
+        ({"prompt": [1, -1]}, "prompt"),
+        ({"prompt": [1, 1 << 30]}, "prompt_tokens"),
+        ({"prompt": [[1], []]}, "prompt"),
         ({"echo": True}, "echo"),
         ({"suffix": "end"}, "suffix"),
         ({"best_of": 2}, "best_of"),

@@ -152,6 +152,23 @@ def test_every_field_arrives() -> None:
     assert request.request_id == "r"
 
 
+def test_prompt_tokens_are_instead_of_a_prompt() -> None:
+    request = convert.generation_request(pb.GenerateRequest(prompt_tokens=[5, 0]), RULES, "r")
+    assert (request.prompt, request.tokens) == (None, (5, 0))
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (pb.GenerateRequest(prompt_tokens=[1], prompt="p"), "INVALID_PROMPT_TOKENS"),
+        (pb.GenerateRequest(prompt_tokens=[1] * (2**20 + 1)), "INVALID_PROMPT_TOKENS"),
+        (pb.GenerateRequest(prompt_tokens=[1], parse_special=True), "INVALID_PARSE_SPECIAL"),
+    ],
+)
+def test_bad_prompt_tokens_are_refused(message: pb.GenerateRequest, reason: str) -> None:
+    assert refused(message).reason == reason
+
+
 @pytest.mark.parametrize("prompt", ["", "x" * (2**20 + 1), "ü" * (2**19 + 1)])
 def test_an_empty_or_huge_prompt_is_refused(prompt: str) -> None:
     assert refused(generate(prompt=prompt)).reason == "INVALID_PROMPT"

@@ -21,17 +21,19 @@ def read_completion(body: Fields) -> Asked:
     """Return what a request asks for. Raises HttpError."""
     refuse(body, "n_probs", "lora", "return_tokens")
     prompt = body.get("prompt")
-    if isinstance(prompt, list):
-        raise not_supported("prompt", "a list is not supported, only a text is")
-    text = body.text("prompt")
-    if not text:
-        raise body.wrong("prompt", "must be a text that is not empty")
+    if isinstance(prompt, list) and any(isinstance(entry, str) for entry in prompt):
+        raise not_supported("prompt", "a list of texts is not supported, a list of tokens is")
+    prompt = body.tokens("prompt") if isinstance(prompt, list) else body.text("prompt")
+    if not prompt:
+        raise body.wrong("prompt", "must be a text or a list of tokens that is not empty")
     options = read_sampling(body, "n_predict", "max_tokens")
     if (wanted := read_own_format(body)) is not None:
         options["response_format"] = wanted
-    request = CompletionRequest(body.text("model") or "", options, prompt=text, parse_special=True)
+    request = CompletionRequest(
+        body.text("model") or "", options, prompt=prompt, parse_special=True
+    )
     progress = body.flag("return_progress") or False
-    writer = CompletionWriter(text, options, with_progress=progress)
+    writer = CompletionWriter(prompt, options, with_progress=progress)
     return Asked([request], body.flag("stream") or False, writer)
 
 
@@ -40,7 +42,9 @@ class CompletionWriter:
 
     stream_type = "text/event-stream"
 
-    def __init__(self, prompt: str, options: Options, *, with_progress: bool) -> None:
+    def __init__(
+        self, prompt: str | Sequence[int], options: Options, *, with_progress: bool
+    ) -> None:
         self._prompt = prompt
         self._options = options
         self._with_progress = with_progress

@@ -43,14 +43,22 @@ def read_completion(body: Fields) -> Asked:
     return Asked(requests, body.flag("stream") or False, writer)
 
 
-def read_prompts(body: Fields) -> list[str]:
-    """Return the texts to continue. Raises HttpError."""
+def read_prompts(body: Fields) -> Sequence[str | list[int]]:
+    """Return the texts to continue, or their tokens. Raises HttpError."""
     value = body.get("prompt")
-    if isinstance(value, list) and value and not all(isinstance(text, str) for text in value):
-        raise not_supported("prompt", "tokens are not supported, only texts are")
-    prompts = body.texts("prompt")
+    prompts: Sequence[str | list[int]]
+    match value:
+        case [int(), *_]:
+            prompts = [body.tokens("prompt")]
+        case [[*_], *_]:
+            entries = Fields({f"prompt[{n}]": tokens for n, tokens in enumerate(value)})
+            prompts = [entries.tokens(name) for name in entries.values]
+        case _:
+            prompts = body.texts("prompt")
     if not prompts or not all(prompts):
-        raise body.wrong("prompt", "must be a text that is not empty, or a list of such")
+        raise body.wrong(
+            "prompt", "must be a text or a list of tokens, not empty, or a list of such"
+        )
     return prompts
 
 

@@ -92,17 +92,32 @@ def generation_request(
         raise invalid("template_arguments", "are for Chat: a prompt has no template")
     if message.options.HasField("thinking"):
         raise invalid("thinking", "is for Chat: what continues a prompt has no thoughts")
-    _check_text("prompt", message.prompt, rules.max_prompt_bytes, least_bytes=1)
+    if message.prompt_tokens:
+        _check_prompt_tokens(message, rules)
+    else:
+        _check_text("prompt", message.prompt, rules.max_prompt_bytes, least_bytes=1)
     return with_options(
         message.options,
         rules,
         caller,
         request.GenerationRequest(
-            prompt=message.prompt,
+            prompt=None if message.prompt_tokens else message.prompt,
+            tokens=tuple(message.prompt_tokens),
             parse_special=message.parse_special,
             request_id=request_id,
         ),
     )
+
+
+def _check_prompt_tokens(message: pb.GenerateRequest, rules: Rules) -> None:
+    """Refuse what is wrong with any vocabulary; a token stands for a byte at least."""
+    n_tokens = len(message.prompt_tokens)
+    if message.prompt:
+        raise invalid("prompt_tokens", "are instead of a prompt: give one of both")
+    if message.parse_special:
+        raise invalid("parse_special", "is for a prompt: prompt_tokens are no text")
+    if n_tokens > rules.max_prompt_bytes:
+        raise invalid("prompt_tokens", f"there are {n_tokens}, at most {rules.max_prompt_bytes}")
 
 
 def chat_request(

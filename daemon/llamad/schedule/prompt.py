@@ -39,8 +39,8 @@ def context_tokens(model: ModelRuntime) -> int:
 def check_model(model: ModelRuntime, request: GenerationRequest) -> None:
     """Raise what a request asks of the wrong model.
 
-    MODEL_NOT_FOUND, MODEL_MAKES_VECTORS, MODEL_MAKES_NO_VECTORS, and INVALID_SAMPLING_LOGIT_BIAS
-    for an id outside of the vocabulary.
+    MODEL_NOT_FOUND, MODEL_MAKES_VECTORS, MODEL_MAKES_NO_VECTORS, INVALID_SAMPLING_LOGIT_BIAS and
+    INVALID_PROMPT_TOKENS for an id outside of the vocabulary, PROMPT_TOO_LONG for too many of them.
     """
     if request.model not in ("", model.name):
         raise LlamadError(
@@ -61,12 +61,18 @@ def check_model(model: ModelRuntime, request: GenerationRequest) -> None:
             f"model {model.name!r} was not made for vectors: its file has no pooling_type; with"
             " `pooling` in the request it makes some",
         )
-    for token in request.sampling.logit_bias:
-        if not 0 <= token < model.vocab_size:
-            raise invalid(
-                "sampling.logit_bias",
-                f"token {token} is outside the vocabulary, 0..{model.vocab_size - 1}",
-            )
+    limit = context_tokens(model)
+    if len(request.tokens) > limit:
+        raise _too_long(request, Fitted(request.tokens, 0), limit)
+    for name, tokens in (
+        ("sampling.logit_bias", request.sampling.logit_bias),
+        ("prompt_tokens", request.tokens),
+    ):
+        for token in tokens:
+            if not 0 <= token < model.vocab_size:
+                raise invalid(
+                    name, f"token {token} is outside the vocabulary, 0..{model.vocab_size - 1}"
+                )
 
 
 def prompt_bytes(request: GenerationRequest) -> int:

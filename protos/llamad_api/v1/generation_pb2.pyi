@@ -180,14 +180,16 @@ class Choices(_message.Message):
     def __init__(self, texts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("prompt", "parse_special", "options")
+    __slots__ = ("prompt", "parse_special", "options", "prompt_tokens")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     PARSE_SPECIAL_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     parse_special: bool
     options: Options
-    def __init__(self, prompt: _Optional[str] = ..., parse_special: bool = ..., options: _Optional[_Union[Options, _Mapping]] = ...) -> None: ...
+    prompt_tokens: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, prompt: _Optional[str] = ..., parse_special: bool = ..., options: _Optional[_Union[Options, _Mapping]] = ..., prompt_tokens: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ToolCall(_message.Message):
     __slots__ = ("id", "name", "arguments")

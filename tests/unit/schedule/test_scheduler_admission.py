@@ -109,7 +109,7 @@ async def test_a_newest_message_that_does_not_fit_alone_is_refused_with_what_was
 
 
 @pytest.mark.parametrize("token", [-1, 256, 1 << 40])
-def test_a_logit_bias_outside_the_vocabulary_is_refused(token: int) -> None:
+def test_a_token_outside_the_vocabulary_is_refused(token: int) -> None:
     @asynchronous
     async def check() -> None:
         wish = GenerationRequest(
@@ -117,6 +117,9 @@ def test_a_logit_bias_outside_the_vocabulary_is_refused(token: int) -> None:
         )
         error = await _refused(Bench(), wish)
         assert error.reason == "INVALID_SAMPLING_LOGIT_BIAS"
+        assert str(token) in error.message
+        error = await _refused(Bench(), GenerationRequest(tokens=(1, token)))
+        assert error.reason == "INVALID_PROMPT_TOKENS"
         assert str(token) in error.message
 
     check()
