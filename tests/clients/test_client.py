@@ -70,7 +70,7 @@ def test_the_tokens_of_a_prompt_are_as_good_as_its_text(
     assert texts[0] == texts[1] != ""
     assert [one.result and one.result.prompt_tokens for one in completions] == [5, 5]
     submitted = submit_request([5, 6], False, "", {}).generate
-    assert (submitted.prompt, submitted.prompt_tokens) == ("", [5, 6])
+    assert (submitted.prompt, list(submitted.prompt_tokens)) == ("", [5, 6])
 
 
 def test_chat_sends_the_roles(service: RunningService, client: Client) -> None:
