@@ -68,6 +68,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad_gateway": (),
     # An API of the gateway is a folder that knows the rest of the gateway, and no other API.
     "llamad_http": ("llamad_client", "llamad_gateway"),
+    "llamad_http.anthropic": ("llamad_client", *GATEWAY_CORE),
     "llamad_http.ollama": ("llamad_client", *GATEWAY_CORE),
     "llamad_http.page": ("llamad_client", *GATEWAY_CORE),
     "llamad_http.openai": ("llamad_client", *GATEWAY_CORE),

@@ -1,5 +1,6 @@
 """Every API, and whose errors are told where: the one place that knows them all."""
 
+from llamad_http.anthropic.api import API as ANTHROPIC
 from llamad_http.llama_server.api import API as LLAMA_SERVER
 from llamad_http.ollama.api import API as OLLAMA
 from llamad_http.openai.api import API as OPENAI
@@ -9,4 +10,5 @@ from llamad_http.routes import Routes
 
 def all_routes() -> Routes:
     """Return the routes of all APIs."""
-    return Routes((OPENAI, OLLAMA, LLAMA_SERVER, PAGE), {"/": OPENAI, "/api/": OLLAMA})
+    apis = (OPENAI, ANTHROPIC, OLLAMA, LLAMA_SERVER, PAGE)
+    return Routes(apis, {"/": OPENAI, "/v1/messages": ANTHROPIC, "/api/": OLLAMA})

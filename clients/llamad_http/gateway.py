@@ -14,6 +14,7 @@ from llamad_client import (
     ClientError,
     Embedding,
     Event,
+    RenderedChat,
     Result,
     Status,
     TextDelta,
@@ -131,6 +132,17 @@ class Gateway:
             work.cancel()
             gone.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
+
+    async def render(self, request: CompletionRequest) -> RenderedChat:
+        """Return what the messages of a request are to the model. Raises HttpError."""
+        model = await self.resolve(request.model, any_name=True)
+        options = Options(**request.options)
+        if model:
+            options["model"] = model
+        try:
+            return await self.client.render_chat(request.messages or (), **options)
+        except ClientError as error:
+            raise from_client_error(error) from None
 
     @asynccontextmanager
     async def _started(

@@ -38,6 +38,7 @@ class Client:
 
 CLIENTS = (
     Client("openai_python.py", ("openai==3.57.0",)),
+    Client("anthropic_python.py", ("anthropic==2.14.0",)),
     Client("ollama_python.py", ("ollama==0.6.3",)),
     Client("llm_plugin.py", ("llm==0.36", "llm-ollama==0.19.1")),
     Client("litellm_both.py", ("litellm==1.110.2",)),

@@ -1,7 +1,7 @@
 """The addresses of OpenAI's API; each is also answered without ``/v1``, as llama-server does."""
 
-from llamad_client import ClientError
-from llamad_http.errors import HttpError, from_client_error, not_supported
+from llamad_http.completion import CompletionRequest
+from llamad_http.errors import HttpError, not_supported
 from llamad_http.exchange import Exchange
 from llamad_http.gateway import Gateway, same_name
 from llamad_http.openai.chat import read_chat, read_conversation
@@ -45,11 +45,10 @@ async def embed(gateway: Gateway, exchange: Exchange) -> None:
 
 async def apply_template(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with what the model would read of a conversation; llama-server's address."""
-    messages, options = read_conversation(await exchange.fields())
-    try:
-        rendered = await gateway.client.render_chat(messages, **options)
-    except ClientError as error:
-        raise from_client_error(error) from None
+    body = await exchange.fields()
+    messages, options = read_conversation(body)
+    request = CompletionRequest(body.text("model") or "", options, messages=messages)
+    rendered = await gateway.render(request)
     await exchange.respond_json({"prompt": rendered.text})
 
 
@@ -78,7 +77,6 @@ API = Api(
         *_both("POST", "/embeddings", embed),
         Route("POST", "/apply-template", apply_template),
         Route("POST", "/v1/responses", unsupported),
-        Route("POST", "/v1/messages", unsupported),
     ),
     error_body,
 )
