@@ -103,6 +103,9 @@ FAMILY_MODELS: Mapping[str, TinySpec] = {
         },
     ),
     "falcon-h1": TinySpec(architecture="falcon-h1", n_layers=3, conv_width=4, rope_freq_base=1e6),
+    "mamba2": TinySpec(
+        architecture="mamba2", n_layers=3, recurrent=(0, 1, 2), conv_width=4, tied_output=True
+    ),
     "lfm2": TinySpec(
         architecture="lfm2", n_layers=4, recurrent=(0, 1, 3), tied_output=True, rope_freq_base=1e6
     ),

@@ -284,6 +284,8 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
                 yield f"blk.{layer}.attn_v.weight", (kv_dim, spec.dim)
         if layer not in spec.recurrent:
             yield f"blk.{layer}.attn_output.weight", (spec.dim, q_dim)
+        if spec.architecture == "mamba2":  # a layer is its mixer alone
+            continue
         if spec.architecture not in (*UNGATED, *FUSED_GATE):
             yield f"blk.{layer}.ffn_gate.weight", (hidden, spec.dim)
         n_up = hidden * (2 if spec.architecture in FUSED_GATE else 1)
@@ -305,9 +307,7 @@ NORMS = {  # of a layer; others: before each half
     "exaone4": _POST_NORMS,
     "seed_oss": ("attn_norm", "post_attention_norm"),
     "qwen35": ("attn_norm", "post_attention_norm"),
-    "phi2": ("attn_norm",),
-    "command-r": ("attn_norm",),
-    "cohere2": ("attn_norm",),
+    **dict.fromkeys(("phi2", "command-r", "cohere2", "mamba2"), ("attn_norm",)),
     "gemma2": _FOUR_NORMS,
     "gemma3": _FOUR_NORMS,
     "gemma4": _FOUR_NORMS,

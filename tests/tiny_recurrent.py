@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tiny_gguf import Metadata, TinySpec
 
-STATE_SPACES = ("granitehybrid", "falcon-h1")
+STATE_SPACES = ("granitehybrid", "falcon-h1", "mamba2")
 BESIDE_ATTENTION = ("falcon-h1",)  # in every layer
 
 
@@ -59,7 +59,7 @@ def recurrent_vectors(spec: "TinySpec", layer: str) -> Iterable[tuple[str, int, 
         yield f"{layer}ssm_dt.bias", n_heads, -1.0
         yield f"{layer}ssm_a", n_heads, -1.0
         yield f"{layer}ssm_d", n_heads, 1.0
-    if spec.architecture == "granitehybrid":  # Falcon-H1's small models have none
+    if spec.architecture in ("granitehybrid", "mamba2"):  # Falcon-H1's small models have none
         yield f"{layer}ssm_norm.weight", ssm_inner(spec), 1.0
 
 
@@ -105,4 +105,7 @@ def recurrent_metadata(spec: "TinySpec") -> "dict[str, Metadata]":
     }
     if arch == "granitehybrid":
         result["granitehybrid.attention.head_count_kv"] = kv_heads
+    if arch == "mamba2":  # in which no layer attends or has a feed-forward
+        keys = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+        result |= {f"mamba2.{key}": 0 for key in keys}
     return result

@@ -61,6 +61,14 @@ BAD_VALUES: dict[str, tuple[Metadata, ...]] = {
     "granitehybrid.ssm.inner_size": (0, 8, 120, 124, 1 << 31, *NO_COUNT),
     "granitehybrid.attention.head_count_kv": ([0, 2], [0, 0, 0, 0], [0, 3, 3, 3]),
     "granitehybrid.expert_count": (64,),
+    "mamba2.attention.head_count": (1, *NO_COUNT),
+    "mamba2.attention.head_count_kv": (1, [0, 0, 0], [0, 0, 0, 2], *NO_COUNT),
+    "mamba2.feed_forward_length": (96, [0, 0, 0, 96], *NO_COUNT),
+    "mamba2.ssm.conv_kernel": (0, 1, 9, *NO_COUNT),
+    "mamba2.ssm.state_size": (0, 1025, *NO_COUNT),
+    "mamba2.ssm.group_count": (0, 3, *NO_COUNT),
+    "mamba2.ssm.time_step_rank": (0, 1025, *NO_COUNT),
+    "mamba2.ssm.inner_size": (0, 8, 124, 1 << 31, *NO_COUNT),
     "falcon-h1.ssm.inner_size": (0, 124, 8 * 520, *NO_COUNT),
     "falcon-h1.attention.head_count_kv": ([0, 2, 2, 2], 0, 3),
     "lfm2.shortconv.l_cache": (0, 1, 9, *NO_COUNT),
@@ -85,6 +93,12 @@ BAD_VALUES |= {
 }
 # A number for each layer, of a model that has two.
 BAD_COUNTS: tuple[Metadata, ...] = ([2], [2, 2, 2], [0, 2], [3, 2], [2, -1], [1.5, 2.0], ["a", "b"])
+RECURRENT = {
+    "lfm2": (0,),
+    "qwen35": (0, 1, 2),
+    "granitehybrid": (0,),
+    "mamba2": (0, 1, 2, 3),
+}
 REQUIRED_KEYS = (
     "granite.logit_scale",
     "command-r.logit_scale",
@@ -107,7 +121,7 @@ def refusal(folder: Path, spec: TinySpec) -> str:
 def test_a_value_that_cannot_be_is_named(tmp_path: Path, key: str) -> None:
     family = key.split(".")[0]
     for value in BAD_VALUES[key]:
-        recurrent = {"lfm2": (0,), "qwen35": (0, 1, 2), "granitehybrid": (0,)}.get(family, ())
+        recurrent = RECURRENT.get(family, ())
         spec = TinySpec(
             architecture=family, window=8, n_layers=4, recurrent=recurrent, metadata={key: value}
         )

@@ -142,6 +142,8 @@ VARIANTS = {
     ),
     "falcon-h1": TinySpec(architecture="falcon-h1", n_layers=2, conv_width=4, ssm_head_dim=32),
     "falcon-h1, quantized": TinySpec(architecture="falcon-h1", weight_type="Q4_0"),
+    "mamba2": TinySpec(architecture="mamba2", recurrent=(0, 1), ssm_groups=1, ssm_state=40),
+    "mamba2, quantized": TinySpec(architecture="mamba2", recurrent=(0, 1), weight_type="Q4_0"),
     "lfm2": TinySpec(architecture="lfm2", n_layers=5, recurrent=(0, 1, 3)),
     "lfm2, quantized": TinySpec(
         architecture="lfm2", n_layers=4, recurrent=(0, 2), weight_type="Q4_0", conv_width=4

@@ -15,7 +15,8 @@ Command R and R7B: both halves read the same x, LayerNorm (arXiv 1607.06450); St
 cancelled, and queries that grow as Llama 4's (``modeling_ministral3.py``). LFM2
 (arXiv 2511.23404): layers without attention, which mix by a short convolution (``recurrent.py``).
 Granite 4.0 (IBM's report, ``modeling_granitemoehybrid.py``): Granite's scales, and Mamba-2 in most
-layers; Falcon-H1 (arXiv 2507.22448): attention and Mamba-2 side by side in each.
+layers; Falcon-H1 (arXiv 2507.22448): attention and Mamba-2 side by side in each. Mamba-2 (arXiv
+2405.21060, ``modeling_mamba2.py``): no attention and no feed-forward.
 The files named are of Hugging Face's transformers.
 """
 
@@ -64,6 +65,7 @@ class Family:
     gates_attention: bool = False  # attn_q has a gate behind each head's query
     state_space: bool = False  # layers that have a state mix by Mamba-2
     mixes_twice: bool = False  # all have one, beside attention, and both results are added
+    feeds: bool = True  # else a layer is its mixer alone
 
 
 _ONE_NORM = ("attn_norm", None, "attn_norm", None)  # which both halves read
@@ -119,6 +121,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "granitehybrid": Family(neox=False, scales=True, state_space=True),
     "falcon-h1": Family(neox=True, state_space=True, mixes_twice=True),
+    "mamba2": Family(neox=False, norms=_ONE_NORM, state_space=True, feeds=False),
     "lfm2": Family(neox=True, head_norm=True, output_norm="token_embd_norm"),
     "gemma": Family(neox=True, gemma=True, gelu=True),
     "gemma2": Family(

@@ -151,13 +151,14 @@ def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
     def read(key: str, default: Any = None) -> Any:
         return metadata.get(f"{arch}.{key}", default)
 
-    dim, n_heads = read("embedding_length"), read("attention.head_count")
+    n_layers, dim = read("block_count"), read("embedding_length")
+    n_heads = read("attention.head_count")
     n_kv_heads = read("attention.head_count_kv", n_heads)
     by_layer = n_kv_heads if isinstance(n_kv_heads, list) else []
-    head_dim = read("attention.key_length", dim // n_heads)
+    head_dim = read("attention.key_length", dim // n_heads if n_heads else 0)
     return Hyperparameters(
         architecture=arch,
-        n_layers=read("block_count"),
+        n_layers=n_layers,
         dim=dim,
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
@@ -184,7 +185,7 @@ def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         is_parallel=read("use_parallel_residual", False),
         late_query_scale=read("attention.temperature_scale", 0.0),
         yarn_log_multiplier=read("rope.scaling.yarn_log_multiplier", 0.0),
-        recurrent=_recurrent(arch, read) or [n == 0 for n in by_layer],
+        recurrent=_recurrent(arch, read) or [n == 0 for n in by_layer or [n_heads] * n_layers],
         ssm_groups=read("ssm.group_count", 0),
         ssm_heads=read("ssm.time_step_rank", 0),
         ssm_state=read("ssm.state_size", 0),

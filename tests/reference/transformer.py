@@ -256,8 +256,10 @@ class _Pass:
             if self.family.mixes_twice:
                 mixed = mixed + self.recurrent(normed, layer)
             y = x + residual * self.row_norm(mixed, after)
-            fed = self.feed_forward(self.row_norm(x if parallel else y, before_feed), layer)
-            x = y + residual * self.row_norm(fed, after_feed)
+            x = x if parallel else y
+            if self.family.feeds:
+                fed = self.feed_forward(self.row_norm(x, before_feed), layer)
+                x = y + residual * self.row_norm(fed, after_feed)
             if inputs is not None:
                 x = self.with_layer_input(x, layer, inputs[index])
             if (scale := self.model.find(layer + "layer_output_scale.weight")) is not None:

@@ -34,6 +34,7 @@ SPECS = {
     "a window of a block and a part": TinySpec(architecture="gemma3", n_layers=7, window=40),
     "states smaller than a block": FAMILY_MODELS["lfm2"],
     "states larger than a block": FAMILY_MODELS["granitehybrid"],
+    "states and empty blocks": FAMILY_MODELS["mamba2"],
 }
 
 
@@ -257,7 +258,7 @@ async def _without_a_disk(model: LoadedModel, state: Path, config: Config) -> No
 def test_without_room_on_the_disk_everything_but_saving_goes_on(
     model: LoadedModel, tmp_path: Path, bound: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = Config(prefix_cache=PrefixCacheConfig(**{bound: 1000}))
+    config = Config(prefix_cache=PrefixCacheConfig(**{bound: 100}))  # less than an empty block
     _without_a_disk(model, tmp_path / "state", config)
     assert f"prefix_cache.{bound}" in caplog.text
 

@@ -155,9 +155,11 @@ def plan_memory(
         room = budget_bytes - fixed_bytes(demand, n_sequences)
         beside = room - whole_bytes(demand.extents, demand.file_bytes)
         fewest = blocks if kv_tokens else least
-        n_windows = largest(1, n_sequences, lambda n: demand.cache_bytes(fewest, n) <= beside)
+        most = max(beside, demand.cache_bytes(fewest, 1))
+        n_windows = largest(1, n_sequences, lambda n: demand.cache_bytes(fewest, n) <= most)
         if not kv_tokens:
-            blocks = largest(least, blocks, lambda n: demand.cache_bytes(n, n_windows) <= beside)
+            most = max(beside, demand.cache_bytes(least, n_windows))
+            blocks = largest(least, blocks, lambda n: demand.cache_bytes(n, n_windows) <= most)
             if n_windows < n_sequences:
                 blocks = least
         local = n_local_blocks or demand.local_blocks(blocks, n_windows)

@@ -95,6 +95,7 @@ void lld_layer_run(lld_forward *f, unsigned thread, const lld_layer *l)
     mixers[l->mixer](f, thread, l);
     const bool has_input = l->input.gate.data != NULL;
     post_norm_phase(f, thread, &l->mixer_post_norm, NULL);
+    if (l->feed == LLD_FEED_NONE) return;
     lld_pool_barrier(f->pool);
     feeds[l->feed](f, thread, l);
     post_norm_phase(f, thread, &l->feed_post_norm, has_input ? NULL : l->output_scale);

@@ -59,7 +59,8 @@ typedef enum lld_logit_scale { /* what the key logit_scale, which is required th
 typedef enum lld_state_space {
     LLD_SSM_ABSENT,
     LLD_SSM_INSTEAD, /* layers without KV heads */
-    LLD_SSM_BESIDE   /* all of them, beside their attention */
+    LLD_SSM_BESIDE,  /* all of them, beside their attention */
+    LLD_SSM_ALONE    /* all of them, and no layer attends or has a feed */
 } lld_state_space;
 
 /* What sets one family apart that the others do without; all zero: nothing. */

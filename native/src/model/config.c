@@ -13,7 +13,8 @@ static void read_parallel(lld_keys *r, lld_config *c)
     const lld_architecture *a = c->architecture;
     char key[LLD_KEY_BYTES];
     bool found = false;
-    c->is_parallel = a->norms.before_mixer != NULL && a->norms.before_feed == NULL;
+    c->is_parallel = a->norms.before_mixer != NULL && a->norms.before_feed == NULL &&
+                     a->facts.state_space != LLD_SSM_ALONE;
     if (a->facts.parallel_key != LLD_REQUIRED) return;
     r->status = lld_gguf_read_bool(r->gguf, lld_keys_name(r, "use_parallel_residual", key),
                                    &c->is_parallel, &found);
@@ -31,7 +32,7 @@ static void read_scales(lld_keys *r, lld_config *c)
     c->residual_scale = c->logits_scale = 1.0f;
     c->query_scale =
         (float)(1.0 / sqrt((double)(c->n_layers == wide ? c->dim / c->n_heads : c->head_dim)));
-    if (facts->plain_queries) c->query_scale = 1.0f;
+    if (facts->plain_queries || c->n_heads == 0) c->query_scale = 1.0f;
     if (facts->scales != LLD_ABSENT) {
         c->embedding_scale = lld_keys_float(r, "embedding_scale", low, high, fallback);
         c->residual_scale = lld_keys_float(r, "residual_scale", low, high, fallback);

@@ -21,15 +21,16 @@ enum { LLD_MAX_LAYERS = 1024, LLD_MAX_CONV_WIDTH = 8 };
 /* What may differ from layer to layer. */
 typedef struct lld_layer_sizes {
     uint32_t n_kv_heads; /* divides n_heads; 0: the layer has no attention */
-    uint32_t head_dim;   /* even */
+    uint32_t head_dim;   /* even; 0 where no layer of the model attends */
     uint32_t n_rot;      /* even, <= head_dim: elements of a head that RoPE rotates */
-    uint32_t hidden_dim;
-    uint32_t kv_layer; /* whose keys and values it reads: its own, or those of an earlier layer */
+    uint32_t hidden_dim; /* 0: the layer has no feed */
+    uint32_t kv_layer;   /* whose keys and values it reads: its own, or those of an earlier layer */
 } lld_layer_sizes;
 
 typedef struct lld_config {
     const lld_architecture *architecture;
-    uint32_t n_layers, dim, n_heads;
+    uint32_t n_layers, dim;
+    uint32_t n_heads;                          /* 0: no layer attends */
     uint32_t hidden_dim, n_kv_heads, head_dim; /* the largest of all layers */
     uint32_t n_rot, local_n_rot;               /* of layers that see all, and of the others */
     uint32_t layer_input_dim;                  /* values that a token gives each layer; 0: none */

@@ -39,15 +39,33 @@ static void read_kv_heads(lld_keys *r, lld_config *c)
 void lld_config_read_hidden_dims(lld_keys *r, lld_config *c)
 {
     uint32_t counts[LLD_MAX_LAYERS];
-    lld_keys_counts(r, "feed_forward_length", 1, LLD_MAX_HIDDEN, -1, c->n_layers, counts);
+    if (c->architecture->facts.state_space == LLD_SSM_ALONE) /* converters write 0 */
+        lld_keys_counts(r, "feed_forward_length", 0, 0, 0, c->n_layers, counts);
+    else
+        lld_keys_counts(r, "feed_forward_length", 1, LLD_MAX_HIDDEN, -1, c->n_layers, counts);
     for (uint32_t i = 0; i < c->n_layers && r->status == LLD_OK; i++) {
         c->layers[i].hidden_dim = counts[i];
         if (counts[i] > c->hidden_dim) c->hidden_dim = counts[i];
     }
 }
 
+/* Of a model in which no layer attends; converters write 0 heads. */
+static void read_no_heads(lld_keys *r, lld_config *c)
+{
+    uint32_t none[LLD_MAX_LAYERS];
+    lld_keys_count(r, "attention.head_count", 0, 0, 0);
+    lld_keys_counts(r, "attention.head_count_kv", 0, 0, 0, c->n_layers, none);
+    for (uint32_t i = 0; i < c->n_layers; i++) c->layers[i].kv_layer = i;
+    c->has_states = true;
+    lld_config_read_state_space(r, c);
+}
+
 void lld_config_read_heads(lld_keys *r, lld_config *c)
 {
+    if (c->architecture->facts.state_space == LLD_SSM_ALONE) {
+        read_no_heads(r, c);
+        return;
+    }
     c->n_heads = lld_keys_count(r, "attention.head_count", 1, LLD_MAX_HEADS, -1);
     if (r->status == LLD_OK) read_kv_heads(r, c);
     if (c->architecture->facts.has_delta_net) lld_config_read_delta_net(r, c);

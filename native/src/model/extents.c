@@ -78,8 +78,9 @@ static int cut_layer(const cutter *c, int index)
     for (uint32_t i = 0; i < n_mixer && status == LLD_OK; i++)
         status = cut(c, &mixer[i], 1, index, LLD_ROLE_ATTENTION);
     const uint32_t n_gate_up = l->gated.up.data == NULL ? 1 : 2;
-    if (status == LLD_OK) status = cut(c, gate_up, n_gate_up, index, LLD_ROLE_FEED);
-    if (status == LLD_OK) status = cut(c, down, 1, index, LLD_ROLE_FEED);
+    const bool has_feed = l->feed != LLD_FEED_NONE;
+    if (status == LLD_OK && has_feed) status = cut(c, gate_up, n_gate_up, index, LLD_ROLE_FEED);
+    if (status == LLD_OK && has_feed) status = cut(c, down, 1, index, LLD_ROLE_FEED);
     lld_matrix *input[] = {&l->input.gate, &l->input.proj};
     for (int i = 0; i < 2 && status == LLD_OK && input[i]->data != NULL; i++)
         status = cut(c, &input[i], 1, index, LLD_ROLE_FEED);

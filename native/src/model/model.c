@@ -50,7 +50,7 @@ static lld_mixer_kind mixer_kind(const lld_config *c, bool has_kv_heads)
     const lld_family_facts *facts = &c->architecture->facts;
     if (facts->state_space == LLD_SSM_BESIDE) return LLD_MIXER_ATTENTION_AND_STATE_SPACE;
     if (has_kv_heads) return LLD_MIXER_ATTENTION;
-    if (facts->state_space == LLD_SSM_INSTEAD) return LLD_MIXER_STATE_SPACE;
+    if (facts->state_space != LLD_SSM_ABSENT) return LLD_MIXER_STATE_SPACE;
     return facts->has_delta_net ? LLD_MIXER_DELTA_NET : LLD_MIXER_CONVOLUTION;
 }
 
@@ -88,14 +88,14 @@ static void bind_layer(lld_binder *b, lld_layer *layer)
     if (c->is_unrotated[b->layer]) layer->rope = -1;
     layer->sizes = c->layers[b->layer];
     layer->mixer = mixer_kind(c, layer->sizes.n_kv_heads > 0);
-    layer->feed = LLD_FEED_GATED;
+    layer->feed = layer->sizes.hidden_dim > 0 ? LLD_FEED_GATED : LLD_FEED_NONE;
     layer->mixer_norm = lld_bind_norm(b, norms->before_mixer);
     layer->mixer_post_norm = lld_bind_norm(b, norms->after_mixer);
     layer->feed_norm = lld_bind_norm(b, norms->before_feed);
     if (c->is_parallel && norms->before_feed == NULL) layer->feed_norm = layer->mixer_norm;
     layer->feed_post_norm = lld_bind_norm(b, norms->after_feed);
     bind_mixer(b, layer);
-    lld_bind_gated(b, &layer->gated);
+    if (layer->feed == LLD_FEED_GATED) lld_bind_gated(b, &layer->gated);
     bind_layer_input(b, &layer->input);
     if (c->architecture->facts.has_layer_inputs)
         layer->output_scale = lld_bind_vector(b, "layer_output_scale.weight", LLD_OPTIONAL, 1);

@@ -41,7 +41,7 @@ typedef enum lld_mixer_kind {
     LLD_MIXER_ATTENTION_AND_STATE_SPACE /* both read the normed row, and both are added */
 } lld_mixer_kind;
 /* What a layer does with each token for itself. */
-typedef enum lld_feed_kind { LLD_FEED_GATED } lld_feed_kind;
+typedef enum lld_feed_kind { LLD_FEED_GATED, LLD_FEED_NONE } lld_feed_kind;
 
 typedef struct lld_attention_weights {
     lld_matrix wq;       /* (n_heads * head_dim, dim) */

@@ -79,6 +79,13 @@ def test_one_whole_context_stays_when_the_model_does_not_fit() -> None:
     assert 0 <= GIB - 256 * MIB - plan.resident_bytes - plan.streaming_bytes < 4 * MIB
 
 
+@pytest.mark.parametrize("budget", [None, 4 * GIB, FIXED + GIB // 2])
+def test_blocks_of_no_bytes_are_there_for_every_sequence(budget: int | None) -> None:
+    demand = replace(DEMAND, kv_block_bytes=0, states_bytes=80 * MIB)
+    plan = plan_memory(demand, budget_bytes=budget, kv_tokens=0, n_ctx=2048, n_sequences=4)
+    assert (plan.kv_blocks, plan.kv_bytes) == (256, 80 * MIB)
+
+
 def test_a_configured_kv_cache_is_kept_in_whole_blocks() -> None:
     plan = _plan(FIXED + GIB, kv_tokens=4090)
     assert (plan.kv_blocks, plan.kv_bytes) == (128, 512 * MIB)
