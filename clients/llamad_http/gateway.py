@@ -169,7 +169,7 @@ class Gateway:
     def _start(self, request: CompletionRequest, options: Options) -> AsyncCompletion:
         try:
             if request.messages is not None:
-                options["context_full"] = "refuse"  # what a client sent is never cut in silence
+                options.setdefault("context_full", "refuse")  # nothing is cut in silence
                 return self.client.chat(request.messages, **options)
             prompt = request.prompt or ""
             special = request.parse_special and isinstance(prompt, str)

@@ -1,7 +1,7 @@
 """The addresses of OpenAI's API; each is also answered without ``/v1``, as llama-server does."""
 
 from llamad_http.completion import CompletionRequest
-from llamad_http.errors import HttpError, not_supported
+from llamad_http.errors import HttpError
 from llamad_http.exchange import Exchange
 from llamad_http.gateway import Gateway, same_name
 from llamad_http.openai.chat import read_chat, read_conversation
@@ -9,6 +9,8 @@ from llamad_http.openai.completions import read_completion
 from llamad_http.openai.embeddings import embeddings_body, read_format, read_texts
 from llamad_http.openai.errors import error_body
 from llamad_http.openai.models import model_entry, model_list
+from llamad_http.openai.responses import read_conversation as read_items
+from llamad_http.openai.responses import read_response
 from llamad_http.routes import Api, Handler, Route
 
 
@@ -57,11 +59,22 @@ async def complete(gateway: Gateway, exchange: Exchange) -> None:
     await gateway.complete(exchange, read_completion(await exchange.fields()), any_name=True)
 
 
-async def unsupported(gateway: Gateway, exchange: Exchange) -> None:
-    """Say of an address of the API that it has nothing behind it."""
-    error = not_supported(exchange.path)
-    error.status = 501
-    raise error
+async def respond(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer a conversation of items."""
+    await gateway.complete(exchange, read_response(await exchange.fields()), any_name=True)
+
+
+async def count_input(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with the tokens that a conversation of items is to the model."""
+    rendered = await gateway.render(read_items(await exchange.fields()))
+    await exchange.respond_json(
+        {"object": "response.input_tokens", "input_tokens": len(rendered.tokens)}
+    )
+
+
+async def kept_response(gateway: Gateway, exchange: Exchange) -> None:
+    """Say that no response is kept."""
+    raise HttpError(404, "RESPONSE_NOT_FOUND", "responses are not kept: no id of one is known")
 
 
 def _both(method: str, path: str, handler: Handler) -> tuple[Route, Route]:
@@ -76,7 +89,9 @@ API = Api(
         Route("POST", "/v1/completions", complete),
         *_both("POST", "/embeddings", embed),
         Route("POST", "/apply-template", apply_template),
-        Route("POST", "/v1/responses", unsupported),
+        *_both("POST", "/responses", respond),
+        *_both("POST", "/responses/input_tokens", count_input),
+        *_both("GET", "/responses/*", kept_response),
     ),
     error_body,
 )

@@ -41,13 +41,13 @@ def _read_message(message: Fields) -> dict[str, Any]:
     return read
 
 
-def read_content(message: Fields) -> str:
+def read_content(message: Fields, name: str = "content") -> str:
     """Return the text of a message: a string, or the text parts of a list. Raises HttpError."""
-    content = message.get("content")
+    content = message.get(name)
     if content is None or isinstance(content, str):
-        return message.text("content") or ""
+        return message.text(name) or ""
     texts = []
-    for part in message.objects("content"):
+    for part in message.objects(name):
         kind = part.text("type")
         if kind in ("text", "input_text", "output_text"):
             texts.append(part.text("text") or "")

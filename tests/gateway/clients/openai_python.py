@@ -24,6 +24,12 @@ chunks = list(stream)
 text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
 assert text == answer.choices[0].message.content, (text, answer)
 assert chunks[-1].usage.completion_tokens == answer.usage.completion_tokens
+asked = {"model": model, "input": "Say hello.", "max_output_tokens": 12, "temperature": 0}
+response = client.responses.create(**asked)
+assert response.output_text == text, (response, text)
+with client.responses.stream(**asked) as events:
+    last = list(events)[-1]
+assert last.response.output_text == text, last
 try:
     client.chat.completions.create(model=model, messages=messages, temperature=-1)
 except openai.BadRequestError as error:
