@@ -22,6 +22,7 @@ OUR_PACKAGES = (
     "llamactl",
     "llamad_gateway",
     "llamad_http",
+    "llamad_wyoming",
     "llamad_api",
 )
 
@@ -66,6 +67,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad_client": ("llamad_api",),
     "llamactl": ("llamad_client",),
     "llamad_gateway": (),
+    "llamad_wyoming": ("llamad_client", "llamad_gateway"),
     # An API of the gateway is a folder that knows the rest of the gateway, and no other API.
     "llamad_http": ("llamad_client", "llamad_gateway"),
     "llamad_http.anthropic": ("llamad_client", *GATEWAY_CORE),

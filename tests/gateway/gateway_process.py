@@ -1,4 +1,4 @@
-"""A ``llamad-http serve`` process on a loopback port, before a service that somebody else runs."""
+"""A gateway's process on a loopback port, before a service that somebody else runs."""
 
 import contextlib
 import os
@@ -18,18 +18,20 @@ LIBRARIES = "GATEWAY_LIBRARIES"
 
 
 class GatewayProcess:
-    """The gateway in a process of its own. url: where it listens."""
+    """A gateway in a process of its own. url: where it listens."""
 
-    def __init__(self, folder: Path, socket: Path, config: str = "") -> None:
-        self.config = folder / "http.toml"
-        if "keys =" not in config:
+    def __init__(
+        self, folder: Path, socket: Path, config: str = "", program: str = "llamad_http"
+    ) -> None:
+        self.config = folder / f"{program}.toml"
+        if program == "llamad_http" and "keys =" not in config:
             config = f'[server]\nkeys = "{folder}/keys"\n' + config
         self.config.write_text(config)
         self.lines: list[str] = []
         changes = {}
         if libraries := os.environ.get(LIBRARIES):
             changes["PYTHONPATH"] = libraries + os.pathsep + environment()["PYTHONPATH"]
-        command = [sys.executable, "-m", "llamad_http", "--config", str(self.config), "serve"]
+        command = [sys.executable, "-m", program, "--config", str(self.config), "serve"]
         self.process = subprocess.Popen(
             [*command, "--listen", "127.0.0.1:0", "--socket", str(socket)],
             stdin=subprocess.DEVNULL,
@@ -39,7 +41,7 @@ class GatewayProcess:
         )
         assert self.process.stderr is not None
         first = self.process.stderr.readline()
-        found = re.search(r"listening on (http://\S+)", first)
+        found = re.search(r"listening on (\w+://\S+)", first)
         assert found, first + self.process.stderr.read()
         self.url = found[1]
         self.port = int(self.url.rpartition(":")[2])
@@ -67,9 +69,11 @@ class GatewayProcess:
 
 
 @contextlib.contextmanager
-def gateway_process(folder: Path, socket: Path, config: str = "") -> Iterator[GatewayProcess]:
+def gateway_process(
+    folder: Path, socket: Path, config: str = "", program: str = "llamad_http"
+) -> Iterator[GatewayProcess]:
     """Run a gateway with this configuration."""
-    gateway = GatewayProcess(folder, socket, config)
+    gateway = GatewayProcess(folder, socket, config, program)
     try:
         yield gateway
     finally:
