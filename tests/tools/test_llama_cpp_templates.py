@@ -18,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from llama_cpp_source import FOLDER, MISSING
 from llamad.errors import ErrorKind, LlamadError
 from llamad.text import ChatTemplate, tokenizer_from_metadata
+from llamad.text.fallback_templates import FALLBACKS, Fallback
 from unit.text.vocabularies import bpe_metadata
 
 if not FOLDER.exists():
@@ -104,3 +105,42 @@ def test_a_template_renders_as_with_transformers(name: str) -> None:
         rendered += theirs is not None
     template.close()
     assert (rendered == 0) == (name in WANT_TOOLS)
+
+
+# A fallback of ours, and the templates that write the same for a chat with a system message.
+SAME_FORMAT = {
+    "chatml": ("Qwen-Qwen3-0.6B", "Qwen-Qwen2.5-7B-Instruct"),
+    "phi-3": ("microsoft-Phi-3.5-mini-instruct",),
+    "granite": (
+        "ibm-granite-granite-3.3-2B-Instruct",
+        "ibm-granite-granite-4.0",
+        "ibm-granite-granite-4.1",
+    ),
+    "mistral-7": (
+        "Mistral-Small-3.2-24B-Instruct-2506",
+        "mistralai-Ministral-3-14B-Reasoning-2512",
+        "unsloth-mistral-Devstral-Small-2507",
+    ),
+    "seed-oss": ("ByteDance-Seed-OSS",),
+}
+SAME_BUT_FOR_SYSTEM_MESSAGES = {
+    "gemma": ("google-gemma-2-2b-it",),
+    "mistral-3": ("mistralai-Mistral-Nemo-Instruct-2407",),
+}
+SAME_BUT_FOR_AN_EMPTY_THOUGHT = {"gemma-4": ("google-gemma-4-31B-it",)}
+
+
+@pytest.mark.parametrize("row", FALLBACKS, ids=lambda row: row.name)
+def test_a_fallback_writes_what_the_templates_of_its_family_write(row: Fallback) -> None:
+    cases = [(name, CHATS["a system message"], "") for name in SAME_FORMAT.get(row.name, ())]
+    others = SAME_BUT_FOR_SYSTEM_MESSAGES.get(row.name, ())
+    cases += [(name, CHATS["a system message"][1:], "") for name in others]
+    thought = "<|channel>thought\n<channel|>"
+    others = SAME_BUT_FOR_AN_EMPTY_THOUGHT.get(row.name, ())
+    cases += [(name, CHATS["a system message"], thought) for name in others]
+    for name, turns, end in cases:
+        source = (FOLDER / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+        messages = [{"role": role, "content": text} for role, text in turns]
+        ours = expected(row.source, messages)
+        assert ours is not None
+        assert ours + end == expected(source, messages), name

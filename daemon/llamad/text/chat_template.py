@@ -1,8 +1,8 @@
 """Chat templates: a conversation as the one text, and the ids, the model was trained on.
 
-Owns the choice of the template (the model's own, else one that fits its vocabulary) and what goes
-in and out of it. How it is run safely is ``template_process.py``; how a message is kept from
-containing control tokens is ``content_guard.py``.
+Owns what goes in and out of the template: the model's own, else one of ``fallback_templates.py``.
+How it is run safely is ``template_process.py``; how a message is kept from containing control
+tokens is ``content_guard.py``.
 """
 
 import re
@@ -13,6 +13,7 @@ from typing import Any
 
 from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.text.content_guard import ContentGuard, choose_marker
+from llamad.text.fallback_templates import choose_fallback
 from llamad.text.sentencepiece import SentencePieceTokenizer
 from llamad.text.template_process import MAX_OUTPUT_CHARACTERS, TemplateProcess, template_error
 from llamad.text.tokenizer import Tokenizer, check_unicode
@@ -25,74 +26,6 @@ ROLES = ("system", "user", "assistant", "tool")
 
 _KEY = "tokenizer.chat_template"
 _MAX_SOURCE_CHARACTERS = 1 << 20
-
-_CHATML = """\
-{% for message in messages %}
-{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
-{%- endfor %}
-{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
-
-_LLAMA3 = """\
-{{ bos_token }}
-{%- for message in messages %}
-{{- '<|start_header_id|>' + message.role + '<|end_header_id|>\n\n' -}}
-{{- message.content | trim + '<|eot_id|>' }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
-{%- endif %}"""
-
-_LLAMA2 = """\
-{% set ns = namespace(system='') %}
-{% for message in messages %}
-{% if message.role == 'system' %}
-{% set ns.system = '<<SYS>>\n' + message.content + '\n<</SYS>>\n\n' %}
-{% elif message.role == 'assistant' %}
-{{ ' ' + message.content | trim + ' ' + eos_token }}
-{%- else %}
-{{ bos_token + '[INST] ' + ns.system + message.content | trim + ' [/INST]' }}
-{%- set ns.system = '' %}
-{% endif %}
-{% endfor %}"""
-
-# Without system messages, which Gemma was not trained with: they go before the first user's.
-_GEMMA = """\
-{{ bos_token }}
-{%- for message in messages if message.role != 'system' %}
-{{- '<start_of_turn>' + ('model' if message.role == 'assistant' else message.role) + '\n' -}}
-{{- message.content | trim + '<end_of_turn>\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"""
-
-_PHI3 = """\
-{%- for message in messages %}
-{{- '<|' + message.role + '|>\n' + message.content | trim + '<|end|>\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"""
-
-_TRANSCRIPT = """\
-{{ bos_token }}
-{%- for message in messages %}
-{{ message.role | capitalize + ': ' + message.content | trim + '\n' }}
-{%- endfor %}
-{% if add_generation_prompt %}Assistant:{% endif %}"""
-
-
-_SUBSTITUTES = {
-    "chatml": _CHATML,
-    "llama-3": _LLAMA3,
-    "llama-2": _LLAMA2,
-    "gemma": _GEMMA,
-    "phi-3": _PHI3,
-    "transcript": _TRANSCRIPT,
-}
-
-_MARKERS = {  # of each, the first that the vocabulary has decides
-    "chatml": ("<|im_start|>",),
-    "llama-3": ("<|start_header_id|>",),
-    "gemma": ("<start_of_turn>", "<end_of_turn>"),
-    "phi-3": ("<|user|>", "<|assistant|>", "<|end|>"),
-}
 
 _PLAIN = frozenset({"role", "content"})  # what every template reads of a message
 # Of Qwen3, SmolLM3, Gemma 4 and most others; of Granite and DeepSeek V3.1.
@@ -122,14 +55,18 @@ class ChatTemplate:
 
     @classmethod
     def from_metadata(cls, metadata: Metadata, tokenizer: Tokenizer) -> "ChatTemplate":
-        """Return the template of the metadata, else a fallback for the tokenizer's vocabulary.
+        """Return the template of the metadata, else one that fits vocabulary and architecture.
 
         Raises LlamadError CORRUPT, CHAT_TEMPLATE_INVALID.
         """
         source = metadata.get(_KEY)
         if source is None:
-            substitute = _substitute(tokenizer)
-            return cls(_SUBSTITUTES[substitute], tokenizer, substitute=substitute)
+            row = choose_fallback(
+                tokenizer.special.control_texts,
+                str(metadata.get("general.architecture", "")),
+                is_sentencepiece=isinstance(tokenizer, SentencePieceTokenizer),
+            )
+            return cls(row.source, tokenizer, substitute=row.name)
         if not isinstance(source, str):
             raise template_error(f"is {type(source).__name__}, must be a string")
         return cls(source, tokenizer)
@@ -366,14 +303,3 @@ def check_messages(messages: Sequence[Message]) -> None:
                 size += len(text)
     if size > MAX_OUTPUT_CHARACTERS:
         raise invalid("messages", f"have {size} characters, a chat holds {MAX_OUTPUT_CHARACTERS}")
-
-
-def _substitute(tokenizer: Tokenizer) -> str:
-    """Return the name of the template that fits a vocabulary."""
-    controls = tokenizer.special.control_texts
-    for name, markers in _MARKERS.items():
-        if controls.issuperset(markers):
-            return name
-    if isinstance(tokenizer, SentencePieceTokenizer):
-        return "llama-2"
-    return "transcript"
