@@ -141,6 +141,24 @@ def test_a_draft_changes_no_text(
     check()
 
 
+def test_the_draft_has_local_blocks_for_windows_and_not_for_all_blocks(
+    tiny_model_path: TinyModelPath,
+) -> None:
+    spec = replace(FAMILY_MODELS["gemma3"], n_ctx_train=2048)
+    path, draft = (tiny_model_path(replace(spec, n_ctx_train=n)) for n in (2048, 2047))
+    config = ModelConfig(path=str(path), draft=str(draft), n_sequences=2, ctx_size=2048)
+    model = load(config, StopFlag())
+    try:
+        assert model.draft is not None, model.draft_fault
+        info = model.draft.engine.info
+        assert (info.kv_blocks_total, info.kv_local_blocks_total) == (128, 2 * (2 + 1) + 2)
+        assert model.plan.draft_local_blocks == info.kv_local_blocks_total
+        in_cache = info.kv_bytes + info.scratch_bytes + model.draft.model.info.file_bytes
+        assert 0 <= model.plan.draft_bytes - in_cache < 1 << 20  # a sampler
+    finally:
+        model.close()
+
+
 def test_a_draft_with_the_same_weights_is_always_right(
     tiny_model_path: TinyModelPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from llamad.config import MAX_THREADS, ModelConfig
 from llamad.door.capacity import Capacity, capacity_for
 from llamad.engine.bindings import EngineModel, EngineParams, engine_bytes
+from llamad.engine.run import blocks_seen
 from llamad.gguf.value import MetadataValue, StringArray
 from llamad.memory.context import MOST_TOKENS, plan_context
 from llamad.memory.machine import Machine
@@ -140,10 +141,15 @@ def _beside(demand: Demand, config: ModelConfig, draft: EngineModel | None, n_ct
     params = draft_params(config, draft, n_ctx)
     params["n_blocks"] = -(-n_ctx // demand.kv_block_tokens) * config.n_sequences
     sizes = engine_bytes(draft, **params)
+    # the window of each sequence and its guesses, and a step that reads
+    seen = blocks_seen(sizes.kv_window, 1, sizes.kv_block_tokens) + 1
+    n_local = config.n_sequences * seen + -(-params.get("n_batch", 0) // sizes.kv_block_tokens)
     return replace(
         demand,
         draft_fixed_bytes=draft.info.file_bytes + sizes.scratch_bytes + sizes.sampler_bytes,
-        draft_block_bytes=sizes.kv_block_bytes + sizes.kv_local_block_bytes,
+        draft_block_bytes=sizes.kv_block_bytes,
+        draft_local_bytes=sizes.kv_local_block_bytes,
+        draft_local_blocks=n_local,
     )
 
 

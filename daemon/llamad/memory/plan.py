@@ -52,6 +52,8 @@ class Demand:
     states_bytes: int = 0  # of all slots of states
     draft_fixed_bytes: int = 0  # weights, scratch and sampler of a draft model
     draft_block_bytes: int = 0  # of its cache, which has a block for each of the model's
+    draft_local_bytes: int = 0  # of a local block of its cache
+    draft_local_blocks: int = 0  # that it needs, however many blocks there are
     kv_local_bytes: int = 0  # of a local block; 0: every layer sees all tokens
     kv_window: int = 0  # tokens
     step_rows: int = 0  # most rows of a step
@@ -66,10 +68,19 @@ class Demand:
         seen = blocks_seen(self.kv_window, 1, self.kv_block_tokens)
         return min(n_blocks, n_windows * seen + -(-self.step_rows // self.kv_block_tokens))
 
+    def draft_locals(self, n_blocks: int) -> int:
+        """Return the local blocks of the draft's cache beside n_blocks."""
+        return min(n_blocks, self.draft_local_blocks) if self.draft_local_bytes else 0
+
+    def draft_cache_bytes(self, n_blocks: int) -> int:
+        """Return what the draft's cache takes beside n_blocks."""
+        local = self.draft_locals(n_blocks) * self.draft_local_bytes
+        return n_blocks * self.draft_block_bytes + local
+
     def cache_bytes(self, n_blocks: int, n_windows: int) -> int:
         """Return what so many blocks take, in the caches of model and draft."""
         local = self.local_blocks(n_blocks, n_windows) * self.kv_local_bytes
-        return n_blocks * (self.kv_block_bytes + self.draft_block_bytes) + local
+        return n_blocks * self.kv_block_bytes + self.draft_cache_bytes(n_blocks) + local
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,7 @@ class MemoryPlan:
     lockable_bytes: int  # of what stays of the file and the ring, as far as RLIMIT_MEMLOCK lets
     draft_bytes: int = 0  # everything of a draft model: weights, scratch and cache
     kv_local_blocks: int = 0  # of layers with a window
+    draft_local_blocks: int = 0  # of those of the draft
 
     @property
     def planned_bytes(self) -> int:
@@ -163,8 +175,8 @@ def plan_memory(
             if n_windows < n_sequences:
                 blocks = least
         local = n_local_blocks or demand.local_blocks(blocks, n_windows)
-        cache = blocks * (demand.kv_block_bytes + demand.draft_block_bytes)
-        cache += local * demand.kv_local_bytes
+        cache = blocks * demand.kv_block_bytes + local * demand.kv_local_bytes
+        cache += demand.draft_cache_bytes(blocks)
         left = room - cache
         if left < 0:
             raise _too_little(budget_bytes, room, blocks * demand.kv_block_tokens, cache)
@@ -190,8 +202,9 @@ def plan_memory(
         on_demand_bytes=residency.on_demand_bytes,
         streaming_bytes=residency.overhead_bytes,
         lockable_bytes=lockable if lock_limit_bytes is None else min(lockable, lock_limit_bytes),
-        draft_bytes=demand.draft_fixed_bytes + blocks * demand.draft_block_bytes,
+        draft_bytes=demand.draft_fixed_bytes + demand.draft_cache_bytes(blocks),
         kv_local_blocks=local,
+        draft_local_blocks=demand.draft_locals(blocks),
     )
 
 

@@ -121,7 +121,7 @@ def _with_draft(
         if locked.fault:
             logger.warning(fields("draft locked in part", fault=locked.fault))
         params = draft_params(config, draft, plan.n_ctx)
-        params["n_blocks"] = plan.kv_blocks
+        params["n_blocks"], params["n_local_blocks"] = plan.kv_blocks, plan.draft_local_blocks
         engine = Engine(draft, **params)
     except BaseException:
         draft.close()

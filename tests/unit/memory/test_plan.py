@@ -193,6 +193,10 @@ demands = st.builds(
     kv_local_bytes=st.one_of(st.just(0), st.integers(1, 64 * MIB)),
     kv_window=st.integers(1, 8192),
     step_rows=st.integers(1, 512),
+    draft_fixed_bytes=st.one_of(st.just(0), sizes),
+    draft_block_bytes=st.integers(0, 8 * MIB),
+    draft_local_bytes=st.one_of(st.just(0), st.integers(1, 8 * MIB)),
+    draft_local_blocks=st.integers(0, 1000),
 )
 settings = st.fixed_dictionaries(
     {
@@ -228,9 +232,11 @@ def test_a_plan_stays_inside_its_budget_and_its_kinds_add_up(
         + plan.samplers_bytes
         + plan.scratch_bytes
         + plan.kv_bytes
+        + plan.draft_bytes
         + plan.resident_bytes
         + plan.streaming_bytes
     )
+    assert plan.draft_local_blocks <= plan.kv_blocks
     assert plan.resident_bytes + plan.streamed_bytes + plan.on_demand_bytes == demand.file_bytes
     assert 0 <= plan.lockable_bytes <= plan.resident_bytes + plan.streaming_bytes
     assert plan.room_bytes is not None

@@ -269,16 +269,20 @@ def test_room_ends_where_local_blocks_do() -> None:
 def test_what_is_computed_again_gives_a_cached_block_its_local_block_back() -> None:
     pool = _pool(n_blocks=20, n_local=4, window=8)
     first = _sequence([1] * 17)
+    keys = [pool.keys_at(first, i)[1] for i in range(4)]
     _compute(pool, first)
     pool.release(first)
+    assert pool.holds(keys)
     other = _sequence([2] * 13)
     _compute(pool, other)
     pool.release(other)
     again = _sequence([1] * 17)
     assert len(pool._find_blocks(again)) == 4  # the blocks are there, their local ones not
+    assert not pool.holds(keys), "a prefix is not whole without what its window sees"
     assert _compute(pool, again) == 0
     assert pool.n_cached + len(again.blocks) == 4 + 3 + 1, "no block is there twice"
     pool.release(again)
+    assert pool.holds(keys)
     assert _compute(pool, _sequence([1] * 17)) == 16
 
 
