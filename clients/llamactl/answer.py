@@ -6,9 +6,11 @@ progress and statistics go to stderr, so that a pipe gets the answer and nothing
 
 import dataclasses
 import json
+import math
 import os
 import sys
 import time
+from typing import Any
 
 from llamactl import streams
 from llamactl.output import counted, print_json, print_note, printable
@@ -23,6 +25,7 @@ from llamad_client import (
     Result,
     TextDelta,
     ThinkingDelta,
+    TokenLogprob,
     ToolCallDelta,
 )
 
@@ -194,7 +197,7 @@ def _stream_json(completion: Completion) -> str:
     for event in completion.events():
         if isinstance(event, TextDelta):
             pieces.append(event.text)
-            print_json({"type": "delta", **dataclasses.asdict(event)})
+            print_json({"type": "delta", **_delta_values(event)})
         elif isinstance(event, ThinkingDelta):
             print_json({"type": "thinking", **dataclasses.asdict(event)})
         elif isinstance(event, ToolCallDelta):
@@ -206,6 +209,25 @@ def _stream_json(completion: Completion) -> str:
     if completion.result is not None:
         print_json({"type": "finished", **dataclasses.asdict(completion.result)})
     return "".join(pieces)
+
+
+def _delta_values(event: TextDelta) -> dict[str, Any]:
+    """Return the fields of a piece of text as JSON has them."""
+    values: dict[str, Any] = {"text": event.text, "tokens": event.tokens}
+    if event.logprob is not None:
+        values["logprob"] = _logprob_values(event.logprob)
+        values["logprob"]["likeliest"] = [_logprob_values(e) for e in event.logprob.likeliest]
+    return values
+
+
+def _logprob_values(entry: TokenLogprob) -> dict[str, Any]:
+    """Return how likely a token was; its text may be half a character, so its bytes are there."""
+    return {
+        "token": entry.token,
+        "text": entry.piece.decode(errors="replace"),
+        "bytes": [*entry.piece],
+        "logprob": entry.logprob if math.isfinite(entry.logprob) else None,
+    }
 
 
 class PrefillLine:

@@ -37,11 +37,22 @@ class PrefillProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely a token was, and which were likeliest: `TokenLogprob` in generation.proto."""
+
+    token: int
+    piece: bytes  # of its text; of a token that ends an answer none
+    logprob: float  # natural logarithm
+    likeliest: Sequence["TokenLogprob"] = ()  # likeliest first
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
-    """A piece of the completion. tokens: of the completion so far."""
+    """A piece of the completion. tokens: of the completion so far; logprob: of the newest."""
 
     text: str
     tokens: int
+    logprob: TokenLogprob | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,6 +391,7 @@ VALUES: dict[type[Message], type[Any]] = {
     pb.Queued: Queued,
     pb.PrefillProgress: PrefillProgress,
     pb.TextDelta: TextDelta,
+    pb.TokenLogprob: TokenLogprob,
     pb.ThinkingDelta: ThinkingDelta,
     pb.ToolCallDelta: ToolCallDelta,
     pb.RenderChatResponse: RenderedChat,

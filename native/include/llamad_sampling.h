@@ -92,6 +92,10 @@ int lld_sampler_sample(lld_sampler *sampler, const float *logits, int32_t *token
 void lld_log_probabilities(const float *logits, size_t vocab_size, const int32_t *tokens, size_t n,
                            double *out);
 
+/* tokens: (n) the n <= vocab_size likeliest tokens under such logits, likeliest first; of those that
+ * are equally likely the lower ids. */
+void lld_likeliest_tokens(const float *logits, size_t vocab_size, int32_t *tokens, size_t n);
+
 /* ---- constraint ------------------------------------------------------------------------------ */
 
 typedef struct lld_token_trie lld_token_trie; /* the texts of a vocabulary */

@@ -363,20 +363,6 @@ static void test_random_numbers_are_uniform_and_independent_of_near_seeds(void)
     CHECK(fabs(product / N) < 0.0066, "covariance of seeds 5 and 6: %g", product / N);
 }
 
-static void test_log_probabilities_are_of_the_unmodified_logits(void)
-{
-    const int32_t all[5] = {4, 3, 2, 1, 0};
-    const double expected[5] = {0.15, 0.3, 0.05, 0.4, 0.1};
-    double out[5];
-    lld_log_probabilities(five, 5, all, 5, out);
-    for (int i = 0; i < 5; i++)
-        CHECK(fabs(out[i] - log(expected[i])) < 1e-6, "token %d: %g", all[i], out[i]);
-    const float shifted[4] = {1000, 1000, -INFINITY, 999};
-    lld_log_probabilities(shifted, 4, all + 2, 3, out);
-    CHECK(out[0] == -INFINITY && out[1] == out[2], "large logits and minus infinity");
-    CHECK(fabs(out[1] + log(2 + exp(-1))) < 1e-12, "large logits: %g", out[1]);
-}
-
 static void check_numeric(const char *name, const float *logits)
 {
     lld_sampler *s = create(neutral(), 3);
@@ -486,7 +472,6 @@ int main(void)
     test_the_same_seed_draws_the_same_tokens();
     test_a_sampler_made_anew_goes_on_as_the_old_one();
     test_random_numbers_are_uniform_and_independent_of_near_seeds();
-    test_log_probabilities_are_of_the_unmodified_logits();
     test_broken_logits_are_refused();
     test_parameters_outside_their_range_are_refused();
     test_a_bad_bias_is_refused();

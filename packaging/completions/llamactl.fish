@@ -114,6 +114,7 @@ complete -c llamactl -n '__fish_seen_subcommand_from ask' -l samplers -x -d 'the
 complete -c llamactl -n '__fish_seen_subcommand_from ask' -l ignore-eos -l no-ignore-eos -d 'the answer never ends by itself'
 complete -c llamactl -n '__fish_seen_subcommand_from ask' -l penalize-prompt -l no-penalize-prompt -d 'count the prompt’s tokens as recent, too'
 complete -c llamactl -n '__fish_seen_subcommand_from ask' -l loop-guard -l no-loop-guard -d 'end an answer that only repeats itself; on where no sampling is given'
+complete -c llamactl -n '__fish_seen_subcommand_from ask' -l logprobs -x -d 'with --json: tell how likely each token was, and the N (0..20) likeliest ones'
 complete -c llamactl -n '__fish_seen_subcommand_from ask' -l raw -d 'continue the prompt as it is'
 complete -c llamactl -n '__fish_seen_subcommand_from ask' -l parse-special -d 'with --raw: take control tokens as such'
 complete -c llamactl -n '__fish_seen_subcommand_from ask' -l tools -x -d 'what the model may call: a JSON list of name, description and parameters; a call is written as a line of JSON'

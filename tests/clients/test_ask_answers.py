@@ -5,7 +5,7 @@ import json
 import pytest
 
 from clients.running import running_service
-from clients.test_llamactl import run
+from clients.test_llamactl import json_lines, run
 from llamad.text.thinking import ThinkingMarks
 from unit.schedule.fakes import saying
 
@@ -79,3 +79,16 @@ def test_an_answer_that_was_cut_without_a_bound_of_the_user_says_why() -> None:
     assert len(done.stdout) == 513
     assert "cut after 512 tokens" in done.stderr.decode()
     assert "--max-tokens" in done.stderr.decode()
+
+
+def test_logprobs_are_in_the_lines_of_json() -> None:
+    with running_service() as service:
+        service.engine.rule = saying("An answer.")
+        done = run(service.path, "--json", "ask", "--logprobs", "2", "q")
+        refused = run(service.path, "ask", "--logprobs", "2", "q")
+    told = [line["logprob"] for line in json_lines(done.stdout) if line["type"] == "delta"]
+    assert "".join(entry["text"] for entry in told) == "An answer.\0"
+    assert told[0]["bytes"] == [ord("A")]
+    assert [len(entry["likeliest"]) for entry in told] == [2] * 11
+    assert told[0]["likeliest"][1] == {"token": 98, "text": "b", "bytes": [98], "logprob": -1.0}
+    assert (refused.returncode, b"--json" in refused.stderr) == (2, True)

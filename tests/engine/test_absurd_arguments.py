@@ -53,6 +53,8 @@ def walk_engine(name, engine, drawing, other):
     pairs(name + ".block_copy", engine.block_copy)
     pairs(name + ".block_write", engine.block_write)
     pairs(name + ".log_probability", engine.log_probability)
+    pairs(name + ".likeliest", lambda token, n: engine.token_probabilities(0, token, n))
+    each(name + ".token_probabilities", lambda k: engine.token_probabilities(k, 0, 1))
     for method in ("logits", "block_read", "forward", "collect"):
         each(name + "." + method, getattr(engine, method))
     for tokens, position, blocks, n_out in product(

@@ -70,6 +70,7 @@ GOOD_SAMPLING = [
 ]
 BAD_OPTIONS = [
     ("max_tokens", 0),
+    ("logprobs", 21),
     ("stop", [""]),
     ("stop", ["x" * 257]),
     ("stop", ["ü" * 129]),

@@ -23,6 +23,7 @@ NO_QUESTION_FLAGS: Mapping[str, Any] = {
     "raw": False,
     "parse_special": False,
     "tools": None,
+    "logprobs": None,
     **answer_format.NO_FLAGS,
 }
 
@@ -38,6 +39,12 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         " that reads a pipe, --no-stdin is needed.",
     )
     sampling.add_flags(parser)
+    parser.add_argument(
+        "--logprobs",
+        type=int,
+        metavar="N",
+        help="with --json: tell how likely each token was, and the N (0..20) likeliest ones",
+    )
     add_question_flags(parser)
     parser.set_defaults(run=run, usage_error=parser.error)
     return parser
@@ -106,8 +113,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Ask, and show the answer."""
     if arguments.raw and arguments.go_on:
         arguments.usage_error("--raw has no turns: no --continue")
+    if arguments.logprobs is not None and not arguments.json:
+        arguments.usage_error("--logprobs is for --json: a text has no place for numbers")
     prompt = read_question(arguments)
     options = question_options(arguments)
+    if arguments.logprobs is not None:
+        options["logprobs"] = arguments.logprobs
     with Client(arguments.socket) as client:
         if arguments.wait:
             wait(client, as_json=arguments.json)

@@ -10,12 +10,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from llamad.engine.run import Run
 from llamad.errors import LlamadError
 
 T = TypeVar("T")
+
+# Tokens with their natural log-probabilities under a row of logits: one, then the likeliest ones.
+Probabilities: TypeAlias = tuple[tuple[int, float], ...]
 
 
 class StepEngine(Protocol):

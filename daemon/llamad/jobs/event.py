@@ -55,17 +55,25 @@ class Delta:
     """A piece of the completion: whole characters; ``tokens`` is the completion's length so far.
 
     thinking: it is what the model thinks before it answers, no part of the answer. call: it is a
-    call of a tool, and the text its arguments, a JSON object.
+    call of a tool, and the text its arguments, a JSON object. logprobs: where they were asked for,
+    how likely the token was with which the piece comes (token_logprob.py).
     """
 
     text: str
     tokens: int
     thinking: bool = False
     call: ToolCallHead | None = None
+    logprobs: bytes = b""
+
+    @property
+    def n_bytes(self) -> int:
+        """What it takes while nobody has read it."""
+        return len(self.text.encode("utf-8")) + len(self.logprobs)
 
     def goes_on(self, other: "Delta") -> bool:
         """Whether the other is the same kind of text, so that both may be told as one."""
-        return self.thinking == other.thinking and self.call is None and other.call is None
+        alone = self.call or other.call or self.logprobs or other.logprobs
+        return self.thinking == other.thinking and not alone
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ that it learned. Its text is kept beside them, because it is also read while ano
 loaded.
 """
 
+import base64
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.event import Delta, Finished, ToolCallHead
 from llamad.jobs.record import JobRecord, JobSnapshot
 from llamad.jobs.request import GenerationRequest, Priority
+from llamad.jobs.token_logprob import unpack_logprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +159,18 @@ def unpack_tokens(data: bytes) -> tuple[int, ...]:
 
 
 def plain_deltas(deltas: Sequence[Delta]) -> list[list[object]]:
-    """Return pieces of text as short rows: tokens, text, and 1 behind a thought, a call's head."""
+    """Return pieces of text as short rows: tokens, text, and what else there is.
+
+    That is 1 behind a thought, the head of a call, or probabilities in base64.
+    """
     return [[d.tokens, d.text, *_kind(d)] for d in deltas]
 
 
 def _kind(delta: Delta) -> list[object]:
     if delta.call is not None:
         return [delta.call.index, delta.call.id, delta.call.name]
+    if delta.logprobs:
+        return [base64.b64encode(delta.logprobs).decode()]
     return [1] if delta.thinking else []
 
 
@@ -176,6 +183,10 @@ def read_deltas(plain: object) -> tuple[Delta, ...]:
         match row:
             case [int(tokens), str(text), *more] if more in ([], [1]):
                 deltas.append(Delta(text, tokens, bool(more)))
+            case [int(tokens), str(text), str(packed)]:
+                logprobs = base64.b64decode(packed, validate=True)
+                unpack_logprobs(logprobs)
+                deltas.append(Delta(text, tokens, logprobs=logprobs))
             case [int(tokens), str(text), int(index), str(call_id), str(name)]:
                 head = ToolCallHead(index, call_id, name)
                 deltas.append(Delta(text, tokens, call=head))

@@ -2,9 +2,9 @@
 
 The scheduler puts, one consumer iterates; both on the event loop's thread. What a slow client has
 not read yet is held as text, not as events: a new Delta joins the unread one before it, if both are
-thoughts or both are not, a newer PrefillProgress replaces an unread one, and a newer Queued what is
-unread of both. So the buffer holds a handful of entries, and only the bytes of text need a bound.
-Nothing here waits for the client: the engine never does.
+of one kind (``Delta.goes_on``), a newer PrefillProgress replaces an unread one, and a newer Queued
+what is unread of both. So only the bytes of text, and of probabilities, need a bound. Nothing here
+waits for the client: the engine never does.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class Subscription:
             return True
         last = self._unread[-1] if self._unread else None
         if isinstance(event, Delta):
-            n_bytes = len(event.text.encode("utf-8"))
+            n_bytes = event.n_bytes
             if self._unread_bytes + n_bytes > self._max_bytes:
                 return False
             self._unread_bytes += n_bytes

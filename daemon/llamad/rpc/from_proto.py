@@ -17,6 +17,7 @@ from llamad.door.rights import check_on_behalf_of
 from llamad.errors import invalid
 from llamad.jobs import event, request
 from llamad.jobs.record import JobSnapshot, JobState
+from llamad.jobs.token_logprob import unpack_logprobs
 from llamad.ranges import MAX_TEXT_BYTES, Real
 from llamad.rpc import tools_from_proto
 from llamad.rpc.format_from_proto import response_format
@@ -27,6 +28,7 @@ from llamad_api.v1 import llamad_pb2 as pb
 
 MAX_LISTED_TOKENS = 1 << 20
 MAX_NAME_BYTES = 256
+MAX_LOGPROBS = 20
 OWNER_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 DEADLINE_SECONDS = Real(0.0, math.inf, open_low=True)
 RESUMABLE_SECONDS = Real(0.0, 60.0)
@@ -200,6 +202,7 @@ def with_options(
         sampling=to_sampling(options.sampling, rules.sampling),
         min_tokens=request.NEVER if options.ignore_eos else options.min_tokens,
         response_format=response_format(options),
+        logprobs=_logprobs(options),
         loop_guard=_loop_guard(options, rules),
         priority=_PRIORITIES[options.priority],
         deadline_seconds=_seconds(options, "deadline_seconds"),
@@ -210,6 +213,15 @@ def with_options(
         on_behalf_of=options.on_behalf_of,
         speculation=options.speculation if options.HasField("speculation") else None,
     )
+
+
+def _logprobs(options: pb.Options) -> int | None:
+    """Return how many likeliest tokens are told of beside each one; None: nothing is told."""
+    if not options.HasField("logprobs"):
+        return None
+    if options.logprobs > MAX_LOGPROBS:
+        raise invalid("logprobs", f"is {options.logprobs}, must be 0 to {MAX_LOGPROBS}")
+    return options.logprobs
 
 
 def _seconds(options: pb.Options, name: str) -> float | None:
@@ -298,7 +310,8 @@ def response(item: event.Event, kind: type[Response]) -> Response:
             # a GenerateResponse has none, and no Generate a thought
             return kind(thinking=pb.ThinkingDelta(text=item.text, tokens=item.tokens))  # type: ignore[call-arg]
         case event.Delta():
-            return kind(delta=pb.TextDelta(text=item.text, tokens=item.tokens))
+            logprobs = token_logprob(item.logprobs) if item.logprobs else None
+            return kind(delta=pb.TextDelta(text=item.text, tokens=item.tokens, logprob=logprobs))
         case event.Queued():
             return kind(
                 queued=pb.Queued(
@@ -322,6 +335,16 @@ def response(item: event.Event, kind: type[Response]) -> Response:
             return kind(finished=finished(item))
         case event.Embedded():
             raise TypeError("the vector of a text is no part of an answer")
+
+
+def token_logprob(packed: bytes) -> pb.TokenLogprob:
+    """Return how likely a token was, and which were likeliest in its place."""
+    messages = [
+        pb.TokenLogprob(token=entry.token, piece=entry.piece, logprob=entry.logprob)
+        for entry in unpack_logprobs(packed)
+    ]
+    messages[0].likeliest.extend(messages[1:])
+    return messages[0]
 
 
 def finished(item: event.Finished) -> pb.Finished:

@@ -16,6 +16,7 @@ from llamad.sampling.parameters import Sampling
 from llamad.schedule.block_keys import BlockKeys, scope_of
 from llamad.schedule.guesser import Guesser
 from llamad.schedule.pooling import Pool
+from llamad.schedule.probability_recorder import ProbabilityRecorder
 from llamad.schedule.runtime import Detokenizer, ModelRuntime
 from llamad.schedule.sequence import Sequence as TokenSequence
 from llamad.schedule.standing import Standing
@@ -132,6 +133,7 @@ class Generation:
         )
         self.sampler: StepSampler | None = None  # while it has blocks
         self.constraint: StepConstraint | None = None  # likewise, where a format was asked for
+        self.recorder: ProbabilityRecorder | None = None  # likewise, where logprobs were asked for
         self.format_coming = False  # it is compiled again; until then no step computes the job
         # a prompt that is continued has no thoughts
         splitter = model.new_thinking_splitter(prompt) if job.record.is_chat else None
@@ -182,6 +184,9 @@ class Generation:
         else:
             ending = partial(_thought_ending, model, prompt)
             self.sampler = BudgetSampler(sampler, completion, record.mirostat_mu, budget, ending)
+        if record.request.logprobs is not None:
+            self.recorder = ProbabilityRecorder(self.sampler, record.request.logprobs)
+            self.sampler = self.recorder
         if self._speculation and self.guesser is None:
             self.guesser = Guesser(self.sequence.tokens)
             self.guesser.constraint = self.constraint
@@ -232,7 +237,7 @@ class Generation:
 
     def pause(self) -> None:
         """Forget the sampler: its blocks are gone, and ``start`` will make it anew."""
-        self.sampler = self.constraint = None
+        self.sampler = self.constraint = self.recorder = None
         self.format_coming = False
         if self.guesser is not None:
             self.guesser.constraint = None

@@ -7,12 +7,14 @@ client still read. It ends nothing itself but through the book.
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from llamad.engine.worker import Chunk, Drawn
+from llamad.engine.worker import Chunk, Drawn, Probabilities
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.book import JobBook
 from llamad.jobs.event import Delta, Embedded, FinishReason, PrefillProgress, ToolCallHead
 from llamad.jobs.record import JobRecord, JobState
+from llamad.jobs.token_logprob import TokenLogprob, pack_logprobs
 from llamad.schedule.estimate import Estimate
 from llamad.schedule.generation import Generation, Part
 from llamad.schedule.loop_guard import MOST_TOKENS, is_due, is_loop
@@ -57,9 +59,15 @@ class Outcome:
             return
         if generation.guesser is not None and chunk.n_drafts:
             generation.guesser.judge(chunk.n_drafts, len(drawn) - 1)
+        noted = [] if generation.recorder is None else generation.recorder.take()
         for i, token in enumerate(drawn):
             if not job.ended:
-                self._apply_token(generation, token, now, is_last=i == len(drawn) - 1)
+                logprobs = self._packed(noted[i]) if noted else b""
+                self._apply_token(generation, token, logprobs, now, is_last=i == len(drawn) - 1)
+
+    def _packed(self, noted: Probabilities) -> bytes:
+        piece = self._tokenizer.piece
+        return pack_logprobs(TokenLogprob(token, p, piece(token)) for token, p in noted)
 
     def _count_prompt(self, generation: Generation, now: float) -> None:
         """Count the prompt's rows, once each; tell of progress where it takes several steps."""
@@ -78,7 +86,7 @@ class Outcome:
         generation.job.touch()
 
     def _apply_token(
-        self, generation: Generation, token: int, now: float, *, is_last: bool
+        self, generation: Generation, token: int, logprobs: bytes, now: float, *, is_last: bool
     ) -> None:
         """Take over one token; is_last: of those drawn, so that the constraint is behind it."""
         job, record = generation.job, generation.job.record
@@ -102,6 +110,8 @@ class Outcome:
             ends = is_last and constraint.accepts and stop_string is None
             record.format_incomplete = not ends
         deltas = list(_deltas(record, parts, n_calls))
+        if logprobs and not was_thinking:
+            deltas = _with_logprobs(deltas, logprobs, record.completion_tokens)
         if was_thinking or generation.text.thinking:
             record.reasoning_tokens += 1
         if not all(job.stream.put(delta) for delta in deltas):
@@ -155,6 +165,13 @@ def _deltas(record: JobRecord, parts: Iterable[Part], n_calls: int) -> Iterator[
             n_calls += 1
         else:
             yield Delta(part[0], tokens, part[1])
+
+
+def _with_logprobs(deltas: list[Delta], logprobs: bytes, tokens: int) -> list[Delta]:
+    """Return what is told of a token of the answer: some part of it has its probabilities."""
+    if not deltas or deltas[0].thinking or deltas[0].call is not None:
+        deltas = [Delta("", tokens), *deltas]
+    return [replace(deltas[0], logprobs=logprobs), *deltas[1:]]
 
 
 def _call_id(job_id: str, index: int) -> str:

@@ -115,7 +115,7 @@ class Thinking(_message.Message):
     def __init__(self, enabled: bool = ..., budget_tokens: _Optional[int] = ...) -> None: ...
 
 class Options(_message.Message):
-    __slots__ = ("model", "max_tokens", "stop", "sampling", "priority", "deadline_seconds", "speculation", "template_arguments", "loop_guard", "on_behalf_of", "time_to_live_seconds", "pin", "resumable_seconds", "response_format", "min_tokens", "ignore_eos", "thinking")
+    __slots__ = ("model", "max_tokens", "stop", "sampling", "priority", "deadline_seconds", "speculation", "template_arguments", "loop_guard", "on_behalf_of", "time_to_live_seconds", "pin", "resumable_seconds", "response_format", "logprobs", "min_tokens", "ignore_eos", "thinking")
     class TemplateArgumentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +137,7 @@ class Options(_message.Message):
     PIN_FIELD_NUMBER: _ClassVar[int]
     RESUMABLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     MIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
     IGNORE_EOS_FIELD_NUMBER: _ClassVar[int]
     THINKING_FIELD_NUMBER: _ClassVar[int]
@@ -154,10 +155,11 @@ class Options(_message.Message):
     pin: str
     resumable_seconds: float
     response_format: ResponseFormat
+    logprobs: int
     min_tokens: int
     ignore_eos: bool
     thinking: Thinking
-    def __init__(self, model: _Optional[str] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., speculation: bool = ..., template_arguments: _Optional[_Mapping[str, str]] = ..., loop_guard: bool = ..., on_behalf_of: _Optional[str] = ..., time_to_live_seconds: _Optional[float] = ..., pin: _Optional[str] = ..., resumable_seconds: _Optional[float] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., min_tokens: _Optional[int] = ..., ignore_eos: bool = ..., thinking: _Optional[_Union[Thinking, _Mapping]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., speculation: bool = ..., template_arguments: _Optional[_Mapping[str, str]] = ..., loop_guard: bool = ..., on_behalf_of: _Optional[str] = ..., time_to_live_seconds: _Optional[float] = ..., pin: _Optional[str] = ..., resumable_seconds: _Optional[float] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., logprobs: _Optional[int] = ..., min_tokens: _Optional[int] = ..., ignore_eos: bool = ..., thinking: _Optional[_Union[Thinking, _Mapping]] = ...) -> None: ...
 
 class ResponseFormat(_message.Message):
     __slots__ = ("json_schema", "grammar", "regex", "choices", "json_object")
@@ -290,12 +292,26 @@ class PrefillProgress(_message.Message):
     def __init__(self, processed_tokens: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., seconds_left: _Optional[float] = ...) -> None: ...
 
 class TextDelta(_message.Message):
-    __slots__ = ("text", "tokens")
+    __slots__ = ("text", "tokens", "logprob")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
     text: str
     tokens: int
-    def __init__(self, text: _Optional[str] = ..., tokens: _Optional[int] = ...) -> None: ...
+    logprob: TokenLogprob
+    def __init__(self, text: _Optional[str] = ..., tokens: _Optional[int] = ..., logprob: _Optional[_Union[TokenLogprob, _Mapping]] = ...) -> None: ...
+
+class TokenLogprob(_message.Message):
+    __slots__ = ("token", "piece", "logprob", "likeliest")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PIECE_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    LIKELIEST_FIELD_NUMBER: _ClassVar[int]
+    token: int
+    piece: bytes
+    logprob: float
+    likeliest: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
+    def __init__(self, token: _Optional[int] = ..., piece: _Optional[bytes] = ..., logprob: _Optional[float] = ..., likeliest: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
 
 class ThinkingDelta(_message.Message):
     __slots__ = ("text", "tokens")

@@ -19,6 +19,7 @@ from llamad_api.v1.generation_pb2 import ChatRequest as ChatRequest
 from llamad_api.v1.generation_pb2 import Queued as Queued
 from llamad_api.v1.generation_pb2 import PrefillProgress as PrefillProgress
 from llamad_api.v1.generation_pb2 import TextDelta as TextDelta
+from llamad_api.v1.generation_pb2 import TokenLogprob as TokenLogprob
 from llamad_api.v1.generation_pb2 import ThinkingDelta as ThinkingDelta
 from llamad_api.v1.generation_pb2 import ToolCallDelta as ToolCallDelta
 from llamad_api.v1.generation_pb2 import Usage as Usage

@@ -44,6 +44,7 @@ REQUEST = GenerationRequest(
     speculation=True,
     owner_uid=1000,
     response_format=ResponseFormat(FormatKind.CHOICES, choices=("yes", "no")),
+    logprobs=3,
 )
 FINISHED = Finished(
     job_id="j1",

@@ -354,7 +354,7 @@ async def test_old_answers_are_forgotten_by_age_and_by_size() -> None:
 async def test_jobs_that_have_not_ended_give_no_way() -> None:
     with tempfile.TemporaryDirectory() as name:
         async with opened(Path(name)) as (store, _):
-            big = replace(JOB, prompt_tokens=tuple(range(50_000)), idempotency_key="")
+            big = replace(JOB, prompt_tokens=tuple(range(49_000)), idempotency_key="")
             for i in range(5):
                 await store.add(replace(big, id=f"j{i}"))
             with pytest.raises(LlamadError, match=r"jobs.max_bytes, 1048576") as full:

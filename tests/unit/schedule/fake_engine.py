@@ -181,6 +181,13 @@ class FakeEngine:
     def log_probability(self, k: int, token: int) -> float:
         return 0.0  # it is sure
 
+    def token_probabilities(
+        self, k: int, token: int, n_likeliest: int
+    ) -> tuple[tuple[int, float], ...]:
+        """Numbers that depend on all tokens before, as a model's do."""
+        likeliest = [(97 + i, -float(i)) for i in range(n_likeliest)]
+        return (token, -(zlib.crc32(repr(self.row(k)).encode()) % 1000) / 64), *likeliest
+
     def cancel(self) -> None:
         self._cancelled.set()
 

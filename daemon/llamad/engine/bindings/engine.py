@@ -137,11 +137,32 @@ class Engine(Handle):
 
     def log_probability(self, k: int, token: int) -> float:
         """Return the natural log-probability of a token under kept row k."""
-        if not 0 <= token < self.vocab_size:
-            raise IndexError(f"token {token}, must be 0 to {self.vocab_size - 1}")
+        self._check_token(token)
         out = ffi.new("double *")
         lib.lld_log_probabilities(self._row(k), self.vocab_size, [token], 1, out)
         return cast(float, out[0])
+
+    def _check_token(self, token: int) -> None:
+        if not 0 <= token < self.vocab_size:
+            raise IndexError(f"token {token}, must be 0 to {self.vocab_size - 1}")
+
+    def token_probabilities(
+        self, k: int, token: int, n_likeliest: int
+    ) -> tuple[tuple[int, float], ...]:
+        """Return natural log-probabilities under kept row k: a token's, and of the likeliest ones.
+
+        These come in their order, likeliest first, each with its id, and the token itself is in
+        front. ``n_likeliest`` more than the vocabulary has is all of it.
+        """
+        self._check_token(token)
+        if n_likeliest < 0:
+            raise ValueError(f"{n_likeliest} likeliest tokens")
+        n = min(n_likeliest, self.vocab_size)
+        tokens = ffi.new("int32_t[]", [token, *[0] * n])
+        out = ffi.new("double[]", 1 + n)
+        lib.lld_likeliest_tokens(self._row(k), self.vocab_size, tokens + 1, n)
+        lib.lld_log_probabilities(self._row(k), self.vocab_size, tokens, 1 + n, out)
+        return tuple(zip(tokens, out, strict=True))
 
     def add_rows(self, first_row: int, n_rows: int, sums: "array[float]") -> None:
         """Add rows of the last forward, behind the model's last norm, to sums: (dim) doubles."""
