@@ -14,10 +14,10 @@ from llamad_api.v1 import admin_pb2, admin_pb2_grpc, llamad_pb2_grpc
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client import request
 from llamad_client.address import CHANNEL_OPTIONS, socket_path, target
+from llamad_client.aio_upload import AsyncOpenAt, upload_from_loop
 from llamad_client.client import DEFAULT_TIMEOUT_SECONDS
 from llamad_client.failure import client_error
 from llamad_client.request import EmbedOptions, Options
-from llamad_client.upload import AsyncOpenAt, upload_async
 from llamad_client.values import (
     AddedModel,
     AddedPrefix,
@@ -270,12 +270,13 @@ class AsyncClient:
     ) -> AddedModel:
         """Put a model into the service's model directory and return it.
 
-        As ``Client.add_model``; the pieces that ``open_at`` returns are an asynchronous iterable.
+        As ``Client.add_model``; the pieces that ``open_at`` returns are an asynchronous iterable,
+        read on the event loop. The call has a connection of its own.
         """
         start = request.add_model_start(
             name, file_bytes, sha256, source, replace, recommended_sampling
         )
-        return await upload_async(self._admin.AddModel, start, open_at, self.path)
+        return await upload_from_loop(start, open_at, self.path)
 
     async def use_model(self, name: str) -> UsedModel:
         """Load a model of the model directory, now and at every start; wait until it serves."""

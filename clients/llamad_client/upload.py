@@ -1,12 +1,11 @@
-"""Sending a model file through AddModel, for both clients.
+"""Sending a model file through AddModel.
 
-Owns the order of the call's messages. In the synchronous client two threads share the work: the
-caller's reads the source and the answers, one of grpc sends. So whatever the source raises, Ctrl-C
-included, is raised where the source was read.
+Owns the order of the call's messages. Two threads share the work: the caller's reads the source and
+the answers, one of grpc sends. So whatever the source raises, Ctrl-C included, is raised where the
+source was read. The asyncio client does the same on a thread (``aio_upload.py``).
 """
 
-import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self
@@ -14,20 +13,14 @@ from typing import Any, Self
 import grpc
 
 from llamad_api.v1.admin_pb2 import AddModelRequest
-from llamad_client.errors import ClientError, Failed
 from llamad_client.failure import client_error
 from llamad_client.values import AddedModel, added_model
 from llamad_client.waiting import interruptible
 
 MAX_CHUNK_BYTES = 4 << 20  # of AddModelRequest.Chunk.data
 
-_MET_THE_END = "Internal error from Core"  # grpc.aio's details of a call whose write failed
-
 OpenAt = Callable[[int], tuple[int, Iterable[bytes]]]
 """From the bytes that the service has to where the pieces begin (there, or 0), and the pieces."""
-
-AsyncOpenAt = Callable[[int], tuple[int, AsyncIterable[bytes]]]
-"""The same for the asyncio client."""
 
 
 def upload(method: Any, start: AddModelRequest.Start, open_at: OpenAt, path: Path) -> AddedModel:
@@ -65,72 +58,11 @@ def _send(requests: "_Requests", start: AddModelRequest.Start, kept: int, open_a
     requests.end()
 
 
-async def upload_async(
-    method: Any, start: AddModelRequest.Start, open_at: AsyncOpenAt, path: Path
-) -> AddedModel:
-    """Send one model; return it, as ``upload`` does."""
-    call = method()
-    try:
-        await _reaches(call.write(AddModelRequest(start=start)))
-        event = await call.read()
-        if event is not grpc.aio.EOF and event.HasField("accepted"):
-            await _send_async(call, start, event.accepted.offset, open_at)
-            event = await call.read()
-        return added_model(event.done)
-    except grpc.RpcError as error:
-        raise _async_error(error, path) from None
-    finally:
-        call.cancel()
-
-
-async def _send_async(
-    call: Any, start: AddModelRequest.Start, kept: int, open_at: AsyncOpenAt
-) -> None:
-    if not _is_whole(start, kept):
-        offset, pieces = _checked(open_at(kept), kept)
-        async for piece in pieces:
-            for data in _cut(piece):
-                if not await _reaches(call.write(_chunk(offset, data))):
-                    return
-                offset += len(data)
-    await _reaches(call.done_writing())
-
-
-async def _reaches(writing: Awaitable[None]) -> bool:
-    """Write; return False when the call has ended, and the next read says how."""
-    try:
-        await writing
-    except asyncio.InvalidStateError:
-        return False
-    except grpc.aio.AioRpcError as error:
-        if error.details() != _MET_THE_END:
-            raise
-        return False
-    return True
-
-
-def _async_error(error: grpc.RpcError, path: Path) -> ClientError:
-    """Return the error of a call, also of one whose write met its end.
-
-    Then grpc.aio (1.85) may set a status of its own first, and drops the service's.
-    """
-    if error.details() != _MET_THE_END:
-        return client_error(error, path)
-    return Failed(
-        "CALL_ENDED",
-        "the service ended the call while data was sent, and grpc.aio lost the reason;"
-        " the service's journal has it, and Client.add_model raises it",
-    )
-
-
 def _is_whole(start: AddModelRequest.Start, kept: int) -> bool:
     return start.HasField("file_bytes") and start.file_bytes == kept
 
 
-Pieces = Any  # Iterable or AsyncIterable of bytes
-
-
-def _checked(opened: tuple[int, Pieces], kept: int) -> tuple[int, Pieces]:
+def _checked(opened: tuple[int, Iterable[bytes]], kept: int) -> tuple[int, Iterable[bytes]]:
     if opened[0] not in (0, kept):
         raise ValueError(f"the source begins at {opened[0]}, must be {kept} or 0")
     return opened

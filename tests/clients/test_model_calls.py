@@ -276,29 +276,6 @@ def test_the_asyncio_client_does_the_same(service: RunningService, client: Clien
     body()
 
 
-def test_what_ends_an_upload_of_the_asyncio_client_is_raised(service: RunningService) -> None:
-    @asynchronous
-    async def body() -> None:
-        async with AsyncClient(service.path) as client:
-            source = AsyncSource()
-            source.error = OSError("the network is gone")
-            with pytest.raises(OSError, match="the network is gone"):
-                await source.add_with(client)
-            with pytest.raises(Refused) as error:
-                await AsyncSource().add_with(client, sha256="no")
-            assert error.value.reason == "INVALID_SHA256"
-            longer = AsyncSource(MODEL + bytes(3 * MAX_CHUNK_BYTES), piece=MAX_CHUNK_BYTES)
-            reason = "TRANSFER_RUNNING"  # the service hears of the first one's end in its own time
-            while reason == "TRANSFER_RUNNING":
-                with pytest.raises((Refused, Failed)) as ended:  # it ends the call in the middle
-                    await longer.add_with(client, source="t", file_bytes=len(MODEL))
-                reason = ended.value.reason
-            # test_upload_end.py has the second: grpc.aio may lose what the service said
-            assert reason in ("INVALID_DATA", "CALL_ENDED")
-
-    body()
-
-
 def test_a_model_that_is_being_changed_is_an_error_of_its_own(
     service: RunningService, client: Client
 ) -> None:
