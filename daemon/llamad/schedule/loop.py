@@ -106,10 +106,11 @@ class Scheduler:
         encoder: Encoder | None = None,
         observer: Observer | None = None,
         on_step: Callable[[int, float], None] = lambda n_rows, seconds: None,
+        shares: Shares | None = None,
     ) -> None:
         """Schedule for one loaded model; ``clock`` None is the event loop's.
 
-        ``on_step`` hears of every step that succeeded: its rows, and how long it took.
+        ``shares``: what owners used before, of the same clock. ``on_step`` hears of every step that succeeded: its rows, and how long it took.
         """
         self._model = model
         self._worker = worker
@@ -125,7 +126,7 @@ class Scheduler:
         self._pool = pool_of(model, states)
         self._reuse = PrefixReuse(self._pool)
         self._cost = StepCost()
-        self._shares = Shares()
+        self._shares = Shares() if shares is None else shares
         self._estimate = Estimate(self._cost, model.n_sequences, model.n_batch)
         self._policy = Policy(self._shares, self._estimate.compute_seconds, limits.ageing_seconds)
         self._places = Places(self._pool, self._policy, self._estimate, model.n_sequences)
@@ -454,7 +455,7 @@ class Scheduler:
         running = [g for g in self._places.running if not (g.job.start_pending or g.format_coming)]
         step, preempted = self._composer.compose(running, self._limits.step_seconds, now)
         self._places.wait_again(preempted, now)
-        self._estimate.note_step([g for g, _ in step], self._limits.step_seconds)
+        self._estimate.note_step([g for g, _ in step], self._composer.seconds)
         return step
 
     def _account(self, step: Sequence[Part], began: float, now: float) -> None:

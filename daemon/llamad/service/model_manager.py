@@ -26,6 +26,7 @@ from llamad.jobs.record import JobSnapshot
 from llamad.logs import fields
 from llamad.memory.plan import MemoryPlan
 from llamad.schedule.loop import Scheduler
+from llamad.schedule.shares import Shares
 from llamad.service.disk_meter import DiskMeter
 from llamad.service.loading import LoadedModel, load
 from llamad.service.memory_watch import watching
@@ -93,6 +94,7 @@ class ModelManager:
         self._directory = directory
         book.observers.append(self)
         self._on_step = on_step
+        self._shares = Shares()  # of the engine; they outlive the model
         self._set_serving = set_serving
         self._model_required = model_required
         self._pending: _Change | None = None
@@ -339,6 +341,7 @@ class ModelManager:
             limits_of(self._config),
             observer=self,
             on_step=self._on_step,
+            shares=self._shares,
         )
         prefixes = prefixes_of(model, scheduler, worker, self._directory, self._config)
         meter = DiskMeter(model.residency)

@@ -146,7 +146,7 @@ ROUNDS = 10
 WORK = 0.2  # of the time is the interactive jobs' own, were they alone
 
 
-async def _ttft_alone(board: Board, n_rows: int) -> float:
+async def ttft_alone(board: Board, n_rows: int) -> float:
     """Return the first-token time of an interactive job where steps are known and nobody runs."""
     bench = simulated(n_sequences=4, n_ctx=2048, kv_blocks_total=256)
     board.simulate(bench)
@@ -202,7 +202,7 @@ def test_an_interactive_job_waits_two_steps_more_than_alone_beside_eight_batch_j
 ) -> None:
     @asynchronous
     async def check() -> None:
-        alone = await _ttft_alone(board, n_rows)
+        alone = await ttft_alone(board, n_rows)
         work_seconds = alone + ANSWER_TOKENS * (board.per_step + board.per_row)
         seconds = ROUNDS * work_seconds / WORK
         _, rate = await _beside_batch(board, 0, n_sequences, seconds)
