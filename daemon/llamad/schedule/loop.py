@@ -110,7 +110,8 @@ class Scheduler:
     ) -> None:
         """Schedule for one loaded model; ``clock`` None is the event loop's.
 
-        ``shares``: what owners used before, of the same clock. ``on_step`` hears of every step that succeeded: its rows, and how long it took.
+        ``on_step`` hears of every step that succeeded: its rows, and how long it took. ``shares``:
+        what owners used before, on the same clock.
         """
         self._model = model
         self._worker = worker
