@@ -103,6 +103,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "llamad.door.capacity",
         "llamad.engine.bindings",
         "llamad.engine.info",
+        "llamad.engine.run",
         "llamad.gguf.value",
         "llamad.memory",
         *LEAVES,
