@@ -54,6 +54,7 @@ GATEWAY_CORE = tuple(
         "formats",
         "gateway",
         "routes",
+        "logprobs",
         "sampling",
         "timings",
         "tools",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from llamad_client import Event, Result
+from llamad_client import Event, Result, TokenLogprob
 from llamad_client.request import Options
 from llamad_http.errors import HttpError
 from llamad_http.tools import Calls
@@ -39,6 +39,7 @@ class Answer:
     text: str = ""
     thinking: str = ""
     calls: Calls = field(default_factory=Calls)
+    logprobs: list[TokenLogprob] = field(default_factory=list)  # of its tokens, if asked for
     result: Result | None = None
 
     @property

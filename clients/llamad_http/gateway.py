@@ -229,6 +229,8 @@ class Run:
         async for index, event in self._read():
             if isinstance(event, TextDelta):
                 self._answers[index].text += event.text
+                if event.logprob is not None:
+                    self._answers[index].logprobs.append(event.logprob)
             elif isinstance(event, ThinkingDelta):
                 self._answers[index].thinking += event.text
             elif isinstance(event, ToolCallDelta):

@@ -130,7 +130,7 @@ def test_a_model_that_is_not_there_is_a_404_and_pull_says_how_it_comes(
         ({"options": {"temperature": -1}}, "temperature"),
         ({"messages": [{"role": "boss", "content": "x"}]}, r"messages\[0\].role"),
         ({"keep_alive": "soon"}, "keep_alive"),
-        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
         ({"messages": [{"role": "user", "content": "word " * 2000}]}, "1024"),
     ],
 )

@@ -139,7 +139,8 @@ def test_an_answer_is_what_the_schema_says(client: OpenAI) -> None:
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "boss", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "content[0].type"),
-        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"extra_body": {"grammar": "root ::= nothing"}}, "'nothing' is called"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         (

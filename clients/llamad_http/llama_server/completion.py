@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llamad_client import Event, PrefillProgress, Result, TextDelta
+from llamad_client import Event, PrefillProgress, Result, TextDelta, TokenLogprob
 from llamad_client.request import Options
 from llamad_http.completion import Answer, Asked, CompletionRequest
 from llamad_http.errors import HttpError, not_supported
@@ -11,6 +11,7 @@ from llamad_http.exchange import dump
 from llamad_http.fields import Fields
 from llamad_http.formats import read_own_format
 from llamad_http.llama_server.errors import error_body
+from llamad_http.logprobs import MAX_LIKELIEST, entry, of_answer
 from llamad_http.sampling import read_sampling, refuse
 from llamad_http.timings import timings
 
@@ -19,7 +20,7 @@ _STOP_TYPES = {"stop": "eos", "stop_string": "word", "length": "limit", "loop": 
 
 def read_completion(body: Fields) -> Asked:
     """Return what a request asks for. Raises HttpError."""
-    refuse(body, "n_probs", "lora", "return_tokens")
+    refuse(body, "lora", "return_tokens", "post_sampling_probs")
     prompt = body.get("prompt")
     if isinstance(prompt, list) and any(isinstance(entry, str) for entry in prompt):
         raise not_supported("prompt", "a list of texts is not supported, a list of tokens is")
@@ -27,6 +28,8 @@ def read_completion(body: Fields) -> Asked:
     if not prompt:
         raise body.wrong("prompt", "must be a text or a list of tokens that is not empty")
     options = read_sampling(body, "n_predict", "max_tokens")
+    if n_likeliest := body.integer("n_probs", 0, MAX_LIKELIEST):
+        options["logprobs"] = n_likeliest
     if (wanted := read_own_format(body)) is not None:
         options["response_format"] = wanted
     request = CompletionRequest(
@@ -63,7 +66,9 @@ class CompletionWriter:
             case TextDelta():
                 self._has_new_line |= "\n" in event.text
                 self._tokens = event.tokens
-                return self._chunk(event.text, {})
+                told = _probabilities([event.logprob] if event.logprob is not None else [])
+                if event.text or told:
+                    return self._chunk(event.text, told)
             case PrefillProgress() if self._with_progress:
                 progress = {"total": event.prompt_tokens, "processed": event.processed_tokens}
                 return self._chunk("", {"prompt_progress": progress})
@@ -88,7 +93,8 @@ class CompletionWriter:
         self._model = model
         text = answers[0].text
         self._has_new_line = "\n" in text
-        return self._last(text, answers[0].end)
+        told = _probabilities(of_answer(answers[0])) if answers[0].logprobs else {}
+        return {**self._last(text, answers[0].end), **told}
 
     def _chunk(self, content: str, more: Mapping[str, Any]) -> bytes:
         chunk = {
@@ -120,6 +126,20 @@ class CompletionWriter:
             "stopping_word": result.stop_string,
             "timings": timings(result),
         }
+
+
+def _probabilities(told: Sequence[TokenLogprob]) -> dict[str, Any]:
+    """Return the field that tells how likely tokens were; nothing where nobody asked."""
+    shown = [
+        {**_with_id(one), "top_logprobs": [_with_id(other) for other in one.likeliest]}
+        for one in told
+        if one.piece
+    ]
+    return {"completion_probabilities": shown} if shown else {}
+
+
+def _with_id(logprob: TokenLogprob) -> dict[str, Any]:
+    return {"id": logprob.token, **entry(logprob)}
 
 
 def _data(value: Mapping[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ from llamad_http.completion import Answer, Asked, CompletionRequest
 from llamad_http.errors import HttpError
 from llamad_http.exchange import dump
 from llamad_http.fields import Fields
+from llamad_http.logprobs import entries, of_answer, read_logprobs
 from llamad_http.ollama.options import (
     read_options,
     refuse_what_is_not_there,
@@ -32,6 +33,7 @@ def read_chat(body: Fields) -> Asked:
     """Return what a request to ``/api/chat`` asks for. Raises HttpError."""
     refuse_what_is_not_there(body)
     options = read_options(body)
+    read_logprobs(body, options)
     set_thinking(options, body)
     if tools := read_tools(body):
         options["tools"] = tools
@@ -45,6 +47,7 @@ def read_generate(body: Fields) -> Asked:
     refuse_what_is_not_there(body)
     refuse(body, "suffix", "template", "context")
     options = read_options(body)
+    read_logprobs(body, options)
     model, prompt = required_model(body), body.text("prompt") or ""
     if body.flag("raw"):
         request = CompletionRequest(model, options, prompt=prompt, parse_special=True)
@@ -104,7 +107,9 @@ class _Writer:
         """Return a line for a piece of text; the end waits for ``end``."""
         match event:
             case TextDelta():
-                return self._line(self._content(event.text, ""))
+                told = entries(event.logprob)
+                if event.text or told:
+                    return self._line({**self._content(event.text, ""), **_logprobs(told)})
             case ThinkingDelta():
                 return self._line(self._content("", event.text))
             case ToolCallDelta():
@@ -130,7 +135,8 @@ class _Writer:
         self._model = model
         answer = answers[0]
         content = self._content(answer.text, answer.thinking, answer.calls.all())
-        return {**self._head(), **content, **numbers(answer.end)}
+        told = [entry for logprob in of_answer(answer) for entry in entries(logprob)]
+        return {**self._head(), **content, **_logprobs(told), **numbers(answer.end)}
 
     def _content(
         self, text: str, thinking: str, calls: Sequence[Mapping[str, str]] = ()
@@ -142,6 +148,10 @@ class _Writer:
 
     def _line(self, content: Mapping[str, Any]) -> bytes:
         return dump({**self._head(), "done": False, **content}) + b"\n"
+
+
+def _logprobs(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"logprobs": told} if told else {}
 
 
 class ChatWriter(_Writer):

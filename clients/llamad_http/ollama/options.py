@@ -52,4 +52,4 @@ def set_thinking(options: Options, body: Fields) -> None:
 
 def refuse_what_is_not_there(body: Fields) -> None:
     """Raise HttpError for what the service has not."""
-    refuse(body, "images", "logprobs", "top_logprobs")
+    refuse(body, "images")

@@ -4,13 +4,22 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llamad_client import Event, PrefillProgress, Result, TextDelta, ThinkingDelta, ToolCallDelta
+from llamad_client import (
+    Event,
+    PrefillProgress,
+    Result,
+    TextDelta,
+    ThinkingDelta,
+    TokenLogprob,
+    ToolCallDelta,
+)
 from llamad_client.request import Options
 from llamad_http.completion import Answer, Asked, CompletionRequest
 from llamad_http.errors import HttpError, not_supported
 from llamad_http.exchange import dump
 from llamad_http.fields import Fields
 from llamad_http.formats import read_own_format, schema_of
+from llamad_http.logprobs import entries, of_answer, read_logprobs
 from llamad_http.openai.errors import error_body
 from llamad_http.openai.messages import read_messages
 from llamad_http.openai.options import options_of_each, read_n, read_options
@@ -26,8 +35,9 @@ FINISH_REASONS = {"stop": "stop", "stop_string": "stop", "length": "length", "lo
 
 def read_chat(body: Fields) -> Asked:
     """Return what a request asks for. Raises HttpError."""
-    refuse(body, "functions", "function_call", "audio", "logprobs", "top_logprobs")
+    refuse(body, "functions", "function_call", "audio")
     messages, options = read_conversation(body)
+    read_logprobs(body, options)
     model = body.text("model") or ""
     requests = [
         CompletionRequest(model, own, messages=messages)
@@ -118,7 +128,10 @@ class ChatWriter:
             first = self._chunk(index, {"role": "assistant", "content": None})
         match event:
             case TextDelta():
-                return first + self._chunk(index, {"content": event.text})
+                told = entries(event.logprob)
+                if event.text or told:
+                    content = {"content": event.text}
+                    return first + self._chunk(index, content, logprobs=told or None)
             case ThinkingDelta():
                 return first + self._chunk(index, {"reasoning_content": event.text})
             case ToolCallDelta():
@@ -157,7 +170,7 @@ class ChatWriter:
             {
                 "index": index,
                 "message": _message(answer),
-                "logprobs": None,
+                "logprobs": _logprobs(of_answer(answer)),
                 "finish_reason": finish_reason(answer.end),
             }
             for index, answer in enumerate(answers)
@@ -184,8 +197,10 @@ class ChatWriter:
         delta: Mapping[str, Any],
         finish: str | None = None,
         speeds: Mapping[str, Any] | None = None,
+        logprobs: Sequence[Mapping[str, Any]] | None = None,
     ) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+        told = None if logprobs is None else {"content": logprobs, "refusal": None}
+        choice = {"index": index, "delta": delta, "logprobs": told, "finish_reason": finish}
         chunk = {**self._head(), "choices": [choice]}
         return _data(chunk if speeds is None else {**chunk, "timings": speeds})
 
@@ -193,6 +208,12 @@ class ChatWriter:
         progress = {"total": event.prompt_tokens, "processed": event.processed_tokens}
         choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": None}
         return _data({**self._head(), "choices": [choice], "prompt_progress": progress})
+
+
+def _logprobs(told: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    """Return what is told of an answer's tokens; None where nobody asked."""
+    content = [entry for logprob in told for entry in entries(logprob)]
+    return {"content": content, "refusal": None} if content else None
 
 
 def _message(answer: Answer) -> dict[str, Any]:

@@ -1,14 +1,16 @@
 """``/v1/completions``: the request, and the writer of its answer."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llamad_client import Event, Result, TextDelta
+from llamad_client import Event, Result, TextDelta, TokenLogprob
 from llamad_http.completion import MAX_TEXTS, Answer, Asked, CompletionRequest
 from llamad_http.errors import HttpError, not_supported
 from llamad_http.exchange import dump
 from llamad_http.fields import Fields
+from llamad_http.logprobs import MAX_LIKELIEST, columns, of_answer
 from llamad_http.openai.chat import DONE, FINGERPRINT, finish_reason, read_format
 from llamad_http.openai.errors import error_body
 from llamad_http.openai.options import options_of_each, read_n, read_options
@@ -21,11 +23,15 @@ DEFAULT_MAX_TOKENS = 16  # as OpenAI's reference says of this address, and of no
 
 def read_completion(body: Fields) -> Asked:
     """Return what a request asks for. Raises HttpError."""
-    refuse(body, "suffix", "echo", "logprobs")
+    refuse(body, "suffix", "echo")
     if (body.integer("best_of", 1) or 1) > 1:
         raise not_supported("best_of")
     options = read_options(body)
     options.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
+    if body.get("logprobs") is not False:
+        n_likeliest = body.integer("logprobs", 0, MAX_LIKELIEST)
+        if n_likeliest is not None:
+            options["logprobs"] = n_likeliest
     if (wanted := read_format(body)) is not None:
         options["response_format"] = wanted
     model = body.text("model") or ""
@@ -39,7 +45,9 @@ def read_completion(body: Fields) -> Asked:
         for own in options_of_each(options, n)
     ]
     usage = body.object("stream_options").flag("include_usage") or False
-    writer = CompletionWriter(with_usage=usage, texts_of_a_prompt=n)
+    writer = CompletionWriter(
+        with_usage=usage, texts_of_a_prompt=n, n_likeliest=options.get("logprobs", 0)
+    )
     return Asked(requests, body.flag("stream") or False, writer)
 
 
@@ -67,8 +75,10 @@ class CompletionWriter:
 
     stream_type = "text/event-stream"
 
-    def __init__(self, *, with_usage: bool, texts_of_a_prompt: int) -> None:
+    def __init__(self, *, with_usage: bool, texts_of_a_prompt: int, n_likeliest: int) -> None:
         self._with_usage = with_usage
+        self._n_likeliest = n_likeliest
+        self._characters: Counter[int] = Counter()  # of each text, that were sent
         self._texts_of_a_prompt = texts_of_a_prompt
         self._created = int(time.time())
         self._id = f"cmpl-{time.time_ns():x}"
@@ -83,7 +93,12 @@ class CompletionWriter:
         """Return the chunk of an event."""
         match event:
             case TextDelta():
-                return self._chunk(index, event.text, None)
+                told = None
+                if event.logprob is not None and event.logprob.piece:
+                    told = self._columns([event.logprob], self._characters[index])
+                    self._characters[index] += len(event.logprob.piece.decode(errors="replace"))
+                if event.text or told:
+                    return self._chunk(index, event.text, None, told)
             case Result():
                 return self._chunk(index, "", finish_reason(event))
         return self.idle()
@@ -107,12 +122,20 @@ class CompletionWriter:
         """Return the answer that does not stream."""
         self._model = model
         choices = [
-            _choice(index, answer.text, finish_reason(answer.end))
+            _choice(
+                index,
+                answer.text,
+                finish_reason(answer.end),
+                self._columns(of_answer(answer), 0) if answer.logprobs else None,
+            )
             for index, answer in enumerate(answers)
         ]
         usage = self._usage(answers)
         speeds = timings(answers[0].end)
         return {**self._head(), "choices": choices, "usage": usage, "timings": speeds}
+
+    def _columns(self, told: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
+        return columns(told, offset, n_likeliest=self._n_likeliest)
 
     def _usage(self, answers: Sequence[Answer]) -> dict[str, Any]:
         return usage_of(answers, texts_of_a_prompt=self._texts_of_a_prompt)
@@ -126,11 +149,18 @@ class CompletionWriter:
             "system_fingerprint": FINGERPRINT,
         }
 
-    def _chunk(self, index: int, text: str, finish: str | None) -> bytes:
-        return (
-            b"data: " + dump({**self._head(), "choices": [_choice(index, text, finish)]}) + b"\n\n"
-        )
+    def _chunk(
+        self,
+        index: int,
+        text: str,
+        finish: str | None,
+        logprobs: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        choices = [_choice(index, text, finish, logprobs)]
+        return b"data: " + dump({**self._head(), "choices": choices}) + b"\n\n"
 
 
-def _choice(index: int, text: str, finish: str | None) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish}
+def _choice(
+    index: int, text: str, finish: str | None, logprobs: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}

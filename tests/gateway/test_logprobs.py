@@ -1,0 +1,129 @@
+"""Probabilities of tokens through every API, by unmodified libraries and a real service."""
+
+import json
+import math
+import urllib.request
+from typing import Any
+
+import ollama
+import pytest
+from openai import OpenAI
+
+from clients.daemon_process import Daemon
+from gateway.gateway_process import GatewayProcess
+from gateway.test_llama_server import ask
+from gateway.test_openai_client import MODEL, QUESTION
+from llamad_client import Client, TextDelta, TokenLogprob
+from unit.schedule.fakes import TIMEOUT_SECONDS
+
+PROMPT = "Hello 🌍, I am"
+
+
+@pytest.fixture
+def client(demo_gateway: GatewayProcess) -> OpenAI:
+    return OpenAI(
+        base_url=demo_gateway.url + "/v1", api_key="none", max_retries=0, timeout=TIMEOUT_SECONDS
+    )
+
+
+def told(service: Daemon, **options: Any) -> list[TokenLogprob]:
+    """Return what the service itself tells of an answer to PROMPT."""
+    with Client(service.socket) as direct:
+        events = [*direct.generate(PROMPT, parse_special=True, **options).events()]
+    return [e.logprob for e in events if isinstance(e, TextDelta) and e.logprob is not None]
+
+
+def test_a_chat_tells_of_every_token_whole_and_in_a_stream(client: OpenAI) -> None:
+    asked: Any = {"model": MODEL, "messages": QUESTION, "seed": 7, "max_tokens": 40}
+    asked |= {"logprobs": True, "top_logprobs": 3}
+    choice = client.chat.completions.create(**asked).choices[0]
+    assert choice.logprobs is not None
+    content = choice.logprobs.content or []
+    assert b"".join(bytes(one.bytes or ()) for one in content).decode() == choice.message.content
+    assert all(len(one.top_logprobs) == 3 for one in content)
+    assert all(one.logprob <= one.top_logprobs[0].logprob <= 0 for one in content)
+    streamed: list[Any] = []
+    for chunk in client.chat.completions.create(stream=True, **asked):
+        for part in chunk.choices:
+            streamed += (part.logprobs and part.logprobs.content) or []
+    assert streamed == content
+    plain = client.chat.completions.create(**(asked | {"top_logprobs": None})).choices[0]
+    assert plain.logprobs is not None
+    assert [one.top_logprobs for one in plain.logprobs.content or []] == [[]] * len(content)
+
+
+def test_a_stop_string_s_tokens_are_left_out(client: OpenAI, demo_service: Daemon) -> None:
+    text = "".join(
+        p.piece.decode() for p in told(demo_service, max_tokens=8, temperature=0, logprobs=0)
+    )
+    asked: Any = {"model": MODEL, "prompt": PROMPT, "max_tokens": 8, "temperature": 0}
+    answer = client.completions.create(stop=[text[6:12]], logprobs=0, **asked).choices[0]
+    assert answer.finish_reason == "stop"
+    assert answer.logprobs is not None
+    joined = "".join(answer.logprobs.tokens or [])
+    assert joined.startswith(answer.text)
+    assert len(joined) < len(text)
+
+
+def test_a_completion_has_lists(client: OpenAI, demo_service: Daemon) -> None:
+    asked: Any = {"model": MODEL, "prompt": PROMPT, "max_tokens": 8, "temperature": 0}
+    expected = told(demo_service, max_tokens=8, temperature=0, logprobs=2)
+    answer = client.completions.create(logprobs=2, **asked).choices[0]
+    lists = answer.logprobs
+    assert lists is not None
+    assert lists.token_logprobs == [one.logprob for one in expected]
+    assert [*map(len, lists.top_logprobs or [])] == [2] * 8  # the drawn one is the likeliest
+    assert lists.tokens == [one.piece.decode() for one in expected]
+    for offset, token in zip(lists.text_offset or [], lists.tokens or [], strict=True):
+        assert answer.text[offset:].startswith(token)
+    offsets: list[int] = []
+    for chunk in client.completions.create(logprobs=2, stream=True, **asked):
+        for choice in chunk.choices:
+            offsets += choice.logprobs.text_offset or [] if choice.logprobs else []
+    assert offsets == lists.text_offset
+    assert client.completions.create(**asked).choices[0].logprobs is None
+
+
+def test_half_a_character_has_its_bytes(client: OpenAI) -> None:
+    asked: Any = {"model": MODEL, "prompt": "x", "temperature": 0, "logprobs": 1}
+    form = {"grammar": 'root ::= "🦙é" "🦙"'}
+    choice = client.completions.create(extra_body=form, **asked).choices[0]
+    assert choice.text == "🦙é🦙"
+    assert choice.logprobs is not None
+    assert "\\xf0" in (choice.logprobs.tokens or [""])[0]
+    chat = client.chat.completions.create(
+        model=MODEL, messages=QUESTION, logprobs=True, extra_body=form
+    )
+    logprobs = chat.choices[0].logprobs
+    assert logprobs is not None
+    raw = b"".join(bytes(one.bytes or ()) for one in logprobs.content or [])
+    assert raw.decode() == "🦙é🦙"
+
+
+def test_llama_server_s_form(demo_gateway: GatewayProcess, demo_service: Daemon) -> None:
+    body = {"prompt": PROMPT, "n_predict": 6, "temperature": 0, "n_probs": 3}
+    whole = ask(demo_gateway, "/completion", body)["completion_probabilities"]
+    expected = told(demo_service, max_tokens=6, temperature=0, logprobs=3)
+    assert [(one["id"], one["logprob"]) for one in whole] == [
+        (e.token, e.logprob) for e in expected
+    ]
+    assert [one["id"] for one in whole[0]["top_logprobs"]] == [
+        e.token for e in expected[0].likeliest
+    ]
+    request = urllib.request.Request(
+        demo_gateway.url + "/completion", json.dumps({**body, "stream": True}).encode()
+    )
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+        chunks = [
+            json.loads(part[6:]) for part in answer.read().split(b"\n\n") if part[:5] == b"data:"
+        ]
+    assert [one for chunk in chunks for one in chunk.get("completion_probabilities", [])] == whole
+
+
+def test_ollama_s_form(demo_gateway: GatewayProcess) -> None:
+    asked: Any = {"model": MODEL, "messages": QUESTION, "logprobs": True, "top_logprobs": 2}
+    answer = ollama.Client(demo_gateway.url).chat(**asked, options={"seed": 3, "num_predict": 12})
+    assert answer.logprobs is not None
+    assert "".join(one.token for one in answer.logprobs) == answer.message.content
+    assert all(math.exp(one.logprob) <= 1 for one in answer.logprobs)
+    assert all(len(one.top_logprobs or []) == 2 for one in answer.logprobs)
