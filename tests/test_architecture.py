@@ -47,6 +47,7 @@ LEAVES = (
 GATEWAY_CORE = tuple(
     f"llamad_http.{name}"
     for name in (
+        "administration",
         "completion",
         "errors",
         "exchange",

@@ -25,6 +25,8 @@ class Config:
     socket: str = _key("service", "/run/llamad/llamad.sock")
     priority: Priority = _key("service", "normal", one_of=CLASSES)  # noqa: RUF009 - a field
     any_model_name: bool = _key("service", True)
+    auto_use: str = _key("service", "admins", one_of=("nobody", "admins", "everybody"))
+    pull: bool = _key("service", False)
     aliases: Mapping[str, str] = _key("aliases", {})
     max_body_bytes: int = _key("limits", 16 * MIB, 1024, 1 << 30)
     max_bodies_bytes: int = _key("limits", 32 * MIB, 1024, 1 << 32)

@@ -6,9 +6,9 @@ leaves. It knows no API.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from llamad_http.authorization import NOBODY, Caller
 from llamad_http.errors import HttpError
@@ -16,6 +16,7 @@ from llamad_http.fields import Fields, parse_object
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
+Answer = TypeVar("Answer")
 
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -157,6 +158,20 @@ class Exchange:
         """Return when the client has left; the body must have been read."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
+
+    async def unless_gone(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """Return what a work returns. Raises ClientGoneError, and the work is cancelled then."""
+        task = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(self.until_gone())
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ClientGoneError
+            return task.result()
+        finally:
+            task.cancel()
+            gone.cancel()
+            await asyncio.gather(task, gone, return_exceptions=True)
 
 
 def dump(value: Any) -> bytes:

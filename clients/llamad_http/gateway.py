@@ -22,7 +22,8 @@ from llamad_client import (
     ToolCallDelta,
 )
 from llamad_client.request import EmbedOptions, Options
-from llamad_http.authorization import priority_of
+from llamad_http.administration import Administration
+from llamad_http.authorization import Caller, priority_of
 from llamad_http.completion import Answer, Asked, CompletionRequest, ModelEntry
 from llamad_http.config import Config
 from llamad_http.errors import HttpError, busy, from_client_error
@@ -35,6 +36,7 @@ class Gateway:
     def __init__(self, client: AsyncClient, config: Config) -> None:
         self.client = client
         self.config = config
+        self.administration = Administration(client, config)
         self._running = 0
         self._stopping: asyncio.Event = asyncio.Event()
 
@@ -60,8 +62,15 @@ class Gateway:
         """Return what the configuration calls a model, of which a request has another name."""
         return self.config.aliases.get(name, name)
 
-    async def resolve(self, wanted: str, *, any_name: bool) -> str:
+    async def find(self, wanted: str) -> str | None:
+        """Return the model that a request means by a name, None for none. Raises HttpError."""
+        name = self.true_name(wanted)
+        return next((m.name for m in await self.models() if same_name(m.name, name)), None)
+
+    async def resolve(self, wanted: str, caller: Caller, *, any_name: bool) -> str:
         """Return the name of the model that answers for a name of a request. Raises HttpError.
+
+        A model that is not loaded is loaded where the caller may have that.
 
         any_name: a name of no model is the loaded model's, because many clients name a model of a
         cloud where nobody chose one.
@@ -71,8 +80,10 @@ class Gateway:
         loaded = status.model.name if status.model is not None else ""
         if not name or (loaded and same_name(name, loaded)):
             return loaded
-        known = [model.name for model in await self.models()]
-        found = next((model for model in known if same_name(model, name)), None)
+        found = await self.find(wanted)
+        if found is not None and self.administration.may_use(caller):
+            await self.administration.use(found)
+            return found
         if found is None and any_name and self.config.any_model_name:
             return loaded
         if found is None:
@@ -89,7 +100,7 @@ class Gateway:
 
     async def complete(self, exchange: Exchange, asked: Asked, *, any_name: bool) -> None:
         """Answer a request for text. Raises HttpError until the answer has begun."""
-        model = await self.resolve(asked.requests[0].model, any_name=any_name)
+        model = await self.resolve(asked.requests[0].model, exchange.caller, any_name=any_name)
         if self._running >= self.config.max_completions:
             raise busy(f"{self._running} requests are being answered, the limit")
         self._running += 1
@@ -110,7 +121,7 @@ class Gateway:
         any_name: bool,
     ) -> tuple[str, list[Embedding]]:
         """Return the model and the vectors of texts. Raises HttpError, and ClientGoneError."""
-        model = await self.resolve(wanted, any_name=any_name)
+        model = await self.resolve(wanted, exchange.caller, any_name=any_name)
         caller = exchange.caller
         options = EmbedOptions(
             model=model,
@@ -119,23 +130,14 @@ class Gateway:
         )
         if caller.owner is not None:
             options["on_behalf_of"] = caller.owner
-        work = asyncio.ensure_future(self.client.embed(texts, **options))
-        gone = asyncio.ensure_future(exchange.until_gone())
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise ClientGoneError
-            return model, work.result()
+            return model, await exchange.unless_gone(self.client.embed(texts, **options))
         except ClientError as error:
             raise from_client_error(error) from None
-        finally:
-            work.cancel()
-            gone.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
 
-    async def render(self, request: CompletionRequest) -> RenderedChat:
+    async def render(self, request: CompletionRequest, caller: Caller) -> RenderedChat:
         """Return what the messages of a request are to the model. Raises HttpError."""
-        model = await self.resolve(request.model, any_name=True)
+        model = await self.resolve(request.model, caller, any_name=True)
         options = Options(**request.options)
         if model:
             options["model"] = model
@@ -305,8 +307,9 @@ def _result(task: "asyncio.Task[Event | None]") -> Event | None:
 
 def same_name(one: str, other: str) -> bool:
     """Whether two names are one model's: Ollama's ``qwen2.5:1.5b`` is our ``qwen2.5-1.5b``."""
-    return _plain(one) == _plain(other)
+    return plain_name(one) == plain_name(other)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return our form of a name that Ollama's programs give a model."""
     return name.removesuffix(":latest").replace(":", "-").casefold()

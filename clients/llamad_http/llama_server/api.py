@@ -3,6 +3,7 @@
 from urllib.parse import parse_qs
 
 from llamad_client import ClientError
+from llamad_http.administration import check_admin
 from llamad_http.errors import HttpError, busy, from_client_error
 from llamad_http.exchange import Exchange
 from llamad_http.gateway import Gateway
@@ -81,6 +82,34 @@ async def complete(gateway: Gateway, exchange: Exchange) -> None:
     await gateway.complete(exchange, read_completion(await exchange.fields()), any_name=True)
 
 
+async def load_model(gateway: Gateway, exchange: Exchange) -> None:
+    """Load a model, for an administrator."""
+    check_admin(exchange.caller, "load models")
+    await gateway.administration.use(await _named(gateway, exchange))
+    await exchange.respond_json({"success": True})
+
+
+async def unload_model(gateway: Gateway, exchange: Exchange) -> None:
+    """Unload the model, for an administrator."""
+    check_admin(exchange.caller, "unload models")
+    name = await _named(gateway, exchange)
+    status = await gateway.status()
+    if status.model is None or status.model.name != name:
+        raise HttpError(400, "NOT_LOADED", f"model {name!r} is not loaded", field="model")
+    await gateway.administration.unload()
+    await exchange.respond_json({"success": True})
+
+
+async def _named(gateway: Gateway, exchange: Exchange) -> str:
+    """Return the model that a body names. Raises HttpError."""
+    wanted = (await exchange.fields()).text("model") or ""
+    found = await gateway.find(wanted)
+    if found is None:
+        message = f"model {wanted[:128]!r} not found"
+        raise HttpError(404, "MODEL_NOT_FOUND", message, field="model")
+    return found
+
+
 async def unsupported(gateway: Gateway, exchange: Exchange) -> None:
     """Say of an address that nothing is behind it."""
     raise HttpError(501, "NOT_SUPPORTED", f"{exchange.path} is not supported")
@@ -97,6 +126,8 @@ API = Api(
         Route("GET", "/metrics", metrics),
         Route("POST", "/tokenize", tokenize),
         Route("POST", "/detokenize", detokenize),
+        Route("POST", "/models/load", load_model),
+        Route("POST", "/models/unload", unload_model),
         Route("POST", "/completion", complete),
         Route("POST", "/completions", complete),
         *(Route("POST", path, unsupported) for path in _UNSUPPORTED),

@@ -1,14 +1,16 @@
 """The addresses of Ollama's API."""
 
+import contextlib
 from typing import Any
 
 from llamad_client import ClientError, Embedding, ModelDetails
+from llamad_http.administration import check_admin
 from llamad_http.errors import HttpError, from_client_error
 from llamad_http.exchange import Exchange, dump
 from llamad_http.fields import Fields
-from llamad_http.gateway import Gateway, same_name
+from llamad_http.gateway import Gateway, plain_name
 from llamad_http.ollama.completions import is_streamed, read_chat, read_generate, required_model
-from llamad_http.ollama.models import process, show, tag
+from llamad_http.ollama.models import process, pull_line, show, tag
 from llamad_http.ollama.options import check_keep_alive
 from llamad_http.ollama.times import rfc3339
 from llamad_http.routes import Api, Route
@@ -35,11 +37,10 @@ async def running(gateway: Gateway, exchange: Exchange) -> None:
 async def describe(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with one model."""
     wanted = required_model(await exchange.fields())
-    for model in await gateway.models():
-        if same_name(model.name, gateway.true_name(wanted)):
-            await exchange.respond_json(show(await _details(gateway, model.name)))
-            return
-    raise _not_found(wanted)
+    found = await gateway.find(wanted)
+    if found is None:
+        raise _not_found(wanted)
+    await exchange.respond_json(show(await _details(gateway, found)))
 
 
 async def chat(gateway: Gateway, exchange: Exchange) -> None:
@@ -61,15 +62,60 @@ async def generate(gateway: Gateway, exchange: Exchange) -> None:
 
 
 async def pull(gateway: Gateway, exchange: Exchange) -> None:
-    """Say that a model is there, or how it comes."""
+    """Fetch a model, for an administrator; one that is there already is no work for anybody."""
     body = await exchange.fields()
     wanted = required_model(body)
-    if not any(same_name(m.name, gateway.true_name(wanted)) for m in await gateway.models()):
-        message = f"model {wanted[:128]!r} is not there: `llamactl pull` fetches models"
-        raise HttpError(403, "PULL_REFUSED", message)
-    line = dump({"status": "success"})
-    kind = "application/x-ndjson" if is_streamed(body) else "application/json"
-    await exchange.respond(line + b"\n", kind)
+    streamed = is_streamed(body)
+    if await gateway.find(wanted) is None:
+        check_admin(exchange.caller, "fetch models: `llamactl pull` does it for administrators")
+        name = wanted if wanted.startswith("hf.co/") else plain_name(gateway.true_name(wanted))
+        await exchange.unless_gone(_pull(gateway, exchange, name, streamed=streamed))
+    if exchange.status is None:
+        kind = "application/x-ndjson" if streamed else "application/json"
+        await exchange.respond(pull_line(wanted, None, "success"), kind)
+
+
+async def _pull(gateway: Gateway, exchange: Exchange, name: str, *, streamed: bool) -> None:
+    """Fetch a model and tell how far it is. Raises HttpError until the answer has begun."""
+    last = pull_line(name, None, f"pulling {name}")
+    try:
+        async with contextlib.aclosing(gateway.administration.pull(name)) as steps:
+            async for progress in steps:
+                if not streamed:
+                    continue
+                if exchange.status is None:
+                    await exchange.begin_stream("application/x-ndjson")
+                if progress is not None:
+                    last = pull_line(name, progress, f"pulling {name}")
+                await exchange.write(last)
+    except HttpError as error:
+        if exchange.status is None:
+            raise
+        exchange.remark = error.reason
+        await exchange.write(dump(error_body(error)) + b"\n")
+    else:
+        if exchange.status is not None:
+            await exchange.write(pull_line(name, None, "success"))
+    if exchange.status is not None:
+        await exchange.end_stream()
+
+
+async def delete(gateway: Gateway, exchange: Exchange) -> None:
+    """Delete a model, for an administrator."""
+    check_admin(exchange.caller, "delete models")
+    wanted = required_model(await exchange.fields())
+    found = await gateway.find(wanted)
+    if found is None:
+        raise _not_found(wanted)
+    await gateway.administration.remove(found)
+    await exchange.respond(b"", "text/plain")
+
+
+async def copy(gateway: Gateway, exchange: Exchange) -> None:
+    """Say to an administrator how a model gets another name."""
+    check_admin(exchange.caller, "give models other names")
+    message = "copy is not answered: [aliases] in /etc/llamad/http.toml gives a model another name"
+    raise HttpError(501, "NOT_SUPPORTED", message)
 
 
 async def refused(gateway: Gateway, exchange: Exchange) -> None:
@@ -136,11 +182,17 @@ async def _details(gateway: Gateway, name: str) -> ModelDetails:
 async def _load(
     gateway: Gateway, exchange: Exchange, body: Fields, content: dict[str, Any]
 ) -> None:
-    """Answer a request without a text: the model is there, or stays although it should not."""
-    name = await gateway.resolve(required_model(body), any_name=False)
+    """Answer a request without a text: the model is loaded, or unloaded for an administrator.
+
+    To everybody else it is said that it was unloaded, as programs expect, and it stays.
+    """
+    unload = check_keep_alive(body)
+    name = await gateway.resolve(required_model(body), exchange.caller, any_name=False)
     if not name:
         raise HttpError(503, "NO_MODEL", "no model is loaded", retry_after_seconds=2)
-    reason = "unload" if check_keep_alive(body) else "load"
+    if unload and exchange.caller.is_admin:
+        await gateway.administration.unload()
+    reason = "unload" if unload else "load"
     answer = {"model": name, "created_at": rfc3339(), **content}
     kind = "application/x-ndjson" if is_streamed(body) else "application/json"
     await exchange.respond(dump({**answer, "done": True, "done_reason": reason}) + b"\n", kind)
@@ -162,9 +214,9 @@ API = Api(
         Route("POST", "/api/embed", embed),
         Route("POST", "/api/embeddings", embed_one),
         Route("POST", "/api/create", refused),
-        Route("POST", "/api/copy", refused),
+        Route("POST", "/api/copy", copy),
         Route("POST", "/api/push", refused),
-        Route("DELETE", "/api/delete", refused),
+        Route("DELETE", "/api/delete", delete),
     ),
     error_body,
 )

@@ -1,9 +1,12 @@
 """Models as Ollama tells of them: in ``/api/tags``, ``/api/ps`` and ``/api/show``."""
 
+import hashlib
 import json
 from typing import Any
 
 from llamad_client import ModelDetails
+from llamad_http.administration import Progress
+from llamad_http.exchange import dump
 from llamad_http.ollama.times import rfc3339
 
 FOREVER = "2318-01-01T00:00:00Z"  # the model stays
@@ -86,3 +89,14 @@ def model_info(model: ModelDetails) -> dict[str, Any]:
     if model.n_ctx is not None:
         info[f"{model.architecture}.context_length"] = model.n_ctx
     return info
+
+
+def pull_line(name: str, progress: Progress | None, status: str) -> bytes:
+    """Return a line of ``/api/pull``. The digest tells programs which bar of theirs it moves."""
+    line: dict[str, Any] = {"status": status}
+    if progress is not None:
+        line["digest"] = "sha256:" + hashlib.sha256(name.encode()).hexdigest()
+        line["completed"] = progress.done_bytes
+        if progress.file_bytes is not None:
+            line["total"] = progress.file_bytes
+    return dump(line) + b"\n"

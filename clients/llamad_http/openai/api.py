@@ -50,7 +50,7 @@ async def apply_template(gateway: Gateway, exchange: Exchange) -> None:
     body = await exchange.fields()
     messages, options = read_conversation(body)
     request = CompletionRequest(body.text("model") or "", options, messages=messages)
-    rendered = await gateway.render(request)
+    rendered = await gateway.render(request, exchange.caller)
     await exchange.respond_json({"prompt": rendered.text})
 
 
@@ -66,7 +66,7 @@ async def respond(gateway: Gateway, exchange: Exchange) -> None:
 
 async def count_input(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with the tokens that a conversation of items is to the model."""
-    rendered = await gateway.render(read_items(await exchange.fields()))
+    rendered = await gateway.render(read_items(await exchange.fields()), exchange.caller)
     await exchange.respond_json(
         {"object": "response.input_tokens", "input_tokens": len(rendered.tokens)}
     )
