@@ -11,6 +11,7 @@ This package needs nothing of the daemon: only the generated interface and grpc.
 """
 
 from llamad_client.aio import AsyncClient, AsyncCompletion
+from llamad_client.answers import Answer
 from llamad_client.client import Client, Completion
 from llamad_client.errors import (
     ClientError,
@@ -67,6 +68,7 @@ for _error in (
 __all__ = [
     "AddedModel",
     "AddedPrefix",
+    "Answer",
     "AsyncClient",
     "AsyncCompletion",
     "Board",

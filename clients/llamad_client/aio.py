@@ -15,6 +15,7 @@ from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client import request
 from llamad_client.address import CHANNEL_OPTIONS, socket_path, target
 from llamad_client.aio_upload import AsyncOpenAt, upload_from_loop
+from llamad_client.answers import Answer, Answers
 from llamad_client.client import DEFAULT_TIMEOUT_SECONDS
 from llamad_client.failure import client_error
 from llamad_client.request import EmbedOptions, Options
@@ -47,6 +48,7 @@ class AsyncCompletion:
 
     def __init__(self, call: Any, path: Path) -> None:
         self.result: Result | None = None
+        self.index = 0  # of the answer that the last event is of, where ``n`` asked for several
         self._call = call
         self._path = path
         self._cancelled = False
@@ -82,9 +84,17 @@ class AsyncCompletion:
             if self._cancelled or response is grpc.aio.EOF:
                 return None
             event = event_of(response)
+            self.index = getattr(response, "index", 0)
         if isinstance(event, Result):
             self.result = event
         return event
+
+    async def answers(self) -> list[Answer]:
+        """Wait for the end and return every answer, of a call that asked for ``n``."""
+        answers = Answers()
+        async for event in self.events():
+            answers.add(self.index, event)
+        return answers.all()
 
     async def text(self) -> str:
         """Wait for the end and return all text that was not read yet."""

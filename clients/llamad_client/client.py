@@ -12,6 +12,7 @@ from llamad_api.v1 import admin_pb2, admin_pb2_grpc, llamad_pb2_grpc
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client import request
 from llamad_client.address import CHANNEL_OPTIONS, socket_path, target
+from llamad_client.answers import Answer, Answers
 from llamad_client.failure import client_error
 from llamad_client.request import EmbedOptions, Options
 from llamad_client.upload import OpenAt, upload
@@ -47,6 +48,7 @@ class Completion:
 
     def __init__(self, call: Any, path: Path) -> None:
         self.result: Result | None = None
+        self.index = 0  # of the answer that the last event is of, where ``n`` asked for several
         self._call = call
         self._path = path
         self._cancelled = False
@@ -81,9 +83,17 @@ class Completion:
             if self._cancelled:
                 return None
             event = event_of(response)
+            self.index = getattr(response, "index", 0)
         if isinstance(event, Result):
             self.result = event
         return event
+
+    def answers(self) -> list[Answer]:
+        """Wait for the end and return every answer, of a call that asked for ``n``."""
+        answers = Answers()
+        for event in self.events():
+            answers.add(self.index, event)
+        return answers.all()
 
     def text(self) -> str:
         """Wait for the end and return all text that was not read yet."""

@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     continue_final_message: bool  # of chat
     thinking: bool  # of chat: whether the model thinks before it answers
     thinking_budget: int  # of chat: tokens
+    n: int  # answers, of generate and chat; ``answers()`` of the completion returns them
     logprobs: int  # tell how likely tokens were, and of so many likeliest in their place
     loop_guard: bool
     min_tokens: int

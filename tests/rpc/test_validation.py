@@ -71,6 +71,8 @@ GOOD_SAMPLING = [
 BAD_OPTIONS = [
     ("max_tokens", 0),
     ("logprobs", 21),
+    ("n", 0),
+    ("n", 9),
     ("stop", [""]),
     ("stop", ["x" * 257]),
     ("stop", ["ü" * 129]),

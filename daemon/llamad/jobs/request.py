@@ -116,6 +116,7 @@ class GenerationRequest:
     sampling: Sampling = field(default_factory=Sampling)
     min_tokens: int = 0  # before them it does not end by itself; NEVER: not at all
     response_format: ResponseFormat | None = None  # what the answer must look like
+    n: int = 1  # answers; a job has one (rpc/answers.py)
     logprobs: int | None = None  # tell how likely tokens are, and of so many likeliest ones
     loop_guard: bool = False  # end a completion that only repeats itself
     # None: normal, or the most urgent class that the owner may use, if that is lower

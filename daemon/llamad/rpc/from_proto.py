@@ -29,6 +29,7 @@ from llamad_api.v1 import llamad_pb2 as pb
 MAX_LISTED_TOKENS = 1 << 20
 MAX_NAME_BYTES = 256
 MAX_LOGPROBS = 20
+MAX_ANSWERS = 8
 OWNER_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 DEADLINE_SECONDS = Real(0.0, math.inf, open_low=True)
 RESUMABLE_SECONDS = Real(0.0, 60.0)
@@ -172,6 +173,8 @@ def submitted_request(
             raise invalid("request", "is missing: give generate or chat")
     if checked.resumable_seconds:
         raise invalid("resumable_seconds", "is for Generate and Chat: a submitted job always is")
+    if checked.n > 1:
+        raise invalid("n", "is for Generate and Chat: submit a job for each answer")
     kind = message.WhichOneof("request").encode()
     return checked, hashlib.sha256(kind + b"\0" + asked).hexdigest()
 
@@ -202,6 +205,7 @@ def with_options(
         sampling=to_sampling(options.sampling, rules.sampling),
         min_tokens=request.NEVER if options.ignore_eos else options.min_tokens,
         response_format=response_format(options),
+        n=_answers(options),
         logprobs=_logprobs(options),
         loop_guard=_loop_guard(options, rules),
         priority=_PRIORITIES[options.priority],
@@ -222,6 +226,17 @@ def _logprobs(options: pb.Options) -> int | None:
     if options.logprobs > MAX_LOGPROBS:
         raise invalid("logprobs", f"is {options.logprobs}, must be 0 to {MAX_LOGPROBS}")
     return options.logprobs
+
+
+def _answers(options: pb.Options) -> int:
+    """Return how many answers are wanted."""
+    if not options.HasField("n"):
+        return 1
+    if not 1 <= options.n <= MAX_ANSWERS:
+        raise invalid("n", f"is {options.n}, must be 1 to {MAX_ANSWERS}")
+    if options.n > 1 and options.resumable_seconds:
+        raise invalid("n", "several answers cannot be resumed: no resumable_seconds")
+    return options.n
 
 
 def _seconds(options: pb.Options, name: str) -> float | None:
@@ -297,7 +312,15 @@ def _quote(text: str) -> str:
 
 # ---- jobs and events -----------------------------------------------------------------------------
 
+Answering = TypeVar("Answering", pb.GenerateResponse, pb.ChatResponse)
 Response = TypeVar("Response", pb.GenerateResponse, pb.ChatResponse, pb.ResumeJobResponse)
+
+
+def numbered_response(item: event.Event, index: int, kind: type[Answering]) -> Answering:
+    """Return an event of the answer of this number."""
+    message = response(item, kind)
+    message.index = index
+    return message
 
 
 def response(item: event.Event, kind: type[Response]) -> Response:

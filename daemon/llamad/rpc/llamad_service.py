@@ -25,6 +25,7 @@ from llamad.jobs.job import Job
 from llamad.jobs.request import GenerationRequest, owner_name
 from llamad.logs import fields
 from llamad.rpc import from_proto as convert
+from llamad.rpc.answers import request_of_each, side_by_side
 from llamad.rpc.embed_messages import EMBED_AHEAD, embed_requests, embed_response
 from llamad.rpc.interceptor import caller, request_id
 from llamad.rpc.model_messages import model_response, rules_of
@@ -98,12 +99,14 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         checked = convert.generation_request(
             request, self.rules_now(), request_id.get(), caller.get()
         )
-        return self._events(checked, pb.GenerateResponse)
+        events = self._events if checked.n == 1 else self._answers
+        return events(checked, pb.GenerateResponse)
 
     def Chat(self, request: pb.ChatRequest, context: Context) -> AsyncIterator[pb.ChatResponse]:
         """Answer a conversation."""
         checked = convert.chat_request(request, self.rules_now(), request_id.get(), caller.get())
-        return self._events(checked, pb.ChatResponse)
+        events = self._events if checked.n == 1 else self._answers
+        return events(checked, pb.ChatResponse)
 
     async def _events(
         self, request: GenerationRequest, kind: type[convert.Response]
@@ -117,6 +120,23 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         async with aclosing(job.stream) as stream:
             async for event in stream:
                 yield convert.response(event, kind)
+
+    async def _answers(
+        self, request: GenerationRequest, kind: type[convert.Answering]
+    ) -> AsyncIterator[convert.Answering]:
+        """Submit a job for each answer; none of them outlives the call."""
+        scheduler = self._state.require().scheduler
+        jobs: list[Job] = []
+        try:
+            for one in request_of_each(request):
+                jobs.append(await scheduler.submit(one))
+            del request, one  # their text is not kept while the answers are made
+            async with aclosing(side_by_side([job.stream for job in jobs])) as events:
+                async for index, event in events:
+                    yield convert.numbered_response(event, index, kind)
+        finally:
+            for job in jobs:
+                await job.stream.aclose()
 
     async def RenderChat(
         self, request: pb.RenderChatRequest, context: Context

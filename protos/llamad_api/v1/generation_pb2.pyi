@@ -115,7 +115,7 @@ class Thinking(_message.Message):
     def __init__(self, enabled: bool = ..., budget_tokens: _Optional[int] = ...) -> None: ...
 
 class Options(_message.Message):
-    __slots__ = ("model", "max_tokens", "stop", "sampling", "priority", "deadline_seconds", "speculation", "template_arguments", "loop_guard", "on_behalf_of", "time_to_live_seconds", "pin", "resumable_seconds", "response_format", "logprobs", "min_tokens", "ignore_eos", "thinking")
+    __slots__ = ("model", "max_tokens", "stop", "sampling", "priority", "deadline_seconds", "speculation", "template_arguments", "loop_guard", "on_behalf_of", "time_to_live_seconds", "pin", "resumable_seconds", "response_format", "logprobs", "n", "min_tokens", "ignore_eos", "thinking")
     class TemplateArgumentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,7 @@ class Options(_message.Message):
     RESUMABLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FORMAT_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    N_FIELD_NUMBER: _ClassVar[int]
     MIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
     IGNORE_EOS_FIELD_NUMBER: _ClassVar[int]
     THINKING_FIELD_NUMBER: _ClassVar[int]
@@ -156,10 +157,11 @@ class Options(_message.Message):
     resumable_seconds: float
     response_format: ResponseFormat
     logprobs: int
+    n: int
     min_tokens: int
     ignore_eos: bool
     thinking: Thinking
-    def __init__(self, model: _Optional[str] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., speculation: bool = ..., template_arguments: _Optional[_Mapping[str, str]] = ..., loop_guard: bool = ..., on_behalf_of: _Optional[str] = ..., time_to_live_seconds: _Optional[float] = ..., pin: _Optional[str] = ..., resumable_seconds: _Optional[float] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., logprobs: _Optional[int] = ..., min_tokens: _Optional[int] = ..., ignore_eos: bool = ..., thinking: _Optional[_Union[Thinking, _Mapping]] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., speculation: bool = ..., template_arguments: _Optional[_Mapping[str, str]] = ..., loop_guard: bool = ..., on_behalf_of: _Optional[str] = ..., time_to_live_seconds: _Optional[float] = ..., pin: _Optional[str] = ..., resumable_seconds: _Optional[float] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., logprobs: _Optional[int] = ..., n: _Optional[int] = ..., min_tokens: _Optional[int] = ..., ignore_eos: bool = ..., thinking: _Optional[_Union[Thinking, _Mapping]] = ...) -> None: ...
 
 class ResponseFormat(_message.Message):
     __slots__ = ("json_schema", "grammar", "regex", "choices", "json_object")
@@ -388,29 +390,33 @@ class Finished(_message.Message):
     def __init__(self, reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., seed: _Optional[int] = ..., job_id: _Optional[str] = ..., model: _Optional[str] = ..., stop_string: _Optional[str] = ..., dropped_messages: _Optional[int] = ..., context_full: bool = ..., format_incomplete: bool = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("queued", "prefill", "delta", "finished")
+    __slots__ = ("queued", "prefill", "delta", "finished", "index")
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     PREFILL_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
     queued: Queued
     prefill: PrefillProgress
     delta: TextDelta
     finished: Finished
-    def __init__(self, queued: _Optional[_Union[Queued, _Mapping]] = ..., prefill: _Optional[_Union[PrefillProgress, _Mapping]] = ..., delta: _Optional[_Union[TextDelta, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ...) -> None: ...
+    index: int
+    def __init__(self, queued: _Optional[_Union[Queued, _Mapping]] = ..., prefill: _Optional[_Union[PrefillProgress, _Mapping]] = ..., delta: _Optional[_Union[TextDelta, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., index: _Optional[int] = ...) -> None: ...
 
 class ChatResponse(_message.Message):
-    __slots__ = ("queued", "prefill", "delta", "finished", "thinking", "tool_call")
+    __slots__ = ("queued", "prefill", "delta", "finished", "thinking", "tool_call", "index")
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     PREFILL_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     THINKING_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALL_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
     queued: Queued
     prefill: PrefillProgress
     delta: TextDelta
     finished: Finished
     thinking: ThinkingDelta
     tool_call: ToolCallDelta
-    def __init__(self, queued: _Optional[_Union[Queued, _Mapping]] = ..., prefill: _Optional[_Union[PrefillProgress, _Mapping]] = ..., delta: _Optional[_Union[TextDelta, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., thinking: _Optional[_Union[ThinkingDelta, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCallDelta, _Mapping]] = ...) -> None: ...
+    index: int
+    def __init__(self, queued: _Optional[_Union[Queued, _Mapping]] = ..., prefill: _Optional[_Union[PrefillProgress, _Mapping]] = ..., delta: _Optional[_Union[TextDelta, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., thinking: _Optional[_Union[ThinkingDelta, _Mapping]] = ..., tool_call: _Optional[_Union[ToolCallDelta, _Mapping]] = ..., index: _Optional[int] = ...) -> None: ...
