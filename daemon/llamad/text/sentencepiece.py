@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
+from llamad.text.charsmap import fault_of
 from llamad.text.sentencepiece_model import BPE, UNIGRAM, Normalization, serialize_model
 from llamad.text.tokenizer import Tokenizer
 from llamad.text.vocabulary import (
@@ -84,10 +85,11 @@ def _normalization(metadata: Metadata, adds_space_prefix: bool) -> Normalization
     for i, value in enumerate(charsmap):
         if not -128 <= value <= 255:
             raise corrupt("precompiled_charsmap", f"element {i} is {value}, must be a byte")
+    blob = bytes(value & 0xFF for value in charsmap)
+    if blob and (fault := fault_of(blob)):
+        raise corrupt("precompiled_charsmap", fault)
     removes = bool_value(metadata, "remove_extra_whitespaces", False)
-    return Normalization(
-        bytes(value & 0xFF for value in charsmap), removes, removes and adds_space_prefix
-    )
+    return Normalization(blob, removes, removes and adds_space_prefix)
 
 
 def _chunks(text: str) -> Iterator[str]:

@@ -207,5 +207,5 @@ def test_a_vocabulary_may_do_without_spaces_that_say_nothing() -> None:
 def test_a_map_of_characters_has_bytes() -> None:
     with pytest.raises(LlamadError, match="precompiled_charsmap: element 1 is 256, must be a byte"):
         tokenizer_from_metadata(unigram(precompiled_charsmap=[0, 256]))
-    with pytest.raises(LlamadError, match="sentencepiece refuses the vocabulary"):
+    with pytest.raises(LlamadError, match="precompiled_charsmap: has 3 bytes"):
         tokenizer_from_metadata(unigram(precompiled_charsmap=[1, 2, 3]))
