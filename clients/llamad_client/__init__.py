@@ -22,6 +22,7 @@ from llamad_client.errors import (
     ServiceUnreachable,
     StillLoading,
 )
+from llamad_client.scores import Score
 from llamad_client.values import (
     AddedModel,
     AddedPrefix,
@@ -93,6 +94,7 @@ __all__ = [
     "Refused",
     "RenderedChat",
     "Result",
+    "Score",
     "ServiceUnreachable",
     "Setting",
     "Status",

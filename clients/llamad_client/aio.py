@@ -18,7 +18,8 @@ from llamad_client.aio_upload import AsyncOpenAt, upload_from_loop
 from llamad_client.answers import Answer, Answers
 from llamad_client.client import DEFAULT_TIMEOUT_SECONDS
 from llamad_client.failure import client_error
-from llamad_client.request import EmbedOptions, Options
+from llamad_client.request import EmbedOptions, Options, ScoreOptions
+from llamad_client.scores import Score, Scores
 from llamad_client.values import (
     AddedModel,
     AddedPrefix,
@@ -181,6 +182,27 @@ class AsyncClient:
             raise client_error(error, self.path) from None
         finally:
             call.cancel()
+
+    async def score(
+        self,
+        prompt: str | Sequence[int],
+        continuations: Sequence[str | Sequence[int]],
+        *,
+        parse_special: bool = False,
+        **options: Unpack[ScoreOptions],
+    ) -> list[Score]:
+        """Return how likely texts are behind a prompt, in their order; each may be its tokens."""
+        message = request.score_request(prompt, continuations, parse_special, options)
+        scores = Scores(len(continuations))
+        call = self._llamad.Score(message)
+        try:
+            async for response in call:
+                scores.add(response)
+        except grpc.RpcError as error:
+            raise client_error(error, self.path) from None
+        finally:
+            call.cancel()
+        return scores.all
 
     async def tokenize(
         self, text: str, *, add_bos: bool | None = None, parse_special: bool = False

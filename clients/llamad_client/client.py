@@ -14,7 +14,8 @@ from llamad_client import request
 from llamad_client.address import CHANNEL_OPTIONS, socket_path, target
 from llamad_client.answers import Answer, Answers
 from llamad_client.failure import client_error
-from llamad_client.request import EmbedOptions, Options
+from llamad_client.request import EmbedOptions, Options, ScoreOptions
+from llamad_client.scores import Score, Scores
 from llamad_client.upload import OpenAt, upload
 from llamad_client.values import (
     AddedModel,
@@ -179,6 +180,27 @@ class Client:
             raise client_error(error, self.path) from None
         finally:
             interruptible(call.cancel)
+
+    def score(
+        self,
+        prompt: str | Sequence[int],
+        continuations: Sequence[str | Sequence[int]],
+        *,
+        parse_special: bool = False,
+        **options: Unpack[ScoreOptions],
+    ) -> list[Score]:
+        """Return how likely texts are behind a prompt, in their order; each may be its tokens."""
+        message = request.score_request(prompt, continuations, parse_special, options)
+        scores = Scores(len(continuations))
+        call = interruptible(lambda: self._llamad.Score(message))
+        try:
+            for response in interruptible(lambda: [*call]):
+                scores.add(response)
+        except grpc.RpcError as error:
+            raise client_error(error, self.path) from None
+        finally:
+            interruptible(call.cancel)
+        return scores.all
 
     def tokenize(
         self, text: str, *, add_bos: bool | None = None, parse_special: bool = False

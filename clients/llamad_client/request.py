@@ -92,6 +92,16 @@ class EmbedOptions(TypedDict, total=False):
     on_behalf_of: str
 
 
+class ScoreOptions(TypedDict, total=False):
+    """Options of score; see ScoreRequest in llamad.proto."""
+
+    likeliest: int  # tell of so many tokens in each one's place
+    model: str
+    priority: Priority
+    deadline_seconds: float  # of each continuation
+    on_behalf_of: str
+
+
 def generate_request(
     prompt: str | Sequence[int], parse_special: bool, options: Options
 ) -> pb.GenerateRequest:
@@ -176,6 +186,25 @@ def embed_request(texts: Sequence[str], options: EmbedOptions) -> pb.EmbedReques
         if value is not None:
             prefix = {"pooling": "POOLING_", "priority": "PRIORITY_"}.get(name)
             _set(request, name, value if prefix is None else prefix + str(value).upper())
+    return request
+
+
+def score_request(
+    prompt: str | Sequence[int],
+    continuations: Sequence[str | Sequence[int]],
+    parse_special: bool,
+    options: ScoreOptions,
+) -> pb.ScoreRequest:
+    """Return the message of a Score call; each text may be its tokens. Raises Refused."""
+    request = pb.ScoreRequest()
+    _set(request, "prompt" if isinstance(prompt, str) else "prompt_tokens", prompt)
+    if parse_special:
+        request.parse_special = True
+    for text in continuations:
+        _set(request.continuations.add(), "text" if isinstance(text, str) else "tokens", text)
+    for name, value in options.items():
+        if value is not None:
+            _set(request, name, f"PRIORITY_{value}".upper() if name == "priority" else value)
     return request
 
 

@@ -100,6 +100,15 @@ def test_half_a_character_has_its_bytes(client: OpenAI) -> None:
     assert raw.decode() == "🦙é🦙"
 
 
+def test_a_score_has_the_bits_of_the_answer(demo_service: Daemon) -> None:
+    expected = told(demo_service, max_tokens=40, temperature=1.2, seed=3, logprobs=2)
+    with Client(demo_service.socket) as direct:
+        tokens = [one.token for one in expected]
+        (score,) = direct.score(PROMPT, [tokens], parse_special=True, likeliest=2)
+    assert score.tokens == expected
+    assert score.logprob == math.fsum(one.logprob for one in expected)
+
+
 def test_llama_server_s_form(demo_gateway: GatewayProcess, demo_service: Daemon) -> None:
     body = {"prompt": PROMPT, "n_predict": 6, "temperature": 0, "n_probs": 3}
     whole = ask(demo_gateway, "/completion", body)["completion_probabilities"]

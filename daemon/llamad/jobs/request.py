@@ -40,6 +40,15 @@ class Embedding:
     truncates: bool = False  # a text that is too long; else it is refused
 
 
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What follows a prompt is given, a text or its tokens, and only told how likely it is."""
+
+    text: str = ""
+    tokens: tuple[int, ...] = ()
+    parse_special: bool = False  # control tokens in the text
+
+
 class ContextFull(enum.Enum):
     """What becomes of a conversation that is longer than the context."""
 
@@ -109,6 +118,7 @@ class GenerationRequest:
     thinking: Thinking = field(default_factory=Thinking)
     tokens: tuple[int, ...] = ()  # instead of both
     embedding: Embedding | None = None  # of ``prompt``, instead of a completion
+    scoring: Scoring | None = None  # of ``prompt`` or ``tokens``, instead of a completion
     parse_special: bool = False  # control tokens in ``prompt``
     model: str = ""  # empty: the loaded one
     max_tokens: int | None = None  # None: what is left of the context

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import os
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from itertools import islice
 from typing import Any
@@ -20,7 +20,7 @@ from llamad.board import Heat
 from llamad.door.rights import check_cancel, check_owner
 from llamad.errors import invalid
 from llamad.jobs.book import JobBook
-from llamad.jobs.event import Embedded, Finished
+from llamad.jobs.event import Embedded, Event, Finished
 from llamad.jobs.job import Job
 from llamad.jobs.request import GenerationRequest, owner_name
 from llamad.logs import fields
@@ -30,6 +30,7 @@ from llamad.rpc.embed_messages import EMBED_AHEAD, embed_requests, embed_respons
 from llamad.rpc.interceptor import caller, request_id
 from llamad.rpc.model_messages import model_response, rules_of
 from llamad.rpc.prefix_messages import prefix
+from llamad.rpc.score_messages import SCORED_TOGETHER, Score, score_requests
 from llamad.schedule.draft import DraftCounts
 from llamad.service.durable_jobs import DurableJobs
 from llamad.service.model_details import KnownModels
@@ -125,18 +126,46 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         self, request: GenerationRequest, kind: type[convert.Answering]
     ) -> AsyncIterator[convert.Answering]:
         """Submit a job for each answer; none of them outlives the call."""
+        requests = request_of_each(request)
+        del request  # its text is not kept while the answers are made
+        async with aclosing(self._together(requests)) as events:
+            async for index, event in events:
+                yield convert.numbered_response(event, index, kind)
+
+    async def _together(
+        self, requests: list[GenerationRequest]
+    ) -> AsyncGenerator[tuple[int, Event], None]:
+        """Submit requests; yield their events side by side, with the number of each one's request.
+
+        ``requests`` is emptied. No job outlives the iteration.
+        """
         scheduler = self._state.require().scheduler
         jobs: list[Job] = []
         try:
-            for one in request_of_each(request):
-                jobs.append(await scheduler.submit(one))
-            del request, one  # their text is not kept while the answers are made
+            while requests:
+                jobs.append(await scheduler.submit(requests.pop(0)))
             async with aclosing(side_by_side([job.stream for job in jobs])) as events:
-                async for index, event in events:
-                    yield convert.numbered_response(event, index, kind)
+                async for numbered in events:
+                    yield numbered
         finally:
             for job in jobs:
                 await job.stream.aclose()
+
+    def Score(self, request: pb.ScoreRequest, context: Context) -> AsyncIterator[pb.ScoreResponse]:
+        """Return how likely texts are behind a prompt."""
+        checked = score_requests(request, self.rules_now(), request_id.get(), caller.get())
+        return self._scores(checked)
+
+    async def _scores(self, requests: list[GenerationRequest]) -> AsyncIterator[pb.ScoreResponse]:
+        """Score a few continuations together, then the next ones."""
+        for first in range(0, len(requests), SCORED_TOGETHER):
+            group = requests[first : first + SCORED_TOGETHER]
+            scores = [Score(first + i) for i in range(len(group))]
+            async with aclosing(self._together(group)) as events:
+                async for index, event in events:
+                    message = scores[index].response(event)
+                    if message is not None:
+                        yield message
 
     async def RenderChat(
         self, request: pb.RenderChatRequest, context: Context

@@ -14,6 +14,7 @@ from llamad.jobs.job import Job
 from llamad.jobs.request import Pooling
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.block_keys import BlockKeys, scope_of
+from llamad.schedule.given_tokens import GivenGuesser, GivenTokens
 from llamad.schedule.guesser import Guesser
 from llamad.schedule.pooling import Pool
 from llamad.schedule.probability_recorder import ProbabilityRecorder
@@ -178,8 +179,12 @@ class Generation:
         def sampler(completion: Sequence[int], mu: float | None) -> StepSampler:
             return self._sampler_behind(model, grammar, [*prompt, *completion], mu)
 
-        budget = record.request.thinking.budget_tokens
-        if budget is None or not record.is_chat:
+        budget, scoring = record.request.thinking.budget_tokens, record.request.scoring
+        if scoring is not None:
+            self.sampler = self.constraint = GivenTokens(scoring.tokens, len(completion))
+            self.guesser = self.guesser or GivenGuesser(self.sequence.tokens)
+            self.guesser.constraint = self.constraint
+        elif budget is None or not record.is_chat:
             self.sampler = sampler(completion, record.mirostat_mu)
         else:
             ending = partial(_thought_ending, model, prompt)

@@ -220,10 +220,7 @@ class Scheduler:
                 lambda: encode_prompt(self._model, request), n_bytes, self._prompts
             )
             await self._formats.check(request, prompt.tokens, is_chat=prompt.is_chat)
-        # What waits for its turn is tokens: the text would take up to four bytes a character.
-        request = replace(
-            request, prompt=None, messages=(), tokens=(), template_arguments={}, priority=priority
-        )
+        request = prompt.without_text(request, priority)  # what waits for its turn is tokens
         return self._enqueue(request, prompt, submitted_at, stream)
 
     async def render(self, request: GenerationRequest) -> Prompt:

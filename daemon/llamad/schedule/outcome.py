@@ -130,7 +130,8 @@ class Outcome:
         complete: the format that was asked for allows nothing behind it.
         """
         record, text = generation.job.record, generation.text
-        if self._tokenizer.is_end_of_generation(token):
+        is_given = record.request.scoring is not None
+        if self._tokenizer.is_end_of_generation(token) and not is_given:
             parts, stop_string = text.flush()
             return parts, stop_string, _called(text.n_calls) or FinishReason.STOP
         parts, stop_string = text.push(token)

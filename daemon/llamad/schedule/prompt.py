@@ -7,11 +7,19 @@ before a request is built, in rpc/from_proto.py.
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llamad.errors import ErrorKind, LlamadError, invalid
-from llamad.jobs.request import ChatMessage, ContextFull, Embedding, GenerationRequest, ToolUse
+from llamad.jobs.request import (
+    ChatMessage,
+    ContextFull,
+    Embedding,
+    GenerationRequest,
+    Priority,
+    Scoring,
+    ToolUse,
+)
 from llamad.schedule.conversation import Fitted, Message, answer_room, fit_conversation
 from llamad.schedule.runtime import ModelRuntime
 from llamad.sizes import counted
@@ -29,6 +37,21 @@ class Prompt:
     is_chat: bool = False  # rendered from messages
     n_pinned: int = 0  # tokens at its beginning that the request pins
     truncated_tokens: int = 0  # of a text for a vector, that are left out
+    given_tokens: tuple[int, ...] = ()  # of a completion that is scored
+
+    def without_text(
+        self, request: GenerationRequest, priority: Priority | None
+    ) -> GenerationRequest:
+        """Return what of a request is kept: its text would take up to four bytes a character."""
+        return replace(
+            request,
+            prompt=None,
+            messages=(),
+            tokens=(),
+            template_arguments={},
+            priority=priority,
+            scoring=request.scoring and Scoring(tokens=self.given_tokens),
+        )
 
 
 def context_tokens(model: ModelRuntime) -> int:
@@ -67,6 +90,7 @@ def check_model(model: ModelRuntime, request: GenerationRequest) -> None:
     for name, tokens in (
         ("sampling.logit_bias", request.sampling.logit_bias),
         ("prompt_tokens", request.tokens),
+        ("continuations", request.scoring.tokens if request.scoring is not None else ()),
     ):
         for token in tokens:
             if not 0 <= token < model.vocab_size:
@@ -79,6 +103,7 @@ def prompt_bytes(request: GenerationRequest) -> int:
     """Return about how much text there is to encode: its characters, at least."""
     return (
         len(request.prompt or "")
+        + (len(request.scoring.text) if request.scoring is not None else 0)
         + sum(len(m.content) + len(m.thinking) for m in request.messages)
         + sum(len(call.arguments) for m in request.messages for call in m.tool_calls)
         + sum(len(tool.description) + len(tool.parameters) for tool in request.tools)
@@ -108,6 +133,8 @@ def encode_prompt(model: ModelRuntime, request: GenerationRequest) -> Prompt:
     if len(fitted.tokens) > limit:
         raise _too_long(request, fitted, limit)
     tokens = tuple(fitted.tokens)
+    if request.scoring is not None:
+        return _text_to_score(model, request, request.scoring, tokens)
     return Prompt(
         tokens, fitted.n_dropped, bool(request.messages), _n_pinned(model, request, tokens)
     )
@@ -129,6 +156,21 @@ def _text_to_embed(
         )
     kept = (*tokens[: limit - 1], tokens[-1])  # which may be the end that the model expects
     return Prompt(kept, truncated_tokens=len(tokens) - limit)
+
+
+def _text_to_score(
+    model: ModelRuntime, request: GenerationRequest, scoring: Scoring, tokens: tuple[int, ...]
+) -> Prompt:
+    """Return a prompt with the tokens of the completion that is scored. Raises PROMPT_TOO_LONG."""
+    given = scoring.tokens or tuple(
+        model.tokenizer.encode(scoring.text, add_bos=False, parse_special=scoring.parse_special)
+    )
+    if not given:
+        raise invalid("continuations", "one has no tokens")
+    limit = context_tokens(model)
+    if len(tokens) + len(given) > limit:
+        raise _too_long(request, Fitted((*tokens, *given), 0), limit)
+    return Prompt(tokens, given_tokens=given)
 
 
 def _n_pinned(model: ModelRuntime, request: GenerationRequest, tokens: Sequence[int]) -> int:
@@ -253,6 +295,8 @@ def completion_limit(model: ModelRuntime, request: GenerationRequest, n_prompt: 
     wanted = request.max_tokens
     if request.embedding is not None:
         return 0
+    if request.scoring is not None:
+        return len(request.scoring.tokens)
     if wanted is None and not model.ends_answers:
         wanted = UNENDING_TOKENS
     left = context_left(model, n_prompt)

@@ -18,17 +18,17 @@ from llamad_api.v1 import status_pb2 as llamad__api_dot_v1_dot_status__pb2
 from llamad_api.v1.generation_pb2 import *
 from llamad_api.v1.status_pb2 import *
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allamad_api/v1/llamad.proto\x12\tllamad.v1\x1a\x1ellamad_api/v1/generation.proto\x1a\x1allamad_api/v1/status.proto\"o\n\x0fTokenizeRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x14\n\x07\x61\x64\x64_bos\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\rparse_special\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\n\n\x08_add_bosB\x10\n\x0e_parse_special\"2\n\x10TokenizeResponse\x12\x0e\n\x06tokens\x18\x01 \x03(\x05\x12\x0e\n\x06pieces\x18\x02 \x03(\x0c\"#\n\x11\x44\x65tokenizeRequest\x12\x0e\n\x06tokens\x18\x01 \x03(\x05\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xd4\x01\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08truncate\x18\x03 \x01(\x08\x12#\n\x07pooling\x18\x04 \x01(\x0e\x32\x12.llamad.v1.Pooling\x12%\n\x08priority\x18\x05 \x01(\x0e\x32\x13.llamad.v1.Priority\x12\x1d\n\x10\x64\x65\x61\x64line_seconds\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x14\n\x0con_behalf_of\x18\x07 \x01(\tB\x13\n\x11_deadline_seconds\"g\n\rEmbedResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06values\x18\x02 \x03(\x02\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x18\n\x10truncated_tokens\x18\x04 \x01(\r\x12\r\n\x05model\x18\x05 \x01(\t\"\xd7\x04\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.llamad.v1.JobState\x12%\n\x08priority\x18\x03 \x01(\x0e\x32\x13.llamad.v1.Priority\x12\r\n\x05model\x18\x04 \x01(\t\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x1f\n\x17processed_prompt_tokens\x18\x06 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\r\x12\x17\n\nmax_tokens\x18\x08 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0b\x61ge_seconds\x18\t \x01(\x01\x12\x17\n\x0frunning_seconds\x18\n \x01(\x01\x12.\n\rfinish_reason\x18\x0b \x01(\x0e\x32\x17.llamad.v1.FinishReason\x12\r\n\x05\x65rror\x18\x0c \x01(\t\x12\x16\n\towner_uid\x18\r \x01(\rH\x01\x88\x01\x01\x12\x14\n\x0c\x65rror_reason\x18\x0e \x01(\t\x12\x14\n\x0con_behalf_of\x18\x0f \x01(\t\x12\x0f\n\x07\x64urable\x18\x10 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x11 \x01(\t\x12\x1b\n\x0equeue_position\x18\x12 \x01(\rH\x02\x88\x01\x01\x12\x19\n\x0cwait_seconds\x18\x13 \x01(\x01H\x03\x88\x01\x01\x12\x19\n\x0csubmitted_at\x18\x14 \x01(\x01H\x04\x88\x01\x01\x42\r\n\x0b_max_tokensB\x0c\n\n_owner_uidB\x11\n\x0f_queue_positionB\x0f\n\r_wait_secondsB\x0f\n\r_submitted_at\"(\n\x0fListJobsRequest\x12\x15\n\rinclude_ended\x18\x01 \x01(\x08\"0\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.llamad.v1.Job\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"-\n\x0eGetJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"0\n\x11\x43\x61ncelJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\"\x1d\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"/\n\x10WatchJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\"\x8e\x01\n\x10SubmitJobRequest\x12.\n\x08generate\x18\x01 \x01(\x0b\x32\x1a.llamad.v1.GenerateRequestH\x00\x12&\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x16.llamad.v1.ChatRequestH\x00\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\tB\t\n\x07request\"B\n\x11SubmitJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\x12\x10\n\x08\x65xisting\x18\x02 \x01(\x08\"9\n\x11RenderChatRequest\x12$\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x16.llamad.v1.ChatRequest\"L\n\x12RenderChatResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\x05\x12\x18\n\x10\x64ropped_messages\x18\x03 \x01(\r\"C\n\x10ResumeJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nfrom_token\x18\x02 \x01(\r\x12\x0f\n\x07no_wait\x18\x03 \x01(\x08\"\x9d\x02\n\x11ResumeJobResponse\x12#\n\x06queued\x18\x01 \x01(\x0b\x32\x11.llamad.v1.QueuedH\x00\x12-\n\x07prefill\x18\x02 \x01(\x0b\x32\x1a.llamad.v1.PrefillProgressH\x00\x12%\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x14.llamad.v1.TextDeltaH\x00\x12\'\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x13.llamad.v1.FinishedH\x00\x12,\n\x08thinking\x18\x05 \x01(\x0b\x32\x18.llamad.v1.ThinkingDeltaH\x00\x12-\n\ttool_call\x18\x06 \x01(\x0b\x32\x18.llamad.v1.ToolCallDeltaH\x00\x42\x07\n\x05\x65vent\"\x15\n\x13ListPrefixesRequest\";\n\x14ListPrefixesResponse\x12#\n\x08prefixes\x18\x01 \x03(\x0b\x32\x11.llamad.v1.Prefix\"\x99\x01\n\x06Prefix\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x15\n\rbytes_on_disk\x18\x04 \x01(\x04\x12\x0c\n\x04uses\x18\x05 \x01(\x04\x12\x15\n\rfor_everybody\x18\x06 \x01(\x08\x12\x11\n\tin_memory\x18\x07 \x01(\x08\x12\x13\n\x0b\x61ge_seconds\x18\x08 \x01(\x01*\xaf\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_PREFILL\x10\x02\x12\x14\n\x10JOB_STATE_DECODE\x10\x03\x12\x16\n\x12JOB_STATE_FINISHED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x12\x14\n\x10JOB_STATE_FAILED\x10\x06*Y\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n\x0cPOOLING_MEAN\x10\x01\x12\x11\n\rPOOLING_FIRST\x10\x02\x12\x10\n\x0cPOOLING_LAST\x10\x03\x32\xbc\t\n\x06Llamad\x12\x45\n\x08Generate\x12\x1a.llamad.v1.GenerateRequest\x1a\x1b.llamad.v1.GenerateResponse0\x01\x12\x39\n\x04\x43hat\x12\x16.llamad.v1.ChatRequest\x1a\x17.llamad.v1.ChatResponse0\x01\x12I\n\nRenderChat\x12\x1c.llamad.v1.RenderChatRequest\x1a\x1d.llamad.v1.RenderChatResponse\x12\x43\n\x08Tokenize\x12\x1a.llamad.v1.TokenizeRequest\x1a\x1b.llamad.v1.TokenizeResponse\x12I\n\nDetokenize\x12\x1c.llamad.v1.DetokenizeRequest\x1a\x1d.llamad.v1.DetokenizeResponse\x12<\n\x05\x45mbed\x12\x17.llamad.v1.EmbedRequest\x1a\x18.llamad.v1.EmbedResponse0\x01\x12\x43\n\x08ListJobs\x12\x1a.llamad.v1.ListJobsRequest\x1a\x1b.llamad.v1.ListJobsResponse\x12=\n\x06GetJob\x12\x18.llamad.v1.GetJobRequest\x1a\x19.llamad.v1.GetJobResponse\x12\x46\n\tCancelJob\x12\x1b.llamad.v1.CancelJobRequest\x1a\x1c.llamad.v1.CancelJobResponse\x12\x45\n\x08WatchJob\x12\x1a.llamad.v1.WatchJobRequest\x1a\x1b.llamad.v1.WatchJobResponse0\x01\x12\x46\n\tSubmitJob\x12\x1b.llamad.v1.SubmitJobRequest\x1a\x1c.llamad.v1.SubmitJobResponse\x12H\n\tResumeJob\x12\x1b.llamad.v1.ResumeJobRequest\x1a\x1c.llamad.v1.ResumeJobResponse0\x01\x12\x43\n\x08GetModel\x12\x1a.llamad.v1.GetModelRequest\x1a\x1b.llamad.v1.GetModelResponse\x12O\n\x0cListPrefixes\x12\x1e.llamad.v1.ListPrefixesRequest\x1a\x1f.llamad.v1.ListPrefixesResponse\x12\x46\n\tGetStatus\x12\x1b.llamad.v1.GetStatusRequest\x1a\x1c.llamad.v1.GetStatusResponse\x12I\n\nGetMetrics\x12\x1c.llamad.v1.GetMetricsRequest\x1a\x1d.llamad.v1.GetMetricsResponse\x12I\n\nGetVersion\x12\x1c.llamad.v1.GetVersionRequest\x1a\x1d.llamad.v1.GetVersionResponseP\x00P\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1allamad_api/v1/llamad.proto\x12\tllamad.v1\x1a\x1ellamad_api/v1/generation.proto\x1a\x1allamad_api/v1/status.proto\"o\n\x0fTokenizeRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x14\n\x07\x61\x64\x64_bos\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\rparse_special\x18\x03 \x01(\x08H\x01\x88\x01\x01\x42\n\n\x08_add_bosB\x10\n\x0e_parse_special\"2\n\x10TokenizeResponse\x12\x0e\n\x06tokens\x18\x01 \x03(\x05\x12\x0e\n\x06pieces\x18\x02 \x03(\x0c\"#\n\x11\x44\x65tokenizeRequest\x12\x0e\n\x06tokens\x18\x01 \x03(\x05\"\"\n\x12\x44\x65tokenizeResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xd4\x01\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08truncate\x18\x03 \x01(\x08\x12#\n\x07pooling\x18\x04 \x01(\x0e\x32\x12.llamad.v1.Pooling\x12%\n\x08priority\x18\x05 \x01(\x0e\x32\x13.llamad.v1.Priority\x12\x1d\n\x10\x64\x65\x61\x64line_seconds\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x14\n\x0con_behalf_of\x18\x07 \x01(\tB\x13\n\x11_deadline_seconds\"g\n\rEmbedResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06values\x18\x02 \x03(\x02\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x18\n\x10truncated_tokens\x18\x04 \x01(\r\x12\r\n\x05model\x18\x05 \x01(\t\"\xa6\x02\n\x0cScoreRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x03(\x05\x12\x1a\n\rparse_special\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12.\n\rcontinuations\x18\x04 \x03(\x0b\x32\x17.llamad.v1.Continuation\x12\x11\n\tlikeliest\x18\x05 \x01(\r\x12\r\n\x05model\x18\x06 \x01(\t\x12%\n\x08priority\x18\x07 \x01(\x0e\x32\x13.llamad.v1.Priority\x12\x1d\n\x10\x64\x65\x61\x64line_seconds\x18\x08 \x01(\x02H\x01\x88\x01\x01\x12\x14\n\x0con_behalf_of\x18\t \x01(\tB\x10\n\x0e_parse_specialB\x13\n\x11_deadline_seconds\",\n\x0c\x43ontinuation\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\x05\"v\n\rScoreResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12(\n\x05token\x18\x02 \x01(\x0b\x32\x17.llamad.v1.TokenLogprobH\x00\x12#\n\x06scored\x18\x03 \x01(\x0b\x32\x11.llamad.v1.ScoredH\x00\x42\x07\n\x05\x65vent\"m\n\x06Scored\x12\x0f\n\x07logprob\x18\x01 \x01(\x01\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x1c\n\x14\x63\x61\x63hed_prompt_tokens\x18\x04 \x01(\r\x12\r\n\x05model\x18\x05 \x01(\t\"\xd7\x04\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.llamad.v1.JobState\x12%\n\x08priority\x18\x03 \x01(\x0e\x32\x13.llamad.v1.Priority\x12\r\n\x05model\x18\x04 \x01(\t\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x1f\n\x17processed_prompt_tokens\x18\x06 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\r\x12\x17\n\nmax_tokens\x18\x08 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0b\x61ge_seconds\x18\t \x01(\x01\x12\x17\n\x0frunning_seconds\x18\n \x01(\x01\x12.\n\rfinish_reason\x18\x0b \x01(\x0e\x32\x17.llamad.v1.FinishReason\x12\r\n\x05\x65rror\x18\x0c \x01(\t\x12\x16\n\towner_uid\x18\r \x01(\rH\x01\x88\x01\x01\x12\x14\n\x0c\x65rror_reason\x18\x0e \x01(\t\x12\x14\n\x0con_behalf_of\x18\x0f \x01(\t\x12\x0f\n\x07\x64urable\x18\x10 \x01(\x08\x12\x17\n\x0fidempotency_key\x18\x11 \x01(\t\x12\x1b\n\x0equeue_position\x18\x12 \x01(\rH\x02\x88\x01\x01\x12\x19\n\x0cwait_seconds\x18\x13 \x01(\x01H\x03\x88\x01\x01\x12\x19\n\x0csubmitted_at\x18\x14 \x01(\x01H\x04\x88\x01\x01\x42\r\n\x0b_max_tokensB\x0c\n\n_owner_uidB\x11\n\x0f_queue_positionB\x0f\n\r_wait_secondsB\x0f\n\r_submitted_at\"(\n\x0fListJobsRequest\x12\x15\n\rinclude_ended\x18\x01 \x01(\x08\"0\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.llamad.v1.Job\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"-\n\x0eGetJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"0\n\x11\x43\x61ncelJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\"\x1d\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"/\n\x10WatchJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\"\x8e\x01\n\x10SubmitJobRequest\x12.\n\x08generate\x18\x01 \x01(\x0b\x32\x1a.llamad.v1.GenerateRequestH\x00\x12&\n\x04\x63hat\x18\x02 \x01(\x0b\x32\x16.llamad.v1.ChatRequestH\x00\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\tB\t\n\x07request\"B\n\x11SubmitJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.llamad.v1.Job\x12\x10\n\x08\x65xisting\x18\x02 \x01(\x08\"9\n\x11RenderChatRequest\x12$\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x16.llamad.v1.ChatRequest\"L\n\x12RenderChatResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\x05\x12\x18\n\x10\x64ropped_messages\x18\x03 \x01(\r\"C\n\x10ResumeJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nfrom_token\x18\x02 \x01(\r\x12\x0f\n\x07no_wait\x18\x03 \x01(\x08\"\x9d\x02\n\x11ResumeJobResponse\x12#\n\x06queued\x18\x01 \x01(\x0b\x32\x11.llamad.v1.QueuedH\x00\x12-\n\x07prefill\x18\x02 \x01(\x0b\x32\x1a.llamad.v1.PrefillProgressH\x00\x12%\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x14.llamad.v1.TextDeltaH\x00\x12\'\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x13.llamad.v1.FinishedH\x00\x12,\n\x08thinking\x18\x05 \x01(\x0b\x32\x18.llamad.v1.ThinkingDeltaH\x00\x12-\n\ttool_call\x18\x06 \x01(\x0b\x32\x18.llamad.v1.ToolCallDeltaH\x00\x42\x07\n\x05\x65vent\"\x15\n\x13ListPrefixesRequest\";\n\x14ListPrefixesResponse\x12#\n\x08prefixes\x18\x01 \x03(\x0b\x32\x11.llamad.v1.Prefix\"\x99\x01\n\x06Prefix\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\r\x12\x15\n\rbytes_on_disk\x18\x04 \x01(\x04\x12\x0c\n\x04uses\x18\x05 \x01(\x04\x12\x15\n\rfor_everybody\x18\x06 \x01(\x08\x12\x11\n\tin_memory\x18\x07 \x01(\x08\x12\x13\n\x0b\x61ge_seconds\x18\x08 \x01(\x01*\xaf\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_PREFILL\x10\x02\x12\x14\n\x10JOB_STATE_DECODE\x10\x03\x12\x16\n\x12JOB_STATE_FINISHED\x10\x04\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x05\x12\x14\n\x10JOB_STATE_FAILED\x10\x06*Y\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n\x0cPOOLING_MEAN\x10\x01\x12\x11\n\rPOOLING_FIRST\x10\x02\x12\x10\n\x0cPOOLING_LAST\x10\x03\x32\xfa\t\n\x06Llamad\x12\x45\n\x08Generate\x12\x1a.llamad.v1.GenerateRequest\x1a\x1b.llamad.v1.GenerateResponse0\x01\x12\x39\n\x04\x43hat\x12\x16.llamad.v1.ChatRequest\x1a\x17.llamad.v1.ChatResponse0\x01\x12I\n\nRenderChat\x12\x1c.llamad.v1.RenderChatRequest\x1a\x1d.llamad.v1.RenderChatResponse\x12\x43\n\x08Tokenize\x12\x1a.llamad.v1.TokenizeRequest\x1a\x1b.llamad.v1.TokenizeResponse\x12I\n\nDetokenize\x12\x1c.llamad.v1.DetokenizeRequest\x1a\x1d.llamad.v1.DetokenizeResponse\x12<\n\x05\x45mbed\x12\x17.llamad.v1.EmbedRequest\x1a\x18.llamad.v1.EmbedResponse0\x01\x12<\n\x05Score\x12\x17.llamad.v1.ScoreRequest\x1a\x18.llamad.v1.ScoreResponse0\x01\x12\x43\n\x08ListJobs\x12\x1a.llamad.v1.ListJobsRequest\x1a\x1b.llamad.v1.ListJobsResponse\x12=\n\x06GetJob\x12\x18.llamad.v1.GetJobRequest\x1a\x19.llamad.v1.GetJobResponse\x12\x46\n\tCancelJob\x12\x1b.llamad.v1.CancelJobRequest\x1a\x1c.llamad.v1.CancelJobResponse\x12\x45\n\x08WatchJob\x12\x1a.llamad.v1.WatchJobRequest\x1a\x1b.llamad.v1.WatchJobResponse0\x01\x12\x46\n\tSubmitJob\x12\x1b.llamad.v1.SubmitJobRequest\x1a\x1c.llamad.v1.SubmitJobResponse\x12H\n\tResumeJob\x12\x1b.llamad.v1.ResumeJobRequest\x1a\x1c.llamad.v1.ResumeJobResponse0\x01\x12\x43\n\x08GetModel\x12\x1a.llamad.v1.GetModelRequest\x1a\x1b.llamad.v1.GetModelResponse\x12O\n\x0cListPrefixes\x12\x1e.llamad.v1.ListPrefixesRequest\x1a\x1f.llamad.v1.ListPrefixesResponse\x12\x46\n\tGetStatus\x12\x1b.llamad.v1.GetStatusRequest\x1a\x1c.llamad.v1.GetStatusResponse\x12I\n\nGetMetrics\x12\x1c.llamad.v1.GetMetricsRequest\x1a\x1d.llamad.v1.GetMetricsResponse\x12I\n\nGetVersion\x12\x1c.llamad.v1.GetVersionRequest\x1a\x1d.llamad.v1.GetVersionResponseP\x00P\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'llamad_api.v1.llamad_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_JOBSTATE']._serialized_start=2539
-  _globals['_JOBSTATE']._serialized_end=2714
-  _globals['_POOLING']._serialized_start=2716
-  _globals['_POOLING']._serialized_end=2805
+  _globals['_JOBSTATE']._serialized_start=3113
+  _globals['_JOBSTATE']._serialized_end=3288
+  _globals['_POOLING']._serialized_start=3290
+  _globals['_POOLING']._serialized_end=3379
   _globals['_TOKENIZEREQUEST']._serialized_start=101
   _globals['_TOKENIZEREQUEST']._serialized_end=212
   _globals['_TOKENIZERESPONSE']._serialized_start=214
@@ -41,42 +41,50 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_EMBEDREQUEST']._serialized_end=552
   _globals['_EMBEDRESPONSE']._serialized_start=554
   _globals['_EMBEDRESPONSE']._serialized_end=657
-  _globals['_JOB']._serialized_start=660
-  _globals['_JOB']._serialized_end=1259
-  _globals['_LISTJOBSREQUEST']._serialized_start=1261
-  _globals['_LISTJOBSREQUEST']._serialized_end=1301
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1303
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1351
-  _globals['_GETJOBREQUEST']._serialized_start=1353
-  _globals['_GETJOBREQUEST']._serialized_end=1380
-  _globals['_GETJOBRESPONSE']._serialized_start=1382
-  _globals['_GETJOBRESPONSE']._serialized_end=1427
-  _globals['_CANCELJOBREQUEST']._serialized_start=1429
-  _globals['_CANCELJOBREQUEST']._serialized_end=1459
-  _globals['_CANCELJOBRESPONSE']._serialized_start=1461
-  _globals['_CANCELJOBRESPONSE']._serialized_end=1509
-  _globals['_WATCHJOBREQUEST']._serialized_start=1511
-  _globals['_WATCHJOBREQUEST']._serialized_end=1540
-  _globals['_WATCHJOBRESPONSE']._serialized_start=1542
-  _globals['_WATCHJOBRESPONSE']._serialized_end=1589
-  _globals['_SUBMITJOBREQUEST']._serialized_start=1592
-  _globals['_SUBMITJOBREQUEST']._serialized_end=1734
-  _globals['_SUBMITJOBRESPONSE']._serialized_start=1736
-  _globals['_SUBMITJOBRESPONSE']._serialized_end=1802
-  _globals['_RENDERCHATREQUEST']._serialized_start=1804
-  _globals['_RENDERCHATREQUEST']._serialized_end=1861
-  _globals['_RENDERCHATRESPONSE']._serialized_start=1863
-  _globals['_RENDERCHATRESPONSE']._serialized_end=1939
-  _globals['_RESUMEJOBREQUEST']._serialized_start=1941
-  _globals['_RESUMEJOBREQUEST']._serialized_end=2008
-  _globals['_RESUMEJOBRESPONSE']._serialized_start=2011
-  _globals['_RESUMEJOBRESPONSE']._serialized_end=2296
-  _globals['_LISTPREFIXESREQUEST']._serialized_start=2298
-  _globals['_LISTPREFIXESREQUEST']._serialized_end=2319
-  _globals['_LISTPREFIXESRESPONSE']._serialized_start=2321
-  _globals['_LISTPREFIXESRESPONSE']._serialized_end=2380
-  _globals['_PREFIX']._serialized_start=2383
-  _globals['_PREFIX']._serialized_end=2536
-  _globals['_LLAMAD']._serialized_start=2808
-  _globals['_LLAMAD']._serialized_end=4020
+  _globals['_SCOREREQUEST']._serialized_start=660
+  _globals['_SCOREREQUEST']._serialized_end=954
+  _globals['_CONTINUATION']._serialized_start=956
+  _globals['_CONTINUATION']._serialized_end=1000
+  _globals['_SCORERESPONSE']._serialized_start=1002
+  _globals['_SCORERESPONSE']._serialized_end=1120
+  _globals['_SCORED']._serialized_start=1122
+  _globals['_SCORED']._serialized_end=1231
+  _globals['_JOB']._serialized_start=1234
+  _globals['_JOB']._serialized_end=1833
+  _globals['_LISTJOBSREQUEST']._serialized_start=1835
+  _globals['_LISTJOBSREQUEST']._serialized_end=1875
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1877
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1925
+  _globals['_GETJOBREQUEST']._serialized_start=1927
+  _globals['_GETJOBREQUEST']._serialized_end=1954
+  _globals['_GETJOBRESPONSE']._serialized_start=1956
+  _globals['_GETJOBRESPONSE']._serialized_end=2001
+  _globals['_CANCELJOBREQUEST']._serialized_start=2003
+  _globals['_CANCELJOBREQUEST']._serialized_end=2033
+  _globals['_CANCELJOBRESPONSE']._serialized_start=2035
+  _globals['_CANCELJOBRESPONSE']._serialized_end=2083
+  _globals['_WATCHJOBREQUEST']._serialized_start=2085
+  _globals['_WATCHJOBREQUEST']._serialized_end=2114
+  _globals['_WATCHJOBRESPONSE']._serialized_start=2116
+  _globals['_WATCHJOBRESPONSE']._serialized_end=2163
+  _globals['_SUBMITJOBREQUEST']._serialized_start=2166
+  _globals['_SUBMITJOBREQUEST']._serialized_end=2308
+  _globals['_SUBMITJOBRESPONSE']._serialized_start=2310
+  _globals['_SUBMITJOBRESPONSE']._serialized_end=2376
+  _globals['_RENDERCHATREQUEST']._serialized_start=2378
+  _globals['_RENDERCHATREQUEST']._serialized_end=2435
+  _globals['_RENDERCHATRESPONSE']._serialized_start=2437
+  _globals['_RENDERCHATRESPONSE']._serialized_end=2513
+  _globals['_RESUMEJOBREQUEST']._serialized_start=2515
+  _globals['_RESUMEJOBREQUEST']._serialized_end=2582
+  _globals['_RESUMEJOBRESPONSE']._serialized_start=2585
+  _globals['_RESUMEJOBRESPONSE']._serialized_end=2870
+  _globals['_LISTPREFIXESREQUEST']._serialized_start=2872
+  _globals['_LISTPREFIXESREQUEST']._serialized_end=2893
+  _globals['_LISTPREFIXESRESPONSE']._serialized_start=2895
+  _globals['_LISTPREFIXESRESPONSE']._serialized_end=2954
+  _globals['_PREFIX']._serialized_start=2957
+  _globals['_PREFIX']._serialized_end=3110
+  _globals['_LLAMAD']._serialized_start=3382
+  _globals['_LLAMAD']._serialized_end=4656
 # @@protoc_insertion_point(module_scope)

@@ -153,6 +153,60 @@ class EmbedResponse(_message.Message):
     model: str
     def __init__(self, index: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., tokens: _Optional[int] = ..., truncated_tokens: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
 
+class ScoreRequest(_message.Message):
+    __slots__ = ("prompt", "prompt_tokens", "parse_special", "continuations", "likeliest", "model", "priority", "deadline_seconds", "on_behalf_of")
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PARSE_SPECIAL_FIELD_NUMBER: _ClassVar[int]
+    CONTINUATIONS_FIELD_NUMBER: _ClassVar[int]
+    LIKELIEST_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ON_BEHALF_OF_FIELD_NUMBER: _ClassVar[int]
+    prompt: str
+    prompt_tokens: _containers.RepeatedScalarFieldContainer[int]
+    parse_special: bool
+    continuations: _containers.RepeatedCompositeFieldContainer[Continuation]
+    likeliest: int
+    model: str
+    priority: _generation_pb2.Priority
+    deadline_seconds: float
+    on_behalf_of: str
+    def __init__(self, prompt: _Optional[str] = ..., prompt_tokens: _Optional[_Iterable[int]] = ..., parse_special: bool = ..., continuations: _Optional[_Iterable[_Union[Continuation, _Mapping]]] = ..., likeliest: _Optional[int] = ..., model: _Optional[str] = ..., priority: _Optional[_Union[_generation_pb2.Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., on_behalf_of: _Optional[str] = ...) -> None: ...
+
+class Continuation(_message.Message):
+    __slots__ = ("text", "tokens")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, text: _Optional[str] = ..., tokens: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ScoreResponse(_message.Message):
+    __slots__ = ("index", "token", "scored")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SCORED_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    token: _generation_pb2.TokenLogprob
+    scored: Scored
+    def __init__(self, index: _Optional[int] = ..., token: _Optional[_Union[_generation_pb2.TokenLogprob, _Mapping]] = ..., scored: _Optional[_Union[Scored, _Mapping]] = ...) -> None: ...
+
+class Scored(_message.Message):
+    __slots__ = ("logprob", "tokens", "prompt_tokens", "cached_prompt_tokens", "model")
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    logprob: float
+    tokens: int
+    prompt_tokens: int
+    cached_prompt_tokens: int
+    model: str
+    def __init__(self, logprob: _Optional[float] = ..., tokens: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., cached_prompt_tokens: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
+
 class Job(_message.Message):
     __slots__ = ("id", "state", "priority", "model", "prompt_tokens", "processed_prompt_tokens", "completion_tokens", "max_tokens", "age_seconds", "running_seconds", "finish_reason", "error", "owner_uid", "error_reason", "on_behalf_of", "durable", "idempotency_key", "queue_position", "wait_seconds", "submitted_at")
     ID_FIELD_NUMBER: _ClassVar[int]

@@ -46,6 +46,11 @@ class LlamadStub(object):
                 request_serializer=llamad__api_dot_v1_dot_llamad__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.EmbedResponse.FromString,
                 )
+        self.Score = channel.unary_stream(
+                '/llamad.v1.Llamad/Score',
+                request_serializer=llamad__api_dot_v1_dot_llamad__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.ScoreResponse.FromString,
+                )
         self.ListJobs = channel.unary_unary(
                 '/llamad.v1.Llamad/ListJobs',
                 request_serializer=llamad__api_dot_v1_dot_llamad__pb2.ListJobsRequest.SerializeToString,
@@ -142,6 +147,14 @@ class LlamadServicer(object):
     def Embed(self, request, context):
         """The vectors of texts, in their order, of length 1: texts of alike meaning have alike vectors. Each
         text is a job of its own, whose steps it shares with the others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Score(self, request, context):
+        """How likely texts are behind a prompt, token by token: nothing is drawn. Each text is a job of its
+        own, the prompt is read once, and several tokens are scored in one step.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -256,6 +269,11 @@ def add_LlamadServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.EmbedRequest.FromString,
                     response_serializer=llamad__api_dot_v1_dot_llamad__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Score': grpc.unary_stream_rpc_method_handler(
+                    servicer.Score,
+                    request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.ScoreRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_llamad__pb2.ScoreResponse.SerializeToString,
             ),
             'ListJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobs,
@@ -421,6 +439,23 @@ class Llamad(object):
         return grpc.experimental.unary_stream(request, target, '/llamad.v1.Llamad/Embed',
             llamad__api_dot_v1_dot_llamad__pb2.EmbedRequest.SerializeToString,
             llamad__api_dot_v1_dot_llamad__pb2.EmbedResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Score(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/llamad.v1.Llamad/Score',
+            llamad__api_dot_v1_dot_llamad__pb2.ScoreRequest.SerializeToString,
+            llamad__api_dot_v1_dot_llamad__pb2.ScoreResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
