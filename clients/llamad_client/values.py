@@ -194,6 +194,7 @@ class MemoryPlan:
     streaming_bytes: int
     draft_bytes: int
     kv_local_blocks: int = 0
+    draft_local_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

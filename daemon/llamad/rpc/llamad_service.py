@@ -403,7 +403,7 @@ def _add_model(response: pb.GetStatusResponse, state: ServiceState) -> None:
         )
     )
     plan = dataclasses.asdict(model.plan)
-    del plan["n_ctx"], plan["draft_local_blocks"]  # LoadedModel has it; draft_bytes has them
+    del plan["n_ctx"]  # LoadedModel has it
     response.memory.CopyFrom(pb.MemoryPlan(**{key: value or 0 for key, value in plan.items()}))
     response.kv_bytes = model.kv_bytes
     response.threads = model.threads
