@@ -78,9 +78,10 @@ void lld_config_read_heads(lld_keys *r, lld_config *c)
     if (r->status != LLD_OK) return;
     if (c->head_dim < 2 || c->head_dim > LLD_MAX_HEAD_DIM || c->head_dim % 2 != 0) {
         r->status = lld_fail(LLD_ERR_CORRUPT,
-                             "head dimension is %" PRIu32 " (embedding_length %" PRIu32
-                             ", head_count %" PRIu32 "), must be even, 2 to %d",
-                             c->head_dim, c->dim, c->n_heads, (int)LLD_MAX_HEAD_DIM);
+                             "head dimension is %" PRIu32 " (metadata key"
+                             " '%s.attention.key_length', else embedding_length %" PRIu32
+                             " / head_count %" PRIu32 "), must be even, 2 to %d",
+                             c->head_dim, r->prefix, c->dim, c->n_heads, (int)LLD_MAX_HEAD_DIM);
         return;
     }
     if (value_length != c->head_dim) {
