@@ -57,6 +57,7 @@ GATEWAY_CORE = tuple(
         "routes",
         "logprobs",
         "sampling",
+        "sse",
         "timings",
         "tools",
     )

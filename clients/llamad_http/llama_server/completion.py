@@ -13,6 +13,7 @@ from llamad_http.formats import read_own_format
 from llamad_http.llama_server.errors import error_body
 from llamad_http.logprobs import MAX_LIKELIEST, entry, of_answer
 from llamad_http.sampling import read_sampling, refuse
+from llamad_http.sse import comment
 from llamad_http.timings import timings
 
 _STOP_TYPES = {"stop": "eos", "stop_string": "word", "length": "limit", "loop": "limit"}
@@ -74,11 +75,11 @@ class CompletionWriter:
                 return self._chunk("", {"prompt_progress": progress})
             case Result():
                 return _data(self._last("", event))
-        return self.idle()
+        return comment(event)
 
     def idle(self) -> bytes:
         """Return a comment."""
-        return b": ping\n\n"
+        return comment()
 
     def failure(self, error: HttpError) -> bytes:
         """Return the error as an event."""

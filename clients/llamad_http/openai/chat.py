@@ -25,6 +25,7 @@ from llamad_http.openai.messages import read_messages
 from llamad_http.openai.options import options_of_each, read_n, read_options
 from llamad_http.openai.usage import usage_of
 from llamad_http.sampling import refuse
+from llamad_http.sse import comment
 from llamad_http.timings import timings
 from llamad_http.tools import read_tools
 
@@ -140,11 +141,11 @@ class ChatWriter:
                 return first + self._chunk(index, {}, finish_reason(event), timings(event))
             case PrefillProgress() if self._with_progress:
                 return first + self._progress(event)
-        return first + self.idle()
+        return first + comment(event)
 
     def idle(self) -> bytes:
         """Return a comment, which every reader of such streams skips."""
-        return b": ping\n\n"
+        return comment()
 
     def failure(self, error: HttpError) -> bytes:
         """Return the error as an event; openai's libraries raise it."""

@@ -16,6 +16,7 @@ from llamad_http.openai.errors import error_body
 from llamad_http.openai.options import options_of_each, read_n, read_options
 from llamad_http.openai.usage import usage_of
 from llamad_http.sampling import refuse
+from llamad_http.sse import comment
 from llamad_http.timings import timings
 
 DEFAULT_MAX_TOKENS = 16  # as OpenAI's reference says of this address, and of no other
@@ -101,11 +102,11 @@ class CompletionWriter:
                     return self._chunk(index, event.text, None, told)
             case Result():
                 return self._chunk(index, "", finish_reason(event))
-        return self.idle()
+        return comment(event)
 
     def idle(self) -> bytes:
         """Return a comment, which every reader of such streams skips."""
-        return b": ping\n\n"
+        return comment()
 
     def failure(self, error: HttpError) -> bytes:
         """Return the error as an event."""

@@ -14,6 +14,7 @@ from llamad_http.completion import Answer
 from llamad_http.errors import HttpError
 from llamad_http.exchange import dump
 from llamad_http.openai.errors import error_body
+from llamad_http.sse import comment
 
 
 @dataclass(slots=True)
@@ -88,11 +89,11 @@ class ResponseWriter:
                 return self._grow("function_call", event.index, event.arguments, event)
             case Result():
                 return self._close(_status(event))
-        return self.idle()
+        return comment(event)
 
     def idle(self) -> bytes:
         """Return a comment, which every reader of such streams skips."""
-        return b": ping\n\n"
+        return comment()
 
     def failure(self, error: HttpError) -> bytes:
         """Return the event of a response that failed."""
