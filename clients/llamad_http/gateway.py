@@ -16,12 +16,13 @@ from llamad_client import (
     Event,
     RenderedChat,
     Result,
+    Score,
     Status,
     TextDelta,
     ThinkingDelta,
     ToolCallDelta,
 )
-from llamad_client.request import EmbedOptions, Options
+from llamad_client.request import EmbedOptions, Options, ScoreOptions
 from llamad_http.administration import Administration
 from llamad_http.authorization import Caller, priority_of
 from llamad_http.completion import Answer, Asked, CompletionRequest, ModelEntry
@@ -132,6 +133,29 @@ class Gateway:
             options["on_behalf_of"] = caller.owner
         try:
             return model, await exchange.unless_gone(self.client.embed(texts, **options))
+        except ClientError as error:
+            raise from_client_error(error) from None
+
+    async def score(
+        self,
+        exchange: Exchange,
+        wanted: str,
+        prompt: Sequence[int],
+        continuation: Sequence[int],
+        n_likeliest: int,
+    ) -> Score:
+        """Return how likely tokens are behind others. Raises HttpError, and ClientGoneError."""
+        caller = exchange.caller
+        options = ScoreOptions(
+            model=await self.resolve(wanted, caller, any_name=True),
+            likeliest=n_likeliest,
+            priority=priority_of(caller, exchange.headers.get("llamad-priority")),
+        )
+        if caller.owner is not None:
+            options["on_behalf_of"] = caller.owner
+        try:
+            scores = self.client.score(prompt, [continuation], **options)
+            return (await exchange.unless_gone(scores))[0]
         except ClientError as error:
             raise from_client_error(error) from None
 

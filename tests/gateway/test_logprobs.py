@@ -109,6 +109,38 @@ def test_a_score_has_the_bits_of_the_answer(demo_service: Daemon) -> None:
     assert score.logprob == math.fsum(one.logprob for one in expected)
 
 
+@pytest.mark.parametrize("as_tokens", [False, True])
+def test_an_echo_scores_the_prompt_as_programs_that_measure_want_it(
+    client: OpenAI, demo_service: Daemon, as_tokens: bool
+) -> None:
+    with Client(demo_service.socket) as direct:
+        tokens = direct.tokenize(PROMPT)
+        (score,) = direct.score(tokens[:1], [tokens[1:]])
+    asked: Any = {"model": MODEL, "prompt": tokens if as_tokens else PROMPT, "echo": True}
+    asked |= {"logprobs": 1, "temperature": 0}
+    expected = [None, *(one.logprob for one in score.tokens)]
+    for max_tokens in (0, 1):
+        answer = client.completions.create(max_tokens=max_tokens, **asked)
+        choice = answer.choices[0]
+        lists = choice.logprobs
+        assert lists is not None
+        assert choice.text.startswith(PROMPT)
+        assert (choice.text == PROMPT) is (max_tokens == 0)
+        token_logprobs: Any = lists.token_logprobs
+        assert token_logprobs[: len(tokens)] == expected
+        assert len(token_logprobs) == len(tokens) + max_tokens
+        assert (lists.top_logprobs or [])[0] is None
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens == max_tokens
+    texts = ""
+    for chunk in client.completions.create(max_tokens=2, stream=True, **asked):
+        texts += "".join(one.text for one in chunk.choices)
+    assert texts.startswith(PROMPT)
+    assert len(texts) > len(PROMPT)
+    plain = client.completions.create(**(asked | {"logprobs": None}), max_tokens=1, n=2)
+    assert all(one.text.startswith(PROMPT) and one.logprobs is None for one in plain.choices)
+
+
 def test_llama_server_s_form(demo_gateway: GatewayProcess, demo_service: Daemon) -> None:
     body = {"prompt": PROMPT, "n_predict": 6, "temperature": 0, "n_probs": 3}
     whole = ask(demo_gateway, "/completion", body)["completion_probabilities"]

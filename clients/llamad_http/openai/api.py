@@ -6,6 +6,7 @@ from llamad_http.exchange import Exchange
 from llamad_http.gateway import Gateway, same_name
 from llamad_http.openai.chat import read_chat, read_conversation
 from llamad_http.openai.completions import read_completion
+from llamad_http.openai.echo import read_echoes
 from llamad_http.openai.embeddings import embeddings_body, read_format, read_texts
 from llamad_http.openai.errors import error_body
 from llamad_http.openai.models import model_entry, model_list
@@ -56,7 +57,10 @@ async def apply_template(gateway: Gateway, exchange: Exchange) -> None:
 
 async def complete(gateway: Gateway, exchange: Exchange) -> None:
     """Continue texts."""
-    await gateway.complete(exchange, read_completion(await exchange.fields()), any_name=True)
+    asked, writer = read_completion(await exchange.fields())
+    if writer.wants_echo:
+        writer.echoes = await read_echoes(gateway, exchange, asked.requests)
+    await gateway.complete(exchange, asked, any_name=True)
 
 
 async def respond(gateway: Gateway, exchange: Exchange) -> None:

@@ -12,6 +12,7 @@ from llamad_http.exchange import dump
 from llamad_http.fields import Fields
 from llamad_http.logprobs import MAX_LIKELIEST, columns, of_answer
 from llamad_http.openai.chat import DONE, FINGERPRINT, finish_reason, read_format
+from llamad_http.openai.echo import Echo
 from llamad_http.openai.errors import error_body
 from llamad_http.openai.options import options_of_each, read_n, read_options
 from llamad_http.openai.usage import usage_of
@@ -22,12 +23,16 @@ from llamad_http.timings import timings
 DEFAULT_MAX_TOKENS = 16  # as OpenAI's reference says of this address, and of no other
 
 
-def read_completion(body: Fields) -> Asked:
-    """Return what a request asks for. Raises HttpError."""
-    refuse(body, "suffix", "echo")
+def read_completion(body: Fields) -> "tuple[Asked, CompletionWriter]":
+    """Return what a request asks for, and the writer of its answer. Raises HttpError."""
+    refuse(body, "suffix")
     if (body.integer("best_of", 1) or 1) > 1:
         raise not_supported("best_of")
-    options = read_options(body)
+    echo = body.flag("echo") or False
+    options = read_options(body, may_be_none=echo)
+    wants_none = echo and 0 in (body.integer("max_tokens"), body.integer("max_completion_tokens"))
+    if wants_none:
+        options["max_tokens"] = 1  # the fewest of the service; the writer leaves it out
     options.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
     if body.get("logprobs") is not False:
         n_likeliest = body.integer("logprobs", 0, MAX_LIKELIEST)
@@ -47,9 +52,13 @@ def read_completion(body: Fields) -> Asked:
     ]
     usage = body.object("stream_options").flag("include_usage") or False
     writer = CompletionWriter(
-        with_usage=usage, texts_of_a_prompt=n, n_likeliest=options.get("logprobs", 0)
+        with_usage=usage,
+        texts_of_a_prompt=n,
+        n_likeliest=options.get("logprobs", 0),
+        wants_echo=echo,
+        wants_none=wants_none,
     )
-    return Asked(requests, body.flag("stream") or False, writer)
+    return Asked(requests, body.flag("stream") or False, writer), writer
 
 
 def read_prompts(body: Fields) -> Sequence[str | list[int]]:
@@ -76,7 +85,19 @@ class CompletionWriter:
 
     stream_type = "text/event-stream"
 
-    def __init__(self, *, with_usage: bool, texts_of_a_prompt: int, n_likeliest: int) -> None:
+    def __init__(
+        self,
+        *,
+        with_usage: bool,
+        texts_of_a_prompt: int,
+        n_likeliest: int,
+        wants_echo: bool,
+        wants_none: bool,
+    ) -> None:
+        """wants_echo: ``echoes`` are set before it writes. wants_none: only those are told."""
+        self.wants_echo = wants_echo
+        self.echoes: Sequence[Echo] = ()  # of each text
+        self._wants_none = wants_none
         self._with_usage = with_usage
         self._n_likeliest = n_likeliest
         self._characters: Counter[int] = Counter()  # of each text, that were sent
@@ -86,16 +107,21 @@ class CompletionWriter:
         self._model = ""
 
     def begin(self, model: str) -> bytes:
-        """Remember the model."""
+        """Remember the model; return the prompts, where they are wanted."""
         self._model = model
-        return b""
+        chunks = b""
+        for index, echo in enumerate(self.echoes):
+            told = self._columns(echo.told, 0) if echo.told else None
+            chunks += self._chunk(index, echo.text, None, told)
+            self._characters[index] = len(echo.text)
+        return chunks
 
     def event(self, index: int, event: Event) -> bytes:
         """Return the chunk of an event."""
         match event:
-            case TextDelta():
+            case TextDelta() if not self._wants_none:
                 told = None
-                if event.logprob is not None and event.logprob.piece:
+                if event.logprob is not None and (event.logprob.piece or self.echoes):
                     told = self._columns([event.logprob], self._characters[index])
                     self._characters[index] += len(event.logprob.piece.decode(errors="replace"))
                 if event.text or told:
@@ -123,23 +149,31 @@ class CompletionWriter:
         """Return the answer that does not stream."""
         self._model = model
         choices = [
-            _choice(
-                index,
-                answer.text,
-                finish_reason(answer.end),
-                self._columns(of_answer(answer), 0) if answer.logprobs else None,
-            )
-            for index, answer in enumerate(answers)
+            _choice(index, *self._text_of(index, answer)) for index, answer in enumerate(answers)
         ]
         usage = self._usage(answers)
         speeds = timings(answers[0].end)
         return {**self._head(), "choices": choices, "usage": usage, "timings": speeds}
 
+    def _text_of(self, index: int, answer: Answer) -> tuple[str, str, Mapping[str, Any] | None]:
+        """Return the text of a whole answer, why it ended, and what is told of its tokens."""
+        text = "" if self._wants_none else answer.text
+        told = of_answer(answer)
+        if self.echoes:  # programs count the tokens, so one that ends the answer is told too
+            echo = self.echoes[index]
+            text = echo.text + text
+            told = [*echo.told, *([] if self._wants_none else answer.logprobs)]
+        logprobs = self._columns(told, 0) if answer.logprobs else None
+        return text, finish_reason(answer.end), logprobs
+
     def _columns(self, told: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
         return columns(told, offset, n_likeliest=self._n_likeliest)
 
     def _usage(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        return usage_of(answers, texts_of_a_prompt=self._texts_of_a_prompt)
+        usage = usage_of(answers, texts_of_a_prompt=self._texts_of_a_prompt)
+        if self._wants_none:
+            usage |= {"completion_tokens": 0, "total_tokens": usage["prompt_tokens"]}
+        return usage
 
     def _head(self) -> dict[str, Any]:
         return {

@@ -8,10 +8,13 @@ from llamad_http.fields import Fields
 from llamad_http.sampling import read_sampling
 
 
-def read_options(body: Fields) -> Options:
-    """Return the options of a chat or a completion. Raises HttpError."""
+def read_options(body: Fields, *, may_be_none: bool = False) -> Options:
+    """Return the options of a chat or a completion. Raises HttpError.
+
+    may_be_none: an answer of no tokens may be asked for; that is no option.
+    """
     for name in ("max_tokens", "max_completion_tokens"):
-        if body.integer(name) == 0:
+        if body.integer(name) == 0 and not may_be_none:
             raise body.wrong(name, "must be at least 1")
     return read_sampling(body, "max_tokens", "max_completion_tokens")
 
