@@ -25,10 +25,20 @@ CURRENT_UVICORN = ("uvicorn==0.54.0", "h11==0.16.0")
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A script of ``clients/`` and the packages that it needs."""
+    """A script of ``clients/`` and the packages that it needs.
+
+    without: packages that the only one asks for, and does without. Such a client is large, and runs
+    only by its name.
+    """
 
     script: str
     packages: tuple[str, ...]
+    without: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the script."""
+        return self.script.partition(".")[0]
 
     @property
     def is_npm(self) -> bool:
@@ -44,12 +54,30 @@ CLIENTS = (
     Client("litellm_both.py", ("litellm==1.110.2",)),
     Client("langchain_both.py", ("langchain-openai==1.7.4", "langchain-ollama==1.1.0")),
     Client("npm_both.mjs", ("ollama@0.6.4", "openai@7.57.0")),
+    Client(
+        "open_webui.py",
+        ("open-webui==0.12.4",),
+        (  # PyTorch, and what reads pictures, sound and other databases
+            *("accelerate", "einops", "faster-whisper", "sentence-transformers", "transformers"),
+            *("opencv-python-headless", "rapidocr", "pyarrow", "opensearch-py"),
+            *("psycopg", "pymysql"),
+        ),
+    ),
 )
+
+# Prints what a package asks for, without its extras and without the names behind it.
+REQUIREMENTS = r"""
+import importlib.metadata, re, sys
+name, *without = sys.argv[1:]
+for line in importlib.metadata.requires(name):
+    if "extra ==" not in line and re.match(r"[\w.-]+", line)[0].lower() not in without:
+        print(line)
+"""
 
 
 def command(client: Client, folder: Path) -> list[str]:
     """Return how the script is run, after its environment was made."""
-    home = folder / client.script.partition(".")[0]
+    home = folder / client.name
     stamp = home / ".installed"
     wanted = " ".join(client.packages)
     fresh = not stamp.exists() or stamp.read_text() != wanted
@@ -65,15 +93,23 @@ def command(client: Client, folder: Path) -> list[str]:
         python = str(home / "bin" / "python")
         if fresh:
             run([sys.executable, "-m", "venv", "--clear", str(home)], folder)
-            run([python, "-m", "pip", "install", "--quiet", *client.packages], folder)
+            pip = [python, "-m", "pip", "install", "--quiet"]
+            if client.without:
+                run([*pip, "--no-deps", *client.packages], folder)
+                name = client.packages[0].partition("==")[0]
+                asked = run([python, "-c", REQUIREMENTS, name, *client.without], folder)
+                run([*pip, *asked.splitlines()], folder)
+            else:
+                run([*pip, *client.packages], folder)
         done = [python, str(SCRIPTS / client.script)]
     stamp.write_text(wanted)
     return done
 
 
-def run(arguments: Sequence[str], folder: Path) -> None:
-    """Run a command; raise CalledProcessError with what it printed."""
-    subprocess.run(arguments, cwd=folder, check=True, text=True, capture_output=True)
+def run(arguments: Sequence[str], folder: Path) -> str:
+    """Run a command and return what it printed. Raises CalledProcessError."""
+    done = subprocess.run(arguments, cwd=folder, check=True, text=True, capture_output=True)
+    return done.stdout
 
 
 def check_clients(model: Path, folder: Path, names: Sequence[str]) -> bool:
@@ -88,8 +124,10 @@ def check_clients(model: Path, folder: Path, names: Sequence[str]) -> bool:
             changes = {"GATEWAY": gateway.url, "MODEL": model.stem}
             environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | changes
             for client in CLIENTS:
-                if not names or client.script.partition(".")[0] in names:
+                if client.name in names or not (names or client.without):
                     passed &= check(client, folder, environment)
+                elif not names:
+                    print(f"left out  {client.packages[0]}: large, CLIENTS={client.name} runs it")
             errors = [line for line in gateway.lines if "Traceback" in line or "status=500" in line]
             print("\n".join(errors), end="\n" if errors else "")
     return passed and not errors

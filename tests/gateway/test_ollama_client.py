@@ -105,6 +105,16 @@ def test_no_text_loads_or_unloads(client: ollama.Client) -> None:
     assert client.chat(MODEL, []).done_reason == "load"
 
 
+def test_the_answer_without_a_text_is_one_object_also_as_a_stream(
+    demo_gateway: GatewayProcess,
+) -> None:
+    for path, body in ("generate", {"keep_alive": 0, "prompt": ""}), ("chat", {"messages": []}):
+        data = json.dumps({"model": MODEL, **body}).encode()
+        with urllib.request.urlopen(f"{demo_gateway.url}/api/{path}", data) as answer:
+            assert answer.headers["Content-Type"] == "application/json"
+            assert json.loads(answer.read())["done"]
+
+
 def test_a_model_that_is_not_there_is_a_404_and_pull_says_how_it_comes(
     client: ollama.Client,
 ) -> None:

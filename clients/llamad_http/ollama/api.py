@@ -184,6 +184,8 @@ async def _load(
 ) -> None:
     """Answer a request without a text: the model is loaded, or unloaded for an administrator.
 
+    As Ollama's, the answer is one object also where a stream was asked for.
+
     To everybody else it is said that it was unloaded, as programs expect, and it stays.
     """
     unload = check_keep_alive(body)
@@ -194,8 +196,7 @@ async def _load(
         await gateway.administration.unload()
     reason = "unload" if unload else "load"
     answer = {"model": name, "created_at": rfc3339(), **content}
-    kind = "application/x-ndjson" if is_streamed(body) else "application/json"
-    await exchange.respond(dump({**answer, "done": True, "done_reason": reason}) + b"\n", kind)
+    await exchange.respond_json({**answer, "done": True, "done_reason": reason})
 
 
 def _not_found(name: str) -> HttpError:
