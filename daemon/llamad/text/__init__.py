@@ -6,6 +6,7 @@ called.
 
 from os import PathLike
 
+from llamad.printable import quoted
 from llamad.text.bpe import BpeTokenizer
 from llamad.text.chat_template import ChatTemplate
 from llamad.text.detokenizer import Detokenizer
@@ -50,7 +51,7 @@ def tokenizer_from_metadata(metadata: Metadata) -> Tokenizer:
     if tokenizer is None:
         known = ", ".join(sorted(_MODELS))
         raise unsupported(
-            f"tokenizer {model!r} (tokenizer.ggml.model) is not supported, only {known}"
+            f"tokenizer {quoted(model)} (tokenizer.ggml.model) is not supported, only {known}"
         )
     return tokenizer(metadata)
 

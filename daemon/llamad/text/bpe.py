@@ -15,6 +15,7 @@ from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import cast
 
+from llamad.printable import quoted
 from llamad.text.pre_tokenizer import pre_tokenizer
 from llamad.text.token_index import TokenIndex
 from llamad.text.tokenizer import Tokenizer
@@ -213,13 +214,14 @@ def _read_merges(
     for rank, merge in enumerate(cast(Sequence[str], merges)):
         left, space, right = merge.partition(" ")
         if not (left and space and right):
-            raise corrupt("merges", f"element {rank} is {merge!r}, must be two tokens")
+            raise corrupt("merges", f"element {rank} is {quoted(merge)}, must be two tokens")
         try:
             key, merged[rank] = ids[left] << 32 | ids[right], ids[left + right]
         except KeyError as error:
             if error.args[0] not in no_text:
+                missing = quoted(error.args[0])
                 raise corrupt(
-                    "merges", f"element {rank} is {merge!r}, but {error} is no token"
+                    "merges", f"element {rank} is {quoted(merge)}, but {missing} is no token"
                 ) from None
         else:
             ranks.setdefault(key, rank)

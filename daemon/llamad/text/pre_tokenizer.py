@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import regex
 
+from llamad.printable import quoted
 from llamad.text.vocabulary import unsupported
 
 _CONTRACTIONS = r"'s|'t|'re|'ve|'m|'ll|'d"
@@ -146,6 +147,6 @@ def pre_tokenizer(name: str | None) -> PreTokenizer:
     if found is None:
         known = ", ".join(sorted(PRE_TOKENIZERS))
         raise unsupported(
-            f"pre-tokenizer {name!r} (tokenizer.ggml.pre) is not supported, only {known}"
+            f"pre-tokenizer {quoted(name)} (tokenizer.ggml.pre) is not supported, only {known}"
         )
     return found

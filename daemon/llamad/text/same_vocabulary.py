@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from llamad.errors import ErrorKind, LlamadError
+from llamad.printable import quoted
 from llamad.text.vocabulary import PREFIX, Metadata
 
 # Of tokens that only one of two vocabularies has, at its end: models of one family pad their
@@ -23,7 +24,7 @@ def check_vocabulary(
     if i is not None:
         raise _refused(
             f"{draft_name} has another vocabulary than {name}:"
-            f" token {i} is {theirs[i]!r}, not {ours[i]!r}"
+            f" token {i} is {quoted(theirs[i])}, not {quoted(ours[i])}"
         )
     if abs(len(ours) - len(theirs)) > MAX_PADDING:
         raise _refused(

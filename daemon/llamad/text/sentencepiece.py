@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
+from llamad.printable import quoted
 from llamad.text.charsmap import fault_of
 from llamad.text.sentencepiece_model import BPE, UNIGRAM, Normalization, serialize_model
 from llamad.text.tokenizer import Tokenizer
@@ -124,7 +125,7 @@ def _byte_tokens(vocabulary: Vocabulary) -> dict[int, int]:
         byte = byte_of(vocabulary.tokens[i])
         if byte is None:
             raise corrupt(
-                "tokens", f"byte token {i} is {vocabulary.tokens[i]!r}, not <0x00>..<0xFF>"
+                "tokens", f"byte token {i} is {quoted(vocabulary.tokens[i])}, not <0x00>..<0xFF>"
             )
         result[i] = byte
     missing = set(range(256)) - set(result.values()) if result else ()

@@ -8,6 +8,7 @@ taken whole. (Gemma 4's tokenizer.json: its normalizer, its pre-tokenizer and ``
 import re
 from collections.abc import Sequence
 
+from llamad.printable import quoted
 from llamad.text.bpe import Merges, text_ids
 from llamad.text.tokenizer import Tokenizer
 from llamad.text.vocabulary import Metadata, TokenType, Vocabulary, corrupt, text_value, unsupported
@@ -28,7 +29,7 @@ class SpacedBpeTokenizer(Tokenizer):
         Raises LlamadError CORRUPT that names the key, STATE for an unknown pre-tokenizer.
         """
         if (pre := text_value(metadata, "pre")) not in (None, "gemma4"):
-            raise unsupported(f"tokenizer.ggml.pre is {pre!r}, must be 'gemma4' or absent")
+            raise unsupported(f"tokenizer.ggml.pre is {quoted(pre)}, must be 'gemma4' or absent")
         vocabulary = Vocabulary.from_metadata(metadata, default_ids={}, add_bos_default=True)
         super().__init__(vocabulary, lambda token: token.replace(_SPACE, " "))
         ids = text_ids(vocabulary)

@@ -27,6 +27,8 @@ N = len(GOOD["tokenizer.ggml.tokens"])  # type: ignore[arg-type]
         ("merges", ["q z"], "merges: element 0 is 'q z', but 'qz' is no token"),
         ("merges", ["he"], "merges: element 0 is 'he', must be two tokens"),
         ("merges", [" he"], "must be two tokens"),
+        ("merges", ["h" * 9000], f"element 0 is '{'h' * 64}...', must be two tokens"),
+        ("merges", ["h " + "e" * 9000], "but '" + "e" * 64 + "...' is no token"),
         ("merges", ["h "], "must be two tokens"),
         ("unknown_token_id", "0", "unknown_token_id: is str, must be an integer"),
         ("model", None, "model: is missing"),
