@@ -23,6 +23,24 @@ FAMILY_MODELS: Mapping[str, TinySpec] = {
     "qwen3": TinySpec(architecture="qwen3", rope_freq_base=1e6),
     "ernie4_5": TinySpec(architecture="ernie4_5", rope_freq_base=5e5),
     "internlm2": TinySpec(architecture="internlm2", rope_freq_base=1e6),
+    "mixtral": TinySpec(n_experts=4, n_layers=3),
+    "qwen2moe": TinySpec(architecture="qwen2moe", n_experts=6, expert_dim=32, shared_expert_dim=64),
+    "qwen3moe": TinySpec(
+        architecture="qwen3moe",
+        n_experts=8,
+        n_experts_used=3,
+        expert_dim=32,
+        n_layers=3,
+        rope_freq_base=1e6,
+    ),
+    "granitemoe": TinySpec(
+        architecture="granitemoe",
+        n_experts=5,
+        shared_expert_dim=32,
+        tied_output=True,
+        metadata={"granitemoe.residual_scale": 0.6, "granitemoe.embedding_scale": 1.5},
+    ),
+    "olmoe": TinySpec(architecture="olmoe", n_experts=8, n_experts_used=4, n_layers=3),
     "gemma": TinySpec(architecture="gemma", tied_output=True),
     "gemma2": TinySpec(architecture="gemma2", tied_output=True, n_layers=4, window=8),
     "gemma3": TinySpec(
@@ -88,6 +106,36 @@ FAMILY_MODELS: Mapping[str, TinySpec] = {
         rope_dimension_count=8,
         rope_freq_base=1e7,
     ),
+    "qwen35moe": TinySpec(
+        architecture="qwen35moe",
+        n_layers=4,
+        recurrent=(0, 1, 2),
+        conv_width=4,
+        rope_dimension_count=8,
+        rope_freq_base=1e7,
+        n_experts=6,
+        expert_dim=32,
+        shared_expert_dim=32,
+        fused_experts=True,
+    ),
+    "granitehybrid-moe": TinySpec(
+        architecture="granitehybrid",
+        n_layers=3,
+        recurrent=(0, 2),
+        conv_width=4,
+        n_experts=5,
+        shared_expert_dim=64,
+    ),
+    "lfm2moe": TinySpec(
+        architecture="lfm2moe",
+        n_layers=4,
+        recurrent=(0, 1, 3),
+        tied_output=True,
+        rope_freq_base=1e6,
+        n_experts=6,
+        expert_dim=64,
+        n_dense_layers=1,
+    ),
     "granitehybrid": TinySpec(
         architecture="granitehybrid",
         n_layers=4,
@@ -152,6 +200,7 @@ SHAPES: Mapping[str, Mapping[str, int]] = {
     "96, 3/1": {"dim": 96, "n_heads": 3, "n_kv_heads": 1, "hidden_dim": 160},
     "128, 2/2": {"dim": 128, "n_heads": 2, "n_kv_heads": 2, "hidden_dim": 224},
 }
+MULTI_HEAD = ("olmoe",)  # llama.cpp knows it with as many heads of keys as of queries only
 TYPES = ("F32", "F16", "Q8_0")
 
 
@@ -160,4 +209,10 @@ def family_specs(name: str) -> Iterator[tuple[str, TinySpec]]:
     for shape, numbers in SHAPES.items():
         for weight_type in TYPES:
             spec = replace(FAMILY_MODELS[name], weight_type=weight_type)
-            yield f"{shape} {weight_type}", replace(spec, **numbers)  # type: ignore[arg-type]
+            spec = replace(spec, **numbers)  # type: ignore[arg-type]
+            if name in MULTI_HEAD:
+                spec = replace(spec, n_kv_heads=spec.n_heads)
+            if weight_type != "F32" and spec.n_experts:
+                # Rounding may choose another expert, which is no small difference: here all are.
+                spec = replace(spec, n_experts_used=spec.n_experts)
+            yield f"{shape} {weight_type}", spec

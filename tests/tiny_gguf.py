@@ -17,8 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tiny_experts import ROUTER_RMS, expert_matrices, expert_metadata, expert_vectors
 from tiny_recurrent import (
     BESIDE_ATTENTION,
+    CONVOLVED,
+    DELTA_NETS,
     recurrent_matrices,
     recurrent_metadata,
     recurrent_vectors,
@@ -121,6 +124,12 @@ class TinySpec:
     ssm_groups: int = 2  # of state spaces (Mamba-2), whose heads are twice as wide as dim together
     ssm_state: int = 24
     ssm_head_dim: int = 16
+    n_experts: int = 0  # of a layer's mixture; 0: feed-forwards are dense
+    n_experts_used: int = 2
+    expert_dim: int | None = None  # hidden_dim
+    shared_expert_dim: int = 0  # 0: no expert is shared
+    fused_experts: bool = False  # gate and up are in one tensor
+    n_dense_layers: int = 0  # the first layers, which have no experts
     chat_template: str | None = None
     metadata: Mapping[str, Metadata] = field(default_factory=dict)  # added or replaced last
     seed: int = 1
@@ -134,6 +143,10 @@ class TinySpec:
     def has_states(self) -> bool:
         """Whether any layer remembers more of a sequence than keys and values."""
         return bool(self.recurrent) or self.architecture in BESIDE_ATTENTION
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether a layer's feed-forward is a mixture of experts."""
+        return self.n_experts > 0 and layer >= self.n_dense_layers
 
     def kv_heads(self, layer: int) -> int:
         """Heads of keys and values in a layer."""
@@ -258,8 +271,11 @@ FUSED_GATE = ("phi3",)  # gate and up are halves of one tensor
 UNGATED = ("arcee", "phi2", "starcoder2", "gptneox")
 
 
-def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
-    """Yield name and (rows, columns) of every weight matrix, in file order."""
+def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, ...]]]:
+    """Yield name and (rows, columns) of every weight matrix, in file order.
+
+    Those of experts are (experts, rows, columns).
+    """
     yield "token_embd.weight", (spec.vocab_size, spec.dim)
     if not spec.tied_output:
         yield "output.weight", (spec.vocab_size, spec.dim)
@@ -276,7 +292,7 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
         elif spec.architecture in FUSED_QKV:
             yield f"blk.{layer}.attn_qkv.weight", (q_dim + 2 * kv_dim, spec.dim)
         else:
-            n_q = 2 * q_dim if spec.architecture == "qwen35" else q_dim  # with a gate
+            n_q = 2 * q_dim if spec.architecture in DELTA_NETS else q_dim  # with a gate
             yield f"blk.{layer}.attn_q.weight", (n_q, spec.dim)
             if spec.has_kv(layer):
                 yield f"blk.{layer}.attn_k.weight", (kv_dim, spec.dim)
@@ -286,11 +302,14 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
             yield f"blk.{layer}.attn_output.weight", (spec.dim, q_dim)
         if spec.architecture == "mamba2":  # a layer is its mixer alone
             continue
-        if spec.architecture not in (*UNGATED, *FUSED_GATE):
+        if spec.has_experts(layer):
+            yield from expert_matrices(spec, f"blk.{layer}.")
+        elif spec.architecture not in (*UNGATED, *FUSED_GATE):
             yield f"blk.{layer}.ffn_gate.weight", (hidden, spec.dim)
-        n_up = hidden * (2 if spec.architecture in FUSED_GATE else 1)
-        yield f"blk.{layer}.ffn_up.weight", (n_up, spec.dim)
-        yield f"blk.{layer}.ffn_down.weight", (spec.dim, hidden)
+        if not spec.has_experts(layer):
+            n_up = hidden * (2 if spec.architecture in FUSED_GATE else 1)
+            yield f"blk.{layer}.ffn_up.weight", (n_up, spec.dim)
+            yield f"blk.{layer}.ffn_down.weight", (spec.dim, hidden)
         if spec.layer_input_dim:
             yield f"blk.{layer}.inp_gate.weight", (spec.layer_input_dim, spec.dim)
             yield f"blk.{layer}.proj.weight", (spec.dim, spec.layer_input_dim)
@@ -298,15 +317,20 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, int]]]:
 
 BIASED_NORMS = ("phi2", "stablelm", "starcoder2", "gptneox")  # LayerNorm
 LAYER_NORMS = (*BIASED_NORMS, "command-r", "cohere2")
-CONVOLUTIONS = ("shortconv.conv.weight", "ssm_conv1d.weight")  # tables of float32
-HEAD_NORMS = ("lfm2", "qwen35", "qwen3", "qwen3vl", "gemma3", "gemma4", "exaone4", "hunyuan-dense")
+ROUTERS = ("ffn_gate_inp.weight",)
+PLAIN_MATRICES = (*ROUTERS, "shortconv.conv.weight", "ssm_conv1d.weight")  # always float32
+HEAD_NORMS = (
+    *("lfm2", "lfm2moe", "qwen35", "qwen35moe", "qwen3", "qwen3moe", "qwen3vl", "qwen3vlmoe"),
+    *("gemma3", "gemma4", "exaone4", "hunyuan-dense"),
+)
+ROW_NORMS = ("olmo2", "olmoe")
 _FOUR_NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
 _POST_NORMS = ("post_attention_norm", "post_ffw_norm")
 NORMS = {  # of a layer; others: before each half
     "olmo2": _POST_NORMS,
     "exaone4": _POST_NORMS,
     "seed_oss": ("attn_norm", "post_attention_norm"),
-    "qwen35": ("attn_norm", "post_attention_norm"),
+    **dict.fromkeys(("qwen35", "qwen35moe"), ("attn_norm", "post_attention_norm")),
     **dict.fromkeys(("phi2", "command-r", "cohere2", "mamba2"), ("attn_norm",)),
     "gemma2": _FOUR_NORMS,
     "gemma3": _FOUR_NORMS,
@@ -324,13 +348,15 @@ def _norm(spec: TinySpec, name: str) -> Iterator[tuple[str, int, float]]:
 def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
     """Yield name, length and mean of every norm (mean 1) and bias (mean 0)."""
     head_dim = spec.resolved_head_dim
-    biased = spec.architecture in ("qwen2", "qwen2vl") if spec.qkv_bias is None else spec.qkv_bias
-    yield from _norm(spec, "token_embd_norm" if spec.architecture == "lfm2" else "output_norm")
+    biased = spec.architecture in ("qwen2", "qwen2vl", "qwen2moe") if spec.qkv_bias is None else spec.qkv_bias
+    yield from _norm(spec, "token_embd_norm" if spec.architecture in CONVOLVED else "output_norm")
     for layer in range(spec.n_layers):
         for norm in NORMS.get(spec.architecture, ("attn_norm", "ffn_norm")):
             yield from _norm(spec, f"blk.{layer}.{norm}")
         if layer in spec.recurrent or spec.architecture in BESIDE_ATTENTION:
             yield from recurrent_vectors(spec, f"blk.{layer}.")
+        if spec.has_experts(layer):
+            yield from expert_vectors(spec, f"blk.{layer}.")
         if layer in spec.recurrent:
             continue
         if spec.architecture in HEAD_NORMS:
@@ -341,7 +367,7 @@ def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
         if spec.layer_input_dim:
             yield f"blk.{layer}.post_norm.weight", spec.dim, 0.4
             yield f"blk.{layer}.layer_output_scale.weight", 1, 0.7
-        if spec.architecture == "olmo2":
+        if spec.architecture in ROW_NORMS:
             yield f"blk.{layer}.attn_q_norm.weight", spec.n_heads * head_dim, 1.0
             yield f"blk.{layer}.attn_k_norm.weight", spec.kv_heads(layer) * head_dim, 1.0
         if biased and spec.architecture in FUSED_QKV:
@@ -369,10 +395,12 @@ def _tensors(spec: TinySpec) -> list[Tensor]:
     rng = np.random.default_rng(spec.seed)
     result: list[Tensor] = []
     for name, shape in matrices(spec):
-        default = "F32" if name.endswith(CONVOLUTIONS) else spec.weight_type
+        default = "F32" if name.endswith(PLAIN_MATRICES) else spec.weight_type
         type_name = spec.tensor_types.get(name, default)
-        rms = 1.0 if name.endswith("token_embd.weight") else 1.0 / math.sqrt(shape[1])
-        result.append(Tensor(name, type_name, shape, random_rows(rng, type_name, shape, rms)))
+        rms = 1.0 if name.endswith("token_embd.weight") else 1.0 / math.sqrt(shape[-1])
+        rms *= ROUTER_RMS if name.endswith(ROUTERS) else 1.0
+        rows = (math.prod(shape[:-1]), shape[-1])
+        result.append(Tensor(name, type_name, shape, random_rows(rng, type_name, rows, rms)))
     for name, length, mean in vectors(spec):
         values = rng.normal(mean, 0.2, length).astype(np.float32)
         shaped = vector_shape(spec, name, length)
@@ -403,6 +431,7 @@ KEYS: Mapping[str, Mapping[str, Metadata]] = {  # that a family needs, beside wh
     "gptneox": {"use_parallel_residual": True},
     "stablelm": {"use_parallel_residual": True},  # as converters write it, without a meaning
     "granitehybrid": {"logit_scale": 6.0},
+    "granitemoe": {"logit_scale": 6.0},
     "minicpm": {"embedding_scale": 1.5, "residual_scale": 0.7, "logit_scale": 3.0},
 }
 
@@ -434,7 +463,7 @@ def metadata_of(spec: TinySpec) -> dict[str, Metadata]:
         "tokenizer.ggml.unknown_token_id": 0,
         "tokenizer.ggml.add_bos_token": True,
     }
-    result |= recurrent_metadata(spec)
+    result |= recurrent_metadata(spec) | expert_metadata(spec)
     if arch == "gemma4":
         local_head_dim = spec.local_head_dim or head_dim
         result[f"{arch}.attention.sliding_window_pattern"] = spec.is_local

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from tiny_gguf import Metadata, TinySpec
 
 STATE_SPACES = ("granitehybrid", "falcon-h1", "mamba2")
+DELTA_NETS = ("qwen35", "qwen35moe")
+CONVOLVED = ("lfm2", "lfm2moe")
 BESIDE_ATTENTION = ("falcon-h1",)  # in every layer
 
 
@@ -27,7 +29,7 @@ def ssm_channels(spec: "TinySpec") -> int:
 
 def recurrent_matrices(spec: "TinySpec", layer: str) -> Iterable[tuple[str, tuple[int, int]]]:
     """Yield name and (rows, columns) of every matrix of a layer that has a state."""
-    if spec.architecture == "qwen35":
+    if spec.architecture in DELTA_NETS:
         n_v, channels = spec.delta_v_heads * spec.delta_dim, delta_channels(spec)
         yield f"{layer}attn_qkv.weight", (channels, spec.dim)
         yield f"{layer}attn_gate.weight", (n_v, spec.dim)
@@ -49,7 +51,7 @@ def recurrent_matrices(spec: "TinySpec", layer: str) -> Iterable[tuple[str, tupl
 
 def recurrent_vectors(spec: "TinySpec", layer: str) -> Iterable[tuple[str, int, float]]:
     """Yield name, length and mean of the vectors of a layer that has a state."""
-    if spec.architecture == "qwen35":
+    if spec.architecture in DELTA_NETS:
         yield f"{layer}ssm_dt.bias", spec.delta_v_heads, 0.0
         yield f"{layer}ssm_a", spec.delta_v_heads, -1.0
         yield f"{layer}ssm_norm.weight", spec.delta_dim, 1.0
@@ -76,23 +78,23 @@ def recurrent_metadata(spec: "TinySpec") -> "dict[str, Metadata]":
     """Return the keys that say how wide states are, and which layers have them."""
     arch = spec.architecture
     kv_heads = [0 if i in spec.recurrent else spec.n_kv_heads for i in range(spec.n_layers)]
-    if arch == "qwen35":
+    if arch in DELTA_NETS:
         flags = [int(i in spec.recurrent) for i in range(spec.n_layers)]
         result: dict[str, Metadata] = {
-            "qwen35.ssm.conv_kernel": spec.conv_width,
-            "qwen35.ssm.state_size": spec.delta_dim,
-            "qwen35.ssm.group_count": spec.delta_k_heads,
-            "qwen35.ssm.time_step_rank": spec.delta_v_heads,
-            "qwen35.ssm.inner_size": spec.delta_v_heads * spec.delta_dim,
-            "qwen35.rope.dimension_sections": [2, 1, 1, 0],
+            f"{arch}.ssm.conv_kernel": spec.conv_width,
+            f"{arch}.ssm.state_size": spec.delta_dim,
+            f"{arch}.ssm.group_count": spec.delta_k_heads,
+            f"{arch}.ssm.time_step_rank": spec.delta_v_heads,
+            f"{arch}.ssm.inner_size": spec.delta_v_heads * spec.delta_dim,
+            f"{arch}.rope.dimension_sections": [2, 1, 1, 0],
         }
         if spec.recurrent != tuple(i for i in range(spec.n_layers) if (i + 1) % 4):
-            result["qwen35.attention.recurrent_layers"] = flags
+            result[f"{arch}.attention.recurrent_layers"] = flags
         return result
-    if arch == "lfm2":
+    if arch in CONVOLVED:
         return {
-            "lfm2.shortconv.l_cache": spec.conv_width,
-            "lfm2.attention.head_count_kv": kv_heads,
+            f"{arch}.shortconv.l_cache": spec.conv_width,
+            f"{arch}.attention.head_count_kv": kv_heads,
         }
     if arch not in STATE_SPACES:
         return {}

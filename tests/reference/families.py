@@ -17,6 +17,9 @@ cancelled, and queries that grow as Llama 4's (``modeling_ministral3.py``). LFM2
 Granite 4.0 (IBM's report, ``modeling_granitemoehybrid.py``): Granite's scales, and Mamba-2 in most
 layers; Falcon-H1 (arXiv 2507.22448): attention and Mamba-2 side by side in each. Mamba-2 (arXiv
 2405.21060, ``modeling_mamba2.py``): no attention and no feed-forward.
+Mixtures of experts: Mixtral (arXiv 2401.04088) weights by a softmax over the chosen; Qwen2 MoE
+(arXiv 2407.10671) and OLMoE (arXiv 2409.02060) by one over all; Qwen3 MoE, Granite MoE as Mixtral;
+LFM2 MoE by a sigmoid, with a bias for the choice alone (``modeling_lfm2_moe.py``).
 The files named are of Hugging Face's transformers.
 """
 
@@ -66,6 +69,7 @@ class Family:
     state_space: bool = False  # layers that have a state mix by Mamba-2
     mixes_twice: bool = False  # all have one, beside attention, and both results are added
     feeds: bool = True  # else a layer is its mixer alone
+    norms_experts: bool = True  # the weights of the chosen experts sum to 1
 
 
 _ONE_NORM = ("attn_norm", None, "attn_norm", None)  # which both halves read
@@ -76,14 +80,18 @@ FAMILIES: Mapping[str, Family] = {
     "llama": Family(neox=False),
     "qwen2": Family(neox=True),
     "qwen3": Family(neox=True, head_norm=True),
+    "qwen2moe": Family(neox=True, norms_experts=False),
+    "qwen3moe": Family(neox=True, head_norm=True),
     # M-RoPE (arXiv 2409.12191) of text, whose positions are all the same, is RoPE.
     "qwen2vl": Family(neox=True),
     "qwen3vl": Family(neox=True, head_norm=True),
+    "qwen3vlmoe": Family(neox=True, head_norm=True),
     "ernie4_5": Family(neox=False),
     "internlm2": Family(neox=False),
     "mistral3": Family(neox=False, late_queries=True),
     "smollm3": Family(neox=False, unrotated_period=4),
     "granite": Family(neox=False, scales=True),
+    "granitemoe": Family(neox=False, scales=True),
     "minicpm": Family(neox=False, scales=True),
     "seed_oss": Family(neox=True, norms=("attn_norm", None, "post_attention_norm", None)),
     "hunyuan-dense": Family(neox=True, head_norm=True, rotates_before_norm=True),
@@ -119,6 +127,14 @@ FAMILIES: Mapping[str, Family] = {
         norms=("attn_norm", None, "post_attention_norm", None),
         gates_attention=True,
     ),
+    "qwen35moe": Family(
+        neox=True,
+        head_norm=True,
+        norms=("attn_norm", None, "post_attention_norm", None),
+        gates_attention=True,
+    ),
+    "olmoe": Family(neox=True, row_norm=True, norms_experts=False),
+    "lfm2moe": Family(neox=True, head_norm=True, output_norm="token_embd_norm"),
     "granitehybrid": Family(neox=False, scales=True, state_space=True),
     "falcon-h1": Family(neox=True, state_space=True, mixes_twice=True),
     "mamba2": Family(neox=False, norms=_ONE_NORM, state_space=True, feeds=False),

@@ -101,6 +101,13 @@ class Hyperparameters:
     ssm_inner: int = 0  # elements of all heads
     recurrent: Sequence[bool] = ()  # whether each layer has a state in place of attention
 
+    # Of mixtures of experts; 0: there are none.
+    n_experts_used: int = 0
+    n_experts: int = 0
+    expert_gating: int = 1  # 1: softmax, 2: sigmoid
+    expert_weights_norm: bool | None = None  # the family says
+    expert_weights_scale: float = 1.0
+
     # Of gemma4.
     local_head_dim: int = 0
     local_n_rot: int = 0  # 0: n_rot
@@ -138,7 +145,7 @@ class ReferenceModel:
 
 def _recurrent(arch: str, read: Callable[..., Any]) -> list[bool]:
     """Which layers of Qwen3.5 have the delta rule."""
-    if arch != "qwen35":
+    if arch not in ("qwen35", "qwen35moe"):
         return []
     flags = read("attention.recurrent_layers")
     n, every = read("block_count"), read("full_attention_interval", 4)
@@ -190,6 +197,11 @@ def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
         ssm_heads=read("ssm.time_step_rank", 0),
         ssm_state=read("ssm.state_size", 0),
         ssm_inner=read("ssm.inner_size", 0),
+        n_experts=read("expert_count", 0),
+        n_experts_used=read("expert_used_count", 0),
+        expert_gating=read("expert_gating_func", 1),
+        expert_weights_norm=read("expert_weights_norm"),
+        expert_weights_scale=read("expert_weights_scale", 1.0) or 1.0,
         local_head_dim=read("attention.key_length_swa", 0),
         local_n_rot=read("rope.dimension_count_swa", 0),
         n_shared_kv=read("attention.shared_kv_layers", 0),

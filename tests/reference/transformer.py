@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.experts import mixture
 from reference.families import FAMILIES
-from reference.model import Array, Hyperparameters, ReferenceModel
+from reference.model import Array, Hyperparameters, ReferenceModel, Weight
 from reference.recurrent import delta_net, short_convolution, state_space
 from reference.rope import angles, local_angles, rotate
 from reference.rounding import EXACT, Rounding, round_activations, round_kv
@@ -62,12 +63,15 @@ class _Pass:
 
     def linear(self, x: Array, name: str, *, fine: bool = False) -> Array:
         """x: (n_tokens, columns) -> (n_tokens, rows), with the layer's bias where there is one."""
-        weight = self.model.weight(name + ".weight")
+        fine = fine or name.endswith(FINE) or "blk." not in name
+        return self.biased(self.product(x, self.model.weight(name + ".weight"), fine=fine), name)
+
+    def product(self, x: Array, weight: Weight, *, fine: bool = False) -> Array:
+        """x: (n_tokens, columns) -> (n_tokens, rows), of a weight (rows, columns)."""
         if self.rounding.activations:
-            fine = fine or name.endswith(FINE) or "blk." not in name
             x = round_activations(x, weight.type_name, fine=fine)
         y: Array = x @ weight.values.astype(self.dtype).T
-        return self.biased(y, name)
+        return y
 
     def plain_norm(self, x: Array) -> Array:
         """RMSNorm over the last axis, without weights."""
@@ -195,6 +199,9 @@ class _Pass:
 
     def feed_forward(self, x: Array, layer: str) -> Array:
         """SwiGLU and its like (arXiv 2002.05202), or without a gate. x: (n_tokens, dim), normed."""
+        if self.model.find(layer + "ffn_gate_inp.weight") is not None:
+            norms = self.family.norms_experts
+            return mixture(self.model, self.product, self.activation, x, layer, norms=norms)
         up = self.linear(x, layer + "ffn_up")
         if not self.family.gated:
             return self.linear(self.activation(up), layer + "ffn_down")

@@ -1,6 +1,8 @@
 /* acts.c - see acts.h. */
 #include "engine/acts.h"
 
+#include <string.h>
+
 static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
 void *lld_arena_alloc(lld_arena *arena, size_t n, size_t element_bytes)
@@ -43,6 +45,22 @@ lld_acts lld_acts_rows(const lld_acts *x, size_t first, size_t n_rows)
     if (x->sum != NULL) rows.sum = x->sum + first * (x->n_cols / LLD_QK);
     if (x->sum16 != NULL) rows.sum16 = x->sum16 + first * (x->n_cols / 16);
     return rows;
+}
+
+void lld_acts_copy_row(lld_act_kind kind, lld_acts *out, size_t to, const lld_acts *x, size_t from)
+{
+    const lld_acts a = lld_acts_rows(out, to, 1), b = lld_acts_rows(x, from, 1);
+    if (kind == LLD_ACT_F32) return;
+    memcpy(a.y, b.y, x->n_cols);
+    if (kind == LLD_ACT_Q8) {
+        const size_t n_blocks = x->n_cols / LLD_QK;
+        memcpy(a.d, b.d, n_blocks * sizeof *a.d);
+        memcpy(a.s, b.s, n_blocks * sizeof *a.s);
+        memcpy(a.sum, b.sum, n_blocks * sizeof *a.sum);
+    } else {
+        memcpy(a.d, b.d, x->n_cols / LLD_QK_K * sizeof *a.d);
+        memcpy(a.sum16, b.sum16, x->n_cols / 16 * sizeof *a.sum16);
+    }
 }
 
 void lld_acts_quantize(const lld_kernels *kernels, lld_act_kind kind, lld_acts *form, size_t row,

@@ -26,6 +26,9 @@ typedef uint32_t lld_act_kinds;
 void lld_acts_alloc(lld_arena *arena, lld_act_kinds kinds, size_t n_rows, size_t n_cols,
                     lld_acts forms[LLD_ACT_COUNT]);
 
+/* Copy row `from` of a quantized form to row `to` of another of the same kind and n_cols. */
+void lld_acts_copy_row(lld_act_kind kind, lld_acts *out, size_t to, const lld_acts *x, size_t from);
+
 /* Rows [first, first + n_rows) of x. */
 lld_acts lld_acts_rows(const lld_acts *x, size_t first, size_t n_rows);
 

@@ -42,11 +42,11 @@ void lld_activate(const lld_forward *f, float *gate, const float *up, size_t n)
         f->kernels->silu_mul(gate, up, n);
 }
 
-/* A tile of gate and up: act(gate) * up, quantized for down. */
-static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, const lld_input *input,
-                        lld_tile *tile)
+void lld_hidden_unit(lld_forward *f, unsigned thread, const lld_hidden *hidden,
+                     const lld_input *input, lld_tile *tile, size_t first_row)
 {
-    const lld_gated_weights *w = &l->gated;
+    const lld_gated_weights *w = hidden->weights;
+    const uint32_t *batch_rows = hidden->values->batch_rows;
     lld_thread_scratch *t = &f->scratch.threads[thread];
     const size_t first = tile->first_row, n = tile->n_rows;
     tile->out_stride = n;
@@ -58,22 +58,22 @@ static void hidden_unit(lld_forward *f, unsigned thread, const lld_layer *l, con
     else
         for (size_t i = 0; i < tile->n_cols * n; i++) t->up[i] = 1.0f;
     for (size_t c = 0; c < tile->n_cols; c++) {
-        const size_t row = tile->first_col + c;
+        const size_t row = first_row + c;
         float *gate = t->gate + c * n, *up = t->up + c * n;
         if (w->gate_bias != NULL) f->kernels->add(gate, w->gate_bias + first, n);
         if (w->up_bias != NULL) f->kernels->add(up, w->up_bias + first, n);
         lld_activate(f, gate, up, n);
-        lld_importance_add(f->importance, thread, lld_layer_index(f, l), LLD_IMPORTANCE_DOWN, first,
-                           gate, n);
+        lld_importance_add(f->importance, thread, hidden->layer, hidden->importance, first, gate,
+                           n);
         const lld_row_part part = {.row = row,
                                    .first_col = first,
                                    .n = n,
                                    .values = gate,
-                                   .fine = f->batch.positions[row] == 0};
+                                   .fine = lld_is_first_token(f, batch_rows, row)};
         if (w->down.act == LLD_ACT_F32)
-            memcpy(f->scratch.hidden + row * w->down.n_cols + first, gate, n * sizeof *gate);
+            memcpy(hidden->store + row * w->down.n_cols + first, gate, n * sizeof *gate);
         else
-            lld_input_quantize(f, thread, w->down.act, &t->hidden, &part);
+            lld_input_quantize(f, thread, w->down.act, hidden->values, &part);
     }
 }
 
@@ -92,6 +92,11 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
                           .layer = l,
                           .name = LLD_IMPORTANCE_GATE_UP};
     const lld_input *input = lld_input_make(f, thread, &s);
+    const lld_hidden hidden = {.weights = w,
+                               .values = &f->scratch.threads[thread].hidden,
+                               .store = f->scratch.hidden,
+                               .importance = LLD_IMPORTANCE_DOWN,
+                               .layer = lld_layer_index(f, l)};
     for (size_t unit;
          (unit = lld_product_next(f, thread, n_chunks * n_tiles)) < n_chunks * n_tiles;) {
         const size_t row = unit / n_tiles * f->scratch.hidden_chunk,
@@ -100,7 +105,7 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
                          .n_rows = lld_min_size(f->scratch.hidden_chunk, hidden_dim - row),
                          .first_col = col,
                          .n_cols = lld_min_size(LLD_TILE_COLS, f->batch.n_rows - col)};
-        hidden_unit(f, thread, l, input, &tile);
+        lld_hidden_unit(f, thread, &hidden, input, &tile, col);
     }
     lld_pool_barrier(f->pool);
 }

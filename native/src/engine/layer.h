@@ -19,6 +19,21 @@ void lld_mixer_state_space(lld_forward *forward, unsigned thread, const lld_laye
 void lld_mixer_attention_and_state_space(lld_forward *forward, unsigned thread,
                                          const lld_layer *layer);
 void lld_feed_gated(lld_forward *forward, unsigned thread, const lld_layer *layer);
+void lld_feed_experts(lld_forward *forward, unsigned thread, const lld_layer *layer);
+
+/* The hidden values of one gated feed-forward, which its down matrix multiplies. */
+typedef struct lld_hidden {
+    const lld_gated_weights *weights;
+    lld_input *values;               /* (n_rows, hidden_dim) */
+    float *store;                    /* (n_rows, hidden_dim), where the down matrix takes float32 */
+    lld_importance_input importance; /* LLD_IMPORTANCE_INPUTS: none */
+    uint32_t layer;
+} lld_hidden;
+
+/* act(gate(x)) * up(x) of a tile of both matrices, quantized for down, into the rows of `hidden` from
+ * first_row on. */
+void lld_hidden_unit(lld_forward *forward, unsigned thread, const lld_hidden *hidden,
+                     const lld_input *input, lld_tile *tile, size_t first_row);
 
 /* The parts of lld_mixer_attention, for a mixer that does more: its last phase, and those before. */
 void lld_attention_mix(lld_forward *forward, unsigned thread, const lld_layer *layer);

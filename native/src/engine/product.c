@@ -8,8 +8,7 @@ enum {
     CHUNK_ROWS_STEP = 16
 };
 
-/* Whether a row of an input is the first token of its sequence, which has two levels everywhere. */
-static bool is_first_token(const lld_forward *f, const uint32_t *batch_rows, size_t row)
+bool lld_is_first_token(const lld_forward *f, const uint32_t *batch_rows, size_t row)
 {
     return f->batch.positions[batch_rows == NULL ? row : batch_rows[row]] == 0;
 }
@@ -48,7 +47,7 @@ static void make_input_row(lld_forward *f, unsigned thread, const lld_source *s,
     const lld_row_part part = {.row = row,
                                .n = s->n_cols,
                                .values = values,
-                               .fine = s->fine || is_first_token(f, s->batch_rows, row)};
+                               .fine = s->fine || lld_is_first_token(f, s->batch_rows, row)};
     for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++)
         if ((s->kinds & LLD_ACT_BIT(kind)) != 0) lld_input_quantize(f, thread, kind, input, &part);
 }
@@ -76,7 +75,7 @@ const lld_input *lld_input_make(lld_forward *f, unsigned thread, const lld_sourc
     return &t->input;
 }
 
-static size_t chunk_rows(const lld_forward *f, const lld_matrix *m)
+size_t lld_chunk_rows(const lld_forward *f, const lld_matrix *m)
 {
     size_t by_bytes = CHUNK_BYTES / m->row_bytes, by_threads = m->n_rows / (4 * f->n_threads);
     size_t rows = lld_min_size(lld_min_size(by_bytes, by_threads), LLD_CHUNK_ROWS_MAX) /
@@ -126,7 +125,7 @@ static void multiply_rows(lld_forward *f, unsigned thread, const weight_rows *w,
     const lld_matrix *m = w->matrix;
     const lld_acts *forms = &input->forms[m->act], *fine = &input->fine[m->act];
     if (input->pair && m->act != LLD_ACT_F32 &&
-        (m->fine || is_first_token(f, input->batch_rows, 0))) {
+        (m->fine || lld_is_first_token(f, input->batch_rows, 0))) {
         lld_tile both = *t; /* the weights are read once for both levels */
         lld_acts levels = lld_acts_rows(forms, 0, 2);
         both.out = f->scratch.threads[thread].correction;
@@ -143,7 +142,7 @@ static void multiply_rows(lld_forward *f, unsigned thread, const weight_rows *w,
         return;
     }
     for (size_t row = t->first_col; row < t->first_col + t->n_cols; row++)
-        if (is_first_token(f, input->batch_rows, row))
+        if (lld_is_first_token(f, input->batch_rows, row))
             add_fine_product(f, thread, w, t, fine, row, 1);
 }
 
@@ -210,7 +209,7 @@ void lld_products_run(lld_forward *f, unsigned thread, const lld_product *produc
     size_t rows[LLD_PHASE_PRODUCTS_MAX],
         ends[LLD_PHASE_PRODUCTS_MAX]; /* of a chunk; units up to and with product i */
     for (size_t i = 0; i < n_products; i++) {
-        rows[i] = chunk_rows(f, products[i].matrix);
+        rows[i] = lld_chunk_rows(f, products[i].matrix);
         n_units += lld_divide_up(products[i].matrix->n_rows, rows[i]) * n_tiles;
         ends[i] = n_units;
     }

@@ -50,6 +50,13 @@ const lld_input *lld_input_make(lld_forward *forward, unsigned thread, const lld
  * or NULL. */
 void lld_input_shape(lld_input *input, size_t n_rows, size_t n_cols, const float *f32);
 
+/* Whether a row of an input is the first token of its sequence, which has two levels everywhere.
+ * batch_rows: as in lld_input. */
+bool lld_is_first_token(const lld_forward *forward, const uint32_t *batch_rows, size_t row);
+
+/* Rows of a matrix that one unit takes. */
+size_t lld_chunk_rows(const lld_forward *forward, const lld_matrix *m);
+
 /* Columns [first_col, first_col + n) of one row of an input. */
 typedef struct lld_row_part {
     size_t row, first_col, n;

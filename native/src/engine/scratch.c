@@ -2,21 +2,72 @@
 #include "engine/product.h"
 #include "model/rope.h"
 
+/* What the products of a gated feed-forward need; one that is not there: nothing. */
+static void add_kinds(const lld_gated_weights *g, lld_act_kinds *input, lld_act_kinds *down)
+{
+    if (g->gate.data == NULL) return;
+    *input |= LLD_ACT_BIT(g->gate.act) | LLD_ACT_BIT(g->up.act);
+    *down |= LLD_ACT_BIT(g->down.act);
+}
+
 static lld_act_kinds kinds_of(const lld_model *m, lld_act_kinds *down)
 {
     lld_act_kinds kinds = LLD_ACT_BIT(m->output.act) | LLD_ACT_BIT(m->layer_input_proj.act);
     *down = 0;
     for (uint32_t i = 0; i < m->config.n_layers; i++) {
-        const lld_gated_weights *g = &m->layers[i].gated;
         lld_matrix *mixer[LLD_MIXER_MATRICES];
         const uint32_t n_mixer = lld_mixer_matrices(&m->layers[i], mixer);
         for (uint32_t k = 0; k < n_mixer; k++) kinds |= LLD_ACT_BIT(mixer[k]->act);
-        kinds |= LLD_ACT_BIT(g->gate.act) | LLD_ACT_BIT(g->up.act);
+        add_kinds(&m->layers[i].gated, &kinds, down);
+        add_kinds(&m->layers[i].mixture.shared, &kinds, down);
+        if (m->layers[i].feed == LLD_FEED_EXPERTS) {
+            lld_act_kinds ignored = 0; /* they have a hidden input of their own */
+            kinds |= LLD_ACT_BIT(m->layers[i].mixture.router.act);
+            add_kinds(&m->layers[i].mixture.experts[0], &kinds, &ignored);
+        }
         kinds |=
             LLD_ACT_BIT(m->layers[i].input.gate.act) | LLD_ACT_BIT(m->layers[i].input.proj.act);
-        *down |= LLD_ACT_BIT(g->down.act);
     }
     return kinds;
+}
+
+/* What the experts of all layers need. */
+static lld_act_kinds expert_kinds(const lld_model *m, lld_act_kinds *down)
+{
+    lld_act_kinds kinds = 0;
+    *down = 0;
+    for (uint32_t i = 0; i < m->config.n_layers; i++)
+        if (m->layers[i].feed == LLD_FEED_EXPERTS)
+            add_kinds(&m->layers[i].mixture.experts[0], &kinds, down);
+    return kinds;
+}
+
+static void take_routing(lld_arena *arena, lld_forward *f)
+{
+    const lld_config *c = &f->model->config;
+    const lld_expert_sizes *e = &c->experts;
+    const size_t rows = f->batch.n_batch, pairs = rows * e->n_used;
+    lld_routing *r = &f->scratch.routing;
+    lld_act_kinds down, kinds = expert_kinds(f->model, &down);
+    const bool stores = (kinds & LLD_ACT_BIT(LLD_ACT_F32)) != 0,
+               stores_hidden = (down & LLD_ACT_BIT(LLD_ACT_F32)) != 0;
+    *r = (lld_routing){0};
+    if (e->n == 0) return;
+    r->logits = lld_arena_alloc(arena, rows * e->n, sizeof(float));
+    r->chosen = lld_arena_alloc(arena, pairs, sizeof(uint32_t));
+    r->weights = lld_arena_alloc(arena, pairs, sizeof(float));
+    r->pairs = lld_arena_alloc(arena, pairs, sizeof(uint32_t));
+    r->rows = lld_arena_alloc(arena, pairs, sizeof(uint32_t));
+    r->ends = lld_arena_alloc(arena, e->n, sizeof(uint32_t));
+    r->unit_ends = lld_arena_alloc(arena, e->n + 1, sizeof(uint32_t));
+    r->shared_weights = lld_arena_alloc(arena, rows, sizeof(float));
+    r->input_store = lld_arena_alloc(arena, stores ? pairs * c->dim : 0, sizeof(float));
+    r->hidden_store =
+        lld_arena_alloc(arena, stores_hidden ? pairs * e->hidden_dim : 0, sizeof(float));
+    lld_acts_alloc(arena, kinds, pairs, c->dim, r->input.forms);
+    lld_acts_alloc(arena, kinds, pairs, c->dim, r->input.fine);
+    lld_acts_alloc(arena, down, pairs, e->hidden_dim, r->hidden_input.forms);
+    lld_acts_alloc(arena, down, pairs, e->hidden_dim, r->hidden_input.fine);
 }
 
 static void take_thread(lld_arena *arena, const lld_forward *f, lld_act_kinds kinds,
@@ -30,6 +81,10 @@ static void take_thread(lld_arena *arena, const lld_forward *f, lld_act_kinds ki
     t->correction = lld_arena_alloc(arena, tile * LLD_CHUNK_ROWS_MAX, sizeof *t->correction);
     t->gate = lld_arena_alloc(arena, tile * f->scratch.hidden_chunk, sizeof *t->gate);
     t->up = lld_arena_alloc(arena, tile * f->scratch.hidden_chunk, sizeof *t->up);
+    const uint32_t n_used = f->model->config.experts.n_used;
+    t->expert_out = lld_arena_alloc(
+        arena, n_used == 0 ? 0 : f->batch.n_batch * (n_used + 1) * (size_t)LLD_EXPERT_CHUNK_ROWS,
+        sizeof *t->expert_out);
     lld_attention_scratch_alloc(arena, &f->attention, &t->attention);
 }
 
@@ -49,7 +104,10 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
 
     f->scratch.max_cols =
         (uint32_t)lld_max_size(lld_max_size(input_cols, c->hidden_dim), layer_inputs);
-    f->scratch.hidden_chunk = (down & LLD_ACT_BIT(LLD_ACT_Q8K)) != 0 ? LLD_QK_K : 2 * LLD_QK;
+    lld_act_kinds experts_down;
+    expert_kinds(f->model, &experts_down);
+    const bool by_256 = ((down | experts_down) & LLD_ACT_BIT(LLD_ACT_Q8K)) != 0;
+    f->scratch.hidden_chunk = by_256 ? LLD_QK_K : 2 * LLD_QK;
     f->attention.kernels = f->kernels;
     f->attention.cache = f->cache;
     f->attention.n_heads = c->n_heads;
@@ -85,6 +143,7 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     lld_acts_alloc(arena, kinds, rows, input_cols, f->scratch.input.fine);
     lld_acts_alloc(arena, down, rows, c->hidden_dim, f->scratch.hidden_input.forms);
     lld_acts_alloc(arena, down, rows, c->hidden_dim, f->scratch.hidden_input.fine);
+    take_routing(arena, f);
     lld_attention_alloc(arena, &f->attention, f->batch.n_batch, f->batch.n_ctx);
     f->scratch.threads = lld_arena_alloc(arena, f->n_threads, sizeof *f->scratch.threads);
     for (uint32_t i = 0; i < f->n_threads; i++) {

@@ -4,6 +4,10 @@
 
 #include "engine/attention.h"
 
+enum {
+    LLD_EXPERT_CHUNK_ROWS = 128
+}; /* rows of the down matrices of all experts that one unit takes */
+
 /* The rows that the products of a phase multiply, in every form they need. */
 typedef struct lld_input {
     lld_acts forms[LLD_ACT_COUNT]; /* (n_rows, n_cols) */
@@ -12,6 +16,23 @@ typedef struct lld_input {
     bool pair;                     /* one row: fine lies directly behind forms */
 } lld_input;
 
+/* Which rows of a batch go through which experts of a layer. A pair is a row and an expert that was
+ * chosen for it; pairs are grouped by expert, and within one in the order of their rows. */
+typedef struct lld_routing {
+    float *logits;       /* (n_batch, n_experts) of the router, then their probabilities */
+    uint32_t *chosen;    /* (n_batch, n_used) experts, by rank */
+    float *weights;      /* (n_batch, n_used) */
+    uint32_t *pairs;     /* (n_batch, n_used) number of each pair */
+    uint32_t *rows;      /* (n_batch * n_used) row of the batch of each pair */
+    uint32_t *ends;      /* (n_experts) pairs up to and with those of each expert */
+    uint32_t *unit_ends; /* (n_experts + 1) units of gate and up likewise; then of the shared one */
+    float *input_store;  /* (n_batch * n_used, dim) of pairs, only where they take float32 */
+    float *hidden_store; /* (n_batch * n_used, hidden_dim of experts), likewise */
+    float *shared_weights;  /* (n_batch) of what all rows go through */
+    lld_input input;        /* (n_batch * n_used, dim) the rows of the pairs */
+    lld_input hidden_input; /* (n_batch * n_used, hidden_dim of experts) */
+} lld_routing;
+
 /* What one thread alone writes. */
 typedef struct lld_thread_scratch {
     void *matmul;                  /* lld_kernels_scratch_bytes of the longest row */
@@ -19,6 +40,9 @@ typedef struct lld_thread_scratch {
     lld_acts forms[LLD_ACT_COUNT]; /* (2, max_cols) of that row: its two levels */
     lld_input input;               /* of this phase */
     lld_input hidden;              /* of this layer's down matrix: scratch's, in its shape */
+    lld_input pairs;               /* of this layer's experts: those of its gate and up */
+    lld_input pairs_hidden;        /* and of its down: routing's, in their shape */
+    float *expert_out;             /* (n_batch * (n_used + 1), LLD_EXPERT_CHUNK_ROWS) */
     float *rest;                   /* (max_cols) what the first level lost */
     float *correction;             /* (tile_cols, chunk of rows) the second level's product */
     float *gate, *up;              /* (tile_cols, hidden_chunk) */
@@ -46,6 +70,7 @@ typedef struct lld_scratch {
     float rope_magnitude;
     lld_input input;             /* (n_batch, max(dim, n_heads * head_dim)) */
     lld_input hidden_input;      /* (n_batch, hidden_dim) */
+    lld_routing routing;         /* of this layer, where one has experts */
     lld_thread_scratch *threads; /* (n_threads) */
 } lld_scratch;
 

@@ -63,11 +63,19 @@ typedef enum lld_state_space {
     LLD_SSM_ALONE    /* all of them, and no layer attends or has a feed */
 } lld_state_space;
 
+/* Which layers' feed-forward is a mixture of experts, of the sizes in expert_*; others are dense. */
+typedef struct lld_expert_facts {
+    lld_need need;      /* OPTIONAL: where the file has an expert_count */
+    bool norms_weights; /* weights of the chosen sum to 1, where expert_weights_norm does not say */
+    bool gates_shared;  /* what all rows go through is weighted by sigmoid(ffn_gate_inp_shexp) */
+} lld_expert_facts;
+
 /* What sets one family apart that the others do without; all zero: nothing. */
 typedef struct lld_family_facts {
     bool has_delta_net; /* layers but for some mix by the gated delta rule, and keys say by ssm.* */
     bool gates_attention; /* attn_q has a gate behind each head's query */
     lld_state_space state_space;
+    lld_expert_facts experts;
     bool
         is_encoder; /* every token sees the whole text, and there are vectors at the end, no logits;
                       * types and a norm belong to the embedding */

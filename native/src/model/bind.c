@@ -27,32 +27,42 @@ const lld_tensor *lld_bind_find(lld_binder *b, const char *suffix, lld_need need
     return tensor;
 }
 
+/* n: matrices one behind the other; 1: the tensor is a matrix. */
 static bool check_shape(lld_binder *b, const lld_tensor *t, const char *name, uint64_t n_cols,
-                        uint64_t n_rows)
+                        uint64_t n_rows, uint64_t n)
 {
-    if (t->dims[0] == n_cols && t->dims[1] == n_rows && t->dims[2] == 1 && t->dims[3] == 1)
+    char third[32] = "";
+    if (t->dims[0] == n_cols && t->dims[1] == n_rows && t->dims[2] == n && t->dims[3] == 1)
         return true;
-    b->status = lld_fail(LLD_ERR_CORRUPT,
-                         "tensor '%s' has shape (%" PRIu64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64
-                         "), must be (%" PRIu64 ", %" PRIu64 ")",
-                         name, t->dims[0], t->dims[1], t->dims[2], t->dims[3], n_cols, n_rows);
+    if (n != 1) snprintf(third, sizeof third, ", %" PRIu64, n);
+    b->status =
+        lld_fail(LLD_ERR_CORRUPT,
+                 "tensor '%s' has shape (%" PRIu64 ", %" PRIu64 ", %" PRIu64 ", %" PRIu64
+                 "), must be (%" PRIu64 ", %" PRIu64 "%s)",
+                 name, t->dims[0], t->dims[1], t->dims[2], t->dims[3], n_cols, n_rows, third);
     return false;
+}
+
+lld_matrix lld_bind_matrices(lld_binder *b, const char *suffix, lld_need need, uint64_t n,
+                             uint64_t n_rows, uint64_t n_cols)
+{
+    char name[LLD_NAME_BYTES];
+    const lld_tensor *t = lld_bind_find(b, suffix, need, name);
+    if (t == NULL || !check_shape(b, t, name, n_cols, n_rows, n)) return (lld_matrix){0};
+    b->model->weight_bytes += t->bytes;
+    b->model->streamed_bytes += t->bytes;
+    return (lld_matrix){.data = t->data,
+                        .n_rows = n * n_rows,
+                        .n_cols = n_cols,
+                        .row_bytes = lld_type_row_bytes(t->type, n_cols),
+                        .type = t->type,
+                        .act = lld_type_act_kind(t->type)};
 }
 
 lld_matrix lld_bind_matrix(lld_binder *b, const char *suffix, lld_need need, uint64_t n_rows,
                            uint64_t n_cols)
 {
-    char name[LLD_NAME_BYTES];
-    const lld_tensor *t = lld_bind_find(b, suffix, need, name);
-    if (t == NULL || !check_shape(b, t, name, n_cols, n_rows)) return (lld_matrix){0};
-    b->model->weight_bytes += t->bytes;
-    b->model->streamed_bytes += t->bytes;
-    return (lld_matrix){.data = t->data,
-                        .n_rows = n_rows,
-                        .n_cols = n_cols,
-                        .row_bytes = lld_type_row_bytes(t->type, n_cols),
-                        .type = t->type,
-                        .act = lld_type_act_kind(t->type)};
+    return lld_bind_matrices(b, suffix, need, 1, n_rows, n_cols);
 }
 
 void lld_bind_by_row(lld_model *m, const lld_matrix *table)
@@ -95,7 +105,7 @@ const float *lld_bind_vector(lld_binder *b, const char *suffix, lld_need need, u
     char name[LLD_NAME_BYTES];
     if (need == LLD_ABSENT) return NULL;
     const lld_tensor *t = lld_bind_find(b, suffix, need, name);
-    if (t == NULL || !check_shape(b, t, name, n, 1)) return NULL;
+    if (t == NULL || !check_shape(b, t, name, n, 1, 1)) return NULL;
     return bind_floats(b, t, name, n);
 }
 
@@ -104,7 +114,7 @@ const float *lld_bind_table(lld_binder *b, const char *suffix, lld_need need, ui
 {
     char name[LLD_NAME_BYTES];
     const lld_tensor *t = lld_bind_find(b, suffix, need, name);
-    if (t == NULL || !check_shape(b, t, name, n_cols, n_rows)) return NULL;
+    if (t == NULL || !check_shape(b, t, name, n_cols, n_rows, 1)) return NULL;
     return bind_floats(b, t, name, n_rows * n_cols);
 }
 

@@ -21,6 +21,9 @@ const lld_tensor *lld_bind_find(lld_binder *b, const char *suffix, lld_need need
                                 char name[LLD_NAME_BYTES]);
 lld_matrix lld_bind_matrix(lld_binder *b, const char *suffix, lld_need need, uint64_t n_rows,
                            uint64_t n_cols);
+/* A tensor (n, n_rows, n_cols): that many matrices one behind the other, returned as one of all rows. */
+lld_matrix lld_bind_matrices(lld_binder *b, const char *suffix, lld_need need, uint64_t n,
+                             uint64_t n_rows, uint64_t n_cols);
 /* As float32: (n), and (n_rows, n_cols) of a matrix of which every element is used as it is. */
 const float *lld_bind_vector(lld_binder *b, const char *suffix, lld_need need, uint64_t n);
 const float *lld_bind_table(lld_binder *b, const char *suffix, lld_need need, uint64_t n_rows,
@@ -42,5 +45,7 @@ void lld_bind_convolution(lld_binder *b, lld_layer *layer);
 void lld_bind_delta_net(lld_binder *b, lld_layer *layer);
 void lld_bind_state_space(lld_binder *b, lld_layer *layer);
 void lld_bind_gated(lld_binder *b, lld_gated_weights *w);
+/* The experts of the layer: (config.experts.n), which are filled. */
+void lld_bind_mixture(lld_binder *b, lld_expert_weights *w, lld_gated_weights *experts);
 
 #endif

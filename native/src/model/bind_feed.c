@@ -27,3 +27,53 @@ void lld_bind_gated(lld_binder *b, lld_gated_weights *w)
     w->down = lld_bind_matrix(b, "ffn_down.weight", LLD_REQUIRED, c->dim, n);
     w->down_bias = lld_bind_vector(b, "ffn_down.bias", LLD_OPTIONAL, c->dim);
 }
+
+/* What is used of the experts' matrices for a token: of the others nothing is read. */
+static void leave_unused(lld_binder *b, const lld_matrix *all)
+{
+    const lld_expert_sizes *e = &b->model->config.experts;
+    if (all->data != NULL)
+        b->model->streamed_bytes -= all->n_rows / e->n * all->row_bytes * (e->n - e->n_used);
+}
+
+static void bind_shared(lld_binder *b, lld_expert_weights *w)
+{
+    const lld_config *c = &b->model->config;
+    const uint64_t n = c->experts.shared_hidden_dim;
+    if (n == 0) return;
+    w->shared.gate = lld_bind_matrix(b, "ffn_gate_shexp.weight", LLD_REQUIRED, n, c->dim);
+    w->shared.up = lld_bind_matrix(b, "ffn_up_shexp.weight", LLD_REQUIRED, n, c->dim);
+    w->shared.down = lld_bind_matrix(b, "ffn_down_shexp.weight", LLD_REQUIRED, c->dim, n);
+    if (c->architecture->facts.experts.gates_shared)
+        w->shared_gate = lld_bind_vector(b, "ffn_gate_inp_shexp.weight", LLD_REQUIRED, c->dim);
+}
+
+void lld_bind_mixture(lld_binder *b, lld_expert_weights *w, lld_gated_weights *experts)
+{
+    const lld_config *c = &b->model->config;
+    const uint64_t n = c->experts.n, hidden = c->experts.hidden_dim;
+    w->experts = experts;
+    w->router = lld_bind_matrix(b, "ffn_gate_inp.weight", LLD_REQUIRED, n, c->dim);
+    w->choice_bias = lld_bind_vector(b, "exp_probs_b.bias", LLD_OPTIONAL, n);
+    /* the rows of gate and of up of each expert, in one tensor or in two */
+    lld_matrix gate =
+        lld_bind_matrices(b, "ffn_gate_up_exps.weight", LLD_OPTIONAL, n, 2 * hidden, c->dim);
+    lld_matrix up = gate;
+    const bool fused = gate.data != NULL;
+    if (!fused) {
+        gate = lld_bind_matrices(b, "ffn_gate_exps.weight", LLD_REQUIRED, n, hidden, c->dim);
+        up = lld_bind_matrices(b, "ffn_up_exps.weight", LLD_REQUIRED, n, hidden, c->dim);
+        leave_unused(b, &up);
+    }
+    const lld_matrix down =
+        lld_bind_matrices(b, "ffn_down_exps.weight", LLD_REQUIRED, n, c->dim, hidden);
+    leave_unused(b, &gate);
+    leave_unused(b, &down);
+    const uint64_t step = fused ? 2 * hidden : hidden, behind = fused ? hidden : 0;
+    for (uint64_t i = 0; i < n; i++) {
+        experts[i].gate = lld_matrix_rows(&gate, i * step, hidden);
+        experts[i].up = lld_matrix_rows(&up, i * step + behind, hidden);
+        experts[i].down = lld_matrix_rows(&down, i * c->dim, c->dim);
+    }
+    bind_shared(b, w);
+}

@@ -72,6 +72,7 @@ int lld_config_read(const lld_gguf *gguf, lld_config *config)
     }
     c.dim = lld_keys_count(&r, "embedding_length", 1, LLD_MAX_DIM, -1);
     lld_config_read_hidden_dims(&r, &c);
+    if (r.status == LLD_OK) lld_config_read_experts(&r, &c);
     c.n_ctx_train = lld_keys_count(&r, "context_length", 1, LLD_MAX_CTX, -1);
     const bool has_rms = c.architecture->facts.norm == LLD_RMS_NORM;
     c.norm_epsilon = lld_keys_float(

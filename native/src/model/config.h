@@ -18,6 +18,24 @@ typedef enum lld_rope_scaling {
 
 enum { LLD_MAX_LAYERS = 1024, LLD_MAX_CONV_WIDTH = 8 };
 
+typedef enum lld_gating { /* what the router's logits become, by the key's value */
+                          LLD_GATING_SOFTMAX = 1,
+                          LLD_GATING_SIGMOID = 2
+} lld_gating;
+
+enum { LLD_MAX_EXPERTS = 1024 };
+
+/* Of layers whose feed-forward is a mixture of experts; n 0: there are none. */
+typedef struct lld_expert_sizes {
+    uint32_t n, n_used;         /* of a layer; chosen for a row, <= n */
+    uint32_t n_dense_layers;    /* the first layers, which have none */
+    uint32_t hidden_dim;        /* of one */
+    uint32_t shared_hidden_dim; /* of the one that all rows go through; 0: there is none */
+    lld_gating gating;
+    bool norms_weights;
+    float weights_scale;
+} lld_expert_sizes;
+
 /* What may differ from layer to layer. */
 typedef struct lld_layer_sizes {
     uint32_t n_kv_heads; /* divides n_heads; 0: the layer has no attention */
@@ -62,6 +80,7 @@ typedef struct lld_config {
     /* of a state space: heads, groups of heads that share their input and output maps, numbers of a
      * head's state for each of its elements, elements of a head (a multiple of 8) */
     uint32_t ssm_heads, ssm_groups, ssm_state, ssm_head_dim;
+    lld_expert_sizes experts;
     bool has_states;     /* of layers that mix by other means than attention */
     uint32_t conv_width; /* tokens that a convolution sees, the last its own; 0: none convolves */
 } lld_config;
@@ -85,6 +104,12 @@ static inline size_t lld_ssm_channels(const lld_config *c)
 static inline size_t lld_ssm_projected(const lld_config *c)
 {
     return lld_ssm_inner(c) + lld_ssm_channels(c) + c->ssm_heads;
+}
+
+/* Whether a layer's feed-forward is a mixture of experts. */
+static inline bool lld_has_experts(const lld_config *c, uint32_t layer)
+{
+    return c->experts.n > 0 && layer >= c->experts.n_dense_layers;
 }
 
 /* Fill config from the metadata, or name the key that is missing, of the wrong type or out of

@@ -21,6 +21,8 @@ void lld_config_read_hidden_dims(lld_keys *r, lld_config *c);
 void lld_config_read_heads(lld_keys *r, lld_config *c);
 void lld_config_read_local_heads(lld_keys *r, lld_config *c);
 void lld_config_read_shared_kv(lld_keys *r, lld_config *c);
+/* config_experts.c. After the hidden dims, which become those of the experts where there are some. */
+void lld_config_read_experts(lld_keys *r, lld_config *c);
 /* config_states.c. Sizes of the delta rule and of state spaces, and which layers have them. */
 void lld_config_read_delta_net(lld_keys *r, lld_config *c);
 void lld_config_read_state_space(lld_keys *r, lld_config *c);

@@ -68,19 +68,36 @@ static int cut(const cutter *c, lld_matrix *const matrices[], uint32_t n, int la
     return status;
 }
 
+static int cut_gated(const cutter *c, lld_gated_weights *w, int index, lld_role role)
+{
+    lld_matrix *gate_up[] = {&w->gate, &w->up}, *down[] = {&w->down};
+    int status = cut(c, gate_up, w->up.data == NULL ? 1 : 2, index, role);
+    return status == LLD_OK ? cut(c, down, 1, index, role) : status;
+}
+
+static int cut_mixture(const cutter *c, int index)
+{
+    lld_expert_weights *w = &c->model->layers[index].mixture;
+    lld_matrix *router[] = {&w->router};
+    int status = cut(c, router, 1, index, LLD_ROLE_FEED);
+    for (uint32_t i = 0; i < c->model->config.experts.n && status == LLD_OK; i++)
+        status = cut_gated(c, &w->experts[i], index, LLD_ROLE_EXPERT);
+    if (status == LLD_OK && w->shared.gate.data != NULL)
+        status = cut_gated(c, &w->shared, index, LLD_ROLE_FEED);
+    return status;
+}
+
 static int cut_layer(const cutter *c, int index)
 {
     lld_layer *l = &c->model->layers[index];
     lld_matrix *mixer[LLD_MIXER_MATRICES];
     const uint32_t n_mixer = lld_mixer_matrices(l, mixer);
-    lld_matrix *gate_up[] = {&l->gated.gate, &l->gated.up}, *down[] = {&l->gated.down};
     int status = LLD_OK;
     for (uint32_t i = 0; i < n_mixer && status == LLD_OK; i++)
         status = cut(c, &mixer[i], 1, index, LLD_ROLE_ATTENTION);
-    const uint32_t n_gate_up = l->gated.up.data == NULL ? 1 : 2;
-    const bool has_feed = l->feed != LLD_FEED_NONE;
-    if (status == LLD_OK && has_feed) status = cut(c, gate_up, n_gate_up, index, LLD_ROLE_FEED);
-    if (status == LLD_OK && has_feed) status = cut(c, down, 1, index, LLD_ROLE_FEED);
+    if (status == LLD_OK && l->feed == LLD_FEED_EXPERTS) status = cut_mixture(c, index);
+    if (status == LLD_OK && l->feed == LLD_FEED_GATED)
+        status = cut_gated(c, &l->gated, index, LLD_ROLE_FEED);
     lld_matrix *input[] = {&l->input.gate, &l->input.proj};
     for (int i = 0; i < 2 && status == LLD_OK && input[i]->data != NULL; i++)
         status = cut(c, &input[i], 1, index, LLD_ROLE_FEED);

@@ -54,6 +54,12 @@ static lld_mixer_kind mixer_kind(const lld_config *c, bool has_kv_heads)
     return facts->has_delta_net ? LLD_MIXER_DELTA_NET : LLD_MIXER_CONVOLUTION;
 }
 
+static lld_feed_kind feed_kind(const lld_config *c, uint32_t layer)
+{
+    if (c->layers[layer].hidden_dim == 0) return LLD_FEED_NONE;
+    return lld_has_experts(c, layer) ? LLD_FEED_EXPERTS : LLD_FEED_GATED;
+}
+
 static void bind_mixer(lld_binder *b, lld_layer *layer)
 {
     switch (layer->mixer) {
@@ -88,7 +94,7 @@ static void bind_layer(lld_binder *b, lld_layer *layer)
     if (c->is_unrotated[b->layer]) layer->rope = -1;
     layer->sizes = c->layers[b->layer];
     layer->mixer = mixer_kind(c, layer->sizes.n_kv_heads > 0);
-    layer->feed = layer->sizes.hidden_dim > 0 ? LLD_FEED_GATED : LLD_FEED_NONE;
+    layer->feed = feed_kind(c, (uint32_t)b->layer);
     layer->mixer_norm = lld_bind_norm(b, norms->before_mixer);
     layer->mixer_post_norm = lld_bind_norm(b, norms->after_mixer);
     layer->feed_norm = lld_bind_norm(b, norms->before_feed);
@@ -96,6 +102,10 @@ static void bind_layer(lld_binder *b, lld_layer *layer)
     layer->feed_post_norm = lld_bind_norm(b, norms->after_feed);
     bind_mixer(b, layer);
     if (layer->feed == LLD_FEED_GATED) lld_bind_gated(b, &layer->gated);
+    if (layer->feed == LLD_FEED_EXPERTS)
+        lld_bind_mixture(b, &layer->mixture,
+                         b->model->experts +
+                             (size_t)(b->layer - (int)c->experts.n_dense_layers) * c->experts.n);
     bind_layer_input(b, &layer->input);
     if (c->architecture->facts.has_layer_inputs)
         layer->output_scale = lld_bind_vector(b, "layer_output_scale.weight", LLD_OPTIONAL, 1);
@@ -230,7 +240,8 @@ static int bind(lld_model *m, const lld_gguf *gguf)
     lld_binder b = {.model = m, .gguf = gguf, .layer = -1, .status = LLD_OK};
     b.bound = calloc(gguf->n_tensors + 1, sizeof *b.bound);
     m->layers = calloc(m->config.n_layers, sizeof *m->layers);
-    if (b.bound == NULL || m->layers == NULL)
+    m->experts = calloc((size_t)m->config.n_layers * m->config.experts.n + 1, sizeof *m->experts);
+    if (b.bound == NULL || m->layers == NULL || m->experts == NULL)
         b.status = lld_fail(LLD_ERR_MEMORY, "no memory for the layer table");
     else
         bind_model(&b);
@@ -292,6 +303,7 @@ void lld_model_close(lld_model *model)
     lld_residency_destroy(model->residency);
     lld_file_close(model->file);
     free(model->layers);
+    free(model->experts);
     free(model->extents);
     free(model->converted);
     free(model);

@@ -41,7 +41,7 @@ typedef enum lld_mixer_kind {
     LLD_MIXER_ATTENTION_AND_STATE_SPACE /* both read the normed row, and both are added */
 } lld_mixer_kind;
 /* What a layer does with each token for itself. */
-typedef enum lld_feed_kind { LLD_FEED_GATED, LLD_FEED_NONE } lld_feed_kind;
+typedef enum lld_feed_kind { LLD_FEED_GATED, LLD_FEED_EXPERTS, LLD_FEED_NONE } lld_feed_kind;
 
 typedef struct lld_attention_weights {
     lld_matrix wq;       /* (n_heads * head_dim, dim) */
@@ -98,6 +98,16 @@ typedef struct lld_gated_weights {
     const float *down_bias; /* (dim) or NULL */
 } lld_gated_weights;
 
+/* A mixture of experts (arXiv 2401.04088): a router chooses n_used of n gated feed-forwards for each row. */
+typedef struct lld_expert_weights {
+    lld_matrix router; /* (n, dim) */
+    const float
+        *choice_bias; /* (n) added to what the choice looks at, not to the weights; or NULL */
+    lld_gated_weights *experts; /* (n), of matrices that lie one behind the other */
+    lld_gated_weights shared;   /* what all rows go through, or gate.data NULL */
+    const float *shared_gate; /* (dim): its weight is the sigmoid of this times the row; or NULL */
+} lld_expert_weights;
+
 /* What a token gives a layer beside the residual stream (Gemma 4's per-layer embeddings): behind the
  * feed-forward, x = x + norm(proj(act(gate(x)) * input)). */
 typedef struct lld_layer_input_weights {
@@ -122,6 +132,7 @@ typedef struct lld_layer {
     lld_delta_weights delta;
     lld_state_space_weights state_space;
     lld_gated_weights gated;
+    lld_expert_weights mixture;
     lld_layer_input_weights input;
     const float *output_scale; /* (1) of x behind everything else, or NULL */
 } lld_layer;
@@ -155,9 +166,10 @@ struct lld_model {
     /* LongRoPE (arXiv 2402.13753): divisors for contexts up to scaling_original_ctx, and for longer
      * ones; (n_rot / 2) each, or NULL */
     const float *rope_factors_short, *rope_factors_long;
-    lld_layer *layers;   /* (n_layers) */
-    size_t state_floats; /* of all layers that have a state, for one sequence */
-    lld_extent *extents; /* (n_extents), see extents.h */
+    lld_layer *layers;          /* (n_layers) */
+    lld_gated_weights *experts; /* (n_layers with some, experts.n): those of all layers */
+    size_t state_floats;        /* of all layers that have a state, for one sequence */
+    lld_extent *extents;        /* (n_extents), see extents.h */
     size_t n_extents;
     lld_residency_state *residency; /* what of them is in memory, see residency.h */
     bool is_copied;                 /* into huge pages, which hide the file's */

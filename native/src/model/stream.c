@@ -182,7 +182,7 @@ static int start_readers(lld_stream *s)
 
 static bool streams(const lld_extent *e, const lld_residency *r, size_t i)
 {
-    return r->resident[i] == 0 && e[i].role != LLD_ROLE_EMBEDDING;
+    return r->resident[i] == 0 && e[i].role != LLD_ROLE_EMBEDDING && e[i].role != LLD_ROLE_EXPERT;
 }
 
 static item item_for(const lld_extent *e)

@@ -1,0 +1,317 @@
+/* feed_experts.c - a mixture of experts: a router chooses a few gated feed-forwards for each row, and what
+ * they make is added, weighted, in the order of rank (Mixtral, arXiv 2401.04088; shared experts:
+ * DeepSeekMoE, arXiv 2401.06066).
+ *   1. norm, quantize, router        3. gate and up of the chosen, activation, quantize
+ *   2. choose, group by expert       4. down of all chosen, weighted sum, residual
+ * Rows are grouped by expert, so that each expert's weights are read once for all of its rows. No
+ * result depends on the group: every product of a row is as if it were alone, and its sum has the
+ * order of its own ranks. Of equal probabilities the expert of the lower number is chosen. */
+#include "engine/layer.h"
+
+#include <string.h>
+
+#include "base/vecmath.h"
+
+enum { WORD_BITS = 64 };
+static const float least_sum = 6.103515625e-5f; /* of weights that are divided by it */
+
+/* ---- the choice -------------------------------------------------------------------------------- */
+
+static void to_probabilities(lld_gating gating, float *x, size_t n)
+{
+    float most = x[0], sum = 0.0f;
+    for (size_t i = 1; i < n; i++) most = x[i] > most ? x[i] : most;
+    for (size_t i = 0; i < n; i++) {
+        if (gating == LLD_GATING_SIGMOID)
+            x[i] = 1.0f / (1.0f + lld_expf(-x[i]));
+        else
+            sum += x[i] = lld_expf(x[i] - most);
+    }
+    for (size_t i = 0; gating == LLD_GATING_SOFTMAX && i < n; i++) x[i] /= sum;
+}
+
+/* The expert of the highest score that was not taken; whatever the scores, there is one. */
+static uint32_t best_left(const float *p, const float *bias, uint32_t n, const uint64_t *taken)
+{
+    uint32_t best = n;
+    float best_score = 0.0f;
+    for (uint32_t i = 0; i < n; i++) {
+        if ((taken[i / WORD_BITS] >> i % WORD_BITS & 1) != 0) continue;
+        const float score = bias == NULL ? p[i] : p[i] + bias[i];
+        if (best < n && !(score > best_score)) continue;
+        best = i;
+        best_score = score;
+    }
+    return best;
+}
+
+static void choose(lld_forward *f, const lld_expert_weights *w, size_t row)
+{
+    const lld_expert_sizes *e = &f->model->config.experts;
+    lld_routing *r = &f->scratch.routing;
+    float *p = r->logits + row * e->n, *weights = r->weights + row * e->n_used, sum = 0.0f;
+    uint32_t *chosen = r->chosen + row * e->n_used;
+    uint64_t taken[LLD_MAX_EXPERTS / WORD_BITS] = {0};
+    to_probabilities(e->gating, p, e->n);
+    for (uint32_t rank = 0; rank < e->n_used; rank++) {
+        const uint32_t best = best_left(p, w->choice_bias, e->n, taken);
+        taken[best / WORD_BITS] |= (uint64_t)1 << best % WORD_BITS;
+        chosen[rank] = best;
+        sum += weights[rank] = p[best];
+    }
+    for (uint32_t rank = 0; rank < e->n_used; rank++) {
+        if (e->norms_weights) weights[rank] /= sum > least_sum ? sum : least_sum;
+        weights[rank] *= e->weights_scale;
+    }
+}
+
+/* Number the pairs, those of an expert behind each other, and count the units of gate and up. */
+static void group(lld_forward *f, const lld_expert_weights *w)
+{
+    const lld_expert_sizes *e = &f->model->config.experts;
+    lld_routing *r = &f->scratch.routing;
+    const size_t n_pairs = f->batch.n_rows * e->n_used, chunk = f->scratch.hidden_chunk;
+    memset(r->ends, 0, e->n * sizeof *r->ends);
+    for (size_t i = 0; i < n_pairs; i++) r->ends[r->chosen[i]]++;
+    uint32_t end = 0, units = 0;
+    for (uint32_t i = 0; i < e->n; i++) { /* ends: for now where each begins */
+        const uint32_t n = r->ends[i];
+        units += (uint32_t)(lld_divide_up(e->hidden_dim, chunk) * lld_divide_up(n, LLD_TILE_COLS));
+        r->unit_ends[i] = units;
+        r->ends[i] = end;
+        end += n;
+    }
+    if (w->shared.gate.data != NULL)
+        units += (uint32_t)(lld_divide_up(w->shared.gate.n_rows, chunk) *
+                            lld_divide_up(f->batch.n_rows, LLD_TILE_COLS));
+    r->unit_ends[e->n] = units;
+    for (size_t i = 0; i < n_pairs; i++) {
+        const uint32_t pair = r->ends[r->chosen[i]]++;
+        r->pairs[i] = pair;
+        r->rows[pair] = (uint32_t)(i / e->n_used);
+    }
+}
+
+/* The first pair of an expert. */
+static size_t first_pair(const lld_routing *r, uint32_t expert)
+{
+    return expert == 0 ? 0 : r->ends[expert - 1];
+}
+
+/* The rows of the pairs; of a single row they are all the same one. */
+static void gather(lld_forward *f, unsigned thread, const lld_expert_weights *w,
+                   const lld_input *input)
+{
+    lld_routing *r = &f->scratch.routing;
+    const lld_gated_weights *expert = &w->experts[0];
+    const size_t dim = f->model->config.dim,
+                 n_pairs = f->batch.n_rows * f->model->config.experts.n_used;
+    const lld_act_kinds kinds = LLD_ACT_BIT(expert->gate.act) | LLD_ACT_BIT(expert->up.act);
+    lld_input *pairs = &f->scratch.threads[thread].pairs;
+    for (size_t pair; (pair = lld_pool_next(f->pool, thread, n_pairs)) < n_pairs;) {
+        const size_t row = r->rows[pair];
+        for (lld_act_kind kind = 0; kind < LLD_ACT_COUNT; kind++) {
+            if ((kinds & LLD_ACT_BIT(kind)) == 0) continue;
+            lld_acts_copy_row(kind, &pairs->forms[kind], pair, &input->forms[kind], row);
+            if (lld_is_first_token(f, NULL, row))
+                lld_acts_copy_row(kind, &pairs->fine[kind], pair, &input->fine[kind], row);
+        }
+        if ((kinds & LLD_ACT_BIT(LLD_ACT_F32)) != 0)
+            memcpy(r->input_store + pair * dim, input->forms[LLD_ACT_F32].f32 + row * dim,
+                   dim * sizeof(float));
+    }
+    lld_pool_barrier(f->pool);
+}
+
+/* How much of the shared expert a row gets. */
+static void weigh_shared(lld_forward *f, const lld_expert_weights *w, size_t row, const float *x)
+{
+    float lane[8] = {0};
+    if (w->shared_gate == NULL) {
+        f->scratch.routing.shared_weights[row] = 1.0f;
+        return;
+    }
+    for (size_t k = 0; k < f->model->config.dim; k++)
+        lane[k % 8] = __builtin_fmaf(w->shared_gate[k], x[k], lane[k % 8]);
+    f->scratch.routing.shared_weights[row] = 1.0f / (1.0f + lld_expf(-lld_reduce8(lane)));
+}
+
+/* Phases 1 and 2. Returns the normed rows. */
+static const lld_input *route(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    const lld_expert_weights *w = &l->mixture;
+    const size_t n_rows = f->batch.n_rows, dim = f->model->config.dim;
+    lld_act_kinds kinds = LLD_ACT_BIT(w->router.act) | LLD_ACT_BIT(LLD_ACT_F32) |
+                          LLD_ACT_BIT(w->experts[0].gate.act) | LLD_ACT_BIT(w->experts[0].up.act);
+    if (w->shared.gate.data != NULL)
+        kinds |= LLD_ACT_BIT(w->shared.gate.act) | LLD_ACT_BIT(w->shared.up.act);
+    const lld_source s = {.make_row = lld_normed_row,
+                          .norm = &l->feed_norm,
+                          .n_rows = n_rows,
+                          .n_cols = dim,
+                          .kinds = kinds,
+                          .store = f->scratch.work,
+                          .layer = l,
+                          .name = LLD_IMPORTANCE_INPUTS};
+    const lld_product router[] = {{.matrix = &w->router, .out = f->scratch.routing.logits}};
+    const lld_input *input = lld_input_make(f, thread, &s);
+    lld_products_run(f, thread, router, 1, input);
+    lld_pool_barrier(f->pool);
+    if (n_rows > 1) {
+        for (size_t row; (row = lld_pool_next(f->pool, thread, n_rows)) < n_rows;) {
+            choose(f, w, row);
+            weigh_shared(f, w, row, input->forms[LLD_ACT_F32].f32 + row * dim);
+        }
+        lld_pool_barrier(f->pool);
+    }
+    if (thread == 0) {
+        if (n_rows == 1) {
+            choose(f, w, 0);
+            weigh_shared(f, w, 0, input->forms[LLD_ACT_F32].f32);
+        }
+        group(f, w);
+    }
+    lld_pool_barrier(f->pool);
+    return input;
+}
+
+/* ---- the products ------------------------------------------------------------------------------ */
+
+/* Unit `unit` of a feed-forward's gate and up, of n_rows rows: of `input` from first_col on, of `hidden`
+ * from first_row on. */
+static void gate_up_unit(lld_forward *f, unsigned thread, const lld_hidden *hidden,
+                         const lld_input *input, size_t unit, size_t n_rows, size_t first_col,
+                         size_t first_row)
+{
+    const size_t n_tiles = lld_divide_up(n_rows, LLD_TILE_COLS), chunk = f->scratch.hidden_chunk;
+    const size_t row = unit / n_tiles * chunk, col = unit % n_tiles * LLD_TILE_COLS;
+    lld_tile tile = {.first_row = row,
+                     .n_rows = lld_min_size(chunk, hidden->weights->gate.n_rows - row),
+                     .first_col = first_col + col,
+                     .n_cols = lld_min_size(LLD_TILE_COLS, n_rows - col)};
+    lld_hidden_unit(f, thread, hidden, input, &tile, first_row + col);
+}
+
+static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l,
+                          const lld_input *input)
+{
+    const lld_expert_weights *w = &l->mixture;
+    const lld_expert_sizes *e = &f->model->config.experts;
+    const lld_routing *r = &f->scratch.routing;
+    lld_thread_scratch *t = &f->scratch.threads[thread];
+    const bool single = f->batch.n_rows == 1; /* its pairs' rows are the input's only one */
+    lld_hidden hidden = {.values = &t->pairs_hidden,
+                         .store = r->hidden_store,
+                         .importance = LLD_IMPORTANCE_INPUTS,
+                         .layer = lld_layer_index(f, l)};
+    const lld_hidden shared = {.weights = &w->shared,
+                               .values = &t->hidden,
+                               .store = f->scratch.hidden,
+                               .importance = LLD_IMPORTANCE_INPUTS,
+                               .layer = hidden.layer};
+    const size_t n_units = r->unit_ends[e->n];
+    uint32_t expert = 0;
+    for (size_t unit; (unit = lld_product_next(f, thread, n_units)) < n_units;) {
+        if (expert > 0 && unit < r->unit_ends[expert - 1]) expert = 0; /* another thread's share */
+        while (expert < e->n && unit >= r->unit_ends[expert]) expert++;
+        const size_t within = expert == 0 ? unit : unit - r->unit_ends[expert - 1];
+        if (expert == e->n) {
+            gate_up_unit(f, thread, &shared, input, within, f->batch.n_rows, 0, 0);
+            continue;
+        }
+        const size_t first = first_pair(r, expert), n = r->ends[expert] - first;
+        hidden.weights = &w->experts[expert];
+        gate_up_unit(f, thread, &hidden, single ? input : &t->pairs, within, n, single ? 0 : first,
+                     first);
+    }
+    lld_pool_barrier(f->pool);
+}
+
+/* Rows [first_row, first_row + n_rows) of a down matrix times n rows of an input, to out. */
+static void down_tiles(lld_forward *f, unsigned thread, const lld_matrix *down,
+                       const lld_input *input, lld_tile tile, size_t n)
+{
+    const size_t end = tile.first_col + n;
+    for (; tile.first_col < end; tile.first_col += tile.n_cols) {
+        tile.n_cols = lld_min_size(LLD_TILE_COLS, end - tile.first_col);
+        lld_multiply_tile(f, thread, down, input, &tile);
+        tile.out += tile.n_cols * tile.out_stride;
+    }
+}
+
+/* What the experts add to one row of the residual stream, n_rows elements of it. out: of the pairs, then
+ * of the rows' shared expert, (n_rows) each. */
+static void add_row(const lld_forward *f, const lld_layer *l, size_t row, size_t first_row,
+                    size_t n_rows, const float *out)
+{
+    const lld_config *c = &f->model->config;
+    const lld_routing *r = &f->scratch.routing;
+    const size_t n_used = c->experts.n_used, n_pairs = f->batch.n_rows * n_used;
+    const float *shared = out + (n_pairs + row) * n_rows;
+    float *work = f->scratch.work + row * c->dim + first_row;
+    memset(work, 0, n_rows * sizeof *work);
+    for (size_t rank = 0; rank < n_used; rank++) {
+        const float weight = r->weights[row * n_used + rank];
+        const float *pair = out + r->pairs[row * n_used + rank] * n_rows;
+        for (size_t i = 0; i < n_rows; i++) work[i] += weight * pair[i];
+    }
+    if (l->mixture.shared.gate.data != NULL)
+        for (size_t i = 0; i < n_rows; i++) work[i] += r->shared_weights[row] * shared[i];
+    if (c->residual_scale != 1.0f)
+        for (size_t i = 0; i < n_rows; i++) work[i] *= c->residual_scale;
+    if (l->feed_post_norm.weight == NULL)
+        f->kernels->add(f->scratch.x + row * c->dim + first_row, work, n_rows);
+}
+
+static void down_phase(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    const lld_expert_weights *w = &l->mixture;
+    const lld_config *c = &f->model->config;
+    const lld_routing *r = &f->scratch.routing;
+    lld_thread_scratch *t = &f->scratch.threads[thread];
+    const size_t chunk =
+        lld_min_size(LLD_EXPERT_CHUNK_ROWS, lld_chunk_rows(f, &w->experts[0].down));
+    const size_t n_units = lld_divide_up(c->dim, chunk), n_rows = f->batch.n_rows;
+    for (size_t unit; (unit = lld_product_next(f, thread, n_units)) < n_units;) {
+        const size_t first_row = unit * chunk, n = lld_min_size(chunk, c->dim - first_row);
+        for (uint32_t i = 0; i < c->experts.n; i++) {
+            const size_t first = first_pair(r, i);
+            const lld_tile tile = {.first_row = first_row,
+                                   .n_rows = n,
+                                   .first_col = first,
+                                   .out = t->expert_out + first * n,
+                                   .out_stride = n};
+            down_tiles(f, thread, &w->experts[i].down, &t->pairs_hidden, tile, r->ends[i] - first);
+        }
+        if (w->shared.gate.data != NULL) {
+            const lld_tile tile = {.first_row = first_row,
+                                   .n_rows = n,
+                                   .out = t->expert_out + n_rows * c->experts.n_used * n,
+                                   .out_stride = n};
+            down_tiles(f, thread, &w->shared.down, &t->hidden, tile, n_rows);
+        }
+        for (size_t row = 0; row < n_rows; row++) add_row(f, l, row, first_row, n, t->expert_out);
+    }
+}
+
+void lld_feed_experts(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    const lld_config *c = &f->model->config;
+    const lld_routing *r = &f->scratch.routing;
+    lld_thread_scratch *t = &f->scratch.threads[thread];
+    const size_t n_pairs = f->batch.n_rows * c->experts.n_used;
+    t->pairs = r->input;
+    t->pairs_hidden = r->hidden_input;
+    t->pairs.batch_rows = t->pairs_hidden.batch_rows = r->rows;
+    lld_input_shape(&t->pairs, n_pairs, c->dim, r->input_store);
+    lld_input_shape(&t->pairs_hidden, n_pairs, c->experts.hidden_dim, r->hidden_store);
+    if (l->mixture.shared.gate.data != NULL) {
+        t->hidden = f->scratch.hidden_input;
+        lld_input_shape(&t->hidden, f->batch.n_rows, c->experts.shared_hidden_dim,
+                        f->scratch.hidden);
+    }
+    const lld_input *input = route(f, thread, l);
+    if (f->batch.n_rows > 1) gather(f, thread, &l->mixture, input);
+    gate_up_phase(f, thread, l, input);
+    down_phase(f, thread, l);
+}

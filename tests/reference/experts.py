@@ -1,0 +1,86 @@
+"""Mixtures of experts (Mixtral, arXiv 2401.04088; shared experts: DeepSeekMoE, arXiv 2401.06066)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from reference.model import Array, ReferenceModel, Weight
+
+Product = Callable[[Array, Weight], Array]  # (n_tokens, columns) times a matrix of (rows, columns)
+Activation = Callable[[Array], Array]
+LEAST_SUM = 6.103515625e-5  # of weights that are divided by it
+
+
+def _expert(model: ReferenceModel, name: str, index: int) -> Weight:
+    weight = model.weight(name)
+    return Weight(weight.values[index], weight.type_name)
+
+
+def _gate_up(model: ReferenceModel, layer: str, index: int) -> tuple[Weight, Weight]:
+    if model.find(f"{layer}ffn_gate_up_exps.weight") is None:
+        names = (f"{layer}ffn_gate_exps.weight", f"{layer}ffn_up_exps.weight")
+        return _expert(model, names[0], index), _expert(model, names[1], index)
+    both = _expert(model, f"{layer}ffn_gate_up_exps.weight", index)
+    gate, up = np.split(both.values, 2)
+    return Weight(gate, both.type_name), Weight(up, both.type_name)
+
+
+def route(
+    model: ReferenceModel, logits: Array, layer: str, *, norms: bool
+) -> tuple[Array, np.ndarray[Any, Any]]:
+    """Return weights and numbers of each token's experts by rank: (n_tokens, n_used) each."""
+    hp = model.hyperparameters
+    if hp.expert_gating == 2:
+        p: Array = 1 / (1 + np.exp(-logits))
+    else:
+        p = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        p = p / p.sum(axis=-1, keepdims=True)
+    bias = model.find(f"{layer}exp_probs_b.bias")
+    scores = p if bias is None else p + bias.values
+    chosen = np.argsort(-scores, axis=-1, kind="stable")[:, : hp.n_experts_used]
+    weights = np.take_along_axis(p, chosen, axis=-1)
+    if norms if hp.expert_weights_norm is None else hp.expert_weights_norm:
+        weights = weights / np.maximum(weights.sum(axis=-1, keepdims=True), LEAST_SUM)
+    return weights * hp.expert_weights_scale, chosen
+
+
+def mixture(
+    model: ReferenceModel,
+    product: Product,
+    activation: Activation,
+    x: Array,
+    layer: str,
+    *,
+    norms: bool,
+) -> Array:
+    """Return what a layer's experts make of x: (n_tokens, dim), normed."""
+    logits = product(x, model.weight(f"{layer}ffn_gate_inp.weight"))
+    weights, chosen = route(model, logits, layer, norms=norms)
+    out = np.zeros_like(x)
+    each = []  # (n_tokens, dim) of every expert, also for tokens that did not choose it
+    for index in range(model.hyperparameters.n_experts):
+        gate, up = (product(x, weight) for weight in _gate_up(model, layer, index))
+        down = _expert(model, f"{layer}ffn_down_exps.weight", index)
+        each.append(product(activation(gate) * up, down))
+    made = np.stack(each, axis=1)  # (n_tokens, n_experts, dim)
+    for rank in range(chosen.shape[1]):
+        picked = np.take_along_axis(made, chosen[:, rank, None, None], axis=1)[:, 0]
+        out = out + weights[:, rank, None] * picked
+    return out + _shared(model, product, activation, x, layer)
+
+
+def _shared(
+    model: ReferenceModel, product: Product, activation: Activation, x: Array, layer: str
+) -> Array:
+    """Return what the expert of all tokens makes, or zeros."""
+    if model.find(f"{layer}ffn_gate_shexp.weight") is None:
+        return np.zeros_like(x)
+    gate = product(x, model.weight(f"{layer}ffn_gate_shexp.weight"))
+    up = product(x, model.weight(f"{layer}ffn_up_shexp.weight"))
+    y = product(activation(gate) * up, model.weight(f"{layer}ffn_down_shexp.weight"))
+    weight = model.find(f"{layer}ffn_gate_inp_shexp.weight")
+    if weight is None:
+        return y
+    result: Array = y / (1 + np.exp(-(x @ weight.values.astype(x.dtype))))[:, None]
+    return result
