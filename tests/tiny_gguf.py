@@ -315,6 +315,7 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, ...]]]:
             yield f"blk.{layer}.proj.weight", (spec.dim, spec.layer_input_dim)
 
 
+QKV_BIASED = ("qwen2", "qwen2vl", "qwen2moe")
 BIASED_NORMS = ("phi2", "stablelm", "starcoder2", "gptneox")  # LayerNorm
 LAYER_NORMS = (*BIASED_NORMS, "command-r", "cohere2")
 ROUTERS = ("ffn_gate_inp.weight",)
@@ -348,7 +349,7 @@ def _norm(spec: TinySpec, name: str) -> Iterator[tuple[str, int, float]]:
 def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
     """Yield name, length and mean of every norm (mean 1) and bias (mean 0)."""
     head_dim = spec.resolved_head_dim
-    biased = spec.architecture in ("qwen2", "qwen2vl", "qwen2moe") if spec.qkv_bias is None else spec.qkv_bias
+    biased = spec.architecture in QKV_BIASED if spec.qkv_bias is None else spec.qkv_bias
     yield from _norm(spec, "token_embd_norm" if spec.architecture in CONVOLVED else "output_norm")
     for layer in range(spec.n_layers):
         for norm in NORMS.get(spec.architecture, ("attn_norm", "ffn_norm")):

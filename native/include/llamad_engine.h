@@ -162,7 +162,7 @@ typedef enum lld_role {
     LLD_ROLE_VECTOR = 0,    /* norms and biases: small, always resident */
     LLD_ROLE_ATTENTION = 1, /* matrices of a mixer */
     LLD_ROLE_FEED = 2,      /* matrices of a feed-forward */
-    LLD_ROLE_EXPERT = 3,    /* matrices that only some rows use; no architecture has them yet */
+    LLD_ROLE_EXPERT = 3,    /* matrices that only some rows use */
     LLD_ROLE_OUTPUT = 4,    /* the output matrix, also where it is the embedding's */
     LLD_ROLE_EMBEDDING = 5  /* a row for each token of a step, never the whole */
 } lld_role;
@@ -181,7 +181,8 @@ size_t lld_model_n_extents(const lld_model *model);
 int lld_model_extent(const lld_model *model, size_t index, lld_extent *out);
 
 /* What stays in memory. An extent that is not resident is streamed: read from the disk in every
- * step, once, ahead of its use, into a ring. Of the embedding the rows in use are read instead. */
+ * step, once, ahead of its use, into a ring. Of the embedding the rows in use are read instead, and of the
+ * experts those that a step chooses. */
 typedef struct lld_residency {
     const uint8_t *resident; /* (n_extents) 1 or 0; 1 for vectors */
     size_t n_extents;        /* lld_model_n_extents */

@@ -60,7 +60,6 @@ BAD_VALUES: dict[str, tuple[Metadata, ...]] = {
     "granitehybrid.ssm.time_step_rank": (0, 1025, *NO_COUNT),
     "granitehybrid.ssm.inner_size": (0, 8, 120, 124, 1 << 31, *NO_COUNT),
     "granitehybrid.attention.head_count_kv": ([0, 2], [0, 0, 0, 0], [0, 3, 3, 3]),
-    "granitehybrid.expert_count": (64,),
     "mamba2.attention.head_count": (1, *NO_COUNT),
     "mamba2.attention.head_count_kv": (1, [0, 0, 0], [0, 0, 0, 2], *NO_COUNT),
     "mamba2.feed_forward_length": (96, [0, 0, 0, 96], *NO_COUNT),

@@ -274,7 +274,6 @@ UNSUPPORTED_KEYS: Mapping[str, Sequence[bytes]] = {
     "llama.attention.temperature_scale": [scalar(FLOAT32, 0.1)],
     "llama.attn_logit_softcapping": [scalar(FLOAT32, 50.0)],
     "llama.embedding_scale": [scalar(FLOAT32, 12.0), scalar(FLOAT32, float("nan"))],
-    "llama.expert_count": [scalar(UINT32, 8), array(INT32, 1, struct.pack("<i", 8))],
     "llama.expert_used_count": [scalar(UINT32, 2)],
     "llama.final_logit_softcapping": [scalar(FLOAT32, 30.0)],
     "llama.hidden_activation": [scalar(STRING, "gelu")],

@@ -124,10 +124,26 @@ def test_block_format(tiny_model_path: TinyModelPath, weight_type: str, kv_type:
     assert_equals_oracle(tiny_model_path(spec), kv_type, quantized=weight_type not in UNQUANTIZED)
 
 
+EXPERTS = [name for name, spec in FAMILY_MODELS.items() if spec.n_experts]
 _EACH = {"gemma3.attention.sliding_window_pattern": [True, False, True]}
 # Narrow heads: with wide ones most sequences meet a key that is rounded the other way.
 GEMMA4 = replace(FAMILY_MODELS["gemma4"], head_dim=32, local_head_dim=16)
 VARIANTS = {
+    **{name: FAMILY_MODELS[name] for name in EXPERTS},
+    **{f"{name}, quantized": replace(FAMILY_MODELS[name], weight_type="Q4_0") for name in EXPERTS},
+    "experts of types mixed": TinySpec(
+        architecture="qwen3moe",
+        dim=256,
+        expert_dim=256,
+        n_experts=6,
+        weight_type="Q4_K",
+        tensor_types={
+            "blk.0.ffn_gate_exps.weight": "IQ4_NL",
+            "blk.0.ffn_down_exps.weight": "Q6_K",
+            "blk.1.ffn_down_exps.weight": "Q8_0",
+            "blk.1.ffn_up_exps.weight": "F16",
+        },
+    ),
     "qwen35": TinySpec(
         architecture="qwen35", n_layers=5, recurrent=(0, 1, 2, 4), conv_width=4, delta_dim=24
     ),

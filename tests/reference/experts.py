@@ -1,4 +1,4 @@
-"""Mixtures of experts (Mixtral, arXiv 2401.04088; shared experts: DeepSeekMoE, arXiv 2401.06066)."""
+"""Mixtures of experts: Mixtral, arXiv 2401.04088; shared ones: DeepSeekMoE, arXiv 2401.06066."""
 
 from collections.abc import Callable
 from typing import Any

@@ -17,7 +17,7 @@ if not llama_cpp.is_available():
 
 # The largest error of a logit, in the logits' standard deviations, with weights that are floats:
 # what remains are keys and values in f16, and activations in f16 in llama.cpp. A wrong formula
-# shows 0.1 to 1. Seen: 0.0024 and 0.0087; 64 layers carry more.
+# shows 0.1 to 1. Seen: 0.0024 and 0.0087; 64 layers carry more, and so do routers.
 OURS, THEIRS = 0.005, 0.02
 FLOAT_NOISE = 1e-12  # of a divergence in float64
 DEEP = 4  # times as much
@@ -29,6 +29,6 @@ def test_logits_of_a_family(tiny_model_path: TinyModelPath, family: str) -> None
         mine, theirs = compare(tiny_model_path(spec))
         assert mine.divergence <= theirs.divergence + FLOAT_NOISE, title
         if spec.weight_type in ("F32", "F16"):
-            deep = DEEP if spec.n_layers > 8 else 1
+            deep = DEEP if spec.n_layers > 8 or spec.n_experts else 1
             assert mine.largest <= OURS * deep, title
             assert theirs.largest <= THEIRS * deep, title

@@ -83,7 +83,7 @@ class Role(Enum):
     VECTOR = "vector"  # norms and biases: always in memory
     ATTENTION = "attention"
     FEED = "feed"
-    EXPERT = "expert"  # no architecture has them yet
+    EXPERT = "expert"  # only some rows use it
     OUTPUT = "output"  # also where it is the embedding's matrix
     EMBEDDING = "embedding"  # of which a step reads a row for each of its tokens
 

@@ -6,9 +6,10 @@ comes next was always just dropped. So a fixed part stays, and only the rest is 
 Extents leave in a fixed order, so that with less memory more of them leave and none comes back:
 
 1. the embedding, of which a step reads a row for each of its tokens, where they lie;
-2. the feed-forwards, most of the file, spread evenly: the layer that streams least gives the next
+2. experts, of which a step reads those that it chooses;
+3. the feed-forwards, most of the file, spread evenly: the layer that streams least gives the next
    extent. So the reader has the computing of the layers between to hide behind;
-3. the matrices of the attention in the same way; then the output.
+4. the matrices of the attention in the same way; then the output.
 
 Norms and biases always stay. What is in no extent (the metadata, and a table of which a step reads
 a row for each token) is no part of this: the kernel keeps or drops its pages as it likes. Pure
@@ -24,7 +25,8 @@ PAGE_BYTES = 4096
 LEAST_RING, MOST_RING = 3, 8  # of the longest extents, read ahead of their use; between them
 RING_SHARE = 16  # this part of what streams
 
-_SPREAD = ((Role.FEED, Role.EXPERT), (Role.ATTENTION,), (Role.OUTPUT,))  # in order of leaving
+_ON_DEMAND = (Role.EMBEDDING, Role.EXPERT)  # read where a step needs them, never streamed
+_SPREAD = (Role.EXPERT, Role.FEED, Role.ATTENTION, Role.OUTPUT)  # in order of leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def least_memory_bytes(extents: Sequence[Extent], file_bytes: int) -> int:
     """Return the least room for which there is a residency."""
     order = leaving_order(extents)
     stays = sum(e.n_bytes for e in extents) - sum(extents[i].n_bytes for i in order)
-    streamed = sum(extents[i].n_bytes for i in order if extents[i].role is not Role.EMBEDDING)
+    streamed = sum(extents[i].n_bytes for i in order if extents[i].role not in _ON_DEMAND)
     ring = _ring_bytes(_longest(extents), streamed)
     return min(file_bytes, stays + ring + _table_bytes(extents, file_bytes))
 
@@ -87,8 +89,8 @@ def least_memory_bytes(extents: Sequence[Extent], file_bytes: int) -> int:
 def leaving_order(extents: Sequence[Extent]) -> list[int]:
     """Return the extents that may leave memory, by number, those that leave first in front."""
     order = [i for i, extent in enumerate(extents) if extent.role is Role.EMBEDDING]
-    for roles in _SPREAD:
-        order += _spread([i for i, extent in enumerate(extents) if extent.role in roles], extents)
+    for role in _SPREAD:
+        order += _spread([i for i, extent in enumerate(extents) if extent.role is role], extents)
     return order
 
 
@@ -102,7 +104,7 @@ def _fewest_that_leave(
     resident = [True] * len(extents)
     for i in leaving_order(extents):
         resident[i] = False
-        if extents[i].role is Role.EMBEDDING:
+        if extents[i].role in _ON_DEMAND:
             on_demand += extents[i].n_bytes
         else:
             streamed += extents[i].n_bytes
@@ -122,7 +124,7 @@ def _fewest_that_leave(
 
 def _longest(extents: Iterable[Extent]) -> int:
     """Return the bytes of the longest extent that may stream, with the pages it lies in."""
-    longest = max((e.n_bytes for e in extents if e.role is not Role.EMBEDDING), default=0)
+    longest = max((e.n_bytes for e in extents if e.role not in _ON_DEMAND), default=0)
     return (-(-longest // PAGE_BYTES) + 2) * PAGE_BYTES
 
 

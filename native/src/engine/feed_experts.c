@@ -98,6 +98,18 @@ static size_t first_pair(const lld_routing *r, uint32_t expert)
     return expert == 0 ? 0 : r->ends[expert - 1];
 }
 
+/* Let the disk begin with what of the chosen experts is not in memory. */
+static void read_ahead(const lld_forward *f, const lld_expert_weights *w)
+{
+    const lld_routing *r = &f->scratch.routing;
+    for (uint32_t i = 0; i < f->model->config.experts.n; i++) {
+        if (r->ends[i] == first_pair(r, i)) continue;
+        lld_residency_ahead(f->model, &w->experts[i].gate);
+        lld_residency_ahead(f->model, &w->experts[i].up);
+        lld_residency_ahead(f->model, &w->experts[i].down);
+    }
+}
+
 /* The rows of the pairs; of a single row they are all the same one. */
 static void gather(lld_forward *f, unsigned thread, const lld_expert_weights *w,
                    const lld_input *input)
@@ -170,6 +182,7 @@ static const lld_input *route(lld_forward *f, unsigned thread, const lld_layer *
             weigh_shared(f, w, 0, input->forms[LLD_ACT_F32].f32);
         }
         group(f, w);
+        read_ahead(f, w);
     }
     lld_pool_barrier(f->pool);
     return input;

@@ -29,6 +29,10 @@ int lld_importance_create(const lld_model *model, uint32_t n_threads, lld_import
         return lld_fail(LLD_ERR_UNSUPPORTED,
                         "importance is measured where every layer attends, not all of '%s' do",
                         c->architecture->name);
+    if (c->experts.n > 0)
+        return lld_fail(LLD_ERR_UNSUPPORTED,
+                        "importance is measured of models without experts, '%s' has %" PRIu32,
+                        c->architecture->name, c->experts.n);
     lld_importance *m = calloc(1, sizeof *m);
     if (m == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory for the importance");
     m->model = model;

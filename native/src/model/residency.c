@@ -102,6 +102,16 @@ bool lld_residency_has(const lld_model *model, uint64_t offset, uint64_t size)
     return memchr(r->pages + first, LLD_PAGE_OUT, last - first + 1) == NULL;
 }
 
+void lld_residency_ahead(const lld_model *model, const lld_matrix *m)
+{
+    for (size_t row = 0, i = m->first_extent; row < m->n_rows; i += m->extent_step) {
+        const lld_extent *e = &model->extents[i];
+        if (model->residency->resident[i] == 0)
+            lld_pages_ahead(m->data + row * m->row_bytes, (size_t)e->bytes);
+        row += e->n_rows;
+    }
+}
+
 void lld_residency_wake(const lld_model *model) { lld_stream_wake(model->residency->stream); }
 
 /* ---- a change ---------------------------------------------------------------------------------- */

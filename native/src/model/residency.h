@@ -17,6 +17,8 @@ int lld_residency_end(const lld_model *model, lld_stream *stream, bool complete)
 /* Whether bytes [offset, offset + size) of the file stay in memory; before the first
  * lld_model_set_residency all do. While no change is made. */
 bool lld_residency_has(const lld_model *model, uint64_t offset, uint64_t size);
+/* Begin to read what of the rows of a matrix does not stay in memory. During a pass. */
+void lld_residency_ahead(const lld_model *model, const lld_matrix *matrix);
 /* As lld_stream_wake. */
 void lld_residency_wake(const lld_model *model);
 
