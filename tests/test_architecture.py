@@ -97,7 +97,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad.gguf": ("llamad.engine.bindings", *LEAVES),
     "llamad.gguf.value": ("llamad.errors",),
     # load_tokenizer() reads the vocabulary of a file; the rest of the package knows no files
-    "llamad.text": ("llamad.engine.bindings",),
+    "llamad.text": ("llamad.engine.bindings", "llamad.printable"),
     "llamad.text.": ("llamad.errors", "llamad.logs", "llamad.printable"),
     "llamad.text.template_program": (),
     "llamad.memory": ("llamad.engine.info", "llamad.engine.run", *LEAVES),
