@@ -20,7 +20,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from llamad.clock import Clock, LoopClock
@@ -35,8 +35,9 @@ from llamad.logs import fields
 from llamad.schedule.admission import Admission, queue_full
 from llamad.schedule.blocks import BlockPool, pool_of
 from llamad.schedule.cost import StepCost
+from llamad.schedule.counts import Counts
 from llamad.schedule.deadlines import Deadlines
-from llamad.schedule.draft import DraftCounts, Drafts
+from llamad.schedule.draft import Drafts
 from llamad.schedule.encoder import Encoder, Line
 from llamad.schedule.estimate import Estimate
 from llamad.schedule.format_compiler import FormatCompiler
@@ -45,7 +46,7 @@ from llamad.schedule.limits import Limits
 from llamad.schedule.outcome import Outcome
 from llamad.schedule.places import Places
 from llamad.schedule.policy import Policy
-from llamad.schedule.prefix_reuse import PrefixReuse, ReuseCounts, SavedBlocks
+from llamad.schedule.prefix_reuse import PrefixReuse, SavedBlocks
 from llamad.schedule.prompt import (
     Prompt,
     check_model,
@@ -67,22 +68,6 @@ T = TypeVar("T")
 
 MAX_TEXTS = 16  # that wait for the tokenizer, beside prompts
 MODEL_LOST = "MODEL_FILE_LOST"  # the engine's reason for a mapped file that lost pages
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What GetStatus tells about the jobs and the cache of the loaded model."""
-
-    queued: int
-    running: int
-    queue_capacity: int
-    sequence_slots: int
-    kv_blocks_total: int
-    kv_blocks_free: int  # the cached ones included
-    kv_blocks_cached: int
-    prefix: ReuseCounts
-    seconds_per_token: float  # of a sequence alone; 0 before the first step
-    draft: DraftCounts | None  # None without one
 
 
 class Observer(Protocol):
@@ -386,6 +371,7 @@ class Scheduler:
         """Interrupt the step when it is computed for nobody any more."""
         if self._in_flight and all(other.ended for other in self._in_flight):
             self._worker.cancel()
+        self._places.note_end()
         self._wake.set()
 
     # ---- the loop ---------------------------------------------------------------------------

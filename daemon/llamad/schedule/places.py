@@ -14,6 +14,8 @@ from llamad.schedule.estimate import Estimate
 from llamad.schedule.generation import Generation
 from llamad.schedule.policy import Policy, Rank
 
+LOOK_SECONDS = 5e-4  # for each job that waits: until the next look at all, if nothing happens
+
 
 class Places:
     """The places of one engine, and who waits for them. Times are monotonic seconds."""
@@ -25,11 +27,14 @@ class Places:
         self._policy = policy
         self._estimate = estimate
         self._n_places = n_places
+        self._some_ended = False  # since ``free_ended``
+        self._look_at = 0.0  # when time alone may have made room for somebody
 
     def add(self, generation: Generation, now: float) -> None:
         """Let a job wait from now on."""
         generation.standing.waiting_since = now
         self.waiting.append(generation)
+        self._look_at = 0.0
 
     def expected(self, now: float) -> tuple[list[Generation], list[float]]:
         """Return the jobs that wait, in their order, and the seconds until each starts.
@@ -44,10 +49,18 @@ class Places:
     @property
     def queued(self) -> list[Generation]:
         """The jobs that wait."""
+        if not self._some_ended:
+            return self.waiting
         return [generation for generation in self.waiting if not generation.job.ended]
+
+    def note_end(self) -> None:
+        """Take note that a job has ended."""
+        self._some_ended = True
 
     def free_ended(self, now: float) -> None:
         """Take the places and blocks of jobs that have ended."""
+        if not self._some_ended:
+            return
         self.waiting = self.queued
         ended = [generation for generation in self.running if generation.job.ended]
         for generation in ended:
@@ -55,13 +68,18 @@ class Places:
             self._estimate.note_end(generation)
         self.running = [g for g in self.running if not g.job.ended]
         self._policy.note_stop(ended, self.waiting, now)
+        self._some_ended = False
+        self._look_at = 0.0
 
     def next(self, now: float) -> Generation | None:
         """Return the job that starts next, if one can, with its place; it waits no more.
 
         A job that has no room keeps those behind it waiting, but for more urgent classes: these may
-        find room that the first, which ageing put there, may not take.
+        find room that the first, which ageing put there, may not take. A long queue in which nobody
+        came or went is not looked at for every step.
         """
+        if now < self._look_at:
+            return None
         rank = self._policy.waiting_rank(self.running, now)
         tried: Priority | None = None
         for generation in sorted(self._first_of_each_class(rank), key=rank):
@@ -74,14 +92,13 @@ class Places:
                 self.running.append(generation)
                 return generation
             tried = priority
+        self._look_at = now + LOOK_SECONDS * len(self.waiting)
         return None
 
     def _first_of_each_class(self, rank: Callable[[Generation], Rank]) -> list[Generation]:
         first: dict[Priority, Generation] = {}
-        for generation in self.waiting:
-            other = first.setdefault(generation.standing.priority, generation)
-            if rank(generation) < rank(other):
-                first[generation.standing.priority] = generation
+        for generation in sorted(self.waiting, key=rank):
+            first.setdefault(generation.standing.priority, generation)
         return list(first.values())
 
     def _make_room(self, generation: Generation, rank: Rank, now: float) -> bool:
@@ -134,5 +151,6 @@ class Places:
         for generation in paused:
             self.running.remove(generation)
             generation.job.move(JobState.QUEUED)
+            self._look_at = 0.0
         self.waiting.extend(paused)
         self._policy.note_stop(paused, self.waiting, now)

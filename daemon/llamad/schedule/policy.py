@@ -57,22 +57,24 @@ class Policy:
         expected: defaultdict[str, float] = defaultdict(float)
         for generation in running:
             expected[generation.standing.owner] += self._expected_seconds(generation)
-        used: dict[str, float] = {}
+        known: dict[tuple[str, Priority], tuple[float, float]] = {}  # what holds for a whole flow
+
+        def of_flow(standing: Standing) -> tuple[float, float]:
+            """Return what the owner uses, and since when its jobs starve at the earliest."""
+            flow, owner = standing.flow, standing.owner
+            ran_at = now if flow in flows else self._ran_at.get(flow, 0.0)
+            return self._shares.used(owner, now) + expected[owner], ran_at
 
         def rank(generation: Generation) -> Rank:
             standing = generation.standing
-            owner = standing.owner
-            if owner not in used:
-                used[owner] = self._shares.used(owner, now) + expected[owner]
-            runs = standing.flow in flows
-            level = standing.priority - (0 if runs else self._steps_starved(standing, now))
-            return level, used[owner], generation.number
+            of = known.get(standing.flow)
+            if of is None:
+                of = known[standing.flow] = of_flow(standing)
+            used, ran_at = of
+            starved = now - max(standing.waiting_since, ran_at)
+            return standing.priority - int(starved / self.ageing_seconds), used, generation.number
 
         return rank
-
-    def _steps_starved(self, standing: Standing, now: float) -> int:
-        since = max(standing.waiting_since, self._ran_at.get(standing.flow, 0.0))
-        return max(0, int((now - since) / self.ageing_seconds))
 
     # ---- starting and stopping --------------------------------------------------------------
 

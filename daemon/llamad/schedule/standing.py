@@ -3,7 +3,7 @@
 Plain data; what follows from it is policy.py's.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llamad.jobs.request import Priority
 
@@ -19,8 +19,7 @@ class Standing:
     caught_up_at: float | None = None  # when it had read all of its tokens, since it started
     protected_until: float = 0.0  # the more urgent leave it alone: it had waited too long
     last_row_at: float = 0.0  # when a step with a row of it ended
+    flow: tuple[str, Priority] = field(init=False)  # among these it waits in order of submission
 
-    @property
-    def flow(self) -> tuple[str, Priority]:
-        """The jobs among which it waits in the order of submission."""
-        return self.owner, self.priority
+    def __post_init__(self) -> None:
+        self.flow = self.owner, self.priority

@@ -14,7 +14,7 @@ from llamad.board import Files, Heat
 from llamad.jobs.book import JobBook
 from llamad.jobs.record import JobState
 from llamad.jobs.request import Priority
-from llamad.schedule.loop import Counts
+from llamad.schedule.counts import Counts
 from llamad.service.disk_meter import Measured
 from llamad.service.measures import Measures
 from llamad.service.state import ModelFacts, Phase, ServiceState

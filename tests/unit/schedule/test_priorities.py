@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -11,6 +11,9 @@ from llamad.jobs.event import Delta
 from llamad.jobs.job import Job
 from llamad.jobs.record import JobState
 from llamad.jobs.request import GenerationRequest, Priority
+from llamad.schedule.generation import Generation
+from llamad.schedule.limits import Limits
+from llamad.schedule.policy import Rank
 from unit.schedule.fakes import Bench, asynchronous, events_of, request, text_of
 from unit.schedule.test_scenarios import first_token_seconds, simulated
 
@@ -217,3 +220,31 @@ def test_an_interactive_job_waits_two_steps_more_than_alone_beside_eight_batch_j
         assert beside >= rate * (1 - WORK - 0.1)
 
     check()
+
+
+@asynchronous
+async def test_a_long_queue_is_not_ranked_anew_for_every_step() -> None:
+    bench = simulated(Limits(queue_capacity=300), n_sequences=2)
+    bench.simulate(seconds_per_step=0.01)
+    rank = bench.scheduler._policy.waiting_rank
+    looks = 0
+
+    def count(running: Sequence[Generation], now: float) -> Callable[[Generation], Rank]:
+        nonlocal looks
+        looks += 1
+        return rank(running, now)
+
+    async with bench.running():
+        jobs = [await bench.scheduler.submit(wish(max_tokens=200)) for _ in range(202)]
+        await bench.sleep(0.1)
+        bench.scheduler._policy.waiting_rank = count  # type: ignore[method-assign]
+        n_steps = len(bench.engine.steps)
+        await bench.sleep(1.0)
+        assert len(bench.engine.steps) - n_steps > 90
+        assert looks <= 20  # one in 0.1 s for 200 jobs, and those for the reports
+        urgent = await bench.scheduler.submit(wish(priority=INTERACTIVE, max_tokens=1))
+        assert await first_token_seconds(bench, urgent, bench.clock.now()) <= 2 * 0.011
+        bench.book.cancel(jobs[0].id)
+        bench.book.cancel(jobs[1].id)
+        await bench.sleep(0.03)
+        assert sum(job.record.started_at is not None for job in jobs) == 4
