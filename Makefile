@@ -20,7 +20,7 @@ export V
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz bench picture lint fmt proto deb deb-check e2e e2e-bare e2e-pi memory-check load clients-check home-assistant-check crash clean
+.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz bench picture lint fmt proto deb deb-check e2e e2e-bare e2e-pi memory-check load clients-check http-fuzz home-assistant-check crash clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -138,6 +138,9 @@ load: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## 64 clients of all kind
 
 clients-check: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## unmodified programs of OpenAI's and Ollama's API on the gateway
 	PYTHONPATH=tests $(PY) -m gateway.clients_check $(DEMO_MODEL) build/clients $(CLIENTS)
+
+http-fuzz: $(VENV)/.developer $(VENV)/.engine ## schemathesis on the gateway by its /openapi.json, HTTP_FUZZ_SECONDS=60
+	PYTHONPATH=tests $(PY) -m gateway.http_fuzz build/schemathesis --seconds $(or $(HTTP_FUZZ_SECONDS),60)
 
 home-assistant-check: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## Home Assistant itself on the gateways, as root; 1 GB to download
 	PYTHONPATH=tests $(PY) -m home_assistant.check $(DEMO_MODEL) build/home-assistant

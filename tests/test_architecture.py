@@ -75,6 +75,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "llamad_http": ("llamad_client", "llamad_gateway"),
     "llamad_http.anthropic": ("llamad_client", *GATEWAY_CORE),
     "llamad_http.ollama": ("llamad_client", *GATEWAY_CORE),
+    "llamad_http.openapi": ("llamad_client", *GATEWAY_CORE),
     "llamad_http.page": ("llamad_client", *GATEWAY_CORE),
     "llamad_http.openai": ("llamad_client", *GATEWAY_CORE),
     "llamad_http.llama_server": ("llamad_client", *GATEWAY_CORE),

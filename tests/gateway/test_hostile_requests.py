@@ -250,6 +250,40 @@ def test_json_of_ten_thousands_of_levels_is_a_400(gateway: GatewayProcess, openi
     serves(gateway)
 
 
+def test_a_hundred_thousand_levels_are_a_400(demo_gateway: GatewayProcess) -> None:
+    for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+        body = b'{"a":' + opening * 100_000 + b"1" + closing * 100_000 + b"}"
+        status, answer = ask(demo_gateway, CHAT, body)
+        assert (status, b"levels" in answer) == (400, True)
+
+
+def test_a_thousand_idle_connections_leave_room_for_the_next(
+    service: RunningService, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async def hold(gateway: GatewayProcess) -> None:
+        request = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        streams = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in range(1000)]
+        for _, writer in streams:
+            writer.write(request)
+        for reader, _ in streams:  # each was answered, and stays
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200"), head
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split()[0]))
+        await asyncio.to_thread(serves, gateway)
+        for _, writer in streams[::100]:
+            writer.write(request)
+        for reader, _ in streams[::100]:
+            assert (await reader.read(12)).startswith(b"HTTP/1.1 200")
+        for _, writer in streams:
+            writer.close()
+
+    folder = tmp_path_factory.mktemp("many")
+    with gateway_process(
+        folder, service.path, "[limits]\nmax_connections_per_address = 1024\n"
+    ) as gateway:
+        asyncio.run(hold(gateway))
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "..", "\x00", "x" * 5000, "%2e%2e"])
 def test_a_name_of_a_model_is_never_a_path(gateway: GatewayProcess, name: str) -> None:
     for path in "/api/show", "/api/pull", "/api/generate":

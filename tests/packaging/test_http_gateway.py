@@ -42,6 +42,11 @@ def test_a_stop_waits_longer_than_answers_may_take() -> None:
     assert int(unit("llamad-http.service")["TimeoutStopSec"][0]) > 2 * Config().drain_seconds
 
 
+def test_every_connection_finds_a_descriptor() -> None:
+    limit = int(unit("llamad-http.service")["LimitNOFILE"][0])
+    assert limit > Config().max_connections + 64
+
+
 def test_the_page_names_every_flag_and_command() -> None:
     page = (PACKAGING / "man" / "llamad-http.8").read_text(encoding="utf-8")
     assert flags_on_page(page) == flags_of(parser())

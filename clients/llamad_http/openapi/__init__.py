@@ -1,0 +1,1 @@
+"""The description of all addresses for programs, ``/openapi.json`` (OpenAPI 3.1)."""
