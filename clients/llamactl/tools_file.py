@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 4 << 20
-_KEYS = ("name", "description", "parameters")
+_KEYS = ("name", "description", "parameters", "strict")
 
 
 def read_tools(path: str) -> list[dict[str, Any]]:

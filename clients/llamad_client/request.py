@@ -39,7 +39,8 @@ class Options(TypedDict, total=False):
     pin: str  # keep the beginning of the prompt under this name
     template_arguments: Mapping[str, Any]  # of chat: values of JSON's types, by name
     context_full: ContextFull  # of chat
-    tools: Sequence[Mapping[str, Any]]  # of chat: each a name, description, parameters (a schema)
+    # of chat: each a name, description, parameters (a schema), and whether they are strict
+    tools: Sequence[Mapping[str, Any]]
     tool_choice: str  # of chat: auto, none, required, or the name of the tool that is called
     parallel_tool_calls: bool  # of chat
     continue_final_message: bool  # of chat
@@ -139,6 +140,7 @@ def chat_request(messages: Sequence[Mapping[str, Any]], options: Options) -> pb.
         _set(offered, "name", tool["name"])
         _set(offered, "description", tool.get("description", ""))
         _set(offered, "parameters", _json_text("parameters", tool.get("parameters", "")))
+        _set(offered, "strict", tool.get("strict") or False)
     if (choice := others.pop("tool_choice", None)) is not None:
         _choose(request.tool_choice, choice)
     if (parallel := others.pop("parallel_tool_calls", None)) is not None:

@@ -22,6 +22,8 @@ def read_tools(body: Fields) -> list[dict[str, Any]]:
         read: dict[str, Any] = {"name": name, "description": function.text("description") or ""}
         if parameters := function.object("parameters").values:
             read["parameters"] = parameters
+        if function.flag("strict"):
+            read["strict"] = True
         tools.append(read)
     return tools
 

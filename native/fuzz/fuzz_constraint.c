@@ -58,7 +58,8 @@ static void read_grammar(reader *r, input *in)
         e->high = read_byte(r);
         e->target = read_byte(r);
         e->value = read_number(r);
-        if (e->kind > LLD_EDGE_RETURN || (e->kind == LLD_EDGE_RETURN && e->value != 0))
+        if ((e->kind > LLD_EDGE_RETURN && e->kind != LLD_EDGE_END) ||
+            (e->kind == LLD_EDGE_RETURN && e->value != 0))
             in->counts = true;
     }
 }

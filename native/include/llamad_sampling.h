@@ -117,7 +117,8 @@ typedef enum lld_edge_kind {
     LLD_EDGE_NEXT = 5,   /* to target, and the frame's loop made one more round; counted to value */
     LLD_EDGE_TAKE = 6,   /* to target, when member value (0..63) was not taken in this frame yet */
     LLD_EDGE_HAVE = 7,   /* to target, when it was */
-    LLD_EDGE_LACK = 8    /* to target, when it was not */
+    LLD_EDGE_LACK = 8,   /* to target, when it was not */
+    LLD_EDGE_END = 9     /* the text may end here, whatever frames there are */
 } lld_edge_kind;
 
 typedef struct lld_edge {

@@ -111,7 +111,7 @@ static void test_what_is_refused(void)
     EXPECT(lld_token_trie_create(bytes, backwards, 2, &trie) == LLD_ERR_INVALID);
     EXPECT(lld_token_trie_create(bytes, offsets, 0, &trie) == LLD_ERR_INVALID);
     EXPECT(lld_token_trie_create(bytes, offsets, 2, &trie) == LLD_OK);
-    const lld_edge bad[] = {{LLD_EDGE_LACK + 1, 0, 0, 0, 0},
+    const lld_edge bad[] = {{LLD_EDGE_END + 1, 0, 0, 0, 0},
                             {LLD_EDGE_BYTES, 2, 1, 0, 0},
                             {LLD_EDGE_EMPTY, 0, 0, 1, 0},
                             {LLD_EDGE_CALL, 0, 0, 0, 1},

@@ -79,11 +79,15 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """What the model may call. parameters: a JSON Schema as text; empty: none."""
+    """What the model may call. parameters: a JSON Schema as text; empty: none.
+
+    strict: it is refused when its arguments cannot be held to all that the schema says.
+    """
 
     name: str
     description: str = ""
     parameters: str = ""
+    strict: bool = False
 
 
 class ToolUse(enum.Enum):
@@ -140,6 +144,12 @@ class GenerationRequest:
     request_id: str = ""
     owner_uid: int | None = None  # the user who asks; None: not known
     on_behalf_of: str = ""  # the user for whom a gateway asks
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether not every text may be its answer."""
+        calls = bool(self.tools) and self.tool_use is not ToolUse.NONE
+        return calls or self.response_format is not None
 
     @property
     def owner(self) -> str:

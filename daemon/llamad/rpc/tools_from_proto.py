@@ -101,7 +101,7 @@ def tools(given: Sequence[pb.Tool], most_bytes: int) -> tuple[request.Tool, ...]
     total = sum(len(f"{t.name}{t.description}{t.parameters}".encode()) for t in given)
     if total > most_bytes:
         raise invalid("tools", f"have {total} bytes in all, at most {most_bytes}")
-    return tuple(request.Tool(t.name, t.description, t.parameters) for t in given)
+    return tuple(request.Tool(t.name, t.description, t.parameters, t.strict) for t in given)
 
 
 def tool_choice(

@@ -40,8 +40,8 @@ class FormatCompiler:
         self, request: GenerationRequest, prompt: Sequence[int], *, is_chat: bool
     ) -> None:
         """Compile the format of a request that has one. Raises INVALID_SCHEMA, INVALID_GRAMMAR."""
-        wanted, formats = request.response_format, self._model.formats
-        if wanted is not None and formats.find(wanted, prompt, is_chat=is_chat) is None:
+        formats = self._model.formats
+        if request.is_constrained and formats.find(request, prompt, is_chat=is_chat) is None:
             await self._compile(request, prompt, is_chat=is_chat)
 
     def compile_later(self, generation: Generation) -> None:
@@ -70,8 +70,9 @@ class FormatCompiler:
         self, request: GenerationRequest, prompt: Sequence[int], *, is_chat: bool
     ) -> Any:
         wanted, formats = request.response_format, self._model.formats
-        assert wanted is not None
+        n_bytes = sum(len(tool.parameters) for tool in request.tools)
+        n_bytes += 0 if wanted is None else wanted.n_bytes
         return await self._encode(
-            lambda: formats.compile(wanted, prompt, is_chat=is_chat),
-            max(wanted.n_bytes, LONG_BYTES + 1),
+            lambda: formats.compile(request, prompt, is_chat=is_chat),
+            max(n_bytes, LONG_BYTES + 1),
         )

@@ -162,10 +162,11 @@ class Generation:
         """
         if self.pool is not None:
             return
-        record = self.job.record
-        wanted, grammar = record.request.response_format, None
-        if wanted is not None:
-            grammar = model.formats.find(wanted, record.prompt_tokens, is_chat=record.is_chat)
+        record, grammar = self.job.record, None
+        if record.request.is_constrained:
+            grammar = model.formats.find(
+                record.request, record.prompt_tokens, is_chat=record.is_chat
+            )
             self.format_coming = grammar is None
         if not self.format_coming:
             self._begin(model, grammar)

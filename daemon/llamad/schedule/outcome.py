@@ -107,8 +107,9 @@ class Outcome:
         if stop_string is not None:
             record.stop_string, reason = stop_string, FinishReason.STOP_STRING
         if constraint is not None and reason is not None:
-            ends = is_last and constraint.accepts and stop_string is None
-            record.format_incomplete = not ends
+            cut = stop_string is not None and record.request.response_format is not None
+            ends = is_last and constraint.accepts and not cut
+            record.format_incomplete = not ends and reason is not FinishReason.TOOL_CALLS
         deltas = list(_deltas(record, parts, n_calls))
         if logprobs and not was_thinking:
             deltas = _with_logprobs(deltas, logprobs, record.completion_tokens)
@@ -148,6 +149,8 @@ class Outcome:
         if reason is not None and stop_string is None:
             rest, stop_string = text.flush()
             parts += rest
+        if complete:
+            reason = _called(text.n_calls) or reason
         return parts, stop_string, reason
 
 

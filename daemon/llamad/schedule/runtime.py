@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from llamad.engine.drafting import DraftChunk, DraftRound
 from llamad.engine.worker import StepConstraint, StepSampler
 from llamad.jobs.request import GenerationRequest, Pooling
-from llamad.sampling.response_format import ResponseFormat
 from llamad.text.thinking import ThinkingSplitter
 from llamad.text.tools.call import Tool
 from llamad.text.tools.splitter import CallSplitter
@@ -67,12 +66,14 @@ class ChatTemplate(Protocol):
 
 
 class Formats(Protocol):
-    """Formats of answers, compiled for one model's vocabulary."""
+    """What the answers to constrained requests must look like, for one model's vocabulary."""
 
-    def find(self, wanted: ResponseFormat, prompt: Sequence[int], *, is_chat: bool) -> Any | None:
+    def find(
+        self, request: GenerationRequest, prompt: Sequence[int], *, is_chat: bool
+    ) -> Any | None:
         """Return the grammar of the answer to a prompt if it was compiled, and not forgotten."""
 
-    def compile(self, wanted: ResponseFormat, prompt: Sequence[int], *, is_chat: bool) -> Any:
+    def compile(self, request: GenerationRequest, prompt: Sequence[int], *, is_chat: bool) -> Any:
         """Return the grammar of the answer to a prompt; blocks; any thread.
 
         Raises INVALID_SCHEMA and INVALID_GRAMMAR.
@@ -196,10 +197,7 @@ class ModelRuntime(EngineRuntime, Protocol):
         """Create what tells calls of tools from the answer; None for a request without tools."""
 
     def begun_answer(self, prompt: Sequence[int], request: GenerationRequest) -> list[int]:
-        """Return what follows a chat's prompt, so that the answer has no thought, or calls a tool.
-
-        As the request wants it; mostly nothing.
-        """
+        """Return what follows a chat's prompt so that the answer has no thought, mostly nothing."""
 
     def new_sampler(
         self,

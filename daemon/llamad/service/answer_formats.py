@@ -4,11 +4,13 @@ Owns the texts of the vocabulary as the engine walks them, made when the first r
 comes, and the grammars that were used last. What a format means is sampling/constraint's.
 """
 
+import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from llamad.engine.bindings import Constraint, Grammar, TokenTrie
+from llamad.jobs.request import GenerationRequest
 from llamad.sampling.constraint.automaton import compile_grammar
 from llamad.sampling.constraint.formats import (
     Thoughts,
@@ -16,49 +18,69 @@ from llamad.sampling.constraint.formats import (
     control_token,
     format_grammar,
 )
-from llamad.sampling.response_format import ResponseFormat
+from llamad.service.tool_grammar import ToolRules, answer_with_tools
 from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks
 from llamad.text.tokenizer import Tokenizer
+from llamad.text.tools.formats import ToolFormat
 from llamad.text.vocabulary import TokenType
 
 MAX_KEPT_BYTES = 8 << 20  # of automata, one always stays
 MAX_KEPT = 8  # grammars, each of which may have as many bytes of masks
 
-_Key = tuple[bytes, Thoughts]
+_Key = tuple[bytes, Thoughts, str]
 
 
 class AnswerFormats:
-    """Grammars by what they say and by the thoughts in front. Any thread."""
+    """Grammars by what they say and by what stands in front. Any thread."""
 
-    def __init__(self, tokenizer: Tokenizer, thinking: ThinkingMarks) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        thinking: ThinkingMarks,
+        tool_format: Callable[[], ToolFormat],
+    ) -> None:
+        """Begin; tool_format: returns how the model calls tools."""
         self._tokenizer = tokenizer
         self._thinking = thinking
+        self._tool_format = tool_format
         self._trie: TokenTrie | None = None
         self._making_trie = threading.Lock()
         self._kept: OrderedDict[_Key, Grammar] = OrderedDict()  # the one used last is the last
         self._lock = threading.Lock()
 
     def find(
-        self, wanted: ResponseFormat, prompt: Sequence[int], *, is_chat: bool
+        self, request: GenerationRequest, prompt: Sequence[int], *, is_chat: bool
     ) -> Grammar | None:
         """Return the grammar of the answer to a prompt if it was compiled, and not forgotten."""
-        key = self._key(wanted, prompt, is_chat=is_chat)
+        key = self._key(request, prompt, is_chat=is_chat)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
-    def compile(self, wanted: ResponseFormat, prompt: Sequence[int], *, is_chat: bool) -> Grammar:
+    def compile(
+        self, request: GenerationRequest, prompt: Sequence[int], *, is_chat: bool
+    ) -> Grammar:
         """Return the grammar of the answer to a prompt; blocks.
 
-        is_chat: a thought may stand in front of the answer. Raises INVALID_SCHEMA and
+        is_chat: it may call tools, and a thought may stand in front. Raises INVALID_SCHEMA and
         INVALID_GRAMMAR, and EngineError when there is no memory.
         """
-        found = self.find(wanted, prompt, is_chat=is_chat)
+        found = self.find(request, prompt, is_chat=is_chat)
         if found is not None:
             return found
-        key = self._key(wanted, prompt, is_chat=is_chat)
-        automaton = compile_grammar(behind_thoughts(format_grammar(wanted), key[1]))
+        key = self._key(request, prompt, is_chat=is_chat)
+        wanted = request.response_format
+        answer = None if wanted is None else format_grammar(wanted)
+        rules = ToolRules.of(request) if is_chat else None
+        if rules is not None:
+            row = self._tool_format()
+            vocabulary = self._tokenizer.vocabulary
+            controls = row.controls_in(vocabulary)
+            ends = [mark for token, mark in controls.items() if token in vocabulary.end_ids]
+            answer = answer_with_tools(rules, row, controls.values(), ends, key[2], answer)
+        assert answer is not None, "the request is not constrained"
+        automaton = compile_grammar(behind_thoughts(answer, key[1]))
         grammar = Grammar(self._texts(), automaton)
         with self._lock:
             self._kept[key] = grammar
@@ -76,15 +98,23 @@ class AnswerFormats:
         with self._lock:
             self._kept.clear()
 
-    def _key(self, wanted: ResponseFormat, prompt: Sequence[int], *, is_chat: bool) -> _Key:
-        return wanted.digest, self._thoughts(prompt) if is_chat else Thoughts()
+    def _key(self, request: GenerationRequest, prompt: Sequence[int], *, is_chat: bool) -> _Key:
+        """Return the digest of what is wanted, the thoughts and the call that the prompt begins."""
+        wanted = request.response_format
+        rules = ToolRules.of(request) if is_chat else None
+        parts = (b"" if wanted is None else wanted.digest, rules)
+        digest = hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).digest()
+        if not is_chat:
+            return digest, Thoughts(), ""
+        tail = (self._tokenizer.piece(token, special=True) for token in prompt[-TAIL_TOKENS:])
+        end = b"".join(tail).decode(errors="replace")
+        opened = "" if rules is None else self._tool_format().opened(end)
+        return digest, self._thoughts(end.rstrip()), opened
 
-    def _thoughts(self, prompt: Sequence[int]) -> Thoughts:
-        """Return what may stand in front of the answer to this prompt; none behind a closed one."""
+    def _thoughts(self, end: str) -> Thoughts:
+        """Return what may stand in front of the answer to a prompt; none behind a closed one."""
         if not self._thinking.pairs:
             return Thoughts()
-        tail = (self._tokenizer.piece(token, special=True) for token in prompt[-TAIL_TOKENS:])
-        end = b"".join(tail).decode(errors="replace").rstrip()
         opened = self._thinking.opened(end)
         if opened is not None or any(end.endswith(close) for _, close in self._thinking.pairs):
             return Thoughts(opened)

@@ -28,7 +28,7 @@ from llamad.engine.bindings import (
 from llamad.errors import ErrorKind, LlamadError
 from llamad.gguf.digest import model_digest
 from llamad.gguf.value import MetadataValue
-from llamad.jobs.request import GenerationRequest, Pooling, ToolUse
+from llamad.jobs.request import GenerationRequest, Pooling
 from llamad.logs import fields
 from llamad.memory.context import USUAL_TOKENS
 from llamad.memory.demand import engine_params
@@ -51,7 +51,6 @@ from llamad.text.detokenizer import Detokenizer
 from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThinkingSplitter, find_marks
 from llamad.text.tokenizer import Tokenizer
 from llamad.text.tools.call import Tools
-from llamad.text.tools.formats import ToolFormat
 from llamad.text.tools.splitter import CallSplitter
 from llamad.text.vocabulary import TokenType, Vocabulary
 
@@ -95,7 +94,9 @@ class LoadedModel(EngineSizes):
     formats: AnswerFormats = field(init=False)
 
     def __post_init__(self) -> None:
-        self.formats = AnswerFormats(self.tokenizer, self.thinking)
+        self.formats = AnswerFormats(
+            self.tokenizer, self.thinking, lambda: self.chat_template.tool_format
+        )
 
     @property
     def file(self) -> ModelFile:
@@ -203,29 +204,15 @@ class LoadedModel(EngineSizes):
         if not tools:
             return None
         row = self.chat_template.tool_format
-        opened = row.begin if self._tail(prompt).endswith(row.begin) else ""
-        if request.tool_use is ToolUse.REQUIRED:
-            opened = row.opening(request.required_tool)
-        return CallSplitter(row, Tools(tools), opened, self._control_marks(row))
-
-    def _control_marks(self, row: ToolFormat) -> Mapping[int, str]:
-        """Return the marks of a format that are control tokens of the vocabulary, by id."""
-        tokens, marks = self.tokenizer.vocabulary.tokens, row.marks
-        controls = self.tokenizer.vocabulary.ids_of(TokenType.CONTROL)
-        return {token: tokens[token] for token in controls if tokens[token] in marks}
+        controls = row.controls_in(self.tokenizer.vocabulary)
+        return CallSplitter(row, Tools(tools), row.opened(self._tail(prompt)), controls)
 
     def begun_answer(self, prompt: Sequence[int], request: GenerationRequest) -> list[int]:
-        """Return what follows a prompt, so that the answer has no thought, or calls a tool."""
-        enabled, required = request.thinking.enabled, request.tool_use is ToolUse.REQUIRED
-        if request.continue_final_message or (enabled is not False and not required):
+        """Return what follows a prompt, so that the answer has no thought."""
+        if request.continue_final_message or request.thinking.enabled is not False:
             return []
-        tail = self._tail(prompt)
-        told = enabled is not False or bool(self.chat_template.thinking_arguments(False))
-        text = self.thinking.without_thought(tail, told=told)
-        if required:
-            opening = self.chat_template.tool_format.opening(request.required_tool)
-            begin = self.chat_template.tool_format.begin
-            text += opening.removeprefix(begin) if tail.endswith(begin) else opening
+        told = bool(self.chat_template.thinking_arguments(False))
+        text = self.thinking.without_thought(self._tail(prompt), told=told)
         return self.tokenizer.encode(text, add_bos=False, parse_special=True) if text else []
 
     def new_sampler(

@@ -10,17 +10,17 @@ enum { MAX_STATES = 1 << 20, MAX_EDGES = 1 << 22 };
 
 static int check_edge(const lld_edge *e, size_t i, uint32_t n_states)
 {
-    if (e->kind > LLD_EDGE_LACK)
+    if (e->kind > LLD_EDGE_END)
         return lld_fail(LLD_ERR_INVALID, "grammar edge %zu has kind %u", i, e->kind);
     if (e->kind == LLD_EDGE_BYTES && e->low > e->high)
         return lld_fail(LLD_ERR_INVALID, "grammar edge %zu takes bytes %u..%u", i, e->low, e->high);
-    if (e->kind != LLD_EDGE_RETURN && e->target >= n_states)
+    if (e->kind != LLD_EDGE_RETURN && e->kind != LLD_EDGE_END && e->target >= n_states)
         return lld_fail(LLD_ERR_INVALID, "grammar edge %zu leads to state %u of %u", i, e->target,
                         n_states);
     if (e->kind == LLD_EDGE_CALL && e->value >= n_states)
         return lld_fail(LLD_ERR_INVALID, "grammar edge %zu returns to state %u of %u", i, e->value,
                         n_states);
-    if (e->kind >= LLD_EDGE_TAKE && e->value >= 64)
+    if (e->kind >= LLD_EDGE_TAKE && e->kind <= LLD_EDGE_LACK && e->value >= 64)
         return lld_fail(LLD_ERR_INVALID, "grammar edge %zu is for member %u, at most 63", i,
                         e->value);
     return LLD_OK;

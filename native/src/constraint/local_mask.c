@@ -51,7 +51,7 @@ static bool look(survey *s)
             if (!add_root(s, i)) return false;
             root_end = node->end;
         }
-        if (set->count == 0) {
+        if (set->count == 0 && !set->accepts) {
             i = node->end;
             continue;
         }

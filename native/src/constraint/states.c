@@ -242,6 +242,9 @@ static void follow(lld_states *s, const lld_edge *e, uint32_t stack, lld_way_set
     case LLD_EDGE_LACK:
         if (!(f.memory & bit)) find(s, e->target, stack);
         break;
+    case LLD_EDGE_END:
+        set->accepts = true;
+        break;
     default:
         break; /* takes a byte */
     }
@@ -269,6 +272,9 @@ static void follow_on_unknown(lld_states *s, const lld_edge *e, uint32_t stack, 
             set->returned = true;
         break;
     case LLD_EDGE_BYTES:
+        break;
+    case LLD_EDGE_END:
+        set->accepts = true;
         break;
     default:
         set->returned = true;

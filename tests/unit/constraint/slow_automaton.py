@@ -51,6 +51,8 @@ class SlowAutomaton:
                 if kind == Kind.RETURN and not stack:
                     ends = True
                     continue
+                if kind == Kind.END:
+                    ends = True
                 for way in self._follow(Kind(kind), target, value, stack):
                     if way not in seen and len(way[1]) < DEPTH:
                         seen.add(way)
@@ -63,7 +65,7 @@ class SlowAutomaton:
                 return [(target, stack)]
             case Kind.CALL:
                 return [(target, (*stack, (value, 0)))]
-            case Kind.BYTES:
+            case Kind.BYTES | Kind.END:
                 return []
         to, memory = stack[-1]
         match kind:

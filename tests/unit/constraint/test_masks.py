@@ -7,6 +7,8 @@ import pytest
 from llamad.engine.bindings import Constraint, EngineError, Grammar, TokenTrie
 from llamad.errors import LlamadError
 from llamad.sampling.constraint.automaton import compile_grammar
+from llamad.sampling.constraint.expression import Grammar as Rules
+from llamad.sampling.constraint.expression import Text, literal, sequence
 from llamad.sampling.constraint.gbnf import parse_gbnf
 from llamad.sampling.constraint.json_schema import any_json, parse_json_schema
 from unit.constraint.slow_automaton import SlowAutomaton
@@ -92,7 +94,12 @@ SCHEMA = {
     },
     "required": ["room", "on"],
 }
+TEXT = Text(
+    ((b"kitchen", sequence(literal("["), literal("on]"))), (b"x==", literal("(1+"))),
+    ((b'{"name "', literal(": ")), (b"a", literal("b"))),
+)
 GRAMMARS = {
+    "text with marks": Rules({"root": TEXT}, "root"),
     "json": any_json(object_only=False),
     "schema": parse_json_schema(SCHEMA),
     "closed": parse_json_schema(SCHEMA | {"additionalProperties": False}),

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+from llamad.jobs.request import GenerationRequest
 from llamad.sampling.constraint.automaton import compile_grammar
-from llamad.sampling.constraint.formats import format_grammar
+from llamad.sampling.constraint.formats import Thoughts, behind_thoughts, format_grammar
 from llamad.sampling.response_format import ResponseFormat
+from llamad.service.tool_grammar import ToolRules, answer_with_tools
+from llamad.text.tools.formats import HERMES
 from unit.constraint.slow_automaton import SlowAutomaton
 from unit.schedule.fake_engine import END
 
@@ -50,20 +53,27 @@ class FakeFormats:
     """Formats, of which ``kept`` are not forgotten."""
 
     def __init__(self) -> None:
-        self.kept: dict[tuple[ResponseFormat, bool], SlowAutomaton] = {}
+        self.kept: dict[tuple[ResponseFormat | None, ToolRules | None], SlowAutomaton] = {}
+        self.thoughts: tuple[tuple[str, str], ...] = ()  # marks around them
         self.n_compiled = 0
 
     def find(
-        self, wanted: ResponseFormat, prompt: Sequence[int], *, is_chat: bool
+        self, request: GenerationRequest, prompt: Sequence[int], *, is_chat: bool
     ) -> SlowAutomaton | None:
-        return self.kept.get((wanted, is_chat))
+        return self.kept.get((request.response_format, ToolRules.of(request)))
 
     def compile(
-        self, wanted: ResponseFormat, prompt: Sequence[int], *, is_chat: bool
+        self, request: GenerationRequest, prompt: Sequence[int], *, is_chat: bool
     ) -> SlowAutomaton:
         self.n_compiled += 1
-        found = SlowAutomaton(compile_grammar(format_grammar(wanted)))
-        self.kept[wanted, is_chat] = found
+        wanted, rules = request.response_format, ToolRules.of(request)
+        answer = None if wanted is None else format_grammar(wanted)
+        if rules is not None:
+            answer = answer_with_tools(rules, HERMES, (), answer=answer)
+        assert answer is not None
+        answer = behind_thoughts(answer, Thoughts(pairs=self.thoughts))
+        found = SlowAutomaton(compile_grammar(answer))
+        self.kept[wanted, rules] = found
         return found
 
     def constraint(self, grammar: SlowAutomaton, tokens: Sequence[int]) -> FakeConstraint:

@@ -1,12 +1,19 @@
 """A job whose model calls tools: what its client is told, and that it goes on the same."""
 
+import asyncio
 import json
 
-from llamad.jobs.event import Delta, FinishReason, ToolCallHead
+import pytest
+
+from llamad.errors import LlamadError
+from llamad.jobs.event import Delta, Finished, FinishReason, ToolCallHead
 from llamad.jobs.request import ChatMessage, GenerationRequest, Thinking, Tool, ToolUse
 from llamad.jobs.stored_job import plain_deltas, read_deltas
+from llamad.jobs.transcript import Transcript
+from llamad.schedule.limits import Limits
 from llamad.text.thinking import ThinkingMarks
 from unit.schedule.fakes import Bench, Rule, asynchronous, events_of, saying, text_in
+from unit.schedule.test_suspending import in_two_parts
 
 SCHEMA = '{"type": "object", "properties": {"room": {"type": "string"}}}'
 CALL = '<tool_call>\n{"name": "lamp", "arguments": {"room": "é"}}\n</tool_call>'
@@ -84,6 +91,144 @@ async def test_a_stop_string_is_looked_for_outside_of_calls() -> None:
 def test_a_call_is_stored_with_its_head() -> None:
     deltas = (Delta("a", 1), Delta("t", 2, True), Delta("{}", 9, call=ToolCallHead(0, "x", "lamp")))
     assert read_deltas(json.loads(json.dumps(plain_deltas(deltas)))) == deltas
+
+
+STRICT_SCHEMA = json.dumps({
+    "type": "object",
+    "properties": {
+        "room": {"enum": ["kitchen", "bath"]},
+        "note": {"type": "string", "maxLength": 9},
+    },
+    "required": ["room"],
+})  # fmt: skip
+LAMPS = (Tool("set_lamp", "", STRICT_SCHEMA), Tool("get_lamp", "", STRICT_SCHEMA))
+
+
+def wild(opening: str) -> Rule:
+    """Return a rule that says how an answer begins, and then anything."""
+
+    def rule(history: tuple[int, ...], seed: int, draw: int) -> int:
+        if draw < len(opening):
+            return ord(opening[draw])
+        return (sum(history[-3:]) * 31 + draw * 7) % 256
+
+    return rule
+
+
+def told(deltas: list[Delta]) -> list[tuple[str, str]]:
+    """Return what was said, with the names of calls."""
+    return [(d.call.name if d.call else "", d.text) for d in deltas]
+
+
+def joined(deltas: list[Delta]) -> tuple[str, list[tuple[str, str]]]:
+    """Return the text, and the calls."""
+    return text_in([d for d in deltas if d.call is None]), [t for t in told(deltas) if t[0]]
+
+
+@asynchronous
+async def test_behind_a_mark_nothing_but_a_call_is_drawn() -> None:
+    bench = Bench()
+    async with bench.running():
+        bench.engine.rule = wild("I do: <tool_call>")
+        deltas, _ = await answer(bench, chat(tools=LAMPS, max_tokens=300))
+    text, calls = joined(deltas)
+    assert text.startswith("I do:")
+    assert calls
+    assert "<tool_call>" not in text
+    for name, arguments in calls:
+        assert name in ("set_lamp", "get_lamp")
+        assert json.loads(arguments)["room"] in ("kitchen", "bath")
+
+
+@asynchronous
+async def test_an_answer_that_must_call_calls_the_tool_that_is_named() -> None:
+    for required in ("", "get_lamp"):
+        bench = Bench()
+        async with bench.running():
+            bench.engine.rule = wild("")
+            request = chat(
+                tools=LAMPS,
+                tool_use=ToolUse.REQUIRED,
+                required_tool=required,
+                parallel_tool_calls=False,
+                max_tokens=300,
+            )
+            deltas, reason = await answer(bench, request)
+        text, calls = joined(deltas)
+        assert not text
+        assert len(calls) == 1
+        assert required in ("", calls[0][0])
+        assert reason is FinishReason.TOOL_CALLS
+
+
+@asynchronous
+async def test_a_call_is_the_same_alone_in_company_and_with_guesses() -> None:
+    wanted = chat(tools=LAMPS, max_tokens=130)
+    said, steps = [], []
+    for speculation, company in ((False, 0), (True, 0), (True, 3), (False, 3)):
+        bench = Bench(Limits(speculation=speculation))
+        bench.engine.rule = wild("ok <tool_call>")
+        async with bench.running():
+            others = [chat(tools=LAMPS, max_tokens=50 + i) for i in range(company)]
+            jobs = [await bench.scheduler.submit(one) for one in (wanted, *others)]
+            events = await asyncio.gather(*map(events_of, jobs))
+        said.append(joined([event for event in events[0] if isinstance(event, Delta)]))
+        steps.append(len(bench.engine.steps))
+    assert steps[1] < 0.9 * steps[0]  # what must follow takes no steps of its own
+    assert said[0][1]
+    assert all(one == said[0] for one in said)
+
+
+@pytest.mark.parametrize("step", [0, 3, 20, 40])
+@asynchronous
+async def test_a_suspended_answer_goes_on_with_its_call(step: int) -> None:
+    whole, transcript = Bench(), Transcript()
+    whole.engine.rule = wild("ok <tool_call>")
+    request = chat(tools=LAMPS, max_tokens=110)
+    async with whole.running():
+        expected = joined((await answer(whole, request))[0])
+    made = Bench()
+    made.engine.rule = wild("ok <tool_call>")
+    job = await made.scheduler.submit(request, transcript)
+    job.record.durable = True
+    made.model.formats.kept.clear()
+    await in_two_parts(made, job, step, answer=None)
+    assert joined(list(transcript.deltas)) == expected
+
+
+@asynchronous
+async def test_an_answer_that_must_call_may_think_before() -> None:
+    bench = Bench()
+    bench.model.thinking = MARKS
+    bench.model.formats.thoughts = MARKS.pairs
+    thought = "<think>which <tool_call> it is</think>\n"
+    async with bench.running():
+        bench.engine.rule = wild(thought)
+        request = chat(tools=LAMPS, tool_use=ToolUse.REQUIRED, max_tokens=300)
+        deltas, _ = await answer(bench, request)
+    thoughts = [d.text for d in deltas if d.thinking]
+    assert "".join(thoughts) == "which <tool_call> it is"
+    assert joined([d for d in deltas if not d.thinking])[1]
+
+
+@asynchronous
+async def test_a_length_inside_a_call_is_told() -> None:
+    bench = Bench()
+    async with bench.running():
+        bench.engine.rule = saying(CALL)
+        for most, incomplete in ((30, True), (8, False)):
+            job = await bench.scheduler.submit(chat(max_tokens=most))
+            *_, finished = await events_of(job)
+            assert isinstance(finished, Finished)
+            assert finished.reason is FinishReason.LENGTH
+            assert finished.format_incomplete is incomplete
+
+
+@asynchronous
+async def test_a_strict_tool_with_an_unknown_keyword_is_refused() -> None:
+    tool = Tool("lamp", "", '{"type": "object", "not": {}}', strict=True)
+    with pytest.raises(LlamadError, match="tool lamp: parameters: 'not' is not supported"):
+        await Bench().scheduler.submit(chat(tools=(tool,)))
 
 
 MARKS = ThinkingMarks((("<think>", "</think>"),))

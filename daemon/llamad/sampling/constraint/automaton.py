@@ -21,9 +21,10 @@ from llamad.sampling.constraint.expression import (
     Grammar,
     Repeat,
     Sequence,
+    Text,
     Until,
 )
-from llamad.sampling.constraint.search import search_table
+from llamad.sampling.constraint.search import Row, search_table
 
 MAX_STATES = 1 << 18
 MAX_ROUNDS = 1 << 20
@@ -47,6 +48,7 @@ class Kind(IntEnum):
     TAKE = 6
     HAVE = 7
     LACK = 8
+    END = 9
 
 
 def invalid(message: str) -> LlamadError:
@@ -88,7 +90,7 @@ def compile_grammar(grammar: Grammar) -> Automaton:
 
 def _is_nullable(part: Expression, nullable: set[str]) -> bool:
     match part:
-        case Bytes() | Until():
+        case Bytes() | Until() | Text():
             return False
         case Sequence(parts):
             return all(_is_nullable(p, nullable) for p in parts)
@@ -243,6 +245,8 @@ class _Builder:
                 self._emit_any_order(part, start, end)
             case Until():
                 self._emit_search(part, start, end, bound)
+            case Text():
+                self._emit_text(part, start, end, bound)
 
     def _emit_bytes(self, parts: list[Bytes], start: int, end: int, bound: int) -> None:
         state = self._state(bound)
@@ -334,11 +338,33 @@ class _Builder:
         table = search_table(part.markers)
         begins = [self._state(bound) for _ in table]
         self._edge(start, Kind.EMPTY, begins[0])
+        if part.plain:
+            table = [list(_without_controls(row)) for row in table]
+        self._emit_table(table, begins, [end] * len(part.markers), bound)
+
+    def _emit_text(self, part: Text, start: int, end: int, bound: int) -> None:
+        marks = [*part.marks, *part.first]
+        table = search_table([m for m, _ in part.marks], [m for m, _ in part.first])
+        begins = [self._state(bound) for _ in table]
+        self._edge(start, Kind.EMPTY, begins[0])
+        for begin in begins:
+            self._edge(begin, Kind.END)
+        behind = [self._state(bound) for _ in marks]
+        self._emit_table(table, begins, behind, bound)
+        anywhere = begins[1 if part.first else 0]
+        for i, (_, inner) in enumerate(marks):
+            goes_on = i < len(part.marks) and not part.once
+            self._emit(inner, behind[i], anywhere if goes_on else end, bound)
+
+    def _emit_table(
+        self, table: list[Row], begins: list[int], behind: list[int], bound: int
+    ) -> None:
+        """Lead from the states of a search by its table; behind: where each marker leads to."""
         for begin, row in zip(begins, table, strict=True):
             state = self._state(bound)
             self._edge(begin, Kind.EMPTY, state)
             for low, high, after in row:
-                target = end if after is None else begins[after]
+                target = behind[-1 - after] if after < 0 else begins[after]
                 self._edge(state, Kind.BYTES, target, low=low, high=high)
 
     def _emit_any_order(self, part: AnyOrder, start: int, end: int) -> None:
@@ -395,6 +421,13 @@ class _Builder:
         if not bounded:
             self._edge(state, Kind.EMPTY, behind)
         return behind
+
+
+def _without_controls(row: Row) -> Iterator[tuple[int, int, int]]:
+    """Yield what a row says, but for a control token that is no marker's beginning."""
+    for low, high, after in row:
+        if after != 0 or low < 0xFE:
+            yield low, high if after != 0 else min(high, 0xFD), after
 
 
 def _is_short(part: Expression) -> bool:

@@ -82,12 +82,30 @@ class AnyOrder:
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """Any bytes up to the first of the markers, it included; markers: not empty."""
+    """Any bytes up to the first of the markers, it included; markers: not empty.
+
+    plain: no control token, whose name stands between bytes that no UTF-8 has (formats.py), but one
+    that is a marker.
+    """
 
     markers: tuple[bytes, ...]
+    plain: bool = False
 
 
-Expression: TypeAlias = Bytes | Sequence | Choice | Repeat | Call | AnyOrder | Until
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Any bytes, behind each of which the answer may end; behind a mark follows its part.
+
+    ``marks``: anywhere; text goes on behind the part, unless ``once``. ``first``: only where the
+    text begins, white space before them aside; no text follows the part.
+    """
+
+    marks: "tuple[tuple[bytes, Expression], ...]"
+    first: "tuple[tuple[bytes, Expression], ...]" = ()
+    once: bool = False
+
+
+Expression: TypeAlias = Bytes | Sequence | Choice | Repeat | Call | AnyOrder | Until | Text
 
 MAX_MEMBERS = 64  # bits of a frame's memory
 NOTHING = Sequence(())
@@ -123,7 +141,12 @@ def optional(part: Expression) -> Expression:
 
 def literal(text: str) -> Expression:
     """Return exactly this text."""
-    return sequence(*(Bytes(((byte, byte),)) for byte in text.encode("utf-8")))
+    return these_bytes(text.encode("utf-8"))
+
+
+def these_bytes(text: bytes) -> Expression:
+    """Return exactly these bytes."""
+    return sequence(*(Bytes(((byte, byte),)) for byte in text))
 
 
 def characters(ranges: Iterable[Range]) -> Expression:

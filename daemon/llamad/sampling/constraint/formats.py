@@ -19,6 +19,7 @@ from llamad.sampling.constraint.expression import (
     choice,
     literal,
     sequence,
+    these_bytes,
 )
 from llamad.sampling.constraint.gbnf import parse_gbnf
 from llamad.sampling.constraint.json_schema import any_json, parse_json_schema
@@ -71,7 +72,7 @@ def spellings(marker: str) -> tuple[bytes, bytes]:
 
 def any_of(markers: tuple[bytes, ...]) -> Expression:
     """Return a choice between texts of bytes."""
-    return choice(sequence(*(Bytes(((byte, byte),)) for byte in marker)) for marker in markers)
+    return choice(map(these_bytes, markers))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ Members may come in any order, each once (up to MAX_MEMBERS; beyond, in the sche
 import re
 
 from llamad.errors import LlamadError
-from llamad.sampling.constraint import json_text
 from llamad.sampling.constraint.expression import (
     MAX_MEMBERS,
     NEVER,
@@ -22,7 +21,8 @@ from llamad.sampling.constraint.expression import (
     optional,
     sequence,
 )
-from llamad.sampling.constraint.numbers import integers, numbers
+from llamad.sampling.constraint.json_text import JSON, Json
+from llamad.sampling.constraint.numbers import Bound, integers, numbers
 from llamad.sampling.constraint.productive import without_dead_ends
 from llamad.sampling.constraint.regex import parse_regex
 from llamad.sampling.constraint.schema_facts import Document, Facts, Places, refused, unique
@@ -37,7 +37,7 @@ def parse_json_schema(schema: object) -> Grammar:
     schema: as json.loads returns it. Raises INVALID_SCHEMA with the place and the keyword.
     """
     try:
-        grammar = without_dead_ends(_Builder(Document(schema)).grammar())
+        grammar = without_dead_ends(SchemaRules(Document(schema)).grammar())
     except RecursionError:
         raise refused("", "is nested too deep, or has a name that is too long") from None
     if grammar is None:
@@ -47,33 +47,41 @@ def parse_json_schema(schema: object) -> Grammar:
 
 def any_json(*, object_only: bool) -> Grammar:
     """Return the grammar of any JSON value, or of any object."""
-    return Grammar(json_text.base_rules(), "object" if object_only else "value")
+    return Grammar(JSON.rules(), "object" if object_only else "value")
 
 
-class _Builder:
-    """Makes a rule for each set of places that is met."""
+class SchemaRules:
+    """Makes a rule for each set of places of a schema that is met."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: Document, notation: Json = JSON, prefix: str = "schema ") -> None:
+        """prefix: of the names of the rules that are this schema's."""
         self._document = document
-        self._rules = json_text.base_rules()
-        self._rules["other-characters"] = json_text.other_characters()
+        self._notation = notation
+        self._prefix = prefix
+        self._rules = notation.rules()
         self._pending: list[tuple[str, Places]] = []
 
     def grammar(self) -> Grammar:
-        start = self._value(("",))
+        """Return the grammar of the values that the schema accepts."""
+        start = self.value(("",))
         assert isinstance(start, Call)
+        return Grammar(self.rules(), start.rule)
+
+    def rules(self) -> dict[str, Expression]:
+        """Return all rules that what was asked for needs."""
         while self._pending:
             name, places = self._pending.pop()
             alternatives = self._document.alternatives(places)
             self._rules[name] = choice(self._of_facts(facts, places) for facts in alternatives)
-        return Grammar(self._rules, start.rule)
+        return self._rules
 
-    def _value(self, places: Places | None) -> Expression:
+    def value(self, places: Places | None) -> Expression:
+        """Return the values that all of these places accept."""
         if places is None:
             return NEVER
         if not places:
-            return json_text.VALUE
-        name = "schema " + " & ".join(places)
+            return self._notation.value
+        name = self._prefix + " & ".join(places)
         if name not in self._rules:
             if len(self._rules) >= MAX_RULES:
                 raise refused(places[0], f"the schema has more than {MAX_RULES} parts")
@@ -90,61 +98,71 @@ class _Builder:
         if "array" in facts.types:
             parts.append(self._array(facts))
         if "string" in facts.types:
-            parts.append(_string(facts))
+            parts.append(self._string(facts))
         if "number" in facts.types:
-            parts.append(_number(facts))
+            parts.append(self._number(facts))
         if "boolean" in facts.types:
-            parts.append(json_text.BOOLEAN)
+            parts.append(self._notation.boolean)
         if "null" in facts.types:
-            parts.append(json_text.NULL)
+            parts.append(self._notation.nothing)
         return choice(parts)
 
     def _of_values(self, facts: Facts, places: Places) -> Expression:
         values = [v for v in unique(facts.values or ()) if _fits(v, facts, places[0])]
-        return choice(json_text.given(value) for value in values)
+        return choice(self._notation.given(value) for value in values)
 
     def _array(self, facts: Facts) -> Expression:
         least, most = facts.min_items, facts.max_items
-        others = self._value(facts.items)
+        others = self.value(facts.items)
         if facts.items is None:
             most = len(facts.prefix) if most is None else min(most, len(facts.prefix))
         if most is not None and most < least:
             return NEVER
         n = len(facts.prefix) if most is None else min(len(facts.prefix), most)
         if n == 0:
-            return json_text.an_array(json_text.repeated(others, least, most))
+            return self._notation.an_array(self._notation.repeated(others, least, most))
         more = Repeat(
-            sequence(json_text.COMMA, others),
+            sequence(self._notation.comma, others),
             max(0, least - n),
             None if most is None else most - n,
         )
         elements: Expression = NOTHING if most == n else more
         for i in reversed(range(n)):
-            element = self._value(facts.prefix[i])
+            element = self.value(facts.prefix[i])
             if i > 0:
-                element = sequence(json_text.COMMA, element)
+                element = sequence(self._notation.comma, element)
             elements = sequence(element, elements)
             if i >= least:
                 elements = optional(elements)
-        return json_text.an_array(elements)
+        return self._notation.an_array(elements)
 
     def _object(self, facts: Facts, places: Places) -> Expression:
-        names = list(dict.fromkeys((*facts.properties, *facts.required)))
-        if len(names) > MAX_NAMES:
-            raise refused(places[0], f"has {len(names)} properties, at most {MAX_NAMES}")
-        members = [
-            sequence(
-                json_text.quoted(name),
-                json_text.COLON,
-                self._value(facts.properties.get(name, facts.others)),
-            )
-            for name in names
-        ]
-        required = frozenset(names.index(name) for name in facts.required)
+        notation = self._notation
+        names = member_names(facts, places)
         rest = None
         if facts.others is not None:
-            name = json_text.other_names(names) if names else json_text.STRING
-            rest = sequence(name, json_text.COLON, self._value(facts.others))
+            name = notation.other_names(names) if names else notation.any_name()
+            rest = sequence(name, notation.colon, self.value(facts.others))
+        members = [
+            sequence(notation.name(name), notation.colon, self.value(member_places(facts, name)))
+            for name in names
+        ]
+        return notation.an_object(self.members(facts, places, members, rest, notation.comma))
+
+    def members(
+        self,
+        facts: Facts,
+        places: Places,
+        members: list[Expression],
+        rest: Expression | None,
+        separator: Expression,
+    ) -> Expression:
+        """Return the members that an object has, those of ``member_names``, between separators.
+
+        rest: a member of another name; None: there is none.
+        """
+        names = member_names(facts, places)
+        required = frozenset(names.index(name) for name in facts.required)
         least = max(0, facts.min_properties - len(required))
         most = None if facts.max_properties is None else facts.max_properties - len(required)
         if most is not None and most < least:
@@ -157,16 +175,16 @@ class _Builder:
                 f"minProperties of more than the {len(required)} required properties and one is"
                 " supported only where additionalProperties is false",
             )
-        any_order = AnyOrder(tuple(members), json_text.COMMA, required, rest, least, most)
-        if any_order.n_bits > MAX_MEMBERS:
-            if least > 0 or most is not None:
-                raise refused(
-                    places[0],
-                    f"minProperties or maxProperties beside {len(members)} properties: together at"
-                    f" most {MAX_MEMBERS}",
-                )
-            return json_text.an_object(self._in_order(places, members, required, rest))
-        return json_text.an_object(any_order)
+        any_order = AnyOrder(tuple(members), separator, required, rest, least, most)
+        if any_order.n_bits <= MAX_MEMBERS:
+            return any_order
+        if least > 0 or most is not None:
+            raise refused(
+                places[0],
+                f"minProperties or maxProperties beside {len(members)} properties: together at"
+                f" most {MAX_MEMBERS}",
+            )
+        return self._in_order(places, members, required, rest, separator)
 
     def _in_order(
         self,
@@ -174,30 +192,58 @@ class _Builder:
         members: list[Expression],
         required: frozenset[int],
         rest: Expression | None,
+        separator: Expression,
     ) -> Expression:
         """Return members in their order, of which some may be missing, and others behind them.
 
         From each on there are two rules: for members behind a comma, and for the first one.
         """
-        others = NOTHING if rest is None else Repeat(sequence(json_text.COMMA, rest))
-        first = NOTHING if rest is None else json_text.repeated(rest, 0, None)
-        name = f"members of {places} from "
+        others = NOTHING if rest is None else Repeat(sequence(separator, rest))
+        first = NOTHING if rest is None else optional(sequence(rest, others))
+        name = f"{self._prefix}members of {places} from "
         self._rules[f"{name}{len(members)}"] = others
         self._rules[f"{name}{len(members)} first"] = first
         for i, member in reversed(list(enumerate(members))):
             more = Call(f"{name}{i + 1}")
-            begins, follows = sequence(member, more), sequence(json_text.COMMA, member, more)
+            begins, follows = sequence(member, more), sequence(separator, member, more)
             if i not in required:
                 begins = choice([begins, Call(f"{name}{i + 1} first")])
                 follows = choice([follows, more])
             self._rules[f"{name}{i}"], self._rules[f"{name}{i} first"] = follows, begins
         return Call(f"{name}0 first")
 
+    def _string(self, facts: Facts) -> Expression:
+        characters = string_characters(facts, self._notation)
+        return self._notation.string if characters is None else self._notation.text(characters)
+
+    def _number(self, facts: Facts) -> Expression:
+        low, high = facts.low, facts.high
+        if not facts.integer:
+            unbounded = low is None and high is None
+            return self._notation.number if unbounded else numbers(low, high)
+        if low is None and high is None:
+            return self._notation.integer
+        return _integer(low, high)
+
+
+def member_names(facts: Facts, places: Places) -> list[str]:
+    """Return the names of the members that an object may or must have."""
+    names = list(dict.fromkeys((*facts.properties, *facts.required)))
+    if len(names) > MAX_NAMES:
+        raise refused(places[0], f"has {len(names)} properties, at most {MAX_NAMES}")
+    return names
+
+
+def member_places(facts: Facts, name: str) -> Places | None:
+    """Return what a member must be; None: it must be missing."""
+    return facts.properties.get(name, facts.others)
+
 
 # ---- strings and numbers --------------------------------------------------------------------
 
 
-def _string(facts: Facts) -> Expression:
+def string_characters(facts: Facts, notation: Json) -> Expression | None:
+    """Return the characters of the strings that these facts accept; None: any."""
     forms = len(facts.patterns) + len(facts.formats)
     bounded = facts.min_length > 0 or facts.max_length is not None
     place = (*facts.patterns, *facts.formats, ("", ""))[0][0]
@@ -206,21 +252,19 @@ def _string(facts: Facts) -> Expression:
     if facts.formats:
         if bounded:
             raise refused(place, "a format beside minLength or maxLength is not supported")
-        return sequence(literal('"'), _format(facts.formats[0][1]), literal('"'))
+        return parse_regex(f"^(?:{_FORM_PATTERNS[facts.formats[0][1]]})$", notation.spelled)
     if facts.patterns:
         if bounded:
             raise refused(place, "a pattern beside minLength or maxLength is not supported")
         try:
-            text = parse_regex(facts.patterns[0][1], json_text.spelled)
+            return parse_regex(facts.patterns[0][1], notation.spelled)
         except LlamadError as error:
             raise refused(place, error.message.removeprefix("pattern: ")) from None
-        return sequence(literal('"'), text, literal('"'))
     if not bounded:
-        return json_text.STRING
+        return None
     if facts.max_length is not None and facts.max_length < facts.min_length:
         return NEVER
-    characters = Repeat(json_text.any_character(), facts.min_length, facts.max_length)
-    return sequence(literal('"'), characters, literal('"'))
+    return Repeat(notation.character(), facts.min_length, facts.max_length)
 
 
 _LEAP = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
@@ -242,16 +286,7 @@ _FORM_PATTERNS = {
 }
 
 
-def _format(name: str) -> Expression:
-    return parse_regex(f"^(?:{_FORM_PATTERNS[name]})$", json_text.spelled)
-
-
-def _number(facts: Facts) -> Expression:
-    low, high = facts.low, facts.high
-    if not facts.integer:
-        return json_text.NUMBER if low is None and high is None else numbers(low, high)
-    if low is None and high is None:
-        return json_text.INTEGER
+def _integer(low: Bound | None, high: Bound | None) -> Expression:
     least = most = None
     if low is not None:
         least = -int(-low.value // 1)

@@ -1,5 +1,7 @@
 """JSON (RFC 8259) as parts of a grammar: characters and how they may be spelled, numbers, values.
 
+A subclass of ``Json`` writes the same values in another notation (call_texts.py).
+
 White space is allowed behind ``{ [ , :`` and before ``} ]``: a space, or a new line with its
 indentation. So a small model cannot write white space without end. Characters of names and of
 strings with a form are spelled one way where JSON has several: as they are, if they may be.
@@ -26,77 +28,215 @@ from llamad.sampling.constraint.expression import (
 )
 
 MAX_INDENT = 64
-_SHORT_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "\b": "b", "\f": "f", "\n": "n", "\r": "r",
+_SHORT_ESCAPES = {'"': '"', "\\": "\\", "\b": "b", "\f": "f", "\n": "n", "\r": "r",
                   "\t": "t"}  # fmt: skip
 _NOT_DIRECT = ((0, 0x1F), (ord('"'), ord('"')), (ord("\\"), ord("\\")))
 _BMP_ESCAPED = ((0, 0x1F), (0x7F, 0xD7FF), (0xE000, 0xFFFF))  # may be spelled \uXXXX in names
 
+
 DIGIT = Bytes(((0x30, 0x39),))
 DIGIT_1_TO_9 = Bytes(((0x31, 0x39),))
 HEX_DIGIT = Bytes(((0x30, 0x39), (0x41, 0x46), (0x61, 0x66)))
-SPACE = Call("space")
-COMMA = sequence(literal(","), SPACE)
-COLON = sequence(literal(":"), SPACE)
-VALUE, STRING, NUMBER, INTEGER = Call("value"), Call("string"), Call("number"), Call("integer")
-BOOLEAN = choice([literal("true"), literal("false")])
-NULL = literal("null")
 
 _NATURAL = choice([literal("0"), sequence(DIGIT_1_TO_9, Repeat(DIGIT))])
 _FRACTION = sequence(literal("."), Repeat(DIGIT, 1))
 _EXPONENT = sequence(
     Bytes(((0x45, 0x45), (0x65, 0x65))),
     optional(Bytes(((0x2B, 0x2B), (0x2D, 0x2D)))),
-    Repeat(DIGIT, 1, 3),
+    Repeat(DIGIT, 1, 2),  # with three a number may be too large for a program
 )
 _POINT_ZERO = optional(
     literal(".0")
 )  # an integer may be written with it (JSON Schema, section 6.1.1)
 
 
-def base_rules() -> dict[str, Expression]:
-    """Return the rules that the parts above call."""
-    indent = Repeat(Bytes(((0x09, 0x09), (0x20, 0x20))), 0, MAX_INDENT)
-    return {
-        "space": choice([Sequence(()), literal(" "), sequence(literal("\n"), indent)]),
-        "string": sequence(literal('"'), Repeat(any_character()), literal('"')),
-        "number": sequence(
-            optional(literal("-")), _NATURAL, optional(_FRACTION), optional(_EXPONENT)
-        ),
-        "integer": sequence(optional(literal("-")), _NATURAL, _POINT_ZERO),
-        "value": choice([Call("object"), Call("array"), STRING, NUMBER, BOOLEAN, NULL]),
-        "object": an_object(repeated(sequence(STRING, COLON, VALUE), 0, None)),
-        "array": an_array(repeated(VALUE, 0, None)),
-    }
+class Json:
+    """Values as JSON. ``prefix``: of the names of the rules that its parts call."""
+
+    prefix = ""
+    true, false, null = "true", "false", "null"
+    not_direct: tuple[Range, ...] = _NOT_DIRECT  # characters that a string has escaped only
+
+    def __init__(self) -> None:
+        self._rules: dict[str, Expression] = {}  # made when they are asked for
+        self.space: Expression = self.rule("space")
+        self.value, self.string = self.rule("value"), self.rule("string")
+        self.number, self.integer = self.rule("number"), self.rule("integer")
+        self.boolean = choice([literal(self.true), literal(self.false)])
+        self.nothing = literal(self.null)
+
+    @property
+    def comma(self) -> Expression:
+        """What stands between two members or elements."""
+        return sequence(literal(","), self.space)
+
+    @property
+    def colon(self) -> Expression:
+        """What stands between a name and its value."""
+        return sequence(literal(":"), self.space)
+
+    def rule(self, name: str) -> Call:
+        """Return the call of one of ``rules``."""
+        return Call(self.prefix + name)
+
+    def rules(self) -> dict[str, Expression]:
+        """Return the rules that the parts call."""
+        if not self._rules:
+            self._rules = self._made_rules()
+        return dict(self._rules)
+
+    def _made_rules(self) -> dict[str, Expression]:
+        indent = Repeat(Bytes(((0x09, 0x09), (0x20, 0x20))), 0, MAX_INDENT)
+        member = sequence(self.any_name(), self.colon, self.value)
+        rules = {
+            "space": choice([Sequence(()), literal(" "), sequence(literal("\n"), indent)]),
+            "string": self.any_string(),
+            "number": sequence(
+                optional(literal("-")), _NATURAL, optional(_FRACTION), optional(_EXPONENT)
+            ),
+            "integer": sequence(optional(literal("-")), _NATURAL, _POINT_ZERO),
+            "value": choice([
+                self.rule("object"), self.rule("array"), self.string, self.number, self.boolean,
+                self.nothing,
+            ]),
+            "object": self.an_object(self.repeated(member, 0, None)),
+            "array": self.an_array(self.repeated(self.value, 0, None)),
+            "other-characters": Repeat(self.spelled([(0, MAX_CODE_POINT)])),
+        }  # fmt: skip
+        return {self.prefix + name: part for name, part in rules.items()}
+
+    def an_object(self, members: Expression) -> Expression:
+        """Return braces around members."""
+        return sequence(literal("{"), self.space, members, self.space, literal("}"))
+
+    def an_array(self, elements: Expression) -> Expression:
+        """Return brackets around elements."""
+        return sequence(literal("["), self.space, elements, self.space, literal("]"))
+
+    def repeated(self, part: Expression, least: int, most: int | None) -> Expression:
+        """Return so many parts with commas between."""
+        if most is not None and most < max(least, 1):
+            return Sequence(()) if least == 0 else choice([])
+        more = Repeat(
+            sequence(self.comma, part), max(0, least - 1), None if most is None else most - 1
+        )
+        parts = sequence(part, more)
+        return parts if least > 0 else optional(parts)
+
+    def separated(self, parts: list[Expression]) -> Expression:
+        """Return the parts with commas between."""
+        out: list[Expression] = []
+        for i, part in enumerate(parts):
+            out += [self.comma, part] if i else [part]
+        return sequence(*out)
+
+    # ---- strings and names ----
+
+    def text(self, inner: Expression) -> Expression:
+        """Return a string of these characters."""
+        return sequence(literal('"'), inner, literal('"'))
+
+    def any_string(self) -> Expression:
+        """Return a string of any characters."""
+        return self.text(Repeat(self.character()))
+
+    def any_name(self) -> Expression:
+        """Return any name of a member."""
+        return self.string
+
+    def character(self) -> Expression:
+        """Return a character of a string, spelled in any way; half a surrogate pair is none."""
+        direct = characters(complement(self.not_direct))
+        short = Bytes(tuple((ord(c), ord(c)) for c in _SHORT_ESCAPES.values()))
+        escaped = [short, *(sequence(literal("u"), digits) for digits in _any_escape())]
+        return choice([direct, sequence(literal("\\"), choice(escaped))])
+
+    def spelled(self, ranges: Iterable[Range]) -> Expression:
+        """Return one character of the code points, as it is or, where it cannot be, escaped."""
+        ranges = list(ranges)
+        parts: list[Expression] = [
+            characters(part for r in ranges for part in _without(r, self.not_direct))
+        ]
+        for character, escape in _SHORT_ESCAPES.items():
+            if any(first <= ord(character) <= last for first, last in ranges):
+                parts.append(literal("\\" + escape))
+        for first, last in ranges:
+            for a, b in _BMP_ESCAPED:
+                low, high = max(a, first), min(b, last)
+                if low <= high:
+                    parts += [sequence(literal("\\u"), n) for n in _hex_numbers(low, high)]
+            if last >= 0x10000:
+                parts += _pairs(max(first, 0x10000) - 0x10000, last - 0x10000)
+        return choice(parts)
+
+    def spelled_text(self, text: str) -> Expression:
+        """Return the characters of a text, without quotation marks."""
+        return sequence(*(self.spelled([(ord(c), ord(c))]) for c in text))
+
+    def quoted(self, text: str) -> Expression:
+        """Return a string of exactly this text."""
+        return self.text(self.spelled_text(text))
+
+    def name(self, text: str) -> Expression:
+        """Return a member's name."""
+        return self.quoted(text)
+
+    def other_names(self, names: Iterable[str]) -> Expression:
+        """Return any name but these."""
+        tree: dict[str, object] = {}
+        for name in names:
+            node = tree
+            for character in name:
+                node = node.setdefault(character, {})  # type: ignore[assignment]
+            node[""] = None
+        return self.text(self._other_texts(tree))
+
+    def _other_texts(self, tree: Mapping[str, object]) -> Expression:
+        """Return any characters that lead to no end of the tree."""
+        children = [(c, node) for c, node in tree.items() if c]
+        others = complement((ord(c), ord(c)) for c, _ in children)
+        parts: list[Expression] = [] if "" in tree else [Sequence(())]
+        parts.append(sequence(self.spelled(others), self.rule("other-characters")))
+        for character, node in children:
+            assert isinstance(node, dict)
+            first = self.spelled([(ord(character), ord(character))])
+            parts.append(sequence(first, self._other_texts(node)))
+        return choice(parts)
+
+    # ---- given values ----
+
+    def given(self, value: object) -> Expression:
+        """Return exactly this value, its members in any order."""
+        match value:
+            case str():
+                return self.quoted(value)
+            case None:
+                return self.nothing
+            case bool():
+                return literal(self.true if value else self.false)
+            case int():
+                return sequence(literal(str(value)), _POINT_ZERO)
+            case float():
+                if value == int(value):
+                    return self.given(int(value))
+                return literal(json.dumps(value))
+            case list():
+                return self.an_array(self.separated([self.given(element) for element in value]))
+            case dict():
+                members = [
+                    sequence(self.name(k), self.colon, self.given(v)) for k, v in value.items()
+                ]
+                if not members:
+                    return self.an_object(Sequence(()))
+                required = frozenset(range(len(members)))
+                return self.an_object(AnyOrder(tuple(members), self.comma, required))
+        raise TypeError(type(value))
 
 
-def an_object(members: Expression) -> Expression:
-    """Return braces around members."""
-    return sequence(literal("{"), SPACE, members, SPACE, literal("}"))
+JSON = Json()
 
 
-def an_array(elements: Expression) -> Expression:
-    """Return brackets around elements."""
-    return sequence(literal("["), SPACE, elements, SPACE, literal("]"))
-
-
-def repeated(part: Expression, least: int, most: int | None) -> Expression:
-    """Return so many parts with commas between."""
-    if most is not None and most < max(least, 1):
-        return Sequence(()) if least == 0 else choice([])
-    more = Repeat(sequence(COMMA, part), max(0, least - 1), None if most is None else most - 1)
-    parts = sequence(part, more)
-    return parts if least > 0 else optional(parts)
-
-
-# ---- characters of a string -----------------------------------------------------------------
-
-
-def any_character() -> Expression:
-    """Return a character of a string, spelled in any way; half a surrogate pair is none."""
-    direct = characters(complement(_NOT_DIRECT))
-    short = Bytes(tuple((ord(c), ord(c)) for c in _SHORT_ESCAPES.values()))
-    escaped = [short, *(sequence(literal("u"), digits) for digits in _any_escape())]
-    return choice([direct, sequence(literal("\\"), choice(escaped))])
+# ---- spellings of a character ---------------------------------------------------------------
 
 
 def _any_escape() -> Iterator[Expression]:
@@ -105,63 +245,6 @@ def _any_escape() -> Iterator[Expression]:
     for high in _hex_numbers(0xD800, 0xDBFF):
         for low in _hex_numbers(0xDC00, 0xDFFF):
             yield sequence(high, literal("\\u"), low)
-
-
-def spelled(ranges: Iterable[Range]) -> Expression:
-    """Return one character of the code points, as it is or, where it cannot be, escaped."""
-    ranges = list(ranges)
-    parts: list[Expression] = [
-        characters(part for r in ranges for part in _without(r, _NOT_DIRECT))
-    ]
-    for character, escape in _SHORT_ESCAPES.items():
-        if any(first <= ord(character) <= last for first, last in ranges):
-            parts.append(literal("\\" + escape))
-    for first, last in ranges:
-        for a, b in _BMP_ESCAPED:
-            low, high = max(a, first), min(b, last)
-            if low <= high:
-                parts += [sequence(literal("\\u"), n) for n in _hex_numbers(low, high)]
-        if last >= 0x10000:
-            parts += _pairs(max(first, 0x10000) - 0x10000, last - 0x10000)
-    return choice(parts)
-
-
-def spelled_text(text: str) -> Expression:
-    """Return the characters of a text, without quotation marks."""
-    return sequence(*(spelled([(ord(c), ord(c))]) for c in text))
-
-
-def quoted(text: str) -> Expression:
-    """Return a string of exactly this text."""
-    return sequence(literal('"'), spelled_text(text), literal('"'))
-
-
-def other_names(names: Iterable[str]) -> Expression:
-    """Return any string but these texts."""
-    tree: dict[str, object] = {}
-    for name in names:
-        node = tree
-        for character in name:
-            node = node.setdefault(character, {})  # type: ignore[assignment]
-        node[""] = None
-    return sequence(literal('"'), _other_texts(tree), literal('"'))
-
-
-def _other_texts(tree: Mapping[str, object]) -> Expression:
-    """Return any characters that lead to no end of the tree."""
-    children = [(c, node) for c, node in tree.items() if c]
-    others = complement((ord(c), ord(c)) for c, _ in children)
-    parts: list[Expression] = [] if "" in tree else [Sequence(())]
-    parts.append(sequence(spelled(others), Call("other-characters")))
-    for character, node in children:
-        assert isinstance(node, dict)
-        parts.append(sequence(spelled([(ord(character), ord(character))]), _other_texts(node)))
-    return choice(parts)
-
-
-def other_characters() -> Expression:
-    """Return the rule that ``other_names`` calls."""
-    return Repeat(spelled([(0, MAX_CODE_POINT)]))
 
 
 def _without(range_: Range, taken: Iterable[Range]) -> Iterator[Range]:
@@ -222,37 +305,3 @@ def _pairs(first: int, last: int) -> list[Expression]:
                 pairs.append(sequence(literal("\\u"), a, literal("\\u"), b))
         first = ends + 1
     return pairs
-
-
-# ---- given values ---------------------------------------------------------------------------
-
-
-def given(value: object) -> Expression:
-    """Return exactly this value, its members in any order."""
-    match value:
-        case str():
-            return quoted(value)
-        case bool() | None:
-            return literal(json.dumps(value))
-        case int():
-            return sequence(literal(str(value)), _POINT_ZERO)
-        case float():
-            if value == int(value):
-                return given(int(value))
-            return literal(json.dumps(value))
-        case list():
-            return an_array(separated([given(element) for element in value]))
-        case dict():
-            members = [sequence(quoted(k), COLON, given(v)) for k, v in value.items()]
-            if not members:
-                return an_object(Sequence(()))
-            return an_object(AnyOrder(tuple(members), COMMA, frozenset(range(len(members)))))
-    raise TypeError(type(value))
-
-
-def separated(parts: list[Expression]) -> Expression:
-    """Return the parts with commas between."""
-    out: list[Expression] = []
-    for i, part in enumerate(parts):
-        out += [COMMA, part] if i else [part]
-    return sequence(*out)

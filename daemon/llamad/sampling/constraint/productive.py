@@ -13,6 +13,7 @@ from llamad.sampling.constraint.expression import (
     Grammar,
     Repeat,
     Sequence,
+    Text,
     Until,
     choice,
 )
@@ -39,6 +40,9 @@ def _pruned(part: Expression, productive: set[str]) -> Expression:
             return part if ranges else NEVER
         case Until():
             return part
+        case Text(marks, first, once):
+            behind = [(mark, _pruned(inner, productive)) for mark, inner in (*marks, *first)]
+            return Text(tuple(behind[: len(marks)]), tuple(behind[len(marks) :]), once)
         case Call(rule):
             return part if rule in productive else NEVER
         case Sequence(parts):

@@ -79,8 +79,12 @@ class Facts:
 class Document:
     """A schema and what its places say."""
 
-    def __init__(self, schema: object) -> None:
-        """Raise INVALID_SCHEMA for what is no schema."""
+    def __init__(self, schema: object, *, lenient: bool = False) -> None:
+        """Raise INVALID_SCHEMA for what is no schema.
+
+        lenient: a keyword that is not supported says nothing, instead of being refused.
+        """
+        self._lenient = lenient
         if not isinstance(schema, dict | bool):
             raise refused("", f"is {_name(schema)}, must be an object, true or false")
         self._schema = schema
@@ -174,7 +178,7 @@ class Document:
             children = [
                 self.alternatives((child,)) for child in _children(place, keyword, schema[keyword])
             ]
-            if keyword == "oneOf":
+            if keyword == "oneOf" and not self._lenient:
                 self._check_disjoint(place, children)
             flat = list(itertools.chain.from_iterable(children))
             branches = [m for a in branches for b in flat if (m := _both(a, b))]
@@ -244,6 +248,8 @@ class Document:
             case "pattern":
                 return replace(facts, patterns=((below, _text(below, value)),))
             case "format":
+                if self._lenient and value not in FORMATS:
+                    return facts
                 return replace(facts, formats=((below, _format(below, value, schema)),))
             case "prefixItems":
                 return replace(facts, prefix=tuple((p,) for p in _children(place, keyword, value)))
@@ -261,6 +267,8 @@ class Document:
             return _with_count(facts, below, keyword, value)
         if keyword in _BOUNDS:
             return _with_bound(facts, below, keyword, value)
+        if self._lenient:
+            return facts
         raise refused(place, f"{keyword!r} is not supported")
 
     def _inner(self, place: Place, value: object) -> Places | None:

@@ -46,6 +46,18 @@ class Tool:
         return {"type": "function", "function": function}
 
 
+def takes_text(schema: Mapping[str, Any], parameter: str) -> bool:
+    """Whether every value of a parameter is a string; schema: of the tool's arguments."""
+    properties = schema.get("properties")
+    own = properties.get(parameter) if isinstance(properties, Mapping) else None
+    if not isinstance(own, Mapping):
+        return False
+    if "type" in own:
+        return bool(own["type"] == "string")
+    values = own.get("enum", [own["const"]] if "const" in own else ())
+    return isinstance(values, list) and bool(values) and all(isinstance(v, str) for v in values)
+
+
 class Tools:
     """The tools of one request, by name."""
 
@@ -63,12 +75,10 @@ class Tools:
         """Return the tool's name that a model meant: small models get capitals wrong."""
         return name if name in self._tools else self._by_lower.get(name.lower(), name)
 
-    def type_of(self, name: str, parameter: str) -> object:
-        """Return the ``type`` of a parameter in the tool's schema; None: it says none."""
+    def takes_text(self, name: str, parameter: str) -> bool:
+        """Whether every value of a tool's parameter is a string, by its schema."""
         tool = self._tools.get(self.known(name))
-        properties = tool.parameters.get("properties") if tool is not None else None
-        schema = properties.get(parameter) if isinstance(properties, Mapping) else None
-        return schema.get("type") if isinstance(schema, Mapping) else None
+        return tool is not None and takes_text(tool.parameters, parameter)
 
 
 Reading: TypeAlias = "tuple[list[Call], int] | None"  # the calls, and where they end

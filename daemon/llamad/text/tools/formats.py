@@ -13,37 +13,41 @@ from llamad.text.tools.call import Call, Reader, arguments_text
 from llamad.text.tools.gemma_calls import gemma_calls
 from llamad.text.tools.json_calls import bare_json, json_behind
 from llamad.text.tools.python_calls import CALLS, CALLS_END, python_calls
+from llamad.text.tools.syntax import CallSyntax, Notation, bare_object, json_in_tags, json_list
+from llamad.text.vocabulary import TokenType, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class ToolFormat:
     """One format.
 
-    begin: what stands in front of the name of the first call, ``behind_name`` between it and the
-    arguments. Behind each mark of ``readers`` a call may stand; those of ``at_start`` count only
-    where the answer begins. ``controls``: more marks that a vocabulary may have as control tokens,
-    which are no text otherwise. ``write``: calls as the model writes them, for a template that does
-    not.
+    Behind each mark of ``readers`` a call may stand; those of ``at_start`` count only where the
+    answer begins. ``syntaxes``: what a model may write behind which mark, the first one when it
+    must call. ``controls``: more marks that a vocabulary may have as control tokens, which are no
+    text otherwise. ``write``: calls as the model writes them, for a template that does not.
+    ``text_name``: a name behind which text follows instead of arguments.
     """
 
     name: str
-    begin: str
-    behind_name: str
+    syntaxes: tuple[CallSyntax, ...]
     readers: tuple[tuple[str, Reader], ...]
     write: Callable[[Sequence[Call]], str]
     at_start: tuple[tuple[str, Reader], ...] = ()
     controls: tuple[str, ...] = ()
     short_ids: bool = False  # an id of a call has nine letters and digits
+    text_name: str = ""
 
-    def opening(self, name: str) -> str:
-        """Return how an answer begins that calls this tool; empty: any."""
-        return f"{self.begin}{name}{self.behind_name}" if name else self.begin
+    def opened(self, prompt_tail: str) -> str:
+        """Return the mark of a call that a prompt which ends so has begun; else ""."""
+        mark = self.syntaxes[0].mark
+        return mark if prompt_tail.endswith(mark) else ""
 
-    @property
-    def marks(self) -> frozenset[str]:
-        """All that opens a call, or stands in it as a token of its own."""
+    def controls_in(self, vocabulary: Vocabulary) -> dict[int, str]:
+        """Return the marks that are control tokens of a vocabulary, by id."""
         opening = {mark for mark, _ in (*self.readers, *self.at_start)}
-        return frozenset(opening | set(self.controls))
+        marks, tokens = opening | set(self.controls), vocabulary.tokens
+        controls = vocabulary.ids_of(TokenType.CONTROL)
+        return {token: tokens[token] for token in controls if tokens[token] in marks}
 
 
 def _json(call: Call, arguments: str = "arguments") -> str:
@@ -155,29 +159,58 @@ _GEMMA4 = ("<|tool_call>", "<tool_call|>", '<|"|>')
 _FUNCTION_GEMMA = ("<start_function_call>", "<end_function_call>", "<escape>")
 _BARE = (("{", bare_json), ("```", bare_json))
 
+
+def _gemma_syntax(opening: str, close: str, quote: str) -> tuple[CallSyntax, ...]:
+    head = f"{opening}call:"
+    return (CallSyntax(opening, head, "", Notation.GEMMA, close, head, quote=quote),)
+
+
 GEMMA_4 = ToolFormat(
     "gemma-4",
-    "<|tool_call>call:",
-    "{",
+    _gemma_syntax(*_GEMMA4),
     ((_GEMMA4[0], gemma_calls(*_GEMMA4)),),
     _gemma(*_GEMMA4),
     controls=_GEMMA4[1:],
 )
 FUNCTION_GEMMA = ToolFormat(
     "function-gemma",
-    "<start_function_call>call:",
-    "{",
+    _gemma_syntax(*_FUNCTION_GEMMA),
     ((_FUNCTION_GEMMA[0], gemma_calls(*_FUNCTION_GEMMA)),),
     _gemma(*_FUNCTION_GEMMA),
     controls=_FUNCTION_GEMMA[1:],
 )
 LFM2 = ToolFormat(
-    "lfm2", "<|tool_call_start|>[", "(", ((CALLS, python_calls),), _python, controls=(CALLS_END,)
+    "lfm2",
+    (
+        CallSyntax(CALLS, f"{CALLS}[", "(", Notation.PYTHON, ")", ", ", f"]{CALLS_END}"),
+        json_list(f"{CALLS}[", f"]{CALLS_END}", spare=True),
+    ),
+    ((CALLS, python_calls),),
+    _python,
+    controls=(CALLS_END,),
 )
 DEEPSEEK = ToolFormat(
     "deepseek",
-    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>",
-    "\n```json\n",
+    (
+        CallSyntax(
+            tags.DEEPSEEK_CALLS,
+            f"{tags.DEEPSEEK_CALLS}{tags.DEEPSEEK_CALL}function{tags.DEEPSEEK_SEPARATOR}",
+            "\n```json\n",
+            Notation.JSON,
+            f"\n```{tags.DEEPSEEK_CALL_END}",
+            f"\n{tags.DEEPSEEK_CALL}function{tags.DEEPSEEK_SEPARATOR}",
+            tags.DEEPSEEK_CALLS_END,
+        ),
+        CallSyntax(  # V3.1
+            tags.DEEPSEEK_CALLS,
+            tags.DEEPSEEK_CALLS + tags.DEEPSEEK_CALL,
+            tags.DEEPSEEK_SEPARATOR,
+            Notation.JSON,
+            tags.DEEPSEEK_CALL_END,
+            tags.DEEPSEEK_CALL,
+            tags.DEEPSEEK_CALLS_END,
+        ),
+    ),
     ((tags.DEEPSEEK_CALLS, tags.deepseek),),
     _deepseek,
     controls=(
@@ -187,49 +220,105 @@ DEEPSEEK = ToolFormat(
         tags.DEEPSEEK_SEPARATOR,
     ),
 )
+_RECIPIENT, _AS_JSON = " to=functions.", " <|constrain|>json<|message|>"
+_COMMENTARY = f"<|channel|>commentary{_RECIPIENT}"
 HARMONY = ToolFormat(
     "harmony",
-    "<|channel|>commentary to=functions.",
-    " <|constrain|>json<|message|>",
-    (("<|channel|>commentary to=functions.", tags.harmony), (" to=functions.", tags.harmony)),
+    (
+        CallSyntax(
+            _COMMENTARY, _COMMENTARY, _AS_JSON, Notation.JSON, tags.HARMONY_CALL, _COMMENTARY
+        ),
+        CallSyntax(
+            _RECIPIENT,
+            _RECIPIENT,
+            f"<|channel|>commentary{_AS_JSON}",
+            Notation.JSON,
+            tags.HARMONY_CALL,
+            _RECIPIENT,
+        ),
+    ),
+    ((_COMMENTARY, tags.harmony), (_RECIPIENT, tags.harmony)),
     _harmony,
-    controls=("<|channel|>", "<|constrain|>", tags.HARMONY_MESSAGE),
+    controls=("<|channel|>", "<|constrain|>", tags.HARMONY_MESSAGE, tags.HARMONY_CALL),
 )
 MISTRAL = ToolFormat(
     "mistral",
-    "[TOOL_CALLS]",
-    "[ARGS]",
+    (
+        CallSyntax(tags.TOOL_CALLS, tags.TOOL_CALLS, tags.ARGS, Notation.JSON, "", tags.TOOL_CALLS),
+        json_list(f"{tags.TOOL_CALLS}["),  # Nemo, and the next one 7B v0.3
+        json_list(f"{tags.TOOL_CALLS} ["),
+    ),
     ((tags.TOOL_CALLS, tags.mistral),),
     _mistral,
     controls=(tags.CALL_ID, tags.ARGS),
     short_ids=True,
 )
 FUNCTIONARY_2 = ToolFormat(
-    "functionary-3.2", ">>>", "\n", ((tags.RECIPIENT, tags.recipient),), _recipient
+    "functionary-3.2",
+    (CallSyntax(">>>", ">>>", "\n", Notation.JSON, "", ">>>"),),
+    ((tags.RECIPIENT, tags.recipient),),
+    _recipient,
+    text_name="all\n",
 )
 FUNCTIONARY_1 = ToolFormat(
-    "functionary-3.1", "<function=", ">", ((tags.FUNCTION, tags.function_tag),), _function
+    "functionary-3.1",
+    (
+        CallSyntax(
+            tags.FUNCTION,
+            tags.FUNCTION,
+            ">",
+            Notation.JSON,
+            tags.FUNCTION_END,
+            tags.FUNCTION,
+        ),
+    ),
+    ((tags.FUNCTION, tags.function_tag),),
+    _function,
 )
 QWEN_CODER = ToolFormat(
     "qwen-coder",
-    "<tool_call>\n<function=",
-    ">\n",
+    (
+        CallSyntax(
+            tags.TOOL_CALL,
+            f"{tags.TOOL_CALL}\n{tags.FUNCTION}",
+            ">\n",
+            Notation.TAGS,
+            f"{tags.FUNCTION_END}\n{tags.TOOL_CALL_END}",
+            f"\n{tags.TOOL_CALL}\n{tags.FUNCTION}",
+        ),
+        json_in_tags(spare=True),
+        CallSyntax(
+            tags.FUNCTION,
+            tags.FUNCTION,
+            ">\n",
+            Notation.TAGS,
+            tags.FUNCTION_END,
+            f"\n{tags.FUNCTION}",
+        ),
+        CallSyntax(
+            tags.FUNCTION,
+            tags.FUNCTION,
+            ">",
+            Notation.JSON,
+            tags.FUNCTION_END,
+            f"\n{tags.FUNCTION}",
+            is_spare=True,
+        ),
+    ),
     ((tags.TOOL_CALL, tags.tool_call_tag), (tags.FUNCTION, tags.function_tag)),
     _tagged,
     controls=(tags.TOOL_CALL_END,),
 )
 HERMES = ToolFormat(
     "hermes",
-    '<tool_call>\n{"name": "',
-    '", "arguments":',
+    (json_in_tags(),),
     ((tags.TOOL_CALL, tags.tool_call_tag),),
     _each("<tool_call>\n", "\n</tool_call>"),
     controls=(tags.TOOL_CALL_END,),
 )
 PHI_4 = ToolFormat(
     "phi-4-mini",
-    '<|tool_call|>[{"name": "',
-    '", "arguments":',
+    (json_list("<|tool_call|>[", "]<|/tool_call|>"), json_list("functools[")),
     (
         ("<|tool_call|>", json_behind("<|tool_call|>", "<|/tool_call|>")),
         ("functools", json_behind("functools")),
@@ -239,8 +328,7 @@ PHI_4 = ToolFormat(
 )
 GRANITE_3 = ToolFormat(
     "granite-3",
-    '<|tool_call|>[{"name": "',
-    '", "arguments":',
+    (json_list("<|tool_call|>["), json_list("<tool_call>[")),
     (
         ("<|tool_call|>", json_behind("<|tool_call|>")),
         ("<tool_call>", json_behind("<tool_call>")),
@@ -249,8 +337,17 @@ GRANITE_3 = ToolFormat(
 )
 LLAMA_3 = ToolFormat(
     "llama-3",
-    '{"name": "',
-    '", "parameters":',
+    (
+        bare_object("parameters"),
+        CallSyntax(
+            "<|python_tag|>",
+            '<|python_tag|>{"name": "',
+            '", "parameters": ',
+            Notation.JSON,
+            "}",
+            '; {"name": "',
+        ),
+    ),
     (("<|python_tag|>", json_behind("<|python_tag|>")),),
     _llama,
     at_start=_BARE,
@@ -259,8 +356,7 @@ LLAMA_3 = ToolFormat(
 # out, so an answer that is a call and nothing else is one, too.
 GENERIC = ToolFormat(
     "generic",
-    '<tool_call>\n{"name": "',
-    '", "arguments":',
+    (json_in_tags(), bare_object("arguments")),
     ((tags.TOOL_CALL, tags.tool_call_tag),),
     _each("<tool_call>\n", "\n</tool_call>"),
     at_start=_BARE,

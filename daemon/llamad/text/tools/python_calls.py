@@ -71,7 +71,9 @@ def _call(node: ast.expr, tools: Tools) -> Call:
 
 def _value(node: ast.expr) -> Any:
     match node:
-        case ast.Constant(value=bool() | int() | float() | str() | None as value):
+        case ast.Constant(value=str() as value):
+            return _whole(value)
+        case ast.Constant(value=bool() | int() | float() | None as value):
             return value
         case ast.Name(id=word) if word in _WORDS:
             return _WORDS[word]
@@ -82,6 +84,14 @@ def _value(node: ast.expr) -> Any:
         case ast.Dict(keys=keys, values=values):
             return {_key(key): _value(value) for key, value in zip(keys, values, strict=True)}
     raise NotACallError
+
+
+def _whole(text: str) -> str:
+    """Return a text in which two halves of a character are one: JSON may escape them apart."""
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise NotACallError from None
 
 
 def _key(node: ast.expr | None) -> str:

@@ -73,7 +73,7 @@ def _function(text: str, at: int, tools: Tools, *, ended: bool) -> Reading:
         if end < 0:
             return None
         key = text[at + len(PARAMETER) : key_end].strip()
-        arguments[key] = _value(text[key_end + 1 : end], tools.type_of(name, key))
+        arguments[key] = _value(text[key_end + 1 : end], is_text=tools.takes_text(name, key))
         at = skip_space(text, end + len(PARAMETER_END))
     if text.startswith(FUNCTION_END, at):
         return [made_call(name, arguments, tools)], at + len(FUNCTION_END)
@@ -82,10 +82,10 @@ def _function(text: str, at: int, tools: Tools, *, ended: bool) -> Reading:
     return _wait(text, at, FUNCTION_END)
 
 
-def _value(raw: str, kind: object) -> Any:
+def _value(raw: str, *, is_text: bool) -> Any:
     """Return a parameter's value: a string as it stands, all else as JSON, by the schema's type."""
     raw = raw.removeprefix("\n").removesuffix("\n")
-    if kind == "string":
+    if is_text:
         return raw
     word = raw.strip()
     for read in (read_json, python_value):  # a template may print what Python prints
