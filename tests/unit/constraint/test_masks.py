@@ -9,6 +9,7 @@ from llamad.errors import LlamadError
 from llamad.sampling.constraint.automaton import compile_grammar
 from llamad.sampling.constraint.expression import Grammar as Rules
 from llamad.sampling.constraint.expression import Text, literal, sequence
+from llamad.sampling.constraint.formats import Thoughts, behind_thoughts, control_token
 from llamad.sampling.constraint.gbnf import parse_gbnf
 from llamad.sampling.constraint.json_schema import any_json, parse_json_schema
 from unit.constraint.slow_automaton import SlowAutomaton
@@ -141,6 +142,17 @@ def test_the_mask_is_what_the_slow_automaton_takes(name: str, seed: int) -> None
             constraint.accept(token)
             ways = slow.after(ways, texts[token])
             said += texts[token]
+
+
+def test_a_thought_ends_with_its_mark_as_text_or_as_a_control_token() -> None:
+    rules = behind_thoughts(parse_gbnf('root ::= "a"'), Thoughts(opened="</think>"))
+    texts = [b"", *(bytes((i,)) for i in range(254)), control_token(b"</think>")]
+    with TokenTrie(texts) as trie, Grammar(trie, compile_grammar(rules)) as grammar:
+        for ending in ([255], [1 + byte for byte in b"</think>"]):
+            with Constraint(grammar, [END]) as constraint:
+                for token in (*ending, 1 + ord("a")):
+                    constraint.accept(token)
+                assert constraint.complete
 
 
 def test_what_must_follow_is_known() -> None:

@@ -123,7 +123,7 @@ def test_an_answer_that_must_call_is_calls_that_obey_their_schemas(
     for tool in TOOLS:
         called = 0
         rules = answer_with_tools(ToolRules((tool,), required=True), row, controls)
-        for tokens in walks(vocabulary, rules, rng, 200):
+        for tokens in walks(vocabulary, rules, rng, 60):
             if tokens is None:
                 continue
             if called >= 10:
@@ -135,6 +135,19 @@ def test_an_answer_that_must_call_is_calls_that_obey_their_schemas(
                 jsonschema.validate(dict(part.arguments), SCHEMAS[part.name])
                 called += 1
         assert called
+
+
+@every_format
+def test_a_control_token_is_a_mark_too(row: ToolFormat) -> None:
+    marks = marks_of(row)
+    whole = [mark for mark in marks if mark == row.syntaxes[0].mark]
+    vocabulary = Vocabulary(marks, controls=True)
+    rules = answer_with_tools(ToolRules(TOOLS), row, marks)
+    for mark in whole:
+        with vocabulary.constraint(rules) as constraint:
+            say(constraint, "x ")
+            constraint.accept(258 + marks.index(mark))
+            assert not constraint.accepts
 
 
 @every_format

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import TypeAlias
 
 _SPACES = frozenset(b" \t\r\n")
+_CONTROL = 0xFF  # the first byte of a control token
 
 # First and last byte, and the state behind them; -1 - i: marker i ended.
 Row: TypeAlias = "list[tuple[int, int, int]]"
@@ -19,11 +20,13 @@ def search_table(markers: Sequence[bytes], first: Sequence[bytes] = ()) -> list[
 
     A state is how much of a marker the text ends with. markers: none is empty. first: those that
     only count where the text begins, white space aside; their numbers follow the others'. With them
-    state 1 is where a text goes on behind its beginning.
+    state 1 is where a text goes on behind its beginning. A marker that is text is not found inside
+    of one that is a control token (formats.py).
     """
     root = 1 if first else 0
     children: list[dict[int, int]] = [{} for _ in range(root + 1)]
     ends: dict[int, int] = {}
+    in_control: set[int] = set()
     for i, marker in enumerate((*markers, *first)):
         state = root if i < len(markers) else 0
         for byte in marker:
@@ -31,6 +34,8 @@ def search_table(markers: Sequence[bytes], first: Sequence[bytes] = ()) -> list[
                 children[state][byte] = len(children)
                 children.append({})
             state = children[state][byte]
+            if marker[0] == _CONTROL:
+                in_control.add(state)
         ends.setdefault(state, -1 - i)
     longest_other = [root] * len(children)  # state of the longest proper suffix that is one
     after = [[root] * 256 for _ in children]
@@ -44,7 +49,7 @@ def search_table(markers: Sequence[bytes], first: Sequence[bytes] = ()) -> list[
             child = children[state].get(byte)
             after[state][byte] = other if child is None else child
             if child is not None:
-                longest_other[child] = other
+                longest_other[child] = root if child in in_control else other
                 pending.append(child)
     if first:
         for byte in _SPACES - children[0].keys():
