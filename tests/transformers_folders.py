@@ -37,6 +37,15 @@ GRANITE = {
     "attention_multiplier": 0.4,
     "logits_scaling": 8.0,
 }
+GRANITE_HYBRID = GRANITE | {
+    "num_local_experts": 0,
+    "shared_intermediate_size": 96,
+    "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+    "mamba_n_heads": 8,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 24,
+    "mamba_chunk_size": 16,
+}
 LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,
@@ -127,6 +136,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3-long": (
         "phi3",
         {"rope_parameters": LONGROPE, "original_max_position_embeddings": 128},
+    ),
+    "granitehybrid": ("granitemoehybrid", GRANITE_HYBRID),
+    "granitehybrid-rope": (
+        "granitemoehybrid",
+        GRANITE_HYBRID | {"position_embedding_type": "rope", "mamba_n_groups": 1},
     ),
     "lfm2": ("lfm2", LFM2),
     "lfm2-plain": ("lfm2", LFM2 | {"block_auto_adjust_ff_dim": False, "conv_L_cache": 4}),

@@ -44,6 +44,18 @@ def _convolution(spec: TinySpec, name: str, values: Values) -> tuple[str, Values
     return name, values[:, None, :] if "shortconv.conv" in name else values
 
 
+def _mamba2(spec: TinySpec, name: str, values: Values) -> tuple[str, Values]:
+    """Return vectors without a second dimension, and A's logarithm."""
+    match name.split(".", 2)[-1]:
+        case "ssm_a":
+            return name, np.log(-values).reshape(-1)
+        case "ssm_d" | "ssm_norm.weight":
+            return name, values.reshape(-1)
+        case "ssm_conv1d.weight":
+            return name, values[:, None, :]
+    return halves(spec, name, values)
+
+
 def _delta_net(spec: TinySpec, name: str, values: Values) -> tuple[str, Values]:
     """Return value heads beside those of their key head, and norms less one."""
     n_k, per_k = spec.delta_k_heads, spec.delta_v_heads // spec.delta_k_heads
@@ -97,6 +109,8 @@ class Layout:
                 continue
             _, theirs = self.change(self.spec, name, ours)
             result[self._name(name)] = theirs
+        if self.spec.architecture == "granitehybrid":
+            return _joined_gates(self.spec, result)
         return _grouped(self.spec, result) if self.spec.architecture == "internlm2" else result
 
     def _name(self, name: str) -> str:
@@ -147,6 +161,16 @@ _GEMMA4_CONFIG: dict[str, Any] = {
 }
 
 
+def _joined_gates(spec: TinySpec, weights: Mapping[str, Values]) -> dict[str, Values]:
+    """Return Granite's input_linear in place of gate and up."""
+    result = dict(weights)
+    for layer in range(spec.n_layers):
+        prefix = f"model.layers.{layer}.shared_mlp."
+        parts = [result.pop(f"{prefix}{part}.weight") for part in ("gate", "up")]
+        result[f"{prefix}input_linear.weight"] = np.concatenate(parts)
+    return result
+
+
 def _kinds(is_local: Any) -> list[str]:
     return ["sliding_attention" if local else "full_attention" for local in is_local]
 
@@ -173,6 +197,37 @@ LAYOUTS: Mapping[str, Layout] = {  # by model_type
             "layer_types": ["conv", "conv", "full_attention", "conv"],
             "block_auto_adjust_ff_dim": False,
             "conv_L_cache": 3,
+        },
+    ),
+    "granitemoehybrid": Layout(
+        FAMILY_MODELS["granitehybrid"],
+        {
+            "ssm_in.": "mamba.in_proj.",
+            "ssm_conv1d.": "mamba.conv1d.",
+            "ssm_norm.": "mamba.norm.",
+            "ssm_out.": "mamba.out_proj.",
+            "ssm_a": "mamba.A_log",
+            "ssm_d": "mamba.D",
+            "ssm_dt.bias": "mamba.dt_bias",
+            "ffn_gate.": "shared_mlp.gate.",
+            "ffn_up.": "shared_mlp.up.",
+            "ffn_down.": "shared_mlp.output_linear.",
+        },
+        change=_mamba2,
+        config={
+            "intermediate_size": None,
+            "shared_intermediate_size": 96,
+            "num_local_experts": 0,
+            "layer_types": ["mamba", "mamba", "attention", "mamba"],
+            "mamba_n_heads": 8,
+            "mamba_n_groups": 2,
+            "mamba_d_state": 24,
+            "mamba_d_conv": 4,
+            "position_embedding_type": "nope",
+            "embedding_multiplier": 1.5,
+            "residual_multiplier": 0.6,
+            "attention_multiplier": 0.4,
+            "logits_scaling": 8.0,
         },
     ),
     "qwen3_5_text": Layout(

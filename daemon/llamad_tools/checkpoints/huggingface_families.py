@@ -36,6 +36,11 @@ from llamad_tools.checkpoints.huggingface_gemma4 import (
     gemma4_outer,
 )
 from llamad_tools.checkpoints.huggingface_lfm2 import arrange_lfm2, lfm2_keys, lfm2_layers
+from llamad_tools.checkpoints.huggingface_mamba2 import (
+    arrange_granite_hybrid,
+    granite_hybrid_keys,
+    granite_hybrid_layers,
+)
 
 _LLAMA_FEED = {
     "feed_forward.w1": "ffn_gate",
@@ -50,6 +55,12 @@ _DELTA_NET = {
     "linear_attn.conv1d": "ssm_conv1d",
     "linear_attn.norm": "ssm_norm",
     "linear_attn.out_proj": "ssm_out",
+}
+_MAMBA2 = {
+    "mamba.in_proj": "ssm_in",
+    "mamba.conv1d": "ssm_conv1d",
+    "mamba.norm": "ssm_norm",
+    "mamba.out_proj": "ssm_out",
 }
 _CONVOLUTION = {
     "conv.conv": "shortconv.conv",
@@ -188,6 +199,34 @@ FAMILIES: Mapping[str, Family] = {
         keys=lfm2_keys,
         arrange=arrange_lfm2,
         layers=lfm2_layers,
+    ),
+    "granitemoehybrid": Family(
+        "granitehybrid",
+        interleaves=True,
+        matrices={
+            **ATTENTION,
+            **_MAMBA2,
+            "shared_mlp.input_linear": "ffn_up",
+            "shared_mlp.output_linear": "ffn_down",
+        },
+        whole_names={
+            "mamba.A_log": "ssm_a",
+            "mamba.D": "ssm_d",
+            "mamba.dt_bias": "ssm_dt.bias",
+        },
+        own_windows=True,
+        defaults={
+            "num_local_experts": 8,
+            "shared_intermediate_size": 1024,
+            "mamba_n_heads": 128,
+            "mamba_n_groups": 1,
+            "mamba_d_state": 256,
+            "mamba_d_conv": 4,
+            "mamba_expand": 2,
+        },
+        keys=granite_hybrid_keys,
+        arrange=arrange_granite_hybrid,
+        layers=granite_hybrid_layers,
     ),
     "ministral3": Family(
         "mistral3",

@@ -47,6 +47,17 @@ def without_middle(tensor: SourceTensor) -> SourceTensor:
     return tensor
 
 
+def as_rows(tensor: SourceTensor, n_rows: int) -> SourceTensor:
+    """Return a vector as a table of so many rows; one that has no such length as it is."""
+    if len(tensor.shape) != 1 or tensor.shape[0] % n_rows:
+        return tensor
+
+    def read_rows(start: int, stop: int) -> Rows:
+        return tensor.read_rows(0, 1).reshape(n_rows, -1)[start:stop]
+
+    return replace(tensor, shape=(n_rows, tensor.shape[0] // n_rows), read_rows=read_rows)
+
+
 def heads_in_order(heads: Sequence[int] | Order, head_dim: int) -> Order:
     """Return the rows of these heads, in that order."""
     first = np.asarray(heads, np.int64)[:, None] * head_dim
