@@ -29,6 +29,7 @@ from e2e.service import (
     packages_in,
 )
 from e2e.steps import run_steps
+from e2e.voice import check_voice
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -106,6 +107,7 @@ class Run:
             self.keep_others_out,
             self.pull_the_demo_model,
             self.answer,
+            *([self.answer_a_satellite] if native else []),
             *([self.idle, self.use_and_remove_models] if native else []),
             self.reload,
             self.survive_kill,
@@ -191,6 +193,10 @@ class Run:
         metrics = self._service.llamactl("metrics").stdout  # by the distribution's library
         assert re.search(r"^llamad_generated_tokens_total [1-9]", metrics, re.MULTILINE), metrics
         assert "No request runs or waits." in self._service.llamactl("top").stdout
+
+    def answer_a_satellite(self) -> None:
+        """A voice satellite is answered by llamad-wyoming, which its first connection starts."""
+        check_voice(self._machine)
 
     def idle(self) -> None:
         """With a model loaded and nobody asking, no thread of ours wakes up.
