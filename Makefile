@@ -20,7 +20,7 @@ export V
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz bench picture lint fmt proto deb deb-check e2e e2e-bare e2e-pi memory-check load clients-check http-fuzz home-assistant-check crash clean
+.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz bench picture lint fmt proto deb deb-check e2e e2e-bare e2e-pi memory-check schema-answers load clients-check http-fuzz home-assistant-check crash clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -129,6 +129,9 @@ fmt: $(VENV)/.developer ## format Python and C
 	$(VENV)/bin/ruff format $(PYTHON_FOLDERS)
 	@echo "clang-format -i, $(words $(C_FILES)) files"
 	$(Q)clang-format -i $(C_FILES)
+
+schema-answers: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## 300 schemas, SEEDS=10 answers each of the demo model, judged by jsonschema
+	PYTHONPATH=tests $(PY) -m schema_answers $(DEMO_MODEL) --seeds $(or $(SEEDS),10)
 
 memory-check: $(VENV)/.engine $(DEMO_MODEL) ## a model larger than its memory: bytes read, limits that change, disks that fail; as root
 	PYTHONPATH=tests $(PY) -m memory.check
