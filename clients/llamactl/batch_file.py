@@ -59,6 +59,8 @@ def _row(
         raise Refused("INVALID_ROW", f"{where}: give prompt or messages, one of them")
     if messages is not None and not isinstance(messages, list):
         raise Refused("INVALID_ROW", f"{where}: messages: is no list")
+    if not all(isinstance(message, dict) for message in messages or ()):
+        raise Refused("INVALID_ROW", f"{where}: messages: one is no object")
     question: Any = messages
     if prompt is not None:
         if not isinstance(prompt, str) or not prompt:

@@ -153,7 +153,7 @@ def test_a_second_run_goes_on_and_computes_nothing_twice(
         ({"prompt": "p", "max_tokens": "many"}, "line 2: max_tokens:"),
         ({"messages": [{"role": "user"}]}, "line 2: a message has no 'content'"),
         ({"messages": "text"}, "line 2: messages: is no list"),
-        ({"messages": [7]}, "line 2: "),
+        ({"messages": [7]}, "line 2: messages: one is no object"),
     ],
 )
 def test_a_wrong_row_is_named_before_anything_is_asked(
