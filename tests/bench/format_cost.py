@@ -2,23 +2,29 @@
 
     python tests/bench/format_cost.py VOCABULARY.gguf
 
-For schemas of the kinds people send: the time to compile, and of the masks along random answers at
-the first and at the second time, in microseconds. Divide by the time of a decode step for the share
-(``llamad bench``). Run it on an idle machine.
+For requests of the kinds people send: the processor time to compile, and the time of the masks
+along random answers at the first and at the second time, in microseconds. Divide by the time of a
+decode step for the share (``llamad bench``). Run it on an idle machine.
 """
 
+import json
 import random
 import statistics
 import sys
 import time
+from collections.abc import Callable
 
 from llamad._engine import ffi, lib
 
 from llamad.engine.bindings.constraint import Constraint, Grammar, TokenTrie
 from llamad.engine.bindings.status import check
+from llamad.jobs.request import Tool
 from llamad.sampling.constraint.automaton import compile_grammar
+from llamad.sampling.constraint.expression import Grammar as Rules
 from llamad.sampling.constraint.json_schema import any_json, parse_json_schema
+from llamad.service.tool_grammar import ToolRules, answer_with_tools
 from llamad.text import load_tokenizer
+from llamad.text.tools.formats import HERMES
 
 TOKENS = 60  # of an answer
 ANSWERS = 20
@@ -41,26 +47,32 @@ def tool(i: int) -> dict[str, object]:
     }
 
 
-SCHEMAS = {
-    "any JSON": None,
-    "a tool": tool(0),
-    "25 tools": {"anyOf": [tool(i) for i in range(25)]},
-    "100 tools": {"anyOf": [tool(i) for i in range(100)]},
+def calls(n: int) -> Rules:
+    """Return the grammar of an answer that must call one of so many tools."""
+    tools = tuple(Tool(f"tool_{i}", "", json.dumps(tool(i))) for i in range(n))
+    return answer_with_tools(ToolRules(tools, required=True), HERMES, [])
+
+
+REQUESTS: dict[str, Callable[[], Rules]] = {
+    "any JSON": lambda: any_json(object_only=False),
+    "one object": lambda: parse_json_schema(tool(0)),
+    "one of 100 objects": lambda: parse_json_schema({"anyOf": [tool(i) for i in range(100)]}),
+    "25 tools": lambda: calls(25),
+    "100 tools": lambda: calls(100),
 }
 
 
 def main() -> None:
-    """Print a line for each schema."""
+    """Print a line for each request."""
     tokenizer = load_tokenizer(sys.argv[1])
     began = time.perf_counter()
     trie = TokenTrie(tokenizer.piece(token) for token in range(tokenizer.vocab_size))
     print(f"{tokenizer.vocab_size} tokens, their trie {time.perf_counter() - began:.2f} s")
-    for name, schema in SCHEMAS.items():
-        began = time.perf_counter()
-        parsed = any_json(object_only=False) if schema is None else parse_json_schema(schema)
-        automaton = compile_grammar(parsed)
+    for name, made in REQUESTS.items():
+        began = time.process_time()
+        automaton = compile_grammar(made())
         grammar = Grammar(trie, automaton)
-        compiled = time.perf_counter() - began
+        compiled = time.process_time() - began
         print(f"{name}: compiled in {1000 * compiled:.0f} ms, {automaton.n_states} states", end="")
         for turn in ("first", "again"):
             micros = [m for seed in range(ANSWERS) for m in masks(grammar, seed)]

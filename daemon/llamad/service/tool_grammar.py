@@ -96,6 +96,32 @@ class Marks:
         return tuple(dict.fromkeys((self.spelled(text), text.encode())))
 
 
+class _Values:
+    """The notations of a grammar, each made once, for what tools have in common."""
+
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
+        self._made: dict[tuple[Notation, str], Json] = {}
+
+    def notation(self, syntax: CallSyntax) -> Json:
+        """Return how the values of a syntax are written."""
+        key = syntax.notation, syntax.quote
+        if key not in self._made:
+            self._made[key] = self._new(syntax)
+        return self._made[key]
+
+    def _new(self, syntax: CallSyntax) -> Json:
+        match syntax.notation:
+            case Notation.JSON:
+                return _JsonOfCall()
+            case Notation.GEMMA:
+                return GemmaText(self._marks.spellings(syntax.quote))
+            case Notation.PYTHON:
+                return PythonText()
+            case Notation.TAGS:
+                return JsonInTags()
+
+
 def answer_with_tools(
     rules: ToolRules,
     row: ToolFormat,
@@ -119,10 +145,7 @@ def answer_with_tools(
     else:
         start = calls.in_text(opened)
     others = {} if answer is None else answer.rules
-    grammar = Grammar({**others, **calls.rules, "answer with tools": start}, "answer with tools")
-    possible = without_dead_ends(grammar)
-    assert possible is not None  # a tool whose arguments cannot be has a fault, and was refused
-    return possible
+    return Grammar({**others, **calls.rules, "answer with tools": start}, "answer with tools")
 
 
 class _Calls:
@@ -133,7 +156,8 @@ class _Calls:
         self._row = row
         self._marks = marks
         self.rules: dict[str, Expression] = {}
-        self._tools = [_Arguments(i, tool, marks) for i, tool in enumerate(rules.tools)]
+        values = _Values(marks)
+        self._tools = [_Arguments(i, tool, values) for i, tool in enumerate(rules.tools)]
         self._syntaxes: dict[str, list[CallSyntax]] = {}
         for mark, those in groupby(row.syntaxes, key=lambda syntax: syntax.mark):
             self._syntaxes[mark] = self._usable(list(those))
@@ -248,12 +272,12 @@ _END_OF_LINE = literal("\n" + _PARAMETER_END)
 class _Arguments:
     """What one tool takes."""
 
-    def __init__(self, number: int, tool: Tool, marks: Marks) -> None:
+    def __init__(self, number: int, tool: Tool, values: _Values) -> None:
         """Raise INVALID_SCHEMA for what of a strict tool's schema is not supported."""
         self.number = number
         self.name = tool.name
         self._strict = tool.strict
-        self._marks = marks
+        self._values = values
         given = json.loads(tool.parameters) if tool.parameters else {}
         self._schema: dict[str, Any] = _closed(given or _NO_ARGUMENTS)
         self._wants_object()
@@ -274,7 +298,7 @@ class _Arguments:
         """Return the grammar of the arguments. Raises INVALID_SCHEMA."""
         try:
             grammar = self._rules(self._schema, syntax)
-            if without_dead_ends(grammar) is not None:
+            if grammar is not None:
                 return grammar
             if self._strict:
                 raise refused("", "no value fits")
@@ -282,23 +306,26 @@ class _Arguments:
             if self._strict:
                 raise self._fault(error) from None
         names = dict.fromkeys(self.parameters, True)
-        return self._rules({"type": "object", **({"properties": names} if names else {})}, syntax)
+        free = {"type": "object", **({"properties": names} if names else {})}
+        grammar = self._rules(free, syntax)
+        assert grammar is not None
+        return grammar
 
-    def _rules(self, schema: dict[str, Any], syntax: CallSyntax) -> Grammar:
+    def _rules(self, schema: dict[str, Any], syntax: CallSyntax) -> Grammar | None:
+        """Return the grammar of what a schema accepts; None: that is nothing."""
         document = Document(schema, lenient=not self._strict)
         prefix = f"tool {self.number} "
+        notation = self._values.notation(syntax)
+        made = SchemaRules(document, notation, prefix)
         match syntax.notation:
-            case Notation.JSON:
-                return SchemaRules(document, _JsonOfCall(), prefix).grammar()
-            case Notation.GEMMA:
-                quote = self._marks.spellings(syntax.quote)
-                return SchemaRules(document, GemmaText(quote), prefix).grammar()
+            case Notation.JSON | Notation.GEMMA:
+                grammar = made.grammar()
             case Notation.PYTHON:
-                made = SchemaRules(document, PythonText(), prefix)
-                return _listed(document, made, _keywords(made), literal(", "), prefix)
+                grammar = _listed(document, made, _keywords(made), literal(", "), prefix)
             case Notation.TAGS:
-                made = SchemaRules(document, JsonInTags(), prefix)
-                return _listed(document, made, _tags(made, document, schema), NOTHING, prefix)
+                member = _tags(made, document, schema)
+                grammar = _listed(document, made, member, NOTHING, prefix)
+        return without_dead_ends(grammar, notation.rules())
 
     def _fault(self, error: Exception) -> LlamadError:
         """Return the error of a strict tool's schema, with the tool's name."""

@@ -289,3 +289,24 @@ async def test_a_budgets_ending_does_not_depend_on_guesses_or_pauses() -> None:
             job = await bench.scheduler.submit(request)
             texts.append([event.text for event in await events_of(job) if isinstance(event, Delta)])
     assert "".join(texts[0]) == "".join(texts[1])
+
+
+@pytest.mark.parametrize("step", [0, 5, 22, 30, 45])
+@asynchronous
+async def test_a_stored_job_ends_its_thought_at_the_same_token(step: int) -> None:
+    """A budget of 20: it is resumed before, within and behind the mark that is put."""
+    thinks = then_thinks("<think>")
+    request = chat(tools=(), thinking=Thinking(budget_tokens=20), max_tokens=50)
+    whole, transcript = Bench(), Transcript()
+    whole.model.thinking, whole.engine.rule = MARKS, thinks
+    async with whole.running():
+        expected = await answer(whole, request)
+    made = Bench()
+    made.model.thinking, made.engine.rule = MARKS, thinks
+    job = await made.scheduler.submit(request, transcript)
+    job.record.durable = True
+    await in_two_parts(made, job, step, answer=None)
+    for wanted in (True, False):
+        said = "".join(d.text for d in transcript.deltas if d.thinking is wanted)
+        assert said == "".join(d.text for d in expected[0] if d.thinking is wanted)
+    assert job.record.reasoning_tokens == 20 - len("<think>") + 1 + len("\n</think>")

@@ -4,7 +4,6 @@ Which family writes which stands in text/tools/formats.py; what is written here 
 """
 
 import re
-from collections.abc import Iterable
 
 from llamad.sampling.constraint.expression import (
     NOTHING,
@@ -43,8 +42,7 @@ class RawText(Json):
 
     prefix = "raw "
 
-    def spelled(self, ranges: Iterable[Range]) -> Expression:
-        """Return one character of the code points."""
+    def _new_spelled(self, ranges: tuple[Range, ...]) -> Expression:
         inside = [
             (max(a, first), min(b, last))
             for first, last in ranges
@@ -54,7 +52,7 @@ class RawText(Json):
 
     def character(self) -> Expression:
         """Return any character."""
-        return self.spelled(complement([]))
+        return self.spelled(complement([_LESS_THAN]))
 
     def quoted(self, text: str) -> Expression:
         """Return exactly this text."""

@@ -5,6 +5,7 @@ Members may come in any order, each once (up to MAX_MEMBERS; beyond, in the sche
 """
 
 import re
+from functools import lru_cache
 
 from llamad.errors import LlamadError
 from llamad.sampling.constraint.expression import (
@@ -37,7 +38,8 @@ def parse_json_schema(schema: object) -> Grammar:
     schema: as json.loads returns it. Raises INVALID_SCHEMA with the place and the keyword.
     """
     try:
-        grammar = without_dead_ends(SchemaRules(Document(schema)).grammar())
+        rules = SchemaRules(Document(schema))
+        grammar = without_dead_ends(rules.grammar(), JSON.rules())
     except RecursionError:
         raise refused("", "is nested too deep, or has a name that is too long") from None
     if grammar is None:
@@ -252,12 +254,12 @@ def string_characters(facts: Facts, notation: Json) -> Expression | None:
     if facts.formats:
         if bounded:
             raise refused(place, "a format beside minLength or maxLength is not supported")
-        return parse_regex(f"^(?:{_FORM_PATTERNS[facts.formats[0][1]]})$", notation.spelled)
+        return _pattern(f"^(?:{_FORM_PATTERNS[facts.formats[0][1]]})$", notation)
     if facts.patterns:
         if bounded:
             raise refused(place, "a pattern beside minLength or maxLength is not supported")
         try:
-            return parse_regex(facts.patterns[0][1], notation.spelled)
+            return _pattern(facts.patterns[0][1], notation)
         except LlamadError as error:
             raise refused(place, error.message.removeprefix("pattern: ")) from None
     if not bounded:
@@ -265,6 +267,11 @@ def string_characters(facts: Facts, notation: Json) -> Expression | None:
     if facts.max_length is not None and facts.max_length < facts.min_length:
         return NEVER
     return Repeat(notation.character(), facts.min_length, facts.max_length)
+
+
+@lru_cache(maxsize=32)  # tools often have one pattern many times
+def _pattern(pattern: str, notation: Json) -> Expression:
+    return parse_regex(pattern, notation.spelled)
 
 
 _LEAP = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"

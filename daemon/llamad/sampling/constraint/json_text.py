@@ -28,6 +28,7 @@ from llamad.sampling.constraint.expression import (
 )
 
 MAX_INDENT = 64
+MAX_KEPT_SPELLINGS = 256  # of characters and classes, which names and patterns have in common
 _SHORT_ESCAPES = {'"': '"', "\\": "\\", "\b": "b", "\f": "f", "\n": "n", "\r": "r",
                   "\t": "t"}  # fmt: skip
 _NOT_DIRECT = ((0, 0x1F), (ord('"'), ord('"')), (ord("\\"), ord("\\")))
@@ -59,6 +60,7 @@ class Json:
 
     def __init__(self) -> None:
         self._rules: dict[str, Expression] = {}  # made when they are asked for
+        self._spelled: dict[tuple[Range, ...], Expression] = {}
         self.space: Expression = self.rule("space")
         self.value, self.string = self.rule("value"), self.rule("string")
         self.number, self.integer = self.rule("number"), self.rule("integer")
@@ -153,7 +155,14 @@ class Json:
 
     def spelled(self, ranges: Iterable[Range]) -> Expression:
         """Return one character of the code points, as it is or, where it cannot be, escaped."""
-        ranges = list(ranges)
+        key = tuple(ranges)
+        if len(self._spelled) >= MAX_KEPT_SPELLINGS:
+            self._spelled.clear()
+        if key not in self._spelled:
+            self._spelled[key] = self._new_spelled(key)
+        return self._spelled[key]
+
+    def _new_spelled(self, ranges: tuple[Range, ...]) -> Expression:
         parts: list[Expression] = [
             characters(part for r in ranges for part in _without(r, self.not_direct))
         ]

@@ -1,5 +1,6 @@
 """What of a grammar can be said to the end; no answer may run into the rest."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from llamad.sampling.constraint.expression import (
@@ -19,19 +20,23 @@ from llamad.sampling.constraint.expression import (
 )
 
 
-def without_dead_ends(grammar: Grammar) -> Grammar | None:
-    """Return the grammar without parts that no text fits; None when no text fits at all."""
-    productive: set[str] = set()
+def without_dead_ends(grammar: Grammar, whole: Collection[str] = ()) -> Grammar | None:
+    """Return the grammar without parts that no text fits; None when no text fits at all.
+
+    whole: rules that have no such part.
+    """
+    productive = set(whole)
+    unsure = {name: part for name, part in grammar.rules.items() if name not in productive}
     n = -1
     while n != len(productive):
         n = len(productive)
-        for name, part in grammar.rules.items():
+        for name, part in unsure.items():
             if name not in productive and _pruned(part, productive) != NEVER:
                 productive.add(name)
     if grammar.start not in productive:
         return None
-    rules = {name: _pruned(grammar.rules[name], productive) for name in productive}
-    return Grammar(rules, grammar.start)
+    rules = {name: _pruned(part, productive) for name, part in unsure.items() if name in productive}
+    return Grammar({**{name: grammar.rules[name] for name in whole}, **rules}, grammar.start)
 
 
 def _pruned(part: Expression, productive: set[str]) -> Expression:
