@@ -142,6 +142,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "granitemoehybrid",
         GRANITE_HYBRID | {"position_embedding_type": "rope", "mamba_n_groups": 1},
     ),
+    "mamba2": (
+        "mamba2",
+        {"num_heads": 8, "head_dim": 16, "n_groups": 2, "state_size": 24, "chunk_size": 16},
+    ),
     "lfm2": ("lfm2", LFM2),
     "lfm2-plain": ("lfm2", LFM2 | {"block_auto_adjust_ff_dim": False, "conv_L_cache": 4}),
     "qwen35": ("qwen3_5_text", QWEN35),

@@ -230,6 +230,33 @@ LAYOUTS: Mapping[str, Layout] = {  # by model_type
             "logits_scaling": 8.0,
         },
     ),
+    "mamba2": Layout(
+        FAMILY_MODELS["mamba2"],
+        {
+            "attn_norm.": "norm.",
+            "ssm_in.": "mixer.in_proj.",
+            "ssm_conv1d.": "mixer.conv1d.",
+            "ssm_norm.": "mixer.norm.",
+            "ssm_out.": "mixer.out_proj.",
+            "ssm_a": "mixer.A_log",
+            "ssm_d": "mixer.D",
+            "ssm_dt.bias": "mixer.dt_bias",
+        },
+        {
+            "token_embd.weight": "backbone.embeddings.weight",
+            "output_norm.weight": "backbone.norm_f.weight",
+        },
+        prefix="backbone.layers",
+        change=_mamba2,
+        config={
+            **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "intermediate_size")),
+            "max_position_embeddings": None,
+            "num_heads": 8,
+            "head_dim": 16,
+            "n_groups": 2,
+            "state_size": 24,
+        },
+    ),
     "qwen3_5_text": Layout(
         FAMILY_MODELS["qwen35"],
         {

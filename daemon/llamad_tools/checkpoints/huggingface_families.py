@@ -38,8 +38,11 @@ from llamad_tools.checkpoints.huggingface_gemma4 import (
 from llamad_tools.checkpoints.huggingface_lfm2 import arrange_lfm2, lfm2_keys, lfm2_layers
 from llamad_tools.checkpoints.huggingface_mamba2 import (
     arrange_granite_hybrid,
+    arrange_mamba2,
     granite_hybrid_keys,
     granite_hybrid_layers,
+    mamba2_keys,
+    mamba2_layers,
 )
 
 _LLAMA_FEED = {
@@ -227,6 +230,34 @@ FAMILIES: Mapping[str, Family] = {
         keys=granite_hybrid_keys,
         arrange=arrange_granite_hybrid,
         layers=granite_hybrid_layers,
+    ),
+    "mamba2": Family(
+        "mamba2",
+        outer={
+            "backbone.embeddings": "token_embd",
+            "backbone.norm_f": "output_norm",
+            "lm_head": "output",
+        },
+        layer_prefix="backbone.layers",
+        matrices={theirs.replace("mamba.", "mixer."): ours for theirs, ours in _MAMBA2.items()},
+        whole_names={"mixer.A_log": "ssm_a", "mixer.D": "ssm_d", "mixer.dt_bias": "ssm_dt.bias"},
+        norms={"norm": "attn_norm"},
+        eps_keys=("layer_norm_epsilon",),
+        own_windows=True,
+        defaults={
+            "num_attention_heads": 1,  # there are none; nothing is made of it
+            "max_position_embeddings": 1 << 20,  # it has no end; as llama.cpp's converter writes
+            "num_heads": 128,
+            "head_dim": 64,
+            "n_groups": 8,
+            "state_size": 128,
+            "conv_kernel": 4,
+            "expand": 2,
+            "layer_norm_epsilon": 1e-5,
+        },
+        keys=mamba2_keys,
+        arrange=arrange_mamba2,
+        layers=mamba2_layers,
     ),
     "ministral3": Family(
         "mistral3",

@@ -148,6 +148,8 @@ class Hyperparameters:
             yield "attn_output.bias", (self.dim,)
 
     def _feed_forward(self, hidden_dim: int) -> Iterator[tuple[str, Shape]]:
+        if hidden_dim == 0:  # a layer is its mixer alone
+            return
         wide = {"ffn_gate": hidden_dim, "ffn_up": hidden_dim}
         if self.fused_gate:
             wide = {"ffn_up": 2 * hidden_dim}
