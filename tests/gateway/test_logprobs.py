@@ -151,6 +151,10 @@ def test_llama_server_s_form(demo_gateway: GatewayProcess, demo_service: Daemon)
     assert [one["id"] for one in whole[0]["top_logprobs"]] == [
         e.token for e in expected[0].likeliest
     ]
+    plain = {"prompt": PROMPT, "n_predict": 6, "temperature": 0, "return_tokens": True}
+    answer = ask(demo_gateway, "/completion", plain)
+    assert answer["tokens"] == [one["id"] for one in whole]
+    assert "completion_probabilities" not in answer
     request = urllib.request.Request(
         demo_gateway.url + "/completion", json.dumps({**body, "stream": True}).encode()
     )

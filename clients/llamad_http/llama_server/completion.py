@@ -21,7 +21,7 @@ _STOP_TYPES = {"stop": "eos", "stop_string": "word", "length": "limit", "loop": 
 
 def read_completion(body: Fields) -> Asked:
     """Return what a request asks for. Raises HttpError."""
-    refuse(body, "lora", "return_tokens", "post_sampling_probs")
+    refuse(body, "lora", "post_sampling_probs")
     prompt = body.get("prompt")
     if isinstance(prompt, list) and any(isinstance(entry, str) for entry in prompt):
         raise not_supported("prompt", "a list of texts is not supported, a list of tokens is")
@@ -29,7 +29,8 @@ def read_completion(body: Fields) -> Asked:
     if not prompt:
         raise body.wrong("prompt", "must be a text or a list of tokens that is not empty")
     options = read_sampling(body, "n_predict", "max_tokens")
-    if n_likeliest := body.integer("n_probs", 0, MAX_LIKELIEST):
+    n_likeliest = body.integer("n_probs", 0, MAX_LIKELIEST) or 0
+    if n_likeliest:
         options["logprobs"] = n_likeliest
     if (wanted := read_own_format(body)) is not None:
         options["response_format"] = wanted
@@ -37,7 +38,12 @@ def read_completion(body: Fields) -> Asked:
         body.text("model") or "", options, prompt=prompt, parse_special=True
     )
     progress = body.flag("return_progress") or False
-    writer = CompletionWriter(prompt, options, with_progress=progress)
+    with_tokens = body.flag("return_tokens") or False
+    if with_tokens:
+        options.setdefault("logprobs", 0)  # with which each token is told of
+    writer = CompletionWriter(
+        prompt, options, with_progress=progress, n_likeliest=n_likeliest, with_tokens=with_tokens
+    )
     return Asked([request], body.flag("stream") or False, writer)
 
 
@@ -47,8 +53,16 @@ class CompletionWriter:
     stream_type = "text/event-stream"
 
     def __init__(
-        self, prompt: str | Sequence[int], options: Options, *, with_progress: bool
+        self,
+        prompt: str | Sequence[int],
+        options: Options,
+        *,
+        with_progress: bool,
+        n_likeliest: int,
+        with_tokens: bool,
     ) -> None:
+        self._n_likeliest = n_likeliest
+        self._with_tokens = with_tokens
         self._prompt = prompt
         self._options = options
         self._with_progress = with_progress
@@ -67,7 +81,7 @@ class CompletionWriter:
             case TextDelta():
                 self._has_new_line |= "\n" in event.text
                 self._tokens = event.tokens
-                told = _probabilities([event.logprob] if event.logprob is not None else [])
+                told = self._told([event.logprob] if event.logprob is not None else [])
                 if event.text or told:
                     return self._chunk(event.text, told)
             case PrefillProgress() if self._with_progress:
@@ -94,8 +108,18 @@ class CompletionWriter:
         self._model = model
         text = answers[0].text
         self._has_new_line = "\n" in text
-        told = _probabilities(of_answer(answers[0])) if answers[0].logprobs else {}
-        return {**self._last(text, answers[0].end), **told}
+        told = of_answer(answers[0]) if answers[0].logprobs else []
+        return {**self._last(text, answers[0].end), **self._told(told)}
+
+    def _told(self, told: Sequence[TokenLogprob]) -> dict[str, Any]:
+        """Return the fields that tell of tokens, as far as somebody asked."""
+        shown = [one for one in told if one.piece]
+        fields: dict[str, Any] = {}
+        if self._with_tokens and shown:
+            fields["tokens"] = [one.token for one in shown]
+        if self._n_likeliest and shown:
+            fields["completion_probabilities"] = [_probabilities(one) for one in shown]
+        return fields
 
     def _chunk(self, content: str, more: Mapping[str, Any]) -> bytes:
         chunk = {
@@ -129,14 +153,9 @@ class CompletionWriter:
         }
 
 
-def _probabilities(told: Sequence[TokenLogprob]) -> dict[str, Any]:
-    """Return the field that tells how likely tokens were; nothing where nobody asked."""
-    shown = [
-        {**_with_id(one), "top_logprobs": [_with_id(other) for other in one.likeliest]}
-        for one in told
-        if one.piece
-    ]
-    return {"completion_probabilities": shown} if shown else {}
+def _probabilities(one: TokenLogprob) -> dict[str, Any]:
+    """Return how likely a token was, and the likeliest in its place."""
+    return {**_with_id(one), "top_logprobs": [_with_id(other) for other in one.likeliest]}
 
 
 def _with_id(logprob: TokenLogprob) -> dict[str, Any]:
