@@ -2,9 +2,9 @@
 
     PYTHONPATH=tests .venv/bin/python -m bench.shapes NAME OUT.gguf [--weight-type Q4_0]
 
-Shapes as in the published configurations of LFM2-1.2B, Qwen3.5-2B, Gemma 3 1B and Gemma 4 E2B, from
-memory but for what shared/FAMILIES.md gives. The text such a file writes is noise; llama.cpp reads
-it, too, so `llamad bench` and shared/tools/peer_bench.py compare.
+Shapes as in the published configurations of LFM2-1.2B, Qwen3.5-2B, Mamba-2 370M, Gemma 3 1B and
+Gemma 4 E2B, from memory but for what shared/FAMILIES.md gives. The text such a file writes is
+noise; llama.cpp reads it, too, so `llamad bench` and shared/tools/peer_bench.py compare.
 """
 
 import argparse
@@ -44,6 +44,19 @@ SHAPES = {
         n_ctx_train=32_768,
         tied_output=True,
         rope_freq_base=1e7,
+    ),
+    "mamba2-370m": TinySpec(
+        architecture="mamba2",
+        dim=1024,
+        n_layers=48,
+        recurrent=tuple(range(48)),
+        conv_width=4,
+        ssm_groups=1,
+        ssm_state=128,
+        ssm_head_dim=64,
+        vocab_size=50_288,
+        n_ctx_train=1 << 20,
+        tied_output=True,
     ),
     "gemma3-1b": TinySpec(
         architecture="gemma3",
