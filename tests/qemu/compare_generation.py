@@ -10,12 +10,13 @@ SIGILL), the A76 those with dotprod.
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from family_models import FAMILY_MODELS  # noqa: E402
 from tiny_gguf import FORMATS, TinySpec, write_tiny_model  # noqa: E402
 
 BUILD = ROOT / "native" / "build"
@@ -52,27 +53,34 @@ def generation(machine: Machine, model: Path, kv_type: str) -> list[str]:
     return lines
 
 
+def models() -> dict[str, TinySpec]:
+    """Return a dense model of each format, and a mixture of experts."""
+    result = {}
+    for weight_type, form in FORMATS.items():
+        wide = form.block > 32
+        result[weight_type] = TinySpec(
+            weight_type=weight_type,
+            dim=256 if wide else 96,
+            hidden_dim=512 if wide else 160,
+            architecture="qwen3" if wide else "llama",
+        )
+    return result | {"experts": replace(FAMILY_MODELS["qwen3moe"], weight_type="Q4_0")}
+
+
 def main() -> None:
-    """Compare all formats; exit with a line that names the first difference."""
+    """Compare all models; exit with a line that names the first difference."""
     with tempfile.TemporaryDirectory() as folder:
-        for weight_type, form in FORMATS.items():
-            wide = form.block > 32
-            spec = TinySpec(
-                weight_type=weight_type,
-                dim=256 if wide else 96,
-                hidden_dim=512 if wide else 160,
-                architecture="qwen3" if wide else "llama",
-            )
-            model = write_tiny_model(Path(folder) / f"{weight_type}.gguf", spec)
+        for name, spec in models().items():
+            model = write_tiny_model(Path(folder) / f"{name}.gguf", spec)
             for kv_type in ("f16", "q8_0"):
                 expected = generation(REFERENCE, model, kv_type)
                 for machine in EMULATED:
                     if generation(machine, model, kv_type) != expected:
                         raise SystemExit(
-                            f"{machine.name}: {weight_type}, KV {kv_type}: another generation "
+                            f"{machine.name}: {name}, KV {kv_type}: another generation "
                             f"than {REFERENCE.name}"
                         )
-    n = len(FORMATS) * 2
+    n = len(models()) * 2
     for machine in EMULATED:
         print(f"{machine.name}: {n} generations with {machine.kernel_set} equal {REFERENCE.name}")
 
