@@ -18,6 +18,7 @@ from engine.bad_gguf import BAD_FILES, GOOD_FILES  # noqa: E402
 from engine.gguf_bytes import model  # noqa: E402
 from family_models import FAMILY_MODELS  # noqa: E402
 from llamad.sampling.constraint.automaton import EDGE, NO_LIMIT, compile_grammar  # noqa: E402
+from llamad.sampling.constraint.expression import Grammar, Text, literal  # noqa: E402
 from llamad.sampling.constraint.gbnf import parse_gbnf  # noqa: E402
 from tiny_gguf import encode_gguf, metadata_of  # noqa: E402
 
@@ -70,8 +71,11 @@ def _byte(number: int) -> int:
 def grammar_seeds() -> dict[str, bytes]:
     """Return automata, each with the texts of a vocabulary and tokens to take, by file name."""
     result = {}
-    for name, text in GRAMMARS.items():
-        automaton = compile_grammar(parse_gbnf(text))
+    grammars = {name: parse_gbnf(text) for name, text in GRAMMARS.items()}
+    marks = ((TEXTS[1], literal("b")), (b"{", literal("}")))
+    grammars["text-with-marks"] = Grammar({"root": Text(marks)}, "root")
+    for name, grammar in grammars.items():
+        automaton = compile_grammar(grammar)
         edges = list(EDGE.iter_unpack(automaton.edges))
         first = automaton.first_edge
         seed = bytearray(map(_byte, (automaton.n_states, automaton.start, len(edges), len(TEXTS))))
