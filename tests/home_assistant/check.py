@@ -32,7 +32,7 @@ DONE = "The kitchen light is on."
 SCRIPTED_SIZES = {"n_ctx": 32768, "kv_blocks_total": 2048, "n_batch": 512}  # a token a byte
 MOOD = {
     "mood": {"selector": {"select": {"options": ["happy", "sad"]}}, "required": True},
-    "stars": {"selector": {"number": {"min": 0, "max": 5}}, "required": True},
+    "recommended": {"selector": {"boolean": {}}, "required": True},
 }
 
 
@@ -130,7 +130,7 @@ def check_task(house: House, task: str) -> str:
     answer = house.call("POST", "/api/services/ai_task/generate_data?return_response", body)
     data = answer["service_response"]["data"]
     assert data["mood"] in ("happy", "sad"), data
-    assert 0 <= data["stars"] <= 5, data
+    assert data["recommended"] in (True, False), data
     return str(data)
 
 

@@ -37,7 +37,7 @@ def test_it_may_talk_to_the_service() -> None:
 def test_it_is_in_the_sandbox_of_the_other_gateway() -> None:
     """All settings but who it is, what it runs and how much it may take."""
     own = {"After", "Description", "Documentation", "ExecStart", "MemoryMax", "Requires", "Sockets"}
-    own.add("SupplementaryGroups")
+    own |= {"LimitNOFILE", "SupplementaryGroups"}
     mine, other = unit(SERVICE), unit("llamad-http.service")
     assert {key: mine[key] for key in mine if key not in own} == {
         key: other[key] for key in other if key not in own

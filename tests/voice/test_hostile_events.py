@@ -13,7 +13,7 @@ import pytest
 from clients.running import RunningService, environment
 from gateway.gateway_process import GatewayProcess, gateway_process
 from unit.schedule.fakes import TIMEOUT_SECONDS
-from voice.conftest import PROGRAM
+from voice.conftest import CONFIG, PROGRAM
 from voice.satellite import heard, raw, said_once
 
 HUGE = 1 << 60
@@ -106,22 +106,23 @@ def test_text_that_is_no_unicode_is_not_handled(gateway: GatewayProcess) -> None
         assert b'"not-handled"' in connection.recv(65536)
 
 
-def test_one_address_has_so_many_connections(gateway: GatewayProcess) -> None:
-    connections = [
-        socket.create_connection(("127.0.0.1", gateway.port), TIMEOUT_SECONDS) for _ in range(40)
-    ]
-    try:
-        ping = b'{"type": "ping"}\n'
-        connections[-1].sendall(ping)
-        assert b'"pong"' in connections[-1].recv(1000)
-        assert raw(gateway, ping) == b""
-    finally:
-        for connection in connections:
-            connection.close()
-    while not (answer := first_of(gateway, ping)):
-        pass
-    assert b'"pong"' in answer
-    serves(gateway)
+def test_one_address_has_so_many_connections(service: RunningService, tmp_path: Path) -> None:
+    ping = b'{"type": "ping"}\n'
+    with gateway_process(tmp_path, service.path, CONFIG, PROGRAM) as gateway:
+        connections = [
+            socket.create_connection(("127.0.0.1", gateway.port), TIMEOUT_SECONDS)
+            for _ in range(40)
+        ]
+        try:
+            connections[-1].sendall(ping)
+            assert b'"pong"' in connections[-1].recv(1000)
+            assert raw(gateway, ping) == b""
+        finally:
+            for connection in connections:
+                connection.close()
+        while not (answer := first_of(gateway, ping)):
+            pass
+        assert b'"pong"' in answer
 
 
 def first_of(gateway: GatewayProcess, sent: bytes) -> bytes:
