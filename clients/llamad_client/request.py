@@ -336,6 +336,16 @@ def _json(name: str, value: Any) -> str:
         raise Refused(reason, f"{name} cannot be JSON: {error}") from None
 
 
+def _enum_value(name: str, value: str) -> int:
+    """Return a value of an enumeration. Raises ValueError with those that there are."""
+    prefix, keys = f"{name.upper()}_", _ENUMS[name].keys()
+    if value not in keys:
+        known = ", ".join(key.removeprefix(prefix).lower() for key in keys[1:])
+        given = str(value).removeprefix(prefix).lower()
+        raise ValueError(f"is {given[:60]!r}, must be one of {known}")
+    return int(_ENUMS[name].Value(value))
+
+
 def _set(message: Any, name: str, value: Any) -> None:
     """Set a field, or raise Refused that names it."""
     try:
@@ -346,7 +356,7 @@ def _set(message: Any, name: str, value: Any) -> None:
         elif isinstance(value, Sequence) and not isinstance(value, str):
             getattr(message, name).extend(value)
         elif name in _ENUMS:
-            setattr(message, name, _ENUMS[name].Value(value))
+            setattr(message, name, _enum_value(name, value))
         else:
             setattr(message, name, value)
     except UnicodeEncodeError:

@@ -64,5 +64,6 @@ class Real:
         return number
 
     def __str__(self) -> str:
-        left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        open_high = self.open_high or math.isinf(self.high)  # an infinite number is none of it
+        left, right = "(" if self.open_low else "[", ")" if open_high else "]"
         return f"{left}{self.low:g}, {self.high:g}{right}"

@@ -191,6 +191,13 @@ def test_a_bad_option_is_refused_by_name_here_or_there(
     assert reason.removeprefix("INVALID_").lower() in caught.value.message
 
 
+def test_a_wrong_choice_is_told_what_there_is(client: Client) -> None:
+    with pytest.raises(Refused) as caught:
+        client.generate("p", priority="urgent")  # type: ignore[arg-type]
+    told = "priority: is 'urgent', must be one of interactive, normal, batch"
+    assert caught.value.message == told
+
+
 def test_text_that_is_no_unicode_is_refused(client: Client) -> None:
     with pytest.raises(Refused, match="prompt: is no valid UTF-8"):
         client.generate("\udcff")

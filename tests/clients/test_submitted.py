@@ -174,3 +174,19 @@ def test_answers_to_something_else_are_left_alone(service: RunningService, tmp_p
         assert (done.returncode, said in done.stderr.decode()) == (4, True)
         assert (tmp_path / "out").read_text(encoding="utf-8") == content
     assert prompts(service) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("watch", "--from", "-3", "j1"), "'-3' is no number of tokens, 0..4294967295"),
+        (("watch", "--from", "x", "j1"), "'x' is no number of tokens"),
+        (("submit", "--key", "", "Why?"), "argument --key: is empty"),
+    ],
+)
+def test_a_wrong_flag_is_told_what_it_must_be(
+    service: RunningService, words: tuple[str, ...], told: str
+) -> None:
+    done = run(service.path, *words)
+    assert done.returncode == 2
+    assert told in done.stderr.decode()

@@ -45,7 +45,7 @@ async def test_vectors_come_in_the_order_of_the_texts() -> None:
         (
             pb.EmbedRequest(texts=["a"], deadline_seconds=0),
             "INVALID_DEADLINE_SECONDS",
-            "must be in (0, inf]",
+            "must be in (0, inf)",
         ),
         (pb.EmbedRequest(texts=["a"], model="other"), "MODEL_NOT_FOUND", "'other' is not loaded"),
         (pb.EmbedRequest(texts=["a" * 600]), "PROMPT_TOO_LONG", "600 tokens"),

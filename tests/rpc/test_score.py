@@ -93,7 +93,7 @@ async def test_many_continuations_never_fill_the_queue() -> None:
         (request("a" * 500), "PROMPT_TOO_LONG", "565 tokens"),
         (request("a", prompt=""), "INVALID_PROMPT", "is empty"),
         (request("a", likeliest=21), "INVALID_LIKELIEST", "is 21, must be 0 to 20"),
-        (request("a", deadline_seconds=0), "INVALID_DEADLINE_SECONDS", "must be in (0, inf]"),
+        (request("a", deadline_seconds=0), "INVALID_DEADLINE_SECONDS", "must be in (0, inf)"),
         (request("a", model="other"), "MODEL_NOT_FOUND", "'other' is not loaded"),
     ],
     ids=lambda value: str(value)[:30],

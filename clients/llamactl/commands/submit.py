@@ -25,11 +25,19 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument(
         "--key",
         metavar="KEY",
-        default="",
+        type=_key,
+        default=None,
         help="the same key again is the same job; nothing new is queued",
     )
     parser.set_defaults(run=run, usage_error=parser.error)
     return parser
+
+
+def _key(text: str) -> str:
+    """Return a key; an empty one, of a variable that is not set, would queue anew each time."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return text
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             options["model"] = service_name(client, options["model"])
         submitted = client.submit(
             prompt if arguments.raw else messages,
-            idempotency_key=arguments.key,
+            idempotency_key=arguments.key or "",
             parse_special=arguments.parse_special,
             **options,
         )

@@ -38,9 +38,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def token_count(text: str) -> int:
     """Return a number of tokens."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
     if not 0 <= number < 1 << 32:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(
+            f"{text[:60]!r} is no number of tokens, 0..{(1 << 32) - 1}"
+        )
     return number
 
 
