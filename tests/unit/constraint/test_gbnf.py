@@ -31,7 +31,31 @@ term ::= identifier | [0-9]+ | "(" ws expression ws ")"
 ws ::= ([ \t\n]+)
 """
 
+JSON = r"""
+root ::= object
+value ::= object | array | string | number | ("true" | "false" | "null") ws
+object ::= "{" ws (string ":" ws value ("," ws string ":" ws value)*)? "}" ws
+array ::= "[" ws (value ("," ws value)*)? "]" ws
+string ::= "\"" ([^"\\\x7F\x00-\x1F] | "\\" (["\\bfnrt/] | "u" [0-9a-fA-F]{4}))* "\"" ws
+number ::= "-"? ([0-9] | [1-9] [0-9]{0,15}) ("." [0-9]+)? ([eE] [-+]? [1-9] [0-9]{0,15})? ws
+ws ::= | " " | "\n" [ \t]{0,20}
+"""
+ARITHMETIC = r"""
+root ::= (expr "=" ws term "\n")+
+expr ::= term ([-+*/] term)*
+term ::= [a-z] [a-z0-9_]* ws | [0-9]+ ws | "(" ws expr ")" ws
+ws ::= [ \t\n]*
+"""
+
 CASES = [
+    (
+        JSON,
+        ["{}", '{"a": [1, -2.5e+3, true, null, {"灯": "\\u00e9\\n"}]}', '{\n  "k":"v"}'],
+        ["[]", '{"a": 01}', '{"a" 1}', '{"a": "\\x"}', '{"a": 1,}', '{"a": "\n"}'],
+    ),
+    (ARITHMETIC, ["1 +(a_1 *22 )= x\n", "x=x\ny=1\n"], ["1+=2\n", "(1=2\n", "1 = 2"]),
+    ("root ::= [\\u0000-\\U0010ffff]{3}", ["aé😀", "\0\uffff灯"], ["aé", "abcd"]),
+    ("root ::= [α-ω一-龥]+", ["λ", "灯光", "ωω"], ["a", "灯a", "Ω"]),
     (CHESS, ["1. e4 e5\n2. Nf3 O-O-O+\n"], ["1. e4 e5\n", "1. e9 e5\n2. a4 a5\n"]),
     (LIST, ["- milk\n- ä 灯\n"], ["milk\n", "- \n", "- a\r\n"]),
     (C_LIKE, ["", "int f(float x){return ( x+1 );}"], ["int f({}", "x"]),
