@@ -88,11 +88,16 @@ static void require_sound(const lld_config *c)
         require(s->n_kv_heads == 0 || c->n_heads % s->n_kv_heads == 0);
         require(s->head_dim % 2 == 0 && s->n_rot % 2 == 0 && s->n_rot <= s->head_dim);
         require(s->n_kv_heads <= c->n_kv_heads && s->head_dim <= c->head_dim);
-        require(s->hidden_dim > 0 && s->hidden_dim <= c->hidden_dim);
+        require(s->hidden_dim > 0 || c->architecture->facts.state_space == LLD_SSM_ALONE);
+        require(s->hidden_dim <= c->hidden_dim);
         require(s->n_rot == c->n_rot || s->n_rot == c->local_n_rot);
         require(s->kv_layer <= i && source->kv_layer == s->kv_layer);
         require(source->n_kv_heads == s->n_kv_heads && source->head_dim == s->head_dim);
     }
+    const lld_expert_sizes *e = &c->experts;
+    require(e->n <= LLD_MAX_EXPERTS && e->n_used <= e->n && e->n_dense_layers <= c->n_layers);
+    require(e->n == 0 || (e->n_used > 0 && e->hidden_dim > 0 && e->hidden_dim <= c->hidden_dim));
+    require(e->n == 0 || e->shared_hidden_dim <= c->hidden_dim);
 }
 
 static void require_known(int status)
