@@ -268,3 +268,18 @@ def test_any_json_is_json_and_an_object_is_one() -> None:
         '"\\x"',
     ):
         assert not values.accepts(text.encode()), text
+
+
+@pytest.mark.parametrize("schema", [{"type": "number"}, {"minimum": -1, "maximum": 5}])
+def test_the_digits_of_a_number_end(schema: dict[str, object]) -> None:
+    slow = SlowAutomaton(compile_grammar(parse_json_schema({"type": "number", **schema})))
+    assert slow.accepts(b"-0." + b"0" * 17)
+    assert not slow.accepts(b"-0." + b"0" * 18)
+    assert slow.accepts(b"0.1234567890123456")
+
+
+@pytest.mark.parametrize("schema", [{}, {"minimum": 7}])
+def test_the_digits_of_an_integer_end(schema: dict[str, object]) -> None:
+    slow = SlowAutomaton(compile_grammar(parse_json_schema({"type": "integer", **schema})))
+    assert slow.accepts(b"1" + b"0" * 63)
+    assert not slow.accepts(b"1" + b"0" * 64)

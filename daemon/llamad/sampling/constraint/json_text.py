@@ -26,6 +26,7 @@ from llamad.sampling.constraint.expression import (
     optional,
     sequence,
 )
+from llamad.sampling.constraint.numbers import MAX_FRACTION_DIGITS, MAX_WHOLE_DIGITS
 
 MAX_INDENT = 64
 MAX_KEPT_SPELLINGS = 256  # of characters and classes, which names and patterns have in common
@@ -39,8 +40,8 @@ DIGIT = Bytes(((0x30, 0x39),))
 DIGIT_1_TO_9 = Bytes(((0x31, 0x39),))
 HEX_DIGIT = Bytes(((0x30, 0x39), (0x41, 0x46), (0x61, 0x66)))
 
-_NATURAL = choice([literal("0"), sequence(DIGIT_1_TO_9, Repeat(DIGIT))])
-_FRACTION = sequence(literal("."), Repeat(DIGIT, 1))
+_NATURAL = choice([literal("0"), sequence(DIGIT_1_TO_9, Repeat(DIGIT, 0, MAX_WHOLE_DIGITS - 1))])
+_FRACTION = sequence(literal("."), Repeat(DIGIT, 1, MAX_FRACTION_DIGITS))
 _EXPONENT = sequence(
     Bytes(((0x45, 0x45), (0x65, 0x65))),
     optional(Bytes(((0x2B, 0x2B), (0x2D, 0x2D)))),

@@ -1,4 +1,8 @@
-"""Numbers between two bounds, as decimal digits, without an exponent."""
+"""Numbers between two bounds, as decimal digits, without an exponent.
+
+Digits end: a small model goes on with zeros as long as it may. 17 behind the point hold every
+float64 of a common size.
+"""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -13,6 +17,9 @@ from llamad.sampling.constraint.expression import (
     literal,
     sequence,
 )
+
+MAX_WHOLE_DIGITS = 64  # JSON-Schema-Test-Suite wants integers of 53
+MAX_FRACTION_DIGITS = 17
 
 _DIGIT = Bytes(((0x30, 0x39),))
 _ZERO = Bytes(((0x30, 0x30),))
@@ -66,7 +73,8 @@ def _naturals(least: int, most: int | None) -> Expression:
         first = max(least, 10 ** (n_digits - 1) if n_digits > 1 else 0)
         last = 10**n_digits - 1 if most is None else min(most, 10**n_digits - 1)
         if most is None and first == 10 ** (n_digits - 1) and n_digits > 1:
-            parts.append(sequence(_NOT_ZERO, Repeat(_DIGIT, n_digits - 1)))
+            most_digits = max(n_digits, MAX_WHOLE_DIGITS)
+            parts.append(sequence(_NOT_ZERO, Repeat(_DIGIT, n_digits - 1, most_digits - 1)))
             break
         parts.append(_digits(str(first), str(last)))
         n_digits += 1
@@ -126,7 +134,8 @@ def _split(value: Decimal) -> tuple[int, str]:
 def _any(whole: Expression) -> Expression:
     if whole == NEVER:
         return NEVER
-    return sequence(whole, Repeat(sequence(literal("."), Repeat(_DIGIT, 1)), 0, 1))
+    fraction = sequence(literal("."), Repeat(_DIGIT, 1, MAX_FRACTION_DIGITS))
+    return sequence(whole, Repeat(fraction, 0, 1))
 
 
 def _with(whole: int, fraction: tuple[bool, Expression]) -> Expression:
@@ -153,11 +162,12 @@ def _next_digit(low: _Limit, high: _Limit) -> Expression:
     if low is not None and not low[0] and not low[1]:
         low = None
     if low is None and high is None:
-        return Repeat(_DIGIT, 1)
+        return Repeat(_DIGIT, 1, MAX_FRACTION_DIGITS)
     if high is not None and not high[0]:
-        return NEVER if high[1] or low is not None else Repeat(_ZERO, 1)
+        return NEVER if high[1] or low is not None else Repeat(_ZERO, 1, MAX_FRACTION_DIGITS)
     if low is not None and not low[0] and high is None:
-        return sequence(Repeat(_ZERO), _NOT_ZERO, Repeat(_DIGIT))
+        zeros = Repeat(_ZERO, 0, MAX_FRACTION_DIGITS)
+        return sequence(zeros, _NOT_ZERO, Repeat(_DIGIT, 0, MAX_FRACTION_DIGITS))
     parts: list[Expression] = []
     for digit in range(10):
         above, fits = _after(low, digit, below=False)
