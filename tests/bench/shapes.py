@@ -1,13 +1,14 @@
 """Write files of the shapes of published models, with random weights: for figures of speed.
 
-    PYTHONPATH=tests .venv/bin/python -m bench.shapes NAME OUT.gguf [--weight-type Q4_0]
+    PYTHONPATH=tests .venv/bin/python -m bench.shapes NAME OUT.gguf [--weight-type T] [--layers N]
 
-Shapes as in the published configurations of LFM2-1.2B, Qwen3.5-2B, Mamba-2 370M, Gemma 3 1B and
-Gemma 4 E2B, from memory but for what shared/FAMILIES.md gives. The text such a file writes is
-noise; llama.cpp reads it, too, so `llamad bench` and shared/tools/peer_bench.py compare.
+Shapes as in the published configurations of LFM2-1.2B, Qwen3.5-2B, Qwen3-30B-A3B, Mamba-2 370M,
+Gemma 3 1B and Gemma 4 E2B, from memory but for what shared/FAMILIES.md gives. The text such a file
+writes is noise; llama.cpp reads it, too, so `llamad bench` and shared/tools/peer_bench.py compare.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from tiny_gguf import FORMATS, TinySpec, write_tiny_model
@@ -58,6 +59,21 @@ SHAPES = {
         n_ctx_train=1 << 20,
         tied_output=True,
     ),
+    "qwen3-30b-a3b": TinySpec(
+        architecture="qwen3moe",
+        dim=2048,
+        hidden_dim=6144,
+        expert_dim=768,
+        n_experts=128,
+        n_experts_used=8,
+        n_layers=48,
+        n_heads=32,
+        n_kv_heads=4,
+        head_dim=128,
+        vocab_size=151_936,
+        n_ctx_train=32_768,
+        rope_freq_base=1e6,
+    ),
     "gemma3-1b": TinySpec(
         architecture="gemma3",
         dim=1152,
@@ -101,10 +117,12 @@ def main() -> None:
     parser.add_argument("name", choices=SHAPES)
     parser.add_argument("out", type=Path)
     parser.add_argument("--weight-type", choices=FORMATS, default="Q4_0")
+    parser.add_argument("--layers", type=int, help="write so many only, of a model that is large")
     arguments = parser.parse_args()
-    spec = SHAPES[arguments.name]
-    values = {name: getattr(spec, name) for name in spec.__slots__}
-    write_tiny_model(arguments.out, TinySpec(**{**values, "weight_type": arguments.weight_type}))
+    spec = replace(SHAPES[arguments.name], weight_type=arguments.weight_type)
+    if arguments.layers:
+        spec = replace(spec, n_layers=arguments.layers)
+    write_tiny_model(arguments.out, spec)
 
 
 if __name__ == "__main__":
