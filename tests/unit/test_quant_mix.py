@@ -124,6 +124,24 @@ def test_grouped_queries_pay_for_better_values() -> None:
     assert layers_of("Q3_K_S", "attn_v", "Q5_K", MixedModel(n_layers=80)) == []
 
 
+@pytest.mark.parametrize("name", ["ffn_down_exps", "ffn_down_shexp"])
+@pytest.mark.parametrize("mix", ["Q2_K", "Q3_K_M", "Q4_K_S", "Q4_K_M", "Q5_K_M", "IQ4_XS", "Q6_K"])
+def test_down_matrices_of_experts_are_as_others(mix: str, name: str) -> None:
+    mixture = MixedModel(n_layers=LAYERS, n_experts=128)
+    for layer in range(LAYERS):
+        dense = chosen(mix, f"blk.{layer}.ffn_down.weight", VALUES)
+        assert chosen(mix, f"blk.{layer}.{name}.weight", (*VALUES, 128), mixture) == dense
+
+
+def test_eight_experts_pay_for_better_attention() -> None:
+    mixtral = MixedModel(n_layers=LAYERS, gqa=4, n_experts=8)
+    for name in ("attn_v", "attn_k"):
+        assert layers_of("Q4_K_M", name, "Q8_0", mixtral) == list(range(LAYERS))
+    assert layers_of("Q2_K", "attn_output", "Q5_K", mixtral) == list(range(LAYERS))
+    assert layers_of("Q5_K_M", "attn_output", "Q5_K", mixtral) == list(range(LAYERS))
+    assert layers_of("Q6_K", "attn_output", "Q6_K", mixtral) == list(range(LAYERS))
+
+
 def test_importance_moves_the_guards() -> None:
     informed = MixedModel(n_layers=LAYERS, has_importance=True)
     assert layers_of("Q4_0", "ffn_down", "Q4_1", informed) == [0, 1, 2, 3]

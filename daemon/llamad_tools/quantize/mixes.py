@@ -4,7 +4,7 @@ Pure functions of names and shapes. The rules are those of ``llama_tensor_get_ty
 ``llama-quant.cpp``, so that a mix's name means the same size and quality everywhere: more bits for
 the output matrix, for attention's values and for ffn_down, which lose the most. Q2_K and Q3_K rows
 of other lengths than multiples of 256 become Q4_0, as in llama.cpp since 2026; before, they became
-IQ4_NL, of the same size. Mixtures of experts are not covered.
+IQ4_NL, of the same size. Of a mixture all experts of a layer are one tensor, and so of one type.
 """
 
 import re
@@ -83,8 +83,14 @@ class MixedModel:
     n_layers: int
     value_layers: tuple[int, ...] = ()
     gqa: int = 1
+    n_experts: int = 0
     tied_output: bool = False  # no output.weight: the embedding is also the output matrix
     has_importance: bool = False
+
+    @property
+    def is_mixtral(self) -> bool:
+        """Whether attention is so small beside eight experts that bits there cost little."""
+        return self.n_experts == 8
 
     @property
     def shares_values_widely(self) -> bool:
@@ -106,6 +112,7 @@ def describe_model(
     return MixedModel(
         n_layers=n_layers,
         value_layers=has_values,
+        n_experts=hyperparameter(metadata, "expert_count", 0),
         gqa=n_heads // hyperparameter(metadata, "attention.head_count_kv", n_heads),
         tied_output="output.weight" not in tensor_names,
         has_importance=has_importance,
@@ -194,12 +201,19 @@ def _by_role(mix: Mix, name: str, n_cols: int, model: MixedModel) -> str:
                 rank, n_ranks = model.value_layers.index(layer), len(model.value_layers)
                 return _values(mix, rank, n_ranks, model)
             return _values(mix, layer, model.n_layers, model)
-        case "ffn_down":
+        case "ffn_down" | "ffn_down_exps" | "ffn_down_shexp":
             return _ffn_down(mix, layer, model)
+        case "attn_k" if model.is_mixtral:
+            return "Q8_0"
+        case "attn_output" if model.is_mixtral:
+            return "Q5_K" if mix.name in _MIXTRAL_OUTPUTS else mix.base
         case "attn_output":
             return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K"}.get(mix.name, mix.base)
         case _:
             return mix.base
+
+
+_MIXTRAL_OUTPUTS = ("Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_NL", "IQ4_XS", "Q4_K_S", "Q4_K_M")
 
 
 def _has_more_bits(layer: int, n_layers: int) -> bool:
@@ -224,6 +238,8 @@ def _values(mix: Mix, layer: int, n_layers: int, model: MixedModel) -> str:
             chosen = "Q6_K"
         case "Q4_K_S" if layer < 4:
             chosen = "Q5_K"
+    if model.is_mixtral:
+        return "Q8_0"
     if model.shares_values_widely and chosen in ("Q3_K", "Q4_K"):
         return "Q5_K"
     return chosen
