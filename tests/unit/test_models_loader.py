@@ -1,6 +1,7 @@
 """Loading a tiny model, and serving jobs with the real engine behind the scheduler."""
 
 import asyncio
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from llamad.engine.single_sequence import SingleSequence
 from llamad.engine.worker import EngineWorker
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.book import JobBook
-from llamad.jobs.event import FinishReason
+from llamad.jobs.event import Delta, Finished, FinishReason
 from llamad.jobs.request import ChatMessage, GenerationRequest, Tool, ToolUse
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.limits import Limits
@@ -25,7 +26,6 @@ from llamad.schedule.loop import Scheduler
 from llamad.schedule.prompt import encode_prompt
 from llamad.service import loading
 from llamad.service.loading import LoadedModel, load
-from llamad.text.tools.call import Call
 from tiny_gguf import TinyModelPath, TinySpec
 from unit.schedule.fakes import TIMEOUT_SECONDS, asynchronous, events_of, finish_of, text_of
 
@@ -249,23 +249,35 @@ async def test_a_conversation_is_answered(tiny: Path) -> None:
 LAMP = Tool("lamp", "A lamp", '{"type": "object", "properties": {"room": {"type": "string"}}}')
 
 
-def test_an_answer_that_must_call_begins_as_the_call(tiny_model_path: TinyModelPath) -> None:
+@asynchronous
+async def test_an_answer_that_must_call_is_a_call(tiny_model_path: TinyModelPath) -> None:
+    switch = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
+    tools = (LAMP, Tool("switch", "", json.dumps(switch)))
     ask = GenerationRequest(
-        messages=(ChatMessage("user", "hello"),), tools=(LAMP,), tool_use=ToolUse.REQUIRED
+        messages=(ChatMessage("user", "hello"),),
+        tools=tools,
+        tool_use=ToolUse.REQUIRED,
+        required_tool="switch",
+        parallel_tool_calls=False,
+        sampling=Sampling(temperature=1.5, seed=3),
+        max_tokens=200,
+        loop_guard=False,
     )
-    named = replace(ask, required_tool="lamp")
     path = tiny_model_path(TinySpec(n_ctx_train=1024))
     with _loaded(path, replace(CONFIG, ctx_size=1024)) as model:
-        for request, opening, answer in (
-            (ask, '<tool_call>\n{"name": "', 'lamp", "arguments": {"room": "a"}}\n</tool_call>'),
-            (named, '<tool_call>\n{"name": "lamp", "arguments":', ' {"room": "a"}}</tool_call>'),
-        ):
-            prompt = encode_prompt(model, request).tokens
-            text = b"".join(model.tokenizer.piece(token, special=True) for token in prompt)
-            assert text.decode().endswith(opening)
-            splitter = model.new_call_splitter(request, prompt)
-            assert splitter is not None
-            assert splitter.push(answer) == [Call("lamp", {"room": "a"})]
+        worker = EngineWorker(model.engine)
+        scheduler = Scheduler(model, worker, JobBook(), Limits())
+        loop = asyncio.create_task(scheduler.run())
+        events = await events_of(await scheduler.submit(ask))
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+        worker.close()
+    deltas = [event for event in events if isinstance(event, Delta)]
+    heads = [delta.call for delta in deltas if delta.call is not None]
+    assert [head.name for head in heads if head.name] == ["switch"]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].reason is FinishReason.TOOL_CALLS
+    assert list(json.loads("".join(d.text for d in deltas if d.call is not None))) == ["on"]
 
 
 def test_calls_are_looked_for_where_tools_are_offered(
