@@ -23,8 +23,8 @@ typedef struct lld_stream lld_stream;
 int lld_stream_create(int fd, const char *path, lld_stream **out);
 void lld_stream_destroy(lld_stream *stream);
 
-/* Stream the extents that are neither resident nor of the embedding, from now on, through a ring of
- * ring_bytes; begin to read. No pass may run. Locks the ring within lock_bytes. When it fails nothing
+/* Stream the extents that are neither resident nor of the embedding or an expert, from now on, through
+ * a ring of ring_bytes; begin to read. No pass may run. Locks the ring within lock_bytes. When it fails nothing
  * streams. */
 int lld_stream_set(lld_stream *stream, const lld_extent *extents, const lld_residency *residency);
 
