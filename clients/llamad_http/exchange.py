@@ -5,6 +5,7 @@ leaves. It knows no API.
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from llamad_http.fields import Fields, parse_object
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Answer = TypeVar("Answer")
+
+DISCARD_SECONDS = 1.0
+"""The longest wait for the rest of a body before a refusal is told."""
 
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -88,8 +92,28 @@ class Exchange:
                     self._body_read = not message.get("more_body", False)
         except TimeoutError:
             message = f"the body did not come within {self.budget.seconds:g} seconds"
+            self.extra_headers["connection"] = "close"
             raise HttpError(408, "BODY_TIMEOUT", message) from None
         return b"".join(chunks)
+
+    async def _discard_body(self) -> bool:
+        """Read what is left of a body that nobody wants; return whether it has come to its end.
+
+        A connection that is closed with bytes unread is reset, and a client that still sends loses
+        the answer with it (RFC 9112, 9.6).
+        """
+        if not {"content-length", "transfer-encoding"} & self.headers.keys():
+            return self.method == "GET"
+        if "expect" in self.headers or "connection" in self.extra_headers:
+            return False  # it need not send the body, or what follows cannot be told from one
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                while not self._body_read:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGoneError
+                    self._body_read = not message.get("more_body", False)
+        return self._body_read
 
     def _hold(self, n_bytes: int) -> None:
         if self._held + n_bytes > self.budget.most_bytes:
@@ -141,8 +165,8 @@ class Exchange:
 
     async def _start(self, status: int, headers: dict[str, str]) -> None:
         self.status = status
-        if not self._body_read and self.method == "POST":
-            headers["connection"] = "close"  # what of the body is on its way is no next request
+        if not self._body_read and not await self._discard_body():
+            headers["connection"] = "close"  # what is on its way is no next request
         pairs = {**headers, **self.extra_headers}.items()
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
         await self._write({"type": "http.response.start", "status": status, "headers": raw})

@@ -197,6 +197,37 @@ def test_a_body_that_is_too_large_is_refused_announced_or_not(gateway: GatewayPr
     serves(gateway)
 
 
+@pytest.mark.parametrize(
+    ("path", "size", "status"), [("/api/push", 2, 403), ("/nowhere", 2, 404), (CHAT, 5 << 20, 413)]
+)
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_a_body_that_comes_after_the_refusal_is_read_and_the_answer_arrives(
+    gateway: GatewayProcess, path: str, size: int, status: int, connection: str
+) -> None:
+    """A connection that is closed with bytes unread is reset; the answer would be lost with it."""
+    client = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=TIMEOUT_SECONDS)
+    with contextlib.closing(client):
+        client.putrequest("POST", path)
+        client.putheader("Content-Length", str(size))
+        client.putheader("Connection", connection)
+        client.endheaders()
+        time.sleep(0.1)  # the head arrives alone
+        client.send(b" " * size)
+        answer = client.getresponse()
+        assert (answer.status, bool(answer.read())) == (status, True)
+        if connection == "keep-alive":
+            client.request("GET", "/health")
+            assert client.getresponse().status == 200
+
+
+def test_a_refusal_does_not_wait_for_a_body_that_never_comes(gateway: GatewayProcess) -> None:
+    head = b"POST /api/push HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+    for more in b"", b"Expect: 100-continue\r\n":
+        answer = raw(gateway, head + more + b"\r\n")
+        assert answer.startswith(b"HTTP/1.1 403 "), answer
+        assert b"connection: close" in answer
+
+
 def test_a_compressed_body_is_refused(gateway: GatewayProcess) -> None:
     assert ask(gateway, CHAT, b"x", {"Content-Encoding": "gzip"})[0] == 415
 
