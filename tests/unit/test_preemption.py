@@ -1,8 +1,8 @@
-"""A job that loses its blocks, as often as one likes, ends with the text it would have had."""
+"""A job that loses its blocks, or whose steps are stopped, ends with the text it would have had."""
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from family_models import FAMILY_MODELS
 from llamad.config import ModelConfig
 from llamad.engine import bindings
 from llamad.engine.worker import EngineWorker
+from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.book import JobBook
 from llamad.jobs.request import GenerationRequest
 from llamad.sampling.parameters import Sampling
@@ -19,11 +20,13 @@ from llamad.sampling.response_format import FormatKind, ResponseFormat
 from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
 from llamad.schedule.speculation import Speculation
+from llamad.schedule.step import Part
 from llamad.service.loading import LoadedModel, load
 from tiny_gguf import TinySpec
 from unit.schedule.fakes import asynchronous, text_of
 
 PREEMPTIONS = 200
+STOPS = 5
 SAMPLINGS = (
     Sampling(temperature=0.0, repeat_penalty=1.0),
     Sampling(temperature=1.0, repeat_penalty=1.2, repeat_last_n=16),
@@ -38,11 +41,27 @@ TinyModelPath = Callable[[TinySpec], Path]
 
 
 class Preempting(Scheduler):
-    """Takes the blocks of jobs at random points between two steps."""
+    """Takes the blocks of jobs at random points between two steps, and stops steps at any layer."""
 
     chance = random.Random(0)
     share = 0.0
     n_preempted = 0
+    n_stopped = 0
+
+    async def _compute(self, step: Sequence[Part]) -> tuple[tuple[int, ...] | LlamadError, ...]:
+        timer = None
+        can_repeat = all(self._pool.states.can_repeat(g.sequence) for g, _ in step)
+        if can_repeat and self.chance.random() < self.share:
+            loop, after = asyncio.get_running_loop(), self.chance.uniform(0, 0.001)
+            timer = loop.call_later(after, self._worker.cancel)
+        try:
+            return await super()._compute(step)
+        except LlamadError as error:
+            self.n_stopped += error.kind is ErrorKind.CANCELLED
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _start_waiting(self, now: float) -> None:
         for generation in list(self._places.running):
@@ -65,7 +84,7 @@ def _wishes() -> list[GenerationRequest]:
     ]
 
 
-async def _texts(model: LoadedModel, share: float) -> tuple[list[str], int]:
+async def _texts(model: LoadedModel, share: float) -> tuple[list[str], int, int]:
     worker = EngineWorker(model.engine)
     scheduler = Preempting(model, worker, JobBook(), Limits())
     scheduler.chance = random.Random(5)
@@ -82,7 +101,7 @@ async def _texts(model: LoadedModel, share: float) -> tuple[list[str], int]:
     assert scheduler.counts().kv_blocks_free == model.kv_blocks_total
     draft = scheduler.counts().draft
     assert model.draft is None or (draft is not None and draft.accepted > 50), draft
-    return texts, scheduler.n_preempted
+    return texts, scheduler.n_preempted, scheduler.n_stopped
 
 
 WITH_STATES = [
@@ -131,12 +150,13 @@ def test_a_preempted_text_is_the_uninterrupted_one(
         )
         model = load(config, bindings.StopFlag())
         try:
-            uninterrupted, none = await _texts(model, 0.0)
-            interrupted, n_preempted = await _texts(model, 0.3)
+            uninterrupted, *none = await _texts(model, 0.0)
+            interrupted, n_preempted, n_stopped = await _texts(model, 0.3)
         finally:
             model.close()
-        assert none == 0
+        assert none == [0, 0]
         assert n_preempted >= PREEMPTIONS
+        assert n_stopped >= STOPS
         assert interrupted == uninterrupted
         assert len(set(uninterrupted)) > 6
 

@@ -8,8 +8,8 @@ and wakes for nothing else.
 
 A job ends (book.py) at the moment it is cancelled, fails or finishes. Its blocks go back when the
 loop is between two steps. A step goes on as long as one of its jobs lives: nobody's cancel costs
-others what is computed for them. It is interrupted only when all of its jobs have ended, and when
-the loop is stopped.
+others what is computed for them. It is interrupted when all of its jobs have ended, when the loop
+is stopped, and for an interactive job, as far as the others can spare it (interruption.py).
 
 Does not own: the end of a job (book.py), the order (policy.py), the rows of a step (step.py), what
 a token means (outcome.py), C (engine/worker.py).
@@ -42,6 +42,7 @@ from llamad.schedule.encoder import Encoder, Line
 from llamad.schedule.estimate import Estimate
 from llamad.schedule.format_compiler import FormatCompiler
 from llamad.schedule.generation import Generation
+from llamad.schedule.interruption import Interruptions
 from llamad.schedule.limits import Limits
 from llamad.schedule.outcome import Outcome
 from llamad.schedule.places import Places
@@ -146,6 +147,7 @@ class Scheduler:
             fail=lambda job, error: self._fail(job, _for_client(error, "compiling a format")),
         )
         self._in_flight: tuple[Job, ...] = ()  # jobs of the step the engine computes now
+        self._interruptions = Interruptions()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -366,6 +368,8 @@ class Scheduler:
         self._reports.first(generation, position, waits[position] if waits else None, now)
         self._idle.clear()
         self._wake.set()
+        if self._interruptions.take(generation, now):
+            self._worker.cancel()
 
     def _on_end(self, job: Job) -> None:
         """Interrupt the step when it is computed for nobody any more."""
@@ -406,11 +410,15 @@ class Scheduler:
         return True
 
     async def _compute(self, step: Sequence[Part]) -> tuple[tuple[int, ...] | LlamadError, ...]:
-        self._in_flight = tuple(generation.job for generation, _ in step)
+        generations = [generation for generation, _ in step]
+        self._in_flight = tuple(generation.job for generation in generations)
+        repeatable = all(self._pool.states.can_repeat(g.sequence) for g in generations)
+        self._interruptions.begin(generations, self._clock.now(), repeatable=repeatable)
         try:
             return await self._worker.step(StepPlan(tuple(chunk for _, chunk in step)))
         finally:
             self._in_flight = ()
+            self._interruptions.end(self._clock.now())
 
     def _start_waiting(self, now: float) -> None:
         """Give places to jobs in their order, and tell those that go on waiting where they are."""
@@ -439,7 +447,7 @@ class Scheduler:
         running = [g for g in self._places.running if not (g.job.start_pending or g.format_coming)]
         step, preempted = self._composer.compose(running, self._limits.step_seconds, now)
         self._places.wait_again(preempted, now)
-        self._estimate.note_step([g for g, _ in step], self._composer.seconds)
+        self._estimate.note_step([g for g, _ in step], self._limits.step_seconds)
         return step
 
     def _account(self, step: Sequence[Part], began: float, now: float) -> None:
@@ -457,8 +465,11 @@ class Scheduler:
         self._book.end(job, JobState.FAILED, error=error)
 
     def _step_failed(self, step: Sequence[Part], error: LlamadError) -> None:
-        if error.kind is ErrorKind.CANCELLED:
-            return  # every job of the step has ended
+        if error.kind is ErrorKind.CANCELLED:  # those that live compute it again
+            for generation, _ in step:
+                if not generation.job.ended:
+                    self._pool.states.withdraw(generation.sequence)
+            return
         jobs = [generation.job for generation, _ in step]
         if error.reason == MODEL_LOST:
             self._failure = error.with_traceback(None)  # which has this step, and would stay

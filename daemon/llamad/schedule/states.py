@@ -4,8 +4,8 @@ A layer without attention remembers a fixed number of bytes of a sequence, which
 token and cannot be cut. So a sequence has the state behind its last computed token, and states at
 ends of blocks are *kept*: bound to the block's key, never written again, and found by sequences
 that begin with the same tokens. Of kept ones that nobody has the one that was used longest ago goes
-first. A sequence that has a kept state begins its next step with it and leaves another one; if
-there is no slot left for that, it takes the kept one as its own.
+first. A step begins with the state that a sequence has and leaves another one, so that a step that
+was stopped can be repeated; if there is no slot left for that, it changes the one that there is.
 
 There are at least as many slots as sequences that run, so each can always go on. What is beyond
 keeps states, and the state before guesses until it is known which were right. No engine inside.
@@ -89,17 +89,29 @@ class StatePool:
         ]
 
     def _last_slot(self, sequence: Sequence, *, guessing: bool) -> int:
-        """Return the slot for the state behind a step: the sequence's own where that may change."""
+        """Return the slot for the state behind a step: another one, so that it can be repeated.
+
+        The sequence's own where there is no slot left for that.
+        """
         state = sequence.state
         if state is None:
             return self._take_slot()
-        if guessing or self._users.get(state, 1) > 1:
+        if guessing or self._users.get(state, 1) > 1 or self._has_spare():
             return self._take_slot()
         if state in self._keys:
-            if self._has_spare():
-                return self._take_slot()
             self._forget(state)
         return state
+
+    @staticmethod
+    def can_repeat(sequence: Sequence) -> bool:
+        """Whether the step that was planned leaves the sequence's state as it is."""
+        return all(slot != sequence.state for _, slot in sequence.states_planned)
+
+    def withdraw(self, sequence: Sequence) -> None:
+        """Take back what was planned for a step that was stopped, if it can be repeated."""
+        assert self.can_repeat(sequence)
+        self._free.extend(slot for _, slot in sequence.states_planned)
+        sequence.states_planned = []
 
     def settle(self, sequence: Sequence) -> None:
         """Take over what a step left, as far as its tokens were right; keep what is to be kept.

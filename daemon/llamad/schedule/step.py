@@ -19,12 +19,10 @@ from llamad.schedule.cost import StepCost
 from llamad.schedule.generation import Generation
 from llamad.schedule.policy import Policy
 from llamad.schedule.prefix_reuse import PrefixReuse
-from llamad.schedule.short_steps import ShortSteps
 from llamad.schedule.speculation import Speculation
 
 MAX_DECODE_ROWS = 8  # with guesses, where nothing streams: beyond, a small board computes longer
 LEAST_PROMPT_ROWS = 8  # below this many, a step costs what its weights cost to read
-LEAST_SHORT_ROWS = 4  # likewise, of a step that is to be short
 
 Part = tuple[Generation, Chunk]
 
@@ -57,8 +55,6 @@ class StepComposer:
         self._n_batch = n_batch
         self._whole_texts = whole_texts
         self._guess_rows = guess_rows
-        self._short = ShortSteps(cost)
-        self.seconds = 0.0  # that the step which was composed last may take
         self._number = 0  # of the step that is composed
 
     def come(self, generation: Generation, running: Rows[Generation]) -> None:
@@ -80,11 +76,6 @@ class StepComposer:
                 self._reuse.take(generation)
         ready, preempted = self._secure(self._policy.running_order(running, now))
         ready = self._policy.taking_part(ready, now)
-        self._short.note(running, now)
-        short = self._short.seconds(ready, budget_seconds, now)
-        self.seconds = budget_seconds if short is None else short
-        most = self._cost.rows_within(self.seconds)
-        least = LEAST_PROMPT_ROWS if short is None else LEAST_SHORT_ROWS
         decoding = [g for g in ready if g.sequence.decodes]
         n_replayed = sum(g.sequence.n_pending - 1 for g in decoding)
         if len(decoding) + n_replayed > self._n_batch:  # these go on as prompts do, in pieces
@@ -92,15 +83,15 @@ class StepComposer:
         prompts = [g for g in ready if g not in decoding]
         prompts.sort(key=lambda g: g.turn.rank())
         prompts = self._without_followers(prompts)
-        left = self._n_batch if short is None else min(self._n_batch, most)
-        left -= len(decoding) + n_replayed + (least if prompts else 0)
-        spare = max(0, min(self.guess_rows(len(decoding), budget_seconds), left))
+        least = LEAST_PROMPT_ROWS if prompts else 0
+        left = self._n_batch - len(decoding) - n_replayed - least
+        spare = min(self.guess_rows(len(decoding), budget_seconds), left)
         if not prompts and self._speculation.wants_plain(len(decoding)):
             spare = 0
         free = len(decoding) + spare <= self._cost.rows_behind_reading()
         step = self._decode_parts(decoding, spare, free=free)
         n_rows = sum(len(chunk.tokens) for _, chunk in step)
-        rows = max(least, most - n_rows)
+        rows = max(least, self._cost.rows_within(budget_seconds) - n_rows)
         share = self._whole if self._whole_texts else self._share
         for generation, n in share(prompts, min(rows, self._n_batch - n_rows)).items():
             n = min(n, self._pool.room(generation.sequence))

@@ -72,6 +72,7 @@ class FakeEngine:
         self.before_step()
         if self._cancelled.is_set():
             self.n_cancelled_steps += 1
+            self._spoil(runs)
             raise LlamadError(ErrorKind.CANCELLED, "CANCELLED", "cancelled")
         error = self.errors.pop(0) if self.errors else None
         if error is not None:
@@ -79,6 +80,17 @@ class FakeEngine:
         self._kept = [history for run in runs for history in self._run(run)]
         self.rows = [token for run in runs for token in run.tokens]
         self.steps.append([len(run.tokens) for run in runs])
+
+    def _spoil(self, runs: Sequence[Run]) -> None:
+        """Leave what a step that was stopped leaves: anything where it would have written."""
+        for run in runs:
+            if self.states:
+                self.states[run.state_out] = (-1,)
+            for position in range(run.position, run.position + len(run.tokens)):
+                block, slot = divmod(position, self.block_tokens)
+                self.blocks[run.blocks[block]][slot] = -1
+                if self.window:
+                    self.local[run.local_blocks[block]][slot] = -1
 
     def _run(self, run: Run) -> list[History]:
         """Write a run into its blocks; return the history of each row that is kept."""
