@@ -8,6 +8,7 @@ import itertools
 import math
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -204,7 +205,7 @@ async def test_a_job_whose_steps_were_stopped_has_the_same_text(kind: str, seed:
 
 
 async def _n_stopped(
-    *, running: Priority, arriving: Priority, steps_before: int = 40, **sizes: int
+    *, running: Priority, arriving: Priority, steps_before: int = 40, **sizes: Any
 ) -> int:
     """Return how many steps were stopped when a job arrived beside others, in the middle of one."""
     bench = simulated(n_sequences=4, n_ctx=2048, kv_blocks_total=256, **sizes)
