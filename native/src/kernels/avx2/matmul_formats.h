@@ -329,8 +329,8 @@ LLD_AVX2_INLINE __m256i lld_iq4_xs_unpack(const uint8_t *block, unsigned j)
  * list without a line here is multiplied by generic C. */
 /* clang-format off */
 #define LLD_AVX2_FORMATS(X) \
-    X(Q4_0,   q4_0,    32, GEMM, .fit = LLD_FIT_4_BITS, .offset = 8, .nibbles = true, .unpack8 = lld_q4_0_unpack8) \
-    X(Q4_1,   q4_1,    32, GEMM, .fit = LLD_FIT_4_BITS, .has_m = true, .nibbles = true, .unpack8 = lld_q4_1_unpack8) \
+    X(Q4_0,   q4_0,    32, GEMV, .fit = LLD_FIT_4_BITS, .offset = 8, .nibbles = true, .unpack8 = lld_q4_0_unpack8) \
+    X(Q4_1,   q4_1,    32, GEMV, .fit = LLD_FIT_4_BITS, .has_m = true, .nibbles = true, .unpack8 = lld_q4_1_unpack8) \
     X(Q5_0,   q5_0,    32, GEMM, .fit = LLD_FIT_5_BITS, .offset = 16) \
     X(Q5_1,   q5_1,    32, GEMM, .fit = LLD_FIT_5_BITS, .has_m = true) \
     X(Q8_0,   q8_0,    32, GEMV, .fit = LLD_FIT_SIGNED, .unpack8 = lld_q8_0_unpack8) \
@@ -338,7 +338,7 @@ LLD_AVX2_INLINE __m256i lld_iq4_xs_unpack(const uint8_t *block, unsigned j)
     X(MXFP4,  mxfp4,   32, GEMM, .fit = LLD_FIT_5_BITS, .offset = 12, .exponent = true, .unpack8 = lld_mxfp4_unpack8) \
     X(Q2_K,   q2_k,   256, GEMV, .unpack = lld_q2_k_unpack, .fit = LLD_FIT_5_BITS, .sub = 16, .side = LLD_SIDE_MIN, .dmin_at = offsetof(lld_block_q2_k, dmin)) \
     X(Q3_K,   q3_k,   256, GEMV, .unpack = lld_q3_k_unpack, .fit = LLD_FIT_5_BITS, .sub = 16, .side = LLD_SIDE_OFFSET) \
-    X(Q4_K,   q4_k,   256, GEMM, .unpack = lld_q4_k_unpack, .fit = LLD_FIT_4_BITS, .sub = 32, .side = LLD_SIDE_MIN, .dmin_at = offsetof(lld_block_q4_k, dmin), \
+    X(Q4_K,   q4_k,   256, GEMV, .unpack = lld_q4_k_unpack, .fit = LLD_FIT_4_BITS, .sub = 32, .side = LLD_SIDE_MIN, .dmin_at = offsetof(lld_block_q4_k, dmin), \
                                  .unpack8 = lld_q4_k_unpack8) \
     X(Q5_K,   q5_k,   256, GEMV, .unpack = lld_q5_k_unpack, .fit = LLD_FIT_5_BITS, .sub = 32, .side = LLD_SIDE_MIN, .dmin_at = offsetof(lld_block_q5_k, dmin)) \
     X(Q6_K,   q6_k,   256, GEMV, .unpack = lld_q6_k_unpack, .fit = LLD_FIT_6_BITS, .sub = 16, .side = LLD_SIDE_OFFSET) \

@@ -53,45 +53,54 @@ LLD_AVX2_INLINE __m256i multiply_pairs(unsigned fit, __m256i q, __m256i y)
 /* Four-bit blocks of 32, whose 16 bytes hold elements 0..15 in the low nibbles and 16..31 in the high
  * ones. Rows r and r + 4 share a vector, so a group is four vectors, and the tree stays in 16 bits:
  * a lane is two results of vpmaddubsw (2 * 3810), then 15240, then 30480 <= 32767. About half the
- * instructions of gemv32 for the same block. */
-LLD_AVX2_INLINE void gemv_nibbles(const lld_format32 *f, const lld_matmul m)
+ * instructions of gemv32 for the same block. n_cols: 1 or 2, a constant where this is inlined. */
+LLD_AVX2_INLINE void gemv_nibbles(const lld_format32 *f, const size_t n_cols, const lld_matmul m)
 {
     const lld_acts *x = m.x;
     const size_t qs = f->bytes - 16;
     const size_t n_blocks = x->n_cols / LLD_QK;
     const __m256i ones = _mm256_set1_epi16(1), mask = _mm256_set1_epi8(15);
-    assert(x->n_rows == 1 && x->n_cols % LLD_QK == 0 && m.row_bytes >= n_blocks * f->bytes);
+    assert(x->n_rows == n_cols && x->n_cols % LLD_QK == 0 && m.row_bytes >= n_blocks * f->bytes);
     for (size_t first = 0; first < m.n_rows; first += LLD_AVX2_ROWS) {
         const uint8_t *rows[LLD_AVX2_ROWS];
         const fetch_ahead ahead = fetch_ahead_of(m.w, first, m.row_bytes);
-        __m256 acc = _mm256_setzero_ps();
+        __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
         lld_row_pointers(rows, m.w, m.row_bytes, first, m.n_rows);
         for (size_t b = 0; b < n_blocks; b++) {
             const size_t at = b * f->bytes;
-            const int8_t *y = x->y + b * LLD_QK;
-            const __m256i low_y = _mm256_broadcastsi128_si256(lld_load128(y));
-            const __m256i high_y = _mm256_broadcastsi128_si256(lld_load128(y + 16));
-            __m256i pairs[4];
+            __m256i low[4], high[4];
             prefetch(ahead, LLD_AVX2_ROWS * at, LLD_AVX2_ROWS * f->bytes);
 #pragma GCC unroll 4
             for (int r = 0; r < 4; r++) {
                 __m256i bytes = lld_load2x128(rows[r] + at + qs, rows[r + 4] + at + qs);
-                __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
-                pairs[r] =
-                    _mm256_add_epi16(_mm256_maddubs_epi16(_mm256_and_si256(bytes, mask), low_y),
-                                     _mm256_maddubs_epi16(high, high_y));
+                low[r] = _mm256_and_si256(bytes, mask);
+                high[r] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
             }
-            __m256i fours = _mm256_hadd_epi16(_mm256_hadd_epi16(pairs[0], pairs[1]),
-                                              _mm256_hadd_epi16(pairs[2], pairs[3]));
-            __m256i isum = _mm256_madd_epi16(fours, ones);
-            if (f->offset != 0)
-                isum = _mm256_sub_epi32(isum, _mm256_set1_epi32(f->offset * x->sum[b]));
-            __m256 scale = _mm256_mul_ps(lld_gather_f16(rows, at), _mm256_set1_ps(x->d[b]));
-            acc = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(isum), acc);
-            if (f->has_m)
-                acc = _mm256_fmadd_ps(lld_gather_f16(rows, at + 2), _mm256_set1_ps(x->s[b]), acc);
+            const __m256 d = lld_gather_f16(rows, at);
+            const __m256 min = f->has_m ? lld_gather_f16(rows, at + 2) : _mm256_setzero_ps();
+#pragma GCC unroll 2
+            for (size_t c = 0; c < n_cols; c++) {
+                const size_t block = c * n_blocks + b;
+                const int8_t *y = x->y + c * x->y_stride + b * LLD_QK;
+                const __m256i low_y = _mm256_broadcastsi128_si256(lld_load128(y));
+                const __m256i high_y = _mm256_broadcastsi128_si256(lld_load128(y + 16));
+                __m256i pairs[4];
+#pragma GCC unroll 4
+                for (int r = 0; r < 4; r++)
+                    pairs[r] = _mm256_add_epi16(_mm256_maddubs_epi16(low[r], low_y),
+                                                _mm256_maddubs_epi16(high[r], high_y));
+                __m256i fours = _mm256_hadd_epi16(_mm256_hadd_epi16(pairs[0], pairs[1]),
+                                                  _mm256_hadd_epi16(pairs[2], pairs[3]));
+                __m256i isum = _mm256_madd_epi16(fours, ones);
+                if (f->offset != 0)
+                    isum = _mm256_sub_epi32(isum, _mm256_set1_epi32(f->offset * x->sum[block]));
+                __m256 scale = _mm256_mul_ps(d, _mm256_set1_ps(x->d[block]));
+                acc[c] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(isum), acc[c]);
+                if (f->has_m) acc[c] = _mm256_fmadd_ps(min, _mm256_set1_ps(x->s[block]), acc[c]);
+            }
         }
-        lld_store_lanes(m.out + first, acc, m.n_rows - first);
+        for (size_t c = 0; c < n_cols; c++)
+            lld_store_lanes(m.out + c * m.out_stride + first, acc[c], m.n_rows - first);
     }
 }
 
@@ -99,8 +108,8 @@ LLD_AVX2_INLINE void gemv_nibbles(const lld_format32 *f, const lld_matmul m)
 LLD_AVX2_INLINE void gemv32(const lld_format32 *f, const size_t n_cols, const lld_matmul m)
 {
     const lld_acts *x = m.x;
-    if (f->nibbles && n_cols == 1) {
-        gemv_nibbles(f, m);
+    if (f->nibbles) {
+        gemv_nibbles(f, n_cols, m);
         return;
     }
     const size_t n_blocks = x->n_cols / LLD_QK;
