@@ -43,6 +43,7 @@ class TinySpec:
     dim: int = 64
     hidden_dim: int = 96
     n_layers: int = 2
+    n_guess_layers: int = 0  # behind them, of qwen35: they guess tokens (nextn_predict_layers)
     n_heads: int = 4
     n_kv_heads: int = 2
     kv_heads_by_layer: Sequence[int] | None = None  # n_kv_heads everywhere
@@ -116,7 +117,7 @@ class TinySpec:
 
     def has_kv(self, layer: int) -> bool:
         """Whether a layer has keys and values of its own."""
-        return layer < self.n_layers - self.n_shared_kv
+        return layer < self.n_layers - self.n_shared_kv or layer >= self.n_layers
 
     def head(self, layer: int) -> int:
         """Dimensions of a head of a layer."""
@@ -208,7 +209,9 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, ...]]]:
     if n_inputs := spec.n_layers * spec.layer_input_dim:
         yield "per_layer_token_embd.weight", (spec.vocab_size, n_inputs)
         yield "per_layer_model_proj.weight", (n_inputs, spec.dim)
-    for layer in range(spec.n_layers):
+    for layer in range(spec.n_layers + spec.n_guess_layers):
+        if layer >= spec.n_layers:
+            yield f"blk.{layer}.nextn.eh_proj.weight", (spec.dim, 2 * spec.dim)
         q_dim, kv_dim = (n * spec.head(layer) for n in (spec.n_heads, spec.kv_heads(layer)))
         hidden = spec.hidden(layer)
         if layer in spec.recurrent or spec.architecture in BESIDE_ATTENTION:
@@ -250,6 +253,7 @@ HEAD_NORMS = (
     *("lfm2", "lfm2moe", "qwen35", "qwen35moe", "qwen3", "qwen3moe", "qwen3vl", "qwen3vlmoe"),
     *("gemma3", "gemma4", "exaone4", "hunyuan-dense"),
 )
+GUESS_NORMS = ("enorm", "hnorm", "shared_head_norm")
 ROW_NORMS = ("olmo2", "olmoe")
 _FOUR_NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
 _POST_NORMS = ("post_attention_norm", "post_ffw_norm")
@@ -277,7 +281,9 @@ def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
     head_dim = spec.resolved_head_dim
     biased = spec.architecture in QKV_BIASED if spec.qkv_bias is None else spec.qkv_bias
     yield from _norm(spec, "token_embd_norm" if spec.architecture in CONVOLVED else "output_norm")
-    for layer in range(spec.n_layers):
+    for layer in range(spec.n_layers + spec.n_guess_layers):
+        for norm in GUESS_NORMS if layer >= spec.n_layers else ():
+            yield from _norm(spec, f"blk.{layer}.nextn.{norm}")
         for norm in NORMS.get(spec.architecture, ("attn_norm", "ffn_norm")):
             yield from _norm(spec, f"blk.{layer}.{norm}")
         if layer in spec.recurrent or spec.architecture in BESIDE_ATTENTION:
@@ -374,7 +380,7 @@ def metadata_of(spec: TinySpec) -> dict[str, Metadata]:
         "general.alignment": ALIGNMENT,
         f"{arch}.context_length": spec.n_ctx_train,
         f"{arch}.embedding_length": spec.dim,
-        f"{arch}.block_count": spec.n_layers,
+        f"{arch}.block_count": spec.n_layers + spec.n_guess_layers,
         f"{arch}.feed_forward_length": spec.hidden_dim_by_layer or spec.hidden_dim,
         f"{arch}.attention.head_count": spec.n_heads,
         f"{arch}.attention.head_count_kv": spec.kv_heads_by_layer or spec.n_kv_heads,
@@ -411,6 +417,8 @@ def metadata_of(spec: TinySpec) -> dict[str, Metadata]:
         if spec.rope_scaling != "longrope":
             result[f"{arch}.rope.scaling.factor"] = spec.rope_scaling_factor
         result[f"{arch}.rope.scaling.original_context_length"] = spec.rope_original_context
+    if spec.n_guess_layers:
+        result[f"{arch}.nextn_predict_layers"] = spec.n_guess_layers
     if spec.window is not None:
         result[f"{arch}.attention.sliding_window"] = spec.window
     for key, value in KEYS.get(arch, {}).items():

@@ -79,7 +79,8 @@ def recurrent_metadata(spec: "TinySpec") -> "dict[str, Metadata]":
     arch = spec.architecture
     kv_heads = [0 if i in spec.recurrent else spec.n_kv_heads for i in range(spec.n_layers)]
     if arch in DELTA_NETS:
-        flags = [int(i in spec.recurrent) for i in range(spec.n_layers)]
+        n_all = spec.n_layers + spec.n_guess_layers
+        flags = [int(i in spec.recurrent) for i in range(n_all)]
         result: dict[str, Metadata] = {
             f"{arch}.ssm.conv_kernel": spec.conv_width,
             f"{arch}.ssm.state_size": spec.delta_dim,

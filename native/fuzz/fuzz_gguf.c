@@ -82,8 +82,8 @@ static void read_tensor(const lld_gguf *gguf, const lld_tensor *t)
 /* What everything behind config.c trusts. */
 static void require_sound(const lld_config *c)
 {
-    require(c->n_layers > 0 && c->n_layers <= LLD_MAX_LAYERS);
-    for (uint32_t i = 0; i < c->n_layers; i++) {
+    require(c->n_layers > 0 && c->n_layers + c->n_extra_layers <= LLD_MAX_LAYERS);
+    for (uint32_t i = 0; i < lld_bound_layers(c); i++) {
         const lld_layer_sizes *s = &c->layers[i], *source = &c->layers[s->kv_layer];
         require(s->n_kv_heads == 0 || c->n_heads % s->n_kv_heads == 0);
         require(s->head_dim % 2 == 0 && s->n_rot % 2 == 0 && s->n_rot <= s->head_dim);
@@ -115,6 +115,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int status = lld_config_read(&gguf, &config);
     require_known(status);
     if (status == LLD_OK) require_sound(&config);
+    if (status == LLD_OK && config.n_extra_layers > 0) {
+        lld_config_use_guess_layer(&config);
+        require_sound(&config);
+    }
     lld_gguf_free(&gguf);
     return 0;
 }

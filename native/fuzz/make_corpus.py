@@ -7,6 +7,7 @@ tests/engine/bad_gguf.py or tests/family_models.py change.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -53,7 +54,8 @@ def seeds() -> dict[str, bytes]:
     """Return the corpus by file name."""
     result = {f"bad-{bad.name}": bad.content for bad in BAD_FILES}
     result |= {f"good-{name}": content for name, content in GOOD_FILES.items()}
-    for name, spec in FAMILY_MODELS.items():
+    guessing = replace(FAMILY_MODELS["qwen35"], n_guess_layers=1)
+    for name, spec in (*FAMILY_MODELS.items(), ("qwen35-guessing", guessing)):
         keys = {key: value for key, value in metadata_of(spec).items() if "tokenizer" not in key}
         result[f"family-{name}"] = encode_gguf(keys, [])
     return result | {"model": model()}

@@ -139,10 +139,13 @@ typedef struct lld_model_info {
     uint64_t streamed_bytes; /* bytes of weights read for one decoded token */
     uint64_t kv_bytes_per_token_f16, kv_bytes_per_token_q8_0;
     uint64_t state_bytes; /* of one sequence, in layers that have a state; 0: every layer attends */
-    uint32_t is_encoder;  /* 1: no logits; every token sees its whole text, which is one run */
+    uint32_t n_guess_layers; /* 1: lld_engine_guess has a layer to guess with */
+    uint32_t is_encoder;     /* 1: no logits; every token sees its whole text, which is one run */
 } lld_model_info;
 
-int lld_model_open(const char *path, lld_model **out);
+/* guesses: use the file's layer that guesses tokens, if it has one, for lld_engine_guess. It takes its
+ * weights, which stay in memory, its part of each KV block, and dim floats of each state. */
+int lld_model_open(const char *path, bool guesses, lld_model **out);
 void lld_model_close(lld_model *model); /* after every engine that uses it is destroyed */
 const lld_file *lld_model_file(const lld_model *model);
 void lld_model_get_info(const lld_model *model, lld_model_info *out);
@@ -159,7 +162,7 @@ int lld_model_read_bandwidth(const lld_model *model, uint32_t n_threads, double 
 /* ---- residency: what of a model stays in memory ------------------------------------------------ */
 
 typedef enum lld_role {
-    LLD_ROLE_VECTOR = 0,    /* norms and biases: small, always resident */
+    LLD_ROLE_VECTOR = 0,    /* norms, biases, all of a layer that guesses: always resident */
     LLD_ROLE_ATTENTION = 1, /* matrices of a mixer */
     LLD_ROLE_FEED = 2,      /* matrices of a feed-forward */
     LLD_ROLE_EXPERT = 3,    /* matrices that only some rows use */
@@ -296,7 +299,15 @@ typedef struct lld_run {
  * that it would have written is then undefined. */
 int lld_engine_forward(lld_engine *engine, const lld_run *runs, size_t n_runs);
 
-/* Kept row k of the last forward: (vocab_size) float32, or NULL beyond the kept rows. */
+/* Guess the token behind each run with the layer that the model was opened with for that. A run is one
+ * token, with n_out 1, at a position above 0; rows: (n_runs) for each the kept row of the last forward or
+ * guess that the token was drawn from. Kept are then the logits of the guesses, in the order of the runs,
+ * which go on in the same way. It writes the layer's part of the blocks at the tokens' positions, which no
+ * sequence may have computed yet; states are not looked at. No answer depends on it: a forward of the
+ * same tokens writes there what belongs there. It cannot be cancelled. */
+int lld_engine_guess(lld_engine *engine, const lld_run *runs, const uint32_t *rows, size_t n_runs);
+
+/* Kept row k of the last forward or guess: (vocab_size) float32, or NULL beyond the kept rows. */
 const float *lld_engine_logits(const lld_engine *engine, size_t k);
 
 /* Add rows first_row .. first_row + n_rows - 1 of the last forward to sums: (dim) double; rows count

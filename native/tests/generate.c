@@ -83,7 +83,7 @@ int main(int argc, char **argv)
     };
     lld_model *model = NULL;
     lld_engine *engine = NULL;
-    int status = lld_model_open(argv[1], &model);
+    int status = lld_model_open(argv[1], false, &model);
     if (status == LLD_OK) status = lld_engine_create(model, &params, &engine);
     if (status == LLD_OK) {
         lld_engine_info engine_info;

@@ -17,7 +17,7 @@ static lld_model *open_model(bool quantized)
     lld_model *model = NULL;
     snprintf(model_path, sizeof model_path, "/tmp/lld-test-engine-%ld.gguf", (long)getpid());
     tiny_model_write(model_path, quantized);
-    int status = lld_model_open(model_path, &model);
+    int status = lld_model_open(model_path, false, &model);
     CHECK(status == LLD_OK, "%s", lld_error_message());
     unlink(model_path);
     if (status != LLD_OK) exit(1);

@@ -20,7 +20,7 @@ static lld_model *open_model(bool quantized)
     lld_model *model = NULL;
     snprintf(path, sizeof path, "/tmp/lld-test-importance-%ld.gguf", (long)getpid());
     tiny_model_write(path, quantized);
-    int status = lld_model_open(path, &model);
+    int status = lld_model_open(path, false, &model);
     CHECK(status == LLD_OK, "%s", lld_error_message());
     unlink(path);
     if (status != LLD_OK) exit(1);

@@ -22,7 +22,7 @@ static lld_model *open_model(void)
     lld_model *model = NULL;
     snprintf(model_path, sizeof model_path, "/var/tmp/lld-test-streaming-%ld.gguf", (long)getpid());
     tiny_model_write(model_path, true);
-    int status = lld_model_open(model_path, &model);
+    int status = lld_model_open(model_path, false, &model);
     CHECK(status == LLD_OK, "%s", lld_error_message());
     if (status != LLD_OK) exit(1);
     lld_residency_destroy(model->residency);

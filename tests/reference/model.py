@@ -158,7 +158,8 @@ def _hyperparameters(metadata: Mapping[str, Any]) -> Hyperparameters:
     def read(key: str, default: Any = None) -> Any:
         return metadata.get(f"{arch}.{key}", default)
 
-    n_layers, dim = read("block_count"), read("embedding_length")
+    n_layers = read("block_count") - read("nextn_predict_layers", 0)
+    dim = read("embedding_length")
     n_heads = read("attention.head_count")
     n_kv_heads = read("attention.head_count_kv", n_heads)
     by_layer = n_kv_heads if isinstance(n_kv_heads, list) else []

@@ -107,7 +107,7 @@ class _Pass:
     def kv_layer(self, index: int) -> int:
         """Whose keys and values a layer reads: those of the last layer of its kind that has any."""
         own = range(self.hp.n_layers - self.hp.n_shared_kv)
-        if index in own:
+        if index in own or index >= self.hp.n_layers:
             return index
         return max(i for i in own if self.window(i) == self.window(index))
 
@@ -154,7 +154,7 @@ class _Pass:
         """Causal grouped-query attention. x: (n_tokens, dim), normed."""
         n_tokens, hp, layer = x.shape[0], self.hp, f"blk.{index}."
         n_kv_heads = hp.kv_heads(index)
-        if index >= hp.n_layers - hp.n_shared_kv:
+        if self.kv_layer(index) != index:
             q = self.linear(x, layer + "attn_q")
         else:
             q, k, v = self.queries_keys_values(x, index)
@@ -236,42 +236,56 @@ class _Pass:
             return turn, turn
         return turn, local_angles(self.hp, positions, self.hp.local_rope_base or base)
 
-    def run(self, tokens: Sequence[int]) -> Array:
-        """Return the logits of every token."""
+    def embedded(self, tokens: Sequence[int]) -> Array:
+        """Return what the layers begin with: (n_tokens, dim)."""
         x: Array = self.model.weight("token_embd.weight").values[np.asarray(tokens)]
         x = x.astype(self.dtype)
         if self.family.gemma:
             x = x * self.dtype(np.sqrt(self.hp.dim))
         if self.family.scales:
             x = x * self.dtype(self.hp.embedding_scale)
+        return x
+
+    def layer(self, x: Array, index: int, turn: Turn, local: Turn) -> Array:
+        """Return what one layer makes of all tokens: (n_tokens, dim)."""
         residual = self.dtype(self.hp.residual_scale if self.family.scales else 1)
         parallel = self.family.parallel
         parallel = self.hp.is_parallel if parallel is None else parallel
+        layer = f"blk.{index}."
+        window = self.window(index)
+        own = (local if window else turn) if self.rotates(index) else None
+        names = (None if name is None else layer + name for name in self.family.norms)
+        before, after, before_feed, after_feed = names
+        normed = self.row_norm(x, before)
+        if index < min(self.hp.n_layers, len(self.hp.recurrent)) and self.hp.recurrent[index]:
+            mixed = self.recurrent(normed, layer)
+        else:
+            mixed = self.attention(normed, index, own, window)
+        if self.family.mixes_twice:
+            mixed = mixed + self.recurrent(normed, layer)
+        y = x + residual * self.row_norm(mixed, after)
+        x = x if parallel else y
+        if self.family.feeds:
+            fed = self.feed_forward(self.row_norm(x, before_feed), layer)
+            x = y + residual * self.row_norm(fed, after_feed)
+        return x
+
+    def left(self, tokens: Sequence[int]) -> Array:
+        """Return what the model leaves for every token, behind its last norm: (n_tokens, dim)."""
+        x = self.embedded(tokens)
         turn, local = self.turns(np.arange(len(tokens)))
         inputs = self.layer_inputs(tokens, x) if self.hp.layer_input_dim else None
         for index in range(self.hp.n_layers):
             layer = f"blk.{index}."
-            window = self.window(index)
-            own = (local if window else turn) if self.rotates(index) else None
-            names = (None if name is None else layer + name for name in self.family.norms)
-            before, after, before_feed, after_feed = names
-            normed = self.row_norm(x, before)
-            if index < len(self.hp.recurrent) and self.hp.recurrent[index]:
-                mixed = self.recurrent(normed, layer)
-            else:
-                mixed = self.attention(normed, index, own, window)
-            if self.family.mixes_twice:
-                mixed = mixed + self.recurrent(normed, layer)
-            y = x + residual * self.row_norm(mixed, after)
-            x = x if parallel else y
-            if self.family.feeds:
-                fed = self.feed_forward(self.row_norm(x, before_feed), layer)
-                x = y + residual * self.row_norm(fed, after_feed)
+            x = self.layer(x, index, turn, local)
             if inputs is not None:
                 x = self.with_layer_input(x, layer, inputs[index])
             if (scale := self.model.find(layer + "layer_output_scale.weight")) is not None:
                 x = x * scale.values.astype(self.dtype)
-        x = self.row_norm(x, self.family.output_norm)
+        return self.row_norm(x, self.family.output_norm)
+
+    def logits(self, x: Array) -> Array:
+        """Return the logits of rows behind the last norm."""
         if self.model.find("output.weight") is not None:
             logits = self.linear(x, "output")
         else:
@@ -281,6 +295,29 @@ class _Pass:
         if self.family.logits_scaled:
             logits = logits * self.dtype(self.hp.logit_scale)
         return softcap(logits, self.hp.logits_softcap, self.family.logits_softcap)
+
+    def run(self, tokens: Sequence[int]) -> Array:
+        """Return the logits of every token."""
+        return self.logits(self.left(tokens))
+
+    def guess(self, tokens: Sequence[int], n_known: int) -> Array:
+        """Return the logits of guesses behind tokens n_known - 1 and on, by the layer for them.
+
+        DeepSeek-V3 (arXiv 2412.19437), section 2.2, as Qwen3.5 has it: what the model left for a
+        token, behind its last norm, is joined with the next token. The model has read the first
+        ``n_known - 1`` tokens, for later ones the layer's own result stands in.
+        """
+        left, layer = list(self.left(tokens[: n_known - 1])), f"blk.{self.hp.n_layers}."
+        while True:
+            n = len(left)  # of pairs: what was left for a token, and the one behind it
+            token = self.norm(self.embedded(tokens[1 : n + 1]), f"{layer}nextn.enorm.weight")
+            hidden = self.norm(np.stack(left), f"{layer}nextn.hnorm.weight")
+            x = self.linear(np.concatenate([token, hidden], axis=1), f"{layer}nextn.eh_proj")
+            x = self.layer(x, self.hp.n_layers, *self.turns(np.arange(n)))
+            x = self.norm(x, f"{layer}nextn.shared_head_norm.weight")
+            if n == len(tokens) - 1:
+                return self.logits(x[n_known - 2 :])
+            left.append(x[-1])
 
 
 def softcap(x: Array, limit: float | None, default: float) -> Array:
@@ -303,6 +340,20 @@ def forward(
     """
     long_rope = n_ctx > model.hyperparameters.rope_original_context
     return _Pass(model, rounding, dtype, long_rope=long_rope).run(tokens)
+
+
+def guesses(
+    model: ReferenceModel,
+    tokens: Sequence[int],
+    n_known: int,
+    rounding: Rounding = EXACT,
+    dtype: type[Any] = np.float64,
+) -> Array:
+    """Return the logits of guesses behind token n_known - 1 and each later one: (n, vocab_size).
+
+    The model has read all tokens before that one.
+    """
+    return _Pass(model, rounding, dtype).guess(tokens, n_known)
 
 
 def log_softmax(logits: Array) -> NDArray[np.float64]:

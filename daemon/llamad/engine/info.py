@@ -34,6 +34,7 @@ class ModelInfo:
     kv_bytes_per_token_f16: int
     kv_bytes_per_token_q8_0: int
     state_bytes: int  # of one sequence, in layers that have a state; 0: every layer attends
+    n_guess_layers: int  # 1: a layer guesses tokens (``Engine.guess``)
     is_encoder: int  # 1: no logits; every token sees its whole text
 
 
@@ -80,7 +81,7 @@ class EngineInfo:
 class Role(Enum):
     """What an extent of a model file is for."""
 
-    VECTOR = "vector"  # norms and biases: always in memory
+    VECTOR = "vector"  # norms, biases and a layer that guesses: always in memory
     ATTENTION = "attention"
     FEED = "feed"
     EXPERT = "expert"  # only some rows use it

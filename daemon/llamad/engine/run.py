@@ -30,3 +30,4 @@ class Run:
     state_in: int = 0
     state_out: int = 0
     local_blocks: Sequence[int] = ()
+    row: int = 0  # of a guess: the kept row that its token was drawn from

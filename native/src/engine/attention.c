@@ -93,8 +93,15 @@ static void write_out(float *out, const float *total_o, float total_l, uint32_t 
 
 /* The query heads of one kv head, and where it lies. */
 typedef struct head_group {
-    uint32_t layer, kv_head, n_heads, head_dim, window;
+    uint32_t layer, kv_head, n_heads, head_dim, window, first;
 } head_group;
+
+/* The first position that a row sees. */
+static uint32_t seen_from(const head_group *g, uint32_t position)
+{
+    const uint32_t start = lld_kv_window_start(position, g->window);
+    return start < g->first ? g->first : start;
+}
 
 static void pack_queries(const lld_attention *a, const lld_attention_tile *t, const head_group *g,
                          const float *q, float *packed)
@@ -145,7 +152,7 @@ static void chunk_scores(const lld_attention *a, const lld_attention_tile *t, co
     for (uint32_t i = 0; i < n_q; i++) {
         float *scores = s->scores + (size_t)i * LLD_ATTENTION_CHUNK;
         uint32_t position = t->position + i / g->n_heads;
-        uint32_t begin = lld_kv_window_start(position, g->window);
+        uint32_t begin = seen_from(g, position);
         uint32_t end = a->sees_all ? t->end : position + 1, n = end < v->start ? 0 : end - v->start;
         n = n < v->n_visible ? n : v->n_visible;
         begin = begin < v->start ? 0 : begin - v->start;
@@ -204,11 +211,12 @@ void lld_attention_run(const lld_attention *a, size_t unit, const lld_batch_run 
                           .kv_head = (uint32_t)(unit % layer->n_kv_heads),
                           .n_heads = a->n_heads / layer->n_kv_heads,
                           .head_dim = layer->head_dim,
-                          .window = layer->window};
+                          .window = layer->window,
+                          .first = layer->first};
     const uint32_t n_q = t->n_rows * g.n_heads, hd = g.head_dim;
     const uint32_t *blocks = lld_run_blocks(&runs[t->run], a->cache, layer->index);
     uint32_t n_tokens = t->end;
-    uint32_t begin = lld_kv_window_start(t->position, g.window); /* what its first row does */
+    uint32_t begin = seen_from(&g, t->position); /* what its first row does */
 
     pack_queries(a, t, &g, q, s->q);
     memset(s->total_l, 0, n_q * sizeof *s->total_l);

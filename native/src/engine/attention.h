@@ -62,6 +62,7 @@ typedef struct lld_attention_layer {
     uint32_t index; /* in the cache */
     uint32_t n_kv_heads, head_dim;
     uint32_t window; /* tokens that its rows see, themselves included; 0: all */
+    uint32_t first;  /* the first position that its rows see */
 } lld_attention_layer;
 
 static inline size_t lld_attention_units(const lld_attention *a, const lld_attention_layer *layer)

@@ -134,7 +134,7 @@ static int add_states(lld_batch *b, size_t i, const lld_run *r)
         b->chains[b->n_chains - 1].n_runs++;
     else
         b->chains[b->n_chains++] = (lld_batch_chain){.first_run = (uint32_t)i, .n_runs = 1};
-    if (b->n_states == 0) return LLD_OK;
+    if (b->n_states == 0 || b->guesses) return LLD_OK;
     if (goes_on && r->state_in != b->runs[i - 1].state_out)
         return lld_fail(LLD_ERR_INVALID,
                         "run %zu: begins with state %" PRIu32
@@ -181,7 +181,8 @@ int lld_batch_compose(lld_batch *b, const lld_run *runs, size_t n_runs)
                                                .blocks = r->blocks,
                                                .local_blocks = local_blocks(r),
                                                .state_in = r->state_in,
-                                               .state_out = r->state_out};
+                                               .state_out = r->state_out,
+                                               .continues = continues(b, i, r)};
     }
     return LLD_OK;
 }

@@ -169,6 +169,7 @@ int lld_engine_forward(lld_engine *engine, const lld_run *runs, size_t n_runs)
 {
     lld_forward *f = &engine->forward;
     engine->n_kept = engine->n_rows = 0;
+    f->batch.guesses = false;
     int status = lld_batch_compose(&f->batch, runs, n_runs);
     if (status == LLD_OK) status = lld_forward_run(f);
     if (status == LLD_OK) status = lld_file_name_fault(f->model->file, LLD_OK);
@@ -176,6 +177,40 @@ int lld_engine_forward(lld_engine *engine, const lld_run *runs, size_t n_runs)
     engine->n_kept = f->batch.n_kept;
     engine->n_rows = f->batch.n_rows;
     return LLD_OK;
+}
+
+/* Whether run i is one that a guess can take, behind row `row` of what was kept. */
+static int check_guess(const lld_engine *e, size_t i, const lld_run *r, uint32_t row)
+{
+    if (r->n_tokens != 1 || r->n_out != 1 || r->position == 0)
+        return lld_fail(LLD_ERR_INVALID,
+                        "run %zu: %" PRIu32 " tokens at position %" PRIu32 ", logits of %" PRIu32
+                        ": a guess takes one with its logits, not the first",
+                        i, r->n_tokens, r->position, r->n_out);
+    if (row >= e->n_kept)
+        return lld_fail(LLD_ERR_INVALID, "run %zu: behind row %" PRIu32 ", %zu rows were kept", i,
+                        row, e->n_kept);
+    return LLD_OK;
+}
+
+int lld_engine_guess(lld_engine *engine, const lld_run *runs, const uint32_t *rows, size_t n_runs)
+{
+    lld_forward *f = &engine->forward;
+    int status = LLD_OK;
+    if (f->model->config.n_guess_layers == 0)
+        status = lld_fail(LLD_ERR_INVALID, "the model was opened without a layer that guesses");
+    for (size_t i = 0; i < n_runs && status == LLD_OK; i++)
+        status = check_guess(engine, i, &runs[i], rows[i]);
+    if (status != LLD_OK) return status;
+    engine->n_kept = engine->n_rows = 0;
+    f->batch.guesses = true;
+    status = lld_batch_compose(&f->batch, runs, n_runs);
+    if (status != LLD_OK) return status;
+    f->guess_rows = rows;
+    lld_guess_run(f);
+    status = lld_file_name_fault(f->model->file, LLD_OK);
+    if (status == LLD_OK) engine->n_kept = f->batch.n_kept;
+    return status;
 }
 
 int lld_engine_add_rows(lld_engine *engine, size_t first_row, size_t n_rows, double *sums,

@@ -22,11 +22,20 @@ static void finish_embedding(lld_forward *f, unsigned thread, float *x, uint32_t
     if (m->embedding_norm.weight != NULL) lld_norm_row(f, &m->embedding_norm, x, x);
 }
 
+void lld_rope_row(lld_forward *f, size_t row)
+{
+    const lld_config *c = &f->model->config;
+    const uint32_t n_tables = lld_rope_tables(c), stride = lld_rope_stride(c);
+    for (uint32_t i = 0; i < n_tables; i++)
+        lld_rope_table(f->scratch.frequencies + i * stride / 2, i == 0 ? c->n_rot : c->local_n_rot,
+                       i == 0 ? f->scratch.rope_magnitude : 1.0f, f->batch.positions[row],
+                       f->scratch.cos_sin + (row * n_tables + i) * stride);
+}
+
 static void embed_phase(lld_forward *f, unsigned thread)
 {
     const lld_config *c = &f->model->config;
     const lld_matrix *e = &f->model->embedding;
-    const uint32_t n_tables = lld_rope_tables(c), stride = lld_rope_stride(c);
     for (size_t row; (row = lld_pool_next(f->pool, thread, f->batch.n_rows)) < f->batch.n_rows;) {
         lld_dequantize_row(e->type, e->data + (size_t)f->batch.tokens[row] * e->row_bytes,
                            f->scratch.x + row * c->dim, c->dim);
@@ -35,11 +44,7 @@ static void embed_phase(lld_forward *f, unsigned thread)
             x[i] *= c->embedding_scale;
         if (c->architecture->facts.is_encoder)
             finish_embedding(f, thread, x, f->batch.positions[row]);
-        for (uint32_t i = 0; i < n_tables; i++)
-            lld_rope_table(f->scratch.frequencies + i * stride / 2,
-                           i == 0 ? c->n_rot : c->local_n_rot,
-                           i == 0 ? f->scratch.rope_magnitude : 1.0f, f->batch.positions[row],
-                           f->scratch.cos_sin + (row * n_tables + i) * stride);
+        lld_rope_row(f, row);
     }
     lld_pool_barrier(f->pool);
 }
@@ -60,21 +65,21 @@ static void softcap_phase(lld_forward *f, unsigned thread)
                             f->model->config.logits_softcap);
 }
 
-static void logits_phase(lld_forward *f, unsigned thread)
+void lld_logits_run(lld_forward *f, unsigned thread, const lld_matrix *output, const lld_norm *norm)
 {
     const lld_model *m = f->model;
-    const lld_product products[] = {{.matrix = &m->output,
+    const lld_product products[] = {{.matrix = output,
                                      .bias = m->output_bias,
                                      .scale = m->config.logits_scale,
                                      .out = f->scratch.logits,
                                      .counted = true}};
     const lld_source s = {.make_row = make_kept_row,
-                          .norm = &m->output_norm,
+                          .norm = norm,
                           .n_rows = f->batch.n_kept,
                           .n_cols = m->config.dim,
                           .batch_rows = f->batch.kept,
-                          .kinds = LLD_ACT_BIT(m->output.act),
-                          .fine = m->output.fine,
+                          .kinds = LLD_ACT_BIT(output->act),
+                          .fine = output->fine,
                           .store = f->scratch.work,
                           .layer = m->layers,
                           .name = LLD_IMPORTANCE_OUTPUT};
@@ -96,7 +101,8 @@ static void forward_thread(void *argument, unsigned thread)
         }
         lld_pool_barrier(f->pool);
     }
-    if (f->stop == 0 && f->batch.n_kept > 0) logits_phase(f, thread);
+    const lld_model *m = f->model;
+    if (f->stop == 0 && f->batch.n_kept > 0) lld_logits_run(f, thread, &m->output, &m->output_norm);
 }
 
 int lld_forward_run(lld_forward *f)
@@ -110,5 +116,7 @@ int lld_forward_run(lld_forward *f)
     lld_pool_run(f->pool, forward_thread, f);
     int status = lld_residency_end(f->model, f->stream, f->stop == 0);
     if (status != LLD_OK) return status;
-    return f->stop != 0 ? lld_fail(LLD_ERR_CANCELLED, "the step was cancelled") : LLD_OK;
+    if (f->stop != 0) return lld_fail(LLD_ERR_CANCELLED, "the step was cancelled");
+    if (f->model->config.n_guess_layers > 0) lld_guess_store(f);
+    return LLD_OK;
 }

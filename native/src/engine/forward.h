@@ -45,7 +45,10 @@ typedef struct lld_forward {
     lld_attention attention;
     lld_scratch scratch;
     lld_batch batch;
-    int stop; /* cancelled: written by thread 0 before a layer's last barrier */
+    const uint32_t
+        *guess_rows;     /* (n_rows) of a guess: the row of scratch.left that each begins with */
+    const float *main_x; /* (n_rows, dim) while the layer that guesses runs behind a forward */
+    int stop;            /* cancelled: written by thread 0 before a layer's last barrier */
 } lld_forward;
 
 /* Lay the scratch out in the arena (see acts.h: called once to count, once to place). model,
@@ -59,5 +62,17 @@ void lld_forward_prepare(lld_forward *forward);
 /* Run the batch. LLD_OK, LLD_ERR_CANCELLED when the flag was seen, or LLD_ERR_FAULT when weights could
  * not be read. */
 int lld_forward_run(lld_forward *forward);
+
+/* Run the batch, of one row each, through the layer that guesses (guess.c); guess_rows is set. */
+void lld_guess_run(lld_forward *forward);
+/* Behind a forward: store the layer's keys and values of its rows, and what guesses and later runs begin
+ * with. */
+void lld_guess_store(lld_forward *forward);
+
+/* The parts of a forward that a guess has, too; they take `thread`. The tables of RoPE for a row; logits of
+ * the kept rows of x. */
+void lld_rope_row(lld_forward *forward, size_t row);
+void lld_logits_run(lld_forward *forward, unsigned thread, const lld_matrix *output,
+                    const lld_norm *norm);
 
 #endif

@@ -32,9 +32,9 @@ static void plan_layer(lld_kv_cache *c, const lld_config *config, uint32_t index
 /* Keys and values are local when every layer that reads them sees the window only. */
 static void find_local(lld_kv_cache *c, const lld_config *config)
 {
-    for (uint32_t i = 0; i < config->n_layers; i++)
+    for (uint32_t i = 0; i < lld_bound_layers(config); i++)
         c->layers[i].is_local = config->window > 0 && config->is_local[i];
-    for (uint32_t i = 0; i < config->n_layers; i++)
+    for (uint32_t i = 0; i < lld_bound_layers(config); i++)
         if (!c->layers[i].is_local) c->layers[config->layers[i].kv_layer].is_local = false;
 }
 
@@ -43,7 +43,7 @@ int lld_kv_cache_plan(lld_kv_cache *c, const lld_config *config, lld_kv_type typ
 {
     *c = (lld_kv_cache){.type = type};
     find_local(c, config);
-    for (uint32_t i = 0; i < config->n_layers; i++) plan_layer(c, config, i);
+    for (uint32_t i = 0; i < lld_bound_layers(config); i++) plan_layer(c, config, i);
     const bool has_local = c->pools[true].block_bytes > 0;
     c->pools[false].n_blocks = n_blocks;
     c->pools[true].n_blocks = has_local ? n_local_blocks : 0;

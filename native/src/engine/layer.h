@@ -38,6 +38,8 @@ void lld_hidden_unit(lld_forward *forward, unsigned thread, const lld_hidden *hi
 /* The parts of lld_mixer_attention, for a mixer that does more: its last phase, and those before. */
 void lld_attention_mix(lld_forward *forward, unsigned thread, const lld_layer *layer);
 void lld_attention_output(lld_forward *forward, unsigned thread, const lld_layer *layer);
+/* Of it, what the cache needs alone: no queries, and nothing in attended. A barrier follows. */
+void lld_attention_store(lld_forward *forward, unsigned thread, const lld_layer *layer);
 
 /* What lld_convolve_rows convolves. */
 typedef struct lld_convolved {
@@ -84,6 +86,12 @@ void lld_layer_input_add(lld_forward *forward, unsigned thread, const lld_layer 
 static inline uint32_t lld_layer_index(const lld_forward *f, const lld_layer *layer)
 {
     return (uint32_t)(layer - f->model->layers);
+}
+
+/* Whether a layer is the one that guesses: its rows see no position 0, for nothing is before that token. */
+static inline bool lld_is_guess_layer(const lld_forward *f, const lld_layer *layer)
+{
+    return lld_layer_index(f, layer) >= f->model->config.n_layers;
 }
 
 #endif

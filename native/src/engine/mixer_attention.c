@@ -13,7 +13,8 @@ static lld_attention_layer attention_layer(const lld_forward *f, const lld_layer
     return (lld_attention_layer){.index = lld_layer_index(f, l),
                                  .n_kv_heads = l->sizes.n_kv_heads,
                                  .head_dim = l->sizes.head_dim,
-                                 .window = l->window};
+                                 .window = l->window,
+                                 .first = lld_is_guess_layer(f, l)};
 }
 
 static void make_attended_row(lld_forward *f, size_t row, const lld_source *s, float *values)
@@ -44,7 +45,8 @@ static void take_queries(const lld_forward *f, float *q, size_t row, size_t head
         memcpy(q + h * head_dim, both + h * 2 * head_dim, head_dim * sizeof *q);
 }
 
-static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l)
+/* without_q: keys and values only. */
+static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l, bool without_q)
 {
     const lld_attention_weights *w = &l->attention;
     const bool gated = f->model->config.architecture->facts.gates_attention;
@@ -63,7 +65,8 @@ static void qkv_phase(lld_forward *f, unsigned thread, const lld_layer *l)
                           .layer = l,
                           .name = LLD_IMPORTANCE_QKV};
     const size_t n_products = w->wk.data == NULL ? 1 : w->wv.data == NULL ? 2 : 3;
-    lld_products_run(f, thread, products, n_products, lld_input_make(f, thread, &s));
+    lld_products_run(f, thread, products + without_q, n_products - without_q,
+                     lld_input_make(f, thread, &s));
     lld_pool_barrier(f->pool);
 }
 
@@ -124,7 +127,7 @@ static void norm_values(const lld_forward *f, float *v, const lld_layer_sizes *s
     }
 }
 
-static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l)
+static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l, bool without_q)
 {
     const lld_attention_weights *w = &l->attention;
     const lld_config *c = &f->model->config;
@@ -137,9 +140,11 @@ static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l
         float *q = f->scratch.q + row * c->n_heads * hd,
               *k = f->scratch.k + row * s->n_kv_heads * hd,
               *v = f->scratch.v + row * s->n_kv_heads * hd;
-        if (c->architecture->facts.gates_attention) take_queries(f, q, row, hd);
-        rotate_heads(f, &(head_row){q, c->n_heads, s->head_dim, s->n_rot, w->q_norm}, cos_sin);
-        scale_late_query(f, q, c->n_heads * hd, f->batch.positions[row]);
+        if (!without_q) {
+            if (c->architecture->facts.gates_attention) take_queries(f, q, row, hd);
+            rotate_heads(f, &(head_row){q, c->n_heads, s->head_dim, s->n_rot, w->q_norm}, cos_sin);
+            scale_late_query(f, q, c->n_heads * hd, f->batch.positions[row]);
+        }
         if (w->wk.data == NULL) continue; /* another layer's keys and values are read */
         if (w->wv.data == NULL) memcpy(v, k, s->n_kv_heads * hd * sizeof *v);
         if (c->architecture->facts.norms_values) norm_values(f, v, s);
@@ -172,9 +177,15 @@ static void attention_phase(lld_forward *f, unsigned thread, const lld_layer *l)
 
 void lld_attention_mix(lld_forward *f, unsigned thread, const lld_layer *l)
 {
-    qkv_phase(f, thread, l);
-    rope_store_phase(f, thread, l);
+    qkv_phase(f, thread, l, false);
+    rope_store_phase(f, thread, l, false);
     attention_phase(f, thread, l);
+}
+
+void lld_attention_store(lld_forward *f, unsigned thread, const lld_layer *l)
+{
+    qkv_phase(f, thread, l, true);
+    rope_store_phase(f, thread, l, true);
 }
 
 void lld_attention_output(lld_forward *f, unsigned thread, const lld_layer *l)

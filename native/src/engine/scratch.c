@@ -12,9 +12,10 @@ static void add_kinds(const lld_gated_weights *g, lld_act_kinds *input, lld_act_
 
 static lld_act_kinds kinds_of(const lld_model *m, lld_act_kinds *down)
 {
-    lld_act_kinds kinds = LLD_ACT_BIT(m->output.act) | LLD_ACT_BIT(m->layer_input_proj.act);
+    lld_act_kinds kinds = LLD_ACT_BIT(m->output.act) | LLD_ACT_BIT(m->layer_input_proj.act) |
+                          LLD_ACT_BIT(m->guess.join.act) | LLD_ACT_BIT(m->guess.output.act);
     *down = 0;
-    for (uint32_t i = 0; i < m->config.n_layers; i++) {
+    for (uint32_t i = 0; i < lld_bound_layers(&m->config); i++) {
         lld_matrix *mixer[LLD_MIXER_MATRICES];
         const uint32_t n_mixer = lld_mixer_matrices(&m->layers[i], mixer);
         for (uint32_t k = 0; k < n_mixer; k++) kinds |= LLD_ACT_BIT(mixer[k]->act);
@@ -36,7 +37,7 @@ static lld_act_kinds expert_kinds(const lld_model *m, lld_act_kinds *down)
 {
     lld_act_kinds kinds = 0;
     *down = 0;
-    for (uint32_t i = 0; i < m->config.n_layers; i++)
+    for (uint32_t i = 0; i < lld_bound_layers(&m->config); i++)
         if (m->layers[i].feed == LLD_FEED_EXPERTS)
             add_kinds(&m->layers[i].mixture.experts[0], &kinds, down);
     return kinds;
@@ -100,7 +101,8 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     lld_act_kinds down, kinds = kinds_of(f->model, &down);
     const size_t layer_inputs = (size_t)c->n_layers * c->layer_input_dim,
                  mixed = lld_max_size(n_q, lld_mixed_cols(c)),
-                 input_cols = lld_max_size(lld_max_size(c->dim, mixed), c->layer_input_dim);
+                 mixer_cols = lld_max_size(lld_max_size(c->dim, mixed), c->layer_input_dim),
+                 input_cols = lld_max_size(mixer_cols, lld_joined_cols(c));
 
     f->scratch.max_cols =
         (uint32_t)lld_max_size(lld_max_size(input_cols, c->hidden_dim), layer_inputs);
@@ -136,6 +138,9 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     f->scratch.layer_gate = lld_arena_alloc(arena, rows * c->layer_input_dim, sizeof(float));
     f->scratch.logits =
         lld_arena_alloc(arena, (size_t)f->batch.n_logits * f->model->vocab_size, sizeof(float));
+    const size_t guess_dim = c->n_guess_layers > 0 ? c->dim : 0;
+    f->scratch.guess_x = lld_arena_alloc(arena, rows * guess_dim, sizeof(float));
+    f->scratch.left = lld_arena_alloc(arena, f->batch.n_logits * guess_dim, sizeof(float));
     f->scratch.frequencies =
         lld_arena_alloc(arena, (size_t)lld_rope_tables(c) * lld_rope_stride(c) / 2, sizeof(double));
     lld_batch_alloc(arena, &f->batch);

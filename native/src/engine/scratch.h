@@ -56,16 +56,20 @@ typedef struct lld_scratch {
     float *x;              /* (n_batch, dim) residual stream */
     float *q;              /* (n_batch, n_heads * head_dim) of this layer, as below */
     float *k, *v;          /* (n_batch, n_kv_heads * head_dim) */
-    float *attended;     /* (n_batch, n_heads * head_dim), or what another mixer made: mixed_cols */
-    float *projected;    /* (n_batch, projected_cols) what a mixer without attention begins with */
-    float *work;         /* (n_batch, dim) a matrix product, or normalized rows */
-    float *mixed;        /* (n_batch, dim) of the mixer, only where the halves are parallel */
+    float *attended; /* (n_batch, n_heads * head_dim), or what another mixer made: mixed_cols */
+    float *
+        projected; /* (n_batch, projected_cols) what a mixer without attention begins with, or what a
+                          * guess joins: (n_batch, 2 * dim) */
+    float *work;   /* (n_batch, dim) a matrix product, or normalized rows */
+    float *mixed;  /* (n_batch, dim) of the mixer, only where the halves are parallel */
     float *hidden;       /* (n_batch, hidden_dim), only where a down matrix takes float32 */
     float *cos_sin;      /* (n_batch, n_tables, lld_rope_stride) */
     float *ones;         /* (head_dim) the weights of a norm without weights */
     float *layer_inputs; /* (n_batch, n_layers, layer_input_dim) */
     float *layer_gate;   /* (n_batch, layer_input_dim) of this layer */
     float *logits;       /* (n_logits, vocab_size) */
+    float *guess_x;      /* (n_batch, dim) x of the layer that guesses; dim 0 where there is none */
+    float *left; /* (n_logits, dim) behind the last norm, of the rows with logits, likewise */
     double *frequencies; /* (n_tables, lld_rope_stride / 2) radians a token */
     float rope_magnitude;
     lld_input input;             /* (n_batch, max(dim, n_heads * head_dim)) */
@@ -82,13 +86,19 @@ static inline size_t lld_mixed_cols(const lld_config *c)
     if (c->ssm_heads > 0) return lld_ssm_inner(c);
     return c->conv_width > 0 ? c->dim : 0;
 }
+/* What a guess joins; 0 where nothing guesses. */
+static inline size_t lld_joined_cols(const lld_config *c)
+{
+    return c->n_guess_layers > 0 ? 2 * (size_t)c->dim : 0;
+}
 static inline size_t lld_projected_cols(const lld_config *c)
 {
     if (c->ssm_heads > 0) return lld_ssm_projected(c);
     if (!c->architecture->facts.has_delta_net) return 3 * lld_mixed_cols(c);
     const size_t delta = lld_delta_channels(c) + lld_mixed_cols(c) + 2 * c->delta_v_heads,
-                 gated = 2 * (size_t)c->n_heads * c->head_dim; /* queries and their gates */
-    return delta > gated ? delta : gated;
+                 gated = 2 * (size_t)c->n_heads * c->head_dim, /* queries and their gates */
+        joined = lld_joined_cols(c), most = delta > gated ? delta : gated;
+    return joined > most ? joined : most;
 }
 
 #endif

@@ -39,6 +39,11 @@ size_t lld_bind_state(lld_binder *b, size_t n_floats);
 /* Rows [first, first + n_rows) of a matrix. */
 lld_matrix lld_matrix_rows(const lld_matrix *m, uint64_t first, uint64_t n_rows);
 
+/* What the layer that guesses has beside those of others; the model's output is bound. Of a file that
+ * has none of it, nothing (bind_guess.c). */
+void lld_bind_guess(lld_binder *b);
+bool lld_bind_has_guess(const lld_gguf *gguf, const lld_config *config);
+
 /* What the kinds of mixers and feeds need, of the layer b->layer (bind_mixer.c, bind_feed.c). */
 void lld_bind_attention(lld_binder *b, lld_attention_weights *w);
 void lld_bind_convolution(lld_binder *b, lld_layer *layer);

@@ -57,6 +57,16 @@ static void read_softcaps(lld_keys *r, lld_config *c)
             lld_keys_float(r, "attn_logit_softcapping", 0.0f, 1e6f, facts->attention_softcap);
 }
 
+void lld_config_use_guess_layer(lld_config *c)
+{
+    const uint32_t guessing = c->n_layers;
+    uint32_t attending = 0;
+    while (c->layers[attending].n_kv_heads == 0) attending++; /* one does */
+    c->layers[guessing] = c->layers[attending];
+    c->layers[guessing].kv_layer = guessing;
+    c->n_guess_layers = 1;
+}
+
 int lld_config_read(const lld_gguf *gguf, lld_config *config)
 {
     lld_config c = {0};

@@ -74,7 +74,8 @@ typedef struct lld_config {
     float local_rope_base;                   /* of local layers; 0: rope_base, scaled as theirs */
     bool is_local[LLD_MAX_LAYERS];           /* sees a window only */
     bool is_unrotated[LLD_MAX_LAYERS];       /* has no RoPE */
-    uint32_t n_extra_layers; /* behind n_layers in the file: they guess tokens, and are not used */
+    uint32_t n_extra_layers;                 /* behind n_layers in the file: they guess tokens */
+    uint32_t n_guess_layers;                 /* of those, what is used: 0 or 1, layers[n_layers] */
     uint32_t delta_k_heads, delta_v_heads,
         delta_dim; /* of the delta rule; heads of k divide those of v */
     /* of a state space: heads, groups of heads that share their input and output maps, numbers of a
@@ -111,6 +112,16 @@ static inline bool lld_has_experts(const lld_config *c, uint32_t layer)
 {
     return c->experts.n > 0 && layer >= c->experts.n_dense_layers;
 }
+
+/* Layers that have weights and room in the KV cache. */
+static inline uint32_t lld_bound_layers(const lld_config *c)
+{
+    return c->n_layers + c->n_guess_layers;
+}
+
+/* Use the first layer that guesses tokens (nextn_predict_layers): one that attends, of the sizes of the
+ * model's. */
+void lld_config_use_guess_layer(lld_config *config);
 
 /* Fill config from the metadata, or name the key that is missing, of the wrong type or out of
  * range. */

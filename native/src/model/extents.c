@@ -104,13 +104,28 @@ static int cut_layer(const cutter *c, int index)
     return status;
 }
 
+/* The layer that guesses is outside of the order of a step: all of it stays. */
+static int cut_guess_layer(const cutter *c, size_t first)
+{
+    lld_model *m = c->model;
+    const int index = (int)m->config.n_layers;
+    lld_matrix *join[] = {&m->guess.join}, *output[] = {&m->guess.output};
+    int status = cut(c, join, 1, index, LLD_ROLE_VECTOR);
+    if (status == LLD_OK) status = cut_layer(c, index);
+    if (status == LLD_OK && m->guess.output.data != m->output.data)
+        status = cut(c, output, 1, index, LLD_ROLE_VECTOR);
+    for (size_t i = first; i < m->n_extents; i++) m->extents[i].role = LLD_ROLE_VECTOR;
+    return status;
+}
+
 int lld_extents_cut(lld_model *m, size_t extent_bytes)
 {
     const cutter c = {.model = m, .extent_bytes = extent_bytes};
     lld_matrix *embedding[] = {&m->embedding}, *output[] = {&m->output},
                *layer_inputs[] = {&m->layer_input_proj};
-    int status = LLD_OK;
-    if (m->embedding.data != m->output.data) status = cut(&c, embedding, 1, -1, LLD_ROLE_EMBEDDING);
+    int status = m->config.n_guess_layers == 0 ? LLD_OK : cut_guess_layer(&c, m->n_extents);
+    if (status == LLD_OK && m->embedding.data != m->output.data)
+        status = cut(&c, embedding, 1, -1, LLD_ROLE_EMBEDDING);
     if (status == LLD_OK && m->layer_input_proj.data != NULL)
         status =
             cut(&c, layer_inputs, 1, 0, LLD_ROLE_ATTENTION); /* of the first layer, so to say */

@@ -8,7 +8,7 @@ void lld_model_get_info(const lld_model *model, lld_model_info *out)
 {
     const lld_config *c = &model->config;
     uint64_t kv_values = 0, kv_groups = 0; /* of a token */
-    for (uint32_t i = 0; i < c->n_layers; i++) {
+    for (uint32_t i = 0; i < lld_bound_layers(c); i++) {
         const lld_layer_sizes *s = &c->layers[i];
         if (s->kv_layer != i) continue;
         kv_values += 2ull * s->n_kv_heads * s->head_dim;
@@ -30,5 +30,6 @@ void lld_model_get_info(const lld_model *model, lld_model_info *out)
     out->kv_bytes_per_token_f16 = kv_values * 2;
     out->kv_bytes_per_token_q8_0 = kv_values + kv_groups * 2;
     out->is_encoder = c->architecture->facts.is_encoder;
+    out->n_guess_layers = c->n_guess_layers;
     out->state_bytes = model->state_floats * sizeof(float);
 }

@@ -215,6 +215,18 @@ static void bind_output(lld_binder *b)
     m->output_bias = lld_bind_vector(b, "output.bias", LLD_OPTIONAL, m->vocab_size);
 }
 
+/* Of its weights a decoded token needs none. */
+static void bind_guess_layer(lld_binder *b)
+{
+    lld_model *m = b->model;
+    const uint64_t streamed_bytes = m->streamed_bytes;
+    if (m->config.n_guess_layers == 0 || b->status != LLD_OK) return;
+    b->layer = (int)m->config.n_layers;
+    bind_layer(b, &m->layers[b->layer]);
+    lld_bind_guess(b);
+    m->streamed_bytes = streamed_bytes;
+}
+
 static void bind_model(lld_binder *b)
 {
     lld_model *m = b->model;
@@ -230,6 +242,7 @@ static void bind_model(lld_binder *b)
         b->layer = (int)i;
         bind_layer(b, &m->layers[i]);
     }
+    bind_guess_layer(b);
     b->layer = -1;
     bind_layer_inputs(b);
     if (b->status == LLD_OK) check_all_bound(b);
@@ -239,8 +252,9 @@ static int bind(lld_model *m, const lld_gguf *gguf)
 {
     lld_binder b = {.model = m, .gguf = gguf, .layer = -1, .status = LLD_OK};
     b.bound = calloc(gguf->n_tensors + 1, sizeof *b.bound);
-    m->layers = calloc(m->config.n_layers, sizeof *m->layers);
-    m->experts = calloc((size_t)m->config.n_layers * m->config.experts.n + 1, sizeof *m->experts);
+    const size_t n_layers = lld_bound_layers(&m->config);
+    m->layers = calloc(n_layers, sizeof *m->layers);
+    m->experts = calloc(n_layers * m->config.experts.n + 1, sizeof *m->experts);
     if (b.bound == NULL || m->layers == NULL || m->experts == NULL)
         b.status = lld_fail(LLD_ERR_MEMORY, "no memory for the layer table");
     else
@@ -274,7 +288,7 @@ static int allocate_converted(lld_model *m, const lld_gguf *gguf)
     return LLD_OK;
 }
 
-int lld_model_open(const char *path, lld_model **out)
+int lld_model_open(const char *path, bool guesses, lld_model **out)
 {
     lld_model *m = calloc(1, sizeof *m);
     if (m == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory for the model");
@@ -285,6 +299,8 @@ int lld_model_open(const char *path, lld_model **out)
     }
     const lld_gguf *gguf = &m->file->gguf;
     status = lld_config_read(gguf, &m->config);
+    if (status == LLD_OK && guesses && lld_bind_has_guess(gguf, &m->config))
+        lld_config_use_guess_layer(&m->config);
     if (status == LLD_OK) status = allocate_converted(m, gguf);
     if (status == LLD_OK) status = bind(m, gguf);
     if (status == LLD_OK) status = lld_residency_create(m);

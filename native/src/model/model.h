@@ -137,6 +137,19 @@ typedef struct lld_layer {
     const float *output_scale; /* (1) of x behind everything else, or NULL */
 } lld_layer;
 
+/* A layer that guesses tokens (DeepSeek-V3, arXiv 2412.19437, section 2.2, as Qwen3.5 has it): of a token
+ * and what the model left for the token before it, behind the model's last norm,
+ *   x = layer(join([token_norm(embedding), hidden_norm(left)]))
+ * is what the model might leave for the token; norm(x) gives the logits, and stands for it in the next
+ * guess. `layer` is the model's layers[n_layers], which attends. */
+typedef struct lld_guess_weights {
+    lld_matrix join; /* (dim, 2 * dim), or data NULL: nothing guesses */
+    lld_norm token_norm, hidden_norm;
+    lld_norm norm;                /* the model's last one where the layer has none */
+    lld_matrix embedding, output; /* the model's where the layer has none */
+    size_t state_offset; /* floats: where a slot has what was left for its last token: (dim) */
+} lld_guess_weights;
+
 enum { LLD_MIXER_MATRICES = 13 }; /* of all kinds of mixers together */
 
 /* The matrices that a layer's mixer has, in the order in which a step reads them; returns how many. */
@@ -166,10 +179,11 @@ struct lld_model {
     /* LongRoPE (arXiv 2402.13753): divisors for contexts up to scaling_original_ctx, and for longer
      * ones; (n_rot / 2) each, or NULL */
     const float *rope_factors_short, *rope_factors_long;
-    lld_layer *layers;          /* (n_layers) */
-    lld_gated_weights *experts; /* (n_layers with some, experts.n): those of all layers */
-    size_t state_floats;        /* of all layers that have a state, for one sequence */
-    lld_extent *extents;        /* (n_extents), see extents.h */
+    lld_layer *layers;          /* (n_layers), and the one that guesses */
+    lld_gated_weights *experts; /* (layers with some, experts.n): those of all layers */
+    lld_guess_weights guess;
+    size_t state_floats; /* of all layers that have a state, for one sequence */
+    lld_extent *extents; /* (n_extents), see extents.h */
     size_t n_extents;
     lld_residency_state *residency; /* what of them is in memory, see residency.h */
     bool is_copied;                 /* into huge pages, which hide the file's */

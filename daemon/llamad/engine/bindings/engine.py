@@ -72,6 +72,20 @@ def _local_argument(run: Run) -> Any:
     return ffi.new("uint32_t[]", list(run.local_blocks))
 
 
+def _runs_argument(runs: Sequence[Run]) -> tuple[Any, list[Any]]:
+    """Return the C structs, and the arrays that they do not keep alive."""
+    c_runs, arrays = ffi.new("lld_run[]", len(runs)), []
+    for i, run in enumerate(runs):
+        tokens = ffi.new("int32_t[]", list(run.tokens))
+        if i == 0 or run.blocks is not runs[i - 1].blocks:  # a run that continues shares them
+            blocks = ffi.new("uint32_t[]", list(run.blocks))
+            local = _local_argument(run)
+        arrays += [tokens, blocks, local]
+        where = (run.position, blocks, len(blocks))
+        c_runs[i] = (tokens, len(tokens), *where, run.n_out, run.state_in, run.state_out, local)
+    return c_runs, arrays
+
+
 class Engine(Handle):
     """Threads, scratch and the blocks of a KV cache over one model."""
 
@@ -113,17 +127,16 @@ class Engine(Handle):
 
         Raises EngineError; then no state before the positions of the runs has changed.
         """
-        c_runs, arrays = ffi.new("lld_run[]", len(runs)), []
-        for i, run in enumerate(runs):
-            tokens = ffi.new("int32_t[]", list(run.tokens))
-            if i == 0 or run.blocks is not runs[i - 1].blocks:  # a run that continues shares them
-                blocks = ffi.new("uint32_t[]", list(run.blocks))
-                local = _local_argument(run)
-            arrays += [tokens, blocks, local]  # the struct does not keep them alive
-            where = (run.position, blocks, len(blocks))
-            states = (run.state_in, run.state_out)
-            c_runs[i] = (tokens, len(tokens), *where, run.n_out, *states, local)
-        check(lib.lld_engine_forward(self._c, c_runs, len(c_runs)))
+        c_runs, _arrays = _runs_argument(runs)
+        check(lib.lld_engine_forward(self._c, c_runs, len(runs)))
+
+    def guess(self, runs: Sequence[Run]) -> None:
+        """Guess behind runs of one token with the model's own layer; see lld_engine_guess.
+
+        Raises EngineError.
+        """
+        c_runs, _arrays = _runs_argument(runs)
+        check(lib.lld_engine_guess(self._c, c_runs, [run.row for run in runs], len(runs)))
 
     def _row(self, k: int) -> Any:
         row = lib.lld_engine_logits(self._c, k)

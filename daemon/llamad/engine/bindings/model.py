@@ -41,9 +41,10 @@ def _stop_pointer(stop: StopFlag | None) -> Any:
 class EngineModel(Handle):
     """A mapped model: immutable hyperparameters and weights."""
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], *, guesses: bool = False) -> None:
+        """Map a model; guesses: with its layer that guesses tokens, if it has one."""
         out = ffi.new("lld_model **")
-        check(lib.lld_model_open(path_argument(path), out))
+        check(lib.lld_model_open(path_argument(path), guesses, out))
         self._lock = Lock()  # of what other threads may ask, against close
         self._open(out[0], lib.lld_model_close)
         info = ffi.new("lld_model_info *")
