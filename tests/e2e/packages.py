@@ -83,6 +83,9 @@ with grpc.insecure_channel("unix:/run/llamad/llamad.sock") as channel:
 """
 
 
+FAILED = "the service failed: jobs that it computed"
+
+
 class Run:
     """The steps on one machine."""
 
@@ -112,6 +115,7 @@ class Run:
             self.reload,
             self.survive_kill,
             *([self.survive_being_stuck, self.survive_a_hanging_step] if native else []),
+            *([self.survive_a_crash] if native else []),
             *([self.upgrade] if native else []),
             self.reboot,
             self.remove,
@@ -300,6 +304,22 @@ class Run:
         assert result.stdout.strip() == expected, (result.stdout, expected)
         file.write_text(shipped)
         self._machine.run("systemctl", "restart", "llamad")
+
+    def survive_a_crash(self) -> None:
+        """A stored job goes on, and is suspected where the service failed by itself."""
+        wish = ("--seed", "5", "--max-tokens", "1000", STORY)
+        expected = self._service.llamactl("ask", *wish).stdout.strip()
+        for number, suspects in ("SIGKILL", 0), ("SIGSEGV", 1):
+            self._machine.run("systemctl", "restart", "llamad")
+            told = self._service.journal().count(FAILED)
+            job = self._service.llamactl("submit", *wish).stdout.strip()
+            until(lambda: self._service.status_field("jobs_running") == "1", "the job runs")
+            self._machine.run("systemctl", "kill", f"--signal={number}", "llamad")
+            until(lambda: self._service.property("NRestarts") == "1", "one restart")
+            self._service.until_active()
+            result = self._service.llamactl("watch", job).stdout.strip()
+            assert result == expected, (result, expected)
+            assert self._service.journal().count(FAILED) - told == suspects, number
 
     def upgrade(self) -> None:
         """An upgrade lets the running request end first, and sends others away until it is done.

@@ -6,6 +6,7 @@ from pathlib import Path
 from llamad import __version__
 from llamad.config import DEFAULT_PATH, Config
 from llamad.memory.plan import MIB
+from llamad.service import last_end
 from llamad.service.stacks import WATCHDOG_SIGNAL
 from llamad_tools.advice.recommendation import SYSTEM_BYTES
 
@@ -46,6 +47,13 @@ def test_the_service_can_say_that_it_is_ready_and_alive() -> None:
     assert int(settings["WatchdogSec"][0]) > 0
     assert settings["WatchdogSignal"] == [WATCHDOG_SIGNAL.name]
     assert settings["Restart"] == ["on-failure"]
+
+
+def test_the_unit_writes_down_how_the_service_ended_where_the_service_looks() -> None:
+    [command] = _settings()["ExecStopPost"]
+    directory = Path(Config().service.state_directory)
+    note = str(directory / last_end.FILE).replace("/var/lib", "%S")  # systemd.unit(5)
+    assert command == f'-/bin/sh -c "echo ${{SERVICE_RESULT}} ${{EXIT_STATUS}} >{note}"'
 
 
 def test_a_reload_checks_the_configuration_that_the_service_reads_before_it_takes_it() -> None:

@@ -35,6 +35,7 @@ from llamad.jobs.stored_job import (
 )
 from llamad.jobs.transcript import Reader, Transcript
 from llamad.logs import fields
+from llamad.service.last_end import service_failed
 from llamad.service.resumable_jobs import ResumableJobs
 from llamad.service.state import ServiceState, Serving
 from llamad.service.state_directory import StateDirectory
@@ -73,14 +74,16 @@ class DurableJobs:
         *,
         clock: Clock | None = None,
         wall_clock: Callable[[], float] = time.time,
+        service_failed: Callable[[Path], bool] = service_failed,
     ) -> None:
-        """Store in the directory, once it is open."""
+        """Store in the directory, once it is open; service_failed: see last_end.py."""
         self._directory = directory
         self._state = state
         self._book = book
         self._config = config
         self._clock = LoopClock() if clock is None else clock
         self._wall_clock = wall_clock
+        self._service_failed = service_failed
         self._store: JobStore | None = None
         self._pace: WritePace | None = None
         self.resumable = ResumableJobs(book, self._clock)
@@ -121,20 +124,22 @@ class DurableJobs:
             self.model_loaded(self._state.serving)
 
     async def _open(self) -> None:
+        path = Path(self._directory.path)
+        failed = await asyncio.to_thread(self._service_failed, path)
         self._store = JobStore(
-            Path(self._directory.path),
+            path,
             max_bytes=self._config.max_bytes,
             keep_seconds=self._config.keep_days * 86400,
             wall_clock=self._wall_clock,
         )
         for living in await self._store.open():
-            self._restore(living)
+            self._restore(living, suspects=failed)
         if self._entries:
             log.info(fields("stored jobs go on", jobs=self.n_stored))
         if self._suspects:
             log.warning(
                 fields(
-                    "the service was not stopped: jobs that it computed go on one at a time",
+                    "the service failed: jobs that it computed go on one at a time",
                     jobs=len(self._suspects),
                 )
             )
@@ -311,7 +316,7 @@ class DurableJobs:
         entry.job.on_start = lambda: self._on_start(entry)
         entry.job.on_suspend = lambda: self._on_suspend(entry)
 
-    def _restore(self, living: Living) -> None:
+    def _restore(self, living: Living, *, suspects: bool) -> None:
         """Enter a stored job in the book; it waits for its model."""
         record = living.record(self._clock.now(), self._wall_clock())
         transcript = Transcript(living.deltas)
@@ -329,7 +334,7 @@ class DurableJobs:
         n_tokens, n_deltas = len(living.tokens), len(living.deltas)
         digest = living.job.model_digest
         self._hear(_Entry(job, transcript, digest, n_tokens, n_deltas, stored=True))
-        if living.starts is None:
+        if living.starts is None or not suspects:
             return
         if living.starts < MOST_STARTS:
             self._suspects.add(job.id, living.starts)

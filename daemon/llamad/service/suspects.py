@@ -1,9 +1,10 @@
-"""Stored jobs that were computed when the service ended without being stopped: one may be why.
+"""Stored jobs that were computed when the service failed: one may be why.
 
 DESIGN. A job that crashes or hangs the service would do it again at every start. So each start of a
 durable job's run is counted on the disk, before its first step. The count is of starts in a row
 without a token that was stored since; a stored token makes it 0, and a stop of the service forgets
-it. After a crash or a power cut the jobs with a count are the suspects:
+it. Where the service failed by itself (last_end.py), the jobs with a count are the suspects; after
+a SIGKILL or a power cut nobody is, and counts begin anew:
 
 - One with ``MOST_STARTS`` is given up.
 - The others go on one at a time, those with most starts first. One is cleared when a token of it is
@@ -41,7 +42,7 @@ class Suspects:
         return len(self._starts)
 
     def add(self, job_id: str, starts: int) -> None:
-        """Suspect a job that was computed when the service ended."""
+        """Suspect a job that was computed when the service failed."""
         self._starts[job_id] = starts
 
     def remove(self, job_id: str) -> bool:
@@ -84,7 +85,7 @@ def given_up(job_id: str, starts: int) -> LlamadError:
     return LlamadError(
         ErrorKind.STATE,
         "JOB_GIVEN_UP",
-        f"the service ended without being stopped {starts} times while it computed job {job_id},"
-        " and no token was stored in between: the job is not tried again. Submit it again if"
-        " something else was the reason, such as a power cut; the journal may tell",
+        f"the service failed {starts} times while it computed job {job_id}, and no token was stored"
+        " in between: the job is not tried again. Submit it again if something else was the reason;"
+        " the journal may tell",
     )

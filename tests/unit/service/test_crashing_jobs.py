@@ -19,6 +19,7 @@ from llamad.errors import LlamadError
 from llamad.jobs.record import JobSnapshot, JobState
 from llamad.jobs.store import not_durable
 from llamad.service.durable_jobs import DurableJobs
+from llamad.service.last_end import FILE, service_failed
 from llamad.service.state import ServiceState
 from llamad.service.state_directory import StateDirectory
 from llamad.service.suspects import MOST_STARTS, TRIAL_SECONDS
@@ -94,11 +95,19 @@ class Life:
             await asyncio.sleep(0)
 
 
+CRASH = "core-dump SEGV\n"  # what the unit writes down of one
+
+
 @asynccontextmanager
 async def life(
-    folder: Path, crashes: Callable[[Sequence[Run]], bool] = lambda runs: False
+    folder: Path,
+    crashes: Callable[[Sequence[Run]], bool] = lambda runs: False,
+    note: str = CRASH,
 ) -> AsyncIterator[Life]:
-    """Run a service until it crashed, or is stopped at the end of the block."""
+    """Run a service until it crashed, or is stopped at the end of the block.
+
+    note: what systemd writes of how it ended; empty: nothing, as after a power cut.
+    """
     one = Life(folder, crashes)
     one.directory.open()
     await one.jobs.open()
@@ -112,6 +121,8 @@ async def life(
         if one.crashed.is_set():
             one.jobs._store = None
             await store.close(clean=False)
+            if note:
+                (folder / FILE).write_text(note)
     if not one.crashed.is_set():
         await one.jobs.close()
     one.directory.close()
@@ -123,11 +134,11 @@ def reading(letter: str) -> Callable[[Sequence[Run]], bool]:
 
 
 async def lives_until_done(
-    folder: Path, crashes: Callable[[Sequence[Run]], bool], ids: Sequence[str]
+    folder: Path, crashes: Callable[[Sequence[Run]], bool], ids: Sequence[str], note: str = CRASH
 ) -> tuple[int, dict[str, JobSnapshot]]:
     """Start the service again and again; return how often it crashed, and how the jobs ended."""
     for number in range(MOST_LIVES):
-        async with life(folder, crashes) as one:
+        async with life(folder, crashes, note) as one:
             if not await one.over():
                 return number, {i: await one.jobs.find(i) for i in ids}
     raise AssertionError("it crashes for ever")
@@ -171,6 +182,68 @@ async def test_jobs_that_ran_beside_it_end_with_their_text(order: str) -> None:
                 ended_job = await one.jobs._stored(ids[letter])
                 assert ended_job is not None
                 assert "".join(delta.text for delta in ended_job.deltas) == ANSWER
+
+
+@pytest.mark.parametrize("note", ["signal KILL\n", "", "success 0\n"])
+def test_a_job_is_not_blamed_for_a_kill_or_a_power_cut(note: str) -> None:
+    n_ends = 0
+
+    def ends(runs: Sequence[Run]) -> bool:
+        """End the service at the first step of each of many lives."""
+        nonlocal n_ends
+        n_ends += 1
+        return n_ends <= 3 * MOST_STARTS
+
+    @asynchronous
+    async def check() -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            async with life(folder, ends, note) as one:
+                ids = await one.submit("first", "second", "third")
+                assert await one.over()
+            crashes, ended = await lives_until_done(folder, ends, ids, note)
+            assert 1 + crashes == 3 * MOST_STARTS
+            assert {job.state for job in ended.values()} == {JobState.FINISHED}
+
+    check()
+
+
+@asynchronous
+async def test_starts_are_counted_anew_after_a_kill() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with life(folder, reading("G"), CRASH) as one:
+            [guilty] = await one.submit("Guilty")
+            assert await one.over()
+        async with life(folder, reading("G"), "signal KILL\n") as one:
+            assert await one.over()
+        crashes, ended = await lives_until_done(folder, reading("G"), [guilty])
+        assert crashes == MOST_STARTS
+        assert ended[guilty].error_reason == "JOB_GIVEN_UP"
+
+
+@pytest.mark.parametrize(
+    ("note", "failed"),
+    [
+        ("core-dump SEGV", True),
+        ("signal ABRT", True),
+        ("signal QUIT", True),
+        ("watchdog QUIT", True),
+        ("oom-kill KILL", True),
+        ("exit-code 5", True),
+        ("signal KILL", False),
+        ("success 0", False),
+        ("timeout KILL", False),
+        ("", False),
+        ("\xff\0 \n\n", False),
+        ("core-dump " * 100_000, False),  # not what systemd writes
+    ],
+)
+def test_what_the_note_of_the_last_end_says(tmp_path: Path, note: str, failed: bool) -> None:
+    (tmp_path / FILE).write_text(note)
+    assert service_failed(tmp_path) is failed
+    assert not (tmp_path / FILE).exists()
+    assert not service_failed(tmp_path)  # it is of one end
 
 
 @asynchronous
