@@ -42,6 +42,20 @@ FAMILY_MODELS: Mapping[str, TinySpec] = {
         metadata={"granitemoe.residual_scale": 0.6, "granitemoe.embedding_scale": 1.5},
     ),
     "olmoe": TinySpec(architecture="olmoe", n_experts=8, n_experts_used=4, n_layers=3),
+    # The ramp of its YaRN ends within the first pair, as does llama.cpp's, which is rounded.
+    "gpt-oss": TinySpec(
+        architecture="gpt-oss",
+        n_layers=4,
+        n_experts=6,
+        n_experts_used=3,
+        expert_dim=96,
+        window=8,
+        output_bias=True,
+        rope_freq_base=150000.0,
+        rope_scaling="yarn",
+        rope_scaling_factor=32.0,
+        rope_original_context=9,
+    ),
     "gemma": TinySpec(architecture="gemma", tied_output=True),
     "gemma2": TinySpec(architecture="gemma2", tied_output=True, n_layers=4, window=8),
     "gemma3": TinySpec(

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from tiny_gguf import Metadata, TinySpec
 
 GATED_SHARED = ("qwen2moe", "qwen35moe")  # the shared expert has a weight of its own
+BIASED = ("gpt-oss",)
 ROUTER_RMS = 6.0  # of its logits: so that rounding chooses no other expert
 
 
@@ -37,6 +38,15 @@ def expert_vectors(spec: "TinySpec", layer: str) -> Iterable[tuple[str, int, flo
         yield f"{layer}exp_probs_b.bias", spec.n_experts, 0.0
     if spec.architecture in GATED_SHARED:
         yield f"{layer}ffn_gate_inp_shexp.weight", spec.dim, 0.0
+    if spec.architecture in BIASED:
+        yield f"{layer}ffn_gate_inp.bias", spec.n_experts, 0.0
+        for name, n in ("gate", expert_dim(spec)), ("up", expert_dim(spec)), ("down", spec.dim):
+            yield f"{layer}ffn_{name}_exps.bias", spec.n_experts * n, 0.0
+
+
+def expert_vector_shape(spec: "TinySpec", length: int) -> tuple[int, ...]:
+    """Return the shape of the vectors of all experts, which have so many elements together."""
+    return spec.n_experts, length // spec.n_experts
 
 
 def expert_metadata(spec: "TinySpec") -> "dict[str, Metadata]":

@@ -16,7 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tiny_experts import ROUTER_RMS, expert_matrices, expert_metadata, expert_vectors
+from tiny_experts import (
+    ROUTER_RMS,
+    expert_matrices,
+    expert_metadata,
+    expert_vector_shape,
+    expert_vectors,
+)
 from tiny_formats import FORMATS as FORMATS
 from tiny_formats import random_rows as random_rows
 from tiny_recurrent import (
@@ -244,7 +250,7 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, ...]]]:
             yield f"blk.{layer}.proj.weight", (spec.dim, spec.layer_input_dim)
 
 
-QKV_BIASED = ("qwen2", "qwen2vl", "qwen2moe")
+QKV_BIASED = ("qwen2", "qwen2vl", "qwen2moe", "gpt-oss")
 BIASED_NORMS = ("phi2", "stablelm", "starcoder2", "gptneox")  # LayerNorm
 LAYER_NORMS = (*BIASED_NORMS, "command-r", "cohere2")
 ROUTERS = ("ffn_gate_inp.weight",)
@@ -261,7 +267,7 @@ NORMS = {  # of a layer; others: before each half
     "olmo2": _POST_NORMS,
     "exaone4": _POST_NORMS,
     "seed_oss": ("attn_norm", "post_attention_norm"),
-    **dict.fromkeys(("qwen35", "qwen35moe"), ("attn_norm", "post_attention_norm")),
+    **dict.fromkeys(("qwen35", "qwen35moe", "gpt-oss"), ("attn_norm", "post_attention_norm")),
     **dict.fromkeys(("phi2", "command-r", "cohere2", "mamba2"), ("attn_norm",)),
     "gemma2": _FOUR_NORMS,
     "gemma3": _FOUR_NORMS,
@@ -312,6 +318,8 @@ def vectors(spec: TinySpec) -> Iterable[tuple[str, int, float]]:
             yield f"blk.{layer}.attn_v.bias", spec.kv_heads(layer) * head_dim, 0.0
         if spec.output_bias:
             yield f"blk.{layer}.attn_output.bias", spec.dim, 0.0
+        if spec.architecture == "gpt-oss":
+            yield f"blk.{layer}.attn_sinks.weight", spec.n_heads, 1.0
         if spec.ffn_bias:
             if spec.architecture not in (*UNGATED, *FUSED_GATE):
                 yield f"blk.{layer}.ffn_gate.bias", spec.hidden(layer), 0.0
@@ -337,6 +345,8 @@ def _tensors(spec: TinySpec) -> list[Tensor]:
     for name, length, mean in vectors(spec):
         values = rng.normal(mean, 0.2, length).astype(np.float32)
         shaped = vector_shape(spec, name, length)
+        if "_exps." in name:
+            shaped = expert_vector_shape(spec, length)
         result.append(Tensor(name, "F32", shaped, values.tobytes()))
     for name, largest in rope_factors(spec).items():
         n = (spec.rope_dimension_count or spec.resolved_head_dim) // 2

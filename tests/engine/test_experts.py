@@ -4,6 +4,7 @@ That the formulas are right ``test_forward.py`` and ``bench.family_peer`` say, t
 no bit ``test_batch_invariance.py``.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from family_models import FAMILY_MODELS
 from llamad.engine.bindings import Engine, EngineError, EngineModel, Importance, Role
 from llamad.memory.residency import choose_residency
 from reference import forward, load
-from tiny_gguf import TinySpec, write_tiny_model
+from tiny_gguf import TinySpec, _tensors, encode_gguf, metadata_of, write_tiny_model
 
 QWEN = FAMILY_MODELS["qwen3moe"]
 WIDE = replace(  # experts of several pages, in a type of the files that people run
@@ -28,6 +29,7 @@ SPECS = (
     replace(FAMILY_MODELS["lfm2moe"], weight_type="Q8_0"),
     replace(FAMILY_MODELS["qwen35moe"], weight_type="F16"),
     replace(FAMILY_MODELS["granitehybrid-moe"], weight_type="Q4_0"),
+    replace(FAMILY_MODELS["gpt-oss"], weight_type="Q8_0"),
 )
 TOKENS = random_tokens(3, 24)
 
@@ -155,6 +157,63 @@ def test_a_tensor_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
     path.write_bytes(path.read_bytes().replace(f"blk.2.{name}".encode(), f"blk.2.{wrong}".encode()))
     with pytest.raises(EngineError, match=f"'blk.2.{name}.weight' is missing"):
         EngineModel(path)
+
+
+GPT_OSS = FAMILY_MODELS["gpt-oss"]
+GPT_OSS_KEYS = {
+    "expert_count": (0, 4, 5, 7, 1 << 31, 1025, "six"),
+    "expert_used_count": (0, 7, 1 << 31, "two"),
+    "expert_feed_forward_length": (0, 48, 1 << 31),
+    "expert_gating_func": (0, 1, 2, 4),
+    "attention.sliding_window": ("wide", 1 << 31),
+}
+
+
+@pytest.mark.parametrize("key", GPT_OSS_KEYS)
+def test_gpt_oss_refuses_a_size_that_cannot_be(tmp_path: Path, key: str) -> None:
+    for value in GPT_OSS_KEYS[key]:
+        spec = replace(GPT_OSS, metadata={f"gpt-oss.{key}": value})
+        with pytest.raises(
+            EngineError, match=rf"'gpt-oss\.{key}'|'blk\.0\.ffn_\w+\.(weight|bias)'"
+        ):
+            EngineModel(write_tiny_model(tmp_path / "model.gguf", spec))
+
+
+GPT_OSS_TENSORS = (
+    *("attn_sinks.weight", "attn_k.bias", "post_attention_norm.weight", "ffn_gate_inp.bias"),
+    *("ffn_gate_exps.bias", "ffn_up_exps.bias", "ffn_down_exps.bias", "ffn_down_exps.weight"),
+)
+
+
+@pytest.mark.parametrize("name", GPT_OSS_TENSORS)
+def test_gpt_oss_names_a_tensor_that_is_missing(tmp_path: Path, name: str) -> None:
+    path = write_tiny_model(tmp_path / "model.gguf", GPT_OSS)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(f"blk.2.{name}".encode(), f"blk.2.x{name[1:]}".encode()))
+    with pytest.raises(EngineError, match=re.escape(f"'blk.2.{name}' is missing")):
+        EngineModel(path)
+
+
+def test_a_sink_takes_what_attention_would_give(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "model.gguf", GPT_OSS)
+    for sink in (1e4, -1e4, 0.0):  # everything, nothing, and a share
+        for layer in range(GPT_OSS.n_layers):
+            change_tensor(path, f"blk.{layer}.attn_sinks.weight", np.full(GPT_OSS.n_heads, sink))
+        expected = forward(load(path), TOKENS)
+        assert np.abs(logits_of(path) - expected).max() < 3e-2 * expected.std()
+
+
+def test_biases_in_half_precision_are_read(tmp_path: Path) -> None:
+    tensors = [
+        replace(t, type_name="F16", data=np.frombuffer(t.data, np.float32).astype("<f2").tobytes())
+        if t.name.endswith(".bias")
+        else t
+        for t in _tensors(GPT_OSS)
+    ]
+    path = tmp_path / "model.gguf"
+    path.write_bytes(encode_gguf(metadata_of(GPT_OSS), tensors))
+    expected = forward(load(path), TOKENS)
+    assert np.abs(logits_of(path) - expected).max() < 3e-2 * expected.std()
 
 
 def test_a_family_without_experts_refuses_them(tmp_path: Path) -> None:

@@ -131,6 +131,19 @@ GEMMA4 = replace(FAMILY_MODELS["gemma4"], head_dim=32, local_head_dim=16)
 VARIANTS = {
     **{name: FAMILY_MODELS[name] for name in EXPERTS},
     **{f"{name}, quantized": replace(FAMILY_MODELS[name], weight_type="Q4_0") for name in EXPERTS},
+    "gpt-oss whose yarn begins and ends between pairs": replace(
+        FAMILY_MODELS["gpt-oss"], head_dim=64, rope_original_context=4096
+    ),
+    "gpt-oss as its files are": replace(
+        FAMILY_MODELS["gpt-oss"],
+        weight_type="Q8_0",
+        hidden_dim=64,
+        tensor_types={
+            f"blk.{layer}.ffn_{name}_exps.weight": "MXFP4"
+            for layer in range(4)
+            for name in ("gate", "up", "down")
+        },
+    ),
     "experts of types mixed": TinySpec(
         architecture="qwen3moe",
         dim=256,

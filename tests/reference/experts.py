@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from reference.families import Family
 from reference.model import Array, ReferenceModel, Weight
 
 Product = Callable[[Array, Weight], Array]  # (n_tokens, columns) times a matrix of (rows, columns)
-Activation = Callable[[Array], Array]
+Gated = Callable[[Array, Array], Array]  # of gate and up, each (n_tokens, hidden_dim)
 LEAST_SUM = 6.103515625e-5  # of weights that are divided by it
 
 
@@ -26,59 +27,78 @@ def _gate_up(model: ReferenceModel, layer: str, index: int) -> tuple[Weight, Wei
     return Weight(gate, both.type_name), Weight(up, both.type_name)
 
 
+def _softmax(x: Array) -> Array:
+    p = np.exp(x - x.max(axis=-1, keepdims=True))
+    result: Array = p / p.sum(axis=-1, keepdims=True)
+    return result
+
+
+def _biased(model: ReferenceModel, y: Array, name: str, index: int | None = None) -> Array:
+    """Add a bias where the file has one; of experts that of one."""
+    bias = model.find(f"{name}.bias")
+    if bias is None:
+        return y
+    return y + (bias.values if index is None else bias.values[index]).astype(y.dtype)
+
+
 def route(
-    model: ReferenceModel, logits: Array, layer: str, *, norms: bool
+    model: ReferenceModel, family: Family, logits: Array, layer: str
 ) -> tuple[Array, np.ndarray[Any, Any]]:
     """Return weights and numbers of each token's experts by rank: (n_tokens, n_used) each."""
     hp = model.hyperparameters
-    if hp.expert_gating == 2:
-        p: Array = 1 / (1 + np.exp(-logits))
+    if family.softmax_of_chosen:
+        p = logits
+    elif hp.expert_gating == 2:
+        p = 1 / (1 + np.exp(-logits))
     else:
-        p = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        p = p / p.sum(axis=-1, keepdims=True)
+        p = _softmax(logits)
     bias = model.find(f"{layer}exp_probs_b.bias")
     scores = p if bias is None else p + bias.values
     chosen = np.argsort(-scores, axis=-1, kind="stable")[:, : hp.n_experts_used]
     weights = np.take_along_axis(p, chosen, axis=-1)
-    if norms if hp.expert_weights_norm is None else hp.expert_weights_norm:
+    if family.softmax_of_chosen:
+        weights = _softmax(weights)
+    norms = family.norms_experts if hp.expert_weights_norm is None else hp.expert_weights_norm
+    if norms:
         weights = weights / np.maximum(weights.sum(axis=-1, keepdims=True), LEAST_SUM)
     return weights * hp.expert_weights_scale, chosen
 
 
 def mixture(
     model: ReferenceModel,
+    family: Family,
     product: Product,
-    activation: Activation,
+    gated: Gated,
     x: Array,
     layer: str,
-    *,
-    norms: bool,
 ) -> Array:
     """Return what a layer's experts make of x: (n_tokens, dim), normed."""
     logits = product(x, model.weight(f"{layer}ffn_gate_inp.weight"))
-    weights, chosen = route(model, logits, layer, norms=norms)
+    logits = _biased(model, logits, f"{layer}ffn_gate_inp")
+    weights, chosen = route(model, family, logits, layer)
     out = np.zeros_like(x)
     each = []  # (n_tokens, dim) of every expert, also for tokens that did not choose it
     for index in range(model.hyperparameters.n_experts):
         gate, up = (product(x, weight) for weight in _gate_up(model, layer, index))
+        gate = _biased(model, gate, f"{layer}ffn_gate_exps", index)
+        up = _biased(model, up, f"{layer}ffn_up_exps", index)
         down = _expert(model, f"{layer}ffn_down_exps.weight", index)
-        each.append(product(activation(gate) * up, down))
+        y = product(gated(gate, up), down)
+        each.append(_biased(model, y, f"{layer}ffn_down_exps", index))
     made = np.stack(each, axis=1)  # (n_tokens, n_experts, dim)
     for rank in range(chosen.shape[1]):
         picked = np.take_along_axis(made, chosen[:, rank, None, None], axis=1)[:, 0]
         out = out + weights[:, rank, None] * picked
-    return out + _shared(model, product, activation, x, layer)
+    return out + _shared(model, product, gated, x, layer)
 
 
-def _shared(
-    model: ReferenceModel, product: Product, activation: Activation, x: Array, layer: str
-) -> Array:
+def _shared(model: ReferenceModel, product: Product, gated: Gated, x: Array, layer: str) -> Array:
     """Return what the expert of all tokens makes, or zeros."""
     if model.find(f"{layer}ffn_gate_shexp.weight") is None:
         return np.zeros_like(x)
     gate = product(x, model.weight(f"{layer}ffn_gate_shexp.weight"))
     up = product(x, model.weight(f"{layer}ffn_up_shexp.weight"))
-    y = product(activation(gate) * up, model.weight(f"{layer}ffn_down_shexp.weight"))
+    y = product(gated(gate, up), model.weight(f"{layer}ffn_down_shexp.weight"))
     weight = model.find(f"{layer}ffn_gate_inp_shexp.weight")
     if weight is None:
         return y

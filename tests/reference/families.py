@@ -19,7 +19,9 @@ layers; Falcon-H1 (arXiv 2507.22448): attention and Mamba-2 side by side in each
 2405.21060, ``modeling_mamba2.py``): no attention and no feed-forward.
 Mixtures of experts: Mixtral (arXiv 2401.04088) weights by a softmax over the chosen; Qwen2 MoE
 (arXiv 2407.10671) and OLMoE (arXiv 2409.02060) by one over all; Qwen3 MoE, Granite MoE as Mixtral;
-LFM2 MoE by a sigmoid, with a bias for the choice alone (``modeling_lfm2_moe.py``).
+LFM2 MoE by a sigmoid, with a bias for the choice alone (``modeling_lfm2_moe.py``). gpt-oss (arXiv
+2508.10925, OpenAI's ``gpt_oss/torch/model.py``): sinks in the softmax, biases everywhere, a softmax
+over the chosen, SwiGLU of bounded values, YaRN whose ramp may begin and end between pairs.
 The files named are of Hugging Face's transformers.
 """
 
@@ -70,6 +72,9 @@ class Family:
     mixes_twice: bool = False  # all have one, beside attention, and both results are added
     feeds: bool = True  # else a layer is its mixer alone
     norms_experts: bool = True  # the weights of the chosen experts sum to 1
+    softmax_of_chosen: bool = False  # experts are chosen by logits, and weighted by their softmax
+    clamped: bool = False  # SwiGLU of bounded values
+    splits_yarn_pairs: bool = False
 
 
 _ONE_NORM = ("attn_norm", None, "attn_norm", None)  # which both halves read
@@ -120,6 +125,15 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "olmo2": Family(
         neox=True, row_norm=True, norms=_POST_NORMS, window_period=4, leaves_local_unscaled=True
+    ),
+    "gpt-oss": Family(
+        neox=True,
+        norms=("attn_norm", None, "post_attention_norm", None),
+        window_period=2,
+        norms_experts=False,
+        softmax_of_chosen=True,
+        clamped=True,
+        splits_yarn_pairs=True,
     ),
     "qwen35": Family(
         neox=True,

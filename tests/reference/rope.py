@@ -9,6 +9,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.families import FAMILIES
 from reference.model import Array, Hyperparameters
 
 BETA_FAST, BETA_SLOW = 32.0, 1.0  # YaRN: turns within the original context; its section 3.2
@@ -25,8 +26,10 @@ def _yarn_ramp(hp: Hyperparameters) -> NDArray[np.float64]:
         ratio = hp.rope_original_context / (turns * 2 * math.pi)
         return hp.n_rot * math.log(ratio) / (2 * math.log(hp.rope_base))
 
-    low = max(0.0, math.floor(index(BETA_FAST)))
-    high = min(hp.n_rot - 1.0, math.ceil(index(BETA_SLOW)))
+    low, high = index(BETA_FAST), index(BETA_SLOW)
+    if not FAMILIES[hp.architecture].splits_yarn_pairs:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(0.0, low), min(hp.n_rot - 1.0, high)
     pairs = np.arange(hp.n_rot // 2)
     return np.clip((pairs - low) / max(0.001, high - low), 0.0, 1.0)
 

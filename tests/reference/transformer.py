@@ -182,8 +182,13 @@ class _Pass:
         behind = np.arange(n_tokens)[:, None] - np.arange(n_tokens)[None, :]
         hidden = (behind < 0) | ((behind >= window) if window else False)
         scores = np.where(hidden, self.dtype(-np.inf), scores)
+        if (sinks := self.model.find(layer + "attn_sinks.weight")) is not None:
+            column = sinks.values.astype(self.dtype)[:, None, None]
+            column = np.broadcast_to(column, (*scores.shape[:2], 1))
+            scores = np.concatenate([scores, column], axis=-1)  # a token without a value
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
+        weights = weights[..., :n_tokens]
         mixed = np.einsum("hqk,khd->qhd", weights, v)
         if gate is not None:
             mixed = mixed / (1 + np.exp(-gate))
@@ -200,8 +205,7 @@ class _Pass:
     def feed_forward(self, x: Array, layer: str) -> Array:
         """SwiGLU and its like (arXiv 2002.05202), or without a gate. x: (n_tokens, dim), normed."""
         if self.model.find(layer + "ffn_gate_inp.weight") is not None:
-            norms = self.family.norms_experts
-            return mixture(self.model, self.product, self.activation, x, layer, norms=norms)
+            return mixture(self.model, self.family, self.product, self.gated, x, layer)
         up = self.linear(x, layer + "ffn_up")
         if not self.family.gated:
             return self.linear(self.activation(up), layer + "ffn_down")
@@ -209,7 +213,15 @@ class _Pass:
             gate, up = np.split(up, 2, axis=1)
         else:
             gate = self.linear(x, layer + "ffn_gate")
-        return self.linear(self.activation(gate) * up, layer + "ffn_down")
+        return self.linear(self.gated(gate, up), layer + "ffn_down")
+
+    def gated(self, gate: Array, up: Array) -> Array:
+        """Return what the down matrix multiplies."""
+        if not self.family.clamped:
+            return self.activation(gate) * up
+        gate, up = np.minimum(gate, 7), np.clip(up, -7, 7)
+        result: Array = gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
+        return result
 
     def activation(self, x: Array) -> Array:
         """SiLU, GELU by tanh or not (arXiv 1606.08415), or squared ReLU (arXiv 2109.08668)."""

@@ -86,9 +86,23 @@ static void merge_chunk(float *total_m, float *total_l, float *total_o, float m,
     for (uint32_t d = 0; d < n; d++) total_o[d] = total_o[d] * keep + o[d] * take;
 }
 
-static void write_out(float *out, const float *total_o, float total_l, uint32_t n)
+/* The end of a head's softmax. sink: the score of no value, or NULL (arXiv 2309.17453; learned ones:
+ * OpenAI, gpt_oss/torch/model.py). */
+static void write_out(float *out, const float *total_o, float total_m, float total_l,
+                      const float *sink, uint32_t n)
 {
+    if (sink != NULL) {
+        const float top = total_m > *sink ? total_m : *sink, keep = lld_expf(total_m - top);
+        total_l = total_l * keep + lld_expf(*sink - top);
+        for (uint32_t d = 0; d < n; d++) out[d] = total_o[d] * keep / total_l;
+        return;
+    }
     for (uint32_t d = 0; d < n; d++) out[d] = total_o[d] / total_l;
+}
+
+static const float *sink_of(const lld_attention_layer *layer, uint32_t head)
+{
+    return layer->sinks == NULL ? NULL : layer->sinks + head;
 }
 
 /* The query heads of one kv head, and where it lies. */
@@ -238,7 +252,8 @@ void lld_attention_run(const lld_attention *a, size_t unit, const lld_batch_run 
         uint32_t row = t->first_row + i / g.n_heads, head = g.kv_head * g.n_heads + i % g.n_heads;
         const float *total_o = s->total_o + (size_t)i * hd;
         if (!t->split) {
-            write_out(out + ((size_t)row * a->n_heads + head) * hd, total_o, s->total_l[i], hd);
+            write_out(out + ((size_t)row * a->n_heads + head) * hd, total_o, s->total_m[i],
+                      s->total_l[i], sink_of(layer, head), hd);
             continue;
         }
         float *partial = partial_at(a, row, head, t->chunk_begin);
@@ -260,6 +275,6 @@ void lld_attention_merge(const lld_attention *a, const lld_attention_layer *laye
             const float *p = partial_at(a, row, head, chunk);
             merge_chunk(&m, &l, o, p[0], p[1], p + 2, hd);
         }
-        write_out(o, o, l, hd);
+        write_out(o, o, m, l, sink_of(layer, head), hd);
     }
 }

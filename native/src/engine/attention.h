@@ -61,8 +61,9 @@ void lld_attention_plan(lld_attention *attention, const lld_batch_run *runs, siz
 typedef struct lld_attention_layer {
     uint32_t index; /* in the cache */
     uint32_t n_kv_heads, head_dim;
-    uint32_t window; /* tokens that its rows see, themselves included; 0: all */
-    uint32_t first;  /* the first position that its rows see */
+    uint32_t window;    /* tokens that its rows see, themselves included; 0: all */
+    uint32_t first;     /* the first position that its rows see */
+    const float *sinks; /* (n_heads) or NULL, as in lld_attention_weights */
 } lld_attention_layer;
 
 static inline size_t lld_attention_units(const lld_attention *a, const lld_attention_layer *layer)

@@ -17,8 +17,10 @@ static const float least_sum = 6.103515625e-5f; /* of weights that are divided b
 
 /* ---- the choice -------------------------------------------------------------------------------- */
 
+/* What is chosen by. */
 static void to_probabilities(lld_gating gating, float *x, size_t n)
 {
+    if (gating == LLD_GATING_SOFTMAX_OF_CHOSEN) return; /* the choice is that of the logits */
     float most = x[0], sum = 0.0f;
     for (size_t i = 1; i < n; i++) most = x[i] > most ? x[i] : most;
     for (size_t i = 0; i < n; i++) {
@@ -59,6 +61,8 @@ static void choose(lld_forward *f, const lld_expert_weights *w, size_t row)
         chosen[rank] = best;
         sum += weights[rank] = p[best];
     }
+    if (e->gating == LLD_GATING_SOFTMAX_OF_CHOSEN)
+        to_probabilities(LLD_GATING_SOFTMAX, weights, e->n_used);
     for (uint32_t rank = 0; rank < e->n_used; rank++) {
         if (e->norms_weights) weights[rank] /= sum > least_sum ? sum : least_sum;
         weights[rank] *= e->weights_scale;
@@ -165,7 +169,8 @@ static const lld_input *route(lld_forward *f, unsigned thread, const lld_layer *
                           .store = f->scratch.work,
                           .layer = l,
                           .name = LLD_IMPORTANCE_INPUTS};
-    const lld_product router[] = {{.matrix = &w->router, .out = f->scratch.routing.logits}};
+    const lld_product router[] = {
+        {.matrix = &w->router, .bias = w->router_bias, .out = f->scratch.routing.logits}};
     const lld_input *input = lld_input_make(f, thread, &s);
     lld_products_run(f, thread, router, 1, input);
     lld_pool_barrier(f->pool);
@@ -266,7 +271,11 @@ static void add_row(const lld_forward *f, const lld_layer *l, size_t row, size_t
     for (size_t rank = 0; rank < n_used; rank++) {
         const float weight = r->weights[row * n_used + rank];
         const float *pair = out + r->pairs[row * n_used + rank] * n_rows;
-        for (size_t i = 0; i < n_rows; i++) work[i] += weight * pair[i];
+        const float *bias = l->mixture.experts[r->chosen[row * n_used + rank]].down_bias;
+        if (bias == NULL)
+            for (size_t i = 0; i < n_rows; i++) work[i] += weight * pair[i];
+        else
+            for (size_t i = 0; i < n_rows; i++) work[i] += weight * (pair[i] + bias[first_row + i]);
     }
     if (l->mixture.shared.gate.data != NULL)
         for (size_t i = 0; i < n_rows; i++) work[i] += r->shared_weights[row] * shared[i];

@@ -29,6 +29,17 @@ static void gelu_erf_mul(float *gate, const float *up, size_t n)
     }
 }
 
+/* gpt-oss's (OpenAI, gpt_oss/torch/model.py, swiglu): both are bounded; silu is steeper. */
+static void swiglu_clamped_mul(float *gate, const float *up, size_t n)
+{
+    const float limit = 7.0f, slope = 1.702f;
+    for (size_t i = 0; i < n; i++) { /* a NaN stays one */
+        const float g = gate[i] > limit ? limit : gate[i];
+        const float u = up[i] > limit ? limit : up[i] < -limit ? -limit : up[i];
+        gate[i] = g / (1.0f + lld_expf(-slope * g)) * (u + 1.0f);
+    }
+}
+
 void lld_activate(const lld_forward *f, float *gate, const float *up, size_t n)
 {
     const lld_activation activation = f->model->config.architecture->facts.activation;
@@ -38,6 +49,8 @@ void lld_activate(const lld_forward *f, float *gate, const float *up, size_t n)
         gelu_erf_mul(gate, up, n);
     else if (activation == LLD_RELU_SQUARED)
         relu_squared_mul(gate, up, n);
+    else if (activation == LLD_SWIGLU_CLAMPED)
+        swiglu_clamped_mul(gate, up, n);
     else
         f->kernels->silu_mul(gate, up, n);
 }

@@ -14,7 +14,8 @@ static lld_attention_layer attention_layer(const lld_forward *f, const lld_layer
                                  .n_kv_heads = l->sizes.n_kv_heads,
                                  .head_dim = l->sizes.head_dim,
                                  .window = l->window,
-                                 .first = lld_is_guess_layer(f, l)};
+                                 .first = lld_is_guess_layer(f, l),
+                                 .sinks = l->attention.sinks};
 }
 
 static void make_attended_row(lld_forward *f, size_t row, const lld_source *s, float *values)

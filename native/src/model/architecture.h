@@ -38,8 +38,16 @@ typedef enum lld_activation { /* of the feed-forward's gate */
                               LLD_SILU,
                               LLD_GELU,     /* by tanh */
                               LLD_GELU_ERF, /* as it is defined */
-                              LLD_RELU_SQUARED
+                              LLD_RELU_SQUARED,
+                              LLD_SWIGLU_CLAMPED /* silu whose slope is 1.702, of gates up to 7,
+                                                  * times up + 1, of -7 to 7 (gpt-oss) */
 } lld_activation;
+
+typedef enum lld_gating { /* what the router's logits become, by the key's value */
+                          LLD_GATING_SOFTMAX = 1,
+                          LLD_GATING_SIGMOID = 2,
+                          LLD_GATING_SOFTMAX_OF_CHOSEN = 3
+} lld_gating;
 
 typedef enum lld_gate { /* where the gate of a feed-forward, act(gate(x)) * up(x), lies */
                         LLD_GATE_SPLIT, /* blk.N.ffn_gate.weight */
@@ -68,12 +76,15 @@ typedef struct lld_expert_facts {
     lld_need need;      /* OPTIONAL: where the file has an expert_count */
     bool norms_weights; /* weights of the chosen sum to 1, where expert_weights_norm does not say */
     bool gates_shared;  /* what all rows go through is weighted by sigmoid(ffn_gate_inp_shexp) */
+    bool has_biases;    /* of the router and of all matrices of experts */
+    lld_gating gating;  /* the only one; 0: expert_gating_func says */
 } lld_expert_facts;
 
 /* What sets one family apart that the others do without; all zero: nothing. */
 typedef struct lld_family_facts {
     bool has_delta_net; /* layers but for some mix by the gated delta rule, and keys say by ssm.* */
     bool gates_attention; /* attn_q has a gate behind each head's query */
+    bool has_sinks;       /* attn_sinks.weight: a score for each head that no token has */
     lld_state_space state_space;
     lld_expert_facts experts;
     bool
@@ -96,6 +107,7 @@ typedef struct lld_family_facts {
         window_default; /* tokens, where the file has no attention.sliding_window; 0: no windows */
     float local_rope_base;      /* of layers with a window, never scaled; 0: that of the others */
     bool leaves_local_unscaled; /* rope.scaling is for layers that see all */
+    bool splits_yarn_pairs;     /* YaRN's ramp begins and ends between pairs, too */
     bool rotates_local_only;    /* layers that see all have no RoPE, where there are others */
     uint32_t unrotated_period; /* layer N has no RoPE where N % period is period - 1; 0: all have */
     bool has_rope_switch;      /* rope.scaling.finetuned false: no layer has RoPE */

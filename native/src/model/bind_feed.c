@@ -48,6 +48,23 @@ static void bind_shared(lld_binder *b, lld_expert_weights *w)
         w->shared_gate = lld_bind_vector(b, "ffn_gate_inp_shexp.weight", LLD_REQUIRED, c->dim);
 }
 
+/* Of the router, and of each expert's matrices. */
+static void bind_mixture_biases(lld_binder *b, lld_expert_weights *w)
+{
+    const lld_config *c = &b->model->config;
+    const uint64_t n = c->experts.n, hidden = c->experts.hidden_dim;
+    if (!c->architecture->facts.experts.has_biases) return;
+    w->router_bias = lld_bind_vector(b, "ffn_gate_inp.bias", LLD_REQUIRED, n);
+    const float *gate = lld_bind_table(b, "ffn_gate_exps.bias", LLD_REQUIRED, n, hidden);
+    const float *up = lld_bind_table(b, "ffn_up_exps.bias", LLD_REQUIRED, n, hidden);
+    const float *down = lld_bind_table(b, "ffn_down_exps.bias", LLD_REQUIRED, n, c->dim);
+    for (uint64_t i = 0; i < n && b->status == LLD_OK; i++) {
+        w->experts[i].gate_bias = gate + i * hidden;
+        w->experts[i].up_bias = up + i * hidden;
+        w->experts[i].down_bias = down + i * c->dim;
+    }
+}
+
 void lld_bind_mixture(lld_binder *b, lld_expert_weights *w, lld_gated_weights *experts)
 {
     const lld_config *c = &b->model->config;
@@ -75,5 +92,6 @@ void lld_bind_mixture(lld_binder *b, lld_expert_weights *w, lld_gated_weights *e
         experts[i].up = lld_matrix_rows(&up, i * step + behind, hidden);
         experts[i].down = lld_matrix_rows(&down, i * c->dim, c->dim);
     }
+    bind_mixture_biases(b, w);
     bind_shared(b, w);
 }

@@ -57,6 +57,8 @@ void lld_bind_attention(lld_binder *b, lld_attention_weights *w)
     }
     w->wo = lld_bind_matrix(b, "attn_output.weight", LLD_REQUIRED, c->dim, n_q);
     w->bo = lld_bind_vector(b, "attn_output.bias", LLD_OPTIONAL, c->dim);
+    if (a->facts.has_sinks)
+        w->sinks = lld_bind_vector(b, "attn_sinks.weight", LLD_REQUIRED, c->n_heads);
 }
 
 void lld_bind_convolution(lld_binder *b, lld_layer *layer)

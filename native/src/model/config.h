@@ -18,11 +18,6 @@ typedef enum lld_rope_scaling {
 
 enum { LLD_MAX_LAYERS = 1024, LLD_MAX_CONV_WIDTH = 8 };
 
-typedef enum lld_gating { /* what the router's logits become, by the key's value */
-                          LLD_GATING_SOFTMAX = 1,
-                          LLD_GATING_SIGMOID = 2
-} lld_gating;
-
 enum { LLD_MAX_EXPERTS = 1024 };
 
 /* Of layers whose feed-forward is a mixture of experts; n 0: there are none. */

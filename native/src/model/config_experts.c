@@ -22,8 +22,10 @@ static void read_weighting(lld_keys *r, lld_config *c)
     lld_expert_sizes *e = &c->experts;
     char key[LLD_KEY_BYTES];
     bool found = false;
-    e->gating = (lld_gating)lld_keys_count(r, "expert_gating_func", LLD_GATING_SOFTMAX,
-                                           LLD_GATING_SIGMOID, LLD_GATING_SOFTMAX);
+    const lld_gating only = c->architecture->facts.experts.gating,
+                     first = only != 0 ? only : LLD_GATING_SOFTMAX,
+                     last = only != 0 ? only : LLD_GATING_SIGMOID;
+    e->gating = (lld_gating)lld_keys_count(r, "expert_gating_func", first, last, first);
     e->norms_weights = c->architecture->facts.experts.norms_weights;
     if (r->status == LLD_OK)
         r->status = lld_gguf_read_bool(r->gguf, lld_keys_name(r, "expert_weights_norm", key),

@@ -269,7 +269,7 @@ static bool name_ends(const lld_tensor *t, const char *suffix)
     return t->name_length >= n && memcmp(t->name + t->name_length - n, suffix, n) == 0;
 }
 
-/* Room for every vector, every table of few columns and every norm of the file that is not float32. */
+/* Room for every vector, every table of few columns, every norm and bias of the file that is not float32. */
 static int allocate_converted(lld_model *m, const lld_gguf *gguf)
 {
     uint64_t n = 0;
@@ -278,7 +278,8 @@ static int allocate_converted(lld_model *m, const lld_gguf *gguf)
         bool vector = t->dims[1] == 1 && t->dims[2] == 1 && t->dims[3] == 1; /* whatever n_dims */
         bool table = t->dims[0] <= LLD_MAX_CONV_WIDTH;                       /* of a convolution */
         bool norm = name_ends(t, "_norm.weight");                            /* of groups */
-        if ((vector || table || norm) && (t->type == LLD_F16 || t->type == LLD_BF16))
+        bool bias = name_ends(t, ".bias");                                   /* of experts */
+        if ((vector || table || norm || bias) && (t->type == LLD_F16 || t->type == LLD_BF16))
             n += t->bytes / sizeof(uint16_t);
     }
     if (n == 0) return LLD_OK;

@@ -52,6 +52,7 @@ typedef struct lld_attention_weights {
     const float *bv;     /* (n_kv_heads * head_dim) or NULL */
     const float *q_norm; /* (head_dim), or (n_heads * head_dim), or NULL */
     const float *k_norm; /* (head_dim), or (n_kv_heads * head_dim), or NULL */
+    const float *sinks;  /* (n_heads): scores in each softmax that have no value; or NULL */
     lld_matrix wo;       /* (dim, n_heads * head_dim) */
     const float *bo;     /* (dim) or NULL */
 } lld_attention_weights;
@@ -100,7 +101,8 @@ typedef struct lld_gated_weights {
 
 /* A mixture of experts (arXiv 2401.04088): a router chooses n_used of n gated feed-forwards for each row. */
 typedef struct lld_expert_weights {
-    lld_matrix router; /* (n, dim) */
+    lld_matrix router;        /* (n, dim) */
+    const float *router_bias; /* (n) or NULL */
     const float
         *choice_bias; /* (n) added to what the choice looks at, not to the weights; or NULL */
     lld_gated_weights *experts; /* (n), of matrices that lie one behind the other */

@@ -18,8 +18,10 @@ static double yarn_pair(const lld_config *c, double rotations)
 /* 1 where a pair turns often enough to be left alone, 0 where it is fully interpolated. */
 static double yarn_extrapolation(const lld_config *c, uint32_t pair)
 {
-    double low = fmax(0.0, floor(yarn_pair(c, c->yarn_beta_fast)));
-    double high = fmin(c->n_rot - 1.0, ceil(yarn_pair(c, c->yarn_beta_slow)));
+    const bool splits = c->architecture->facts.splits_yarn_pairs;
+    double low = yarn_pair(c, c->yarn_beta_fast), high = yarn_pair(c, c->yarn_beta_slow);
+    low = fmax(0.0, splits ? low : floor(low));
+    high = fmin(c->n_rot - 1.0, splits ? high : ceil(high));
     double ramp = (pair - low) / fmax(0.001, high - low);
     return 1.0 - fmin(1.0, fmax(0.0, ramp));
 }

@@ -124,7 +124,8 @@ static int check_kinds(const lld_gguf *gguf, const lld_config *c)
     static const char *const names[][2] = {[LLD_SILU] = {"silu", "silu"},
                                            [LLD_GELU] = {"gelu_pytorch_tanh", "gelu"},
                                            [LLD_GELU_ERF] = {"gelu", "gelu"},
-                                           [LLD_RELU_SQUARED] = {"relu2", "relu2"}};
+                                           [LLD_RELU_SQUARED] = {"relu2", "relu2"},
+                                           [LLD_SWIGLU_CLAMPED] = {"silu", "silu"}};
     const char *const *ours = names[c->architecture->facts.activation];
     if (status != LLD_OK || !found) return status;
     for (int i = 0; i < 2; i++)
