@@ -94,7 +94,8 @@ peer: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## our files, texts and b
 	$(PIP) $(PEER)
 	$(PY) tests/llama_cpp_source.py
 	$(PY) tests/json_schema_tests.py
-	$(PY) -m pytest tests/tools/test_llama_cpp*.py tests/tools/test_json_schema_suite.py
+	$(PY) tests/minilm.py
+	$(PY) -m pytest tests/tools/test_llama_cpp*.py tests/tools/test_json_schema_suite.py tests/tools/test_minilm.py
 	PYTHONPATH=tests $(PY) -m bench.family_peer
 
 transformers: $(VENV)/.developer $(VENV)/.engine ## convert against transformers' own logits; PyTorch, 4 GB

@@ -1,4 +1,4 @@
-"""Folders out of source distributions of PyPI, for tests that compare with what others keep there.
+"""Folders out of packages of PyPI, for tests that compare with what others keep there.
 
 Optional, as the programs are that they compare with: ``make peer`` fetches the folders into
 ``build``, and the tests that need one skip without it. Needs pip; installs nothing.
@@ -42,22 +42,27 @@ class SourceDistribution:
         BUILD.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BUILD) as name:
             members = f"/{self.member}/"
-            with tarfile.open(self._download(Path(name))) as archive:
+            path = download(self.package, self.version, self.sha256, Path(name), "*.tar.gz")
+            with tarfile.open(path) as archive:
                 wanted = [member for member in archive.getmembers() if members in member.name]
                 archive.extractall(name, wanted, filter="data")
             shutil.move(next(Path(name).glob(f"*{members}")), self.folder)
 
-    def _download(self, folder: Path) -> Path:
-        wanted = f"{self.package}=={self.version}"
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        pip += ["--dest", str(folder), "--no-binary", self.package, wanted]
-        if subprocess.run(pip, stdin=subprocess.DEVNULL).returncode != 0:
-            raise SystemExit(f"source_distribution: pip could not download {wanted}")
-        path = next(folder.glob("*.tar.gz"))
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != self.sha256:
-            raise SystemExit(
-                f"source_distribution: {wanted} has sha256 {found}, expected {self.sha256}"
-            )
-        return path
+
+def download(package: str, version: str, sha256: str, folder: Path, kind: str) -> Path:
+    """Return the checked archive of a package, in the folder; kind: "*.tar.gz" or "*.whl".
+
+    Raises SystemExit that says what went wrong.
+    """
+    wanted = f"{package}=={version}"
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    which = "--no-binary" if kind == "*.tar.gz" else "--only-binary"
+    pip += ["--dest", str(folder), which, package, wanted]
+    if subprocess.run(pip, stdin=subprocess.DEVNULL).returncode != 0:
+        raise SystemExit(f"source_distribution: pip could not download {wanted}")
+    path = next(folder.glob(kind))
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise SystemExit(f"source_distribution: {wanted} has sha256 {found}, expected {sha256}")
+    return path

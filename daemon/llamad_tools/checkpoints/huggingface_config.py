@@ -111,7 +111,7 @@ class HuggingFaceConfig:
             norm_eps=self._norm_eps(),
             rope_theta=self._rope.theta,
             rope_scaling=self._rope.metadata(),
-            tied_output=bool(self.values.get("tie_word_embeddings")),
+            tied_output=family.makes_vectors or bool(self.values.get("tie_word_embeddings")),
             qkv_bias=self._flag(family.qkv_bias),
             output_bias=self._flag(family.output_bias),
             ffn_bias=self._flag(family.ffn_bias),

@@ -70,6 +70,14 @@ _CONVOLUTION = {
     "conv.in_proj": "shortconv.in_proj",
     "conv.out_proj": "shortconv.out_proj",
 }
+_BERT = {
+    "attention.self.query": "attn_q",
+    "attention.self.key": "attn_k",
+    "attention.self.value": "attn_v",
+    "attention.output.dense": "attn_output",
+    "intermediate.dense": "ffn_up",
+    "output.dense": "ffn_down",
+}
 _LAYER_INPUTS = {
     "per_layer_input_gate": "inp_gate",
     "per_layer_projection": "proj",
@@ -394,6 +402,34 @@ FAMILIES: Mapping[str, Family] = {
         defaults={"attention_bias": True},
         keys=keys.gpt_neox_keys,
         arrange=order_by_part,
+    ),
+    "bert": Family(
+        "bert",
+        makes_vectors=True,
+        outer={
+            "embeddings.word_embeddings": "token_embd",
+            "embeddings.position_embeddings": "position_embd",
+            "embeddings.token_type_embeddings": "token_types",
+            "embeddings.LayerNorm": "token_embd_norm",
+        },
+        output_norm="token_embd_norm",
+        layer_prefix="encoder.layer",
+        matrices=_BERT,
+        norms={
+            "attention.output.LayerNorm": "attn_output_norm",
+            "output.LayerNorm": "layer_output_norm",
+        },
+        eps_keys=("layer_norm_eps",),
+        layer_norm=True,
+        norm_bias=True,
+        activations=GELU_ERF,
+        gated=False,
+        qkv_bias=True,
+        output_bias=True,
+        ffn_bias=True,
+        defaults={"type_vocab_size": 2, "layer_norm_eps": 1e-12},
+        keys=keys.bert_keys,
+        outer_shapes=keys.bert_outer,
     ),
     "cohere": Family(
         "command-r",

@@ -79,6 +79,7 @@ class Family:
     row_norm: bool = False  # qk_norms are of all heads together
     norms_without_one: bool = False  # a stored norm weight is one less than what it multiplies by
     eps_keys: Sequence[str] = ("rms_norm_eps",)
+    makes_vectors: bool = False  # and has no output
     layer_norm: bool = False  # in place of RMSNorm
     norm_bias: bool = False
     activations: frozenset[str] = SILU

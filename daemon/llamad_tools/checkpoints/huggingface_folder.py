@@ -18,8 +18,10 @@ from llamad_tools.checkpoints.huggingface_tokenizer import read_tokenizer
 from llamad_tools.checkpoints.huggingface_weights import open_weights
 from llamad_tools.checkpoints.huggingface_wrapper import text_name
 from llamad_tools.checkpoints.hyperparameters import Hyperparameters
+from llamad_tools.checkpoints.sentence_transformers import read_pooling
 from llamad_tools.checkpoints.source import (
     Checkpoint,
+    Metadata,
     SourceTensor,
     corrupt,
     interleave_heads,
@@ -29,6 +31,7 @@ from llamad_tools.checkpoints.source import (
 
 _IGNORED = re.compile(
     r".*\.rotary_emb\.inv_freq|gpt_neox\.layers\.[0-9]+\.attention\.(bias|masked_bias)"
+    r"|pooler\.dense\.(weight|bias)|cls\.predictions\..*"  # BERT's
 )
 _LAYER = re.compile(r"(.+?)\.(0|[1-9][0-9]{0,4})\.(.+)")
 
@@ -68,6 +71,7 @@ def open_huggingface_folder(folder: Path) -> Checkpoint:
         arranged = numbers.arrange(folder, tensors)
         metadata = {
             **numbers.metadata(),
+            **_pooling(folder, numbers.architecture),
             **read_sampling(folder),
             **read_tokenizer(folder, config.values),
         }
@@ -75,6 +79,11 @@ def open_huggingface_folder(folder: Path) -> Checkpoint:
     except BaseException:
         files.close()
         raise
+
+
+def _pooling(folder: Path, architecture: str) -> Metadata:
+    pooling = read_pooling(folder)
+    return {} if pooling is None else {f"{architecture}.pooling_type": pooling}
 
 
 def _text_weights(folder: Path, files: ExitStack) -> dict[str, SourceTensor]:

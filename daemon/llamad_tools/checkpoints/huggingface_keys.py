@@ -215,3 +215,19 @@ def mrope_keys(path: Path, config: Config) -> Metadata:
         case [int(), int(), int()] if min(sections) >= 0:
             return {"rope.dimension_sections": [*sections, 0]}
     raise corrupt(path, f"rope_scaling.mrope_section is {sections!r}, must be three numbers")
+
+
+def bert_keys(path: Path, config: Config) -> Metadata:
+    """Say that every token sees every other; refuse positions that are not learned."""
+    _must_be(path, config, "position_embedding_type", "absolute")
+    _must_be(path, config, "is_decoder", False)
+    return {"attention.causal": False}
+
+
+def bert_outer(config: Config) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of what BERT's embedding has beside tokens."""
+    dim = int(config["hidden_size"])
+    return {
+        "position_embd.weight": (int(config["max_position_embeddings"]), dim),
+        "token_types.weight": (int(config["type_vocab_size"]), dim),
+    }

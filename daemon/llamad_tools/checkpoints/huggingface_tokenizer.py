@@ -28,6 +28,7 @@ from llamad_tools.checkpoints.sentencepiece_file import (
 )
 from llamad_tools.checkpoints.source import Metadata, SourceFile, corrupt
 from llamad_tools.checkpoints.spaced_bpe_vocabulary import spaced_bpe_metadata
+from llamad_tools.checkpoints.wordpiece_vocabulary import is_wordpiece, wordpiece_metadata
 
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # theirs: GGUF's
 _SPACED_BPE = frozenset({"gemma4_text"})  # whose vocabulary is no SentencePiece's
@@ -74,6 +75,8 @@ def _vocabulary(
         return _with_added(spm, read_vocabulary(spm), added, n_tokens)
     if not content:
         raise corrupt(folder, "has neither tokenizer.model nor tokenizer.json")
+    if is_wordpiece(content):
+        return wordpiece_metadata(fast, content, added, n_tokens)
     if is_sentencepiece_json(content):
         vocabulary = read_sentencepiece_json(fast, content, added, n_tokens)
         return _with_added(fast, vocabulary, added, n_tokens)

@@ -30,6 +30,7 @@ _PREFIXES = (  # theirs: that of a text model alone
     ("model.language_model.", "model."),
     ("language_model.model.", "model."),
     ("language_model.lm_head.", "lm_head."),
+    ("bert.", ""),  # within a BertForMaskedLM and the like
 )
 _OTHER_PARTS = (
     "model.visual.",
@@ -42,6 +43,7 @@ _OTHER_PARTS = (
     "model.embed_vision.",
     "model.embed_audio.",
 )
+_COUNTERS = ("embeddings.position_ids", "bert.embeddings.position_ids")  # 0, 1, 2 and so on
 _DRAFTS = ("mtp.",)  # layers that guess further tokens (Qwen3.5)
 
 
@@ -70,7 +72,7 @@ def text_of(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def text_name(name: str) -> str | None:
     """Return the name that a tensor has in a text model alone; None: it is of another part."""
-    if name.startswith(_OTHER_PARTS) or name.startswith(_DRAFTS):
+    if name.startswith((*_OTHER_PARTS, *_DRAFTS)) or name in _COUNTERS:
         return None
     for theirs, alone in _PREFIXES:
         if name.startswith(theirs):

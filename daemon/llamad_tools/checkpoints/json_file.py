@@ -1,4 +1,4 @@
-"""JSON of a checkpoint: objects of bounded size, and the numbers in them that GGUF can hold.
+"""JSON of a checkpoint: objects and lists of bounded size, and those numbers that GGUF can hold.
 
 Owns what a hostile file may cost in memory; which keys there are is up to their readers.
 """
@@ -21,26 +21,43 @@ _LEAST, _MOST = (float(limit) for limit in (np.finfo(np.float32).tiny, np.finfo(
 
 def read_json(path: Path) -> Mapping[str, Any]:
     """Return the object of a JSON file; raises LlamadError that names the path and the fault."""
-    with closing(SourceFile(path)) as file:
-        if file.n_bytes > MAX_JSON_BYTES:
-            raise corrupt(path, f"is larger than {MAX_JSON_BYTES >> 20} MiB")
-        return parse_json(path, file.read(0, file.n_bytes))
+    return parse_json(path, _read(path))
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """Return the list of a JSON file; raises LlamadError that names the path and the fault."""
+    value = _parse(path, _read(path))
+    if not isinstance(value, list):
+        raise corrupt(path, f"its JSON is a {type(value).__name__}, not a list")
+    return value
 
 
 def parse_json(path: Path, text: bytes) -> dict[str, Any]:
-    """Return the object of a JSON text of ``path``; raises LlamadError that names the path.
+    """Return the object of a JSON text of ``path``; raises LlamadError that names the path."""
+    value = _parse(path, text)
+    if not isinstance(value, dict):
+        raise corrupt(path, f"its JSON is a {type(value).__name__}, not an object")
+    return value
+
+
+def _read(path: Path) -> bytes:
+    with closing(SourceFile(path)) as file:
+        if file.n_bytes > MAX_JSON_BYTES:
+            raise corrupt(path, f"is larger than {MAX_JSON_BYTES >> 20} MiB")
+        return file.read(0, file.n_bytes)
+
+
+def _parse(path: Path, text: bytes) -> Any:
+    """Return a JSON text's value.
 
     Every value begins after one of four characters, so their number bounds the memory it takes.
     """
     if sum(map(text.count, (b",", b":", b"[", b"{"))) > MAX_JSON_VALUES:
         raise corrupt(path, f"its JSON has more than {MAX_JSON_VALUES} values")
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise corrupt(path, f"is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise corrupt(path, f"its JSON is a {type(value).__name__}, not an object")
-    return value
 
 
 def positive_count(path: Path, key: str, value: object) -> int:

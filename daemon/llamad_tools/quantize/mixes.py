@@ -144,8 +144,10 @@ def refusal(name: str, *others: str) -> str:
 _KEPT = (
     "ffn_gate_inp.weight",
     "per_layer_model_proj",
+    "position_embd.weight",
     "shortconv.conv.weight",
     "ssm_conv1d.weight",
+    "token_types.weight",
 )
 
 
