@@ -112,6 +112,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "llamad.memory",
         *LEAVES,
     ),
+    "llamad.memory.guess_layer": (
+        "llamad.config",
+        "llamad.engine.bindings",
+        "llamad.memory",
+        *LEAVES,
+    ),
     "llamad.store": ("llamad.engine.bindings", "llamad.gguf", *LEAVES),
     "llamad.jobs": ("llamad.sampling", *LEAVES),
     "llamad.schedule": (

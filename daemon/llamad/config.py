@@ -181,6 +181,8 @@ class ModelConfig:
     draft: str = _key(
         "", FilePath("a small model that guesses, file or name in directory; empty: none")
     )
+    # By a layer of the model's own, where its file has one and there is no draft.
+    multi_token_prediction: bool = _key(True, Boolean())
 
 
 @dataclass(frozen=True, slots=True)

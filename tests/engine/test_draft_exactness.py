@@ -2,9 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from family_models import FAMILY_MODELS
 from llamad.config import ModelConfig
 from llamad.engine.bindings import StopFlag
+from llamad.engine.drafting import Guess
 from llamad.engine.worker import EngineWorker
 from llamad.errors import LlamadError
 from llamad.jobs.book import JobBook
@@ -19,9 +21,11 @@ from llamad.jobs.event import Delta
 from llamad.jobs.job import Job
 from llamad.jobs.request import GenerationRequest
 from llamad.sampling.parameters import Sampling
+from llamad.schedule.guesser import Guesser
 from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
 from llamad.schedule.speculation import Speculation
+from llamad.service.guess_layer import NAME
 from llamad.service.loading import LoadedModel, load
 from tiny_gguf import TinySpec
 from unit.schedule.fakes import asynchronous, text_of
@@ -111,10 +115,10 @@ def test_a_draft_changes_no_text(
     which: str, family: str, tiny_model_path: TinyModelPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # a tiny draft costs as much as it saves: let it guess all the same, and always the most
-    monkeypatch.setattr("llamad.schedule.draft._Value.least_chance", 0.0)
+    monkeypatch.setattr("llamad.schedule.draft.Value.least_chance", 0.0)
     monkeypatch.setattr("llamad.schedule.balance.Balance.rests", False)
     monkeypatch.setattr(Speculation, "wants_plain", lambda self, n_decoding: False)
-    monkeypatch.setattr("llamad.schedule.draft.READ_SHARE", float("inf"))
+    monkeypatch.setattr("llamad.schedule.draft_model.READ_SHARE", float("inf"))
     spec = MODELS[family]
     cancelled = frozenset(random.Random(7).sample(range(N_REQUESTS), 20))
 
@@ -141,6 +145,84 @@ def test_a_draft_changes_no_text(
     check()
 
 
+GUESSING = {
+    name: replace(FAMILY_MODELS[name], weight_type="Q8_0", n_guess_layers=1)
+    for name in ("qwen35", "qwen35moe")
+}
+
+
+class RightGuesses:
+    """Makes guesses right, more or less: with the tokens that a run without guesses came to."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, share: float) -> None:
+        self._texts: list[list[int]] = []
+        self._chance, self._share = random.Random(3), share
+        begin, offer = Guesser.__init__, Guesser.offer
+
+        def begun(guesser: Guesser, tokens: Sequence[int]) -> None:
+            begin(guesser, tokens)
+            self._texts.append(guesser._lookup._tokens)
+
+        def offered(guesser: Guesser, drafted: Guess) -> None:
+            offer(guesser, self._righted(guesser._lookup._tokens, drafted))
+
+        patch.setattr(Guesser, "__init__", begun)
+        patch.setattr(Guesser, "offer", offered)
+
+    def _righted(self, tokens: Sequence[int], guess: Guess) -> Guess:
+        n, known = len(tokens), max(self._texts, key=lambda text: _shared(text, tokens))
+        right = known[n : n + len(guess.tokens)]
+        if _shared(known, tokens) < n or len(right) < len(guess.tokens):
+            return guess
+        chosen = [
+            mine if self._chance.random() < self._share else theirs
+            for mine, theirs in zip(right, guess.tokens, strict=True)
+        ]
+        return replace(guess, tokens=tuple(chosen))
+
+
+def _shared(text: Sequence[int], tokens: Sequence[int]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, tokens)))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("family", GUESSING)
+def test_the_models_own_layer_changes_no_text(
+    family: str, share: float, tiny_model_path: TinyModelPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llamad.schedule.draft.Value.least_chance", 0.0)
+    monkeypatch.setattr("llamad.schedule.balance.Balance.rests", False)
+    monkeypatch.setattr(Speculation, "wants_plain", lambda self, n_decoding: False)
+    RightGuesses(monkeypatch, share)
+    path = tiny_model_path(GUESSING[family])
+    cancelled = frozenset(random.Random(7).sample(range(N_REQUESTS), 20))
+
+    async def texts(guesses: bool) -> tuple[list[str], int, int]:
+        config = ModelConfig(
+            path=str(path), multi_token_prediction=guesses, n_sequences=4, ctx_size=512
+        )
+        model = load(config, StopFlag())
+        try:
+            assert (model.guess_layer is not None) == guesses
+            assert (model.draft_name, model.draft_fault) == (NAME if guesses else "", "")
+            return await _texts(model, cancelled if guesses else frozenset())
+        finally:
+            model.close()
+
+    @asynchronous
+    async def check() -> None:
+        alone, none, _ = await texts(False)
+        assert none == 0
+        together, guessed, accepted = await texts(True)
+        for i, (text, whole) in enumerate(zip(together, alone, strict=True)):
+            assert whole.startswith(text) if i in cancelled else text == whole
+        print(f"{family}, {share}: {guessed} guesses, {accepted} right")
+        assert guessed > 3 * N_REQUESTS
+        assert accepted >= share**4 * guessed * 0.8
+
+    check()
+
+
 def test_the_draft_has_local_blocks_for_windows_and_not_for_all_blocks(
     tiny_model_path: TinyModelPath,
 ) -> None:
@@ -162,10 +244,10 @@ def test_the_draft_has_local_blocks_for_windows_and_not_for_all_blocks(
 def test_a_draft_with_the_same_weights_is_always_right(
     tiny_model_path: TinyModelPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llamad.schedule.draft._Value.least_chance", 0.0)
+    monkeypatch.setattr("llamad.schedule.draft.Value.least_chance", 0.0)
     monkeypatch.setattr("llamad.schedule.balance.Balance.rests", False)
     monkeypatch.setattr(Speculation, "wants_plain", lambda self, n_decoding: False)
-    monkeypatch.setattr("llamad.schedule.draft.READ_SHARE", float("inf"))
+    monkeypatch.setattr("llamad.schedule.draft_model.READ_SHARE", float("inf"))
     monkeypatch.setattr(f"{__name__}.SAMPLINGS", SAMPLINGS[:1])  # always the likeliest token
     path, draft = tiny_model_path(MODEL), tiny_model_path(replace(MODEL, n_ctx_train=511))
     config = ModelConfig(path=str(path), draft=str(draft), kv_type="q8_0", ctx_size=512)

@@ -60,7 +60,7 @@ class FakeLoadedModel(FakeModel):
         self.own_sampling: dict[str, float] = {}
         self.recommended_sampling: dict[str, float] = {}
         self.digest = "d" * 32
-        self.draft = None
+        self.draft = self.guess_layer = None
         self.draft_name = self.draft_fault = ""
         self.stop = SimpleNamespace(set=lambda: None)
         self.disk_bytes_per_second = None

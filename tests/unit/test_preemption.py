@@ -101,12 +101,15 @@ async def _texts(model: LoadedModel, share: float) -> tuple[list[str], int, int]
     assert scheduler.counts().kv_blocks_free == model.kv_blocks_total
     draft = scheduler.counts().draft
     assert model.draft is None or (draft is not None and draft.accepted > 50), draft
+    assert model.guess_layer is None or (draft is not None and draft.guessed > 100), draft
+    assert draft is None or draft.fault == ""
     return texts, scheduler.n_preempted, scheduler.n_stopped
 
 
 WITH_STATES = [
     replace(spec, weight_type="Q8_0", n_ctx_train=512, tied_output=False) for spec in STATEFUL
 ]
+WITH_GUESS_LAYER = replace(FAMILY_MODELS["qwen35"], weight_type="Q8_0", n_guess_layers=1)
 
 
 # A window of a block and a part
@@ -121,6 +124,7 @@ WITH_WINDOWS = TinySpec(architecture="gemma3", n_layers=7, window=40, weight_typ
         ("f16", True, SPEC),
         *(("f16", False, spec) for spec in WITH_STATES),
         ("f16", False, WITH_WINDOWS),
+        ("q8_0", False, WITH_GUESS_LAYER),
     ],
 )
 def test_a_preempted_text_is_the_uninterrupted_one(
@@ -132,10 +136,10 @@ def test_a_preempted_text_is_the_uninterrupted_one(
 ) -> None:
     # a tiny draft costs as much as it saves, and on a busy machine more: let it read and guess
     # all the same, so that nothing here depends on measured seconds
-    monkeypatch.setattr("llamad.schedule.draft._Value.least_chance", 0.0)
+    monkeypatch.setattr("llamad.schedule.draft.Value.least_chance", 0.0)
     monkeypatch.setattr("llamad.schedule.balance.Balance.rests", False)
     monkeypatch.setattr(Speculation, "wants_plain", lambda self, n_decoding: False)
-    monkeypatch.setattr("llamad.schedule.draft.READ_SHARE", float("inf"))
+    monkeypatch.setattr("llamad.schedule.draft_model.READ_SHARE", float("inf"))
 
     @asynchronous
     async def check() -> None:

@@ -1,4 +1,4 @@
-"""Guessing with a small model: a round of short steps, for several sequences together.
+"""Guessing with a small model, or a layer of the model: a round of short steps, for all together.
 
 Owns the round: read what is new, then guess token by token, greedily, as long as all guesses so far
 are likely enough to be right together. It knows neither jobs nor pools; whoever calls has the
@@ -37,10 +37,12 @@ class DraftChunk:
     least_chance: float = 0.0  # that all of the guesses are right, below which it stops
     trust: float = 1.0  # how often its guesses are right, over how often it expects that
     local_blocks: tuple[int, ...] = ()
+    row: int = 0  # of a layer that guesses: the kept row that the token was drawn from
 
-    def run(self, tokens: Sequence[int], position: int, n_out: int) -> Run:
+    def run(self, tokens: Sequence[int], position: int, n_out: int, row: int) -> Run:
         """Return a run of this sequence."""
-        return Run(tokens, position, self.blocks, n_out, local_blocks=self.local_blocks)
+        blocks = self.local_blocks
+        return Run(tokens, position, self.blocks, n_out, local_blocks=blocks, row=row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,14 @@ class Drafter:
         *,
         vocab_size: int,
         now: Callable[[], float],
+        forward: Callable[[Sequence[Run]], None] | None = None,
     ) -> None:
-        """sampler: draws the likeliest token. vocab_size: of the model that it guesses for."""
+        """sampler: draws the likeliest token. vocab_size: of the model that it guesses for.
+
+        forward: what computes a step; None: the engine's forward.
+        """
         self._engine = engine
+        self._forward = engine.forward if forward is None else forward
         self._sampler = sampler
         self._vocab_size = vocab_size
         self._now = now
@@ -79,16 +86,16 @@ class Drafter:
     def run(self, chunks: Sequence[DraftChunk]) -> DraftRound:
         """Read all chunks and guess behind them. Raises the LlamadError of a step."""
         guessing = [_Guessing(chunk) for chunk in chunks]
-        runs = [chunk.run(chunk.tokens, chunk.position, int(chunk.most > 0)) for chunk in chunks]
+        runs = [one.first_run() for one in guessing]
         steps = []
         while runs:
             began = self._now()
-            self._engine.forward(runs)
+            self._forward(runs)
             asked = [one for one in guessing if one.goes_on]
             for k, one in enumerate(asked):
                 self._guess(one, k)
             steps.append((sum(len(run.tokens) for run in runs), self._now() - began))
-            runs = [one.next_run() for one in asked if one.goes_on]
+            runs = [one.next_run(k) for k, one in enumerate(asked) if one.goes_on]
         return DraftRound(tuple(one.guess() for one in guessing), tuple(steps))
 
     def _guess(self, one: "_Guessing", k: int) -> None:
@@ -128,10 +135,15 @@ class _Guessing:
     def stop(self) -> None:
         self.goes_on = False
 
-    def next_run(self) -> Run:
+    def first_run(self) -> Run:
+        chunk = self._chunk
+        return chunk.run(chunk.tokens, chunk.position, int(chunk.most > 0), chunk.row)
+
+    def next_run(self, k: int) -> Run:
+        """Return the last guess as a run; k: the kept row that it was drawn from."""
         chunk = self._chunk
         position = chunk.position + len(chunk.tokens) + len(self._tokens) - 1
-        return chunk.run(self._tokens[-1:], position, 1)
+        return chunk.run(self._tokens[-1:], position, 1, k)
 
     def guess(self) -> Guess:
         return Guess(tuple(self._tokens), tuple(self._probabilities))

@@ -38,6 +38,7 @@ from llamad.schedule.cost import StepCost
 from llamad.schedule.counts import Counts
 from llamad.schedule.deadlines import Deadlines
 from llamad.schedule.draft import Drafts
+from llamad.schedule.draft_choice import planner_of
 from llamad.schedule.encoder import Encoder, Line
 from llamad.schedule.estimate import Estimate
 from llamad.schedule.format_compiler import FormatCompiler
@@ -132,7 +133,7 @@ class Scheduler:
         )
         self._deadlines = Deadlines(book, self._clock)
         self._drafts = Drafts(
-            model.draft,
+            planner_of(model, self._pool, self._speculation),
             worker,
             self._composer,
             self._cost,
@@ -399,6 +400,7 @@ class Scheduler:
             return True
         now = self._clock.now()
         self._speculation.observe(step, result, now - began)
+        self._drafts.note_step(step, result)
         self._account(step, began, now)
         for (generation, chunk), drawn in zip(step, result, strict=True):
             try:

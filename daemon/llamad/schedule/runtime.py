@@ -126,6 +126,17 @@ class DraftRuntime(EngineRuntime, Protocol):
         """Read and guess, on the engine thread. Raises the LlamadError of a step."""
 
 
+class GuessLayerRuntime(Protocol):
+    """A layer of the model that guesses, on the model's own engine."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    def run(self, chunks: Sequence[DraftChunk]) -> DraftRound:
+        """Guess behind tokens of the last step, on the engine thread; raise as ``forward``."""
+
+
 class ModelRuntime(EngineRuntime, Protocol):
     """A loaded model and the sizes of its engine. Tokens, blocks and seconds."""
 
@@ -168,6 +179,10 @@ class ModelRuntime(EngineRuntime, Protocol):
     @property
     def draft(self) -> DraftRuntime | None:
         """What guesses for it, if anything does."""
+
+    @property
+    def guess_layer(self) -> GuessLayerRuntime | None:
+        """A layer of its own that guesses for it, where it has one and no draft."""
 
     @property
     def load_seconds(self) -> float:

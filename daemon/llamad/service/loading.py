@@ -32,6 +32,7 @@ from llamad.jobs.request import GenerationRequest, Pooling
 from llamad.logs import fields
 from llamad.memory.context import USUAL_TOKENS
 from llamad.memory.demand import engine_params
+from llamad.memory.guess_layer import open_model
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MemoryPlan, plan_huge_pages
 from llamad.memory.pressure import Grant
@@ -42,6 +43,7 @@ from llamad.schedule.prompt import offered_tools
 from llamad.service.answer_formats import AnswerFormats
 from llamad.service.draft import LoadedDraft, plan_with_draft
 from llamad.service.engine_sizes import EngineSizes
+from llamad.service.guess_layer import NAME, GuessLayer, guess_layer_of
 from llamad.service.settings import own_sampling, recommended_sampling
 from llamad.sizes import compact_size, size
 from llamad.store.registry import ModelFile, ModelRegistry
@@ -89,8 +91,9 @@ class LoadedModel(EngineSizes):
     load_seconds: float
     disk_bytes_per_second: float | None  # in which it was read; None: most was in memory already
     draft: LoadedDraft | None  # which guesses for it, on the same thread
-    draft_name: str  # its own, or as it was asked for
-    draft_fault: str  # why there is none though one was asked for
+    guess_layer: GuessLayer | None  # of its own, which guesses where there is no draft
+    draft_name: str  # of what guesses, or as it was asked for
+    draft_fault: str  # why nothing guesses though it was asked for, or the file has a layer
     formats: AnswerFormats = field(init=False)
 
     def __post_init__(self) -> None:
@@ -268,7 +271,7 @@ def load(
     file = registry.resolve(config.path)
     config = replace(config, ctx_size=ctx_sizes.get(file.name, config.ctx_size))
     tell(f"mapping {file.name}")
-    model = EngineModel(file.path)
+    model, layer_fault = open_model(file.path, config)
     template = draft = None
     try:
         metadata = model.metadata()
@@ -294,6 +297,7 @@ def load(
             draft.close()
         model.close()
         raise
+    has_layer = bool(model.info.n_guess_layers)
     return LoadedModel(
         name=file.name,
         path=file.path,
@@ -316,8 +320,9 @@ def load(
         load_seconds=time.monotonic() - started,
         disk_bytes_per_second=speed,
         draft=draft,
-        draft_name=planned.name,
-        draft_fault=planned.fault,
+        guess_layer=guess_layer_of(engine) if has_layer else None,
+        draft_name=planned.name or (NAME if has_layer or layer_fault else ""),
+        draft_fault=planned.fault or layer_fault,
     )
 
 

@@ -18,6 +18,7 @@ from llamad.engine.bindings import EngineModel
 from llamad.errors import LlamadError, invalid
 from llamad.help_text import add_command
 from llamad.memory.demand import plan_of
+from llamad.memory.guess_layer import open_model
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MemoryPlan
 from llamad.printable import printable
@@ -176,7 +177,7 @@ def _plan_as_it_is(path: Path, shape: ModelShape, budget: int) -> MemoryPlan | N
     try:
         if is_checkpoint(path):
             return shape.plan(None, config)
-        with EngineModel(path) as model:
+        with open_model(path, config)[0] as model:
             return plan_of(model, shape.metadata, config)
     except LlamadError:  # no room, or a file that can be quantized but not run as it is
         return None

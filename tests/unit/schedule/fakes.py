@@ -138,6 +138,7 @@ class FakeModel:
         self.formats = FakeFormats()
         self.thinking = ThinkingMarks()
         self.draft: Any = None
+        self.guess_layer: Any = None
         self.samplers: list[FakeSampler] = []
         self.sampler_error: Exception | None = None
 

@@ -11,7 +11,8 @@ import pytest
 from llamad.engine.drafting import DraftChunk, Drafter, DraftRound
 from llamad.errors import ErrorKind, LlamadError
 from llamad.schedule.balance import FIRST_REST
-from llamad.schedule.draft import BEHIND_ROWS, DraftCounts
+from llamad.schedule.draft import DraftCounts
+from llamad.schedule.draft_model import BEHIND_ROWS, DraftModel
 from llamad.schedule.limits import Limits
 from unit.schedule.fakes import (
     Bench,
@@ -115,8 +116,14 @@ def counts_of(bench: Bench) -> DraftCounts:
     return counts
 
 
+def planner(bench: Bench) -> DraftModel:
+    found = bench.scheduler._drafts._planner
+    assert isinstance(found, DraftModel)
+    return found
+
+
 def free_blocks(bench: Bench) -> int:
-    return bench.scheduler._drafts.n_free_blocks
+    return planner(bench).n_free_blocks
 
 
 async def _texts(bench: Bench, n_jobs: int, max_tokens: int) -> list[str]:
@@ -373,6 +380,6 @@ def test_whatever_ends_in_the_middle_every_block_of_the_draft_returns(seed: int)
             await bench.scheduler.drain(60.0)
         assert free_blocks(bench) == draft.kv_blocks_total
         assert bench.scheduler.counts().kv_blocks_free == bench.model.kv_blocks_total
-        assert bench.scheduler._drafts._sequences == {}
+        assert not list(planner(bench).guessers)
 
     check()
