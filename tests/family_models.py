@@ -200,6 +200,23 @@ FAMILY_MODELS: Mapping[str, TinySpec] = {
         rope_freq_base=1e6,
         tied_output=True,
     ),
+    # As 26B-A4B: experts beside a dense feed-forward; values are keys where layers see all.
+    "gemma4-moe": TinySpec(
+        architecture="gemma4",
+        n_layers=3,
+        head_dim=64,
+        local_head_dim=32,
+        is_local=(True, True, False),
+        keyed_values=(2,),
+        window=8,
+        rope_freqs=True,
+        rope_freq_base=1e6,
+        tied_output=True,
+        n_experts=6,
+        n_experts_used=3,
+        expert_dim=32,
+        fused_experts=True,
+    ),
     "olmo2": TinySpec(architecture="olmo2"),
     "olmo3": TinySpec(
         architecture="olmo2",

@@ -1,5 +1,6 @@
 """What tiny models have in place of a feed-forward: mixtures of experts."""
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ if TYPE_CHECKING:
 
 GATED_SHARED = ("qwen2moe", "qwen35moe")  # the shared expert has a weight of its own
 BIASED = ("gpt-oss",)
+BESIDE_DENSE = ("gemma4",)  # layers have a feed-forward that is none, too
 ROUTER_RMS = 6.0  # of its logits: so that rounding chooses no other expert
 
 
@@ -38,6 +40,11 @@ def expert_vectors(spec: "TinySpec", layer: str) -> Iterable[tuple[str, int, flo
         yield f"{layer}exp_probs_b.bias", spec.n_experts, 0.0
     if spec.architecture in GATED_SHARED:
         yield f"{layer}ffn_gate_inp_shexp.weight", spec.dim, 0.0
+    if spec.architecture in BESIDE_DENSE:
+        for norm in ("pre_ffw_norm_2", "post_ffw_norm_1", "post_ffw_norm_2"):
+            yield f"{layer}{norm}.weight", spec.dim, 1.0
+        yield f"{layer}ffn_gate_inp.scale", spec.dim, math.sqrt(spec.dim)
+        yield f"{layer}ffn_down_exps.scale", spec.n_experts, 1.0
     if spec.architecture in BIASED:
         yield f"{layer}ffn_gate_inp.bias", spec.n_experts, 0.0
         for name, n in ("gate", expert_dim(spec)), ("up", expert_dim(spec)), ("down", spec.dim):

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tiny_experts import (
+    BESIDE_DENSE,
     ROUTER_RMS,
     expert_matrices,
     expert_metadata,
@@ -110,6 +111,10 @@ class TinySpec:
     def has_experts(self, layer: int) -> bool:
         """Whether a layer's feed-forward is a mixture of experts."""
         return self.n_experts > 0 and layer >= self.n_dense_layers
+
+    def has_dense(self, layer: int) -> bool:
+        """Whether a layer's feed-forward is, or stands beside, one without experts."""
+        return not self.has_experts(layer) or self.architecture in BESIDE_DENSE
 
     def kv_heads(self, layer: int) -> int:
         """Heads of keys and values in a layer."""
@@ -239,9 +244,9 @@ def matrices(spec: TinySpec) -> Iterable[tuple[str, tuple[int, ...]]]:
             continue
         if spec.has_experts(layer):
             yield from expert_matrices(spec, f"blk.{layer}.")
-        elif spec.architecture not in (*UNGATED, *FUSED_GATE):
+        if spec.has_dense(layer) and spec.architecture not in (*UNGATED, *FUSED_GATE):
             yield f"blk.{layer}.ffn_gate.weight", (hidden, spec.dim)
-        if not spec.has_experts(layer):
+        if spec.has_dense(layer):
             n_up = hidden * (2 if spec.architecture in FUSED_GATE else 1)
             yield f"blk.{layer}.ffn_up.weight", (n_up, spec.dim)
             yield f"blk.{layer}.ffn_down.weight", (spec.dim, hidden)
@@ -345,7 +350,7 @@ def _tensors(spec: TinySpec) -> list[Tensor]:
     for name, length, mean in vectors(spec):
         values = rng.normal(mean, 0.2, length).astype(np.float32)
         shaped = vector_shape(spec, name, length)
-        if "_exps." in name:
+        if "_exps.bias" in name:
             shaped = expert_vector_shape(spec, length)
         result.append(Tensor(name, "F32", shaped, values.tobytes()))
     for name, largest in rope_factors(spec).items():

@@ -154,7 +154,7 @@ BAD_GEMMA4: dict[str, tuple[Metadata, ...]] = {
     "gemma4.feed_forward_length": ([96] * 6, [0] * 7, [2**20] * 7),
     "gemma4.embedding_length_per_layer_input": (2**20, 1.5, "two"),
     "gemma4.final_logit_softcapping": (NAN, INF, -1.0),
-    "gemma4.expert_count": (128,),
+    "gemma4.expert_count": (1025, HUGE, 1.5, "six"),
 }
 BAD_GEMMA4_SHAPES: dict[str, dict[str, Metadata]] = {  # keys that do not fit the tensor
     "blk.0.attn_q.weight": {"attention.key_length_swa": 40, "attention.value_length_swa": 40},

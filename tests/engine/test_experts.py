@@ -30,6 +30,7 @@ SPECS = (
     replace(FAMILY_MODELS["qwen35moe"], weight_type="F16"),
     replace(FAMILY_MODELS["granitehybrid-moe"], weight_type="Q4_0"),
     replace(FAMILY_MODELS["gpt-oss"], weight_type="Q8_0"),
+    replace(FAMILY_MODELS["gemma4-moe"], weight_type="Q8_0"),
 )
 TOKENS = random_tokens(3, 24)
 
@@ -192,6 +193,31 @@ def test_gpt_oss_names_a_tensor_that_is_missing(tmp_path: Path, name: str) -> No
     path.write_bytes(content.replace(f"blk.2.{name}".encode(), f"blk.2.x{name[1:]}".encode()))
     with pytest.raises(EngineError, match=re.escape(f"'blk.2.{name}' is missing")):
         EngineModel(path)
+
+
+GEMMA4 = FAMILY_MODELS["gemma4-moe"]
+GEMMA4_TENSORS = (
+    *("ffn_gate_inp.weight", "ffn_gate_inp.scale", "ffn_down_exps.scale", "ffn_gate.weight"),
+    *("pre_ffw_norm_2.weight", "post_ffw_norm_1.weight", "post_ffw_norm_2.weight"),
+)
+
+
+@pytest.mark.parametrize("name", GEMMA4_TENSORS)
+def test_gemma_4_names_a_tensor_that_is_missing(tmp_path: Path, name: str) -> None:
+    path = write_tiny_model(tmp_path / "model.gguf", GEMMA4)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(f"blk.2.{name}".encode(), f"blk.2.x{name[1:]}".encode()))
+    with pytest.raises(EngineError, match=re.escape(f"'blk.2.{name}' is missing")):
+        EngineModel(path)
+
+
+@pytest.mark.parametrize("key", ["expert_count", "expert_used_count", "expert_feed_forward_length"])
+def test_gemma_4_refuses_a_size_that_cannot_be(tmp_path: Path, key: str) -> None:
+    for value in (0, 7, 48, 1 << 31, "six"):
+        spec = replace(GEMMA4, metadata={f"gemma4.{key}": value})
+        named = rf"'gemma4\.{key}'|'blk\.0\.ffn_\w+\.weight'|'gemma4\.expert_used_count'"
+        with pytest.raises(EngineError, match=named):
+            EngineModel(write_tiny_model(tmp_path / "model.gguf", spec))
 
 
 def test_a_sink_takes_what_attention_would_give(tmp_path: Path) -> None:

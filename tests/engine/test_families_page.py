@@ -37,6 +37,7 @@ def test_the_page_names_the_families_of_the_engine(families: set[str]) -> None:
 
 
 def test_the_page_refuses_nothing_that_is_loaded(families: set[str]) -> None:
-    refused = set(re.findall(r"`([^`]+)`(?! with experts)", REFUSED))
+    first_cells = "".join(line.split("|")[1] for line in REFUSED.strip().splitlines()[1:])
+    refused = set(re.findall(r"`([^`]+)`", first_cells))
     assert refused
     assert not refused & families

@@ -71,9 +71,14 @@ def mixture(
     gated: Gated,
     x: Array,
     layer: str,
+    *,
+    routed: Array | None = None,
 ) -> Array:
-    """Return what a layer's experts make of x: (n_tokens, dim), normed."""
-    logits = product(x, model.weight(f"{layer}ffn_gate_inp.weight"))
+    """Return what a layer's experts make of x: (n_tokens, dim), normed.
+
+    routed: what the router reads, where it is not x.
+    """
+    logits = product(x if routed is None else routed, model.weight(f"{layer}ffn_gate_inp.weight"))
     logits = _biased(model, logits, f"{layer}ffn_gate_inp")
     weights, chosen = route(model, family, logits, layer)
     out = np.zeros_like(x)
@@ -84,6 +89,8 @@ def mixture(
         up = _biased(model, up, f"{layer}ffn_up_exps", index)
         down = _expert(model, f"{layer}ffn_down_exps.weight", index)
         y = product(gated(gate, up), down)
+        scale = model.find(f"{layer}ffn_down_exps.scale")
+        y = y if scale is None else y * scale.values[index].astype(y.dtype)
         each.append(_biased(model, y, f"{layer}ffn_down_exps", index))
     made = np.stack(each, axis=1)  # (n_tokens, n_experts, dim)
     for rank in range(chosen.shape[1]):

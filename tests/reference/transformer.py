@@ -206,6 +206,26 @@ class _Pass:
         """SwiGLU and its like (arXiv 2002.05202), or without a gate. x: (n_tokens, dim), normed."""
         if self.model.find(layer + "ffn_gate_inp.weight") is not None:
             return mixture(self.model, self.family, self.product, self.gated, x, layer)
+        return self.dense(x, layer)
+
+    def dense_and_experts(self, x: Array, layer: str) -> Array:
+        """Gemma 4's dense feed-forward beside experts (``modeling_gemma4.py``). x: not normed."""
+        dense = self.dense(self.row_norm(x, layer + "ffn_norm"), layer)
+        scale = self.model.weight(layer + "ffn_gate_inp.scale").values.astype(self.dtype)
+        mixed = mixture(
+            self.model,
+            self.family,
+            self.product,
+            self.gated,
+            self.row_norm(x, layer + "pre_ffw_norm_2"),
+            layer,
+            routed=self.plain_norm(x) * scale / np.sqrt(self.dtype(self.hp.dim)),
+        )
+        dense = self.row_norm(dense, layer + "post_ffw_norm_1")
+        return dense + self.row_norm(mixed, layer + "post_ffw_norm_2")
+
+    def dense(self, x: Array, layer: str) -> Array:
+        """Return what a dense feed-forward makes of x: (n_tokens, dim), normed."""
         up = self.linear(x, layer + "ffn_up")
         if not self.family.gated:
             return self.linear(self.activation(up), layer + "ffn_down")
@@ -278,7 +298,10 @@ class _Pass:
         y = x + residual * self.row_norm(mixed, after)
         x = x if parallel else y
         if self.family.feeds:
-            fed = self.feed_forward(self.row_norm(x, before_feed), layer)
+            if self.model.find(layer + "ffn_gate_inp.scale") is not None:
+                fed = self.dense_and_experts(x, layer)
+            else:
+                fed = self.feed_forward(self.row_norm(x, before_feed), layer)
             x = y + residual * self.row_norm(fed, after_feed)
         return x
 

@@ -8,6 +8,7 @@
  * order of its own ranks. Of equal probabilities the expert of the lower number is chosen. */
 #include "engine/layer.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/vecmath.h"
@@ -66,6 +67,7 @@ static void choose(lld_forward *f, const lld_expert_weights *w, size_t row)
     for (uint32_t rank = 0; rank < e->n_used; rank++) {
         if (e->norms_weights) weights[rank] /= sum > least_sum ? sum : least_sum;
         weights[rank] *= e->weights_scale;
+        if (w->scales != NULL) weights[rank] *= w->scales[chosen[rank]];
     }
 }
 
@@ -161,19 +163,27 @@ static const lld_input *route(lld_forward *f, unsigned thread, const lld_layer *
                           LLD_ACT_BIT(w->experts[0].gate.act) | LLD_ACT_BIT(w->experts[0].up.act);
     if (w->shared.gate.data != NULL)
         kinds |= LLD_ACT_BIT(w->shared.gate.act) | LLD_ACT_BIT(w->shared.up.act);
+    const bool norms_apart = w->router_norm.weight != NULL;
     const lld_source s = {.make_row = lld_normed_row,
-                          .norm = &l->feed_norm,
+                          .norm = norms_apart ? &w->norm : &l->feed_norm,
                           .n_rows = n_rows,
                           .n_cols = dim,
                           .kinds = kinds,
                           .store = f->scratch.work,
                           .layer = l,
                           .name = LLD_IMPORTANCE_INPUTS};
-    const lld_product router[] = {
-        {.matrix = &w->router, .bias = w->router_bias, .out = f->scratch.routing.logits}};
-    const lld_input *input = lld_input_make(f, thread, &s);
-    lld_products_run(f, thread, router, 1, input);
+    lld_source routed = s;
+    lld_product router = {
+        .matrix = &w->router, .bias = w->router_bias, .out = f->scratch.routing.logits};
+    if (norms_apart) {
+        routed.norm = &w->router_norm;
+        routed.name = LLD_IMPORTANCE_INPUTS;
+        router.scale = 1.0f / sqrtf((float)dim);
+    }
+    const lld_input *input = lld_input_make(f, thread, &routed);
+    lld_products_run(f, thread, &router, 1, input);
     lld_pool_barrier(f->pool);
+    if (norms_apart) input = lld_input_make(f, thread, &s);
     if (n_rows > 1) {
         for (size_t row; (row = lld_pool_next(f->pool, thread, n_rows)) < n_rows;) {
             choose(f, w, row);

@@ -132,7 +132,7 @@ static void down_phase(lld_forward *f, unsigned thread, const lld_layer *l)
          .bias = w->down_bias,
          .addend = c->is_parallel ? f->scratch.mixed : NULL,
          .scale = c->residual_scale,
-         .out = f->scratch.work,
+         .out = l->feed == LLD_FEED_GATED_AND_EXPERTS ? f->scratch.mixed : f->scratch.work,
          .residual = l->feed_post_norm.weight == NULL ? f->scratch.x : NULL}};
     lld_products_run(f, thread, products, 1, &f->scratch.threads[thread].hidden);
 }

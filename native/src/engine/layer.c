@@ -13,8 +13,9 @@ static const half_fn mixers[] = {[LLD_MIXER_ATTENTION] = lld_mixer_attention,
                                  [LLD_MIXER_STATE_SPACE] = lld_mixer_state_space,
                                  [LLD_MIXER_ATTENTION_AND_STATE_SPACE] =
                                      lld_mixer_attention_and_state_space};
-static const half_fn feeds[] = {
-    [LLD_FEED_GATED] = lld_feed_gated, [LLD_FEED_EXPERTS] = lld_feed_experts};
+static const half_fn feeds[] = {[LLD_FEED_GATED] = lld_feed_gated,
+                                [LLD_FEED_EXPERTS] = lld_feed_experts,
+                                [LLD_FEED_GATED_AND_EXPERTS] = lld_feed_gated_and_experts};
 
 /* out = x - mean(x), (n) each; out may be x. The sum is in eight lanes, as those of kernels.h. */
 static void center(float *out, const float *x, size_t n)

@@ -20,6 +20,7 @@ void lld_mixer_attention_and_state_space(lld_forward *forward, unsigned thread,
                                          const lld_layer *layer);
 void lld_feed_gated(lld_forward *forward, unsigned thread, const lld_layer *layer);
 void lld_feed_experts(lld_forward *forward, unsigned thread, const lld_layer *layer);
+void lld_feed_gated_and_experts(lld_forward *forward, unsigned thread, const lld_layer *layer);
 
 /* The hidden values of one gated feed-forward, which its down matrix multiplies. */
 typedef struct lld_hidden {

@@ -21,7 +21,7 @@ static lld_act_kinds kinds_of(const lld_model *m, lld_act_kinds *down)
         for (uint32_t k = 0; k < n_mixer; k++) kinds |= LLD_ACT_BIT(mixer[k]->act);
         add_kinds(&m->layers[i].gated, &kinds, down);
         add_kinds(&m->layers[i].mixture.shared, &kinds, down);
-        if (m->layers[i].feed == LLD_FEED_EXPERTS) {
+        if (m->layers[i].mixture.experts != NULL) {
             lld_act_kinds ignored = 0; /* they have a hidden input of their own */
             kinds |= LLD_ACT_BIT(m->layers[i].mixture.router.act);
             add_kinds(&m->layers[i].mixture.experts[0], &kinds, &ignored);
@@ -38,7 +38,7 @@ static lld_act_kinds expert_kinds(const lld_model *m, lld_act_kinds *down)
     lld_act_kinds kinds = 0;
     *down = 0;
     for (uint32_t i = 0; i < lld_bound_layers(&m->config); i++)
-        if (m->layers[i].feed == LLD_FEED_EXPERTS)
+        if (m->layers[i].mixture.experts != NULL)
             add_kinds(&m->layers[i].mixture.experts[0], &kinds, down);
     return kinds;
 }
@@ -127,7 +127,8 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     f->scratch.projected = lld_arena_alloc(arena, rows * lld_projected_cols(c), sizeof(float));
     f->scratch.work = lld_arena_alloc(arena, rows * c->dim, sizeof(float));
     f->scratch.mixed = NULL;
-    if (c->is_parallel) f->scratch.mixed = lld_arena_alloc(arena, rows * c->dim, sizeof(float));
+    if (c->is_parallel || (c->experts.n > 0 && c->architecture->facts.experts.beside_dense))
+        f->scratch.mixed = lld_arena_alloc(arena, rows * c->dim, sizeof(float));
     f->scratch.hidden = NULL;
     if ((down & LLD_ACT_BIT(LLD_ACT_F32)) != 0)
         f->scratch.hidden = lld_arena_alloc(arena, rows * c->hidden_dim, sizeof(float));

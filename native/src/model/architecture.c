@@ -275,7 +275,8 @@ static const lld_architecture architectures[] = {
      FOUR_NORMS,
      {GEMMA, .window_period = 6, .local_rope_base = 10000.0f, .sizes_local_heads = true,
       .shares_kv = true, .norms_values = true, .plain_queries = true, .has_layer_inputs = true,
-      .caps_logits = true, .logits_softcap = 30.0f}},
+      .caps_logits = true, .logits_softcap = 30.0f,
+      .experts = {.need = LLD_OPTIONAL, .norms_weights = true, .beside_dense = true}}},
 };
 
 int lld_architecture_find(const lld_gguf *gguf, const lld_architecture **out)

@@ -76,8 +76,10 @@ typedef struct lld_expert_facts {
     lld_need need;      /* OPTIONAL: where the file has an expert_count */
     bool norms_weights; /* weights of the chosen sum to 1, where expert_weights_norm does not say */
     bool gates_shared;  /* what all rows go through is weighted by sigmoid(ffn_gate_inp_shexp) */
-    bool has_biases;    /* of the router and of all matrices of experts */
-    lld_gating gating;  /* the only one; 0: expert_gating_func says */
+    bool
+        beside_dense; /* and each layer has a dense one, too; both, and the router, have own norms */
+    bool has_biases;  /* of the router and of all matrices of experts */
+    lld_gating gating; /* the only one; 0: expert_gating_func says */
 } lld_expert_facts;
 
 /* What sets one family apart that the others do without; all zero: nothing. */

@@ -65,6 +65,18 @@ static void bind_mixture_biases(lld_binder *b, lld_expert_weights *w)
     }
 }
 
+/* What a mixture has beside a dense feed-forward, and the scale of each expert. */
+static void bind_beside_dense(lld_binder *b, lld_expert_weights *w)
+{
+    const lld_config *c = &b->model->config;
+    if (!c->architecture->facts.experts.beside_dense) return;
+    w->router_norm.weight = lld_bind_vector(b, "ffn_gate_inp.scale", LLD_REQUIRED, c->dim);
+    w->norm = lld_bind_norm(b, "pre_ffw_norm_2");
+    w->gated_post_norm = lld_bind_norm(b, "post_ffw_norm_1");
+    w->post_norm = lld_bind_norm(b, "post_ffw_norm_2");
+    w->scales = lld_bind_vector(b, "ffn_down_exps.scale", LLD_REQUIRED, c->experts.n);
+}
+
 void lld_bind_mixture(lld_binder *b, lld_expert_weights *w, lld_gated_weights *experts)
 {
     const lld_config *c = &b->model->config;
@@ -93,5 +105,6 @@ void lld_bind_mixture(lld_binder *b, lld_expert_weights *w, lld_gated_weights *e
         experts[i].down = lld_matrix_rows(&down, i * c->dim, c->dim);
     }
     bind_mixture_biases(b, w);
+    bind_beside_dense(b, w);
     bind_shared(b, w);
 }

@@ -5,14 +5,15 @@
 
 #include "base/status.h"
 
-/* The width of each layer's feed-forward, of one expert where it has some. */
+/* The width of each layer's feed-forward, of one expert where it has no other. */
 static void set_hidden_dims(lld_config *c)
 {
     const lld_expert_sizes *e = &c->experts;
     c->hidden_dim = e->hidden_dim > e->shared_hidden_dim ? e->hidden_dim : e->shared_hidden_dim;
     for (uint32_t i = 0; i < c->n_layers; i++) {
         lld_layer_sizes *sizes = &c->layers[i];
-        if (lld_has_experts(c, i)) sizes->hidden_dim = e->hidden_dim;
+        if (lld_has_experts(c, i) && !c->architecture->facts.experts.beside_dense)
+            sizes->hidden_dim = e->hidden_dim;
         if (sizes->hidden_dim > c->hidden_dim) c->hidden_dim = sizes->hidden_dim;
     }
 }

@@ -95,9 +95,9 @@ static int cut_layer(const cutter *c, int index)
     int status = LLD_OK;
     for (uint32_t i = 0; i < n_mixer && status == LLD_OK; i++)
         status = cut(c, &mixer[i], 1, index, LLD_ROLE_ATTENTION);
-    if (status == LLD_OK && l->feed == LLD_FEED_EXPERTS) status = cut_mixture(c, index);
-    if (status == LLD_OK && l->feed == LLD_FEED_GATED)
+    if (status == LLD_OK && l->gated.gate.data != NULL)
         status = cut_gated(c, &l->gated, index, LLD_ROLE_FEED);
+    if (status == LLD_OK && l->mixture.experts != NULL) status = cut_mixture(c, index);
     lld_matrix *input[] = {&l->input.gate, &l->input.proj};
     for (int i = 0; i < 2 && status == LLD_OK && input[i]->data != NULL; i++)
         status = cut(c, &input[i], 1, index, LLD_ROLE_FEED);

@@ -57,7 +57,9 @@ static lld_mixer_kind mixer_kind(const lld_config *c, bool has_kv_heads)
 static lld_feed_kind feed_kind(const lld_config *c, uint32_t layer)
 {
     if (c->layers[layer].hidden_dim == 0) return LLD_FEED_NONE;
-    return lld_has_experts(c, layer) ? LLD_FEED_EXPERTS : LLD_FEED_GATED;
+    if (!lld_has_experts(c, layer)) return LLD_FEED_GATED;
+    return c->architecture->facts.experts.beside_dense ? LLD_FEED_GATED_AND_EXPERTS
+                                                       : LLD_FEED_EXPERTS;
 }
 
 static void bind_mixer(lld_binder *b, lld_layer *layer)
@@ -101,8 +103,9 @@ static void bind_layer(lld_binder *b, lld_layer *layer)
     if (c->is_parallel && norms->before_feed == NULL) layer->feed_norm = layer->mixer_norm;
     layer->feed_post_norm = lld_bind_norm(b, norms->after_feed);
     bind_mixer(b, layer);
-    if (layer->feed == LLD_FEED_GATED) lld_bind_gated(b, &layer->gated);
-    if (layer->feed == LLD_FEED_EXPERTS)
+    const bool has_both = layer->feed == LLD_FEED_GATED_AND_EXPERTS;
+    if (layer->feed == LLD_FEED_GATED || has_both) lld_bind_gated(b, &layer->gated);
+    if (layer->feed == LLD_FEED_EXPERTS || has_both)
         lld_bind_mixture(b, &layer->mixture,
                          b->model->experts +
                              (size_t)(b->layer - (int)c->experts.n_dense_layers) * c->experts.n);

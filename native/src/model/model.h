@@ -41,7 +41,12 @@ typedef enum lld_mixer_kind {
     LLD_MIXER_ATTENTION_AND_STATE_SPACE /* both read the normed row, and both are added */
 } lld_mixer_kind;
 /* What a layer does with each token for itself. */
-typedef enum lld_feed_kind { LLD_FEED_GATED, LLD_FEED_EXPERTS, LLD_FEED_NONE } lld_feed_kind;
+typedef enum lld_feed_kind {
+    LLD_FEED_GATED,
+    LLD_FEED_EXPERTS,
+    LLD_FEED_GATED_AND_EXPERTS, /* beside each other */
+    LLD_FEED_NONE
+} lld_feed_kind;
 
 typedef struct lld_attention_weights {
     lld_matrix wq;       /* (n_heads * head_dim, dim) */
@@ -108,6 +113,10 @@ typedef struct lld_expert_weights {
     lld_gated_weights *experts; /* (n), of matrices that lie one behind the other */
     lld_gated_weights shared;   /* what all rows go through, or gate.data NULL */
     const float *shared_gate; /* (dim): its weight is the sigmoid of this times the row; or NULL */
+    const float *scales;      /* (n) of what each makes, or NULL */
+    /* Beside a dense feed-forward; else they have no weights. Before the router, which then divides by
+     * sqrt(dim), and before the experts; behind the dense one, and behind them. */
+    lld_norm router_norm, norm, gated_post_norm, post_norm;
 } lld_expert_weights;
 
 /* What a token gives a layer beside the residual stream (Gemma 4's per-layer embeddings): behind the
