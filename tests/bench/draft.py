@@ -1,6 +1,8 @@
 """How much faster a draft makes answers, on texts that it predicts well and badly.
 
-    PYTHONPATH=tests .venv/bin/python -m bench.draft MODEL DRAFT [--memory-budget BYTES]
+    PYTHONPATH=tests .venv/bin/python -m bench.draft MODEL [DRAFT] [--memory-budget BYTES]
+
+Without DRAFT it measures the model's own layer that guesses (multi-token prediction).
 
 Loads the model with the draft and without it in turns, as the service does, and lets it answer the
 same seeded requests, each for at most --seconds. It fails when a text differs, and reports the
@@ -110,7 +112,7 @@ async def _runs(
             how = sampling, n_tokens, n_together, most_seconds
             runs[name] = await _answer(scheduler, prompt, *how)
             speed = runs[name].tokens_per_second
-            kind = "without" if model.draft is None else "with"
+            kind = "with" if model.draft or model.guess_layer else "without"
             print(f"{name} {kind} the draft: {speed:.2f} tokens/s", file=sys.stderr, flush=True)
         return runs
     finally:
@@ -120,11 +122,12 @@ async def _runs(
         worker.close()
 
 
-def measure(options: argparse.Namespace, draft: Path | None) -> dict[str, Run]:
-    """Load the model, with a draft or without, and let it answer every text."""
+def measure(options: argparse.Namespace, *, helped: bool) -> dict[str, Run]:
+    """Load the model, with what guesses or without, and let it answer every text."""
     config = ModelConfig(
         path=str(options.model),
-        draft="" if draft is None else str(draft),
+        draft=str(options.draft) if helped and options.draft else "",
+        multi_token_prediction=helped,
         threads=options.threads,
         ctx_size=1024,
         n_sequences=4,
@@ -133,7 +136,8 @@ def measure(options: argparse.Namespace, draft: Path | None) -> dict[str, Run]:
     )
     model = load(config, StopFlag())
     try:
-        assert (model.draft is None) == (draft is None), model.draft_fault
+        guesses = model.guess_layer if options.draft is None else model.draft
+        assert (guesses is not None) == helped, model.draft_fault or "no layer guesses"
         return asyncio.run(_runs(model, options.tokens, options.together, options.seconds))
     finally:
         model.close()
@@ -169,7 +173,7 @@ def main() -> None:
     """Measure in turns, compare the texts, report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("draft", type=Path)
+    parser.add_argument("draft", type=Path, nargs="?")
     parser.add_argument("--memory-budget", type=int)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=128)
@@ -181,8 +185,8 @@ def main() -> None:
     alone: list[dict[str, Run]] = []
     helped: list[dict[str, Run]] = []
     for _ in range(options.runs):
-        alone.append(measure(options, None))
-        helped.append(measure(options, options.draft))
+        alone.append(measure(options, helped=False))
+        helped.append(measure(options, helped=True))
         for name in TEXTS:
             _check(name, helped[-1][name].text, alone[0][name].text)
     if options.json:
