@@ -78,6 +78,14 @@ QWEN35: dict[str, Any] = {
     "linear_num_value_heads": 4,
 }
 LFM2 = {"layer_types": ["conv", "full_attention", "conv", "conv"], "block_multiple_of": 32}
+LFM2_MOE: dict[str, Any] = {
+    "layer_types": ["conv", "full_attention", "conv", "conv"],
+    "num_dense_layers": 1,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+}
+QWEN_MOE = {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 32}
 GEMMA4: dict[str, Any] = {
     "head_dim": 32,
     "global_head_dim": 64,
@@ -193,6 +201,12 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "starcoder2": ("starcoder2", {}),
     "gptneox": ("gpt_neox", {"num_key_value_heads": 4}),
     "gptneox-in-turn": ("gpt_neox", {"num_key_value_heads": 4, "use_parallel_residual": False}),
+    "qwen3moe": ("qwen3_moe", QWEN_MOE | {"head_dim": 32, "norm_topk_prob": True}),
+    "qwen2moe": ("qwen2_moe", QWEN_MOE | {"shared_expert_intermediate_size": 64}),
+    "mixtral": ("mixtral", {"num_local_experts": 4}),
+    "olmoe": ("olmoe", {"num_key_value_heads": 4, "num_experts": 8, "num_experts_per_tok": 3}),
+    "granitemoe": ("granitemoe", GRANITE | {"num_local_experts": 5, "num_experts_per_tok": 2}),
+    "lfm2moe": ("lfm2_moe", LFM2_MOE),
     "command-r": ("cohere", {}),
     "cohere2": ("cohere2", {"num_hidden_layers": 5, "sliding_window": 8}),
 }

@@ -144,6 +144,22 @@ _MINICPM = """\
 {%- else %}{{ '<用户>' + message.content | trim + '<AI>' }}{% endif %}
 {%- endfor %}"""
 
+# A caller's system message is the developer's; the system's own says what channels there are.
+_HARMONY = """\
+{{ '<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\\n' }}
+{{- 'Knowledge cutoff: 2024-06\\n\\nReasoning: medium\\n\\n# Valid channels: analysis, ' }}
+{{- 'commentary, final. Channel must be included for every message.<|end|>' }}
+{%- for message in messages %}
+{%- if message.role == 'system' -%}
+{{ '<|start|>developer<|message|># Instructions\\n\\n' + message.content + '<|end|>' }}
+{%- elif message.role == 'assistant' -%}
+{{ '<|start|>assistant<|channel|>final<|message|>' + message.content + '<|end|>' }}
+{%- else -%}
+{{ '<|start|>user<|message|>' + message.content + '<|end|>' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"""
+
 _TRANSCRIPT = """\
 {{ bos_token }}
 {%- for message in messages %}
@@ -206,6 +222,8 @@ FALLBACKS: tuple[Fallback, ...] = (
         ),
         ("[|user|]", "[|assistant|]", "[|endofturn|]"),
     ),
+    # OpenAI, "Harmony response format" of gpt-oss
+    Fallback("harmony", _HARMONY, ("<|start|>", "<|channel|>", "<|message|>", "<|return|>")),
     # DeepSeek, model card of V3; R1's distilled models of Qwen and Llama
     Fallback("deepseek", _DEEPSEEK, ("<｜User｜>", "<｜Assistant｜>")),
     # Tencent, model card of Hunyuan-4B-Instruct

@@ -22,6 +22,7 @@ from llamad_tools.checkpoints.huggingface_family import (
     GELU_TANH,
     HEAD_NORMS,
     LATE_FEED_NORM,
+    LLAMA_FEED,
     ONE_NORM,
     OUTER,
     POST_NORMS,
@@ -35,7 +36,15 @@ from llamad_tools.checkpoints.huggingface_gemma4 import (
     gemma4_layers,
     gemma4_outer,
 )
-from llamad_tools.checkpoints.huggingface_lfm2 import arrange_lfm2, lfm2_keys, lfm2_layers
+from llamad_tools.checkpoints.huggingface_lfm2 import (
+    LFM2,
+    LFM2_HEAD_NORMS,
+    LFM2_NORMS,
+    LFM2_OUTER,
+    arrange_lfm2,
+    lfm2_keys,
+    lfm2_layers,
+)
 from llamad_tools.checkpoints.huggingface_mamba2 import (
     arrange_granite_hybrid,
     arrange_mamba2,
@@ -44,12 +53,8 @@ from llamad_tools.checkpoints.huggingface_mamba2 import (
     mamba2_keys,
     mamba2_layers,
 )
+from llamad_tools.checkpoints.huggingface_mixtures import MIXTURES
 
-_LLAMA_FEED = {
-    "feed_forward.w1": "ffn_gate",
-    "feed_forward.w3": "ffn_up",
-    "feed_forward.w2": "ffn_down",
-}
 _DELTA_NET = {
     "linear_attn.in_proj_qkv": "attn_qkv",
     "linear_attn.in_proj_z": "attn_gate",
@@ -64,11 +69,6 @@ _MAMBA2 = {
     "mamba.conv1d": "ssm_conv1d",
     "mamba.norm": "ssm_norm",
     "mamba.out_proj": "ssm_out",
-}
-_CONVOLUTION = {
-    "conv.conv": "shortconv.conv",
-    "conv.in_proj": "shortconv.in_proj",
-    "conv.out_proj": "shortconv.out_proj",
 }
 _BERT = {
     "attention.self.query": "attn_q",
@@ -189,20 +189,11 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "lfm2": Family(
         "lfm2",
-        outer={
-            "model.embed_tokens": "token_embd",
-            "model.embedding_norm": "token_embd_norm",
-            "lm_head": "output",
-        },
+        outer=LFM2_OUTER,
         output_norm="token_embd_norm",
-        matrices={
-            **ATTENTION,
-            "self_attn.out_proj": "attn_output",
-            **_LLAMA_FEED,
-            **_CONVOLUTION,
-        },
-        norms={"operator_norm": "attn_norm", "ffn_norm": "ffn_norm"},
-        qk_norms={"self_attn.q_layernorm": "attn_q_norm", "self_attn.k_layernorm": "attn_k_norm"},
+        matrices=LFM2,
+        norms=LFM2_NORMS,
+        qk_norms=LFM2_HEAD_NORMS,
         eps_keys=("norm_eps", "block_norm_eps"),
         own_windows=True,
         theta=1e6,
@@ -211,6 +202,7 @@ FAMILIES: Mapping[str, Family] = {
         arrange=arrange_lfm2,
         layers=lfm2_layers,
     ),
+    **MIXTURES,
     "granitemoehybrid": Family(
         "granitehybrid",
         interleaves=True,
@@ -300,7 +292,7 @@ FAMILIES: Mapping[str, Family] = {
             "model.norm": "output_norm",
             "output": "output",
         },
-        matrices={"attention.wqkv": "attn_qkv", "attention.wo": "attn_output", **_LLAMA_FEED},
+        matrices={"attention.wqkv": "attn_qkv", "attention.wo": "attn_output", **LLAMA_FEED},
         norms={"attention_norm": "attn_norm", "ffn_norm": "ffn_norm"},
         keys=keys.internlm2_keys,
         arrange=split_groups,

@@ -42,6 +42,11 @@ ATTENTION = {
     "self_attn.o_proj": "attn_output",
 }
 FEED = {"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+LLAMA_FEED = {
+    "feed_forward.w1": "ffn_gate",
+    "feed_forward.w3": "ffn_up",
+    "feed_forward.w2": "ffn_down",
+}
 FUSED = {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
 OUTER = {
     "model.embed_tokens": "token_embd",
@@ -75,6 +80,7 @@ class Family:
     matrices: Mapping[str, str] = field(default_factory=lambda: {**ATTENTION, **FEED})
     norms: Mapping[str, str] = field(default_factory=lambda: PRE_NORMS)
     qk_norms: Mapping[str, str] = field(default_factory=dict)
+    experts: str | None = None  # the module of a layer that has experts, one by one
     whole_names: Mapping[str, str] = field(default_factory=dict)  # of a layer, suffix included
     row_norm: bool = False  # qk_norms are of all heads together
     norms_without_one: bool = False  # a stored norm weight is one less than what it multiplies by

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llamad_tools.checkpoints.huggingface_config import HuggingFaceConfig
+from llamad_tools.checkpoints.huggingface_experts import expert_name, stack_experts
 from llamad_tools.checkpoints.huggingface_family import Family
 from llamad_tools.checkpoints.huggingface_sampling import read_sampling
 from llamad_tools.checkpoints.huggingface_tokenizer import read_tokenizer
@@ -43,6 +44,8 @@ def gguf_name(name: str, family: Family) -> str:
         stem, _, suffix = name.rpartition(".")
         return f"{family.outer[stem]}.{suffix}"
     whole = family.whole_names.get(match[3])
+    if whole is None and family.experts is not None:
+        whole = expert_name(match[3], (family.experts,))
     if whole is None:
         stem, _, suffix = match[3].rpartition(".")
         if suffix not in ("weight", "bias"):
@@ -127,7 +130,7 @@ def _tensors(
             result.append(
                 _interleaved(folder, tensor.name, part, numbers) if family.interleaves else part
             )
-    return result
+    return stack_experts(folder, result)
 
 
 def _is_less_one(name: str) -> bool:

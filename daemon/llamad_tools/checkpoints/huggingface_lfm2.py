@@ -3,13 +3,29 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from llamad_tools.checkpoints.huggingface_family import Config
+from llamad_tools.checkpoints.huggingface_family import ATTENTION, LLAMA_FEED, Config
 from llamad_tools.checkpoints.hyperparameters import Layer
 from llamad_tools.checkpoints.json_file import positive_count, positive_float
 from llamad_tools.checkpoints.layer_types import layer_types
 from llamad_tools.checkpoints.source import Metadata, SourceTensor, unsupported
 from llamad_tools.checkpoints.tensor_order import without_middle
 
+_CONVOLUTION = {
+    "conv.conv": "shortconv.conv",
+    "conv.in_proj": "shortconv.in_proj",
+    "conv.out_proj": "shortconv.out_proj",
+}
+LFM2_OUTER = {
+    "model.embed_tokens": "token_embd",
+    "model.embedding_norm": "token_embd_norm",
+    "lm_head": "output",
+}
+LFM2 = {**ATTENTION, "self_attn.out_proj": "attn_output", **LLAMA_FEED, **_CONVOLUTION}
+LFM2_NORMS = {"operator_norm": "attn_norm", "ffn_norm": "ffn_norm"}
+LFM2_HEAD_NORMS = {
+    "self_attn.q_layernorm": "attn_q_norm",
+    "self_attn.k_layernorm": "attn_k_norm",
+}
 _KINDS = ("conv", "full_attention")
 
 

@@ -73,11 +73,11 @@ def _tensor(
     type_name, shape = entry.get("dtype"), entry.get("shape")
     if not isinstance(shape, list) or not all(isinstance(n, int) and n > 0 for n in shape):
         raise corrupt(file.path, f"{name} has shape {shape!r}")
-    is_table = len(shape) in (1, 2) or (len(shape) == 3 and shape[1] == 1)  # of a convolution
+    is_table = len(shape) <= 3  # those of three are of a convolution or of experts
     if not isinstance(type_name, str) or type_name not in _TYPES or not is_table:
         raise unsupported(
             file.path,
-            f"{name} is {type_name} of shape {shape}: only vectors and matrices of "
+            f"{name} is {type_name} of shape {shape}: only vectors, matrices, stacks of them, of "
             f"{', '.join(_TYPES)} are read",
         )
     row_bytes = shape[-1] * _TYPES[type_name]

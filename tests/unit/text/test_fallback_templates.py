@@ -50,6 +50,15 @@ TEXTS = {
         "[|assistant|]\nyes[|endofturn|]\n[|user|]\ngo[|endofturn|]\n"
         "[|assistant|]\n<think>\n\n</think>\n\n"
     ),
+    "harmony": (
+        "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
+        "Knowledge cutoff: 2024-06\n\nReasoning: medium\n\n# Valid channels: analysis, "
+        "commentary, final. Channel must be included for every message.<|end|>"
+        "<|start|>developer<|message|># Instructions\n\nbe brief<|end|>"
+        "<|start|>user<|message|>hi<|end|>"
+        "<|start|>assistant<|channel|>final<|message|>yes<|end|>"
+        "<|start|>user<|message|>go<|end|><|start|>assistant"
+    ),
     "deepseek": "<s>be brief<｜User｜>hi<｜Assistant｜>yes</s><｜User｜>go<｜Assistant｜>",
     "hunyuan": (
         "<s>be brief<｜hy_place▁holder▁no▁3｜><｜hy_User｜>hi"
