@@ -54,6 +54,7 @@ GATEWAY_CORE = tuple(
         "fields",
         "formats",
         "gateway",
+        "rerank",
         "routes",
         "logprobs",
         "sampling",

@@ -20,7 +20,9 @@ class TinyEncoder:
     n_heads: int = 4
     n_ctx: int = 512
     weight_type: str = "F32"  # of all matrices
-    pooling: int = 1  # GGUF's pooling_type: mean
+    pooling: int = 1  # GGUF's pooling_type: mean; 4: of a model that ranks
+    rank_scores: int = 0  # of one that ranks
+    rank_dense: bool = True
     seed: int = 1
 
     @property
@@ -72,6 +74,8 @@ class TinyEncoder:
             if self.architecture == "bert" and name.startswith("blk."):
                 bias = 0.3 * rng.standard_normal(n_rows).astype(np.float32)
                 writer.add_tensor(name.replace("weight", "bias"), bias)
+        if self.rank_scores:
+            self._add_rank(writer, rng, kind)
         norms = ["token_embd_norm"]
         for i in range(self.n_layers):
             norms += [f"blk.{i}.attn_output_norm", f"blk.{i}.layer_output_norm"]
@@ -85,6 +89,18 @@ class TinyEncoder:
         writer.write_tensors_to_file()
         writer.close()
         return path
+
+    def _add_rank(
+        self, writer: gguf.GGUFWriter, rng: np.random.Generator, kind: gguf.GGMLQuantizationType
+    ) -> None:
+        """Add a classifier's head, whose last matrix is small and stays F32."""
+        for name, n_rows in (("cls", self.dim), ("cls.output", self.rank_scores)):
+            if name == "cls" and not self.rank_dense:
+                continue
+            values = rng.standard_normal((n_rows, self.dim)).astype(np.float32) / 8
+            used = kind if name == "cls" else gguf.GGMLQuantizationType.F32
+            writer.add_tensor(f"{name}.weight", gguf.quants.quantize(values, used), raw_dtype=used)
+            writer.add_tensor(f"{name}.bias", rng.standard_normal(n_rows).astype(np.float32))
 
     def _add_vocabulary(self, writer: gguf.GGUFWriter) -> None:
         metadata = wordpiece_metadata()

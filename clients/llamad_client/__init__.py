@@ -28,7 +28,6 @@ from llamad_client.values import (
     AddedPrefix,
     Board,
     DraftModel,
-    Embedding,
     Event,
     Job,
     LoadedModel,
@@ -52,6 +51,7 @@ from llamad_client.values import (
     UsedModel,
     Version,
 )
+from llamad_client.vectors import Embedding, RankedDocument, Ranking
 
 __version__ = "0.1.0"
 
@@ -91,6 +91,8 @@ __all__ = [
     "Prefix",
     "PrefixCache",
     "Queued",
+    "RankedDocument",
+    "Ranking",
     "Refused",
     "RenderedChat",
     "Result",

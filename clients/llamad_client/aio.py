@@ -18,12 +18,11 @@ from llamad_client.aio_upload import AsyncOpenAt, upload_from_loop
 from llamad_client.answers import Answer, Answers
 from llamad_client.client import DEFAULT_TIMEOUT_SECONDS
 from llamad_client.failure import client_error
-from llamad_client.request import EmbedOptions, Options, ScoreOptions
+from llamad_client.request import EmbedOptions, Options, RerankOptions, ScoreOptions
 from llamad_client.scores import Score, Scores
 from llamad_client.values import (
     AddedModel,
     AddedPrefix,
-    Embedding,
     Event,
     Job,
     Model,
@@ -39,6 +38,7 @@ from llamad_client.values import (
     event_of,
     value_of,
 )
+from llamad_client.vectors import Embedding, Ranking
 
 
 class AsyncCompletion:
@@ -182,6 +182,13 @@ class AsyncClient:
             raise client_error(error, self.path) from None
         finally:
             call.cancel()
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], **options: Unpack[RerankOptions]
+    ) -> Ranking:
+        """Return documents in the order in which they answer a question; needs a reranker."""
+        message = request.rerank_request(query, documents, options)
+        return value_of(Ranking, await self._call(self._llamad.Rerank, message))
 
     async def score(
         self,

@@ -14,13 +14,12 @@ from llamad_client import request
 from llamad_client.address import CHANNEL_OPTIONS, socket_path, target
 from llamad_client.answers import Answer, Answers
 from llamad_client.failure import client_error
-from llamad_client.request import EmbedOptions, Options, ScoreOptions
+from llamad_client.request import EmbedOptions, Options, RerankOptions, ScoreOptions
 from llamad_client.scores import Score, Scores
 from llamad_client.upload import OpenAt, upload
 from llamad_client.values import (
     AddedModel,
     AddedPrefix,
-    Embedding,
     Event,
     Job,
     Model,
@@ -36,6 +35,7 @@ from llamad_client.values import (
     event_of,
     value_of,
 )
+from llamad_client.vectors import Embedding, Ranking
 from llamad_client.waiting import interruptible
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
@@ -180,6 +180,13 @@ class Client:
             raise client_error(error, self.path) from None
         finally:
             interruptible(call.cancel)
+
+    def rerank(
+        self, query: str, documents: Sequence[str], **options: Unpack[RerankOptions]
+    ) -> Ranking:
+        """Return documents in the order in which they answer a question; needs a reranker."""
+        message = request.rerank_request(query, documents, options)
+        return value_of(Ranking, self._call(self._llamad.Rerank, message))
 
     def score(
         self,

@@ -91,6 +91,18 @@ class EmbedOptions(TypedDict, total=False):
     priority: Priority
     deadline_seconds: float  # of each text
     on_behalf_of: str
+    dimensions: int  # only so many numbers of each vector
+
+
+class RerankOptions(TypedDict, total=False):
+    """Options of rerank; see RerankRequest in llamad.proto."""
+
+    top_n: int  # only so many results
+    model: str
+    truncate: bool  # leave out the end of a document that is too long
+    priority: Priority
+    deadline_seconds: float  # of each document
+    on_behalf_of: str
 
 
 class ScoreOptions(TypedDict, total=False):
@@ -188,6 +200,19 @@ def embed_request(texts: Sequence[str], options: EmbedOptions) -> pb.EmbedReques
         if value is not None:
             prefix = {"pooling": "POOLING_", "priority": "PRIORITY_"}.get(name)
             _set(request, name, value if prefix is None else prefix + str(value).upper())
+    return request
+
+
+def rerank_request(
+    query: str, documents: Sequence[str], options: RerankOptions
+) -> pb.RerankRequest:
+    """Return the message of a Rerank call. Raises Refused."""
+    request = pb.RerankRequest()
+    _set(request, "query", query)
+    _set(request, "documents", documents)
+    for name, value in options.items():
+        if value is not None:
+            _set(request, name, f"PRIORITY_{value}".upper() if name == "priority" else value)
     return request
 
 

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from llamad_api.v1 import admin_pb2
 from llamad_api.v1 import llamad_pb2 as pb
+from llamad_client.vectors import Embedding, RankedDocument, Ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,17 +378,6 @@ class AddedModel:
     unchanged: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Embedding:
-    """The vector of a text, of length 1."""
-
-    index: int  # of the text
-    values: Sequence[float]
-    tokens: int  # that were read
-    truncated_tokens: int  # at the end of the text, that were not
-    model: str
-
-
 VALUES: dict[type[Message], type[Any]] = {
     pb.Queued: Queued,
     pb.PrefillProgress: PrefillProgress,
@@ -410,6 +400,8 @@ VALUES: dict[type[Message], type[Any]] = {
     pb.SubmitJobResponse: SubmittedJob,
     pb.GetVersionResponse: Version,
     pb.EmbedResponse: Embedding,
+    pb.RankedDocument: RankedDocument,
+    pb.RerankResponse: Ranking,
     admin_pb2.Model: Model,
     admin_pb2.UseModelResponse: UsedModel,
     admin_pb2.AddPrefixResponse.Done: AddedPrefix,

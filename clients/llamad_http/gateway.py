@@ -14,6 +14,7 @@ from llamad_client import (
     ClientError,
     Embedding,
     Event,
+    Ranking,
     RenderedChat,
     Result,
     Score,
@@ -22,13 +23,14 @@ from llamad_client import (
     ThinkingDelta,
     ToolCallDelta,
 )
-from llamad_client.request import EmbedOptions, Options, ScoreOptions
+from llamad_client.request import EmbedOptions, Options, RerankOptions, ScoreOptions
 from llamad_http.administration import Administration
 from llamad_http.authorization import Caller, priority_of
 from llamad_http.completion import Answer, Asked, CompletionRequest, ModelEntry
 from llamad_http.config import Config
 from llamad_http.errors import HttpError, busy, from_client_error
 from llamad_http.exchange import ClientGoneError, Exchange
+from llamad_http.rerank import RerankRequest
 
 
 class Gateway:
@@ -120,6 +122,7 @@ class Gateway:
         *,
         truncate: bool,
         any_name: bool,
+        dimensions: int | None = None,
     ) -> tuple[str, list[Embedding]]:
         """Return the model and the vectors of texts. Raises HttpError, and ClientGoneError."""
         model = await self.resolve(wanted, exchange.caller, any_name=any_name)
@@ -129,10 +132,33 @@ class Gateway:
             truncate=truncate,
             priority=priority_of(caller, exchange.headers.get("llamad-priority")),
         )
+        if dimensions is not None:
+            options["dimensions"] = dimensions
         if caller.owner is not None:
             options["on_behalf_of"] = caller.owner
         try:
             return model, await exchange.unless_gone(self.client.embed(texts, **options))
+        except ClientError as error:
+            raise from_client_error(error) from None
+
+    async def rerank(
+        self, exchange: Exchange, wanted: str, asked: RerankRequest
+    ) -> tuple[str, Ranking]:
+        """Return the model and the order of documents. Raises HttpError, and ClientGoneError."""
+        caller = exchange.caller
+        model = await self.resolve(wanted, caller, any_name=True)
+        options = RerankOptions(
+            model=model,
+            truncate=asked.truncate,
+            priority=priority_of(caller, exchange.headers.get("llamad-priority")),
+        )
+        if asked.top_n is not None:
+            options["top_n"] = asked.top_n
+        if caller.owner is not None:
+            options["on_behalf_of"] = caller.owner
+        try:
+            ranking = self.client.rerank(asked.query, asked.documents, **options)
+            return model, await exchange.unless_gone(ranking)
         except ClientError as error:
             raise from_client_error(error) from None
 

@@ -141,6 +141,7 @@ typedef struct lld_model_info {
     uint64_t state_bytes; /* of one sequence, in layers that have a state; 0: every layer attends */
     uint32_t n_guess_layers; /* 1: lld_engine_guess has a layer to guess with */
     uint32_t is_encoder;     /* 1: no logits; every token sees its whole text, which is one run */
+    uint32_t n_rank_scores;  /* of a model that ranks texts, see lld_engine_rank; 0: it does not */
 } lld_model_info;
 
 /* guesses: use the file's layer that guesses tokens, if it has one, for lld_engine_guess. It takes its
@@ -315,6 +316,12 @@ const float *lld_engine_logits(const lld_engine *engine, size_t k);
  * norm: what an embedding is pooled from. Between forwards. */
 int lld_engine_add_rows(lld_engine *engine, size_t first_row, size_t n_rows, double *sums,
                         size_t n_sums);
+
+/* What a model that ranks texts says of one: out = output(tanh(dense(row))), without the inner part where
+ * the file has none. row: (n_row) of dim numbers, as lld_engine_add_rows made them of one token's row.
+ * scores: (n_scores) of n_rank_scores. LLD_ERR_INVALID for other lengths. */
+int lld_engine_rank(lld_engine *engine, const double *row, size_t n_row, double *scores,
+                    size_t n_scores);
 
 /* The cancel flag, read between layers. Any thread may set it. lld_engine_forward fails with
  * LLD_ERR_CANCELLED while it is set; the caller clears it, before it composes a step. */

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from llamad.engine.bindings import Engine, EngineError, EngineModel, Run
-from reference.encoder import encode
+from reference.encoder import encode, rank
 from tiny_encoder import TinyEncoder
 
 ARCHITECTURES = ("bert", "nomic-bert")
@@ -113,3 +113,36 @@ def test_no_position_is_beyond_the_learned_ones(path: Path) -> None:
         Engine(model, n_threads=1, n_ctx=41)
     with Engine(model, n_threads=1, n_ctx=40) as engine:
         engine.forward([Run([1] * 40, 0, (0, 1), 0)])
+
+
+@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize(("weight_type", "limit"), [("F32", 5e-4), ("Q8_0", 0.1)])
+def test_scores_of_a_model_that_ranks_are_what_numpy_computes(
+    path: Path, dense: bool, weight_type: str, limit: float
+) -> None:
+    encoder = TinyEncoder(pooling=4, rank_scores=3, rank_dense=dense, weight_type=weight_type)
+    encoder.write(path)
+    with open_engine(path) as engine:
+        assert EngineModel(str(path)).info.n_rank_scores == 3
+        for n in LENGTHS:
+            tokens = tokens_of(encoder, n, seed=n)
+            rows_of(engine, [tokens], encoder.dim)
+            sums = array("d", bytes(8 * encoder.dim))
+            engine.add_rows(0, 1, sums)
+            assert np.abs(np.array(engine.rank(sums, 3)) - rank(path, tokens)).max() < limit
+        with pytest.raises(EngineError, match="n_scores is 2, must be 3 to 3"):
+            engine.rank(sums, 2)
+        with pytest.raises(EngineError, match="n_row is 1, must be 64 to 64"):
+            engine.rank(array("d", [0.0]), 3)
+
+
+def test_a_file_that_ranks_without_the_tensors_for_it_is_refused(path: Path) -> None:
+    TinyEncoder(pooling=4).write(path)
+    with pytest.raises(EngineError, match=r"there is no cls\.output\.weight"):
+        EngineModel(str(path))
+    TinyEncoder(pooling=4, rank_scores=17).write(path)
+    with pytest.raises(EngineError, match="has 17 rows, must be 1 to 16"):
+        EngineModel(str(path))
+    TinyEncoder().write(path)
+    with open_engine(path) as engine, pytest.raises(EngineError, match="does not rank texts"):
+        engine.rank(array("d", bytes(8 * 64)), 1)

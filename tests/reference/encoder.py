@@ -21,6 +21,11 @@ def encode(path: Path, tokens: Sequence[int]) -> Rows:
     return _Encoder(load(path)).run(tokens)
 
 
+def rank(path: Path, tokens: Sequence[int]) -> Rows:
+    """Return the scores of a text by a model that ranks: of its first token's row (n_scores,)."""
+    return _Encoder(load(path)).rank(tokens)
+
+
 class _Encoder:
     def __init__(self, model: ReferenceModel) -> None:
         self._model = model
@@ -73,6 +78,13 @@ class _Encoder:
             return self._linear(gate / (1 + np.exp(-gate)) * up, f"{layer}ffn_down")
         gelu = up * (1 + np.vectorize(math.erf)(up / np.sqrt(2))) / 2
         return self._linear(gelu, f"{layer}ffn_down")
+
+    def rank(self, tokens: Sequence[int]) -> Rows:
+        """Return the scores by the first token's row."""
+        row = self.run(tokens)[0]
+        if self._model.find("cls.weight") is not None:
+            row = np.tanh(self._linear(row, "cls"))
+        return self._linear(row, "cls.output")
 
     def run(self, tokens: Sequence[int]) -> Rows:
         """Return the rows behind the last layer."""

@@ -1,14 +1,14 @@
 """Embed: vectors in the order of the texts, and what is refused."""
 
-import asyncio
 import math
 from typing import Any
 
 import pytest
 
 from llamad_api.v1 import llamad_pb2 as pb
-from rpc.serving import error_of_call, serving
-from unit.schedule.fakes import TIMEOUT_SECONDS, asynchronous
+from rpc.serving import serving
+from rpc.texts import check_leaving, check_refusal
+from unit.schedule.fakes import asynchronous
 
 
 def direction(text: str) -> float:
@@ -41,6 +41,8 @@ async def test_vectors_come_in_the_order_of_the_texts() -> None:
         (pb.EmbedRequest(texts=["a"] * 1025), "INVALID_TEXTS", "there are 1025"),
         (pb.EmbedRequest(texts=["a", ""]), "INVALID_TEXTS", "texts: text 1 is empty"),
         (of_numbers(pooling=9), "INVALID_POOLING", "9 is no pooling"),
+        (of_numbers(dimensions=0), "INVALID_DIMENSIONS", "is 0, must be 1 or more"),
+        (of_numbers(dimensions=3), "INVALID_DIMENSIONS", "is 3, the model's vectors have 2"),
         (of_numbers(priority=9), "INVALID_PRIORITY", "9 is no priority"),
         (
             pb.EmbedRequest(texts=["a"], deadline_seconds=0),
@@ -54,25 +56,20 @@ async def test_vectors_come_in_the_order_of_the_texts() -> None:
 )
 @asynchronous
 async def test_what_is_wrong_is_named(request_: pb.EmbedRequest, reason: str, message: str) -> None:
-    async with serving() as service, service.stub() as stub:
-        _, text, trailing = await error_of_call(stub.Embed(request_))
-    assert trailing["llamad-reason"] == reason
-    assert message in text
+    await check_refusal(lambda stub: stub.Embed(request_), reason, message)
 
 
 @asynchronous
 async def test_a_client_that_leaves_ends_its_texts() -> None:
+    await check_leaving(lambda stub: stub.Embed(pb.EmbedRequest(texts=["a" * 40])))
+
+
+@asynchronous
+async def test_a_vector_of_fewer_numbers_has_length_1() -> None:
     async with serving() as service, service.stub() as stub:
-        entered = service.bench.pause_step(0)
-        call = stub.Embed(pb.EmbedRequest(texts=["a" * 40]))
-        reading = asyncio.ensure_future(call.read())
-        await entered.wait()
-        assert (await stub.ListJobs(pb.ListJobsRequest())).jobs
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reading
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            (job,) = service.bench.book.list(include_ended=True)
-            async for _ in service.bench.book.watch(job.id):
-                pass
-        assert not service.bench.book.list()
+        asked = pb.EmbedRequest(texts=["ab"], dimensions=1)
+        (answer,) = [answer async for answer in stub.Embed(asked)]
+        asked.dimensions = 2
+        (whole,) = [answer async for answer in stub.Embed(asked)]
+    assert list(answer.values) == [1.0]
+    assert whole.values[1] == pytest.approx(direction("ab"), rel=1e-5)

@@ -1,6 +1,5 @@
 """Score: how likely given texts are, in few steps, and what is refused."""
 
-import asyncio
 import math
 from typing import Any
 
@@ -9,8 +8,8 @@ import pytest
 from clients.running import running_service
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client import Client
-from rpc.serving import error_of_call, serving
-from rpc.test_generate import wait_until_idle
+from rpc.serving import serving
+from rpc.texts import check_leaving, check_refusal
 from unit.schedule.fakes import asynchronous
 
 PROMPT = "a prompt that fills a block of the cache, and a little more of it"
@@ -100,24 +99,12 @@ async def test_many_continuations_never_fill_the_queue() -> None:
 )
 @asynchronous
 async def test_what_is_wrong_is_named(asked: pb.ScoreRequest, reason: str, message: str) -> None:
-    async with serving() as service, service.stub() as stub:
-        _, text, trailing = await error_of_call(stub.Score(asked))
-    assert trailing["llamad-reason"] == reason
-    assert message in text
+    await check_refusal(lambda stub: stub.Score(asked), reason, message)
 
 
 @asynchronous
 async def test_a_client_that_leaves_ends_its_texts() -> None:
-    async with serving() as service, service.stub() as stub:
-        entered = service.bench.pause_step(0)
-        call = stub.Score(request("a", "b"))
-        reading = asyncio.ensure_future(call.read())
-        await entered.wait()
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reading
-        await wait_until_idle(service)
-        assert not service.bench.book.list()
+    await check_leaving(lambda stub: stub.Score(request("a", "b")))
 
 
 def test_the_client_puts_the_scores_together() -> None:

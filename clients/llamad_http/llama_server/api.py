@@ -11,6 +11,7 @@ from llamad_http.llama_server.completion import read_completion
 from llamad_http.llama_server.errors import error_body
 from llamad_http.llama_server.properties import properties, slots
 from llamad_http.llama_server.tokens import read_text, read_tokens, tokens_body
+from llamad_http.rerank import read_rerank, rerank_body
 from llamad_http.routes import Api, Route
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -82,6 +83,14 @@ async def complete(gateway: Gateway, exchange: Exchange) -> None:
     await gateway.complete(exchange, read_completion(await exchange.fields()), any_name=True)
 
 
+async def rerank(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with documents in the order in which they answer a question."""
+    body = await exchange.fields()
+    asked = read_rerank(body)
+    model, ranking = await gateway.rerank(exchange, body.text("model") or "", asked)
+    await exchange.respond_json(rerank_body(asked, ranking, model))
+
+
 async def load_model(gateway: Gateway, exchange: Exchange) -> None:
     """Load a model, for an administrator."""
     check_admin(exchange.caller, "load models")
@@ -115,7 +124,8 @@ async def unsupported(gateway: Gateway, exchange: Exchange) -> None:
     raise HttpError(501, "NOT_SUPPORTED", f"{exchange.path} is not supported")
 
 
-_UNSUPPORTED = ("/infill", "/embedding", "/rerank", "/v1/rerank", "/reranking")
+_UNSUPPORTED = ("/infill", "/embedding")
+_RERANK = ("/rerank", "/v1/rerank", "/reranking", "/v1/reranking")
 
 API = Api(
     (
@@ -130,6 +140,7 @@ API = Api(
         Route("POST", "/models/unload", unload_model),
         Route("POST", "/completion", complete),
         Route("POST", "/completions", complete),
+        *(Route("POST", path, rerank) for path in _RERANK),
         *(Route("POST", path, unsupported) for path in _UNSUPPORTED),
     ),
     error_body,

@@ -40,10 +40,14 @@ async def embed(gateway: Gateway, exchange: Exchange) -> None:
     body = await exchange.fields()
     texts, written = read_texts(body), read_format(body)
     model, vectors = await gateway.embed(
-        exchange, body.text("model") or "", texts, truncate=False, any_name=True
+        exchange,
+        body.text("model") or "",
+        texts,
+        truncate=False,
+        any_name=True,
+        dimensions=body.integer("dimensions", 1, 2**32 - 1),
     )
-    dimensions = body.integer("dimensions", 1)
-    await exchange.respond_json(embeddings_body(vectors, model, written, dimensions))
+    await exchange.respond_json(embeddings_body(vectors, model, written))
 
 
 async def apply_template(gateway: Gateway, exchange: Exchange) -> None:

@@ -31,13 +31,8 @@ def read_format(body: Fields) -> str:
     return written
 
 
-def embeddings_body(
-    vectors: Sequence[Embedding], model: str, written: str, dimensions: int | None
-) -> dict[str, Any]:
-    """Return the answer. Raises HttpError for another length than the model's vectors have."""
-    length = len(vectors[0].values)
-    if dimensions not in (None, length):
-        raise not_supported("dimensions", f"{dimensions} is not supported, the model has {length}")
+def embeddings_body(vectors: Sequence[Embedding], model: str, written: str) -> dict[str, Any]:
+    """Return the answer."""
     tokens = sum(vector.tokens for vector in vectors)
     data = [
         {"object": "embedding", "index": index, "embedding": _written(vector.values, written)}

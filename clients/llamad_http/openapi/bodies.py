@@ -74,6 +74,10 @@ _MODEL = _object(("model",), model=TEXT)
 
 _COMPLETION = _object(("prompt",), prompt={}, n_predict=COUNT, grammar=TEXT, **_SAMPLING)
 
+_RERANK = _object(
+    ("query",), model=TEXT, query=TEXT, documents=TEXTS, top_n=COUNT, return_documents=FLAG
+)
+
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": _CHAT,
     "/apply-template": _CHAT,
@@ -81,7 +85,11 @@ BODIES: dict[str, dict[str, Any]] = {
         ("prompt",), model=TEXT, prompt=TEXTS, max_tokens=COUNT, echo=FLAG, **_SAMPLING
     ),
     "/v1/embeddings": _object(
-        ("input",), model=TEXT, input=TEXTS, encoding_format={"enum": ["float", "base64"]}
+        ("input",),
+        model=TEXT,
+        input=TEXTS,
+        encoding_format={"enum": ["float", "base64"]},
+        dimensions=COUNT,
     ),
     "/v1/responses": _RESPONSE,
     "/v1/responses/input_tokens": _RESPONSE,
@@ -107,6 +115,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/models/unload": _MODEL,
     "/completion": _COMPLETION,
     "/completions": _COMPLETION,
+    "/v1/rerank": _RERANK,
+    "/v1/reranking": _RERANK,
     "/tokenize": _object(("content",), content=TEXT, add_special=FLAG, with_pieces=FLAG),
     "/detokenize": _object(
         ("tokens",), tokens={"type": "array", "items": {"type": "integer", "minimum": 0}}

@@ -36,6 +36,7 @@ class ModelInfo:
     state_bytes: int  # of one sequence, in layers that have a state; 0: every layer attends
     n_guess_layers: int  # 1: a layer guesses tokens (``Engine.guess``)
     is_encoder: int  # 1: no logits; every token sees its whole text
+    n_rank_scores: int  # of a model that ranks texts; 0: it does not
 
 
 @dataclass(frozen=True, slots=True)

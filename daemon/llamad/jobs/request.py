@@ -38,6 +38,7 @@ class Embedding:
 
     pooling: Pooling | None = None  # None: as the model says
     truncates: bool = False  # a text that is too long; else it is refused
+    query: str | None = None  # that it is ranked for: its vector has the scores of a reranker
 
 
 @dataclass(frozen=True, slots=True)

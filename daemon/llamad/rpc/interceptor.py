@@ -47,6 +47,7 @@ _LARGE_REQUESTS = frozenset(
         "/llamad.v1.Llamad/Chat",
         "/llamad.v1.Llamad/Detokenize",
         "/llamad.v1.Llamad/Generate",
+        "/llamad.v1.Llamad/Rerank",
         "/llamad.v1.Llamad/Score",
         "/llamad.v1.Llamad/SubmitJob",
         "/llamad.v1.Llamad/Embed",

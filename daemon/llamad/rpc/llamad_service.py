@@ -26,10 +26,15 @@ from llamad.jobs.request import GenerationRequest, owner_name
 from llamad.logs import fields
 from llamad.rpc import from_proto as convert
 from llamad.rpc.answers import request_of_each, side_by_side
-from llamad.rpc.embed_messages import EMBED_AHEAD, embed_requests, embed_response
+from llamad.rpc.embed_messages import (
+    EMBED_AHEAD,
+    embed_requests,
+    embed_response,
+)
 from llamad.rpc.interceptor import caller, request_id
 from llamad.rpc.model_messages import model_response, rules_of
 from llamad.rpc.prefix_messages import prefix
+from llamad.rpc.rerank_messages import rerank_requests, rerank_response
 from llamad.rpc.score_messages import SCORED_TOGETHER, Score, score_requests
 from llamad.schedule.draft import DraftCounts
 from llamad.service.durable_jobs import DurableJobs
@@ -186,18 +191,38 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
     def Embed(self, request: pb.EmbedRequest, context: Context) -> AsyncIterator[pb.EmbedResponse]:
         """Return the vectors of texts."""
         checked = embed_requests(request, self.rules_now(), request_id.get(), caller.get())
-        return self._embeddings(checked)
+        return self._embeddings(checked, request.dimensions)
 
     async def _embeddings(
-        self, requests: list[GenerationRequest]
+        self, requests: list[GenerationRequest], dimensions: int
     ) -> AsyncIterator[pb.EmbedResponse]:
-        """Submit a few texts ahead of the one that is waited for: they share steps."""
+        async with aclosing(self._vectors(requests)) as vectors:
+            index = 0
+            async for embedded, finished in vectors:
+                yield embed_response(index, embedded, finished, dimensions)
+                index += 1
+
+    async def Rerank(self, request: pb.RerankRequest, context: Context) -> pb.RerankResponse:
+        """Return documents in the order in which they answer a question."""
+        checked = rerank_requests(request, self.rules_now(), request_id.get(), caller.get())
+        top_n = request.top_n if request.HasField("top_n") else None
+        async with aclosing(self._vectors(checked)) as vectors:
+            return rerank_response([found async for found in vectors], top_n)
+
+    async def _vectors(
+        self, requests: list[GenerationRequest]
+    ) -> AsyncGenerator[tuple[Embedded, Finished], None]:
+        """Submit a few texts ahead of the one that is waited for: they share steps.
+
+        Those that a step has ended are taken first, so that the next ones come together, too.
+        """
         scheduler = self._state.require().scheduler
         ahead: deque[Job] = deque()
         texts = iter(requests)
         try:
-            for index in range(len(requests)):
-                for text in islice(texts, EMBED_AHEAD - len(ahead)):
+            for _ in range(len(requests)):
+                waits = not ahead or not ahead[0].ended
+                for text in islice(texts, EMBED_AHEAD - len(ahead)) if waits else ():
                     ahead.append(await scheduler.submit(text))
                 job = ahead[0]
                 events = [e async for e in job.stream if isinstance(e, Embedded | Finished)]
@@ -205,7 +230,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
                 embedded, finished = events
                 assert isinstance(embedded, Embedded)
                 assert isinstance(finished, Finished)
-                yield embed_response(index, embedded, finished)
+                yield embedded, finished
         finally:
             for job in ahead:
                 await job.stream.aclose()

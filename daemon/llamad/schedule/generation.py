@@ -147,8 +147,11 @@ class Generation:
         self.turn = Turn()
         self.pool: Pool | None = None  # of a text that is read for a vector
         if request.embedding is not None:
-            pooling = request.embedding.pooling or model.pooling or Pooling.MEAN
-            self.pool = Pool(pooling, len(prompt), model.embedding_dim)
+            pooling, n_scores = request.embedding.pooling or model.pooling or Pooling.MEAN, 0
+            if request.embedding.query is not None:
+                pooling = Pooling.FIRST if model.is_encoder else Pooling.LAST
+                n_scores = model.n_rank_scores
+            self.pool = Pool(pooling, len(prompt), model.embedding_dim, n_scores)
         self.blocks_coming = False  # from the disk; until they are here no step computes them
         self.prompt_counted = False  # as one that the cache helped, or did not help
         self.progress_at = 0.0  # when the last PrefillProgress was sent, monotonic seconds

@@ -23,6 +23,7 @@ from llamad.jobs.request import (
 from llamad.schedule.conversation import Fitted, Message, answer_room, fit_conversation
 from llamad.schedule.runtime import ModelRuntime
 from llamad.sizes import counted
+from llamad.text.rank_prompt import RankTokens
 from llamad.text.tools.call import Tool
 
 UNENDING_TOKENS = 512  # of a completion for which nobody said, of a model that may never end it
@@ -51,6 +52,8 @@ class Prompt:
             template_arguments={},
             priority=priority,
             scoring=request.scoring and Scoring(tokens=self.given_tokens),
+            embedding=request.embedding
+            and replace(request.embedding, query=None if request.embedding.query is None else ""),
         )
 
 
@@ -71,13 +74,21 @@ def check_model(model: ModelRuntime, request: GenerationRequest) -> None:
             "MODEL_NOT_FOUND",
             f"model {request.model!r} is not loaded, {model.name!r} is",
         )
+    ranks = request.embedding is not None and request.embedding.query is not None
+    if ranks and model.rank_prompt is None:
+        raise LlamadError(
+            ErrorKind.STATE,
+            "MODEL_DOES_NOT_RANK",
+            f"model {model.name!r} is no reranker",
+        )
     if model.is_encoder and request.embedding is None:
         raise LlamadError(
             ErrorKind.STATE,
             "MODEL_MAKES_VECTORS",
             f"model {model.name!r} makes vectors of texts (Embed), and no answers",
         )
-    if request.embedding is not None and (request.embedding.pooling or model.pooling) is None:
+    embedding = request.embedding
+    if embedding is not None and not ranks and (embedding.pooling or model.pooling) is None:
         raise LlamadError(
             ErrorKind.STATE,
             "MODEL_MAKES_NO_VECTORS",
@@ -103,6 +114,7 @@ def prompt_bytes(request: GenerationRequest) -> int:
     """Return about how much text there is to encode: its characters, at least."""
     return (
         len(request.prompt or "")
+        + (len(request.embedding.query or "") if request.embedding is not None else 0)
         + (len(request.scoring.text) if request.scoring is not None else 0)
         + sum(len(m.content) + len(m.thinking) for m in request.messages)
         + sum(len(call.arguments) for m in request.messages for call in m.tool_calls)
@@ -115,6 +127,8 @@ def encode_prompt(model: ModelRuntime, request: GenerationRequest) -> Prompt:
 
     Raises INVALID_PROMPT when nothing is in it, PROMPT_TOO_LONG, and what the template raises.
     """
+    if request.embedding is not None and request.embedding.query is not None:
+        return _text_to_rank(model, request.embedding, request.prompt or "")
     if request.tokens:
         fitted = Fitted(request.tokens, 0)
     elif request.messages:
@@ -129,7 +143,7 @@ def encode_prompt(model: ModelRuntime, request: GenerationRequest) -> Prompt:
         raise invalid("prompt", "is empty")
     limit = context_tokens(model)
     if request.embedding is not None:
-        return _text_to_embed(model, request.embedding, tuple(fitted.tokens), limit)
+        return _text_to_embed(model, request.embedding, tuple(fitted.tokens))
     if len(fitted.tokens) > limit:
         raise _too_long(request, fitted, limit)
     tokens = tuple(fitted.tokens)
@@ -140,21 +154,37 @@ def encode_prompt(model: ModelRuntime, request: GenerationRequest) -> Prompt:
     )
 
 
-def _text_to_embed(
-    model: ModelRuntime, embedding: Embedding, tokens: tuple[int, ...], limit: int
-) -> Prompt:
+def _text_to_embed(model: ModelRuntime, embedding: Embedding, tokens: tuple[int, ...]) -> Prompt:
     """Return a text's tokens, cut before its last one where they are too many and that may be."""
+    # the last one may be the end that the model expects
+    return _cut(model, RankTokens(tokens, 0, 1), truncates=embedding.truncates)
+
+
+def _text_to_rank(model: ModelRuntime, embedding: Embedding, text: str) -> Prompt:
+    """Return the tokens of a query and a text; only the text is cut."""
+    assert model.rank_prompt is not None  # check_model saw it
+    pair = model.rank_prompt.encode(embedding.query or "", text)
+    return _cut(model, pair, truncates=embedding.truncates)
+
+
+def _cut(model: ModelRuntime, text: RankTokens, *, truncates: bool) -> Prompt:
+    """Return tokens that one text may have, cut before its end where that may be."""
+    tokens, limit = text.tokens, context_tokens(model)
     limit = min(limit, model.n_batch) if model.is_encoder else limit
     if len(tokens) <= limit:
         return Prompt(tokens)
-    if not embedding.truncates:
+    if not truncates or text.n_before + text.n_after >= limit:
+        advice = "shorten it, cut it into several, or allow `truncate`"
+        if truncates:
+            advice = f"{text.n_before + text.n_after} of them are no part that may be cut"
         raise LlamadError(
             ErrorKind.INVALID,
             "PROMPT_TOO_LONG",
             f"text has {counted(len(tokens), 'token')}, model {model.name!r} reads {limit}:"
-            " shorten it, cut it into several, or allow `truncate`",
+            f" {advice}",
         )
-    kept = (*tokens[: limit - 1], tokens[-1])  # which may be the end that the model expects
+    end = len(tokens) - text.n_after
+    kept = (*tokens[: limit - text.n_after], *tokens[end:])
     return Prompt(kept, truncated_tokens=len(tokens) - limit)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from llamad.engine.drafting import DraftChunk, DraftRound
 from llamad.engine.worker import StepConstraint, StepSampler
 from llamad.jobs.request import GenerationRequest, Pooling
+from llamad.text.rank_prompt import RankTokens
 from llamad.text.thinking import ThinkingSplitter
 from llamad.text.tools.call import Tool
 from llamad.text.tools.splitter import CallSplitter
@@ -38,6 +39,13 @@ class Detokenizer(Protocol):
 
     def flush(self) -> str:
         """Return what an unfinished character is shown as, at the end."""
+
+
+class RankPrompt(Protocol):
+    """A question and a text as a model that ranks texts wants them; any thread."""
+
+    def encode(self, query: str, document: str) -> RankTokens:
+        """Return the tokens of both."""
 
 
 class ChatTemplate(Protocol):
@@ -151,6 +159,14 @@ class ModelRuntime(EngineRuntime, Protocol):
     @property
     def embedding_dim(self) -> int:
         """Numbers of a vector."""
+
+    @property
+    def rank_prompt(self) -> RankPrompt | None:
+        """How it wants a question and a text that it ranks; None: it does not rank."""
+
+    @property
+    def n_rank_scores(self) -> int:
+        """Scores that it gives such a text; 0: it does not rank."""
 
     @property
     def pooling(self) -> Pooling | None:

@@ -50,6 +50,7 @@ from llamad.store.registry import ModelFile, ModelRegistry
 from llamad.text import tokenizer_from_metadata
 from llamad.text.chat_template import ChatTemplate
 from llamad.text.detokenizer import Detokenizer
+from llamad.text.rank_prompt import RankPrompt
 from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThinkingSplitter, find_marks
 from llamad.text.tokenizer import Tokenizer
 from llamad.text.tools.call import Tools
@@ -83,6 +84,7 @@ class LoadedModel(EngineSizes):
     recommended_sampling: Mapping[str, float]  # that was said when it was added
     digest: str  # tells its file from others (gguf/digest.py)
     pooling: Pooling | None  # what its file says vectors are made of
+    rank_prompt: RankPrompt | None  # how it wants a question and a text; None: it does not rank
     kv_type: str
     n_sequences: int  # decoded together; the engine knows blocks only
     plan: MemoryPlan
@@ -163,6 +165,11 @@ class LoadedModel(EngineSizes):
     def embedding_dim(self) -> int:
         """Numbers of a vector."""
         return self.info.dim
+
+    @property
+    def n_rank_scores(self) -> int:
+        """Scores that it gives a text that it ranks; 0: it does not rank."""
+        return self.info.n_rank_scores
 
     @property
     def guess_rows(self) -> int:
@@ -312,6 +319,7 @@ def load(
         digest=digest,
         thinking=_thinking_marks(template, tokenizer.vocabulary),
         pooling=_pooling(metadata, model.info.architecture),
+        rank_prompt=_rank_prompt(metadata, model.info, tokenizer),
         kv_type=config.kv_type,
         n_sequences=config.n_sequences,
         plan=plan,
@@ -349,6 +357,17 @@ def _text(metadata: Mapping[str, MetadataValue], info: ModelInfo) -> tuple[Token
 def _pooling(metadata: Mapping[str, MetadataValue], architecture: str) -> Pooling | None:
     value = metadata.get(f"{architecture}.pooling_type")
     return Pooling(value) if value in [pooling.value for pooling in Pooling] else None
+
+
+def _rank_prompt(
+    metadata: Mapping[str, MetadataValue], info: ModelInfo, tokenizer: Tokenizer
+) -> RankPrompt | None:
+    """Return how a reranker wants its pairs; None of a model that is none.
+
+    One says how well a text answers, or yes and no (a decoder does); more scores are classes.
+    """
+    is_reranker = info.n_rank_scores == (1 if info.is_encoder else 2)
+    return RankPrompt.of_model(metadata, tokenizer) if is_reranker else None
 
 
 def _thinking_marks(template: ChatTemplate, vocabulary: Vocabulary) -> ThinkingMarks:

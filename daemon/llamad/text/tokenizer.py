@@ -59,7 +59,7 @@ class Tokenizer(ABC):
         Raises LlamadError INVALID for a lone surrogate.
         """
         check_unicode("text", text)
-        ids = self._encode_parts(self.special.split(text, parse_special))
+        ids = self.encode_parts(self.special.split(text, parse_special))
         parsed_bos = parse_special and self.bos_id is not None and ids[:1] == [self.bos_id]
         if (self.vocabulary.add_bos if add_bos is None else add_bos) and not parsed_bos:
             ids = self._with_bos(ids)
@@ -72,7 +72,7 @@ class Tokenizer(ABC):
 
         parts: ids of special tokens and plain text; see ``content_guard.py``.
         """
-        ids = self._encode_parts(parts)
+        ids = self.encode_parts(parts)
         if self.vocabulary.add_bos and ids[:1] != [self.bos_id]:
             ids = self._with_bos(ids)
         return ids
@@ -112,7 +112,8 @@ class Tokenizer(ABC):
     def _with_bos(self, ids: list[int]) -> list[int]:
         return ids if self.bos_id is None else [self.bos_id, *ids]
 
-    def _encode_parts(self, parts: Iterable[str | int]) -> list[int]:
+    def encode_parts(self, parts: Iterable[str | int]) -> list[int]:
+        """Return the ids of special tokens and the plain texts between them, and no others."""
         ids: list[int] = []
         after_special = True
         for part in parts:

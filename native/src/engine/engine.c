@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "engine/forward.h"
 #include "engine/layer.h"
+#include "engine/rank.h"
 
 struct lld_engine {
     lld_pool *pool;
@@ -229,6 +230,20 @@ int lld_engine_add_rows(lld_engine *engine, size_t first_row, size_t n_rows, dou
         for (size_t i = 0; i < dim; i++) sums[i] += values[i];
     }
     return status;
+}
+
+int lld_engine_rank(lld_engine *engine, const double *row, size_t n_row, double *scores,
+                    size_t n_scores)
+{
+    const lld_forward *f = &engine->forward;
+    const lld_rank_weights *w = &f->model->rank;
+    if (w->output.data == NULL) return lld_fail(LLD_ERR_INVALID, "the model does not rank texts");
+    int status = check_range("n_row", n_row, f->model->config.dim, f->model->config.dim);
+    if (status == LLD_OK)
+        status = check_range("n_scores", n_scores, w->output.n_rows, w->output.n_rows);
+    if (status != LLD_OK) return status;
+    lld_rank_row(w, row, f->scratch.threads[0].row, f->scratch.rank_hidden, scores);
+    return lld_file_name_fault(f->model->file, LLD_OK);
 }
 
 const float *lld_engine_logits(const lld_engine *engine, size_t k)

@@ -142,6 +142,8 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     const size_t guess_dim = c->n_guess_layers > 0 ? c->dim : 0;
     f->scratch.guess_x = lld_arena_alloc(arena, rows * guess_dim, sizeof(float));
     f->scratch.left = lld_arena_alloc(arena, f->batch.n_logits * guess_dim, sizeof(float));
+    f->scratch.rank_hidden =
+        lld_arena_alloc(arena, f->model->rank.dense.data == NULL ? 0 : c->dim, sizeof(double));
     f->scratch.frequencies =
         lld_arena_alloc(arena, (size_t)lld_rope_tables(c) * lld_rope_stride(c) / 2, sizeof(double));
     lld_batch_alloc(arena, &f->batch);

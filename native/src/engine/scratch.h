@@ -70,6 +70,7 @@ typedef struct lld_scratch {
     float *logits;       /* (n_logits, vocab_size) */
     float *guess_x;      /* (n_batch, dim) x of the layer that guesses; dim 0 where there is none */
     float *left; /* (n_logits, dim) behind the last norm, of the rows with logits, likewise */
+    double *rank_hidden; /* (dim) of lld_rank_row, where the model has such a part */
     double *frequencies; /* (n_tables, lld_rope_stride / 2) radians a token */
     float rope_magnitude;
     lld_input input;             /* (n_batch, max(dim, n_heads * head_dim)) */

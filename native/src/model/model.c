@@ -201,6 +201,28 @@ static void bind_encoder(lld_binder *b)
     m->embedding_norm = lld_bind_norm(b, "token_embd_norm");
 }
 
+static void bind_rank(lld_binder *b)
+{
+    enum { MAX_SCORES = 16 };
+    lld_rank_weights *w = &b->model->rank;
+    const uint64_t dim = b->model->config.dim;
+    char name[LLD_NAME_BYTES];
+    if (!lld_ranks(b->gguf, &b->model->config)) return;
+    const lld_tensor *output = lld_bind_find(b, "cls.output.weight", LLD_REQUIRED, name);
+    if (output == NULL) return;
+    if (output->dims[1] < 1 || output->dims[1] > MAX_SCORES) {
+        b->status = lld_fail(LLD_ERR_CORRUPT, "tensor '%s' has %" PRIu64 " rows, must be 1 to %d",
+                             name, output->dims[1], (int)MAX_SCORES);
+        return;
+    }
+    w->output = lld_bind_matrix(b, "cls.output.weight", LLD_REQUIRED, output->dims[1], dim);
+    w->output_bias = lld_bind_vector(b, "cls.output.bias", LLD_OPTIONAL, output->dims[1]);
+    w->dense = lld_bind_matrix(b, "cls.weight", LLD_OPTIONAL, dim, dim);
+    if (w->dense.data != NULL) w->dense_bias = lld_bind_vector(b, "cls.bias", LLD_OPTIONAL, dim);
+    lld_bind_by_row(b->model, &w->output);
+    lld_bind_by_row(b->model, &w->dense);
+}
+
 static void bind_output(lld_binder *b)
 {
     lld_model *m = b->model;
@@ -240,6 +262,7 @@ static void bind_model(lld_binder *b)
         bind_encoder(b);
     else
         bind_output(b);
+    bind_rank(b);
     bind_all_rope_factors(b);
     for (uint32_t i = 0; i < c->n_layers && b->status == LLD_OK; i++) {
         b->layer = (int)i;

@@ -161,6 +161,14 @@ typedef struct lld_guess_weights {
     size_t state_offset; /* floats: where a slot has what was left for its last token: (dim) */
 } lld_guess_weights;
 
+/* What ranks a text by one row (a cross-encoder, arXiv 1901.04085): output(tanh(dense(row))). Read where it
+ * lies, once a text. */
+typedef struct lld_rank_weights {
+    lld_matrix dense;  /* (dim, dim), or data NULL: output(row) */
+    lld_matrix output; /* (scores, dim), or data NULL: the model does not rank */
+    const float *dense_bias, *output_bias; /* or NULL */
+} lld_rank_weights;
+
 enum { LLD_MIXER_MATRICES = 13 }; /* of all kinds of mixers together */
 
 /* The matrices that a layer's mixer has, in the order in which a step reads them; returns how many. */
@@ -177,6 +185,7 @@ struct lld_model {
                            * data NULL in an encoder */
     const float *output_bias; /* (vocab_size) or NULL */
     lld_norm output_norm;
+    lld_rank_weights rank;
     /* What the embedding of an encoder has beside tokens. */
     lld_matrix positions; /* (n_ctx_train, dim), or data NULL: positions are in RoPE */
     lld_matrix types;     /* (n_types, dim): of which all tokens have the first, or data NULL */

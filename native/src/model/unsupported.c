@@ -107,10 +107,18 @@ static int check_repeated(const lld_gguf *gguf, lld_config *c)
     return status;
 }
 
-/* Models that end in no logits, and feed-forwards with another activation. */
-static int check_kinds(const lld_gguf *gguf, const lld_config *c)
+bool lld_ranks(const lld_gguf *gguf, const lld_config *c)
 {
     enum { POOLING_RANK = 4 };
+    char key[KEY_BYTES];
+    uint32_t pooling = 0;
+    find(gguf, c, "pooling_type", key);
+    return lld_gguf_read_u32(gguf, key, &pooling, NULL) == LLD_OK && pooling == POOLING_RANK;
+}
+
+/* Models that rank without the matrix for it, and feed-forwards with another activation. */
+static int check_kinds(const lld_gguf *gguf, const lld_config *c)
+{
     char key[KEY_BYTES];
     const char *name = NULL;
     size_t length = 0;
@@ -118,7 +126,10 @@ static int check_kinds(const lld_gguf *gguf, const lld_config *c)
     bool found = false;
     find(gguf, c, "pooling_type", key);
     int status = lld_gguf_read_u32(gguf, key, &pooling, NULL);
-    if (status == LLD_OK && pooling == POOLING_RANK) return refuse_number(key, pooling);
+    if (lld_ranks(gguf, c) && lld_gguf_find_tensor(gguf, "cls.output.weight") == NULL)
+        return lld_fail(LLD_ERR_UNSUPPORTED,
+                        "metadata key '%s' is %" PRIu32 ", but there is no cls.output.weight", key,
+                        pooling);
     find(gguf, c, "hidden_activation", key);
     if (status == LLD_OK) status = lld_gguf_read_string(gguf, key, &name, &length, &found);
     static const char *const names[][2] = {[LLD_SILU] = {"silu", "silu"},

@@ -10,6 +10,9 @@
  * slides. LLD_ERR_UNSUPPORTED names the key and its value. */
 int lld_config_check_unsupported(const lld_gguf *gguf, lld_config *config);
 
+/* Whether the model gives texts scores (pooling_type 4), and has the matrices for that. */
+bool lld_ranks(const lld_gguf *gguf, const lld_config *config);
+
 /* Whether a tensor may stay unused: it follows from the metadata, or only guesses tokens. */
 bool lld_tensor_is_needless(const lld_config *config, const lld_tensor *tensor);
 

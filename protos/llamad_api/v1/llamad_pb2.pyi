@@ -122,7 +122,7 @@ class DetokenizeResponse(_message.Message):
     def __init__(self, text: _Optional[str] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
-    __slots__ = ("texts", "model", "truncate", "pooling", "priority", "deadline_seconds", "on_behalf_of")
+    __slots__ = ("texts", "model", "truncate", "pooling", "priority", "deadline_seconds", "on_behalf_of", "dimensions")
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +130,7 @@ class EmbedRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ON_BEHALF_OF_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     texts: _containers.RepeatedScalarFieldContainer[str]
     model: str
     truncate: bool
@@ -137,7 +138,8 @@ class EmbedRequest(_message.Message):
     priority: _generation_pb2.Priority
     deadline_seconds: float
     on_behalf_of: str
-    def __init__(self, texts: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., truncate: bool = ..., pooling: _Optional[_Union[Pooling, str]] = ..., priority: _Optional[_Union[_generation_pb2.Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., on_behalf_of: _Optional[str] = ...) -> None: ...
+    dimensions: int
+    def __init__(self, texts: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., truncate: bool = ..., pooling: _Optional[_Union[Pooling, str]] = ..., priority: _Optional[_Union[_generation_pb2.Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., on_behalf_of: _Optional[str] = ..., dimensions: _Optional[int] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
     __slots__ = ("index", "values", "tokens", "truncated_tokens", "model")
@@ -152,6 +154,46 @@ class EmbedResponse(_message.Message):
     truncated_tokens: int
     model: str
     def __init__(self, index: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ..., tokens: _Optional[int] = ..., truncated_tokens: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
+
+class RerankRequest(_message.Message):
+    __slots__ = ("query", "documents", "top_n", "model", "truncate", "priority", "deadline_seconds", "on_behalf_of")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    TOP_N_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ON_BEHALF_OF_FIELD_NUMBER: _ClassVar[int]
+    query: str
+    documents: _containers.RepeatedScalarFieldContainer[str]
+    top_n: int
+    model: str
+    truncate: bool
+    priority: _generation_pb2.Priority
+    deadline_seconds: float
+    on_behalf_of: str
+    def __init__(self, query: _Optional[str] = ..., documents: _Optional[_Iterable[str]] = ..., top_n: _Optional[int] = ..., model: _Optional[str] = ..., truncate: bool = ..., priority: _Optional[_Union[_generation_pb2.Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., on_behalf_of: _Optional[str] = ...) -> None: ...
+
+class RerankResponse(_message.Message):
+    __slots__ = ("results", "prompt_tokens", "model")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[RankedDocument]
+    prompt_tokens: int
+    model: str
+    def __init__(self, results: _Optional[_Iterable[_Union[RankedDocument, _Mapping]]] = ..., prompt_tokens: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
+
+class RankedDocument(_message.Message):
+    __slots__ = ("index", "score", "truncated_tokens")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    score: float
+    truncated_tokens: int
+    def __init__(self, index: _Optional[int] = ..., score: _Optional[float] = ..., truncated_tokens: _Optional[int] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
     __slots__ = ("prompt", "prompt_tokens", "parse_special", "continuations", "likeliest", "model", "priority", "deadline_seconds", "on_behalf_of")

@@ -46,6 +46,11 @@ class LlamadStub(object):
                 request_serializer=llamad__api_dot_v1_dot_llamad__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.EmbedResponse.FromString,
                 )
+        self.Rerank = channel.unary_unary(
+                '/llamad.v1.Llamad/Rerank',
+                request_serializer=llamad__api_dot_v1_dot_llamad__pb2.RerankRequest.SerializeToString,
+                response_deserializer=llamad__api_dot_v1_dot_llamad__pb2.RerankResponse.FromString,
+                )
         self.Score = channel.unary_stream(
                 '/llamad.v1.Llamad/Score',
                 request_serializer=llamad__api_dot_v1_dot_llamad__pb2.ScoreRequest.SerializeToString,
@@ -147,6 +152,14 @@ class LlamadServicer(object):
     def Embed(self, request, context):
         """The vectors of texts, in their order, of length 1: texts of alike meaning have alike vectors. Each
         text is a job of its own, whose steps it shares with the others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rerank(self, request, context):
+        """How well texts answer a question, by a model that was made for it (a reranker). Each text is a job of
+        its own, whose steps it shares with the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -269,6 +282,11 @@ def add_LlamadServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.EmbedRequest.FromString,
                     response_serializer=llamad__api_dot_v1_dot_llamad__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=llamad__api_dot_v1_dot_llamad__pb2.RerankRequest.FromString,
+                    response_serializer=llamad__api_dot_v1_dot_llamad__pb2.RerankResponse.SerializeToString,
             ),
             'Score': grpc.unary_stream_rpc_method_handler(
                     servicer.Score,
@@ -439,6 +457,23 @@ class Llamad(object):
         return grpc.experimental.unary_stream(request, target, '/llamad.v1.Llamad/Embed',
             llamad__api_dot_v1_dot_llamad__pb2.EmbedRequest.SerializeToString,
             llamad__api_dot_v1_dot_llamad__pb2.EmbedResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/llamad.v1.Llamad/Rerank',
+            llamad__api_dot_v1_dot_llamad__pb2.RerankRequest.SerializeToString,
+            llamad__api_dot_v1_dot_llamad__pb2.RerankResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

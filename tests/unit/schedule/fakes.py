@@ -27,6 +27,7 @@ from llamad.schedule.loop import Scheduler
 from llamad.schedule.prompt import offered_tools
 from llamad.service.measures import Measures
 from llamad.text.detokenizer import Detokenizer
+from llamad.text.rank_prompt import RankTokens
 from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThinkingSplitter
 from llamad.text.tools.call import Tools
 from llamad.text.tools.formats import HERMES
@@ -97,6 +98,14 @@ class FakeTokenizer:
         return token == END
 
 
+class FakeRankPrompt:
+    """The query, a bar, the document, whose last character decides."""
+
+    def encode(self, query: str, document: str) -> RankTokens:
+        tokens = f"{query}|{document}".encode()
+        return RankTokens(tuple(tokens), len(query.encode()) + 1, 0)
+
+
 class FakeModel:
     """The runtime of a fake engine."""
 
@@ -114,10 +123,13 @@ class FakeModel:
         kv_local_blocks: int = 0,
         kv_window: int = 0,
         is_encoder: int = False,
+        ranks: int = False,
     ) -> None:
         self.is_encoder = bool(is_encoder)
         self.embedding_dim = 2
         self.pooling: Pooling | None = Pooling.MEAN
+        self.rank_prompt = FakeRankPrompt() if ranks else None
+        self.n_rank_scores = 1
         self.name = "fake"
         self.vocab_size = 256
         self.n_ctx = n_ctx

@@ -182,6 +182,16 @@ class Engine(Handle):
         pointer = ffi.from_buffer("double[]", sums, require_writable=True)
         check(lib.lld_engine_add_rows(self._c, first_row, n_rows, pointer, len(sums)))
 
+    def rank(self, row: "array[float]", n_scores: int) -> tuple[float, ...]:
+        """Return what a model that ranks texts says of one's row: (dim) doubles."""
+        scores = ffi.new("double[]", n_scores)
+        check(
+            lib.lld_engine_rank(
+                self._c, ffi.from_buffer("double[]", row), len(row), scores, n_scores
+            )
+        )
+        return tuple(scores)
+
     def block_copy(self, dst: int, src: int, *, local: bool = False) -> None:
         """Copy one block of the KV cache over another; local: of layers with a window."""
         check(lib.lld_block_copy(self._c, local, dst, src))
