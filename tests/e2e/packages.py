@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from e2e.gateway import begin_stream, check_end_of_stream, check_gateway
 from e2e.machine import HERE, Machine, until
 from e2e.service import (
     ADMIN,
@@ -110,7 +111,7 @@ class Run:
             self.keep_others_out,
             self.pull_the_demo_model,
             self.answer,
-            *([self.answer_a_satellite] if native else []),
+            *([self.answer_over_http, self.answer_a_satellite] if native else []),
             *([self.idle, self.use_and_remove_models] if native else []),
             self.reload,
             self.survive_kill,
@@ -197,6 +198,10 @@ class Run:
         metrics = self._service.llamactl("metrics").stdout  # by the distribution's library
         assert re.search(r"^llamad_generated_tokens_total [1-9]", metrics, re.MULTILINE), metrics
         assert "No request runs or waits." in self._service.llamactl("top").stdout
+
+    def answer_over_http(self) -> None:
+        """Programs of OpenAI's and Ollama's API are answered by llamad-http."""
+        check_gateway(self._machine)
 
     def answer_a_satellite(self) -> None:
         """A voice satellite is answered by llamad-wyoming, which its first connection starts."""
@@ -338,6 +343,7 @@ class Run:
         tokens = ("--temperature", "0", "--max-tokens", "1500")
         asking = self._machine.start("llamactl", "ask", *tokens, STORY, user=MEMBER)
         until(lambda: self._service.status_field("jobs_running") == "1", "the request runs")
+        streaming = begin_stream(self._machine, STORY)
         upgrading = self._machine.start(*apt_command("install", *newer), user="root")
         until(lambda: self._service.status_field("state") == "stopping", "the service drains")
         retrying = self._machine.start("/usr/bin/python3", "-c", RETRYING_CLIENT, user=MEMBER)
@@ -347,6 +353,7 @@ class Run:
         text, _ = asking.communicate(timeout=ASK_SECONDS)
         assert asking.returncode == 0, text
         assert len(text.split()) > 500, text
+        check_end_of_stream(streaming, ASK_SECONDS)
         log, _ = upgrading.communicate(timeout=ASK_SECONDS)
         assert upgrading.returncode == 0, log
         answered, _ = retrying.communicate(timeout=ASK_SECONDS)

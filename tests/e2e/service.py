@@ -10,7 +10,7 @@ from typing import Protocol
 
 from e2e.machine import Result, until
 
-PACKAGES = ("llamad", "llamactl", "python3-llamad-client", "llamad-wyoming")
+PACKAGES = ("llamad", "llamactl", "python3-llamad-client", "llamad-http", "llamad-wyoming")
 MEMBER, ADMIN, OUTSIDER = "alice", "carol", "bob"  # of llamad; of llamad-admin too; of neither
 STATE = Path("/var/lib/llamad/models")
 ASK_SECONDS = 300.0

@@ -26,7 +26,7 @@ from tiny_gguf import TinySpec
 from unit.schedule.fakes import asynchronous, text_of
 
 PREEMPTIONS = 200
-STOPS = 5
+STOPS = 20
 SAMPLINGS = (
     Sampling(temperature=0.0, repeat_penalty=1.0),
     Sampling(temperature=1.0, repeat_penalty=1.2, repeat_last_n=16),
@@ -52,6 +52,8 @@ class Preempting(Scheduler):
         timer = None
         can_repeat = all(self._pool.states.can_repeat(g.sequence) for g, _ in step)
         if can_repeat and self.chance.random() < self.share:
+            if self.chance.random() < 0.3:
+                self._worker.cancel()  # before its first layer
             loop, after = asyncio.get_running_loop(), self.chance.uniform(0, 0.001)
             timer = loop.call_later(after, self._worker.cancel)
         try:
