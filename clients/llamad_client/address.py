@@ -26,7 +26,9 @@ CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     # A socket is cheap to try, so a service that is started again is found within a second; what
     # gRPC does by default, waiting for up to two minutes, is meant for networks.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
+    # Against its name, how long one attempt may take, until the service's SETTINGS frame has come:
+    # a service on a machine under load may take seconds for it, and has not lost any connection.
+    ("grpc.min_reconnect_backoff_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
