@@ -106,8 +106,7 @@ typedef struct lld_constraint lld_constraint; /* where one answer is in a gramma
  * 0 on, at most 4096 bytes a token. A token without text is never allowed. */
 int lld_token_trie_create(const uint8_t *bytes, const uint32_t *offsets, uint32_t vocab_size,
                           lld_token_trie **out);
-uint64_t lld_token_trie_bytes(const lld_token_trie *trie); /* of memory that it takes */
-void lld_token_trie_destroy(lld_token_trie *trie);         /* after the grammars that use it */
+void lld_token_trie_destroy(lld_token_trie *trie); /* after the grammars that use it */
 
 typedef enum lld_edge_kind {
     LLD_EDGE_BYTES = 0,  /* to target with a byte low..high */

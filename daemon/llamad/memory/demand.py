@@ -14,7 +14,7 @@ from llamad.engine.run import blocks_seen
 from llamad.gguf.value import MetadataValue, StringArray
 from llamad.memory.context import MOST_TOKENS, plan_context
 from llamad.memory.machine import Machine
-from llamad.memory.plan import Demand, MemoryPlan, formats_bytes, plan_memory, vocabulary_bytes
+from llamad.memory.plan import Demand, MemoryPlan, plan_memory, vocabulary_bytes
 from llamad.memory.states import state_slots
 
 GUESS_ROWS = 8  # of logits, for guessed tokens; over all sequences
@@ -115,8 +115,6 @@ def demand_of(
 ) -> Demand:
     """Return what a model, its engine and callers take; raise EngineError as creating it would."""
     sizes = engine_bytes(model, **params)
-    n_tokens = _length(metadata, "tokenizer.ggml.tokens")
-    vocabulary = vocabulary_bytes(n_tokens, _length(metadata, "tokenizer.ggml.merges"))
     return Demand(
         file_bytes=model.info.file_bytes,
         extents=model.extents(),
@@ -124,7 +122,9 @@ def demand_of(
         kv_block_tokens=sizes.kv_block_tokens,
         scratch_bytes=sizes.scratch_bytes,
         sampler_bytes=sizes.sampler_bytes,
-        vocabulary_bytes=vocabulary + (0 if model.info.is_encoder else formats_bytes(n_tokens)),
+        vocabulary_bytes=vocabulary_bytes(
+            _length(metadata, "tokenizer.ggml.tokens"), _length(metadata, "tokenizer.ggml.merges")
+        ),
         template_bytes=TEMPLATE_BYTES,
         connections_bytes=capacity.memory_bytes,
         states_bytes=sizes.n_states * sizes.state_bytes,

@@ -25,11 +25,6 @@ PROCESS_BYTES = 50 * MIB
 # merges: they took 88 to 97 % of these. The library of SentencePiece is loaded only where needed.
 BPE_TOKEN_BYTES, BPE_MERGE_BYTES = 50, 125
 SENTENCEPIECE_TOKEN_BYTES, SENTENCEPIECE_BYTES = 250, 3 * MIB
-# Of constrained answers (service/answer_formats.py), made with the first of them: the vocabulary as
-# a trie, which took 31 to 43 bytes a token of 32,000 to 262,144; the grammars that are kept, and
-# what is found out about each of them (native/src/constraint/local_mask.c).
-TRIE_TOKEN_BYTES = 45
-MAX_GRAMMARS, GRAMMARS_BYTES, MASKS_BYTES = 8, 4 * MIB, 1 * MIB
 
 HUGE_PAGES_ROOM = 1.3  # times the file that must be available before its weights are copied
 
@@ -39,11 +34,6 @@ def vocabulary_bytes(n_tokens: int, n_merges: int) -> int:
     if n_merges:
         return n_tokens * BPE_TOKEN_BYTES + n_merges * BPE_MERGE_BYTES
     return n_tokens * SENTENCEPIECE_TOKEN_BYTES + SENTENCEPIECE_BYTES
-
-
-def formats_bytes(n_tokens: int) -> int:
-    """Return the most that formats of answers take."""
-    return n_tokens * TRIE_TOKEN_BYTES + GRAMMARS_BYTES + MAX_GRAMMARS * MASKS_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 from llamad.engine.bindings import Constraint, Grammar, TokenTrie
 from llamad.jobs.request import GenerationRequest
-from llamad.memory.plan import GRAMMARS_BYTES, MAX_GRAMMARS
 from llamad.sampling.constraint.automaton import compile_grammar
 from llamad.sampling.constraint.formats import (
     Thoughts,
@@ -24,6 +23,9 @@ from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks
 from llamad.text.tokenizer import Tokenizer
 from llamad.text.tools.formats import ToolFormat
 from llamad.text.vocabulary import TokenType
+
+MAX_KEPT_BYTES = 8 << 20  # of automata, one always stays
+MAX_KEPT = 8  # grammars, each of which may have as many bytes of masks
 
 _Key = tuple[bytes, Thoughts, str]
 
@@ -83,9 +85,7 @@ class AnswerFormats:
         with self._lock:
             self._kept[key] = grammar
             n_bytes = sum(kept.n_bytes for kept in self._kept.values())
-            while len(self._kept) > 1 and (
-                len(self._kept) > MAX_GRAMMARS or n_bytes > GRAMMARS_BYTES
-            ):
+            while len(self._kept) > MAX_KEPT or (n_bytes > MAX_KEPT_BYTES and len(self._kept) > 1):
                 n_bytes -= self._kept.popitem(last=False)[1].n_bytes
         return grammar
 

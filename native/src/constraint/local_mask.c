@@ -9,7 +9,7 @@
 #include "constraint/token_trie.h"
 
 enum {
-    MAX_KEPT_BYTES = 1 << 20, /* of the masks of one grammar; beyond, all are made again */
+    MAX_KEPT_BYTES = 8 << 20, /* of the masks of one grammar; beyond, all are made again */
     FEW_TOKENS = 64           /* a list below one in so many of the vocabulary */
 };
 

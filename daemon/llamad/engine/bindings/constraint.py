@@ -35,11 +35,6 @@ class TokenTrie(Handle):
         )
         self._open(out[0], lib.lld_token_trie_destroy)
 
-    @property
-    def n_bytes(self) -> int:
-        """What it takes of the memory."""
-        return int(lib.lld_token_trie_bytes(self._c))
-
 
 class Grammar(Handle):
     """A language over the tokens of a vocabulary; what is found out about it is kept."""
