@@ -5,6 +5,7 @@ import re
 import subprocess
 
 from e2e.machine import Machine, until
+from e2e.service import OUTSIDER
 
 SERVICE = "llamad-http.service"
 SOCKETS = ("llamad-http.socket", "llamad-http-ollama.socket")
@@ -43,7 +44,7 @@ def check_gateway(machine: Machine) -> None:
     for socket in SOCKETS:
         assert machine.run("systemctl", "is-enabled", socket).stdout == "enabled\n"
     assert _state(machine) == "inactive"
-    answers = machine.run("/usr/bin/python3", "-c", ASK, user="nobody").stdout
+    answers = machine.run("/usr/bin/python3", "-c", ASK, user=OUTSIDER).stdout
     assert answers.count("Paris") == 2, answers
     assert _state(machine) == "active"
     verified = machine.run("systemd-analyze", "verify", "--man=no", SERVICE, *SOCKETS).stdout
@@ -59,7 +60,7 @@ def check_gateway(machine: Machine) -> None:
 
 def begin_stream(machine: Machine, question: str) -> "subprocess.Popen[str]":
     """Return a program that reads a long answer, of which the first piece has come."""
-    program = machine.start("/usr/bin/python3", "-c", STREAM, question, user="nobody")
+    program = machine.start("/usr/bin/python3", "-c", STREAM, question, user=OUTSIDER)
     assert program.stdout is not None
     first = program.stdout.readline()
     assert first.startswith("data: {"), first + program.stdout.read()
