@@ -315,6 +315,7 @@ class Run:
         wish = ("--seed", "5", "--max-tokens", "1000", STORY)
         expected = self._service.llamactl("ask", *wish).stdout.strip()
         for number, suspects in ("SIGKILL", 0), ("SIGSEGV", 1):
+            self._machine.run("systemctl", "reset-failed", "llamad")  # of its starts so far
             self._machine.run("systemctl", "restart", "llamad")
             told = self._service.journal().count(FAILED)
             job = self._service.llamactl("submit", *wish).stdout.strip()
@@ -325,6 +326,7 @@ class Run:
             result = self._service.llamactl("watch", job).stdout.strip()
             assert result == expected, (result, expected)
             assert self._service.journal().count(FAILED) - told == suspects, number
+        self._machine.run("systemctl", "reset-failed", "llamad")
 
     def upgrade(self) -> None:
         """An upgrade lets the running request end first, and sends others away until it is done.
