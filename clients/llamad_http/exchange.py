@@ -164,9 +164,9 @@ class Exchange:
         await self._write({"type": "http.response.body", "body": b""})
 
     async def _start(self, status: int, headers: dict[str, str]) -> None:
-        self.status = status
         if not self._body_read and not await self._discard_body():
             headers["connection"] = "close"  # what is on its way is no next request
+        self.status = status
         pairs = {**headers, **self.extra_headers}.items()
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
         await self._write({"type": "http.response.start", "status": status, "headers": raw})
