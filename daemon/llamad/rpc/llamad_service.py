@@ -26,11 +26,7 @@ from llamad.jobs.request import GenerationRequest, owner_name
 from llamad.logs import fields
 from llamad.rpc import from_proto as convert
 from llamad.rpc.answers import request_of_each, side_by_side
-from llamad.rpc.embed_messages import (
-    EMBED_AHEAD,
-    embed_requests,
-    embed_response,
-)
+from llamad.rpc.embed_messages import EMBED_AHEAD, embed_requests, embed_response
 from llamad.rpc.interceptor import caller, request_id
 from llamad.rpc.model_messages import model_response, rules_of
 from llamad.rpc.prefix_messages import prefix
@@ -212,17 +208,13 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
     async def _vectors(
         self, requests: list[GenerationRequest]
     ) -> AsyncGenerator[tuple[Embedded, Finished], None]:
-        """Submit a few texts ahead of the one that is waited for: they share steps.
-
-        Those that a step has ended are taken first, so that the next ones come together, too.
-        """
+        """Submit a few texts ahead of the one that is waited for: they share steps."""
         scheduler = self._state.require().scheduler
         ahead: deque[Job] = deque()
         texts = iter(requests)
         try:
             for _ in range(len(requests)):
-                waits = not ahead or not ahead[0].ended
-                for text in islice(texts, EMBED_AHEAD - len(ahead)) if waits else ():
+                for text in islice(texts, EMBED_AHEAD - len(ahead)):
                     ahead.append(await scheduler.submit(text))
                 job = ahead[0]
                 events = [e async for e in job.stream if isinstance(e, Embedded | Finished)]
