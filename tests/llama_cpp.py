@@ -66,6 +66,11 @@ _FUNCTIONS = {
     "llama_batch_free": (None, [_Batch]),
     "llama_decode": (ctypes.c_int32, [ctypes.c_void_p, _Batch]),
     "llama_get_logits_ith": (ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p, ctypes.c_int32]),
+    "llama_adapter_lora_init": (ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p]),
+    "llama_set_adapters_lora": (
+        ctypes.c_int32,
+        [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p],
+    ),
     "llama_log_set": (None, [_Log, ctypes.c_void_p]),
     "ggml_quantize_chunk": (
         ctypes.c_size_t,
@@ -139,6 +144,18 @@ class LlamaCpp:
         return np.concatenate(
             [self.extend(part, step * i) for i, part in enumerate(parts)], dtype=np.float32
         )
+
+    def use_adapter(self, path: Path, scale: float) -> None:
+        """Run what follows through an adapter, which is freed with the model.
+
+        Raises RuntimeError when llama.cpp refuses its file.
+        """
+        adapter = self._library.llama_adapter_lora_init(self._model, str(path).encode())
+        if not adapter:
+            raise RuntimeError(f"llama.cpp does not load {path}")
+        adapters, scales = (ctypes.c_void_p * 1)(adapter), (ctypes.c_float * 1)(scale)
+        if self._library.llama_set_adapters_lora(self._context, adapters, 1, scales) != 0:
+            raise RuntimeError(f"llama.cpp does not use {path}")
 
     def clear(self) -> None:
         """Forget the sequence."""

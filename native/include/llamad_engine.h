@@ -269,6 +269,35 @@ int lld_engine_create(lld_model *model, const lld_engine_params *params, lld_eng
 void lld_engine_destroy(lld_engine *engine);
 void lld_engine_get_info(const lld_engine *engine, lld_engine_info *out);
 
+/* ---- adapters -------------------------------------------------------------------------------- */
+
+/* What a file of low-rank adapters (GGUF, general.type "adapter", adapter.type "lora") adds to the
+ * matrices of a model: W x becomes W x + scale * alpha / rank * B (A x). It is read whole. */
+typedef struct lld_adapter lld_adapter;
+
+typedef struct lld_adapter_info {
+    uint64_t bytes;    /* of memory; what the file has as Q8_0 is kept as F32 */
+    uint32_t n_pairs;  /* tensors of the model that it changes */
+    uint32_t max_rank; /* 1..256 */
+    float alpha;       /* 0: the file has none, and alpha / rank is 1 */
+} lld_adapter_info;
+
+/* Refused, naming tensor or key: another architecture or shape than the model's, a tensor that the model
+ * has not or that adapters do not reach (embeddings, experts, norms), half of a pair, a type other than F32,
+ * F16, BF16 and Q8_0, a number that is not finite, and what is no low-rank adapter. Any thread. */
+int lld_adapter_open(const lld_model *model, const char *path, lld_adapter **out);
+/* While no step names it, before the model is closed. NULL: nothing. */
+void lld_adapter_close(lld_adapter *adapter);
+void lld_adapter_get_info(const lld_adapter *adapter, lld_adapter_info *out);
+
+/* Room for adapters of at most max_rank (0..256) in the steps of an engine, which create leaves out: its
+ * bytes for params, and to take it, in place of what it had. Between forwards. */
+int lld_engine_adapter_bytes(const lld_model *model, const lld_engine_params *params,
+                             uint32_t max_rank, uint64_t *bytes);
+int lld_engine_reserve_adapters(lld_engine *engine, uint32_t max_rank);
+
+/* ---- a step ---------------------------------------------------------------------------------- */
+
 /* Consecutive tokens of one sequence. What a sequence is, which blocks it has and how many tokens of
  * it are in them, the caller knows: the engine keeps blocks, not sequences. */
 typedef struct lld_run {
@@ -285,6 +314,10 @@ typedef struct lld_run {
     /* (n_blocks) ids of local blocks likewise; those before the window of tokens[0] are not looked
      * at. NULL: the same ids as blocks. */
     const uint32_t *local_blocks;
+    /* Of this model, for all tokens, or NULL; not looked at by lld_engine_guess. The engine has room for
+     * its rank. adapter_scale: finite; a factor of what the adapter adds. */
+    const lld_adapter *adapter;
+    float adapter_scale;
 } lld_run;
 
 /* Run the tokens of all runs through the model, in one step of at most n_batch tokens. A run writes

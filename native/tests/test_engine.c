@@ -123,7 +123,7 @@ static void company_changes_no_bit(lld_model *model, lld_kv_type kv)
         CHECK(feed(e, s, s, 0, last, 50) == LLD_OK, "%s", lld_error_message());
         own_blocks(s, blocks[s]);
         tokens[s] = token_at(s, last);
-        runs[s] = (lld_run){&tokens[s], 1, last, blocks[s], BLOCKS_EACH, 1, 0, 0, NULL};
+        runs[s] = (lld_run){&tokens[s], 1, last, blocks[s], BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0};
     }
     CHECK(lld_engine_forward(e, runs, N_SEQUENCES) == LLD_OK, "%s", lld_error_message());
     float together[5][TINY_VOCAB];
@@ -210,7 +210,8 @@ static void runs_that_continue_each_other_are_one(lld_model *model, lld_kv_type 
     lld_engine *e = create(model, 2, kv);
     for (uint32_t i = 0; i < N; i++) tokens[i] = token_at(0, i);
     for (uint32_t i = 0; i < N / EACH; i++) {
-        runs[i] = (lld_run){tokens + i * EACH, EACH, i * EACH, blocks, BLOCKS_EACH, 1, 0, 0, NULL};
+        runs[i] = (lld_run){
+            tokens + i * EACH, EACH, i * EACH, blocks, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0};
         CHECK(lld_engine_forward(e, &runs[i], 1) == LLD_OK, "%s", lld_error_message());
         memcpy(expected[i], lld_engine_logits(e, 0), sizeof expected[i]);
     }
@@ -283,47 +284,57 @@ static void a_bad_step_is_refused_and_changes_nothing(lld_model *model)
         const char *fault;
         lld_run first, second;
     } steps[] = {
-        {"no tokens", {tokens, 0, 0, other, BLOCKS_EACH, 0, 0, 0, NULL}, {0}},
-        {"tokens that are NULL", {NULL, 1, 0, other, BLOCKS_EACH, 1, 0, 0, NULL}, {0}},
-        {"blocks that are NULL", {tokens, 1, 0, NULL, BLOCKS_EACH, 1, 0, 0, NULL}, {0}},
-        {"token -1", {below, 2, 0, other, BLOCKS_EACH, 1, 0, 0, NULL}, {0}},
-        {"a token beyond the vocabulary", {above, 2, 0, other, BLOCKS_EACH, 1, 0, 0, NULL}, {0}},
+        {"no tokens", {tokens, 0, 0, other, BLOCKS_EACH, 0, 0, 0, NULL, NULL, 0}, {0}},
+        {"tokens that are NULL", {NULL, 1, 0, other, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0}, {0}},
+        {"blocks that are NULL", {tokens, 1, 0, NULL, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0}, {0}},
+        {"token -1", {below, 2, 0, other, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0}, {0}},
+        {"a token beyond the vocabulary",
+         {above, 2, 0, other, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0},
+         {0}},
         {"a position beyond the context",
-         {tokens, 1, N_CTX, other, BLOCKS_EACH, 1, 0, 0, NULL},
+         {tokens, 1, N_CTX, other, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0},
          {0}},
         {"an end beyond the context",
-         {tokens, 3, N_CTX - 2, other, BLOCKS_EACH, 1, 0, 0, NULL},
+         {tokens, 3, N_CTX - 2, other, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0},
          {0}},
         {"a position that wraps",
-         {tokens, 3, UINT32_MAX - 1, other, BLOCKS_EACH, 1, 0, 0, NULL},
+         {tokens, 3, UINT32_MAX - 1, other, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0},
          {0}},
-        {"too few blocks", {tokens, 3, 30, other, 1, 1, 0, 0, NULL}, {0}},
-        {"a block beyond the cache", {tokens, 3, 30, beyond, BLOCKS_EACH, 1, 0, 0, NULL}, {0}},
-        {"a block named twice", {tokens, 3, 30, twice, BLOCKS_EACH, 1, 0, 0, NULL}, {0}},
-        {"more logits than tokens", {tokens, 3, 0, other, BLOCKS_EACH, 4, 0, 0, NULL}, {0}},
-        {"more logits than n_logits", {tokens, 9, 0, other, BLOCKS_EACH, 9, 0, 0, NULL}, {0}},
-        {"more rows than n_batch", {tokens, 321, 0, other, BLOCKS_EACH, 1, 0, 0, NULL}, {0}},
+        {"too few blocks", {tokens, 3, 30, other, 1, 1, 0, 0, NULL, NULL, 0}, {0}},
+        {"a block beyond the cache",
+         {tokens, 3, 30, beyond, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0},
+         {0}},
+        {"a block named twice", {tokens, 3, 30, twice, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0}, {0}},
+        {"more logits than tokens",
+         {tokens, 3, 0, other, BLOCKS_EACH, 4, 0, 0, NULL, NULL, 0},
+         {0}},
+        {"more logits than n_logits",
+         {tokens, 9, 0, other, BLOCKS_EACH, 9, 0, 0, NULL, NULL, 0},
+         {0}},
+        {"more rows than n_batch",
+         {tokens, 321, 0, other, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0},
+         {0}},
         {"more rows than n_batch in all",
-         {tokens, 320, 0, other, BLOCKS_EACH, 1, 0, 0, NULL},
-         {tokens, 1, 100, own, BLOCKS_EACH, 1, 0, 0, NULL}},
+         {tokens, 320, 0, other, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0},
+         {tokens, 1, 100, own, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0}},
         {"more logits than n_logits in all",
-         {tokens, 8, 0, other, BLOCKS_EACH, 8, 0, 0, NULL},
-         {tokens, 1, 100, own, BLOCKS_EACH, 1, 0, 0, NULL}},
+         {tokens, 8, 0, other, BLOCKS_EACH, 8, 0, 0, NULL, NULL, 0},
+         {tokens, 1, 100, own, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0}},
         {"a block that two runs write",
-         {tokens, 1, 100, own, BLOCKS_EACH, 1, 0, 0, NULL},
-         {tokens, 1, 100, own, BLOCKS_EACH, 1, 0, 0, NULL}},
+         {tokens, 1, 100, own, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0},
+         {tokens, 1, 100, own, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0}},
         {"a run that overlaps the one before it",
-         {tokens, 3, 100, own, BLOCKS_EACH, 1, 0, 0, NULL},
-         {tokens, 1, 102, own, BLOCKS_EACH, 1, 0, 0, NULL}},
+         {tokens, 3, 100, own, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0},
+         {tokens, 1, 102, own, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0}},
         {"a run that does not continue the one before it",
-         {tokens, 3, 100, own, BLOCKS_EACH, 1, 0, 0, NULL},
-         {tokens, 1, 104, own, BLOCKS_EACH, 1, 0, 0, NULL}},
+         {tokens, 3, 100, own, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0},
+         {tokens, 1, 104, own, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0}},
         {"a block that is read and then written",
-         {tokens, 1, 100, own, BLOCKS_EACH, 1, 0, 0, NULL},
-         {tokens, 1, 0, own, BLOCKS_EACH, 1, 0, 0, NULL}},
+         {tokens, 1, 100, own, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0},
+         {tokens, 1, 0, own, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0}},
         {"a block that is written and then read",
-         {tokens, 1, 0, own, BLOCKS_EACH, 1, 0, 0, NULL},
-         {tokens, 1, 100, own, BLOCKS_EACH, 1, 0, 0, NULL}},
+         {tokens, 1, 0, own, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0},
+         {tokens, 1, 100, own, BLOCKS_EACH, 1, 0, 0, NULL, NULL, 0}},
     };
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         const lld_run runs[] = {steps[i].first, steps[i].second};

@@ -122,3 +122,13 @@ class Locked:
 
     n_bytes: int
     fault: str  # empty: everything that was to be locked is
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """What a file of low-rank adapters has."""
+
+    bytes: int  # of memory; what the file has as Q8_0 is kept as F32
+    n_pairs: int  # tensors of the model that it changes
+    max_rank: int
+    alpha: float  # 0: the file has none, and what it adds is not scaled by alpha / rank

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 NOT_HELD = (1 << 32) - 1  # in place of a local block that no row of the step sees
 
@@ -9,6 +10,14 @@ NOT_HELD = (1 << 32) - 1  # in place of a local block that no row of the step se
 def blocks_seen(window: int, n_rows: int, block_tokens: int) -> int:
     """Return how many blocks n_rows of a sequence, and their window, lie in at most."""
     return -(-(window - 2 + n_rows) // block_tokens) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterUse:
+    """An adapter that tokens go through, and a factor of what it adds; finite."""
+
+    adapter: Any  # a ``bindings.Adapter`` of the engine's model
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +40,4 @@ class Run:
     state_out: int = 0
     local_blocks: Sequence[int] = ()
     row: int = 0  # of a guess: the kept row that its token was drawn from
+    adapter: AdapterUse | None = None  # of all tokens; the engine has room for its rank

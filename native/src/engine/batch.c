@@ -165,6 +165,7 @@ static int add_rows(lld_batch *b, size_t i, const lld_run *r)
 int lld_batch_compose(lld_batch *b, const lld_run *runs, size_t n_runs)
 {
     b->n_rows = b->n_runs = b->n_chains = b->n_kept = 0;
+    b->is_adapted = false;
     b->step++;
     if (n_runs == 0) return lld_fail(LLD_ERR_INVALID, "a step of no runs");
     for (size_t i = 0; i < n_runs; i++) {
@@ -182,7 +183,10 @@ int lld_batch_compose(lld_batch *b, const lld_run *runs, size_t n_runs)
                                                .local_blocks = local_blocks(r),
                                                .state_in = r->state_in,
                                                .state_out = r->state_out,
-                                               .continues = continues(b, i, r)};
+                                               .continues = continues(b, i, r),
+                                               .adapter = b->guesses ? NULL : r->adapter,
+                                               .adapter_scale = r->adapter_scale};
+        b->is_adapted = b->is_adapted || b->runs[i].adapter != NULL;
     }
     return LLD_OK;
 }

@@ -14,7 +14,9 @@ typedef struct lld_batch_run {
     uint32_t position;                     /* of the first row */
     const uint32_t *blocks, *local_blocks; /* the caller's, for the time of the step */
     uint32_t state_in, state_out;
-    bool continues; /* the run before it, of the same sequence */
+    bool continues;             /* the run before it, of the same sequence */
+    const lld_adapter *adapter; /* or NULL */
+    float adapter_scale;
 } lld_batch_run;
 
 /* The ids of a run's blocks in the pool of a layer. */
@@ -42,6 +44,7 @@ typedef struct lld_batch {
     uint32_t window; /* of local layers; 0: local blocks are not looked at */
     bool whole_runs; /* of an encoder: a run is a whole text, and keeps no logits */
     bool guesses;    /* runs name no states; set before it is composed */
+    bool is_adapted; /* a run has an adapter */
     size_t n_rows, n_runs, n_chains, n_kept;
     int32_t *tokens;         /* (n_rows) */
     uint32_t *positions;     /* (n_rows) */

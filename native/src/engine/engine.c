@@ -8,6 +8,7 @@
 
 #include "base/cpu.h"
 #include "base/status.h"
+#include "engine/adapter.h"
 #include "engine/forward.h"
 #include "engine/layer.h"
 #include "engine/rank.h"
@@ -17,8 +18,8 @@ struct lld_engine {
     lld_kv_cache cache;
     lld_states states;
     lld_forward forward;
-    void *scratch;
-    size_t scratch_bytes;
+    void *scratch, *adapter_scratch; /* the second NULL: no room for adapters */
+    size_t scratch_bytes, adapter_scratch_bytes;
     size_t n_kept; /* rows of logits that the last forward left */
     size_t n_rows; /* rows of it */
     atomic_int cancel;
@@ -105,17 +106,60 @@ int lld_engine_bytes(const lld_model *model, const lld_engine_params *params, ll
 }
 
 /* Every page is touched here, so that no forward is the first to need memory. */
+static int take_memory(size_t bytes, void **out)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return lld_fail(LLD_ERR_MEMORY, "engine: no memory for %zu bytes of scratch", bytes);
+    *out = memset(memory, 0, bytes);
+    return LLD_OK;
+}
+
 static int create_scratch(lld_engine *e)
 {
-    void *memory =
-        mmap(NULL, e->scratch_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-        return lld_fail(LLD_ERR_MEMORY, "engine: no memory for %zu bytes of scratch",
-                        e->scratch_bytes);
-    e->scratch = memset(memory, 0, e->scratch_bytes);
-    lld_arena arena = {.base = memory};
+    const int status = take_memory(e->scratch_bytes, &e->scratch);
+    if (status != LLD_OK) return status;
+    lld_arena arena = {.base = e->scratch};
     lld_forward_alloc(&arena, &e->forward);
     lld_forward_prepare(&e->forward);
+    return LLD_OK;
+}
+
+int lld_engine_adapter_bytes(const lld_model *model, const lld_engine_params *params,
+                             uint32_t max_rank, uint64_t *bytes)
+{
+    lld_engine e = {0};
+    lld_arena arena = {0};
+    int status = plan(&e, model, params);
+    if (status == LLD_OK) status = check_range("max_rank", max_rank, 0, LLD_ADAPTER_RANK_MAX);
+    if (status == LLD_OK && max_rank > 0) lld_adapter_scratch_alloc(&arena, &e.forward, max_rank);
+    *bytes = arena.used;
+    return status;
+}
+
+static void release_adapter_scratch(lld_engine *e)
+{
+    if (e->adapter_scratch != NULL) munmap(e->adapter_scratch, e->adapter_scratch_bytes);
+    e->adapter_scratch = NULL;
+    e->forward.scratch.max_rank = 0;
+    if (!e->forward.scratch.takes_hidden) e->forward.scratch.hidden = NULL;
+}
+
+int lld_engine_reserve_adapters(lld_engine *engine, uint32_t max_rank)
+{
+    lld_forward *f = &engine->forward;
+    int status = check_range("max_rank", max_rank, 0, LLD_ADAPTER_RANK_MAX);
+    if (status != LLD_OK || max_rank == f->scratch.max_rank) return status;
+    release_adapter_scratch(engine);
+    if (max_rank == 0) return LLD_OK;
+    lld_arena counted = {0};
+    lld_adapter_scratch_alloc(&counted, f, max_rank);
+    f->scratch.max_rank = 0;
+    status = take_memory(counted.used, &engine->adapter_scratch);
+    if (status != LLD_OK) return status;
+    engine->adapter_scratch_bytes = counted.used;
+    lld_arena arena = {.base = engine->adapter_scratch};
+    lld_adapter_scratch_alloc(&arena, f, max_rank);
     return LLD_OK;
 }
 
@@ -143,6 +187,7 @@ void lld_engine_destroy(lld_engine *engine)
     lld_pool_destroy(engine->pool);
     lld_kv_cache_destroy(&engine->cache);
     lld_states_destroy(&engine->states);
+    release_adapter_scratch(engine);
     if (engine->scratch != NULL) munmap(engine->scratch, engine->scratch_bytes);
     free(engine);
 }
@@ -171,7 +216,8 @@ int lld_engine_forward(lld_engine *engine, const lld_run *runs, size_t n_runs)
     lld_forward *f = &engine->forward;
     engine->n_kept = engine->n_rows = 0;
     f->batch.guesses = false;
-    int status = lld_batch_compose(&f->batch, runs, n_runs);
+    int status = lld_adapter_check_runs(f->model, f->scratch.max_rank, runs, n_runs);
+    if (status == LLD_OK) status = lld_batch_compose(&f->batch, runs, n_runs);
     if (status == LLD_OK) status = lld_forward_run(f);
     if (status == LLD_OK) status = lld_file_name_fault(f->model->file, LLD_OK);
     if (status != LLD_OK) return status;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/vecmath.h"
+#include "engine/adapter.h"
 
 static void relu_squared_mul(float *gate, const float *up, size_t n)
 {
@@ -65,11 +66,13 @@ void lld_hidden_unit(lld_forward *f, unsigned thread, const lld_hidden *hidden,
     tile->out_stride = n;
     tile->out = t->gate;
     lld_multiply_tile(f, thread, &w->gate, input, tile);
+    if (hidden->may_adapt) lld_adapter_add(f, thread, &w->gate, 0, input, tile);
     tile->out = t->up;
     if (w->up.data != NULL)
         lld_multiply_tile(f, thread, &w->up, input, tile);
     else
         for (size_t i = 0; i < tile->n_cols * n; i++) t->up[i] = 1.0f;
+    if (hidden->may_adapt && w->up.data != NULL) lld_adapter_add(f, thread, &w->up, 1, input, tile);
     for (size_t c = 0; c < tile->n_cols; c++) {
         const size_t row = first_row + c;
         float *gate = t->gate + c * n, *up = t->up + c * n;
@@ -83,9 +86,9 @@ void lld_hidden_unit(lld_forward *f, unsigned thread, const lld_hidden *hidden,
                                    .n = n,
                                    .values = gate,
                                    .fine = lld_is_first_token(f, batch_rows, row)};
-        if (w->down.act == LLD_ACT_F32)
+        if (w->down.act == LLD_ACT_F32 || (hidden->may_adapt && lld_row_is_adapted(f, row)))
             memcpy(hidden->store + row * w->down.n_cols + first, gate, n * sizeof *gate);
-        else
+        if (w->down.act != LLD_ACT_F32)
             lld_input_quantize(f, thread, w->down.act, hidden->values, &part);
     }
 }
@@ -105,9 +108,11 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l)
                           .layer = l,
                           .name = LLD_IMPORTANCE_GATE_UP};
     const lld_input *input = lld_input_make(f, thread, &s);
+    lld_adapter_project(f, thread, (const lld_matrix *[]){&w->gate, &w->up}, 2, input);
     const lld_hidden hidden = {.weights = w,
                                .values = &f->scratch.threads[thread].hidden,
                                .store = f->scratch.hidden,
+                               .may_adapt = true,
                                .importance = LLD_IMPORTANCE_DOWN,
                                .layer = lld_layer_index(f, l)};
     for (size_t unit;

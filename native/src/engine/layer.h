@@ -26,7 +26,9 @@ void lld_feed_gated_and_experts(lld_forward *forward, unsigned thread, const lld
 typedef struct lld_hidden {
     const lld_gated_weights *weights;
     lld_input *values;               /* (n_rows, hidden_dim) */
-    float *store;                    /* (n_rows, hidden_dim), where the down matrix takes float32 */
+    float *store;                    /* (n_rows, hidden_dim), where the down matrix takes float32,
+                                      * and of rows with an adapter */
+    bool may_adapt;                  /* rows are those of the batch, and adapters apply */
     lld_importance_input importance; /* LLD_IMPORTANCE_INPUTS: none */
     uint32_t layer;
 } lld_hidden;

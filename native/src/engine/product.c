@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "engine/adapter.h"
+
 enum {
     CHUNK_BYTES = 64 << 10, /* of weights that one unit reads, about */
     CHUNK_ROWS_STEP = 16
@@ -177,7 +179,8 @@ size_t lld_product_next(lld_forward *f, unsigned thread, size_t n_units)
                              : lld_pool_next_in_order(f->pool, n_units);
 }
 
-static void product_unit(lld_forward *f, unsigned thread, const lld_product *p,
+/* index: of the product in its phase. */
+static void product_unit(lld_forward *f, unsigned thread, const lld_product *p, size_t index,
                          const lld_input *input, size_t first_row, size_t n_rows, size_t first_col)
 {
     const lld_matrix *m = p->matrix;
@@ -188,6 +191,7 @@ static void product_unit(lld_forward *f, unsigned thread, const lld_product *p,
                         .out = p->out + first_col * m->n_rows + first_row,
                         .out_stride = m->n_rows};
     lld_multiply_tile(f, thread, m, input, &t);
+    lld_adapter_add(f, thread, m, index, input, &t);
     for (size_t c = 0; c < t.n_cols; c++) {
         float *out = t.out + c * m->n_rows;
         if (p->bias != NULL) f->kernels->add(out, p->bias + first_row, n_rows);
@@ -208,16 +212,19 @@ void lld_products_run(lld_forward *f, unsigned thread, const lld_product *produc
     size_t n_tiles = lld_divide_up(input->forms[0].n_rows, LLD_TILE_COLS), n_units = 0;
     size_t rows[LLD_PHASE_PRODUCTS_MAX],
         ends[LLD_PHASE_PRODUCTS_MAX]; /* of a chunk; units up to and with product i */
+    const lld_matrix *matrices[LLD_PHASE_PRODUCTS_MAX];
     for (size_t i = 0; i < n_products; i++) {
+        matrices[i] = products[i].matrix;
         rows[i] = lld_chunk_rows(f, products[i].matrix);
         n_units += lld_divide_up(products[i].matrix->n_rows, rows[i]) * n_tiles;
         ends[i] = n_units;
     }
+    lld_adapter_project(f, thread, matrices, n_products, input);
     for (size_t unit; (unit = lld_product_next(f, thread, n_units)) < n_units;) {
         size_t i = 0;
         while (unit >= ends[i]) i++;
         size_t within = i == 0 ? unit : unit - ends[i - 1], first_row = within / n_tiles * rows[i];
-        product_unit(f, thread, &products[i], input, first_row,
+        product_unit(f, thread, &products[i], i, input, first_row,
                      lld_min_size(rows[i], products[i].matrix->n_rows - first_row),
                      within % n_tiles * LLD_TILE_COLS);
         if (products[i].counted && thread == 0)

@@ -13,7 +13,7 @@ enum {
 };
 
 /* One matrix product of a phase: out[row] = (matrix * x[row] + bias + addend[row]) * scale, added to
- * `residual` if there is one. */
+ * `residual` if there is one. matrix * x: with what the row's adapter adds (adapter.h). */
 typedef struct lld_product {
     const lld_matrix *matrix;
     const float *bias;   /* (n_rows) or NULL */

@@ -130,7 +130,8 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     if (c->is_parallel || (c->experts.n > 0 && c->architecture->facts.experts.beside_dense))
         f->scratch.mixed = lld_arena_alloc(arena, rows * c->dim, sizeof(float));
     f->scratch.hidden = NULL;
-    if ((down & LLD_ACT_BIT(LLD_ACT_F32)) != 0)
+    f->scratch.takes_hidden = (down & LLD_ACT_BIT(LLD_ACT_F32)) != 0;
+    if (f->scratch.takes_hidden)
         f->scratch.hidden = lld_arena_alloc(arena, rows * c->hidden_dim, sizeof(float));
     f->scratch.cos_sin =
         lld_arena_alloc(arena, rows * lld_rope_tables(c) * lld_rope_stride(c), sizeof(float));

@@ -62,7 +62,11 @@ typedef struct lld_scratch {
                           * guess joins: (n_batch, 2 * dim) */
     float *work;   /* (n_batch, dim) a matrix product, or normalized rows */
     float *mixed;  /* (n_batch, dim) of the mixer, only where the halves are parallel */
-    float *hidden;       /* (n_batch, hidden_dim), only where a down matrix takes float32 */
+    float *hidden; /* (n_batch, hidden_dim), only where a down matrix takes float32
+                          * (takes_hidden), or adapters have room */
+    bool takes_hidden;
+    float *low_rank;     /* (LLD_PHASE_PRODUCTS_MAX, n_batch, max_rank) of adapter.h, or NULL */
+    uint32_t max_rank;   /* of adapters; 0: rows have none */
     float *cos_sin;      /* (n_batch, n_tables, lld_rope_stride) */
     float *ones;         /* (head_dim) the weights of a norm without weights */
     float *layer_inputs; /* (n_batch, n_layers, layer_input_dim) */

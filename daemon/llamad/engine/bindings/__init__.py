@@ -6,8 +6,15 @@ cffi releases the GIL around every call. Whatever the arguments, nothing here re
 that is not its own: a closed handle, a number out of range or a wrong type is a Python exception.
 """
 
+from llamad.engine.bindings.adapter import MAX_RANK, Adapter
 from llamad.engine.bindings.constraint import Constraint, Grammar, TokenTrie
-from llamad.engine.bindings.engine import KV_TYPES, Engine, EngineParams, engine_bytes
+from llamad.engine.bindings.engine import (
+    KV_TYPES,
+    Engine,
+    EngineParams,
+    adapter_room_bytes,
+    engine_bytes,
+)
 from llamad.engine.bindings.formats import (
     TENSOR_TYPES,
     Buffer,
@@ -24,6 +31,7 @@ from llamad.engine.bindings.model import NO_LIMIT, EngineModel, StopFlag
 from llamad.engine.bindings.sampler import Sampler
 from llamad.engine.bindings.status import EngineError
 from llamad.engine.info import (
+    AdapterInfo,
     EngineBytes,
     EngineInfo,
     Extent,
@@ -33,14 +41,18 @@ from llamad.engine.info import (
     Role,
     TensorInfo,
 )
-from llamad.engine.run import Run
+from llamad.engine.run import AdapterUse, Run
 
 __all__ = [
     "INPUT_MATRICES",
     "KV_TYPES",
+    "MAX_RANK",
     "NO_LIMIT",
     "OUTPUT_INPUT",
     "TENSOR_TYPES",
+    "Adapter",
+    "AdapterInfo",
+    "AdapterUse",
     "Buffer",
     "Constraint",
     "Engine",
@@ -62,6 +74,7 @@ __all__ = [
     "StopFlag",
     "TensorInfo",
     "TokenTrie",
+    "adapter_room_bytes",
     "block_size",
     "dequantize",
     "engine_bytes",

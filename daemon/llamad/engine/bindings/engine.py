@@ -6,6 +6,7 @@ from threading import Lock
 from typing import Any, Required, TypedDict, Unpack, cast
 
 from llamad._engine import ffi, lib
+from llamad.engine.bindings.adapter import Adapter
 from llamad.engine.bindings.formats import Buffer
 from llamad.engine.bindings.handle import Handle
 from llamad.engine.bindings.importance import Importance
@@ -63,6 +64,14 @@ def engine_bytes(model: EngineModel, **params: Unpack[EngineParams]) -> EngineBy
     )
 
 
+def adapter_room_bytes(model: EngineModel, max_rank: int, **params: Unpack[EngineParams]) -> int:
+    """Return what ``Engine.reserve_adapters`` takes in an Engine with these parameters."""
+    struct, _name = _params_argument(**params)
+    out = ffi.new("uint64_t *")
+    check(lib.lld_engine_adapter_bytes(model._c, struct, max_rank, out))
+    return cast(int, out[0])
+
+
 def _local_argument(run: Run) -> Any:
     """Return the ids of a run's local blocks; NULL: those of its blocks."""
     if not run.local_blocks:
@@ -70,6 +79,15 @@ def _local_argument(run: Run) -> Any:
     if len(run.local_blocks) != len(run.blocks):
         raise ValueError(f"{len(run.local_blocks)} local blocks beside {len(run.blocks)} blocks")
     return ffi.new("uint32_t[]", list(run.local_blocks))
+
+
+def _adapter_of(run: Run) -> tuple[Any, float]:
+    """Return the adapter of a run and its scale; NULL: none."""
+    if run.adapter is None:
+        return ffi.NULL, 0.0
+    if not isinstance(run.adapter.adapter, Adapter):
+        raise TypeError(f"{type(run.adapter.adapter).__name__} is no Adapter")
+    return run.adapter.adapter._c, run.adapter.scale
 
 
 def _runs_argument(runs: Sequence[Run]) -> tuple[Any, list[Any]]:
@@ -82,7 +100,8 @@ def _runs_argument(runs: Sequence[Run]) -> tuple[Any, list[Any]]:
             local = _local_argument(run)
         arrays += [tokens, blocks, local]
         where = (run.position, blocks, len(blocks))
-        c_runs[i] = (tokens, len(tokens), *where, run.n_out, run.state_in, run.state_out, local)
+        states = run.state_in, run.state_out
+        c_runs[i] = (tokens, len(tokens), *where, run.n_out, *states, local, *_adapter_of(run))
     return c_runs, arrays
 
 
@@ -129,6 +148,13 @@ class Engine(Handle):
         """
         c_runs, _arrays = _runs_argument(runs)
         check(lib.lld_engine_forward(self._c, c_runs, len(runs)))
+
+    def reserve_adapters(self, max_rank: int) -> None:
+        """Take room for adapters of at most this rank in the steps that follow; 0 gives it back.
+
+        Between forwards. Raises EngineError, also for what is above MAX_RANK.
+        """
+        check(lib.lld_engine_reserve_adapters(self._c, max_rank))
 
     def guess(self, runs: Sequence[Run]) -> None:
         """Guess behind runs of one token with the model's own layer; see lld_engine_guess.
