@@ -143,8 +143,8 @@ load: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## 64 clients of all kind
 clients-check: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## unmodified programs of OpenAI's and Ollama's API on the gateway
 	PYTHONPATH=tests $(PY) -m gateway.clients_check $(DEMO_MODEL) build/clients $(CLIENTS)
 
-http-fuzz: $(VENV)/.developer $(VENV)/.engine ## schemathesis on the gateway by its /openapi.json, HTTP_FUZZ_SECONDS=60
-	PYTHONPATH=tests $(PY) -m gateway.http_fuzz build/schemathesis --seconds $(or $(HTTP_FUZZ_SECONDS),60)
+http-fuzz: $(VENV)/.developer $(VENV)/.engine ## schemathesis on the gateway by its /openapi.json, HTTP_FUZZ_SECONDS=60 HTTP_FUZZ_SEED=N
+	PYTHONPATH=tests $(PY) -m gateway.http_fuzz build/schemathesis --seconds $(or $(HTTP_FUZZ_SECONDS),60) $(if $(HTTP_FUZZ_SEED),--seed $(HTTP_FUZZ_SEED))
 
 home-assistant-check: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## Home Assistant itself on the gateways, as root; 1 GB to download
 	PYTHONPATH=tests $(PY) -m home_assistant.check $(DEMO_MODEL) build/home-assistant

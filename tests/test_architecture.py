@@ -183,6 +183,7 @@ LIBRARY_OWNERS: dict[str, tuple[str, ...]] = {
     "rich": ("llamactl.chat",),
     "curses": ("llamactl.full_screen",),
     "uvicorn": ("llamad_http.server",),
+    "h11": ("llamad_http.server",),
 }
 
 # The folders of native/src and whose headers each may include beside its own.

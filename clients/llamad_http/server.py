@@ -2,7 +2,8 @@
 
 uvicorn reads HTTP with h11, which refuses several Host headers and ambiguous lengths. What its
 oldest supported version (0.17) has no setting for stands here: how long a head may take, how many
-connections there may be, an end to streams while it stops, and an exit when nobody asks.
+connections there may be, an answer that arrives though its request was not read to the end, an end
+to streams while it stops, and an exit when nobody asks.
 """
 
 import asyncio
@@ -11,10 +12,12 @@ import signal
 import socket
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llamad_gateway.connections import Connections
+from llamad_gateway.lingering import LingeringTransport
 from llamad_gateway.sockets import BACKLOG, urls
 from llamad_http.application import Application
 from llamad_http.config import Config
@@ -34,7 +37,7 @@ def protocol_of(connections: Connections, head_seconds: float) -> type[asyncio.P
 
         def connection_made(self, transport: Any) -> None:
             """Count it; one too many is closed at once."""
-            super().connection_made(transport)
+            super().connection_made(LingeringTransport(transport, self.has_unread))
             self.address = self.client[0] if self.client else "unix"
             if not connections.enter(self.address):
                 transport.close()
@@ -44,16 +47,24 @@ def protocol_of(connections: Connections, head_seconds: float) -> type[asyncio.P
         def connection_lost(self, exc: Exception | None) -> None:
             """Forget it."""
             self.stop_waiting()
+            self.transport.lost()
             connections.leave(self.address)
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
             """Watch the time of a head; a request that is being answered has none to send."""
+            if self.transport.is_closing():
+                return
             super().data_received(data)
             if self.cycle is not None and not self.cycle.response_complete:
                 self.stop_waiting()
             elif self.head_timer is None:
                 self.await_head()
+
+        def has_unread(self) -> bool:
+            """Whether a request, or the one behind it, has not been read to its end."""
+            between = self.conn.their_state in (h11.IDLE, h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
+            return not between or bool(self.conn.trailing_data[0])
 
         def await_head(self) -> None:
             """Close the connection unless a head is whole in time."""

@@ -10,6 +10,7 @@ import logging
 import uuid
 from contextlib import aclosing
 
+from llamad_gateway.lingering import discard_rest
 from llamad_wyoming.answers import Answers, Transcript
 from llamad_wyoming.config import Config
 from llamad_wyoming.events import Event, EventError, Sizes, read_event, written
@@ -77,6 +78,7 @@ class Connection:
                         await self._said.put(self._transcript(event))
         except EventError as error:
             await self._send(_error(error))
+            await discard_rest(self._reader, self._writer)
 
     async def _wait(self) -> bytes:
         """Return the first byte of the next event; none where the client left or is too silent."""

@@ -6,6 +6,7 @@ traceback in the journal, and for a gateway that answers no more.
 """
 
 import argparse
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -41,8 +42,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="for the environment")
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, help="default: another one each time")
     given = parser.parse_args()
+    seed = secrets.randbelow(1 << 32) if given.seed is None else given.seed
+    print(f"HTTP_FUZZ_SEED={seed}", flush=True)
     schemathesis = program(given.folder.absolute())
     with tempfile.TemporaryDirectory() as name, running_service() as service:
         service.engine.rule = saying("An answer.")
@@ -51,7 +54,7 @@ def main() -> int:
         with gateway_process(folder, service.path) as gateway:
             excluded = [f"--exclude-path={path}" for path in REFUSED_BY_DESIGN]
             command = [str(schemathesis), "run", f"{gateway.url}/openapi.json", "-c", CHECKS]
-            command += ["-H", f"Authorization:Bearer {key}", "--seed", str(given.seed), *excluded]
+            command += ["-H", f"Authorization:Bearer {key}", "--seed", str(seed), *excluded]
             command += ["--max-time", str(given.seconds), "--continue-on-failure", "--no-color"]
             done = subprocess.run(command, cwd=folder, check=False)
             url = gateway.url + "/health"

@@ -228,6 +228,51 @@ def test_a_refusal_does_not_wait_for_a_body_that_never_comes(gateway: GatewayPro
         assert b"connection: close" in answer
 
 
+POST = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (POST + b"Content-Length: 9999999\r\nX: " + b"x" * 50_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000, 400),
+        (POST + b"Content-Length: 99999\r\n\r\n{", 408),
+        (POST + b"Content-Length: 9999999\r\nExpect: 100-continue\r\n\r\n{", 413),
+        (POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),
+    ],
+)
+def test_a_refusal_arrives_though_the_client_sends_on(
+    gateway: GatewayProcess, sent: bytes, status: int
+) -> None:
+    """Whoever closes with bytes unread resets the connection, and the answer is lost with it."""
+    with socket.create_connection(("127.0.0.1", gateway.port), TIMEOUT_SECONDS) as connection:
+        connection.sendall(sent)
+        time.sleep(0.7)  # longer than a body may take here: the gateway has refused it
+        for _ in range(4):
+            connection.sendall(b"x" * (1 << 20))
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as file:
+            answer = file.read()
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer[:200]
+    assert answer.count(b"HTTP/1.1 ") == 1
+    serves(gateway)
+
+
+def test_who_sends_on_behind_a_refusal_is_let_go(gateway: GatewayProcess) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.port), TIMEOUT_SECONDS) as connection:
+        connection.sendall(b"no request\r\n\r\n")
+        with pytest.raises(ConnectionError):
+            send_for_ever(connection)
+    serves(gateway)
+
+
+def send_for_ever(connection: socket.socket) -> None:
+    """Send until the connection fails."""
+    while True:
+        connection.sendall(b"x" * (1 << 20))
+
+
 def test_a_compressed_body_is_refused(gateway: GatewayProcess) -> None:
     assert ask(gateway, CHAT, b"x", {"Content-Encoding": "gzip"})[0] == 415
 

@@ -12,6 +12,7 @@ import pytest
 
 from clients.running import RunningService, environment
 from gateway.gateway_process import GatewayProcess, gateway_process
+from gateway.test_hostile_requests import send_for_ever
 from unit.schedule.fakes import TIMEOUT_SECONDS
 from voice.conftest import CONFIG, PROGRAM
 from voice.satellite import heard, raw, said_once
@@ -75,8 +76,23 @@ def test_what_is_no_event_is_an_error(gateway: GatewayProcess, sent: bytes, says
     serves(gateway)
 
 
-def test_more_is_not_read_behind_an_error(gateway: GatewayProcess) -> None:
-    raw(gateway, b"x" * (8 << 20))  # the gateway hangs up, so the error may be lost
+def test_an_error_arrives_though_the_client_sends_on(gateway: GatewayProcess) -> None:
+    """A connection that is closed with bytes unread is reset, and the error is lost with it."""
+    with socket.create_connection(("127.0.0.1", gateway.port), TIMEOUT_SECONDS) as connection:
+        for _ in range(8):  # far more than the buffers of two sockets
+            connection.sendall(b"x" * (1 << 20))
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as file:
+            assert b"bad-event" in file.read()
+    serves(gateway)
+
+
+def test_who_sends_on_behind_an_error_is_let_go(gateway: GatewayProcess) -> None:
+    with (
+        socket.create_connection(("127.0.0.1", gateway.port), TIMEOUT_SECONDS) as connection,
+        pytest.raises(ConnectionError),
+    ):
+        send_for_ever(connection)
     serves(gateway)
 
 
