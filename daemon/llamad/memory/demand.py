@@ -32,7 +32,16 @@ def capacity_of(config: ModelConfig) -> Capacity:
     By the memory that it may have, not by what of it is free now: so the door, which opens before a
     model is loaded, and each plan come to the same.
     """
-    return capacity_for(config.memory_budget or Machine().total_bytes())
+    return capacity_for(_memory_of(config))
+
+
+def state_slots_of(config: ModelConfig, model: EngineModel) -> int:
+    """Return how many states of sequences the engine of a model has room for; 0: it has none."""
+    return state_slots(model.info.state_bytes, config.n_sequences, _memory_of(config))
+
+
+def _memory_of(config: ModelConfig) -> int | None:
+    return config.memory_budget or Machine().total_bytes()
 
 
 def engine_params(
@@ -101,7 +110,7 @@ def _with_all_blocks(config: ModelConfig, model: EngineModel, n_ctx: int) -> Eng
     The scratch has some bytes for each block.
     """
     params = engine_params(config, n_ctx, is_encoder=bool(model.info.is_encoder))
-    params["n_states"] = state_slots(model.info.state_bytes, config.n_sequences)
+    params["n_states"] = state_slots_of(config, model)
     block = engine_bytes(model, **params).kv_block_tokens
     params["n_blocks"] = -(-(config.kv_tokens or n_ctx * config.n_sequences) // block)
     return params

@@ -3,15 +3,17 @@
 A layer without attention remembers a fixed number of bytes of a sequence, which change with every
 token and cannot be cut. So a sequence has the state behind its last computed token, and states at
 ends of blocks are *kept*: bound to the block's key, never written again, and found by sequences
-that begin with the same tokens. Of kept ones that nobody has the one that was used longest ago goes
-first. A step begins with the state that a sequence has and leaves another one, so that a step that
-was stopped can be repeated; if there is no slot left for that, it changes the one that there is.
+that begin with the same tokens. Of kept ones that nobody has that one goes first whose loss costs
+the fewest tokens to read again, unless it was used more recently than others: GreedyDual (Young,
+"The k-server dual and loose competitiveness for paging", 1994). So many short texts do not push out
+the one state far inside a long prompt. A step begins with the state that a sequence has and leaves
+another one, so that a step that was stopped can be repeated; if there is no slot left for that, it
+changes the one that there is.
 
 There are at least as many slots as sequences that run, so each can always go on. What is beyond
 keeps states, and the state before guesses until it is known which were right. No engine inside.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable
 
 from llamad.engine.worker import Cut
@@ -19,7 +21,10 @@ from llamad.schedule.sequence import Sequence
 
 
 class StatePool:
-    """The slots 0..n_slots-1; a state is kept every ``interval`` blocks. No slots: no states."""
+    """The slots 0..n_slots-1; a state is kept every ``interval`` blocks. No slots: no states.
+
+    Within a prompt that is longer than all slots reach so, as many are kept at greater distances.
+    """
 
     def __init__(self, n_slots: int, n_sequences: int, block_tokens: int, interval: int) -> None:
         assert n_slots == 0 or n_slots >= n_sequences, "a slot for each sequence"
@@ -32,7 +37,9 @@ class StatePool:
         self._keys: dict[int, bytes] = {}  # of slots that are kept
         self._n_holders = 0  # sequences that have a state
         self._users: dict[int, int] = {}  # of kept slots: sequences whose state it is
-        self._unused: OrderedDict[int, None] = OrderedDict()  # kept, the longest unused first
+        self._worth: dict[int, int] = {}  # of kept slots: tokens that are read again without it
+        self._unused: dict[int, int] = {}  # kept, nobody's: at which loss it goes, GreedyDual's H
+        self._loss = 0  # GreedyDual's L: of the one that went last
 
     @property
     def n_available(self) -> int:
@@ -80,13 +87,25 @@ class StatePool:
         """Return the ends of blocks in (begin, end] at which the sequence's state is kept."""
         block = self._block_tokens
         first, every = begin // block + 1, self._interval_tokens
+        sparse = self._prompt_interval(sequence)
         shared = sequence.n_prompt - 1 - (sequence.n_prompt - 1) % block
         whole = sequence.n_prompt - sequence.n_prompt % block  # where a pinned prefix ends
         return [
             at
             for at in range(first * block, end + 1, block)
-            if at % every == 0 or at in (shared, whole, sequence.n_found)
+            if at % (every if at > sequence.n_prompt else sparse) == 0
+            or at in (shared, whole, sequence.n_found)
         ]
+
+    def _prompt_interval(self, sequence: Sequence) -> int:
+        """Return the tokens from one kept state to the next within the sequence's prompt.
+
+        So that they spread over all of it, and one slot is left for its end.
+        """
+        room = max(1, self.n_slots - self._n_sequences - 1)
+        return self._interval_tokens * max(
+            1, -(-(sequence.n_prompt // self._interval_tokens) // room)
+        )
 
     def _last_slot(self, sequence: Sequence, *, guessing: bool) -> int:
         """Return the slot for the state behind a step: another one, so that it can be repeated.
@@ -155,8 +174,15 @@ class StatePool:
         self._by_key[key] = slot
         self._keys[slot] = key
         self._users[slot] = int(is_current)
+        self._worth[slot] = at - self._kept_before(sequence, at)
         if not is_current:
-            self._unused[slot] = None
+            self._put_unused(slot)
+
+    def _kept_before(self, sequence: Sequence, at: int) -> int:
+        """Return the last position before ``at`` at which its state is kept; 0 without one."""
+        block = self._block_tokens
+        positions = range(at - block, 0, -block)
+        return next((p for p in positions if self._key(sequence, p) in self._by_key), 0)
 
     # ---- sequences --------------------------------------------------------------------------
 
@@ -173,6 +199,7 @@ class StatePool:
         before, slot = sequence.state, self._by_key[key]
         self._n_holders += before is None
         self._use(sequence, slot)
+        self._worth[slot] = at - self._kept_before(sequence, at)
         sequence.state_at = at
         if before is not None:
             self._let_go(before)
@@ -196,10 +223,9 @@ class StatePool:
             if self._users[slot] > 1:  # it stays until the last of them has gone on
                 del self._by_key[key]
                 continue
-            unused = slot in self._unused
-            self._unused.pop(slot, None)
+            unused = self._unused.pop(slot, None)
             self._forget(slot)
-            if unused:
+            if unused is not None:
                 self._free.append(slot)
 
     # ---- states that are saved elsewhere ----------------------------------------------------
@@ -218,12 +244,16 @@ class StatePool:
         return self._take_slot() if self.n_slots and self._has_spare() else None
 
     def admit(self, slot: int, key: bytes | None) -> None:
-        """Give a reserved slot back: kept under a block's key, or empty when there is no key."""
+        """Give a reserved slot back: kept under a block's key, or empty when there is no key.
+
+        Until somebody uses it, it counts as worth the distance at which states are kept.
+        """
         if key is None or key in self._by_key:
             self._free.append(slot)
             return
         self._by_key[key], self._keys[slot], self._users[slot] = slot, key, 0
-        self._unused[slot] = None
+        self._worth[slot] = self._interval_tokens
+        self._put_unused(slot)
 
     # ---- slots ------------------------------------------------------------------------------
 
@@ -239,16 +269,20 @@ class StatePool:
     def _take_slot(self) -> int:
         if self._free:
             return self._free.pop()
-        slot, _ = self._unused.popitem(last=False)
+        slot = min(self._unused, key=self._unused.__getitem__)  # of equals the longest unused
+        self._loss = self._unused.pop(slot)
         self._forget(slot)
         return slot
+
+    def _put_unused(self, slot: int) -> None:
+        self._unused[slot] = self._loss + self._worth[slot]
 
     def _forget(self, slot: int) -> None:
         """Make a kept state one that is not."""
         key = self._keys.pop(slot)
         if self._by_key.get(key) == slot:
             del self._by_key[key]
-        del self._users[slot]
+        del self._users[slot], self._worth[slot]
 
     def _use(self, sequence: Sequence, slot: int) -> None:
         self._users[slot] += 1
@@ -263,7 +297,7 @@ class StatePool:
         if self._users[slot]:
             return
         if self._by_key.get(self._keys[slot]) == slot:
-            self._unused[slot] = None
+            self._put_unused(slot)
         else:
             self._forget(slot)
             self._free.append(slot)

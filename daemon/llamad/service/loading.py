@@ -31,14 +31,14 @@ from llamad.gguf.value import MetadataValue
 from llamad.jobs.request import GenerationRequest, Pooling
 from llamad.logs import fields
 from llamad.memory.context import USUAL_TOKENS
-from llamad.memory.demand import engine_params
+from llamad.memory.demand import engine_params, state_slots_of
 from llamad.memory.guess_layer import open_model
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MemoryPlan, plan_huge_pages
 from llamad.memory.pressure import Grant
 from llamad.memory.replan import least_budget, plan_again, whole_budget
 from llamad.memory.residency import choose_residency
-from llamad.memory.states import state_interval, state_slots
+from llamad.memory.states import state_interval
 from llamad.schedule.prompt import offered_tools
 from llamad.service.answer_formats import AnswerFormats
 from llamad.service.draft import LoadedDraft, plan_with_draft
@@ -295,7 +295,7 @@ def load(
         )
         speed = _make_resident(config, file, model, plan, stop, tell)
         params["n_blocks"], params["n_local_blocks"] = plan.kv_blocks, plan.kv_local_blocks
-        params["n_states"] = state_slots(model.info.state_bytes, config.n_sequences)
+        params["n_states"] = state_slots_of(config, model)
         engine = Engine(model, **params)
     except BaseException:
         if template is not None:

@@ -97,7 +97,7 @@ async def test_a_prompt_begins_with_the_longest_state_that_is_kept(
 ) -> None:
     """The beginning is 181 tokens, of which 180 are whole blocks."""
     beginning = (LONG * 2)[:181]
-    bench = bench_with(12, interval, n_sequences=2, kv_blocks_total=200)
+    bench = bench_with(64, interval, n_sequences=2, kv_blocks_total=200)
     async with bench.running():
         cached = []
         for tail in ("first of all, what is the time?", "?", "and now?"):
@@ -106,6 +106,44 @@ async def test_a_prompt_begins_with_the_longest_state_that_is_kept(
             cached.append(job.record.cached_prompt_tokens)
     # Where two prompts part a state is kept too, so the third one begins there.
     assert cached == [0, reused, 180]
+
+
+async def cached(bench: Bench, prompt: str) -> int:
+    job = await bench.scheduler.submit(request(prompt, max_tokens=2))
+    await text_of(job)
+    return job.record.cached_prompt_tokens
+
+
+@asynchronous
+async def test_few_states_spread_over_a_long_prompt() -> None:
+    """One device of many changes: what stands before it is read again only in part."""
+    devices = [f"lamp number {i} is on. " for i in range(20)]
+    changed = [*devices[:15], "lamp number 15 is off. ", *devices[16:]]
+    bench = bench_with(6, n_sequences=2, kv_blocks_total=400, n_ctx=600)
+    async with bench.running():
+        assert await cached(bench, "".join(devices)) == 0
+        same = len("".join(devices[:15]))
+        assert await cached(bench, "".join(changed)) > same / 2
+
+
+@asynchronous
+async def test_short_prompts_do_not_push_out_the_state_behind_a_long_one() -> None:
+    bench = bench_with(6, n_sequences=2, kv_blocks_total=400, n_ctx=600)
+    async with bench.running():
+        await cached(bench, LONG * 2 + "first?")
+        for i in range(8):
+            await cached(bench, f"{i} short")
+        assert await cached(bench, LONG * 2 + "second?") > len(LONG)
+
+
+@asynchronous
+async def test_a_state_that_nobody_uses_goes_in_the_end() -> None:
+    bench = bench_with(6, n_sequences=2, kv_blocks_total=2000, n_ctx=600)
+    async with bench.running():
+        await cached(bench, LONG * 2 + "first?")
+        for i in range(100):
+            await cached(bench, f"{i} " + LONG)
+        assert await cached(bench, LONG * 2 + "second?") == 0
 
 
 @asynchronous
@@ -124,7 +162,7 @@ async def test_random_company_loses_no_slot() -> None:
 
 
 def test_a_state_that_is_forgotten_is_not_found() -> None:
-    pool = StatePool(4, 2, block_tokens=4, interval=1)
+    pool = StatePool(8, 2, block_tokens=4, interval=1)
     sequence = Sequence(list(range(20)), 20)
     pool.plan(sequence, 8, 0)
     sequence.n_computed = 8
@@ -135,5 +173,5 @@ def test_a_state_that_is_forgotten_is_not_found() -> None:
     pool.forget(keys)
     assert pool.find(keys) is None
     pool.release(sequence)
-    assert pool.n_available == 4
+    assert pool.n_available == 8
     assert pool.n_kept == 0
