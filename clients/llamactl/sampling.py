@@ -157,8 +157,8 @@ def _add_chat_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--think",
         type=_think,
-        metavar="on|off|N",
-        help="whether the model thinks first, or for at most N tokens",
+        metavar="on|off|low|medium|high|N",
+        help="whether the model thinks first, how hard, or for at most N tokens",
     )
     group.add_argument(
         "--template-arg",
@@ -200,11 +200,14 @@ def template_arguments(arguments: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def _think(text: str) -> dict[str, Any]:
-    """Return the options that on, off or a number of tokens mean."""
+    """Return the options that on, off, an effort or a number of tokens mean."""
     if text in ("on", "off"):
         return {"thinking": text == "on"}
+    if text in ("low", "medium", "high"):
+        return {"thinking": True, "thinking_effort": text}
     if not text.isdecimal() or not 1 <= int(text) < 1 << 32:
-        raise argparse.ArgumentTypeError(f"{text[:60]!r} is neither on, off nor a number of tokens")
+        words = "on, off, low, medium, high"
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is neither {words} nor a number of tokens")
     return {"thinking": True, "thinking_budget": int(text)}
 
 

@@ -19,7 +19,7 @@ Pooling = Literal["mean", "first", "last"]
 _ENUMS = {"priority": pb.Priority, "context_full": pb.ContextFull, "pooling": pb.Pooling}
 _OF_CHAT = (
     *("context_full", "tools", "tool_choice", "parallel_tool_calls", "continue_final_message"),
-    *("thinking", "thinking_budget"),
+    *("thinking", "thinking_budget", "thinking_effort"),
 )
 _SAMPLING_FIELDS = frozenset(field.name for field in pb.Sampling.DESCRIPTOR.fields)
 
@@ -46,6 +46,7 @@ class Options(TypedDict, total=False):
     continue_final_message: bool  # of chat
     thinking: bool  # of chat: whether the model thinks before it answers
     thinking_budget: int  # of chat: tokens
+    thinking_effort: str  # of chat: low, medium or high
     n: int  # answers, of generate and chat; ``answers()`` of the completion returns them
     logprobs: int  # tell how likely tokens were, and of so many likeliest in their place
     loop_guard: bool
@@ -332,6 +333,8 @@ def _fill(message: pb.Options, options: Options) -> None:
             _set(message.thinking, "enabled", value)
         elif name == "thinking_budget":
             _set(message.thinking, "budget_tokens", value)
+        elif name == "thinking_effort":
+            _set(message.thinking, "effort", f"EFFORT_{str(value).upper()}")
         elif name == "template_arguments":
             arguments = options["template_arguments"]
             _set(message, name, {key: _json(f"{name}: {key}", arguments[key]) for key in arguments})

@@ -33,6 +33,28 @@ _INTEGERS = (
     "min_tokens",
 )
 _TEXTS = ("dry_sequence_breakers", "samplers")
+# Words of OpenAI and Ollama for how hard a model thinks.
+_EFFORTS = {
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+    "max": "high",
+}
+
+
+def set_effort(options: Options, body: Fields, name: str) -> None:
+    """Set whether and how hard the model thinks, by a word. Raises HttpError.
+
+    ``none``: it does not. A word that nobody knows lets it think.
+    """
+    word = body.text(name)
+    if word is None:
+        return
+    options["thinking"] = word != "none"
+    if word in _EFFORTS:
+        options["thinking_effort"] = _EFFORTS[word]
 
 
 def read_sampling(body: Fields, *limits: str) -> Options:

@@ -63,6 +63,11 @@ BAD: list[tuple[str, dict[str, Any]]] = [
         "THINKING_BUDGET_TOKENS",
         {"options": pb.Options(thinking=pb.Thinking(budget_tokens=0))},
     ),
+    ("THINKING_EFFORT", {"options": pb.Options(thinking=pb.Thinking(effort=9))}),  # type: ignore[arg-type]
+    (
+        "THINKING_EFFORT",
+        {"options": pb.Options(thinking=pb.Thinking(enabled=False, effort=pb.EFFORT_LOW))},
+    ),
 ]
 
 

@@ -251,13 +251,21 @@ def _think(state: State, rest: str) -> str:
         return f"thoughts are {'shown' if state.show_thoughts else 'not shown'}"
     match rest:
         case "on" | "off":
-            state.options["thinking"] = rest == "on"
+            given: Options = {"thinking": rest == "on"}
+        case "low" | "medium" | "high":
+            given = {"thinking": True, "thinking_effort": rest}
         case "default":
-            state.options.pop("thinking", None)
+            given = {}
         case _:
-            raise CommandFault("/think takes on, off or default, show or hide")
+            raise CommandFault(
+                "/think takes on, off, low, medium, high or default, and show or hide"
+            )
+    state.options.pop("thinking", None)
     state.options.pop("thinking_budget", None)
-    told = {"on": "to think", "off": "not to think", "default": "nothing about thinking"}[rest]
+    state.options.pop("thinking_effort", None)
+    state.options.update(given)
+    words = {"on": "to think", "off": "not to think", "default": "nothing about thinking"}
+    told = words.get(rest, f"to think with {rest} effort")
     return f"the model is told {told}, where it knows how"
 
 
@@ -323,7 +331,12 @@ COMMANDS = (
     Command("/load", "FILE", "goes on with the messages of a file", _load),
     Command("/set", "[NAME [VALUE]]", "shows or changes how tokens are drawn", _set),
     Command("/show", "", "shows model, context, settings and system message", _show),
-    Command("/think", "on|off|show|hide", "lets the model think first, or shows thoughts", _think),
+    Command(
+        "/think",
+        "on|off|low|medium|high|show|hide",
+        "lets the model think first, or shows thoughts",
+        _think,
+    ),
     Command("/exit", "", "leaves", _exit),
 )
 

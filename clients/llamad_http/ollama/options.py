@@ -10,7 +10,7 @@ import re
 from llamad_client.request import Options
 from llamad_http.fields import Fields, kind_of
 from llamad_http.formats import schema_of
-from llamad_http.sampling import read_sampling, refuse
+from llamad_http.sampling import read_sampling, refuse, set_effort
 
 _DURATION = re.compile(r"-?(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+|-?\d+")
 
@@ -46,8 +46,10 @@ def check_keep_alive(body: Fields) -> bool:
 def set_thinking(options: Options, body: Fields) -> None:
     """Set whether the model thinks, by ``think``: true, false, or how much. Raises HttpError."""
     think = body.get("think")
-    if think is not None:
-        options["thinking"] = think if isinstance(think, bool) else body.text("think") != "none"
+    if isinstance(think, bool):
+        options["thinking"] = think
+    elif think is not None:
+        set_effort(options, body, "think")
 
 
 def refuse_what_is_not_there(body: Fields) -> None:

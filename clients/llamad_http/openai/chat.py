@@ -24,7 +24,7 @@ from llamad_http.openai.errors import error_body
 from llamad_http.openai.messages import read_messages
 from llamad_http.openai.options import options_of_each, read_n, read_options
 from llamad_http.openai.usage import usage_of
-from llamad_http.sampling import refuse
+from llamad_http.sampling import refuse, set_effort
 from llamad_http.sse import comment
 from llamad_http.timings import timings
 from llamad_http.tools import read_tools
@@ -57,9 +57,7 @@ def read_conversation(body: Fields) -> tuple[list[dict[str, Any]], Options]:
         options["response_format"] = wanted
     if arguments := dict(body.object("chat_template_kwargs").values):
         options["template_arguments"] = arguments
-    effort = body.text("reasoning_effort")
-    if effort is not None:
-        options["thinking"] = effort != "none"
+    set_effort(options, body, "reasoning_effort")
     if tools := read_tools(body):
         options["tools"] = tools
         if choice := read_choice(body):

@@ -14,7 +14,7 @@ from llamad_http.fields import Fields
 from llamad_http.formats import schema_of
 from llamad_http.openai.response_items import read_input
 from llamad_http.openai.response_writer import ResponseWriter
-from llamad_http.sampling import read_sampling, refuse
+from llamad_http.sampling import read_sampling, refuse, set_effort
 
 ECHOED = (
     *("instructions", "max_output_tokens", "metadata", "reasoning", "temperature", "text"),
@@ -42,9 +42,7 @@ def read_conversation(body: Fields) -> CompletionRequest:
     options = read_sampling(body, "max_output_tokens")
     if (wanted := _read_format(body.object("text").object("format"))) is not None:
         options["response_format"] = wanted
-    effort = body.object("reasoning").text("effort")
-    if effort is not None:
-        options["thinking"] = effort != "none"
+    set_effort(options, body.object("reasoning"), "effort")
     match body.text("truncation"):
         case None | "disabled":
             pass

@@ -101,10 +101,11 @@ class ToolUse(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """Whether and how long a model thinks before it answers; None: as its template."""
+    """Whether, how long and how hard a model thinks before it answers; None: as its template."""
 
     enabled: bool | None = None
     budget_tokens: int | None = None
+    effort: str | None = None  # low, medium or high
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +150,12 @@ class GenerationRequest:
     @property
     def is_constrained(self) -> bool:
         """Whether not every text may be its answer."""
-        calls = bool(self.tools) and self.tool_use is not ToolUse.NONE
-        return calls or self.response_format is not None
+        return self.offers_tools or self.response_format is not None
+
+    @property
+    def offers_tools(self) -> bool:
+        """Whether its answer may call tools."""
+        return bool(self.tools) and self.tool_use is not ToolUse.NONE
 
     @property
     def owner(self) -> str:

@@ -25,6 +25,12 @@ _MODES = {
     pb.ToolChoice.MODE_NONE: request.ToolUse.NONE,
     pb.ToolChoice.MODE_REQUIRED: request.ToolUse.REQUIRED,
 }
+_EFFORTS = {
+    pb.EFFORT_UNSPECIFIED: None,
+    pb.EFFORT_LOW: "low",
+    pb.EFFORT_MEDIUM: "medium",
+    pb.EFFORT_HIGH: "high",
+}
 
 
 def chat_messages(given: Sequence[pb.Message], most_bytes: int) -> tuple[request.ChatMessage, ...]:
@@ -121,13 +127,18 @@ def tool_choice(
 
 
 def thinking(options: pb.Options) -> request.Thinking:
-    """Return whether and how long the model thinks."""
+    """Return whether, how long and how hard the model thinks."""
     given = options.thinking
+    if given.effort not in _EFFORTS:
+        raise invalid("thinking.effort", f"{given.effort} is none of LOW, MEDIUM, HIGH")
+    if given.effort and given.HasField("enabled") and not given.enabled:
+        raise invalid("thinking.effort", "is given, and enabled is false")
     if given.HasField("budget_tokens") and given.budget_tokens < 1:
         raise invalid("thinking.budget_tokens", "is 0, must be at least 1: or set enabled to false")
     return request.Thinking(
         given.enabled if given.HasField("enabled") else None,
         given.budget_tokens if given.HasField("budget_tokens") else None,
+        _EFFORTS[given.effort],
     )
 
 

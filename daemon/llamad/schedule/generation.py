@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from llamad.engine.worker import StepConstraint, StepSampler
 from llamad.jobs.job import Job
-from llamad.jobs.request import Pooling
+from llamad.jobs.request import GenerationRequest, Pooling
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.block_keys import BlockKeys, scope_of
 from llamad.schedule.given_tokens import GivenGuesser, GivenTokens
@@ -23,7 +23,7 @@ from llamad.schedule.sequence import Sequence as TokenSequence
 from llamad.schedule.standing import Standing
 from llamad.schedule.thought_budget import BudgetSampler
 from llamad.text.stop_strings import StopStrings
-from llamad.text.thinking import Piece, ThinkingSplitter
+from llamad.text.thinking import Piece, Splitter
 from llamad.text.tools.call import Call
 from llamad.text.tools.splitter import CallSplitter
 
@@ -44,7 +44,7 @@ class CompletionText:
         self,
         detokenizer: Detokenizer,
         stop: tuple[str, ...],
-        splitter: ThinkingSplitter | None,
+        splitter: Splitter | None,
         calls: CallSplitter | None = None,
     ) -> None:
         """splitter, calls: None where no text is a thought, or a call of a tool."""
@@ -191,7 +191,7 @@ class Generation:
         elif budget is None or not record.is_chat:
             self.sampler = sampler(completion, record.mirostat_mu)
         else:
-            ending = partial(_thought_ending, model, prompt)
+            ending = partial(_thought_ending, model, record.request, prompt)
             self.sampler = BudgetSampler(sampler, completion, record.mirostat_mu, budget, ending)
         if record.request.logprobs is not None:
             self.recorder = ProbabilityRecorder(self.sampler, record.request.logprobs)
@@ -255,7 +255,10 @@ class Generation:
 
 
 def _thought_ending(
-    model: ModelRuntime, prompt: Sequence[int], completion: Sequence[int]
+    model: ModelRuntime,
+    request: GenerationRequest,
+    prompt: Sequence[int],
+    completion: Sequence[int],
 ) -> list[int]:
     """Return the tokens that end the thought which is open behind a completion; none: none is."""
     splitter, detokenizer = model.new_thinking_splitter(prompt), model.new_detokenizer()
@@ -265,7 +268,8 @@ def _thought_ending(
         splitter.push(detokenizer.push(token) + splitter.control_text(token))
     if not splitter.thinking:
         return []
-    return model.tokenizer.encode(f"\n{splitter.close}\n\n", add_bos=False, parse_special=True)
+    text = splitter.ending(calls=request.offers_tools)
+    return model.tokenizer.encode(text, add_bos=False, parse_special=True)
 
 
 class Turn:

@@ -295,9 +295,10 @@ def offered_tools(request: GenerationRequest) -> list[Tool]:
 
 def template_arguments(model: ModelRuntime, request: GenerationRequest) -> Mapping[str, Any]:
     """Return the arguments of the chat template; whether to think goes over those that say it."""
-    if request.thinking.enabled is None:
+    thinking = request.thinking
+    if thinking.enabled is None and thinking.effort is None:
         return request.template_arguments
-    told = model.chat_template.thinking_arguments(request.thinking.enabled)
+    told = model.chat_template.thinking_arguments(thinking.enabled, thinking.effort)
     return {**request.template_arguments, **told}
 
 

@@ -11,7 +11,7 @@ from llamad.engine.drafting import DraftChunk, DraftRound
 from llamad.engine.worker import StepConstraint, StepSampler
 from llamad.jobs.request import GenerationRequest, Pooling
 from llamad.text.rank_prompt import RankTokens
-from llamad.text.thinking import ThinkingSplitter
+from llamad.text.thinking import Splitter
 from llamad.text.tools.call import Tool
 from llamad.text.tools.splitter import CallSplitter
 
@@ -69,8 +69,10 @@ class ChatTemplate(Protocol):
         end within the last message, the assistant's.
         """
 
-    def thinking_arguments(self, enabled: bool) -> dict[str, bool]:
-        """Return the arguments that tell the template whether the model is to think."""
+    def thinking_arguments(
+        self, enabled: bool | None, effort: str | None = None
+    ) -> dict[str, bool | str]:
+        """Return the arguments that tell the template whether the model is to think, how hard."""
 
 
 class Formats(Protocol):
@@ -219,7 +221,7 @@ class ModelRuntime(EngineRuntime, Protocol):
     def new_detokenizer(self) -> Detokenizer:
         """Create a detokenizer for one completion."""
 
-    def new_thinking_splitter(self, prompt: Sequence[int]) -> ThinkingSplitter | None:
+    def new_thinking_splitter(self, prompt: Sequence[int]) -> Splitter | None:
         """Create what tells thoughts from the answer to this prompt; None for a model without."""
 
     def new_call_splitter(

@@ -13,19 +13,27 @@ from llamad.engine.bindings import Constraint, Grammar, TokenTrie
 from llamad.jobs.request import GenerationRequest
 from llamad.sampling.constraint.automaton import compile_grammar
 from llamad.sampling.constraint.formats import (
+    ThoughtMessages,
     Thoughts,
+    behind_head,
     behind_thoughts,
     control_token,
     format_grammar,
 )
-from llamad.service.tool_grammar import ToolRules, answer_with_tools
-from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks
+from llamad.service.tool_grammar import Marks, ToolRules, answer_with_tools
+from llamad.text.channels import ANALYSIS_HEAD, ASSISTANT, END, FINAL_HEAD, MARKS, ChannelMarks
+from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThoughtMarks
 from llamad.text.tokenizer import Tokenizer
 from llamad.text.tools.formats import ToolFormat
 from llamad.text.vocabulary import TokenType
 
 MAX_KEPT_BYTES = 8 << 20  # of automata, one always stays
 MAX_KEPT = 8  # grammars, each of which may have as many bytes of masks
+
+_CHANNELS = Marks(MARKS, ())
+_MESSAGES = ThoughtMessages(
+    *map(_CHANNELS.spelled, (ANALYSIS_HEAD, END, ASSISTANT, FINAL_HEAD)),
+)
 
 _Key = tuple[bytes, Thoughts, str]
 
@@ -36,7 +44,7 @@ class AnswerFormats:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        thinking: ThinkingMarks,
+        thinking: ThoughtMarks,
         tool_format: Callable[[], ToolFormat],
     ) -> None:
         """Begin; tool_format: returns how the model calls tools."""
@@ -71,7 +79,7 @@ class AnswerFormats:
             return found
         key = self._key(request, prompt, is_chat=is_chat)
         wanted = request.response_format
-        answer = None if wanted is None else format_grammar(wanted)
+        answer = None if wanted is None else behind_head(format_grammar(wanted), key[1])
         rules = ToolRules.of(request) if is_chat else None
         if rules is not None:
             row = self._tool_format()
@@ -113,12 +121,15 @@ class AnswerFormats:
 
     def _thoughts(self, end: str) -> Thoughts:
         """Return what may stand in front of the answer to a prompt; none behind a closed one."""
-        if not self._thinking.pairs:
+        marks = self._thinking
+        if isinstance(marks, ChannelMarks):
+            return Thoughts(messages=_MESSAGES) if marks.at_head(end) else Thoughts()
+        if not isinstance(marks, ThinkingMarks) or not marks.pairs:
             return Thoughts()
-        opened = self._thinking.opened(end)
-        if opened is not None or any(end.endswith(close) for _, close in self._thinking.pairs):
+        opened = marks.opened(end)
+        if opened is not None or any(end.endswith(close) for _, close in marks.pairs):
             return Thoughts(opened)
-        return Thoughts(pairs=self._thinking.pairs)
+        return Thoughts(pairs=marks.pairs)
 
     def _texts(self) -> TokenTrie:
         with self._making_trie:

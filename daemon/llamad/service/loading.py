@@ -48,10 +48,11 @@ from llamad.service.settings import own_sampling, recommended_sampling
 from llamad.sizes import compact_size, size
 from llamad.store.registry import ModelFile, ModelRegistry
 from llamad.text import tokenizer_from_metadata
+from llamad.text.channels import find_channels
 from llamad.text.chat_template import ChatTemplate
 from llamad.text.detokenizer import Detokenizer
 from llamad.text.rank_prompt import RankPrompt
-from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThinkingSplitter, find_marks
+from llamad.text.thinking import TAIL_TOKENS, Splitter, ThoughtMarks, find_marks
 from llamad.text.tokenizer import Tokenizer
 from llamad.text.tools.call import Tools
 from llamad.text.tools.splitter import CallSplitter
@@ -79,7 +80,7 @@ class LoadedModel(EngineSizes):
     engine: Engine
     tokenizer: Tokenizer
     chat_template: ChatTemplate
-    thinking: ThinkingMarks
+    thinking: ThoughtMarks
     own_sampling: Mapping[str, float]  # that its file asks for
     recommended_sampling: Mapping[str, float]  # that was said when it was added
     digest: str  # tells its file from others (gguf/digest.py)
@@ -197,7 +198,7 @@ class LoadedModel(EngineSizes):
         """Create a detokenizer for one completion."""
         return Detokenizer(self.tokenizer)
 
-    def new_thinking_splitter(self, prompt: Sequence[int]) -> ThinkingSplitter | None:
+    def new_thinking_splitter(self, prompt: Sequence[int]) -> Splitter | None:
         """Create what tells thoughts from the answer to this prompt; None for a model without."""
         return self.thinking.splitter(self._tail(prompt))
 
@@ -222,7 +223,8 @@ class LoadedModel(EngineSizes):
         if request.continue_final_message or request.thinking.enabled is not False:
             return []
         told = bool(self.chat_template.thinking_arguments(False))
-        text = self.thinking.without_thought(self._tail(prompt), told=told)
+        tail, calls = self._tail(prompt), request.offers_tools
+        text = self.thinking.without_thought(tail, told=told, calls=calls)
         return self.tokenizer.encode(text, add_bos=False, parse_special=True) if text else []
 
     def new_sampler(
@@ -370,9 +372,10 @@ def _rank_prompt(
     return RankPrompt.of_model(metadata, tokenizer) if is_reranker else None
 
 
-def _thinking_marks(template: ChatTemplate, vocabulary: Vocabulary) -> ThinkingMarks:
+def _thinking_marks(template: ChatTemplate, vocabulary: Vocabulary) -> ThoughtMarks:
     controls = frozenset(vocabulary.ids_of(TokenType.CONTROL, TokenType.UNKNOWN))
-    return find_marks(template.source, vocabulary.tokens, controls)
+    channels = find_channels(vocabulary.tokens, controls)
+    return channels or find_marks(template.source, vocabulary.tokens, controls)
 
 
 def _tell_context(config: ModelConfig, n_ctx_train: int, plan: MemoryPlan) -> None:

@@ -24,6 +24,7 @@ from llamad.service.settings import (
 )
 from llamad.service.state import ModelFacts
 from llamad.store.registry import ModelFile, ModelRegistry, check_name
+from llamad.text.channels import ANALYSIS_HEAD
 from llamad.text.thinking import find_marks
 
 MAX_TEXT_CHARACTERS = 1024  # of a text among the metadata
@@ -125,7 +126,7 @@ def _capabilities(template: str) -> Iterator[str]:
     """Yield what a model with this template can do, in the words of Ollama."""
     yield "completion"
     yield "tools"  # a template that knows none is told of them by text of ours
-    if find_marks(template, (), ()).pairs:
+    if find_marks(template, (), ()).pairs or ANALYSIS_HEAD in template:
         yield "thinking"
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from llamad.errors import ErrorKind, LlamadError, invalid
+from llamad.text.channels import CHANNEL
 from llamad.text.content_guard import ContentGuard, choose_marker
 from llamad.text.fallback_templates import choose_fallback
 from llamad.text.sentencepiece import SentencePieceTokenizer
@@ -30,6 +31,8 @@ _MAX_SOURCE_CHARACTERS = 1 << 20
 _PLAIN = frozenset({"role", "content"})  # what every template reads of a message
 # Of Qwen3, SmolLM3, Gemma 4 and most others; of Granite and DeepSeek V3.1.
 _THINKING_ARGUMENTS = ("enable_thinking", "thinking")
+_EFFORT = "reasoning_effort"  # of gpt-oss
+LEAST_EFFORT = "low"
 _PROBE = "thesystemmessage"
 
 NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
@@ -129,11 +132,22 @@ class ChatTemplate:
         )
         return self._tokenizer.encode_rendered(self._guard.split(self._text(prompt), marker))
 
-    def thinking_arguments(self, enabled: bool) -> dict[str, bool]:
-        """Return the arguments by which the template is told whether to think; none: it is not."""
-        return {
-            name: enabled for name in _THINKING_ARGUMENTS if re.search(rf"\b{name}\b", self.source)
-        }
+    def thinking_arguments(
+        self, enabled: bool | None, effort: str | None = None
+    ) -> dict[str, bool | str]:
+        """Return the arguments by which the template is told of thinking; none: it is not.
+
+        enabled: whether to think, None: nothing is said. effort: how hard.
+        """
+        result: dict[str, bool | str] = {}
+        if enabled is not None:
+            result = {name: enabled for name in _THINKING_ARGUMENTS if self._names(name)}
+        if enabled is False and CHANNEL in self.source:  # gpt-oss knows no other way
+            effort = LEAST_EFFORT
+        return {**result, _EFFORT: effort} if effort and self._names(_EFFORT) else result
+
+    def _names(self, variable: str) -> bool:
+        return re.search(rf"\b{variable}\b", self.source) is not None
 
     @property
     def tool_format(self) -> ToolFormat:

@@ -144,16 +144,81 @@ _MINICPM = """\
 {%- else %}{{ '<用户>' + message.content | trim + '<AI>' }}{% endif %}
 {%- endfor %}"""
 
-# A caller's system message is the developer's; the system's own says what channels there are.
+# A caller's system message is the developer's; the system's own says what channels there are. Tools
+# are declared as TypeScript. Of earlier turns only answers stay: thoughts until there is one.
 _HARMONY = """\
+{%- macro type_of(schema) -%}
+{%- if schema is not mapping -%}any
+{%- elif schema.enum -%}{{ schema.enum | map('tojson') | join(' | ') }}
+{%- elif schema.type == 'array' -%}({{ type_of(schema['items']) }})[]
+{%- elif schema.type == 'object' and schema.properties is mapping -%}{{ members(schema) }}
+{%- elif schema.type in ['integer', 'number'] -%}number
+{%- elif schema.type in ['string', 'boolean', 'object', 'null'] -%}{{ schema.type }}
+{%- else -%}any
+{%- endif -%}
+{%- endmacro -%}
+{%- macro members(schema) -%}
+{{ '{\\n' }}
+{%- for name, inner in schema.properties.items() -%}
+{%- if inner is mapping and inner.description -%}
+{{ '// ' + inner.description + '\\n' }}
+{%- endif -%}
+{{ name + ('' if name in (schema.required or []) else '?') + ': ' + type_of(inner) + ',\\n' }}
+{%- endfor -%}
+{{ '}' }}
+{%- endmacro -%}
 {{ '<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\\n' }}
-{{- 'Knowledge cutoff: 2024-06\\n\\nReasoning: medium\\n\\n# Valid channels: analysis, ' }}
-{{- 'commentary, final. Channel must be included for every message.<|end|>' }}
+{{- 'Knowledge cutoff: 2024-06\\n\\nReasoning: ' + reasoning_effort | default('medium') }}
+{{- '\\n\\n# Valid channels: analysis, ' }}
+{{- 'commentary, final. Channel must be included for every message.' }}
+{%- if tools -%}
+{{ '\\nCalls to these tools must go to the commentary channel: \\'functions\\'.' }}
+{%- endif -%}
+{{ '<|end|>' }}
+{%- set ns = namespace(answered=-1, name='') -%}
+{%- set first = messages[0] if messages[0].role == 'system' else none -%}
+{%- if first or tools -%}
+{{ '<|start|>developer<|message|>' }}
+{%- if first -%}
+{{ '# Instructions\\n\\n' + first.content + ('\\n\\n' if tools else '') }}
+{%- endif -%}
+{%- if tools -%}
+{{ '# Tools\\n\\n## functions\\n\\nnamespace functions {\\n\\n' }}
+{%- for tool in tools -%}
+{%- set function = tool.function -%}
+{{ '// ' + function.description | default('') + '\\ntype ' + function.name + ' = (' }}
+{%- if function.parameters and function.parameters.properties -%}
+{{ '_: ' + members(function.parameters) }}
+{%- endif -%}
+{{ ') => any;\\n\\n' }}
+{%- endfor -%}
+{{ '} // namespace functions' }}
+{%- endif -%}
+{{ '<|end|>' }}
+{%- endif -%}
+{%- for message in messages if message.role == 'assistant' and not message.tool_calls -%}
+{%- set ns.answered = ns.answered + 1 -%}
+{%- endfor -%}
 {%- for message in messages %}
 {%- if message.role == 'system' -%}
+{%- if not loop.first -%}
 {{ '<|start|>developer<|message|># Instructions\\n\\n' + message.content + '<|end|>' }}
+{%- endif -%}
+{%- elif message.role == 'assistant' and message.tool_calls -%}
+{%- if message.thinking and ns.answered < 0 -%}
+{{ '<|start|>assistant<|channel|>analysis<|message|>' + message.thinking + '<|end|>' }}
+{%- endif -%}
+{%- for call in message.tool_calls -%}
+{%- set ns.name = call.function.name -%}
+{{ '<|start|>assistant<|channel|>commentary to=functions.' + ns.name }}
+{{- ' <|constrain|>json<|message|>' + call.function.arguments | tojson + '<|call|>' }}
+{%- endfor -%}
 {%- elif message.role == 'assistant' -%}
+{%- set ns.answered = ns.answered - 1 -%}
 {{ '<|start|>assistant<|channel|>final<|message|>' + message.content + '<|end|>' }}
+{%- elif message.role == 'tool' -%}
+{{ '<|start|>functions.' + message.name | default(ns.name) }}
+{{- ' to=assistant<|channel|>commentary<|message|>' + message.content + '<|end|>' }}
 {%- else -%}
 {{ '<|start|>user<|message|>' + message.content + '<|end|>' }}
 {%- endif %}

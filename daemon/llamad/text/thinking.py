@@ -2,13 +2,16 @@
 
 Owns the table of marks that models put around their thoughts, and how the text is cut there. A
 thought stands at the beginning of the text, or was opened by the template already; later marks are
-text. White space around the thought and between it and the answer belongs to the marks.
+text. White space around the thought and between it and the answer belongs to the marks. Some models
+put marks around the answer behind a thought, too. A model with channels has none of these marks
+(``channels.py``).
 """
 
 import enum
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Protocol, TypeAlias
 
 # As the models' templates write them (Qwen3, DeepSeek R1, SmolLM3, Magistral, Seed, Gemma 4).
 PAIRS: tuple[tuple[str, str], ...] = (
@@ -20,16 +23,56 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("[THINK]", "[/THINK]"),
     ("<|channel>thought", "<channel|>"),
 )
+ANSWER_PAIR = ("<response>", "</response>")  # as Granite 3.3's template asks for them
 
 TAIL_TOKENS = 32  # of a prompt, that hold the mark which it may end with
+
+Piece: TypeAlias = tuple[str, bool]  # text, and whether it is a thought
+
+
+class Splitter(Protocol):
+    """Cuts one completion into thoughts and the answer."""
+
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes next is no part of the answer."""
+
+    def ending(self, *, calls: bool) -> str:
+        """Return what ends the thought that is open. calls: whether tools may be called."""
+
+    def control_text(self, token: int) -> str:
+        """Return what stands for a control token that is a mark here, else ""."""
+
+    def push(self, text: str) -> list[Piece]:
+        """Take text; return what is certain, in order, no piece empty."""
+
+    def flush(self) -> list[Piece]:
+        """Return what was held back; the text has ended."""
+
+
+class ThoughtMarks(Protocol):
+    """How one model tells its thoughts from its answer."""
+
+    def splitter(self, prompt_tail: str) -> Splitter | None:
+        """Return what cuts the text behind a prompt that ends so; None for a model without."""
+
+    def without_thought(self, prompt_tail: str, *, told: bool, calls: bool) -> str:
+        """Return what stands behind a prompt that ends so, for an answer without a thought.
+
+        told: the template was told that none is wanted. calls: whether tools may be called.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingMarks:
-    """The marks of one model. controls: those that are control tokens, which are no text."""
+    """The marks of one model. controls: those that are control tokens, which are no text.
+
+    answer: the marks around the answer behind a thought.
+    """
 
     pairs: tuple[tuple[str, str], ...] = ()
     controls: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    answer: tuple[str, str] | None = None
 
     def splitter(self, prompt_tail: str) -> "ThinkingSplitter | None":
         """Return what cuts the text behind a prompt that ends so; None for a model without."""
@@ -40,10 +83,11 @@ class ThinkingMarks:
         end = prompt_tail.rstrip()
         return next((close for mark, close in self.pairs if end.endswith(mark)), None)
 
-    def without_thought(self, prompt_tail: str, *, told: bool) -> str:
+    def without_thought(self, prompt_tail: str, *, told: bool, calls: bool) -> str:
         """Return what stands behind a prompt that ends so, for an answer without a thought.
 
-        told: the template was told that none is wanted. Else it gets an empty one.
+        told: the template was told that none is wanted. Else it gets an empty one, whatever may be
+        called behind it.
         """
         if close := self.opened(prompt_tail):
             return f"\n\n{close}\n\n"
@@ -67,7 +111,9 @@ def find_marks(template: str, tokens: Sequence[str], controls: Collection[int]) 
     )
     known = {text for pair in pairs for text in pair}
     return ThinkingMarks(
-        pairs, MappingProxyType({i: t for t, i in ids.items() if i in controls and t in known})
+        pairs,
+        MappingProxyType({i: t for t, i in ids.items() if i in controls and t in known}),
+        ANSWER_PAIR if pairs and "".join(ANSWER_PAIR) in template else None,
     )
 
 
@@ -75,10 +121,9 @@ class _Phase(enum.Enum):
     START = "start"  # nothing but white space came
     THOUGHT = "thought"
     BETWEEN = "between"  # white space in front of the answer
+    MARKED = "marked"  # the answer, up to the mark behind it
+    BEHIND = "behind"  # white space behind that mark
     ANSWER = "answer"
-
-
-Piece = tuple[str, bool]  # text, and whether it is a thought
 
 
 class ThinkingSplitter:
@@ -90,17 +135,17 @@ class ThinkingSplitter:
         self._close = opened or ""
         self._phase = _Phase.START if opened is None else _Phase.THOUGHT
         self._held = ""
-        self._begun = False  # some of the thought was given
+        self._answer = marks.answer or ("", "")
+        self._begun = False  # some of the thought, or of the answer between marks, was given
 
     @property
     def thinking(self) -> bool:
         """Whether what comes next is a thought."""
         return self._phase is _Phase.THOUGHT
 
-    @property
-    def close(self) -> str:
-        """The mark that ends the thought."""
-        return self._close
+    def ending(self, *, calls: bool) -> str:
+        """Return what ends the thought that is open, whatever may be called behind it."""
+        return f"\n{self._close}\n\n"
 
     def control_text(self, token: int) -> str:
         """Return the text of a control token that is a mark here, else ""."""
@@ -121,10 +166,10 @@ class ThinkingSplitter:
     def flush(self) -> list[Piece]:
         """Return what was held back; the text has ended."""
         text, self._held = self._held, ""
-        if self._phase is _Phase.THOUGHT:
+        if self._phase in (_Phase.THOUGHT, _Phase.MARKED):
             text = text.strip() if not self._begun else text.rstrip()
-        elif self._phase is _Phase.BETWEEN:
-            text = ""
+        elif self._phase in (_Phase.BETWEEN, _Phase.BEHIND):
+            text = text.lstrip()
         return [(text, self.thinking)] if text else []
 
     def _step(self, pieces: list[Piece]) -> bool:
@@ -133,10 +178,13 @@ class ThinkingSplitter:
             case _Phase.START:
                 return self._start()
             case _Phase.THOUGHT:
-                return self._thought(pieces)
+                return self._up_to(self._close, pieces)
             case _Phase.BETWEEN:
-                self._held = self._held.lstrip()
-                if not self._held:
+                return self._between()
+            case _Phase.MARKED:
+                return self._up_to(self._answer[1], pieces)
+            case _Phase.BEHIND:
+                if self._held.isspace() or not self._held:
                     return False
                 self._phase = _Phase.ANSWER
                 return True
@@ -157,18 +205,32 @@ class ThinkingSplitter:
         self._phase = _Phase.ANSWER
         return True
 
-    def _thought(self, pieces: list[Piece]) -> bool:
+    def _between(self) -> bool:
+        self._held = self._held.lstrip()
+        mark = self._answer[0]
+        if mark and self._held.startswith(mark):
+            self._held, self._phase = self._held[len(mark) :], _Phase.MARKED
+            return True
+        if mark.startswith(self._held):
+            return False
+        self._phase = _Phase.ANSWER
+        return True
+
+    def _up_to(self, close: str, pieces: list[Piece]) -> bool:
+        """Give what stands in front of a closing mark, without the white space around it."""
         text = self._held if self._begun else self._held.lstrip()
-        end = text.find(self._close)
-        certain = text[:end] if end >= 0 else text[: len(text) - _n_begun(text, self._close)]
+        end = text.find(close)
+        certain = text[:end] if end >= 0 else text[: len(text) - _n_begun(text, close)]
         certain = certain.rstrip()
         if certain:
-            pieces.append((certain, True))
+            pieces.append((certain, self.thinking))
             self._begun = True
         if end < 0:
             self._held = text[len(certain) :]
             return False
-        self._held, self._phase = text[end + len(self._close) :], _Phase.BETWEEN
+        self._held = text[end + len(close) :]
+        self._phase = _Phase.BETWEEN if self.thinking else _Phase.BEHIND
+        self._begun = False
         return True
 
 

@@ -28,6 +28,13 @@ class ContextFull(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CONTEXT_FULL_UNSPECIFIED: _ClassVar[ContextFull]
     CONTEXT_FULL_REFUSE: _ClassVar[ContextFull]
     CONTEXT_FULL_DROP_OLDEST: _ClassVar[ContextFull]
+
+class Effort(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EFFORT_UNSPECIFIED: _ClassVar[Effort]
+    EFFORT_LOW: _ClassVar[Effort]
+    EFFORT_MEDIUM: _ClassVar[Effort]
+    EFFORT_HIGH: _ClassVar[Effort]
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_INTERACTIVE: Priority
 PRIORITY_NORMAL: Priority
@@ -42,6 +49,10 @@ FINISH_REASON_TOOL_CALLS: FinishReason
 CONTEXT_FULL_UNSPECIFIED: ContextFull
 CONTEXT_FULL_REFUSE: ContextFull
 CONTEXT_FULL_DROP_OLDEST: ContextFull
+EFFORT_UNSPECIFIED: Effort
+EFFORT_LOW: Effort
+EFFORT_MEDIUM: Effort
+EFFORT_HIGH: Effort
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_penalty", "repeat_last_n", "presence_penalty", "frequency_penalty", "seed", "logit_bias", "penalize_prompt", "mirostat", "mirostat_tau", "mirostat_eta", "dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "xtc_probability", "xtc_threshold", "top_n_sigma", "dynatemp_range", "dynatemp_exponent", "dry_sequence_breakers", "samplers")
@@ -107,12 +118,14 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., typical_p: _Optional[float] = ..., repeat_penalty: _Optional[float] = ..., repeat_last_n: _Optional[int] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., logit_bias: _Optional[_Mapping[int, float]] = ..., penalize_prompt: bool = ..., mirostat: _Optional[int] = ..., mirostat_tau: _Optional[float] = ..., mirostat_eta: _Optional[float] = ..., dry_multiplier: _Optional[float] = ..., dry_base: _Optional[float] = ..., dry_allowed_length: _Optional[int] = ..., dry_penalty_last_n: _Optional[int] = ..., xtc_probability: _Optional[float] = ..., xtc_threshold: _Optional[float] = ..., top_n_sigma: _Optional[float] = ..., dynatemp_range: _Optional[float] = ..., dynatemp_exponent: _Optional[float] = ..., dry_sequence_breakers: _Optional[_Iterable[str]] = ..., samplers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Thinking(_message.Message):
-    __slots__ = ("enabled", "budget_tokens")
+    __slots__ = ("enabled", "budget_tokens", "effort")
     ENABLED_FIELD_NUMBER: _ClassVar[int]
     BUDGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EFFORT_FIELD_NUMBER: _ClassVar[int]
     enabled: bool
     budget_tokens: int
-    def __init__(self, enabled: bool = ..., budget_tokens: _Optional[int] = ...) -> None: ...
+    effort: Effort
+    def __init__(self, enabled: bool = ..., budget_tokens: _Optional[int] = ..., effort: _Optional[_Union[Effort, str]] = ...) -> None: ...
 
 class Options(_message.Message):
     __slots__ = ("model", "max_tokens", "stop", "sampling", "priority", "deadline_seconds", "speculation", "template_arguments", "loop_guard", "on_behalf_of", "time_to_live_seconds", "pin", "resumable_seconds", "response_format", "logprobs", "n", "min_tokens", "ignore_eos", "thinking")

@@ -30,6 +30,7 @@ from llamad_api.v1.generation_pb2 import ChatResponse as ChatResponse
 from llamad_api.v1.generation_pb2 import Priority as Priority
 from llamad_api.v1.generation_pb2 import FinishReason as FinishReason
 from llamad_api.v1.generation_pb2 import ContextFull as ContextFull
+from llamad_api.v1.generation_pb2 import Effort as Effort
 from llamad_api.v1.status_pb2 import GetModelRequest as GetModelRequest
 from llamad_api.v1.status_pb2 import GetModelResponse as GetModelResponse
 from llamad_api.v1.status_pb2 import ModelDetails as ModelDetails
@@ -62,6 +63,10 @@ FINISH_REASON_TOOL_CALLS: _generation_pb2.FinishReason
 CONTEXT_FULL_UNSPECIFIED: _generation_pb2.ContextFull
 CONTEXT_FULL_REFUSE: _generation_pb2.ContextFull
 CONTEXT_FULL_DROP_OLDEST: _generation_pb2.ContextFull
+EFFORT_UNSPECIFIED: _generation_pb2.Effort
+EFFORT_LOW: _generation_pb2.Effort
+EFFORT_MEDIUM: _generation_pb2.Effort
+EFFORT_HIGH: _generation_pb2.Effort
 
 class JobState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()

@@ -30,7 +30,7 @@ REQUEST = GenerationRequest(
     tool_use=ToolUse.REQUIRED,
     required_tool="lamp",
     parallel_tool_calls=False,
-    thinking=Thinking(enabled=True, budget_tokens=9),
+    thinking=Thinking(enabled=True, budget_tokens=9, effort="high"),
     context_full=ContextFull.REFUSE,
     template_arguments={"enable_thinking": False, "n": [1, {"a": None}]},
     model="m",

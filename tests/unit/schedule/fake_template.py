@@ -26,5 +26,7 @@ class FakeChatTemplate:
         self.arguments.append(arguments)
         return list("".join(f"{m['role']}:{m['content']}|" for m in messages).encode())
 
-    def thinking_arguments(self, enabled: bool) -> dict[str, bool]:
-        return {"enable_thinking": enabled}
+    def thinking_arguments(
+        self, enabled: bool | None, effort: str | None = None
+    ) -> dict[str, bool | str]:
+        return {"enable_thinking": enabled is not False} | ({"effort": effort} if effort else {})

@@ -28,7 +28,7 @@ from llamad.schedule.prompt import offered_tools
 from llamad.service.measures import Measures
 from llamad.text.detokenizer import Detokenizer
 from llamad.text.rank_prompt import RankTokens
-from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThinkingSplitter
+from llamad.text.thinking import TAIL_TOKENS, Splitter, ThinkingMarks, ThoughtMarks
 from llamad.text.tools.call import Tools
 from llamad.text.tools.formats import HERMES
 from llamad.text.tools.splitter import CallSplitter
@@ -148,7 +148,7 @@ class FakeModel:
         self.chat_template = FakeChatTemplate()
         self.ends_answers = True
         self.formats = FakeFormats()
-        self.thinking = ThinkingMarks()
+        self.thinking: ThoughtMarks = ThinkingMarks()
         self.draft: Any = None
         self.guess_layer: Any = None
         self.samplers: list[FakeSampler] = []
@@ -157,7 +157,7 @@ class FakeModel:
     def new_detokenizer(self) -> Any:
         return Detokenizer(self.tokenizer)  # type: ignore[arg-type]
 
-    def new_thinking_splitter(self, prompt: Sequence[int]) -> ThinkingSplitter | None:
+    def new_thinking_splitter(self, prompt: Sequence[int]) -> Splitter | None:
         return self.thinking.splitter(bytes(prompt[-TAIL_TOKENS:]).decode(errors="replace"))
 
     def new_call_splitter(

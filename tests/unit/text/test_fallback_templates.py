@@ -6,6 +6,7 @@ import pytest
 
 from llamad.text import ChatTemplate, tokenizer_from_metadata
 from llamad.text.fallback_templates import FALLBACKS, Fallback, choose_fallback
+from llamad.text.tools.call import Tool
 from unit.text.vocabularies import CONTROL, bpe_metadata, token_id
 
 TURNS = [
@@ -95,6 +96,49 @@ def test_a_conversation_has_the_form_that_the_family_was_trained_on(name: str) -
     assert template.substitute == name
     assert template.render(TURNS) == TEXTS[name]
     template.close()
+
+
+def test_harmony_declares_tools_and_leaves_out_thoughts_behind_which_there_is_an_answer() -> None:
+    template = template_of(ROWS["harmony"])
+    schema = {
+        "type": "object",
+        "properties": {
+            "room": {"type": "string", "description": "which"},
+            "mode": {"enum": ["day", "night"]},
+            "levels": {"type": "array", "items": {"type": "integer"}},
+        },
+        "required": ["room"],
+    }
+    call = {"name": "set_lamp", "arguments": {"room": "Küche"}}
+    turn = [
+        {"role": "user", "content": "light"},
+        {"role": "assistant", "content": "I look.", "thinking": "Hm.", "tool_calls": [call]},
+        {"role": "tool", "content": "on"},
+    ]
+    called = (
+        "<|start|>user<|message|>light<|end|>{}<|start|>assistant<|channel|>commentary"
+        ' to=functions.set_lamp <|constrain|>json<|message|>{{"room": "Küche"}}<|call|>'
+        "<|start|>functions.set_lamp to=assistant<|channel|>commentary<|message|>on<|end|>"
+    )
+    thought = "<|start|>assistant<|channel|>analysis<|message|>Hm.\n\nI look.<|end|>"
+    answer = {"role": "assistant", "content": "Done.", "thinking": "So."}
+    text = template.render(
+        [*turn, answer, *turn],
+        tools=(Tool("set_lamp", "Set a lamp", schema), Tool("now", "The time")),
+        arguments=template.thinking_arguments(None, "high"),
+    )
+    template.close()
+    assert "\n\nReasoning: high\n\n" in text
+    assert text.endswith(
+        "<|start|>developer<|message|># Tools\n\n## functions\n\nnamespace functions {\n\n"
+        "// Set a lamp\ntype set_lamp = (_: {\n// which\nroom: string,\n"
+        'mode?: "day" | "night",\nlevels?: (number)[],\n}) => any;\n\n'
+        "// The time\ntype now = () => any;\n\n} // namespace functions<|end|>"
+        + called.format("")
+        + "<|start|>assistant<|channel|>final<|message|>Done.<|end|>"
+        + called.format(thought)
+        + "<|start|>assistant"
+    )
 
 
 @pytest.mark.parametrize("row", FALLBACKS, ids=lambda row: row.name)

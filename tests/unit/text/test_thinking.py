@@ -2,14 +2,17 @@
 
 import pytest
 
-from llamad.text.thinking import PAIRS, ThinkingMarks, find_marks
+from llamad.text.thinking import ANSWER_PAIR, PAIRS, ThinkingMarks, find_marks
 
 MARKS = ThinkingMarks((("<think>", "</think>"), ("[THINK]", "[/THINK]")), {7: "[THINK]"})
 
 
-def cut(pieces: list[str], tail: str = "") -> tuple[str, str]:
+GRANITE = ThinkingMarks(PAIRS[:1], answer=ANSWER_PAIR)
+
+
+def cut(pieces: list[str], tail: str = "", marks: ThinkingMarks = MARKS) -> tuple[str, str]:
     """Return thought and answer of a text that arrives in pieces."""
-    splitter = MARKS.splitter(tail)
+    splitter = marks.splitter(tail)
     assert splitter is not None
     parts = [part for piece in pieces for part in splitter.push(piece)] + splitter.flush()
     assert all(text for text, _ in parts)
@@ -45,6 +48,25 @@ def test_a_text_cut_at_every_place_has_the_same_thought_and_answer(
         assert cut([text[:place], text[place:]], tail) == (thought, answer)
 
 
+@pytest.mark.parametrize(
+    ("text", "thought", "answer"),
+    [
+        ("<think>Hm.</think>\n<response>\nYes.\n\nSo.\n</response>\n", "Hm.", "Yes.\n\nSo."),
+        ("<think>Hm.</think><response>Yes</response> more", "Hm.", "Yes more"),
+        ("<think>Hm.</think>Yes <response>", "Hm.", "Yes <response>"),
+        ("<think>Hm.</think><response>cut </resp", "Hm.", "cut </resp"),
+        ("<think>Hm.</think><resp", "Hm.", "<resp"),
+        ("<think>Hm.</think><response></response>", "Hm.", ""),
+        ("Yes <response>no</response>", "", "Yes <response>no</response>"),
+    ],
+)
+def test_marks_around_the_answer_behind_a_thought_are_no_part_of_it(
+    text: str, thought: str, answer: str
+) -> None:
+    for pieces in ([text], list(text), *([text[:n], text[n:]] for n in range(len(text)))):
+        assert cut(pieces, marks=GRANITE) == (thought, answer)
+
+
 def test_a_mark_that_is_a_control_token_counts_where_it_means_something() -> None:
     splitter = MARKS.splitter("")
     assert splitter is not None
@@ -58,6 +80,9 @@ def test_marks_are_found_in_template_and_vocabulary() -> None:
     assert find_marks("", ["a"], []) == ThinkingMarks()
     assert ThinkingMarks().splitter("<think>") is None
     assert find_marks("{% if x %}</think>{% endif %}", ["a"], []).pairs == (PAIRS[0],)
+    granite = "Write your thoughts between <think></think>, the rest in <response></response>"
+    assert find_marks(granite, ["a"], []).answer == ANSWER_PAIR
+    assert find_marks("<think>\n<response>", ["a"], []).answer is None
     found = find_marks("", ["a", "[THINK]", "[/THINK]"], [1, 2])
     assert found.pairs == (("[THINK]", "[/THINK]"),)
     assert dict(found.controls) == {1: "[THINK]", 2: "[/THINK]"}
@@ -74,5 +99,5 @@ def test_marks_are_found_in_template_and_vocabulary() -> None:
 )
 def test_a_prompt_ends_with_no_thought_open(tail: str, told: bool, behind: str) -> None:
     marks = ThinkingMarks((PAIRS[0],))
-    assert marks.without_thought(tail, told=told) == behind
-    assert ThinkingMarks().without_thought(tail, told=told) == ""
+    assert marks.without_thought(tail, told=told, calls=False) == behind
+    assert ThinkingMarks().without_thought(tail, told=told, calls=False) == ""

@@ -81,6 +81,17 @@ class Thoughts:
 
     opened: str | None = None  # the closing mark of a thought that the prompt has begun
     pairs: tuple[tuple[str, str], ...] = ()  # the marks around one that the model may begin
+    messages: "ThoughtMessages | None" = None  # in place of both
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtMessages:
+    """Marks of a model that thinks in messages of their own, in front of that with the answer."""
+
+    head: bytes  # of a message that is a thought
+    end: bytes
+    again: bytes  # in front of the next head
+    answer_head: bytes
 
 
 def behind_thoughts(grammar: Grammar, thoughts: Thoughts) -> Grammar:
@@ -90,7 +101,12 @@ def behind_thoughts(grammar: Grammar, thoughts: Thoughts) -> Grammar:
     ends, as models are used to.
     """
     gap = Repeat(_LINE_END, 0, _SPACES)
-    if thoughts.opened is not None:
+    thought: Expression
+    if thoughts.messages is not None:
+        marks = thoughts.messages
+        end = Until((marks.end,), plain=True)
+        thought = Repeat(sequence(these_bytes(marks.head), end, these_bytes(marks.again)))
+    elif thoughts.opened is not None:
         thought = sequence(Until(spellings(thoughts.opened)), gap)
     else:
         thought = choice([
@@ -102,3 +118,12 @@ def behind_thoughts(grammar: Grammar, thoughts: Thoughts) -> Grammar:
         ])  # fmt: skip
     start = "thought, then " + grammar.start
     return Grammar({**grammar.rules, start: sequence(thought, Call(grammar.start))}, start)
+
+
+def behind_head(grammar: Grammar, thoughts: Thoughts) -> Grammar:
+    """Return the grammar of an answer with the head of its message, where it has one."""
+    if thoughts.messages is None:
+        return grammar
+    start = "head, then " + grammar.start
+    head = these_bytes(thoughts.messages.answer_head)
+    return Grammar({**grammar.rules, start: sequence(head, Call(grammar.start))}, start)

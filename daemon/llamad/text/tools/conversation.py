@@ -21,6 +21,7 @@ Message = Mapping[str, Any]
 # Renders messages with tools; raises the LlamadError of a template that refuses or fails.
 Run = Callable[[Sequence[Message], Sequence[Mapping[str, Any]] | None], str]
 
+_THOUGHTS = ("reasoning_content", "thinking")  # of most templates; of gpt-oss's and LFM2.5's
 _TOOL, _CALL, _KEY, _VALUE, _RESULT = "thetool", "thecall", "thekey", "thevalue", "theresult"
 _ASKED = "theuserasks"
 _SYSTEM = {"role": "system", "content": "s"}
@@ -273,8 +274,12 @@ def _response(message: Message) -> str:
 def _one(message: Message, support: ToolSupport, row: ToolFormat) -> Message:
     """Return a message with the names of its parts that templates read."""
     result: dict[str, Any] = {"role": message["role"], "content": message["content"]}
-    if message.get("thinking"):
-        result["reasoning_content"] = message["thinking"]
+    thoughts = message.get("thinking", "")
+    if row.thoughts_with_calls and message.get("tool_calls"):
+        thoughts = "\n\n".join(filter(None, (thoughts, result["content"])))
+        result["content"] = ""
+    if thoughts:
+        result |= dict.fromkeys(_THOUGHTS, thoughts)
     if message["role"] == "tool":
         result["tool_call_id"] = message["tool_call_id"]
         if message["tool_name"]:

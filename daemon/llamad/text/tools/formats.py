@@ -25,7 +25,8 @@ class ToolFormat:
     answer begins. ``syntaxes``: what a model may write behind which mark, the first one when it
     must call. ``controls``: more marks that a vocabulary may have as control tokens, which are no
     text otherwise. ``write``: calls as the model writes them, for a template that does not.
-    ``text_name``: a name behind which text follows instead of arguments.
+    ``text_name``: a name behind which text follows instead of arguments. ``thoughts_with_calls``:
+    what a message with calls says is a thought in front of them.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ToolFormat:
     controls: tuple[str, ...] = ()
     short_ids: bool = False  # an id of a call has nine letters and digits
     text_name: str = ""
+    thoughts_with_calls: bool = False
 
     def opened(self, prompt_tail: str) -> str:
         """Return the mark of a call that a prompt which ends so has begun; else ""."""
@@ -240,6 +242,7 @@ HARMONY = ToolFormat(
     ((_COMMENTARY, tags.harmony), (_RECIPIENT, tags.harmony)),
     _harmony,
     controls=("<|channel|>", "<|constrain|>", tags.HARMONY_MESSAGE, tags.HARMONY_CALL),
+    thoughts_with_calls=True,
 )
 MISTRAL = ToolFormat(
     "mistral",
