@@ -137,7 +137,7 @@ def test_set_covers_the_sampling_table_and_reaches_the_request(state: State) -> 
         ("/set temperature warm", "temperature: warm is not a number"),
         ("/set loop_guard 1", "loop_guard: 1 is neither on nor off"),
         ("/set context_full no", "context_full: no is neither refuse nor drop-oldest"),
-        ("/think", "/think takes on, off or default, show or hide"),
+        ("/think", "/think takes on, off, low, medium, high or default, and show or hide"),
         ("/save", "/save needs the name of a file"),
         ("/load", "/load needs the name of a file"),
     ],

@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,7 @@ def cut(
     """Return thoughts, answer and calls."""
     controls = {BY_NAME[name]: name for name in ("<|channel|>", "<|message|>", "<|call|>")}
     calls = CallSplitter(HARMONY, TOOLS, "", controls) if tools else None
-    text = CompletionText(Texts(), (), MODEL.splitter(tail), calls)  # type: ignore[arg-type]
+    text: Any = CompletionText(Texts(), (), MODEL.splitter(tail), calls)
     parts = [part for token in tokens for part in text.push(token)[0]]
     parts += text.flush()[0]
     assert all(isinstance(part, Call) or part[0] for part in parts)

@@ -1,6 +1,7 @@
 """A file without a chat template gets that of its family: by its control tokens, or its name."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,7 @@ def test_harmony_declares_tools_and_leaves_out_thoughts_behind_which_there_is_an
         "required": ["room"],
     }
     call = {"name": "set_lamp", "arguments": {"room": "Küche"}}
-    turn = [
+    turn: list[dict[str, Any]] = [
         {"role": "user", "content": "light"},
         {"role": "assistant", "content": "I look.", "thinking": "Hm.", "tool_calls": [call]},
         {"role": "tool", "content": "on"},
