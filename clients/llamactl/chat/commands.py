@@ -333,7 +333,7 @@ COMMANDS = (
     Command("/show", "", "shows model, context, settings and system message", _show),
     Command(
         "/think",
-        "on|off|low|medium|high|show|hide",
+        "on|off|LEVEL|show|hide",
         "lets the model think first, or shows thoughts",
         _think,
     ),
