@@ -20,7 +20,7 @@ export V
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz bench picture lint fmt proto deb deb-check e2e e2e-bare e2e-pi memory-check schema-answers load clients-check http-fuzz home-assistant-check crash clean
+.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz bench picture lint fmt proto deb deb-check apt-repo e2e e2e-bare e2e-pi memory-check schema-answers load clients-check http-fuzz home-assistant-check crash clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -171,7 +171,15 @@ deb: ## the Debian packages of HEAD into dist/, on Debian 12 or 13; DEB_ARCH=arm
 deb-check: ## build them twice for amd64 and arm64: the same bytes, less than 3 MB each
 	packaging/check-deb
 
+apt-repo: ## a signed apt repository of both architectures in build/apt, as root; APT_KEY=, APT_URL=
+	$(Q)packaging/dev-packages repository
+	$(Q)rm -f dist/*.deb
+	$(Q)packaging/build-deb amd64
+	$(Q)packaging/build-deb arm64
+	$(Q)packaging/apt-repo dist build/apt
+
 e2e: deb $(DEMO_MODEL) ## install, use, upgrade and purge them on a real systemd, as root
+	packaging/dev-packages repository
 	PYTHONPATH=tests $(PY) -m e2e.packages --model $(DEMO_MODEL) $(E2E_MACHINES)
 
 e2e-bare: ## demo, tests and packages on a bare Debian 12, as root; tens of minutes

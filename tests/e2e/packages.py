@@ -1,4 +1,4 @@
-"""The packages on a real systemd: install, ask, break, upgrade, reboot, remove, purge.
+"""The packages on a real systemd: apt repository, ask, break, upgrade, reboot, remove, purge.
 
     PYTHONPATH=tests python3 -m e2e.packages [--model FILE] [--debs FOLDER] [SUITE-ARCH...]
 
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from e2e.gateway import begin_stream, check_end_of_stream, check_gateway
 from e2e.machine import HERE, Machine, until
+from e2e.repository import Repository, newer_packages, served_repository
 from e2e.service import (
     ADMIN,
     ASK_SECONDS,
@@ -26,7 +27,6 @@ from e2e.service import (
     PACKAGES,
     STATE,
     Service,
-    apt_command,
     packages_in,
 )
 from e2e.steps import run_steps
@@ -90,9 +90,18 @@ FAILED = "the service failed: jobs that it computed"
 class Run:
     """The steps on one machine."""
 
-    def __init__(self, machine: Machine, debs: list[Path], model: Path, *, emulated: bool) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        repository: Repository,
+        debs: list[Path],
+        model: Path,
+        *,
+        emulated: bool,
+    ) -> None:
         """Expect the packages of the machine's architecture."""
         self._machine = machine
+        self._repository = repository
         self._service = Service(machine)
         self._debs = debs
         self._model = model
@@ -105,6 +114,7 @@ class Run:
         """
         native = not self._emulated
         return [
+            self.refuse_other_repositories,
             self.install,
             self.run_without_a_model,
             self.check_the_unit,
@@ -123,13 +133,17 @@ class Run:
             self.purge,
         ]
 
+    def refuse_other_repositories(self) -> None:
+        """Apt installs nothing from a repository that nobody, or somebody else, signed."""
+        self._repository.publish(self._debs)
+        self._repository.check_refusals()
+
     def install(self) -> None:
-        """Apt resolves the dependencies from its cache; users appear; nothing is broken."""
-        for deb in self._debs:
-            self._machine.put(deb, f"/srv/debs/{deb.name}")
+        """Apt gets the packages from the repository, what they need from its cache."""
         if self._emulated:  # qemu-user has no network namespaces for a unit
             self._drop_in("emulated", "PrivateNetwork=no")
-        self._service.apt("install", *(f"/srv/debs/{deb.name}" for deb in self._debs))
+        self._repository.add()
+        self._service.apt("install", "llamad", "llamactl", "llamad-http", "llamad-wyoming")
         for name in PACKAGES:
             assert self._service.package("${db:Status-Abbrev}", name) == "ii ", name
         self._service.add_users()
@@ -331,10 +345,17 @@ class Run:
     def upgrade(self) -> None:
         """An upgrade lets the running request end first, and sends others away until it is done.
 
+        It comes from the repository; models and stored jobs are there afterwards, as they were.
         The request is long and so is the time it gets, since machines differ in speed.
         """
         version = self._service.package("${Version}", "llamad")
-        newer = self._put_newer(version)
+        with tempfile.TemporaryDirectory() as folder:
+            self._repository.publish(newer_packages(self._debs, version, Path(folder)))
+        wish = ("--seed", "5", "--max-tokens", "200", STORY)
+        ended = self._service.llamactl("submit", *wish).stdout.strip()
+        expected = self._service.llamactl("watch", ended).stdout
+        models = self._models()
+        upgrade = self._repository.upgrade_command()
         self._drop_in("stop", "TimeoutStopSec=180")
         file = self._machine.root / "etc/llamad/llamad.toml"
         shipped = file.read_text()
@@ -345,8 +366,9 @@ class Run:
         tokens = ("--temperature", "0", "--max-tokens", "1500")
         asking = self._machine.start("llamactl", "ask", *tokens, STORY, user=MEMBER)
         until(lambda: self._service.status_field("jobs_running") == "1", "the request runs")
+        cut = self._service.llamactl("submit", *wish).stdout.strip()
         streaming = begin_stream(self._machine, STORY)
-        upgrading = self._machine.start(*apt_command("install", *newer), user="root")
+        upgrading = self._machine.start(*upgrade, user="root")
         until(lambda: self._service.status_field("state") == "stopping", "the service drains")
         retrying = self._machine.start("/usr/bin/python3", "-c", RETRYING_CLIENT, user=MEMBER)
         refused = self._service.llamactl("ask", QUESTION, check=False)
@@ -364,8 +386,12 @@ class Run:
         journal = self._service.journal()
         asked_to_stop = journal.rindex("signal name=SIGTERM")
         assert journal.index("request finished", asked_to_stop), journal
-        assert self._service.package("${Version}", "llamad") == f"{version}+e2e"
+        for name in PACKAGES:
+            assert self._service.package("${Version}", name) == f"{version}+e2e", name
         self._service.until_active()
+        for job in ended, cut:
+            assert self._service.llamactl("watch", job).stdout == expected, job
+        assert self._models() == models
         self._service.ask()
 
     def reboot(self) -> None:
@@ -387,6 +413,7 @@ class Run:
         """Purging leaves no file; the locked system user stays, as Debian has it."""
         self._machine.run("rm", "-rf", "/etc/systemd/system/llamad.service.d")
         self._service.apt("purge", *PACKAGES)
+        self._repository.remove()
         places = ("/etc", "/run", "/usr", "/var/cache", "/var/lib")
         found = self._machine.run(
             "find", *places, "-xdev", "-name", "*llama*", check=False
@@ -427,34 +454,16 @@ class Run:
         text = re.sub(r'^url = "[^"]*"', f'url = "{address}"', catalogue.read_text(), 1, re.M)
         catalogue.write_text(text)
 
-    def _put_newer(self, version: str) -> list[str]:
-        """Put packages of a higher version into the machine; return their paths."""
-        paths = []
-        with tempfile.TemporaryDirectory() as folder:
-            for deb in self._debs:
-                newer = _with_version(deb, version, f"{version}+e2e", Path(folder))
-                paths.append(f"/srv/newer/{newer.name}")
-                self._machine.put(newer, paths[-1])
-        return paths
+    def _models(self) -> dict[str, tuple[int, int]]:
+        """Return number and time of every file in the model directory, which a copy changes."""
+        files = (self._machine.root / str(STATE).lstrip("/")).iterdir()
+        return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
 _CONNECT = """
 import socket, sys
 socket.create_connection(("127.0.0.1", int(sys.argv[1]))).close()
 """
-
-
-def _with_version(deb: Path, old: str, new: str, folder: Path) -> Path:
-    """Return a copy of a package that says it is another version, and asks for it of the others."""
-    tree = folder / deb.stem
-    subprocess.run(["dpkg-deb", "--raw-extract", str(deb), str(tree)], check=True)
-    control = tree / "DEBIAN" / "control"
-    text = control.read_text().replace(f"Version: {old}\n", f"Version: {new}\n")
-    control.write_text(text.replace(f"(= {old})", f"(= {new})"))
-    target = folder / deb.name
-    build = ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(target)]
-    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
-    return target
 
 
 def test_machine(name: str, debs: Path, model: Path) -> None:
@@ -464,8 +473,8 @@ def test_machine(name: str, debs: Path, model: Path) -> None:
         ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True
     ).stdout.strip()
     packages = packages_in(debs, architecture)
-    with Machine(suite, architecture) as machine:
-        run = Run(machine, packages, model, emulated=architecture != host)
+    with Machine(suite, architecture) as machine, served_repository(machine) as repository:
+        run = Run(machine, repository, packages, model, emulated=architecture != host)
         run_steps(name, run.steps(), machine)
 
 
