@@ -87,7 +87,7 @@ def _takes_path(parser: argparse.ArgumentParser) -> bool:
 
 
 def _is_path(action: argparse.Action) -> bool:
-    return action.type is Path or action.metavar in ("PATH", "SOURCE")
+    return action.type is Path or action.metavar in ("PATH", "SOURCE", "ADDRESS")
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[Flag]:

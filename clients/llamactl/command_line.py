@@ -161,9 +161,10 @@ def _add_global_flags(parser: argparse.ArgumentParser, default: str | None) -> N
     group = parser.add_argument_group("of every command")
     group.add_argument(
         "--socket",
-        metavar="PATH",
+        metavar="ADDRESS",
         default=default,
-        help="the service's socket; default: $LLAMAD_SOCKET, /run/llamad/llamad.sock",
+        help="the service's socket, or https://HOST:PORT; several with commas between;"
+        " default: $LLAMAD_SOCKET, /run/llamad/llamad.sock",
     )
     group.add_argument(
         "--json",

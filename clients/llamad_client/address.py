@@ -1,50 +1,128 @@
-"""Where the service listens, and why it may not be reachable there.
+"""Where the service listens, or several do, and why they may not be reachable there.
 
-Owns the search for the socket and the diagnosis of a connection that failed. It connects only to
-find out why a call could not.
+Owns the search for the address and the diagnosis of a connection that failed. It connects only to
+find out why a call could not. Several services are called boards here, because each has one.
 """
 
 import grp
 import os
 import pwd
 import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from llamad_client.errors import NoPermission, NotRunning, ServiceUnreachable
+from llamad_client.errors import NoPermission, NotRunning, Refused, ServiceUnreachable
 
 DEFAULT_SOCKET = Path("/run/llamad/llamad.sock")
 ENVIRONMENT = "LLAMAD_SOCKET"
 MAX_PATH_BYTES = 107  # sun_path of unix(7), without its terminator
 
-# A path is no host name: some servers refuse it as :authority.
-CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
-    ("grpc.default_authority", "localhost"),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.enable_http_proxy", 0),
-    # A socket is cheap to try, so a service that is started again is found within a second; what
-    # gRPC does by default, waiting for up to two minutes, is meant for networks.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    # Against its name, how long one attempt may take, until the service's SETTINGS frame has come:
-    # a service on a machine under load may take seconds for it, and has not lost any connection.
-    ("grpc.min_reconnect_backoff_ms", 10_000),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-)
+DEFAULT_TLS_PORT = 8443
+_TRIES_OF_A_NAME = 3  # how many boards a name stands for is known to gRPC alone
+
+Where = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""A socket's path, ``unix:PATH`` or ``https://HOST:PORT``; several in a list, or with commas."""
 
 
-def socket_path(given: str | os.PathLike[str] | None = None) -> Path:
-    """Return the absolute path of the socket: the one given, $LLAMAD_SOCKET, or the default."""
-    return Path(given or os.environ.get(ENVIRONMENT) or DEFAULT_SOCKET).absolute()
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Sockets, or one name whose TLS port is called; the name may stand for several boards."""
+
+    sockets: tuple[Path, ...]
+    tls: str = ""  # HOST:PORT; empty for sockets
+
+    def __str__(self) -> str:
+        return f"https://{self.tls}" if self.tls else ",".join(map(str, self.sockets))
+
+    @property
+    def target(self) -> str:
+        """The gRPC target."""
+        if self.tls:
+            return f"dns:{self.tls}"
+        return "unix:" + ",".join(quote(os.fsencode(path)) for path in self.sockets)
+
+    @property
+    def tries(self) -> int:
+        """How often a call is begun, as long as no board has begun to answer it."""
+        return _TRIES_OF_A_NAME if self.tls else len(self.sockets)
+
+    def require_one(self, what: str) -> None:
+        """Raise Refused for a call that is about what one service has, where there are several."""
+        if len(self.sockets) > 1:
+            raise Refused(
+                "ONE_SERVICE_NEEDED",
+                f"{what}: each service has its own, and {len(self.sockets)} are given: name one"
+                f" of {self}",
+            )
 
 
-def target(path: Path) -> str:
-    """Return the gRPC target of a socket. Raises ServiceUnreachable for a path that is too long."""
+def read_address(given: Where | None = None) -> Address:
+    """Return where to call: what is given, or $LLAMAD_SOCKET says, or the default socket.
+
+    Raises ServiceUnreachable for an address that cannot be one.
+    """
+    given = given or os.environ.get(ENVIRONMENT) or DEFAULT_SOCKET
+    items = [given] if isinstance(given, os.PathLike) else given
+    words = split_addresses(items) if isinstance(items, str) else [os.fspath(i) for i in items]
+    if len(words) == 1 and words[0].startswith("https://"):
+        return Address((), _tls_name(words[0]))
+    return Address(tuple(map(_socket, words)))
+
+
+def split_addresses(text: str) -> list[str]:
+    """Return the addresses of a text that has commas between them."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _tls_name(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        name, port = parts.hostname, parts.port or DEFAULT_TLS_PORT
+    except ValueError as error:
+        raise ServiceUnreachable("ADDRESS_INVALID", f"address {url}: {error}") from None
+    if not name or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+        message = f"address {url}: is not https://HOST:PORT"
+        raise ServiceUnreachable("ADDRESS_INVALID", message)
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
+def _socket(word: str) -> Path:
+    if "://" in word and not word.startswith("unix://"):
+        raise ServiceUnreachable(
+            "ADDRESS_INVALID",
+            f"address {word}: is not unix:PATH or https://HOST:PORT; several together are sockets,"
+            " or one https:// name that has several addresses",
+        )
+    path = Path(word.removeprefix("unix:") if word.startswith("unix:") else word).absolute()
     name = os.fsencode(path)
     if len(name) > MAX_PATH_BYTES:
         message = f"socket {path}: path has {len(name)} bytes, at most {MAX_PATH_BYTES}"
         raise ServiceUnreachable("SOCKET_PATH_INVALID", message)
-    return "unix:" + quote(name)
+    return path
+
+
+def unreachable(address: Address, otherwise: str) -> ServiceUnreachable:
+    """Return why nobody answered at the address; ``otherwise`` is what gRPC says.
+
+    Of several boards it names those that cannot be reached now.
+    """
+    if address.tls:
+        message = f"llamad cannot be reached at {address}: {otherwise}"
+        return ServiceUnreachable("CONNECTION_LOST", message)
+    found = [diagnose(path, otherwise) for path in address.sockets]
+    if len(found) == 1:
+        return found[0]
+    missing = [one for one in found if one.reason != "CONNECTION_LOST"]
+    said = "; ".join(one.message for one in missing)
+    if len(missing) == len(found):
+        kind = type(missing[0]) if len({*map(type, missing)}) == 1 else ServiceUnreachable
+        return kind(missing[0].reason, f"none of {len(found)} services can be reached: {said}")
+    if not missing:
+        said = f"{address}: {otherwise}"
+    message = f"the connection to one of {len(found)} services was lost: {said}"
+    return ServiceUnreachable("CONNECTION_LOST", message)
 
 
 def diagnose(path: Path, otherwise: str) -> ServiceUnreachable:

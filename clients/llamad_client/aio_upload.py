@@ -8,14 +8,12 @@ thread asks for each piece and waits for it there.
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
-
-import grpc
 
 from llamad_api.v1.admin_pb2 import AddModelRequest
 from llamad_api.v1.admin_pb2_grpc import AdminStub
-from llamad_client.address import CHANNEL_OPTIONS, target
+from llamad_client.address import Address
+from llamad_client.channel import open_channel
 from llamad_client.upload import upload
 from llamad_client.values import AddedModel
 
@@ -26,18 +24,18 @@ AsyncOpenAt = Callable[[int], tuple[int, AsyncIterable[bytes]]]
 
 
 async def upload_from_loop(
-    start: AddModelRequest.Start, open_at: AsyncOpenAt, path: Path
+    start: AddModelRequest.Start, open_at: AsyncOpenAt, address: Address
 ) -> AddedModel:
-    """Send one model to the service at ``path``; return it, and raise what ``upload`` does.
+    """Send one model to the service at ``address``; return it, and raise what ``upload`` does.
 
     ``open_at`` and its pieces run on the event loop. A cancel ends the call and the source, and
     waits for both.
     """
     source = _Source(open_at, asyncio.get_running_loop())
-    channel = grpc.insecure_channel(target(path), options=CHANNEL_OPTIONS)
+    channel = open_channel(address)
     method = AdminStub(channel).AddModel  # type: ignore[no-untyped-call]
     executor = ThreadPoolExecutor(1, "llamad-upload")  # the loop's own may be all taken by uploads
-    work = source.loop.run_in_executor(executor, upload, method, start, source.open_at, path)
+    work = source.loop.run_in_executor(executor, upload, method, start, source.open_at, address)
     work.add_done_callback(lambda done: done.cancelled() or done.exception())  # heard or not
     executor.shutdown(wait=False)  # the thread ends with its work
     try:

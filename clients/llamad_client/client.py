@@ -1,9 +1,7 @@
 """The synchronous client. Every failed call raises an error of ``errors.py``."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 
@@ -11,9 +9,10 @@ from llamad_api.standard import health_pb2
 from llamad_api.v1 import admin_pb2, admin_pb2_grpc, llamad_pb2_grpc
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client import request
-from llamad_client.address import CHANNEL_OPTIONS, socket_path, target
+from llamad_client.address import Address, Where, read_address
 from llamad_client.answers import Answer, Answers
-from llamad_client.failure import client_error
+from llamad_client.channel import open_channel
+from llamad_client.failure import another_may_answer, client_error
 from llamad_client.request import EmbedOptions, Options, RerankOptions, ScoreOptions
 from llamad_client.scores import Score, Scores
 from llamad_client.upload import OpenAt, upload
@@ -24,7 +23,9 @@ from llamad_client.values import (
     Job,
     Model,
     ModelDetails,
+    PrefillProgress,
     Prefix,
+    Queued,
     RenderedChat,
     Result,
     Status,
@@ -40,6 +41,8 @@ from llamad_client.waiting import interruptible
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 
+T = TypeVar("T")
+
 
 class Completion:
     """The answer to generate or chat: an iterator over pieces of text.
@@ -47,11 +50,14 @@ class Completion:
     ``result`` is set at the end. Leaving early: ``cancel()``, or a with statement.
     """
 
-    def __init__(self, call: Any, path: Path) -> None:
+    def __init__(self, begin: Callable[[], Any], address: Address) -> None:
+        """Begin the call; ``begin`` may be called again while no board has begun to answer."""
         self.result: Result | None = None
         self.index = 0  # of the answer that the last event is of, where ``n`` asked for several
-        self._call = call
-        self._path = path
+        self._begin = begin
+        self._tries = address.tries
+        self._call = interruptible(begin)
+        self._address = address
         self._cancelled = False
 
     def __iter__(self) -> Self:
@@ -80,11 +86,17 @@ class Completion:
             except grpc.RpcError as error:
                 if self._cancelled:
                     return None
-                raise client_error(error, self._path) from None
+                self._tries -= 1
+                if self._tries <= 0 or not another_may_answer(error):
+                    raise client_error(error, self._address) from None
+                self._call = interruptible(self._begin)
+                continue
             if self._cancelled:
                 return None
             event = event_of(response)
             self.index = getattr(response, "index", 0)
+            if not isinstance(event, Queued | PrefillProgress | None):
+                self._tries = 0
         if isinstance(event, Result):
             self.result = event
         return event
@@ -117,18 +129,21 @@ class Client:
 
     def __init__(
         self,
-        socket: str | os.PathLike[str] | None = None,
+        socket: Where | None = None,
         *,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     ) -> None:
         """Use this socket, or $LLAMAD_SOCKET, or /run/llamad/llamad.sock.
 
+        socket: also ``https://HOST:PORT``. Several (a list, or with commas between them) take calls
+        in turn, those that can answer; one that fails before the first piece of an answer lets
+        another try. What each service has of its own (status, jobs, models) needs a client for one.
         timeout_seconds: for every call but generate and chat, which have ``deadline_seconds``, and
         those that add, load and unload models.
         """
-        self.path = socket_path(socket)
+        self.address = read_address(socket)
         self._timeout = timeout_seconds
-        self._channel = grpc.insecure_channel(target(self.path), options=CHANNEL_OPTIONS)
+        self._channel = open_channel(self.address)
         self._llamad = llamad_pb2_grpc.LlamadStub(self._channel)  # type: ignore[no-untyped-call]
         self._admin = admin_pb2_grpc.AdminStub(self._channel)  # type: ignore[no-untyped-call]
         self._health = self._channel.unary_unary(
@@ -156,12 +171,12 @@ class Client:
     ) -> Completion:
         """Continue a text, or tokens; ``parse_special`` takes control tokens in a text as such."""
         message = request.generate_request(prompt, parse_special, options)
-        return Completion(interruptible(lambda: self._llamad.Generate(message)), self.path)
+        return Completion(lambda: self._llamad.Generate(message), self.address)
 
     def chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[Options]) -> Completion:
         """Answer a conversation: messages with ``role`` and ``content``."""
         message = request.chat_request(messages, options)
-        return Completion(interruptible(lambda: self._llamad.Chat(message)), self.path)
+        return Completion(lambda: self._llamad.Chat(message), self.address)
 
     def render_chat(
         self, messages: Sequence[Mapping[str, Any]], **options: Unpack[Options]
@@ -173,13 +188,8 @@ class Client:
     def embed(self, texts: Sequence[str], **options: Unpack[EmbedOptions]) -> list[Embedding]:
         """Return the vectors of texts, in their order."""
         message = request.embed_request(texts, options)
-        call = interruptible(lambda: self._llamad.Embed(message))
-        try:
-            return [value_of(Embedding, response) for response in interruptible(lambda: [*call])]
-        except grpc.RpcError as error:
-            raise client_error(error, self.path) from None
-        finally:
-            interruptible(call.cancel)
+        responses = self._read(self._llamad.Embed, message)
+        return [value_of(Embedding, response) for response in responses]
 
     def rerank(
         self, query: str, documents: Sequence[str], **options: Unpack[RerankOptions]
@@ -199,14 +209,8 @@ class Client:
         """Return how likely texts are behind a prompt, in their order; each may be its tokens."""
         message = request.score_request(prompt, continuations, parse_special, options)
         scores = Scores(len(continuations))
-        call = interruptible(lambda: self._llamad.Score(message))
-        try:
-            for response in interruptible(lambda: [*call]):
-                scores.add(response)
-        except grpc.RpcError as error:
-            raise client_error(error, self.path) from None
-        finally:
-            interruptible(call.cancel)
+        for response in self._read(self._llamad.Score, message):
+            scores.add(response)
         return scores.all
 
     def tokenize(
@@ -231,11 +235,13 @@ class Client:
 
     def status(self) -> Status:
         """Return what the service is doing."""
-        return value_of(Status, self._call(self._llamad.GetStatus, pb.GetStatusRequest()))
+        return value_of(
+            Status, self._call(self._one("the status").GetStatus, pb.GetStatusRequest())
+        )
 
     def metrics(self) -> str:
         """Return the numbers for a monitoring program, in the text format of Prometheus."""
-        return str(self._call(self._llamad.GetMetrics, pb.GetMetricsRequest()).text)
+        return str(self._call(self._one("the metrics").GetMetrics, pb.GetMetricsRequest()).text)
 
     def version(self) -> Version:
         """Return the versions of the service, its engine and its interface."""
@@ -250,7 +256,7 @@ class Client:
     def jobs(self, *, include_ended: bool = False) -> list[Job]:
         """Return the jobs, newest last."""
         message = pb.ListJobsRequest(include_ended=include_ended)
-        response = self._call(self._llamad.ListJobs, message)
+        response = self._call(self._one("a job").ListJobs, message)
         return [value_of(Job, job) for job in response.jobs]
 
     def submit(
@@ -267,7 +273,7 @@ class Client:
         the same key returns the first one's job; ``resume`` reads its answer.
         """
         message = request.submit_request(prompt, parse_special, idempotency_key, options)
-        return value_of(SubmittedJob, self._call(self._llamad.SubmitJob, message))
+        return value_of(SubmittedJob, self._call(self._one("a job").SubmitJob, message))
 
     def resume(self, job_id: str, *, from_token: int = 0, wait: bool = True) -> Completion:
         """Read a job that was submitted, or that is resumable, from a token on.
@@ -276,22 +282,23 @@ class Client:
         what is there. ``cancel`` of what is returned ends the reading, and not the job.
         """
         message = request.resume_request(job_id, from_token, wait)
-        return Completion(interruptible(lambda: self._llamad.ResumeJob(message)), self.path)
+        stub = self._one("a job")
+        return Completion(lambda: stub.ResumeJob(message), self.address)
 
     def job(self, job_id: str) -> Job:
         """Return one job."""
         message = request.job_request(pb.GetJobRequest, job_id)
-        return value_of(Job, (self._call(self._llamad.GetJob, message)).job)
+        return value_of(Job, (self._call(self._one("a job").GetJob, message)).job)
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a job and return it; one that has ended already is no error."""
         message = request.job_request(pb.CancelJobRequest, job_id)
-        response = self._call(self._llamad.CancelJob, message)
+        response = self._call(self._one("a job").CancelJob, message)
         return value_of(Job, response.job)
 
     def models(self) -> list[Model]:
         """Return the models the service knows."""
-        response = self._call(self._admin.ListModels, admin_pb2.ListModelsRequest())
+        response = self._call(self._models.ListModels, admin_pb2.ListModelsRequest())
         return [value_of(Model, model) for model in response.models]
 
     def add_model(
@@ -317,25 +324,25 @@ class Client:
         start = request.add_model_start(
             name, file_bytes, sha256, source, replace, recommended_sampling
         )
-        return upload(self._admin.AddModel, start, open_at, self.path)
+        return upload(self._models.AddModel, start, open_at, self.address)
 
     def use_model(self, name: str) -> UsedModel:
         """Load a model of the model directory, now and at every start; wait until it serves."""
         message = request.model_request(admin_pb2.UseModelRequest, name)
-        return value_of(UsedModel, self._call(self._admin.UseModel, message, patient=True))
+        return value_of(UsedModel, self._call(self._models.UseModel, message, patient=True))
 
     def unload_model(self) -> None:
         """Free the memory of the loaded model, once the running jobs have ended."""
-        self._call(self._admin.UnloadModel, admin_pb2.UnloadModelRequest(), patient=True)
+        self._call(self._models.UnloadModel, admin_pb2.UnloadModelRequest(), patient=True)
 
     def remove_model(self, name: str) -> int:
         """Delete a model that is not loaded; return the bytes that are free again."""
         message = request.model_request(admin_pb2.RemoveModelRequest, name)
-        return int(self._call(self._admin.RemoveModel, message).freed_bytes)
+        return int(self._call(self._models.RemoveModel, message).freed_bytes)
 
     def prefixes(self) -> list[Prefix]:
         """Return the prefixes of everybody and one's own."""
-        response = self._call(self._llamad.ListPrefixes, pb.ListPrefixesRequest())
+        response = self._call(self._one("a prefix").ListPrefixes, pb.ListPrefixesRequest())
         return [value_of(Prefix, prefix) for prefix in response.prefixes]
 
     def add_prefix(
@@ -352,7 +359,7 @@ class Client:
         ``on_progress`` gets the tokens read so far, and all.
         """
         message = request.add_prefix_request(name, system, prompt)
-        call = interruptible(lambda: self._admin.AddPrefix(message))
+        call = interruptible(lambda: self._models.AddPrefix(message))
         done = None
         try:
             while (event := interruptible(lambda: next(call, None))) is not None:
@@ -361,7 +368,7 @@ class Client:
                 elif event.HasField("done"):
                     done = event.done
         except grpc.RpcError as error:
-            raise client_error(error, self.path) from None
+            raise client_error(error, self.address) from None
         finally:
             interruptible(call.cancel)
         return value_of(AddedPrefix, done or admin_pb2.AddPrefixResponse.Done())
@@ -369,17 +376,50 @@ class Client:
     def remove_prefix(self, name: str) -> int:
         """Forget a prefix; return the bytes of the disk that are free again."""
         message = request.model_request(admin_pb2.RemovePrefixRequest, name)
-        return int(self._call(self._admin.RemovePrefix, message).freed_bytes)
+        return int(self._call(self._models.RemovePrefix, message).freed_bytes)
 
     def health(self) -> str:
         """Return SERVING or NOT_SERVING."""
         response = self._call(self._health, health_pb2.HealthCheckRequest())
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
+    def _one(self, what: str) -> llamad_pb2_grpc.LlamadStub:
+        """Return the stub for calls about what each service has of its own."""
+        self.address.require_one(what)
+        return self._llamad
+
+    @property
+    def _models(self) -> admin_pb2_grpc.AdminStub:
+        self.address.require_one("its models")
+        return self._admin
+
     def _call(self, method: Any, message: Any, *, patient: bool = False) -> Any:
         """Call with the client's timeout, or without any."""
+        timeout = None if patient else self._timeout
+        return self._try(lambda: method(message, timeout=timeout))
+
+    def _read(self, method: Any, message: Any) -> list[Any]:
+        """Return all that a call streams; KeyboardInterrupt ends the call."""
+        call = None
+
+        def read() -> list[Any]:
+            nonlocal call
+            call = method(message)
+            return [*call]
+
         try:
-            timeout = None if patient else self._timeout
-            return interruptible(lambda: method(message, timeout=timeout))
-        except grpc.RpcError as error:
-            raise client_error(error, self.path) from None
+            return self._try(read)
+        finally:
+            if call is not None:
+                interruptible(call.cancel)
+
+    def _try(self, call: Callable[[], T]) -> T:
+        """Return what the call returns, of the next board where one cannot take it."""
+        tries = self.address.tries
+        while True:
+            try:
+                return interruptible(call)
+            except grpc.RpcError as error:
+                tries -= 1
+                if not tries or not another_may_answer(error):
+                    raise client_error(error, self.address) from None

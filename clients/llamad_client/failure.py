@@ -1,10 +1,8 @@
 """From a failed gRPC call to the errors of ``errors.py``: one table."""
 
-from pathlib import Path
-
 import grpc
 
-from llamad_client.address import diagnose
+from llamad_client.address import Address, unreachable
 from llamad_client.errors import ClientError, Failed, Refused, ServiceUnreachable, StillLoading
 
 _REFUSALS = frozenset(
@@ -19,15 +17,16 @@ _REFUSALS = frozenset(
 )
 
 
-def client_error(error: grpc.RpcError, path: Path) -> ClientError:
-    """Return the error for a call that failed on the socket at path."""
+def client_error(error: grpc.RpcError, address: Address) -> ClientError:
+    """Return the error for a call that failed at the address."""
     code: grpc.StatusCode = error.code()
     message: str = error.details() or code.name.lower()
-    # A tuple of pairs, or grpc.aio's Metadata, which iterates over pairs and yet has keys().
-    metadata = dict(iter(error.trailing_metadata() or ()))
+    metadata = _metadata(error)
     reason = metadata.get("llamad-reason")
     if code is grpc.StatusCode.UNAVAILABLE and reason is None:
-        return diagnose(path, message)
+        return unreachable(address, message)
+    if address.tries > 1 and (board := metadata.get("llamad-board")):
+        message = f"{board}: {message}"
     retry_after = metadata.get("llamad-retry-after")
     kind: type[ClientError] = Failed
     if reason == "MODEL_LOADING":
@@ -39,3 +38,13 @@ def client_error(error: grpc.RpcError, path: Path) -> ClientError:
     found = kind(reason or code.name, message, None if retry_after is None else float(retry_after))
     found.code = code.name.lower()
     return found
+
+
+def another_may_answer(error: grpc.RpcError) -> bool:
+    """Whether one of several services failed so that the call may be given to another."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE or "llamad-retry-after" in _metadata(error)
+
+
+def _metadata(error: grpc.RpcError) -> dict[str, str]:
+    # A tuple of pairs, or grpc.aio's Metadata, which iterates over pairs and yet has keys().
+    return dict(iter(error.trailing_metadata() or ()))

@@ -6,13 +6,13 @@ source was read. The asyncio client does the same on a thread (``aio_upload.py``
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self
 
 import grpc
 
 from llamad_api.v1.admin_pb2 import AddModelRequest
+from llamad_client.address import Address
 from llamad_client.failure import client_error
 from llamad_client.values import AddedModel, added_model
 from llamad_client.waiting import interruptible
@@ -23,8 +23,10 @@ OpenAt = Callable[[int], tuple[int, Iterable[bytes]]]
 """From the bytes that the service has to where the pieces begin (there, or 0), and the pieces."""
 
 
-def upload(method: Any, start: AddModelRequest.Start, open_at: OpenAt, path: Path) -> AddedModel:
-    """Send one model; return it. ``method``: the stub's AddModel; ``path``: of the socket.
+def upload(
+    method: Any, start: AddModelRequest.Start, open_at: OpenAt, address: Address
+) -> AddedModel:
+    """Send one model; return it. ``method``: the stub's AddModel; ``address``: where.
 
     Raises ClientError for what the service says, and what ``open_at`` and its pieces raise.
     """
@@ -40,7 +42,7 @@ def upload(method: Any, start: AddModelRequest.Start, open_at: OpenAt, path: Pat
             event = interruptible(lambda: next(call))
         return added_model(event.done)
     except grpc.RpcError as error:
-        raise client_error(error, path) from None
+        raise client_error(error, address) from None
     finally:
         interruptible(call.cancel)  # first: for a call that lives, the end is a half close
         requests.abandon()

@@ -111,6 +111,7 @@ async def serve(config: Config) -> None:
         )
     try:
         client = AsyncClient(config.socket)
+        client.address.require_one("this gateway")
     except ClientError as error:
         raise ConfigError(f"service.socket: {error}") from None
     async with client:

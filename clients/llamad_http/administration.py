@@ -86,7 +86,8 @@ class Administration:
         if not _PULLED.fullmatch(name) or name.endswith(".gguf"):
             message = "must be a name of the catalogue or hf.co/USER/REPO"
             raise HttpError(400, "INVALID_MODEL", f"model: {message}", field="model")
-        command = [sys.executable, "-m", "llamactl", "--json", "--socket", str(self._client.path)]
+        address = str(self._client.address)
+        command = [sys.executable, "-m", "llamactl", "--json", "--socket", address]
         process = await asyncio.create_subprocess_exec(
             *(*command, "pull", "--no-use", "--", name),
             stdin=DEVNULL,

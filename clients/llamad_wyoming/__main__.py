@@ -71,6 +71,7 @@ async def serve(config: Config) -> None:
         )
     try:
         client = AsyncClient(config.socket, timeout_seconds=STATUS_SECONDS)
+        client.address.require_one("this gateway")
     except ClientError as error:
         raise ConfigError(f"service.socket: {error}") from None
     async with client:

@@ -30,7 +30,7 @@ from llamad_client import (
     StillLoading,
     address,
 )
-from llamad_client.address import diagnose, socket_path
+from llamad_client.address import diagnose, read_address
 from llamad_client.request import submit_request
 from unit.schedule.fakes import asynchronous, saying
 
@@ -328,11 +328,11 @@ def test_the_socket_comes_from_argument_environment_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LLAMAD_SOCKET", "/from/environment")
-    assert socket_path("/given") == Path("/given")
-    assert socket_path() == Path("/from/environment")
+    assert read_address("/given").sockets == (Path("/given"),)
+    assert read_address().sockets == (Path("/from/environment"),)
     monkeypatch.setenv("LLAMAD_SOCKET", "")
-    assert socket_path() == Path("/run/llamad/llamad.sock")
-    assert socket_path("relative").is_absolute()
+    assert read_address().sockets == (Path("/run/llamad/llamad.sock"),)
+    assert read_address("relative").sockets[0].is_absolute()
 
 
 @pytest.mark.parametrize("name", ["with space", "50%20", "ümlaut#?"])

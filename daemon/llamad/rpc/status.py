@@ -1,10 +1,12 @@
 """Errors to gRPC: one table from the kind of an error to a status code, and what travels with it.
 
 A failed call carries its stable reason in the trailing metadata ``llamad-reason`` and, where
-waiting helps, seconds in ``llamad-retry-after``. A bug shows nothing of its inside: its message
+waiting helps, seconds in ``llamad-retry-after``; ``llamad-board`` is the name of this machine, for
+clients of several. A bug shows nothing of its inside: its message
 names the request, whose traceback is in the journal.
 """
 
+import os
 from dataclasses import dataclass
 
 import grpc
@@ -14,6 +16,9 @@ from llamad.errors import ErrorKind, LlamadError
 REASON_KEY = "llamad-reason"
 RETRY_AFTER_KEY = "llamad-retry-after"
 REQUEST_ID_KEY = "llamad-request-id"
+BOARD_KEY = "llamad-board"
+
+_BOARD = os.uname().nodename.encode("ascii", "replace").decode()  # metadata is ASCII
 
 STATUS_CODES: dict[ErrorKind, grpc.StatusCode] = {
     ErrorKind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
@@ -59,7 +64,7 @@ def failure(error: BaseException, request_id: str) -> Failure:
 def _metadata(
     reason: str, request_id: str, retry_after_seconds: float | None
 ) -> tuple[tuple[str, str], ...]:
-    pairs = [(REASON_KEY, reason), (REQUEST_ID_KEY, request_id)]
+    pairs = [(REASON_KEY, reason), (REQUEST_ID_KEY, request_id), (BOARD_KEY, _BOARD)]
     if retry_after_seconds is not None:
         pairs.append((RETRY_AFTER_KEY, f"{retry_after_seconds:g}"))
     return tuple(pairs)
