@@ -79,8 +79,8 @@ class AnswerWriter(Protocol):
     def end(self, answers: Sequence[Answer]) -> bytes:
         """Return what a stream ends with; the answers have no text here."""
 
-    def whole(self, model: str, answers: Sequence[Answer]) -> Mapping[str, Any]:
-        """Return the answer that does not stream."""
+    def whole(self, model: str, answers: Sequence[Answer]) -> Any:
+        """Return the JSON of the answer that does not stream."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ line that names the field or the limit. ``from_client_error`` is the one table f
 errors.
 """
 
+import re
+
 from llamad_client import ClientError, StillLoading
 
 _STATUS_OF_CODE = {
@@ -26,6 +28,7 @@ _STATUS_OF_REASON = {
     "NOT_GATEWAY": 503,
 }
 DEFAULT_RETRY_SECONDS = 2.0
+_TOO_LONG = re.compile(r"prompt has (\d+) tokens\D*(\d+)")
 
 
 class HttpError(Exception):
@@ -49,6 +52,12 @@ class HttpError(Exception):
         self.message = message
         self.field = field
         self.retry_after_seconds = retry_after_seconds
+
+
+def prompt_sizes(error: HttpError) -> dict[str, int]:
+    """Return llama-server's fields for a prompt that is too long, none for another error."""
+    found = _TOO_LONG.search(error.message) if error.reason == "PROMPT_TOO_LONG" else None
+    return {} if found is None else {"n_prompt_tokens": int(found[1]), "n_ctx": int(found[2])}
 
 
 def invalid(field: str, message: str) -> HttpError:

@@ -180,6 +180,7 @@ def test_tokens_are_counted_and_no_job_made(
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, r"messages\[0\].role"),
         ({"messages": [{"role": "user"}]}, r"messages\[0\].content"),
+        ({"messages": [{"role": "user", "content": []}]}, r"messages\[0\].content"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
             r"messages\[0\].content\[0\].type: 'image'",

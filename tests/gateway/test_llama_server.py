@@ -30,6 +30,13 @@ def refusal(gateway: GatewayProcess, path: str, body: Any) -> Any:
     return error
 
 
+def refusal_of_chat(gateway: GatewayProcess, body: Any) -> Any:
+    """Return the error of a chat, which is in OpenAI's shape."""
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        ask(gateway, "/v1/chat/completions", body)
+    return json.load(caught.value)["error"]
+
+
 def test_props_and_slots_tell_of_the_model(demo_gateway: GatewayProcess) -> None:
     props = ask(demo_gateway, "/props")
     assert props["default_generation_settings"]["n_ctx"] == 1024
@@ -80,6 +87,81 @@ def test_a_completion_is_the_service_s_in_a_stream_and_whole(
     assert (word["stop_type"], word["stopping_word"]) == ("word", text[3:6])
 
 
+def test_a_list_of_prompts_gets_a_list_of_answers(demo_gateway: GatewayProcess) -> None:
+    body = {"n_predict": 6, "temperature": 0}
+    text = "One, two,"
+    tokens = ask(demo_gateway, "/tokenize", {"content": text})["tokens"]
+    single = ask(demo_gateway, "/completion", {**body, "prompt": text})
+    prompts = [text, tokens, {"prompt_string": text}, [*tokens[:2], "two,"]]
+    answers = ask(demo_gateway, "/completion", {**body, "prompt": prompts})
+    assert [answer["index"] for answer in answers] == [0, 1, 2, 3]
+    assert [answer["content"] for answer in answers[:3]] == [single["content"]] * 3
+    assert [answer["prompt"] for answer in answers[:2]] == [text, tokens]
+    (one,) = ask(demo_gateway, "/completion", {**body, "prompt": [text]})
+    assert one["content"] == single["content"]
+    mixed = ask(demo_gateway, "/completion", {**body, "prompt": [*tokens[:2], " two,"]})
+    assert mixed["content"] == single["content"]
+    request = urllib.request.Request(
+        demo_gateway.url + "/completion",
+        json.dumps({**body, "prompt": [text, text], "stream": True}).encode(),
+    )
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+        lines = [line[6:] for line in answer.read().decode().split("\n\n") if line[:5] == "data:"]
+    streamed = ["", ""]
+    for chunk in map(json.loads, lines):
+        streamed[chunk["index"]] += chunk["content"]
+    assert streamed == [single["content"]] * 2
+
+
+def test_an_answer_has_the_fields_that_are_asked_for(demo_gateway: GatewayProcess) -> None:
+    wanted = ["content", "generation_settings/n_predict", "nothing", "content/x"]
+    body = {"prompt": "One, two,", "n_predict": 3, "response_fields": wanted}
+    answer = ask(demo_gateway, "/completion", body)
+    assert answer.keys() == {"content", "generation_settings/n_predict"}
+    assert answer["generation_settings/n_predict"] == 3
+
+
+def test_a_bias_may_name_a_text(demo_gateway: GatewayProcess) -> None:
+    body = {"prompt": "One, two, three, four,", "n_predict": 1, "temperature": 0}
+    word = ask(demo_gateway, "/completion", body)["content"]
+    (token,) = ask(demo_gateway, "/tokenize", {"content": word})["tokens"]
+    for bias in ([[word, False]], {word: -100}, [[token, -100]], {str(token): -100}):
+        answer = ask(demo_gateway, "/completion", {**body, "logit_bias": bias})
+        assert answer["content"] != word, bias
+
+
+def test_a_last_message_of_the_assistant_goes_on(demo_gateway: GatewayProcess) -> None:
+    user = {"role": "user", "content": "Count to five."}
+    begun = {"role": "assistant", "content": "One, two,"}
+    chat: dict[str, Any] = {"messages": [user, begun]}
+    for address, more, goes_on in (
+        ("/apply-template", {}, True),
+        ("/apply-template", {"continue_final_message": True}, True),
+        ("/apply-template", {"add_generation_prompt": False}, True),
+        ("/apply-template", {"continue_final_message": False}, False),
+        ("/apply-template", {"add_generation_prompt": True}, False),
+    ):
+        prompt = ask(demo_gateway, address, chat | more)["prompt"]
+        assert prompt.endswith("One, two,") == goes_on, more
+    tool = {"type": "function", "function": {"name": "lamp"}}
+    called = ask(demo_gateway, "/apply-template", {**chat, "tools": [tool]})["prompt"]
+    assert called.endswith("One, two,")
+    required = {**chat, "tools": [tool], "tool_choice": "required"}
+    assert ask(demo_gateway, "/apply-template", required)["prompt"].endswith("assistant\n")
+    both = {**chat, "continue_final_message": True, "add_generation_prompt": True}
+    two = {"messages": [user, begun, begun]}
+    for body, named in ((both, "add_generation_prompt"), (two, "two of the assistant")):
+        assert named in refusal_of_chat(demo_gateway, body)["message"]
+
+
+def test_a_chat_s_tokens_are_counted(demo_gateway: GatewayProcess) -> None:
+    chat = {"messages": [{"role": "user", "content": "Count to five."}]}
+    text = ask(demo_gateway, "/apply-template", chat)["prompt"]
+    tokens = ask(demo_gateway, "/tokenize", {"content": text})["tokens"]
+    for address in ("/chat/completions/input_tokens", "/v1/chat/completions/input_tokens"):
+        assert ask(demo_gateway, address, chat)["input_tokens"] == len(tokens)
+
+
 def test_samplers_of_llama_server_are_the_service_s(demo_gateway: GatewayProcess) -> None:
     body = {"prompt": "Hello", "n_predict": 40, "seed": 1, "ignore_eos": True, "top_n_sigma": -1}
     more = {"xtc_probability": 0.5, "dry_multiplier": 0.8, "samplers": ["dry", "xtc", "top_k"]}
@@ -108,7 +190,20 @@ def test_a_text_follows_a_schema_or_a_grammar(demo_gateway: GatewayProcess) -> N
     ("path", "body", "status", "named"),
     [
         ("/completion", {"prompt": ""}, 400, "prompt"),
-        ("/completion", {"prompt": [1, "x"]}, 400, "prompt"),
+        ("/completion", {"prompt": [1, {}]}, 400, "prompt[1]"),
+        ("/completion", {"prompt": [1, "x", 2.5]}, 400, "prompt[2]"),
+        ("/completion", {"prompt": []}, 400, "prompt"),
+        ("/completion", {"prompt": ["x", ""]}, 400, "prompt[1]"),
+        ("/completion", {"prompt": ["x", {"prompt_string": 3}]}, 400, "prompt[1].prompt_string"),
+        (
+            "/completion",
+            {"prompt": {"prompt_string": "x", "multimodal_data": ["AA"]}},
+            400,
+            "multi",
+        ),
+        ("/completion", {"prompt": ["x"] * 9}, 400, "prompt"),
+        ("/completion", {"prompt": "x", "logit_bias": [["the", "no"]]}, 400, "logit_bias"),
+        ("/completion", {"prompt": "x", "logit_bias": 3}, 400, "logit_bias"),
         ("/completion", {"prompt": [1, 2.5]}, 400, "prompt[1]"),
         ("/completion", {"prompt": "x", "grammar": "root ::= nothing"}, 400, "nothing"),
         ("/completion", {"prompt": "x", "json_schema": 3}, 400, "json_schema"),

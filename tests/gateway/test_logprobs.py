@@ -52,6 +52,28 @@ def test_a_chat_tells_of_every_token_whole_and_in_a_stream(client: OpenAI) -> No
     assert [one.top_logprobs for one in plain.logprobs.content or []] == [[]] * len(content)
 
 
+def test_a_response_tells_of_every_token_whole_and_in_a_stream(client: OpenAI) -> None:
+    asked: Any = {"model": MODEL, "input": QUESTION, "max_output_tokens": 40, "temperature": 0}
+    told = client.responses.create(top_logprobs=3, **asked)
+    part: Any = told.output[0].content[0]
+    assert b"".join(bytes(one.bytes) for one in part.logprobs).decode() == part.text
+    assert all(len(one.top_logprobs) == 3 for one in part.logprobs)
+    assert told.top_logprobs == 3
+    streamed: list[Any] = []
+    events: list[Any] = list(client.responses.create(top_logprobs=3, stream=True, **asked))
+    for event in events:
+        if event.type == "response.output_text.delta":
+            streamed += event.to_dict()["logprobs"]
+    assert streamed == [one.to_dict() for one in part.logprobs]
+    assert events[-1].response.output[0].content[0].logprobs == part.logprobs
+    included: Any = client.responses.create(include=["message.output_text.logprobs"], **asked)
+    assert [one.logprob for one in included.output[0].content[0].logprobs] == [
+        one.logprob for one in part.logprobs
+    ]
+    plain: Any = client.responses.create(**asked)
+    assert plain.output[0].content[0].logprobs == []
+
+
 def test_a_stop_string_s_tokens_are_left_out(client: OpenAI, demo_service: Daemon) -> None:
     text = "".join(
         p.piece.decode() for p in told(demo_service, max_tokens=8, temperature=0, logprobs=0)

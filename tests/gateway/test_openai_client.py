@@ -175,6 +175,9 @@ def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(client: O
     with pytest.raises(openai.BadRequestError, match=r"\d{4} tokens.*1024") as caught:
         client.chat.completions.create(model=MODEL, messages=long)  # type: ignore[arg-type]
     assert caught.value.code == "context_length_exceeded"
+    body = caught.value.body
+    assert isinstance(body, dict)
+    assert (body["n_prompt_tokens"] >= 2000, body["n_ctx"]) == (True, 1024)
 
 
 def test_unknown_fields_are_ignored(client: OpenAI) -> None:

@@ -167,7 +167,7 @@ def test_a_stream_that_fails_says_so(client: openai.OpenAI, service: RunningServ
         ({"tools": TOOLS, "tool_choice": {"type": "web_search"}}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "name": "door"}}, "door"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
-        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"top_logprobs": 21}, "top_logprobs"),
     ],
 )
 def test_a_wrong_or_unsupported_field_is_named(

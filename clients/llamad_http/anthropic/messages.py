@@ -102,6 +102,8 @@ def _of_user(message: Fields, role: str, names: dict[str, str]) -> list[dict[str
                 read.append({**result, "tool_call_id": id_, "tool_name": names[id_]})
             case _:
                 raise _unknown(block)
+    if not read:
+        raise message.wrong("content", "must have at least one block")
     return read
 
 

@@ -9,6 +9,7 @@ from llamad_http.exchange import Exchange
 from llamad_http.gateway import Gateway
 from llamad_http.llama_server.completion import read_completion
 from llamad_http.llama_server.errors import error_body
+from llamad_http.llama_server.prompts import read_prompts, with_token_biases
 from llamad_http.llama_server.properties import properties, slots
 from llamad_http.llama_server.tokens import read_text, read_tokens, tokens_body
 from llamad_http.rerank import read_rerank, rerank_body
@@ -80,7 +81,9 @@ async def detokenize(gateway: Gateway, exchange: Exchange) -> None:
 
 async def complete(gateway: Gateway, exchange: Exchange) -> None:
     """Continue a text."""
-    await gateway.complete(exchange, read_completion(await exchange.fields()), any_name=True)
+    body = await with_token_biases(gateway, await exchange.fields())
+    asked = read_completion(body, await read_prompts(gateway, body))
+    await gateway.complete(exchange, asked, any_name=True)
 
 
 async def rerank(gateway: Gateway, exchange: Exchange) -> None:

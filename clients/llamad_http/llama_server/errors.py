@@ -1,9 +1,8 @@
 """Errors in llama-server's shape."""
 
-import re
 from typing import Any
 
-from llamad_http.errors import HttpError
+from llamad_http.errors import HttpError, prompt_sizes
 
 _TYPES = {
     401: "authentication_error",
@@ -12,7 +11,6 @@ _TYPES = {
     501: "not_supported_error",
     503: "unavailable_error",
 }
-_TOO_LONG = re.compile(r"prompt has (\d+) tokens\D*(\d+)")
 
 
 def error_body(error: HttpError) -> dict[str, Any]:
@@ -23,6 +21,4 @@ def error_body(error: HttpError) -> dict[str, Any]:
     body: dict[str, Any] = {"code": error.status, "message": error.message, "type": kind}
     if error.reason == "PROMPT_TOO_LONG":
         body["type"] = "exceed_context_size_error"
-        if match := _TOO_LONG.search(error.message):
-            body |= {"n_prompt_tokens": int(match[1]), "n_ctx": int(match[2])}
-    return {"error": body}
+    return {"error": body | prompt_sizes(error)}

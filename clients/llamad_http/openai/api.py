@@ -1,5 +1,8 @@
 """The addresses of OpenAI's API; each is also answered without ``/v1``, as llama-server does."""
 
+from typing import Any
+
+from llamad_client import RenderedChat
 from llamad_http.completion import CompletionRequest
 from llamad_http.errors import HttpError
 from llamad_http.exchange import Exchange
@@ -52,11 +55,7 @@ async def embed(gateway: Gateway, exchange: Exchange) -> None:
 
 async def apply_template(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with what the model would read of a conversation; llama-server's address."""
-    body = await exchange.fields()
-    messages, options = read_conversation(body)
-    request = CompletionRequest(body.text("model") or "", options, messages=messages)
-    rendered = await gateway.render(request, exchange.caller)
-    await exchange.respond_json({"prompt": rendered.text})
+    await exchange.respond_json({"prompt": (await _rendered_chat(gateway, exchange)).text})
 
 
 async def complete(gateway: Gateway, exchange: Exchange) -> None:
@@ -75,9 +74,23 @@ async def respond(gateway: Gateway, exchange: Exchange) -> None:
 async def count_input(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with the tokens that a conversation of items is to the model."""
     rendered = await gateway.render(read_items(await exchange.fields()), exchange.caller)
-    await exchange.respond_json(
-        {"object": "response.input_tokens", "input_tokens": len(rendered.tokens)}
-    )
+    await exchange.respond_json(_counted(rendered))
+
+
+async def count_chat(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with the tokens that a chat is to the model; llama-server's address."""
+    await exchange.respond_json(_counted(await _rendered_chat(gateway, exchange)))
+
+
+async def _rendered_chat(gateway: Gateway, exchange: Exchange) -> RenderedChat:
+    body = await exchange.fields()
+    messages, options = read_conversation(body)
+    request = CompletionRequest(body.text("model") or "", options, messages=messages)
+    return await gateway.render(request, exchange.caller)
+
+
+def _counted(rendered: RenderedChat) -> dict[str, Any]:
+    return {"object": "response.input_tokens", "input_tokens": len(rendered.tokens)}
 
 
 async def kept_response(gateway: Gateway, exchange: Exchange) -> None:
@@ -94,6 +107,7 @@ API = Api(
         *_both("GET", "/models", list_models),
         *_both("GET", "/models/*", get_model),
         *_both("POST", "/chat/completions", chat),
+        *_both("POST", "/chat/completions/input_tokens", count_chat),
         Route("POST", "/v1/completions", complete),
         *_both("POST", "/embeddings", embed),
         Route("POST", "/apply-template", apply_template),

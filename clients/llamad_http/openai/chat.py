@@ -64,9 +64,32 @@ def read_conversation(body: Fields) -> tuple[list[dict[str, Any]], Options]:
             options["tool_choice"] = choice
         if (parallel := body.flag("parallel_tool_calls")) is not None:
             options["parallel_tool_calls"] = parallel
-    if body.flag("continue_final_message") or body.flag("add_generation_prompt") is False:
+    messages = read_messages(body)
+    if wants_continuation(body, messages, options):
         options["continue_final_message"] = True
-    return read_messages(body), options
+    return messages, options
+
+
+def wants_continuation(
+    body: Fields, messages: Sequence[Mapping[str, Any]], options: Options
+) -> bool:
+    """Whether the last message is to go on. Raises HttpError.
+
+    Where no field says so, a last message of the assistant does, as for llama-server and Ollama.
+    """
+    asked, begins = body.flag("continue_final_message"), body.flag("add_generation_prompt")
+    if asked and begins:
+        raise body.wrong("continue_final_message", "is true, and so is add_generation_prompt")
+    if asked or begins is False:
+        return True
+    last = messages[-1]
+    if asked is False or begins or last["role"] != "assistant" or "tool_calls" in last:
+        return False
+    if options.get("tool_choice", "auto") not in ("auto", "none"):  # a call has to come
+        return False
+    if [message["role"] for message in messages[-2:]] == ["assistant", "assistant"]:
+        raise body.wrong("messages", "two of the assistant are at the end: which goes on?")
+    return bool(last["content"])
 
 
 def read_choice(body: Fields) -> str | None:
@@ -158,6 +181,7 @@ class ChatWriter:
                     **self._head(),
                     "choices": [],
                     "usage": usage_of(answers, texts_of_a_prompt=len(answers)),
+                    "timings": timings(answers[0].end),
                 }
             )
         return usage + DONE

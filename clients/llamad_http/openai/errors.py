@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from llamad_http.errors import HttpError
+from llamad_http.errors import HttpError, prompt_sizes
 
 _TYPES = {
     401: "authentication_error",
@@ -29,6 +29,7 @@ def error_body(error: HttpError) -> dict[str, Any]:
             "type": kind,
             "param": error.field,
             "code": _CODES.get(error.reason, error.reason.lower()),
+            **prompt_sizes(error),
         }
     }
 

@@ -6,26 +6,28 @@ with its first piece, grows by deltas, and is done when another begins or the an
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from llamad_client import Event, Result, TextDelta, ThinkingDelta, ToolCallDelta
 from llamad_http.completion import Answer
 from llamad_http.errors import HttpError
 from llamad_http.exchange import dump
+from llamad_http.logprobs import entries, of_answer
 from llamad_http.openai.errors import error_body
 from llamad_http.sse import comment
 
 
 @dataclass(slots=True)
 class Item:
-    """An item of the output. text: what it holds, of a call its arguments."""
+    """An item of the output. text: what it holds, of a call its arguments; logprobs: of a text."""
 
     kind: str
     id: str
     text: str = ""
     name: str = ""
     call_id: str = ""
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
 
     def body(self, status: str) -> dict[str, Any]:
         """Return the item as JSON."""
@@ -38,12 +40,12 @@ class Item:
             return {**head, "summary": [], "content": parts}
         return {**head, "role": "assistant", "content": parts}
 
-    def part(self, text: str | None = None) -> dict[str, Any]:
+    def part(self) -> dict[str, Any]:
         """Return the part that holds the text of a thought or a message."""
-        text = self.text if text is None else text
         if self.kind == "reasoning":
-            return {"type": "reasoning_text", "text": text}
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+            return {"type": "reasoning_text", "text": self.text}
+        text = {"type": "output_text", "text": self.text, "annotations": []}
+        return {**text, "logprobs": [*self.logprobs]}
 
 
 _PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
@@ -52,7 +54,6 @@ _EVENTS = {
     "reasoning": "response.reasoning_text",
     "function_call": "response.function_call_arguments",
 }
-_LOGPROBS: dict[str, dict[str, Any]] = {"message": {"logprobs": []}}  # a field of texts alone
 
 
 class ResponseWriter:
@@ -82,11 +83,15 @@ class ResponseWriter:
         """Return the events that an event of the service becomes."""
         match event:
             case TextDelta(text=text):
-                return self._grow("message", 0, text)
+                events = self._opened("message", 0)
+                told = entries(event.logprob)
+                self._items[-1].logprobs += told
+                return events + self._grow(text, logprobs=told)
             case ThinkingDelta(text=text):
-                return self._grow("reasoning", 0, text)
+                return self._opened("reasoning", 0) + self._grow(text)
             case ToolCallDelta():
-                return self._grow("function_call", event.index, event.arguments, event)
+                events = self._opened("function_call", event.index, event)
+                return events + self._grow(event.arguments)
             case Result():
                 return self._close(_status(event))
         return comment(event)
@@ -114,7 +119,9 @@ class ResponseWriter:
         if answer.thinking:
             self._add("reasoning").text = answer.thinking
         if answer.text:
-            self._add("message").text = answer.text
+            item = self._add("message")
+            item.text = answer.text
+            item.logprobs = [told for one in of_answer(answer) for told in entries(one)]
         for call in answer.calls.all():
             item = self._add("function_call")
             item.name, item.call_id, item.text = call["name"], call["id"], call["arguments"]
@@ -163,27 +170,30 @@ class ResponseWriter:
         self._items.append(item)
         return item
 
-    def _grow(self, kind: str, index: int, text: str, call: ToolCallDelta | None = None) -> bytes:
-        """Return a delta of an item, behind its beginning where it is not open yet."""
-        events = b""
-        if self._open != (kind, index):
-            events = self._close("completed")
-            self._open = (kind, index)
-            item = self._add(kind)
-            if call is not None:
-                item.name, item.call_id = call.name, call.id
-            place = {"output_index": len(self._items) - 1}
-            events += self._event(
-                "response.output_item.added", **place, item=item.body("in_progress")
-            )
-            if call is None:
-                part = item.part("")
-                events += self._event("response.content_part.added", **self._place(), part=part)
-        self._items[-1].text += text
-        if not text:
-            return events
-        piece = {**self._place(), **_LOGPROBS.get(kind, {}), "delta": text}
-        return events + self._event(f"{_EVENTS[kind]}.delta", **piece)
+    def _opened(self, kind: str, index: int, call: ToolCallDelta | None = None) -> bytes:
+        """Return the beginning of an item, nothing where it is open."""
+        if self._open == (kind, index):
+            return b""
+        events = self._close("completed")
+        self._open = (kind, index)
+        item = self._add(kind)
+        if call is not None:
+            item.name, item.call_id = call.name, call.id
+        place = {"output_index": len(self._items) - 1}
+        events += self._event("response.output_item.added", **place, item=item.body("in_progress"))
+        if call is None:
+            part = item.part()
+            events += self._event("response.content_part.added", **self._place(), part=part)
+        return events
+
+    def _grow(self, text: str, logprobs: Sequence[Mapping[str, Any]] = ()) -> bytes:
+        """Return a delta of the open item."""
+        item = self._items[-1]
+        item.text += text
+        if not text and not logprobs:
+            return b""
+        told = {"logprobs": logprobs} if item.kind == "message" else {}
+        return self._event(f"{_EVENTS[item.kind]}.delta", **self._place(), **told, delta=text)
 
     def _close(self, status: str) -> bytes:
         """Return the events of an item that is whole."""
@@ -196,8 +206,8 @@ class ResponseWriter:
                 f"{_EVENTS[item.kind]}.done", **place, name=item.name, arguments=item.text
             )
         else:
-            whole = {**place, **_LOGPROBS.get(item.kind, {}), "text": item.text}
-            events = self._event(f"{_EVENTS[item.kind]}.done", **whole)
+            told = {"logprobs": item.logprobs} if item.kind == "message" else {}
+            events = self._event(f"{_EVENTS[item.kind]}.done", **place, **told, text=item.text)
             events += self._event("response.content_part.done", **place, part=item.part())
         index = {"output_index": len(self._items) - 1}
         return events + self._event("response.output_item.done", **index, item=item.body(status))

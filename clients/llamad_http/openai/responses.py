@@ -12,26 +12,34 @@ from llamad_http.completion import Asked, CompletionRequest
 from llamad_http.errors import not_supported
 from llamad_http.fields import Fields
 from llamad_http.formats import schema_of
+from llamad_http.logprobs import MAX_LIKELIEST
 from llamad_http.openai.response_items import read_input
 from llamad_http.openai.response_writer import ResponseWriter
 from llamad_http.sampling import read_sampling, refuse, set_effort
 
 ECHOED = (
     *("instructions", "max_output_tokens", "metadata", "reasoning", "temperature", "text"),
-    *("tool_choice", "tools", "top_p", "truncation", "parallel_tool_calls", "user"),
+    *("tool_choice", "tools", "top_logprobs", "top_p", "truncation", "parallel_tool_calls", "user"),
 )
 """Fields of a request that its answer repeats."""
+
+LOGPROBS = "message.output_text.logprobs"
+"""What ``include`` says where it asks how likely tokens were."""
 
 DEFAULTS = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "metadata": {}}
 
 
 def read_response(body: Fields) -> Asked:
     """Return what a request asks for. Raises HttpError."""
-    refuse(body, "background", "top_logprobs")
+    refuse(body, "background")
     echo = {name: body.get(name) for name in ECHOED}
     for name, value in DEFAULTS.items():
         echo[name] = value if echo[name] is None else echo[name]
-    return Asked([read_conversation(body)], body.flag("stream") or False, ResponseWriter(echo))
+    request = read_conversation(body)
+    n_likeliest = body.integer("top_logprobs", 0, MAX_LIKELIEST)
+    if n_likeliest or LOGPROBS in body.texts("include"):
+        request.options["logprobs"] = n_likeliest or 0
+    return Asked([request], body.flag("stream") or False, ResponseWriter(echo))
 
 
 def read_conversation(body: Fields) -> CompletionRequest:

@@ -81,6 +81,7 @@ _RERANK = _object(
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": _CHAT,
     "/apply-template": _CHAT,
+    "/v1/chat/completions/input_tokens": _CHAT,
     "/v1/completions": _object(
         ("prompt",), model=TEXT, prompt=TEXTS, max_tokens=COUNT, echo=FLAG, **_SAMPLING
     ),
