@@ -46,6 +46,25 @@ GRANITE_HYBRID = GRANITE | {
     "mamba_d_state": 24,
     "mamba_chunk_size": 16,
 }
+FALCON_H1: dict[str, Any] = {
+    "head_dim": 32,
+    "mamba_d_ssm": 96,
+    "mamba_n_heads": 6,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 24,
+    "mamba_d_head": 16,
+    "mamba_chunk_size": 16,
+    "embedding_multiplier": 1.7,
+    "lm_head_multiplier": 0.4,
+    "attention_in_multiplier": 0.9,
+    "attention_out_multiplier": 0.8,
+    "key_multiplier": 0.6,
+    "ssm_in_multiplier": 1.2,
+    "ssm_out_multiplier": 0.7,
+    "mlp_multipliers": [0.8, 0.5],
+    "ssm_multipliers": [0.35, 0.25, 0.5, 0.7, 0.4],
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+}
 LONGROPE = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,
@@ -149,6 +168,17 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "granitehybrid-rope": (
         "granitemoehybrid",
         GRANITE_HYBRID | {"position_embedding_type": "rope", "mamba_n_groups": 1},
+    ),
+    "granitehybrid-experts": (
+        "granitemoehybrid",
+        GRANITE_HYBRID
+        | {"num_local_experts": 5, "num_experts_per_tok": 2, "intermediate_size": 64},
+    ),
+    "falcon-h1": ("falcon_h1", FALCON_H1),
+    "falcon-h1-tied": ("falcon_h1", FALCON_H1 | {"tie_word_embeddings": True}),
+    "falcon-h1-normed": (
+        "falcon_h1",
+        FALCON_H1 | {"mamba_rms_norm": True, "mamba_norm_before_gate": False},
     ),
     "mamba2": (
         "mamba2",

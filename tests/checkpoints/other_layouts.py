@@ -24,6 +24,15 @@ _LLAMA_FEED = {
     "ffn_up.": "feed_forward.w3.",
     "ffn_down.": "feed_forward.w2.",
 }
+_MAMBA2_NAMES = {
+    "ssm_in.": "mamba.in_proj.",
+    "ssm_conv1d.": "mamba.conv1d.",
+    "ssm_norm.": "mamba.norm.",
+    "ssm_out.": "mamba.out_proj.",
+    "ssm_a": "mamba.A_log",
+    "ssm_d": "mamba.D",
+    "ssm_dt.bias": "mamba.dt_bias",
+}
 _FOUR_NORMS = FAMILY_NAMES["gemma2"]
 _POST_NORMS = FAMILY_NAMES["olmo2"]
 
@@ -54,6 +63,42 @@ def _mamba2(spec: TinySpec, name: str, values: Values) -> tuple[str, Values]:
         case "ssm_conv1d.weight":
             return name, values[:, None, :]
     return halves(spec, name, values)
+
+
+# 2 to the power of small numbers, so that dividing by their product and multiplying are exact
+_FALCON_H1: dict[str, Any] = {
+    "embedding_multiplier": 2.0,
+    "lm_head_multiplier": 0.125,
+    "attention_in_multiplier": 0.5,
+    "attention_out_multiplier": 4.0,
+    "key_multiplier": -0.25,
+    "ssm_in_multiplier": 2.0,
+    "ssm_out_multiplier": 0.5,
+    "mlp_multipliers": [4.0, 0.25],
+    "ssm_multipliers": [0.5, 2.0, 0.25, 1.0, 4.0],
+}
+_FACTORS = {
+    "token_embd.weight": 2.0,
+    "output.weight": 0.125,
+    "attn_q.weight": 0.5,
+    "attn_k.weight": -0.125,
+    "attn_v.weight": 0.5,
+    "attn_output.weight": 4.0,
+    "ssm_out.weight": 0.5,
+    "ffn_gate.weight": 4.0,
+    "ffn_down.weight": 0.25,
+}
+
+
+def _falcon_h1(spec: TinySpec, name: str, values: Values) -> tuple[str, Values]:
+    """Return weights without their multipliers; ssm_in's rows are z, x, B, C and dt."""
+    inner = name.split(".", 2)[-1] if name.startswith("blk.") else name
+    if inner == "ssm_in.weight":
+        maps = spec.ssm_groups * spec.ssm_state
+        rows = np.repeat(_FALCON_H1["ssm_multipliers"], [128, 128, maps, maps, 8])
+        return name, (values / (2.0 * rows[:, None])).astype(np.float32)
+    changed = _mamba2(spec, name, values)[1] if "ssm" in inner else values
+    return name, changed / np.float32(_FACTORS.get(inner, 1.0))
 
 
 def _delta_net(spec: TinySpec, name: str, values: Values) -> tuple[str, Values]:
@@ -199,16 +244,24 @@ LAYOUTS: Mapping[str, Layout] = {  # by model_type
             "conv_L_cache": 3,
         },
     ),
+    "falcon_h1": Layout(
+        FAMILY_MODELS["falcon-h1"],
+        {
+            **_MAMBA2_NAMES,
+            "ffn_gate.": "feed_forward.gate_proj.",
+            "ffn_up.": "feed_forward.up_proj.",
+            "ffn_down.": "feed_forward.down_proj.",
+            "ffn_norm": "pre_ff_layernorm.weight",
+        },
+        {"output_norm.weight": "model.final_layernorm.weight"},
+        change=_falcon_h1,
+        config=_FALCON_H1
+        | {"mamba_n_heads": 8, "mamba_n_groups": 2, "mamba_d_state": 24, "mamba_d_ssm": 128},
+    ),
     "granitemoehybrid": Layout(
         FAMILY_MODELS["granitehybrid"],
         {
-            "ssm_in.": "mamba.in_proj.",
-            "ssm_conv1d.": "mamba.conv1d.",
-            "ssm_norm.": "mamba.norm.",
-            "ssm_out.": "mamba.out_proj.",
-            "ssm_a": "mamba.A_log",
-            "ssm_d": "mamba.D",
-            "ssm_dt.bias": "mamba.dt_bias",
+            **_MAMBA2_NAMES,
             "ffn_gate.": "shared_mlp.gate.",
             "ffn_up.": "shared_mlp.up.",
             "ffn_down.": "shared_mlp.output_linear.",

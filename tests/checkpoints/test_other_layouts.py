@@ -15,6 +15,7 @@ from engine.feeding import feed, random_tokens
 from llamad.engine.bindings import Engine, EngineModel
 from tiny_gguf import TinyModelPath
 
+EXPERTS = {"intermediate_size": 64}
 LOGITS_BOUND = 5e-4  # as in test_huggingface_folder.py
 
 
@@ -82,8 +83,25 @@ def test_a_converted_model_has_the_oracles_logits(
         ("lfm2", {"conv_L_cache": 0}, "conv_L_cache"),
         ("lfm2", {"num_hidden_layers": 1 << 31}, "num_hidden_layers"),
         ("lfm2", {"block_auto_adjust_ff_dim": True, "block_multiple_of": 0}, "block_multiple_of"),
-        ("granitemoehybrid", {"num_local_experts": 64}, "num_local_experts 64"),
-        ("granitemoehybrid", {"num_local_experts": None}, "num_local_experts"),
+        ("granitemoehybrid", {"num_local_experts": 64}, "intermediate_size is None"),
+        ("granitemoehybrid", {"num_local_experts": 1 << 31, **EXPERTS}, "num_local_experts is"),
+        ("granitemoehybrid", {"num_local_experts": "none", **EXPERTS}, "num_local_experts is"),
+        ("granitemoehybrid", {"num_local_experts": 1, **EXPERTS}, "num_experts_per_tok is 2"),
+        ("granitemoehybrid", {"num_local_experts": 8, **EXPERTS}, "ffn_gate_inp.weight is missing"),
+        ("falcon_h1", {"mamba_d_ssm": 100}, "mamba_d_ssm 100"),
+        ("falcon_h1", {"mamba_d_ssm": 1 << 33}, "mamba_d_ssm"),
+        ("falcon_h1", {"mamba_n_groups": 3}, "mamba_n_groups 3"),
+        ("falcon_h1", {"mamba_d_head": 17}, "are not 128 elements"),
+        ("falcon_h1", {"mamba_conv_bias": False}, "mamba_conv_bias"),
+        ("falcon_h1", {"projectors_bias": True}, "projectors_bias"),
+        ("falcon_h1", {"mamba_rms_norm": True}, "mamba_norm_before_gate"),
+        ("falcon_h1", {"attention_bias": True}, "attn_q.bias is missing"),
+        ("falcon_h1", {"key_multiplier": float("nan")}, "key_multiplier"),
+        ("falcon_h1", {"ssm_in_multiplier": "big"}, "ssm_in_multiplier"),
+        ("falcon_h1", {"embedding_multiplier": 1e9}, "embedding_multiplier"),
+        ("falcon_h1", {"mlp_multipliers": [1.0]}, "mlp_multipliers"),
+        ("falcon_h1", {"ssm_multipliers": [1.0, 2.0, 3.0, 4.0, True]}, "ssm_multipliers"),
+        ("falcon_h1", {"ssm_multipliers": 2.0}, "ssm_multipliers"),
         ("granitemoehybrid", {"layer_types": ["conv"] * 4}, "'conv'"),
         ("granitemoehybrid", {"mamba_n_heads": 0}, "mamba_n_heads"),
         ("granitemoehybrid", {"mamba_n_groups": 3}, "mamba_n_groups 3"),

@@ -77,7 +77,7 @@ def stack_experts(folder: Path, tensors: Iterable[SourceTensor]) -> list[SourceT
 
 
 @dataclass(frozen=True, slots=True)
-class _Sizes:
+class ExpertSizes:
     """Of the mixtures of one model; shared: width of what all tokens go through, 0: nothing."""
 
     n: int
@@ -87,6 +87,7 @@ class _Sizes:
     dim: int
 
     def keys(self, hidden_dim: int) -> Metadata:
+        """Return the keys; hidden_dim: of a layer without experts."""
         result: Metadata = {
             "feed_forward_length": hidden_dim,
             "expert_count": self.n,
@@ -96,6 +97,7 @@ class _Sizes:
         return result | ({"expert_shared_feed_forward_length": self.shared} if self.shared else {})
 
     def tensors(self) -> dict[str, Shape]:
+        """Return names and shapes of a layer's tensors, the gate of a shared expert included."""
         n, dim = self.n, self.dim
         result: dict[str, Shape] = {
             "ffn_gate_inp.weight": (n, dim),
@@ -110,7 +112,8 @@ class _Sizes:
         return result
 
 
-def _sizes(path: Path, config: Config) -> _Sizes:
+def expert_sizes(path: Path, config: Config) -> ExpertSizes:
+    """Return how many experts there are, and how wide. Raises LlamadError that names the key."""
     key = "num_experts" if config.get("num_experts") is not None else "num_local_experts"
     n, n_used, dim = (
         positive_count(path, name, config.get(name))
@@ -125,7 +128,7 @@ def _sizes(path: Path, config: Config) -> _Sizes:
     shared = config.get("shared_expert_intermediate_size")
     if shared is not None:
         shared = positive_count(path, "shared_expert_intermediate_size", shared)
-    return _Sizes(n, n_used, positive_count(path, width, config.get(width)), shared or 0, dim)
+    return ExpertSizes(n, n_used, positive_count(path, width, config.get(width)), shared or 0, dim)
 
 
 def _check(path: Path, config: Config, **only: object) -> None:
@@ -141,7 +144,7 @@ def _check(path: Path, config: Config, **only: object) -> None:
 def mixture_keys(path: Path, config: Config) -> Metadata:
     """Return how many experts there are, and how wide, where the family says how they weigh."""
     _check(path, config)
-    sizes = _sizes(path, config)
+    sizes = expert_sizes(path, config)
     given = config.get("intermediate_size")
     hidden_dim = sizes.hidden if given is None else positive_count(path, "intermediate_size", given)
     return sizes.keys(hidden_dim)
@@ -170,7 +173,7 @@ def mixture_layers(path: Path, config: Config) -> tuple[Layer, ...]:
         positive_count(path, key, config.get(key))
         for key in ("num_hidden_layers", "num_attention_heads")
     )
-    sizes = _sizes(path, config)
+    sizes = expert_sizes(path, config)
     n_kv = positive_count(path, "num_key_value_heads", config.get("num_key_value_heads") or n_heads)
     given = config.get("head_dim") or sizes.dim // n_heads
     head_dim = positive_count(path, "head_dim", given)
@@ -199,7 +202,7 @@ def lfm2_moe_keys(path: Path, config: Config) -> Metadata:
     keys = lfm2_keys(path, config)
     scale = config.get("routed_scaling_factor")
     return {
-        **_sizes(path, config).keys(keys["feed_forward_length"]),
+        **expert_sizes(path, config).keys(keys["feed_forward_length"]),
         **keys,
         "leading_dense_block_count": _n_dense(path, config),
         "expert_gating_func": 2,
@@ -216,7 +219,7 @@ def _n_dense(path: Path, config: Config) -> int:
 
 def lfm2_moe_layers(path: Path, config: Config) -> tuple[Layer, ...]:
     """Return LFM2's layers, with experts behind the first."""
-    sizes = _sizes(path, config)
+    sizes = expert_sizes(path, config)
     more = {**sizes.tensors(), "exp_probs_b.bias": (sizes.n,)}
     n_dense = _n_dense(path, config)
     return tuple(

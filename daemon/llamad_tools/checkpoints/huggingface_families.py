@@ -45,15 +45,8 @@ from llamad_tools.checkpoints.huggingface_lfm2 import (
     lfm2_keys,
     lfm2_layers,
 )
-from llamad_tools.checkpoints.huggingface_mamba2 import (
-    arrange_granite_hybrid,
-    arrange_mamba2,
-    granite_hybrid_keys,
-    granite_hybrid_layers,
-    mamba2_keys,
-    mamba2_layers,
-)
 from llamad_tools.checkpoints.huggingface_mixtures import MIXTURES
+from llamad_tools.checkpoints.huggingface_state_spaces import STATE_SPACES
 
 _DELTA_NET = {
     "linear_attn.in_proj_qkv": "attn_qkv",
@@ -63,12 +56,6 @@ _DELTA_NET = {
     "linear_attn.conv1d": "ssm_conv1d",
     "linear_attn.norm": "ssm_norm",
     "linear_attn.out_proj": "ssm_out",
-}
-_MAMBA2 = {
-    "mamba.in_proj": "ssm_in",
-    "mamba.conv1d": "ssm_conv1d",
-    "mamba.norm": "ssm_norm",
-    "mamba.out_proj": "ssm_out",
 }
 _BERT = {
     "attention.self.query": "attn_q",
@@ -203,62 +190,7 @@ FAMILIES: Mapping[str, Family] = {
         layers=lfm2_layers,
     ),
     **MIXTURES,
-    "granitemoehybrid": Family(
-        "granitehybrid",
-        interleaves=True,
-        matrices={
-            **ATTENTION,
-            **_MAMBA2,
-            "shared_mlp.input_linear": "ffn_up",
-            "shared_mlp.output_linear": "ffn_down",
-        },
-        whole_names={
-            "mamba.A_log": "ssm_a",
-            "mamba.D": "ssm_d",
-            "mamba.dt_bias": "ssm_dt.bias",
-        },
-        own_windows=True,
-        defaults={
-            "num_local_experts": 8,
-            "shared_intermediate_size": 1024,
-            "mamba_n_heads": 128,
-            "mamba_n_groups": 1,
-            "mamba_d_state": 256,
-            "mamba_d_conv": 4,
-            "mamba_expand": 2,
-        },
-        keys=granite_hybrid_keys,
-        arrange=arrange_granite_hybrid,
-        layers=granite_hybrid_layers,
-    ),
-    "mamba2": Family(
-        "mamba2",
-        outer={
-            "backbone.embeddings": "token_embd",
-            "backbone.norm_f": "output_norm",
-            "lm_head": "output",
-        },
-        layer_prefix="backbone.layers",
-        matrices={theirs.replace("mamba.", "mixer."): ours for theirs, ours in _MAMBA2.items()},
-        whole_names={"mixer.A_log": "ssm_a", "mixer.D": "ssm_d", "mixer.dt_bias": "ssm_dt.bias"},
-        norms={"norm": "attn_norm"},
-        eps_keys=("layer_norm_epsilon",),
-        own_windows=True,
-        defaults={
-            "num_attention_heads": 1,  # there are none; nothing is made of it
-            "max_position_embeddings": 1 << 20,  # it has no end; as llama.cpp's converter writes
-            "num_heads": 128,
-            "head_dim": 64,
-            "n_groups": 8,
-            "state_size": 128,
-            "conv_kernel": 4,
-            "expand": 2,
-            "layer_norm_epsilon": 1e-5,
-        },
-        keys=mamba2_keys,
-        arrange=arrange_mamba2,
-        layers=mamba2_layers,
-    ),
+    **STATE_SPACES,
     "ministral3": Family(
         "mistral3",
         interleaves=True,

@@ -76,6 +76,7 @@ class Family:
     head_dim: int | None = None  # where config.json says none; else hidden_size / heads
     outer: Mapping[str, str] = field(default_factory=lambda: OUTER)  # theirs: ours
     output_norm: str = "output_norm"
+    unties: bool = False  # a file has an output of its own where the model's is the embedding
     layer_prefix: str = "model.layers"
     matrices: Mapping[str, str] = field(default_factory=lambda: {**ATTENTION, **FEED})
     norms: Mapping[str, str] = field(default_factory=lambda: PRE_NORMS)

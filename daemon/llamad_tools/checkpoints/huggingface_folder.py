@@ -64,6 +64,9 @@ def open_huggingface_folder(folder: Path) -> Checkpoint:
         if config.values.get("tie_word_embeddings") is None:
             has_output = any(_is_output(name, config.family) for name in stored)
             numbers = replace(numbers, tied_output=not has_output)
+        if config.family.unties and numbers.tied_output:
+            stored = _with_output(stored, config.family)
+            numbers = replace(numbers, tied_output=False)
         tensors = _tensors(folder, config, numbers, stored)
         embedding = next((t for t in tensors if t.name == "token_embd.weight"), None)
         if embedding is not None and embedding.n_rows != numbers.vocab_size:
@@ -105,6 +108,13 @@ def _text_weights(folder: Path, files: ExitStack) -> dict[str, SourceTensor]:
 def _is_output(name: str, family: Family) -> bool:
     stem, _, suffix = name.rpartition(".")
     return suffix == "weight" and family.outer.get(stem) == "output"
+
+
+def _with_output(stored: Mapping[str, SourceTensor], family: Family) -> dict[str, SourceTensor]:
+    """Return the tensors with the embedding a second time, as the output."""
+    theirs = {ours: f"{name}.weight" for name, ours in family.outer.items()}
+    embedding = stored.get(theirs["token_embd"])
+    return {**stored, **({} if embedding is None else {theirs["output"]: embedding})}
 
 
 def _tensors(

@@ -1,7 +1,6 @@
-"""Mamba-2 alone, and Granite 4.0 H without experts: layers of it among some with attention.
+"""Mamba-2: the numbers and tensors of a layer of it, and models that have no others.
 
-Sources: ``modeling_mamba2.py`` and ``modeling_granitemoehybrid.py`` of transformers; what the
-tensors mean, arXiv 2405.21060.
+Sources: ``modeling_mamba2.py`` of transformers; what the tensors mean, arXiv 2405.21060.
 """
 
 import math
@@ -12,16 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from llamad_tools.checkpoints.huggingface_family import Config
-from llamad_tools.checkpoints.huggingface_keys import granite_keys
 from llamad_tools.checkpoints.hyperparameters import Layer, Shape
 from llamad_tools.checkpoints.json_file import positive_count
-from llamad_tools.checkpoints.layer_types import layer_types
 from llamad_tools.checkpoints.source import Metadata, SourceTensor, corrupt, map_floats, unsupported
-from llamad_tools.checkpoints.tensor_order import as_rows, pick, without_middle
+from llamad_tools.checkpoints.tensor_order import as_rows, without_middle
 
-_KINDS = ("mamba", "linear_attention", "attention", "full_attention")  # old and new names
-_STATES = _KINDS[:2]
-_OF_GRANITE = {  # keys of config.json
+OF_LAYERS = {  # keys of config.json, where such layers are some of a model's
     "n_heads": "mamba_n_heads",
     "head_dim": "mamba_d_head",
     "n_groups": "mamba_n_groups",
@@ -42,8 +37,8 @@ _NO_LIMITS = (None, [0.0, math.inf], [0.0, {"__float__": "Infinity"}])  # as tra
 
 
 @dataclass(frozen=True, slots=True)
-class _Mamba2:
-    """The numbers of such a layer."""
+class Mamba2:
+    """The numbers of a layer of Mamba-2."""
 
     n_heads: int
     head_dim: int
@@ -53,42 +48,27 @@ class _Mamba2:
 
     @property
     def inner(self) -> int:
+        """Elements of all heads together."""
         return self.n_heads * self.head_dim
 
     @property
     def channels(self) -> int:
+        """Elements that are convolved: the heads', and the groups' B and C."""
         return self.inner + 2 * self.n_groups * self.state
-
-
-def granite_hybrid_keys(path: Path, config: Config) -> Metadata:
-    """Return Granite's scales, the sizes of states, and which layers have one.
-
-    Raises LlamadError that names what a file cannot say.
-    """
-    numbers = _numbers(path, config, _OF_GRANITE)
-    _check(path, config, {"mamba_proj_bias": False, "mamba_conv_bias": True})
-    if config.get("num_local_experts", 0) != 0:
-        raise unsupported(path, f"num_local_experts {config['num_local_experts']!r}: no experts")
-    return {
-        **granite_keys(path, config),
-        **_sizes(numbers),
-        "attention.head_count_kv": [layer.n_kv_heads for layer in _layers(path, config, numbers)],
-        "rope.scaling.finetuned": config.get("position_embedding_type") == "rope",
-    }
 
 
 def mamba2_keys(path: Path, config: Config) -> Metadata:
     """Return the sizes of states, and that there are neither heads nor feed-forwards."""
-    _check(path, config, {"use_bias": False, "use_conv_bias": True})
+    check_mamba2(path, config, {"use_bias": False, "use_conv_bias": True})
     return {
-        **_sizes(_numbers(path, config, _OF_MAMBA2)),
+        **state_keys(mamba2_numbers(path, config, _OF_MAMBA2)),
         "attention.head_count": 0,
         "attention.head_count_kv": 0,
         "feed_forward_length": 0,
     }
 
 
-def _check(path: Path, config: Config, only: Mapping[str, bool]) -> None:
+def check_mamba2(path: Path, config: Config, only: Mapping[str, bool]) -> None:
     """Refuse other biases than ``only`` says, and steps that are bounded."""
     for key, expected in only.items():
         if config.get(key, expected) is not expected:
@@ -97,7 +77,8 @@ def _check(path: Path, config: Config, only: Mapping[str, bool]) -> None:
         raise unsupported(path, f"time_step_limit {config['time_step_limit']!r} is not supported")
 
 
-def _sizes(numbers: _Mamba2) -> Metadata:
+def state_keys(numbers: Mamba2) -> Metadata:
+    """Return the sizes of a layer's state."""
     return {
         "ssm.conv_kernel": numbers.conv_width,
         "ssm.state_size": numbers.state,
@@ -109,38 +90,18 @@ def _sizes(numbers: _Mamba2) -> Metadata:
 
 def mamba2_layers(path: Path, config: Config) -> tuple[Layer, ...]:
     """Return every layer: a mixer and nothing else. Raises LlamadError that names the key."""
-    numbers = _numbers(path, config, _OF_MAMBA2)
-    mixer = _mixer(numbers, _count(path, config, "hidden_size"))
+    numbers = mamba2_numbers(path, config, _OF_MAMBA2)
+    mixer = mamba2_tensors(numbers, _count(path, config, "hidden_size"))
     return (Layer(0, 0, 0, mixer),) * _count(path, config, "num_hidden_layers")
 
 
 def arrange_mamba2(path: Path, config: Config, tensor: SourceTensor) -> Sequence[SourceTensor]:
     """Return a tensor in GGUF's shape; ssm_a is -exp of theirs."""
-    return (_shaped(tensor, _numbers(path, config, _OF_MAMBA2)),)
+    return (in_gguf_shape(tensor, mamba2_numbers(path, config, _OF_MAMBA2)),)
 
 
-def granite_hybrid_layers(path: Path, config: Config) -> tuple[Layer, ...]:
-    """Return every layer: Mamba-2, or attention. Raises LlamadError that names the key."""
-    return _layers(path, config, _numbers(path, config, _OF_GRANITE))
-
-
-def _layers(path: Path, config: Config, numbers: _Mamba2) -> tuple[Layer, ...]:
-    dim = _count(path, config, "hidden_size")
-    hidden = _count(path, config, "shared_intermediate_size")
-    n_heads, n_layers = (
-        _count(path, config, key) for key in ("num_attention_heads", "num_hidden_layers")
-    )
-    n_kv = positive_count(path, "num_key_value_heads", config.get("num_key_value_heads") or n_heads)
-    mixer = _mixer(numbers, dim)
-    return tuple(
-        Layer(hidden, 0, dim // n_heads, mixer)
-        if kind in _STATES
-        else Layer(hidden, n_kv, dim // n_heads)
-        for kind in layer_types(path, config, n_layers, _KINDS, [_STATES[0]] * n_layers)
-    )
-
-
-def _mixer(numbers: _Mamba2, dim: int) -> dict[str, Shape]:
+def mamba2_tensors(numbers: Mamba2, dim: int) -> dict[str, Shape]:
+    """Return names and shapes of what a layer of Mamba-2 has, its norm among it."""
     return {
         "ssm_in.weight": (numbers.inner + numbers.channels + numbers.n_heads, dim),
         "ssm_conv1d.weight": (numbers.channels, numbers.conv_width),
@@ -153,24 +114,8 @@ def _mixer(numbers: _Mamba2, dim: int) -> dict[str, Shape]:
     }
 
 
-def arrange_granite_hybrid(
-    path: Path, config: Config, tensor: SourceTensor
-) -> Sequence[SourceTensor]:
-    """Return a tensor in GGUF's shape; ssm_a is -exp of theirs, gate and up are apart."""
-    numbers = _numbers(path, config, _OF_GRANITE)
-    block, _, name = tensor.name.partition(".ffn_up")
-    if name == ".weight":
-        if tensor.n_rows % 2:
-            raise corrupt(path, f"{tensor.name} has {tensor.n_rows} rows, no gate and up")
-        rows = np.arange(tensor.n_rows).reshape(2, -1)
-        return [
-            pick(tensor, rows[i]).renamed(f"{block}.ffn_{part}.weight")
-            for i, part in enumerate(("gate", "up"))
-        ]
-    return (_shaped(tensor, numbers),)
-
-
-def _shaped(tensor: SourceTensor, numbers: _Mamba2) -> SourceTensor:
+def in_gguf_shape(tensor: SourceTensor, numbers: Mamba2) -> SourceTensor:
+    """Return one of the tensors of such a layer in GGUF's shape, and ssm_a as -exp of theirs."""
     match tensor.name.split(".", 2)[-1]:
         case "ssm_conv1d.weight":
             return without_middle(tensor)
@@ -183,14 +128,22 @@ def _shaped(tensor: SourceTensor, numbers: _Mamba2) -> SourceTensor:
     return tensor
 
 
-def _numbers(path: Path, config: Config, keys: Mapping[str, str]) -> _Mamba2:
-    """Read the numbers under the keys that a family has for them."""
+def mamba2_numbers(path: Path, config: Config, keys: Mapping[str, str]) -> Mamba2:
+    """Read the numbers under the keys that a family has for them.
+
+    keys: "inner" may be absent, of the model as of the file; it is then "expand" times the width.
+    Raises LlamadError that names the key.
+    """
 
     def count(noun: str) -> int:
         return _count(path, config, keys[noun])
 
     n_heads, n_groups = count("n_heads"), count("n_groups")
-    inner = count("expand") * _count(path, config, "hidden_size")
+    inner = config.get(keys.get("inner", ""))
+    if inner is None:
+        inner = count("expand") * _count(path, config, "hidden_size")
+    elif positive_count(path, keys["inner"], inner) % n_heads:
+        raise corrupt(path, f"{keys['inner']} {inner} is not a multiple of {n_heads} heads")
     own = config.get(keys["head_dim"])
     head_dim = inner // n_heads if own in (None, "auto") else own
     head_dim = positive_count(path, keys["head_dim"], head_dim)
@@ -198,7 +151,7 @@ def _numbers(path: Path, config: Config, keys: Mapping[str, str]) -> _Mamba2:
         raise corrupt(path, f"{keys['n_heads']} {n_heads} of {head_dim} are not {inner} elements")
     if n_heads % n_groups:
         raise corrupt(path, f"{keys['n_groups']} {n_groups} does not divide {n_heads} heads")
-    numbers = _Mamba2(n_heads, head_dim, n_groups, count("state"), count("conv_width"))
+    numbers = Mamba2(n_heads, head_dim, n_groups, count("state"), count("conv_width"))
     if numbers.channels > _MOST_CHANNELS:
         raise corrupt(path, f"{keys['state']} {numbers.state}: at most {_MOST_CHANNELS} channels")
     return numbers

@@ -28,6 +28,11 @@ _QWEN = {
     "mlp.shared_expert.up_proj": "ffn_up_shexp",
     "mlp.shared_expert.down_proj": "ffn_down_shexp",
 }
+GRANITE_EXPERTS = {
+    "block_sparse_moe.router.layer": "ffn_gate_inp",
+    "block_sparse_moe.input_linear": "ffn_gate_up_exps",
+    "block_sparse_moe.output_linear": "ffn_down_exps",
+}
 
 MIXTURES: Mapping[str, Family] = {
     "qwen2_moe": Family(
@@ -73,9 +78,7 @@ MIXTURES: Mapping[str, Family] = {
         interleaves=True,
         matrices={
             **ATTENTION,
-            "block_sparse_moe.router.layer": "ffn_gate_inp",
-            "block_sparse_moe.input_linear": "ffn_gate_up_exps",
-            "block_sparse_moe.output_linear": "ffn_down_exps",
+            **GRANITE_EXPERTS,
         },
         keys=granite_moe_keys,
         arrange=arrange_mixture,

@@ -171,14 +171,27 @@ def map_floats(tensor: SourceTensor, change: Callable[[Floats], Floats]) -> Sour
     """Return a tensor of floats, each changed, as float32."""
 
     def read_rows(start: int, stop: int) -> Rows:
-        data = tensor.read_rows(start, stop)
-        if tensor.type_name == "BF16":  # the upper half of a float32
-            values = (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-        else:
-            values = data.view(np.dtype(_FLOATS[tensor.type_name])).astype(np.float32)
-        return change(values).astype(np.float32, copy=False).view(np.uint8)
+        values = change(_read_floats(tensor, start, stop))
+        return values.astype(np.float32, copy=False).view(np.uint8)
 
     return replace(tensor, type_name="F32", read_rows=read_rows)
+
+
+def scale_rows(tensor: SourceTensor, factors: Floats) -> SourceTensor:
+    """Return a matrix of floats, each row times its factor, as float32. factors: (n_rows,)."""
+
+    def read_rows(start: int, stop: int) -> Rows:
+        values = _read_floats(tensor, start, stop) * factors[start:stop, None]
+        return values.view(np.uint8)
+
+    return replace(tensor, type_name="F32", read_rows=read_rows)
+
+
+def _read_floats(tensor: SourceTensor, start: int, stop: int) -> Floats:
+    data = tensor.read_rows(start, stop)
+    if tensor.type_name == "BF16":  # the upper half of a float32
+        return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return data.view(np.dtype(_FLOATS[tensor.type_name])).astype(np.float32)
 
 
 def plus_one(tensor: SourceTensor) -> SourceTensor:
