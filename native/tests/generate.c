@@ -2,8 +2,9 @@
  *
  *     generate MODEL N_TOKENS KV_TYPE [CPU]      KV_TYPE: f16 or q8_0
  *
- * Prints the kernel set, then a line per token: its id and a checksum of all bits of its logits. Two
- * machines agree when the lines do. The prompt is fixed ids, so it needs no tokenizer. */
+ * Prints the kernel set, then a line per token: its id and a checksum of all bits of its logits; of a model
+ * with a layer that guesses, what it guesses behind the token, likewise. Two machines agree when the
+ * lines do. The prompt is fixed ids, so it needs no tokenizer. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,34 +36,47 @@ static int32_t largest(const float *logits, size_t n)
     return (int32_t)best;
 }
 
-/* Feed tokens at *position and return the greedy choice after the last of them. */
-static int step(lld_engine *engine, const int32_t *tokens, uint32_t n, uint32_t *position,
-                size_t vocab_size, int32_t *next)
+/* Print the greedy choice of the kept logits, and return it. */
+static int32_t chosen(const lld_engine *engine, const char *what, size_t vocab_size)
+{
+    const float *logits = lld_engine_logits(engine, 0);
+    const int32_t token = largest(logits, vocab_size);
+    printf("%s%d %016llx\n", what, (int)token, (unsigned long long)checksum(logits, vocab_size));
+    return token;
+}
+
+/* Feed tokens at *position; *next becomes the greedy choice after the last of them. */
+static int step(lld_engine *engine, const lld_model_info *model, const int32_t *tokens, uint32_t n,
+                uint32_t *position, int32_t *next)
 {
     static uint32_t blocks[N_BLOCKS];
     for (uint32_t i = 0; i < N_BLOCKS; i++) blocks[i] = i;
-    const lld_run run = {.tokens = tokens,
-                         .n_tokens = n,
-                         .position = *position,
-                         .blocks = blocks,
-                         .n_blocks = N_BLOCKS,
-                         .n_out = 1};
+    lld_run run = {.tokens = tokens,
+                   .n_tokens = n,
+                   .position = *position,
+                   .blocks = blocks,
+                   .n_blocks = N_BLOCKS,
+                   .n_out = 1};
     int status = lld_engine_forward(engine, &run, 1);
     if (status != LLD_OK) return status;
-    *position += n;
-    const float *logits = lld_engine_logits(engine, 0);
-    *next = largest(logits, vocab_size);
-    printf("%d %016llx\n", (int)*next, (unsigned long long)checksum(logits, vocab_size));
-    return LLD_OK;
+    const int32_t token = chosen(engine, "", model->vocab_size);
+    run.tokens = &token;
+    run.n_tokens = 1;
+    run.position = *position += n;
+    *next = token;
+    if (model->n_guess_layers == 0) return LLD_OK;
+    status = lld_engine_guess(engine, &run, &(uint32_t){0}, 1);
+    if (status == LLD_OK) chosen(engine, "guess ", model->vocab_size);
+    return status;
 }
 
-static int generate(lld_engine *engine, size_t vocab_size, int n_tokens)
+static int generate(lld_engine *engine, const lld_model_info *model, int n_tokens)
 {
     int32_t token;
     uint32_t position = 0;
-    int status = step(engine, prompt, N_PROMPT, &position, vocab_size, &token);
+    int status = step(engine, model, prompt, N_PROMPT, &position, &token);
     for (int i = 1; status == LLD_OK && i < n_tokens; i++)
-        status = step(engine, &token, 1, &position, vocab_size, &token);
+        status = step(engine, model, &token, 1, &position, &token);
     return status;
 }
 
@@ -83,7 +97,7 @@ int main(int argc, char **argv)
     };
     lld_model *model = NULL;
     lld_engine *engine = NULL;
-    int status = lld_model_open(argv[1], false, &model);
+    int status = lld_model_open(argv[1], true, &model);
     if (status == LLD_OK) status = lld_engine_create(model, &params, &engine);
     if (status == LLD_OK) {
         lld_engine_info engine_info;
@@ -91,7 +105,7 @@ int main(int argc, char **argv)
         lld_engine_get_info(engine, &engine_info);
         lld_model_get_info(model, &model_info);
         printf("kernel set %s\n", engine_info.kernel_set);
-        status = generate(engine, model_info.vocab_size, n_tokens);
+        status = generate(engine, &model_info, n_tokens);
     }
     if (status != LLD_OK) fprintf(stderr, "generate: %s\n", lld_error_message());
     lld_engine_destroy(engine);

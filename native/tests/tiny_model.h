@@ -1,5 +1,6 @@
-/* tiny_model.h - writes a small seeded LLaMA model as a GGUF file, for C tests that need a whole
- * engine. Weights are Q8_0 or F32 with small random values; there is no vocabulary. */
+/* tiny_model.h - writes a small seeded LLaMA model as a GGUF file, for C tests that need a whole engine, and
+ * has what writers of other small models need. Matrices are Q8_0 or F32 with small random values; there is
+ * no vocabulary. */
 #ifndef TINY_MODEL_H
 #define TINY_MODEL_H
 
@@ -30,42 +31,29 @@ typedef struct {
     uint64_t random;
 } tiny_writer;
 
-static void tiny_u32(tiny_writer *w, uint32_t v) { fwrite(&v, sizeof v, 1, w->file); }
-static void tiny_u64(tiny_writer *w, uint64_t v) { fwrite(&v, sizeof v, 1, w->file); }
+static inline void tiny_u32(tiny_writer *w, uint32_t v) { fwrite(&v, sizeof v, 1, w->file); }
+static inline void tiny_u64(tiny_writer *w, uint64_t v) { fwrite(&v, sizeof v, 1, w->file); }
 
-static void tiny_string(tiny_writer *w, const char *s)
+static inline void tiny_string(tiny_writer *w, const char *s)
 {
     tiny_u64(w, strlen(s));
     fwrite(s, 1, strlen(s), w->file);
 }
 
-static void tiny_key_u32(tiny_writer *w, const char *key, uint32_t value)
-{
-    tiny_string(w, key);
-    tiny_u32(w, 4);
-    tiny_u32(w, value);
-}
-
-static void tiny_key_f32(tiny_writer *w, const char *key, float value)
-{
-    tiny_string(w, key);
-    tiny_u32(w, 6);
-    fwrite(&value, sizeof value, 1, w->file);
-}
-
-static float tiny_weight(tiny_writer *w)
+static inline float tiny_weight(tiny_writer *w)
 {
     return ((float)(check_random(&w->random) >> 40) / (float)(1 << 24) - 0.5f) * 0.2f;
 }
 
-/* A row of n values as float32 or as Q8_0 blocks. */
-static void tiny_row(tiny_writer *w, size_t n, bool quantized, bool ones)
+/* A row of n values as float32, all `constant` if it is not 0, or as Q8_0 blocks. */
+static inline void tiny_row(tiny_writer *w, size_t n, bool quantized, float constant)
 {
     for (size_t b = 0; b < n; b += 32) {
         float x[32];
-        for (int i = 0; i < 32; i++) x[i] = ones ? 1.0f : tiny_weight(w);
+        const size_t m = n - b < 32 ? n - b : 32;
+        for (size_t i = 0; i < m; i++) x[i] = constant != 0.0f ? constant : tiny_weight(w);
         if (!quantized) {
-            fwrite(x, sizeof *x, 32, w->file);
+            fwrite(x, sizeof *x, m, w->file);
             continue;
         }
         lld_block_q8_0 block = {.d = lld_f32_to_f16(0.1f / 127.0f)};
@@ -75,82 +63,121 @@ static void tiny_row(tiny_writer *w, size_t n, bool quantized, bool ones)
 }
 
 typedef struct {
-    char name[40];
+    char name[48]; /* of a layer's: behind "blk.N." */
     size_t n_cols, n_rows;
-    bool vector;
+    float constant; /* of a vector; 0: a matrix of random weights */
+    bool floats;    /* never quantized */
 } tiny_tensor;
 
-static size_t tiny_tensors(tiny_tensor *t)
+typedef struct {
+    const char *name;
+    uint32_t count;
+    float real; /* not 0: in place of count */
+} tiny_key;
+
+typedef struct {
+    tiny_tensor tensors[80];
+    size_t n;
+} tiny_table;
+
+static inline void tiny_add(tiny_table *t, int layer, const tiny_tensor *tensors, size_t n)
 {
-    size_t n = 0, kv = TINY_DIM / TINY_HEADS * TINY_KV_HEADS;
-    t[n++] = (tiny_tensor){"token_embd.weight", TINY_DIM, TINY_VOCAB, false};
-    t[n++] = (tiny_tensor){"output_norm.weight", TINY_DIM, 1, true};
-    for (int l = 0; l < TINY_LAYERS; l++) {
-        const tiny_tensor layer[] = {
-            {"attn_norm", TINY_DIM, 1, true},
-            {"attn_q", TINY_DIM, TINY_DIM, false},
-            {"attn_k", TINY_DIM, kv, false},
-            {"attn_v", TINY_DIM, kv, false},
-            {"attn_output", TINY_DIM, TINY_DIM, false},
-            {"ffn_norm", TINY_DIM, 1, true},
-            {"ffn_gate", TINY_DIM, TINY_HIDDEN, false},
-            {"ffn_up", TINY_DIM, TINY_HIDDEN, false},
-            {"ffn_down", TINY_HIDDEN, TINY_DIM, false},
-        };
-        for (size_t i = 0; i < sizeof layer / sizeof *layer; i++, n++) {
-            t[n] = layer[i];
-            snprintf(t[n].name, sizeof t[n].name, "blk.%d.%.16s.weight", l, layer[i].name);
-        }
+    for (size_t i = 0; i < n; i++) {
+        tiny_tensor *to = &t->tensors[t->n++];
+        *to = tensors[i];
+        if (layer >= 0) snprintf(to->name, sizeof to->name, "blk.%d.%.36s", layer, tensors[i].name);
     }
-    return n;
+}
+#define TINY_ADD(table, layer, tensors)                                                            \
+    tiny_add((table), (layer), (tensors), sizeof(tensors) / sizeof *(tensors))
+
+static inline void tiny_header(tiny_writer *w, const char *architecture, const tiny_key *keys,
+                               size_t n_keys, size_t n_tensors)
+{
+    char name[64];
+    fwrite("GGUF", 1, 4, w->file);
+    tiny_u32(w, 3);
+    tiny_u64(w, n_tensors);
+    tiny_u64(w, n_keys + 1);
+    tiny_string(w, "general.architecture");
+    tiny_u32(w, 8);
+    tiny_string(w, architecture);
+    for (size_t i = 0; i < n_keys; i++) {
+        snprintf(name, sizeof name, "%s.%s", architecture, keys[i].name);
+        tiny_string(w, name);
+        tiny_u32(w, keys[i].real != 0.0f ? 6 : 4);
+        if (keys[i].real != 0.0f)
+            fwrite(&keys[i].real, sizeof keys[i].real, 1, w->file);
+        else
+            tiny_u32(w, keys[i].count);
+    }
 }
 
-/* Write the model to `path`, with Q8_0 or F32 matrices. */
-static void tiny_model_write(const char *path, bool quantized)
+static inline void tiny_write(const char *path, bool quantized, const char *architecture,
+                              const tiny_key *keys, size_t n_keys, const tiny_table *table)
 {
-    tiny_tensor tensors[2 + 9 * TINY_LAYERS];
-    size_t n = tiny_tensors(tensors);
     tiny_writer w = {.file = fopen(path, "wb"), .random = 7};
     if (w.file == NULL) {
         perror(path);
         exit(2);
     }
-    fwrite("GGUF", 1, 4, w.file);
-    tiny_u32(&w, 3);
-    tiny_u64(&w, n);
-    tiny_u64(&w, 9);
-    tiny_string(&w, "general.architecture");
-    tiny_u32(&w, 8);
-    tiny_string(&w, "llama");
-    tiny_key_u32(&w, "llama.block_count", TINY_LAYERS);
-    tiny_key_u32(&w, "llama.embedding_length", TINY_DIM);
-    tiny_key_u32(&w, "llama.feed_forward_length", TINY_HIDDEN);
-    tiny_key_u32(&w, "llama.context_length", TINY_CTX);
-    tiny_key_u32(&w, "llama.attention.head_count", TINY_HEADS);
-    tiny_key_u32(&w, "llama.attention.head_count_kv", TINY_KV_HEADS);
-    tiny_key_f32(&w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-    tiny_key_f32(&w, "llama.rope.freq_base", 10000.0f);
-    for (size_t i = 0; i < n; i++) {
-        const tiny_tensor *t = &tensors[i];
-        uint32_t type = t->vector || !quantized ? LLD_F32 : LLD_Q8_0;
+    tiny_header(&w, architecture, keys, n_keys, table->n);
+    for (size_t i = 0; i < table->n; i++) {
+        const tiny_tensor *t = &table->tensors[i];
+        const bool vector = t->constant != 0.0f;
+        uint32_t type = vector || t->floats || !quantized ? LLD_F32 : LLD_Q8_0;
         tiny_string(&w, t->name);
-        tiny_u32(&w, t->vector ? 1 : 2);
+        tiny_u32(&w, vector ? 1 : 2);
         tiny_u64(&w, t->n_cols);
-        if (!t->vector) tiny_u64(&w, t->n_rows);
+        if (!vector) tiny_u64(&w, t->n_rows);
         tiny_u32(&w, type);
         tiny_u64(&w, w.offset);
         w.offset += (lld_type_row_bytes(type, t->n_cols) * t->n_rows + 31) / 32 * 32;
     }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < table->n; i++) {
+        const tiny_tensor *t = &table->tensors[i];
+        const bool blocks = quantized && t->constant == 0.0f && !t->floats;
         while (ftell(w.file) % 32 != 0) fputc(0, w.file);
-        for (size_t r = 0; r < tensors[i].n_rows; r++)
-            tiny_row(&w, tensors[i].n_cols, quantized && !tensors[i].vector, tensors[i].vector);
+        for (size_t r = 0; r < t->n_rows; r++) tiny_row(&w, t->n_cols, blocks, t->constant);
     }
     while (ftell(w.file) % 32 != 0) fputc(0, w.file);
     if (fclose(w.file) != 0) {
         perror(path);
         exit(2);
     }
+}
+
+static const tiny_tensor tiny_outer[] = {{"token_embd.weight", TINY_DIM, TINY_VOCAB, 0, false},
+                                         {"output_norm.weight", TINY_DIM, 1, 1, false}};
+static const tiny_tensor tiny_feed[] = {{"ffn_gate.weight", TINY_DIM, TINY_HIDDEN, 0, false},
+                                        {"ffn_up.weight", TINY_DIM, TINY_HIDDEN, 0, false},
+                                        {"ffn_down.weight", TINY_HIDDEN, TINY_DIM, 0, false}};
+
+/* Write a LLaMA model to `path`, with Q8_0 or F32 matrices. */
+static inline void tiny_model_write(const char *path, bool quantized)
+{
+    enum { KV = TINY_DIM / TINY_HEADS * TINY_KV_HEADS };
+    static const tiny_tensor attention[] = {{"attn_norm.weight", TINY_DIM, 1, 1, false},
+                                            {"attn_q.weight", TINY_DIM, TINY_DIM, 0, false},
+                                            {"attn_k.weight", TINY_DIM, KV, 0, false},
+                                            {"attn_v.weight", TINY_DIM, KV, 0, false},
+                                            {"attn_output.weight", TINY_DIM, TINY_DIM, 0, false},
+                                            {"ffn_norm.weight", TINY_DIM, 1, 1, false}};
+    static const tiny_key keys[] = {{"block_count", TINY_LAYERS, 0},
+                                    {"embedding_length", TINY_DIM, 0},
+                                    {"feed_forward_length", TINY_HIDDEN, 0},
+                                    {"context_length", TINY_CTX, 0},
+                                    {"attention.head_count", TINY_HEADS, 0},
+                                    {"attention.head_count_kv", TINY_KV_HEADS, 0},
+                                    {"attention.layer_norm_rms_epsilon", 0, 1e-5f},
+                                    {"rope.freq_base", 0, 10000.0f}};
+    tiny_table table = {.n = 0};
+    TINY_ADD(&table, -1, tiny_outer);
+    for (int layer = 0; layer < TINY_LAYERS; layer++) {
+        TINY_ADD(&table, layer, attention);
+        TINY_ADD(&table, layer, tiny_feed);
+    }
+    tiny_write(path, quantized, "llama", keys, sizeof keys / sizeof *keys, &table);
 }
 
 #endif

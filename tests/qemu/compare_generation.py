@@ -54,7 +54,7 @@ def generation(machine: Machine, model: Path, kv_type: str) -> list[str]:
 
 
 def models() -> dict[str, TinySpec]:
-    """Return a dense model of each format, and a mixture of experts."""
+    """Return a dense model of each format, one with experts, one with states that guesses."""
     result = {}
     for weight_type, form in FORMATS.items():
         wide = form.block > 32
@@ -64,7 +64,10 @@ def models() -> dict[str, TinySpec]:
             hidden_dim=512 if wide else 160,
             architecture="qwen3" if wide else "llama",
         )
-    return result | {"experts": replace(FAMILY_MODELS["qwen3moe"], weight_type="Q4_0")}
+    return result | {
+        "experts": replace(FAMILY_MODELS["qwen3moe"], weight_type="Q4_0"),
+        "guesses": replace(FAMILY_MODELS["qwen35"], weight_type="Q4_0", n_guess_layers=1),
+    }
 
 
 def main() -> None:

@@ -86,11 +86,15 @@ static void merge_chunk(float *total_m, float *total_l, float *total_o, float m,
     for (uint32_t d = 0; d < n; d++) total_o[d] = total_o[d] * keep + o[d] * take;
 }
 
-/* The end of a head's softmax. sink: the score of no value, or NULL (arXiv 2309.17453; learned ones:
- * OpenAI, gpt_oss/torch/model.py). */
+/* The end of a head's softmax; zeros of a row that sees no token. sink: the score of no value, or NULL
+ * (arXiv 2309.17453; learned ones: OpenAI, gpt_oss/torch/model.py). */
 static void write_out(float *out, const float *total_o, float total_m, float total_l,
                       const float *sink, uint32_t n)
 {
+    if (total_l == 0.0f) {
+        memset(out, 0, n * sizeof *out);
+        return;
+    }
     if (sink != NULL) {
         const float top = total_m > *sink ? total_m : *sink, keep = lld_expf(total_m - top);
         total_l = total_l * keep + lld_expf(*sink - top);
