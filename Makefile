@@ -6,6 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DEMO_MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 PROTO_VENV := build/proto-venv
+SITE_VENV := build/site-venv
 TRANSFORMERS := transformers==5.24.0 torch==2.14.1 numpy
 PEER := xllamacpp==2026.10.11549
 PYTHON_FOLDERS := daemon clients protos tests packaging native setup.py
@@ -20,7 +21,7 @@ export V
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz bench picture lint fmt proto deb deb-check apt-repo e2e e2e-bare e2e-pi memory-check schema-answers load clients-check http-fuzz home-assistant-check crash clean
+.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz bench picture lint fmt proto site deb deb-check apt-repo release-notes e2e e2e-bare e2e-pi memory-check schema-answers load clients-check http-fuzz home-assistant-check crash clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -115,7 +116,7 @@ bench: $(VENV)/.programs $(VENV)/.engine $(DEMO_MODEL) ## speed of the kernels a
 	$(NATIVE) bench
 	$(VENV)/bin/llamad bench $(DEMO_MODEL)
 
-lint: $(VENV)/.developer $(PROTO_VENV)/.installed ## ruff, mypy --strict, clang-format, generated code
+lint: $(VENV)/.developer $(PROTO_VENV)/.installed ## ruff, mypy --strict, clang-format, generated code, workflows
 	packaging/dev-packages lint
 	$(VENV)/bin/ruff check $(PYTHON_FOLDERS)
 	$(VENV)/bin/ruff format --check $(PYTHON_FOLDERS)
@@ -123,6 +124,8 @@ lint: $(VENV)/.developer $(PROTO_VENV)/.installed ## ruff, mypy --strict, clang-
 	@echo "clang-format --dry-run --Werror, $(words $(C_FILES)) files"
 	$(Q)clang-format --dry-run --Werror $(C_FILES)
 	$(PROTO_VENV)/bin/python protos/generate.py --check
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 
 fmt: $(VENV)/.developer ## format Python and C
 	packaging/dev-packages lint
@@ -163,6 +166,18 @@ $(PROTO_VENV)/.installed: $(VENV)/.packages pyproject.toml
 proto: $(PROTO_VENV)/.installed ## make the Python code of protos/ again
 	$(PROTO_VENV)/bin/python protos/generate.py
 
+# ---- documentation ------------------------------------------------------------------------------
+
+$(SITE_VENV)/.installed: $(VENV)/.packages
+	@echo "fetching mkdocs into $(SITE_VENV)"
+	$(Q)python3 -m venv $(SITE_VENV)
+	$(Q)$(SITE_VENV)/bin/python -m pip install --quiet 'mkdocs==1.6.1' 'pymdown-extensions>=10.8'
+	@touch $@
+
+site: $(SITE_VENV)/.installed $(PROTO_VENV)/.installed ## the pages as a site in build/site, its links checked
+	$(Q)$(PROTO_VENV)/bin/python protos/reference.py build/api.md
+	$(SITE_VENV)/bin/python packaging/documentation_site.py build/api.md build/site
+
 # ---- packages -----------------------------------------------------------------------------------
 
 deb: ## the Debian packages of HEAD into dist/, on Debian 12 or 13; DEB_ARCH=arm64 for a Pi
@@ -177,6 +192,9 @@ apt-repo: ## a signed apt repository of both architectures in build/apt, as root
 	$(Q)packaging/build-deb amd64
 	$(Q)packaging/build-deb arm64
 	$(Q)packaging/apt-repo dist build/apt
+
+release-notes: ## what CHANGELOG.md says of the release, TAG=vX.Y.Z; fails where a file has another version
+	@python3 packaging/release_notes.py $(TAG)
 
 e2e: deb $(DEMO_MODEL) ## install, use, upgrade and purge them on a real systemd, as root
 	packaging/dev-packages repository

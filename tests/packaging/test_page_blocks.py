@@ -6,6 +6,7 @@ what installs packages (``make e2e`` does that) and what needs a terminal.
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,8 +17,11 @@ from demo import PROGRAMS, running_service
 
 from clients.http_server import a_file, http_server
 from golden_files import DEMO_MODEL, needs_demo_model
+from llamactl.command_line import parser
 from project_files import ROOT
 
+# Words behind "llamactl" where a command may begin; what is quoted may go on over lines.
+CALL = r"""^(?:\$ |.*\| |[\w]+=\$\()?(?:sudo )?llamactl ((?:"[^"]*"|'[^']*'|[^"'\n)])+)"""
 RUN = "<!-- a test runs this block -->"
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 TIMEOUT_SECONDS = 300.0  # for a machine that is busy; a block takes seconds
@@ -47,10 +51,14 @@ def catalogue_of(folder: Path, url: str) -> Path:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of somebody who uses the service; it has the demo model."""
     folder = tmp_path_factory.mktemp("pages")
-    (folder / "models").mkdir()
+    for name in ("models", "state"):
+        (folder / name).mkdir(mode=0o700)
+    configuration = (
+        f'[model]\ndirectory = "{folder}/models"\n[service]\nstate_directory = "{folder}/state"\n'
+    )
     with (
         http_server(a_file(DEMO_MODEL.read_bytes())) as server,
-        running_service(folder, f'[model]\ndirectory = "{folder}/models"\n') as address,
+        running_service(folder, configuration) as address,
     ):
         variables = os.environ | {
             "LLAMAD_SOCKET": str(address),
@@ -85,6 +93,32 @@ def run(language: str, text: str, folder: Path, environment: dict[str, str]) -> 
 def test_the_pages_have_such_blocks() -> None:
     assert {page for page, _, _ in blocks()} >= {"README.md", "docs/programs.md"}
     assert sum((ROOT / page).read_text().count(RUN) for page in PAGES) == len(blocks())
+
+
+def commands() -> list[tuple[str, str]]:
+    """Return page and text of every call of llamactl in a block, run or not."""
+    return [
+        (page, call)
+        for page in PAGES
+        for text in re.findall(
+            r"^ *```\w*\n(.*?)^ *```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL
+        )
+        for call in re.findall(CALL, text.replace("\\\n", " "), re.MULTILINE)
+    ]
+
+
+@pytest.mark.parametrize(("page", "call"), commands())
+def test_llamactl_knows_the_commands_and_flags_of_every_block(
+    page: str, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(call, comments=True)
+    ends = [i for i, word in enumerate(words) if re.match(r"[|<>&;]", word)]
+    words = words[: ends[0]] if ends else words
+    for word in words:
+        if word.endswith(".json"):
+            Path(word).write_text("[]")
+    parser().parse_args(words)  # SystemExit where it does not
 
 
 @needs_demo_model
