@@ -112,6 +112,11 @@ class Answers:
             end += len(line)
         self._file.truncate(end)
 
+    @property
+    def is_file(self) -> bool:
+        """Whether what is written stays: a pipe or a device keeps nothing."""
+        return self.path.is_file()
+
     def check(self, rows: Sequence[Row]) -> int:
         """Return how many rows have their answer. Raises Refused for answers to other rows."""
         for number, (row_id, row) in enumerate(zip(self.ids, rows, strict=False), 1):
@@ -130,7 +135,7 @@ class Answers:
         try:
             self._file.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
             self._file.flush()
-            if self.path.is_file():
+            if self.is_file:
                 os.fsync(self._file.fileno())
         except OSError as error:
             raise self._failed(error) from None

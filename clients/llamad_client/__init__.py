@@ -10,6 +10,7 @@
 This package needs nothing of the daemon: only the generated interface and grpc.
 """
 
+from llamad_client.address import each_address
 from llamad_client.aio import AsyncClient, AsyncCompletion
 from llamad_client.answers import Answer
 from llamad_client.client import Client, Completion
@@ -109,4 +110,5 @@ __all__ = [
     "ToolCallDelta",
     "UsedModel",
     "Version",
+    "each_address",
 ]

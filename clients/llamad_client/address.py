@@ -63,17 +63,25 @@ def read_address(given: Where | None = None) -> Address:
 
     Raises ServiceUnreachable for an address that cannot be one.
     """
-    given = given or os.environ.get(ENVIRONMENT) or DEFAULT_SOCKET
-    items = [given] if isinstance(given, os.PathLike) else given
-    words = split_addresses(items) if isinstance(items, str) else [os.fspath(i) for i in items]
+    words = _words(given)
     if len(words) == 1 and words[0].startswith("https://"):
         return Address((), _tls_name(words[0]))
     return Address(tuple(map(_socket, words)))
 
 
-def split_addresses(text: str) -> list[str]:
-    """Return the addresses of a text that has commas between them."""
-    return [word.strip() for word in text.split(",") if word.strip()]
+def each_address(given: Where | None = None) -> list[str]:
+    """Return the addresses one by one, each once: for a program with a client for each.
+
+    Raises ServiceUnreachable for one that cannot be an address.
+    """
+    return list(dict.fromkeys(str(read_address([word])) for word in _words(given)))
+
+
+def _words(given: Where | None) -> list[str]:
+    given = given or os.environ.get(ENVIRONMENT) or DEFAULT_SOCKET
+    if isinstance(given, str):
+        return [word.strip() for word in given.split(",") if word.strip()]
+    return [os.fspath(one) for one in ([given] if isinstance(given, os.PathLike) else given)]
 
 
 def _tls_name(url: str) -> str:

@@ -313,7 +313,7 @@ complete -c llamactl -n '__fish_seen_subcommand_from batch' -l ignore-eos -l no-
 complete -c llamactl -n '__fish_seen_subcommand_from batch' -l penalize-prompt -l no-penalize-prompt -d 'count the prompt’s tokens as recent, too'
 complete -c llamactl -n '__fish_seen_subcommand_from batch' -l loop-guard -l no-loop-guard -d 'end an answer that only repeats itself; on where no sampling is given'
 complete -c llamactl -n '__fish_seen_subcommand_from batch' -l raw -d 'continue the prompts as they are'
-complete -c llamactl -n '__fish_seen_subcommand_from batch' -l parallel -x -d 'questions in the queue at a time; 1 to 64, default 8'
+complete -c llamactl -n '__fish_seen_subcommand_from batch' -l parallel -x -d 'questions in a queue at a time; 1 to 64, default 8'
 complete -c llamactl -n '__fish_seen_subcommand_from batch' -l socket -r -F -d 'the service’s socket, or https://HOST:PORT; several with commas between; default: $LLAMAD_SOCKET, /run/llamad/llamad.sock'
 complete -c llamactl -n '__fish_seen_subcommand_from batch' -l json -d 'print one JSON object a line'
 complete -c llamactl -n '__fish_seen_subcommand_from jobs' -s h -l help -d 'show this help message and exit'

@@ -14,7 +14,7 @@ import pytest
 from clients.running import RunningService, running_service
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client import AsyncClient, Client, NotRunning, Refused, ServiceUnreachable
-from llamad_client.address import read_address, split_addresses
+from llamad_client.address import each_address, read_address
 from unit.schedule.fakes import saying
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
@@ -98,7 +98,7 @@ def test_an_address_is_a_socket_or_several_or_one_name_of_tls(
     assert read_address("https://pis.local").target == "dns:pis.local:8443"
     assert read_address("https://[::1]:9").target == "dns:[::1]:9"
     assert str(read_address("https://pis.local:9/")) == "https://pis.local:9"
-    assert split_addresses(" a,,b ") == ["a", "b"]
+    assert each_address("/a,, unix:/b,/a,https://c") == ["/a", "/b", "https://c:8443"]
 
 
 @pytest.mark.parametrize(

@@ -2,31 +2,28 @@
 
 Each row is a submitted job whose key is made of the row, so whatever is killed (this command, the
 service, the machine), the same command goes on: an answer that was computed is read, a job that
-runs is waited for, and nothing is asked twice.
+runs is waited for, and nothing is asked twice. Several services take rows from one queue, each as
+fast as it answers; the rows of one that is gone go to the others, until it is back.
 """
 
 import argparse
-import hashlib
-import json
-import time
-from collections import deque
+import contextlib
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
 
 from llamactl import sampling
-from llamactl.batch_file import Answers, Row, read_rows
+from llamactl.batch_file import Answers, read_rows
+from llamactl.batch_order import InOrder
+from llamactl.batch_queue import RowQueue
+from llamactl.batch_worker import Answered, Away, Outcome, Worker
 from llamactl.commands import Commands
-from llamactl.commands.ask import wait
 from llamactl.exit_codes import FAILED
 from llamactl.output import counted, print_error, print_json, print_note
 from llamactl.progress_line import ProgressLine
-from llamad_client import Client, ClientError, Failed, Refused, ServiceUnreachable
+from llamad_client import Client, ClientError, each_address
 
 DEFAULT_PARALLEL = 8
 MOST_PARALLEL = 64
-_USAGE = ("prompt_tokens", "completion_tokens", "cached_prompt_tokens", "reasoning_tokens")
-# Refusals of a service that is not what it was when the command began: they end the command.
-_NOT_OF_THE_ROW = frozenset({"NOT_DURABLE", "MODEL_NOT_FOUND", "NO_MODEL", "UNIMPLEMENTED"})
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -38,7 +35,8 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         description='Answer the questions of a file, one JSON object a line: {"prompt": "..."} or'
         ' {"messages": [...]}, with "id" and options like "temperature" where wanted. The answers'
         " are lines of OUT.jsonl in the same order. After an interruption the same command goes on"
-        " where it was; a row that the service refuses has an error in place of its text.",
+        " where it was; a row that the service refuses has an error in place of its text. Several"
+        " services (--socket A,B) share the rows.",
     )
     sampling.add_flags(parser, with_answer=False)
     parser.add_argument("--raw", action="store_true", help="continue the prompts as they are")
@@ -47,7 +45,7 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         type=_parallel,
         default=DEFAULT_PARALLEL,
         metavar="N",
-        help=f"questions in the queue at a time; 1 to {MOST_PARALLEL}, default {DEFAULT_PARALLEL}",
+        help=f"questions in a queue at a time; 1 to {MOST_PARALLEL}, default {DEFAULT_PARALLEL}",
     )
     parser.add_argument("input", type=Path, metavar="IN.jsonl")
     parser.add_argument("output", type=Path, metavar="OUT.jsonl")
@@ -67,13 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
     options = sampling.client_options(arguments)
     options.setdefault("priority", "batch")
     rows = read_rows(arguments.input, options, system=arguments.system, raw=arguments.raw)
-    with Answers(arguments.output) as answers, Client(arguments.socket) as client:
-        n_done = answers.check(rows)
+    addresses = each_address(arguments.socket)
+    with Answers(arguments.output) as answers, contextlib.ExitStack() as clients:
+        left = InOrder(answers, rows[answers.check(rows) :])
+        n_done = len(rows) - left.n_left
         n_failed = 0
-        if n_done < len(rows):
-            wait(client, as_json=arguments.json)
-            batch = _Batch(client, answers, len(rows), n_done, as_json=arguments.json)
-            batch.run(rows[n_done:], arguments.parallel)
+        if left.n_left:
+            connected = [clients.enter_context(Client(address)) for address in addresses]
+            batch = _Batch(left, len(rows), as_json=arguments.json)
+            batch.run(connected, arguments.parallel, str(answers.path.resolve()))
             n_failed = batch.n_failed
     summary = {"rows": len(rows), "answered": len(rows) - n_done, "failed": n_failed}
     if arguments.json:
@@ -91,104 +91,56 @@ def _told(n_done: int, n_failed: int) -> str:
 
 
 class _Batch:
-    """Some rows in the queue, the answer of the oldest read first."""
+    """What the workers tell, written to the output and to the terminal."""
 
-    def __init__(
-        self, client: Client, answers: Answers, n_rows: int, n_done: int, *, as_json: bool
-    ) -> None:
+    def __init__(self, left: InOrder, n_rows: int, *, as_json: bool) -> None:
         self.n_failed = 0
-        self._client = client
-        self._answers = answers
-        self._n_rows, self._n_done = n_rows, n_done
+        self._left = left
+        self._n_rows = n_rows
         self._as_json = as_json
         self._line = ProgressLine()
-        self._jobs: deque[tuple[Row, str]] = deque()  # with the id of its job
-        model = client.status().model
-        self._name = [str(answers.path.resolve()), "" if model is None else model.name]
-        self._refusals: dict[int, ClientError] = {}  # by the row's number
 
-    def run(self, rows: list[Row], parallel: int) -> None:
-        """Answer the rows in their order."""
-        waiting = deque(rows)
+    def run(self, clients: list[Client], n_queued: int, name: str) -> None:
+        """Let the services answer. Raises why the last of them takes no more part."""
+        rows = RowQueue(self._left.missing())
+        outcomes: SimpleQueue[Outcome] = SimpleQueue()
+        working = dict(enumerate(clients))
+        for number, client in working.items():
+            Worker(number, client, rows, outcomes.put, n_queued=n_queued, batch=name).start()
         try:
-            while waiting or self._jobs:
-                while waiting and len(self._jobs) < parallel and self._submit(waiting[0]):
-                    waiting.popleft()
-                if self._jobs:
-                    self._read(*self._jobs.popleft())
+            while self._left.n_left:
+                self._show()
+                outcome = outcomes.get()
+                if isinstance(outcome, Answered):
+                    self._take(outcome)
+                    continue
+                where = f"{clients[outcome.worker].address}: " if len(clients) > 1 else ""
+                if isinstance(outcome, Away):
+                    self._note(f"{where}{outcome.error}; waiting for it")
+                elif outcome.error is not None:
+                    del working[outcome.worker]
+                    if not working or not isinstance(outcome.error, ClientError):
+                        raise outcome.error
+                    self._note(f"{where}{outcome.error}; it takes no part any more")
         finally:
+            rows.stop()
             self._line.erase()
 
-    def _submit(self, row: Row) -> bool:
-        """Queue a row; return False when the queue is full and older rows have to end first."""
-        while True:
-            try:
-                submitted = self._client.submit(
-                    row.prompt, idempotency_key=self._key(row), **row.options
-                )
-            except ServiceUnreachable as error:
-                self._wait(error)
-            except Refused as error:
-                if error.reason in _NOT_OF_THE_ROW:
-                    raise
-                if error.retry_after_seconds is None:
-                    self._jobs.append((row, ""))
-                    self._refusals[row.number] = error
-                    return True
-                if self._jobs:
-                    return False
-                self._line.show(error.message)
-                time.sleep(min(error.retry_after_seconds, 60.0))
-            else:
-                self._jobs.append((row, submitted.job.id))
-                return True
+    def _take(self, answered: Answered) -> None:
+        if answered.refusal is not None:
+            self.n_failed += 1
+            self._line.erase()
+            message = f"row {answered.row.number}: {answered.refusal.message}"
+            print_error(answered.refusal.reason, message, as_json=self._as_json)
+        self._left.add(answered.row, answered.answer)
 
-    def _read(self, row: Row, job_id: str) -> None:
-        """Wait for the answer of a row, and write it."""
-        self._show()
-        refusal = self._refusals.pop(row.number, None)
-        while refusal is None:
-            try:
-                completion = self._client.resume(job_id)
-                text = completion.text()
-                if completion.result is None:
-                    raise Failed("STREAM_ENDED", "the answer ended without its last event")
-                if completion.result.finish_reason == "cancelled":
-                    raise Failed("CANCELLED", f"job {job_id} was cancelled")
-                result = completion.result
-                usage = {name: getattr(result, name) for name in _USAGE}
-                reason = result.finish_reason
-                self._write(row, {"text": text, "finish_reason": reason, "usage": usage})
-                return
-            except ServiceUnreachable as error:
-                self._wait(error)
-            except ClientError as error:
-                refusal = error
-        self.n_failed += 1
+    def _note(self, text: str) -> None:
         self._line.erase()
-        message = f"row {row.number}: {refusal.message}"
-        print_error(refusal.reason, message, as_json=self._as_json)
-        self._write(row, {"error": {"reason": refusal.reason, "message": refusal.message}})
-
-    def _write(self, row: Row, answer: dict[str, Any]) -> None:
-        self._answers.add({"id": row.id, **answer})
-        self._n_done += 1
-        self._show()
-
-    def _wait(self, error: ServiceUnreachable) -> None:
-        """Wait for a service that went away; its jobs go on when it is back."""
-        self._line.erase()
-        if not self._as_json:
-            print_note(f"{error.message}; waiting for it")
-        wait(self._client, as_json=self._as_json)
+        print_note(text, as_json=self._as_json)
 
     def _show(self) -> None:
-        percent = 100 * self._n_done // self._n_rows
+        n_done = self._n_rows - self._left.n_left
+        percent = 100 * n_done // self._n_rows
         bar = "#" * (percent // 5)
         failed = f", {self.n_failed} failed" if self.n_failed else ""
-        self._line.show(f"[{bar:20}] {self._n_done}/{self._n_rows} answers{failed}")
-
-    def _key(self, row: Row) -> str:
-        """Return the key of a row: the same for the same row on its way to the same file."""
-        asked = json.dumps([*self._name, row.number, row.prompt, row.options], sort_keys=True)
-        return "batch-" + hashlib.sha256(asked.encode()).hexdigest()[:40]
+        self._line.show(f"[{bar:20}] {n_done}/{self._n_rows} answers{failed}")
