@@ -175,7 +175,7 @@ $(SITE_VENV)/.installed: $(VENV)/.packages
 	@touch $@
 
 site: $(SITE_VENV)/.installed $(PROTO_VENV)/.installed ## the pages as a site in build/site, its links checked
-	$(Q)$(PROTO_VENV)/bin/python protos/reference.py build/api.md
+	$(Q)$(PROTO_VENV)/bin/python protos/api_page.py build/api.md
 	$(SITE_VENV)/bin/python packaging/documentation_site.py build/api.md build/site
 
 # ---- packages -----------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Write the reference of the gRPC interface as Markdown, from the comments of the .proto files.
 
-    python protos/reference.py OUT.md
+    python protos/api_page.py OUT.md
 
 Run it with the Python that has grpcio-tools, as generate.py. The rpcs of the services, then the
 messages and enums, in the order of the files; the comment before a thing, or behind it, is its
