@@ -6,6 +6,7 @@
 nothing of ours. Each folder gets ``logits.npy``, (n_tokens, vocab_size) float32, of ``tokens.npy``.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from transformers_tokenizers import write_tokenizer
 
@@ -105,6 +108,21 @@ LFM2_MOE: dict[str, Any] = {
     "moe_intermediate_size": 64,
 }
 QWEN_MOE = {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 32}
+GPT_OSS: dict[str, Any] = {
+    "head_dim": 32,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+    "sliding_window": 8,
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 150000.0,
+        "factor": 32.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": False,
+        "original_max_position_embeddings": 16,
+    },
+}
 GEMMA4: dict[str, Any] = {
     "head_dim": 32,
     "global_head_dim": 64,
@@ -237,6 +255,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "olmoe": ("olmoe", {"num_key_value_heads": 4, "num_experts": 8, "num_experts_per_tok": 3}),
     "granitemoe": ("granitemoe", GRANITE | {"num_local_experts": 5, "num_experts_per_tok": 2}),
     "lfm2moe": ("lfm2_moe", LFM2_MOE),
+    "gpt-oss": ("gpt_oss", GPT_OSS),
     "command-r": ("cohere", {}),
     "cohere2": ("cohere2", {"num_hidden_layers": 5, "sliding_window": 8}),
 }
@@ -272,11 +291,41 @@ def write(folder: Path, model_type: str, changes: dict[str, Any]) -> None:
             weight += torch.randn_like(weight) * spread
             if model_type.startswith("gemma4") and "q_norm" in weight_name:
                 weight *= 0.2  # the scores have no scale but this one
+        blocks = _in_mxfp4(model) if model_type == "gpt_oss" else None
         tokens = torch.tensor([[1, *range(3, 3 + 7 * (N_TOKENS - 1), 7)]])
         logits = model(tokens).logits[0]
     model.save_pretrained(folder)
+    if blocks is not None:
+        _store_blocks(folder, blocks)
     np.save(folder / "tokens.npy", tokens[0].numpy())
     np.save(folder / "logits.npy", logits.numpy())
+
+
+def _in_mxfp4(model: Any) -> dict[str, torch.Tensor]:
+    """Give experts weights that MXFP4 can hold; return them as published folders have them."""
+    result: dict[str, torch.Tensor] = {}
+    for name, weight in model.named_parameters():
+        if not name.endswith(("gate_up_proj", "down_proj")):
+            continue
+        n, n_cols, n_rows = weight.shape
+        shape = (n, n_rows, n_cols // 32)
+        blocks = torch.randint(0, 256, (*shape, 16), dtype=torch.uint8)
+        scales = torch.randint(121, 125, shape, dtype=torch.uint8)
+        weight.copy_(convert_moe_packed_tensors(blocks, scales, dtype=torch.float32))
+        result |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+    return result
+
+
+def _store_blocks(folder: Path, blocks: dict[str, torch.Tensor]) -> None:
+    """Put blocks and scales in place of the experts' floats."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    for name in blocks:
+        tensors.pop(name.rpartition("_")[0], None)
+    save_file(tensors | blocks, path)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "mxfp4"}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def main() -> None:

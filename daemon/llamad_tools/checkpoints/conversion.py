@@ -46,6 +46,7 @@ from llamad_tools.quantize.mixes import (
 WEIGHT_SUFFIXES = (".pth", ".safetensors")  # of files that stand for their folder
 PIECE_WEIGHTS = 1 << 21  # of one reading: 4 MB of f16
 _GGUF_MAGIC = b"GGUF"
+_BLOCKS, _BLOCKS_FILE_TYPE = "MXFP4", 38  # llama.cpp: MOSTLY_MXFP4_MOE
 _SUFFIXES = (*WEIGHT_SUFFIXES, ".bin", ".json", ".model", ".chk", ".jinja")  # of files of a folder
 
 Report = Callable[[int, str], None]
@@ -198,14 +199,17 @@ def _check_tokens(tokens: Sequence[str]) -> None:
 
 
 def _types(checkpoint: Checkpoint, mix: Mix | None) -> Iterator[tuple[str, str]]:
-    """Yield name and type of every tensor of the file; vectors are F32, as llama.cpp wants them."""
+    """Yield name and type of every tensor of the file; vectors are F32, as llama.cpp wants them.
+
+    What is in blocks already stays as it is: another type would lose, and save little.
+    """
     names = {tensor.name for tensor in checkpoint.tensors}
     model = describe_model(checkpoint.metadata, names, has_importance=False)
     for tensor in checkpoint.tensors:
         shape = tensor.shape[::-1]
         if not is_quantizable(tensor.name, shape):
             yield tensor.name, "F32"
-        elif mix is None:
+        elif mix is None or tensor.type_name == _BLOCKS:
             yield tensor.name, tensor.type_name
         else:
             yield tensor.name, tensor_type(mix, tensor.name, shape, model)
@@ -213,6 +217,8 @@ def _types(checkpoint: Checkpoint, mix: Mix | None) -> Iterator[tuple[str, str]]
 
 def _file_type(checkpoint: Checkpoint, types: dict[str, str], mix: Mix | None) -> int:
     """Return llama.cpp's number of the mix; without one, of the type most weights have."""
+    if _BLOCKS in types.values():
+        return _BLOCKS_FILE_TYPE
     if mix is not None:
         return mix.file_type
     weights: Counter[str] = Counter()

@@ -61,6 +61,8 @@ class HuggingFaceConfig:
         quantized = self.values.get("quantization_config")
         if quantized is not None:
             method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
+            if method == FAMILIES[str(model_type)].stored_as:
+                return str(model_type)
             raise unsupported(
                 self.path,
                 f"its weights are quantized already (quantization_config: {method!r}): convert "

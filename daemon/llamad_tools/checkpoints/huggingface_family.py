@@ -105,6 +105,8 @@ class Family:
     partial_rope: bool = False  # RoPE may turn a part of each head
     partial: float | None = None  # how much of it, where config.json says nothing; None: all
     theta: float = 10000.0  # of RoPE, where config.json says none
+    truncates_yarn: bool = True  # its ramp begins and ends at whole pairs
+    stored_as: str | None = None  # the quant_method of published folders, whose blocks are read
     divides_magnitude: bool = False  # YaRN's factor of the attention, by that of mscale_all_dim
     defaults: Config = field(default_factory=dict)  # what transformers takes for absent keys
     keys: Keys = lambda path, config: {}  # below the architecture's; refuses what it cannot say

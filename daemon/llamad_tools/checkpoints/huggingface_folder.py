@@ -14,6 +14,7 @@ from pathlib import Path
 from llamad_tools.checkpoints.huggingface_config import HuggingFaceConfig
 from llamad_tools.checkpoints.huggingface_experts import expert_name, stack_experts
 from llamad_tools.checkpoints.huggingface_family import Family
+from llamad_tools.checkpoints.huggingface_gpt_oss import join_mxfp4
 from llamad_tools.checkpoints.huggingface_sampling import read_sampling
 from llamad_tools.checkpoints.huggingface_tokenizer import read_tokenizer
 from llamad_tools.checkpoints.huggingface_weights import open_weights
@@ -140,7 +141,7 @@ def _tensors(
             result.append(
                 _interleaved(folder, tensor.name, part, numbers) if family.interleaves else part
             )
-    return stack_experts(folder, result)
+    return join_mxfp4(folder, stack_experts(folder, result))
 
 
 def _is_less_one(name: str) -> bool:

@@ -12,7 +12,17 @@ from llamad_tools.checkpoints.huggingface_experts import (
     normed_mixture_keys,
     plain_mixture_keys,
 )
-from llamad_tools.checkpoints.huggingface_family import ATTENTION, HEAD_NORMS, Family
+from llamad_tools.checkpoints.huggingface_family import (
+    ATTENTION,
+    HEAD_NORMS,
+    LATE_FEED_NORM,
+    Family,
+)
+from llamad_tools.checkpoints.huggingface_gpt_oss import (
+    arrange_gpt_oss,
+    gpt_oss_keys,
+    gpt_oss_layers,
+)
 from llamad_tools.checkpoints.huggingface_lfm2 import (
     LFM2,
     LFM2_HEAD_NORMS,
@@ -100,5 +110,34 @@ MIXTURES: Mapping[str, Family] = {
         keys=lfm2_moe_keys,
         arrange=arrange_lfm2,
         layers=lfm2_moe_layers,
+    ),
+    "gpt_oss": Family(
+        "gpt-oss",
+        head_dim=64,
+        matrices={**ATTENTION, "mlp.router": "ffn_gate_inp"},
+        whole_names={
+            "self_attn.sinks": "attn_sinks.weight",
+            **{
+                f"mlp.experts.{theirs}_proj_{part}": f"ffn_{ours}_exps.{part}"
+                for theirs, ours in (("gate_up", "gate_up"), ("down", "down"))
+                for part in ("blocks", "scales", "bias")
+            },
+        },
+        norms=LATE_FEED_NORM,
+        window_period=2,
+        theta=150000.0,
+        truncates_yarn=False,
+        stored_as="mxfp4",
+        defaults={
+            "rms_norm_eps": 1e-5,
+            "head_dim": 64,
+            "num_key_value_heads": 8,
+            "sliding_window": 128,
+            "attention_bias": True,
+            "num_experts_per_tok": 4,
+        },
+        keys=gpt_oss_keys,
+        arrange=arrange_gpt_oss,
+        layers=gpt_oss_layers,
     ),
 }

@@ -39,6 +39,7 @@ class HuggingFaceRope:
         self._scaling = scaling
         self._n_positions = n_positions
         self._divides_magnitude = family.divides_magnitude
+        self._truncates = family.truncates_yarn
         self._original = config.get("original_max_position_embeddings")
         if self._original is not None:
             positive_float(path, "original_max_position_embeddings", self._original)
@@ -147,8 +148,10 @@ class HuggingFaceRope:
 
     def _yarn(self) -> Metadata:
         """Return YaRN's keys (arXiv:2309.00071), those that have the paper's values left out."""
-        if self._scaling.get("truncate") is False:
-            raise unsupported(self.path, "rope_scaling.truncate false is not supported")
+        truncate = self._scaling.get("truncate")
+        if (True if truncate is None else truncate) is not self._truncates:
+            only = f"only {self._truncates!r} is"
+            raise unsupported(self.path, f"rope_scaling.truncate {truncate!r}, {only}")
         factor = self._number("factor")
         log_multiplier = self._log_multiplier()
         if factor < 1:

@@ -22,7 +22,7 @@ from llamad_tools.checkpoints.source import (
 )
 
 MAX_HEADER_BYTES = 16 << 20  # the format allows 100 MB; LLaMA-405B's largest has 20 KB
-_TYPES = {"F32": 4, "F16": 2, "BF16": 2}
+_TYPES = {"F32": 4, "F16": 2, "BF16": 2, "U8": 1}  # bytes are of blocks
 
 
 def open_safetensors(
@@ -73,7 +73,8 @@ def _tensor(
     type_name, shape = entry.get("dtype"), entry.get("shape")
     if not isinstance(shape, list) or not all(isinstance(n, int) and n > 0 for n in shape):
         raise corrupt(file.path, f"{name} has shape {shape!r}")
-    is_table = len(shape) <= 3  # those of three are of a convolution or of experts
+    most = 4 if type_name == "U8" else 3  # three are of a convolution or of experts
+    is_table = len(shape) <= most
     if not isinstance(type_name, str) or type_name not in _TYPES or not is_table:
         raise unsupported(
             file.path,
