@@ -109,8 +109,9 @@ fuzz: ## fuzz the GGUF parser and the constraint, FUZZ_SECONDS=60 each
 	packaging/dev-packages build fuzz
 	$(NATIVE) fuzz
 
-picture: $(VENV)/.programs $(VENV)/.engine $(DEMO_MODEL) ## draw README's picture again, from a real run
+picture: $(VENV)/.programs $(VENV)/.engine $(DEMO_MODEL) ## draw README's pictures again: a real run, the catalogue's speeds
 	$(PY) packaging/picture.py $(DEMO_MODEL) docs/pictures/first-run.svg
+	$(PY) packaging/speeds_picture.py docs/pictures/speeds.svg
 
 bench: $(VENV)/.programs $(VENV)/.engine $(DEMO_MODEL) ## speed of the kernels and of the demo model
 	$(NATIVE) bench
