@@ -1,6 +1,6 @@
 """Write seeded adapters (LoRA, as GGUF) for tiny models; merge them into the oracle's weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class TinyAdapter:
     targets: Sequence[str] = LAYER_MATRICES
     seed: int = 1
     size: float = 1.0  # of what it adds, beside the matrix's own weights
-    metadata: dict[str, Metadata] = field(default_factory=dict)
+    metadata: Mapping[str, Metadata] = field(default_factory=dict)
 
     @property
     def scale(self) -> float:

@@ -116,6 +116,12 @@ def add_flags(
             action="store_true",
             help="go on with the last conversation",
         )
+    parser.add_argument(
+        "--adapter",
+        type=adapter,
+        metavar="NAME[:SCALE]",
+        help="go through this adapter (LoRA) of the loaded model",
+    )
     parser.add_argument("-s", "--system", metavar="SYSTEM", help="the system message")
     parser.add_argument(
         "-n", "--max-tokens", type=int, metavar="MAX_TOKENS", help="end after this many tokens"
@@ -211,6 +217,16 @@ def _think(text: str) -> dict[str, Any]:
     return {"thinking": True, "thinking_budget": int(text)}
 
 
+def adapter(text: str) -> dict[str, Any]:
+    """Return the options that NAME or NAME:SCALE means."""
+    name, colon, scale = text.partition(":")
+    try:
+        return {"adapter": name} | ({"adapter_scale": float(scale)} if colon else {})
+    except ValueError:
+        message = f"{text[:60]!r} is no NAME:SCALE, a scale is a number"
+        raise argparse.ArgumentTypeError(message) from None
+
+
 def _template_argument(text: str) -> tuple[str, Any]:
     """Return name and value of NAME=JSON."""
     name, equals, value = text.partition("=")
@@ -229,6 +245,7 @@ def client_options(arguments: argparse.Namespace) -> Options:
     given = {name: getattr(arguments, name) for name in names}
     given["template_arguments"] = template_arguments(arguments)
     given |= arguments.think or {}
+    given |= arguments.adapter or {}
     return cast(Options, {name: value for name, value in given.items() if value is not None})
 
 

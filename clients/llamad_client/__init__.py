@@ -25,6 +25,7 @@ from llamad_client.errors import (
 )
 from llamad_client.scores import Score
 from llamad_client.values import (
+    AdapterStatus,
     AddedModel,
     AddedPrefix,
     Board,
@@ -68,6 +69,7 @@ for _error in (
     _error.__module__ = __name__  # a traceback names it as a program imports it
 
 __all__ = [
+    "AdapterStatus",
     "AddedModel",
     "AddedPrefix",
     "Answer",

@@ -28,6 +28,8 @@ class Options(TypedDict, total=False):
     """Options of generate and chat; see Options and Sampling in generation.proto for the ranges."""
 
     model: str
+    adapter: str  # (LoRA) of the loaded model that the request goes through
+    adapter_scale: float
     max_tokens: int
     stop: Sequence[str]
     priority: Priority
@@ -83,6 +85,9 @@ class Options(TypedDict, total=False):
     samplers: Sequence[str]  # the order, by llama.cpp's names
 
 
+_OF_ADAPTER = {"adapter": "name", "adapter_scale": "scale"}
+
+
 class EmbedOptions(TypedDict, total=False):
     """Options of embed; see EmbedRequest in llamad.proto."""
 
@@ -93,6 +98,8 @@ class EmbedOptions(TypedDict, total=False):
     deadline_seconds: float  # of each text
     on_behalf_of: str
     dimensions: int  # only so many numbers of each vector
+    adapter: str  # (LoRA) that the texts go through
+    adapter_scale: float
 
 
 class RerankOptions(TypedDict, total=False):
@@ -110,6 +117,8 @@ class ScoreOptions(TypedDict, total=False):
     """Options of score; see ScoreRequest in llamad.proto."""
 
     likeliest: int  # tell of so many tokens in each one's place
+    adapter: str  # (LoRA) that the texts go through
+    adapter_scale: float
     model: str
     priority: Priority
     deadline_seconds: float  # of each continuation
@@ -198,7 +207,9 @@ def embed_request(texts: Sequence[str], options: EmbedOptions) -> pb.EmbedReques
     request = pb.EmbedRequest()
     _set(request, "texts", texts)
     for name, value in options.items():
-        if value is not None:
+        if value is not None and name in _OF_ADAPTER:
+            _set(request.adapter, _OF_ADAPTER[name], value)
+        elif value is not None:
             prefix = {"pooling": "POOLING_", "priority": "PRIORITY_"}.get(name)
             _set(request, name, value if prefix is None else prefix + str(value).upper())
     return request
@@ -231,7 +242,9 @@ def score_request(
     for text in continuations:
         _set(request.continuations.add(), "text" if isinstance(text, str) else "tokens", text)
     for name, value in options.items():
-        if value is not None:
+        if value is not None and name in _OF_ADAPTER:
+            _set(request.adapter, _OF_ADAPTER[name], value)
+        elif value is not None:
             _set(request, name, f"PRIORITY_{value}".upper() if name == "priority" else value)
     return request
 
@@ -335,6 +348,8 @@ def _fill(message: pb.Options, options: Options) -> None:
             _set(message.thinking, "budget_tokens", value)
         elif name == "thinking_effort":
             _set(message.thinking, "effort", f"EFFORT_{str(value).upper()}")
+        elif name in _OF_ADAPTER:
+            _set(message.adapter, _OF_ADAPTER[name], value)
         elif name == "template_arguments":
             arguments = options["template_arguments"]
             _set(message, name, {key: _json(f"{name}: {key}", arguments[key]) for key in arguments})

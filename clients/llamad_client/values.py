@@ -196,6 +196,7 @@ class MemoryPlan:
     draft_bytes: int
     kv_local_blocks: int = 0
     draft_local_blocks: int = 0
+    adapters_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,14 @@ class DraftModel:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterStatus:
+    """An adapter beside the loaded model. fault: why requests may not name it, or empty."""
+
+    name: str
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """What the service is doing: `GetStatusResponse` in status.proto.
 
@@ -262,6 +271,7 @@ class Status:
     jobs_stored: int
     durability: str
     draft: DraftModel | None
+    adapters: Sequence[AdapterStatus] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +292,8 @@ class Model:
     file_bytes: int
     loaded: bool
     selected: bool
+    is_adapter: bool = False  # loaded beside a model, which ``base`` names as its file does
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,6 +405,7 @@ VALUES: dict[type[Message], type[Any]] = {
     pb.PrefixCache: PrefixCache,
     pb.Board: Board,
     pb.DraftModel: DraftModel,
+    pb.AdapterStatus: AdapterStatus,
     pb.Setting: Setting,
     pb.MetadataEntry: MetadataEntry,
     pb.ModelDetails: ModelDetails,

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from llamad.errors import ErrorKind, LlamadError
-from llamad.jobs.request import ContextFull, Priority
+from llamad.jobs.request import AdapterChoice, ContextFull, Priority
 from llamad.rpc import from_proto as convert
 from llamad.sampling.parameters import Sampling
 from llamad_api.v1 import llamad_pb2 as pb
@@ -363,3 +363,25 @@ def test_the_loop_guard_is_off_for_a_request_with_its_own_sampling(
     rules = convert.Rules(loop_guard=configured)
     request = convert.generation_request(generate(options=pb.Options(**options)), rules, "r")
     assert request.loop_guard is expected
+
+
+def test_an_adapter_is_named_with_a_scale_in_its_range() -> None:
+    plain = accepted_adapter(name="a")
+    assert plain is not None
+    assert (plain.name, plain.scale, plain.digest) == ("a", 1.0, "")
+    weak = accepted_adapter(name="a", scale=-0.5)
+    assert weak is not None
+    assert weak.scale == -0.5
+    assert convert.generation_request(options(), RULES, "").adapter is None
+    for adapter, field in (
+        ({"name": ""}, "adapter.name"),
+        ({"name": "x" * 257}, "adapter.name"),
+        ({"name": "a", "scale": 1000.5}, "adapter.scale"),
+        ({"name": "a", "scale": float("nan")}, "adapter.scale"),
+    ):
+        assert refused(options(adapter=adapter)).message.startswith(f"{field}: ")
+    assert refused(options(adapter={"name": "a"}, pin="p")).message.startswith("pin: ")
+
+
+def accepted_adapter(**fields: Any) -> AdapterChoice | None:
+    return convert.generation_request(options(adapter=fields), RULES, "").adapter

@@ -6,6 +6,7 @@ import sys
 
 from llamactl.commands import Commands
 from llamactl.output import print_json, print_line
+from llamactl.sampling import adapter
 from llamad_client import Client
 
 
@@ -32,6 +33,12 @@ def add_parser(commands: Commands) -> argparse.ArgumentParser:
         choices=("mean", "first", "last"),
         help="which tokens count; default: as the model's file says",
     )
+    parser.add_argument(
+        "--adapter",
+        type=adapter,
+        metavar="NAME[:SCALE]",
+        help="go through this adapter (LoRA) of the loaded model",
+    )
     parser.set_defaults(run=run)
     return parser
 
@@ -46,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             truncate=arguments.truncate,
             pooling=arguments.pooling,
             priority="batch" if len(texts) > 1 else "normal",
+            **(arguments.adapter or {}),
         )
     for embedding in embeddings:
         values = [round(value, 7) for value in embedding.values]

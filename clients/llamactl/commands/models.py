@@ -49,11 +49,19 @@ def run(arguments: argparse.Namespace) -> int:
         for model in models:
             print_json(dataclasses.asdict(model))
         return 0
+    adapters = [model for model in models if model.is_adapter]
+    models = [model for model in models if not model.is_adapter]
     rows = [
         (m.name, bytes_text(m.file_bytes), _mark(m.loaded), _mark(m.selected), m.path)
         for m in models
     ]
     print_table(("NAME", "SIZE", "LOADED", "AT START", "PATH"), rows)
+    if adapters:
+        print()
+        print_table(
+            ("ADAPTER", "SIZE", "LOADED", "BASE", "PATH"),
+            [(m.name, bytes_text(m.file_bytes), _mark(m.loaded), m.base, m.path) for m in adapters],
+        )
     for name in sorted(_twice([model.name for model in models])):
         print_line(
             f"{name} is there twice: requests get the loaded one, which the service was started"

@@ -8,7 +8,7 @@ from typing import Any
 from llamactl import summary
 from llamactl.commands import Commands
 from llamactl.output import bytes_text, counted, print_json, print_line
-from llamad_client import Client, DraftModel, Job, LoadedModel, Status
+from llamad_client import AdapterStatus, Client, DraftModel, Job, LoadedModel, Status
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -80,6 +80,7 @@ def _model(status: Status, model: LoadedModel, jobs: Sequence[Job]) -> list[tupl
         *_prefix(status),
         ("engine", f"{status.kernel_set}, {counted(status.threads, 'thread')}"),
         *draft_lines(status.draft),
+        *adapter_lines(status.adapters),
     ]
     if speed := summary.speed(status):
         lines.append(("speed", speed))
@@ -101,6 +102,13 @@ def _prefix(status: Status) -> list[tuple[str, str]]:
             f" {counted(prefix.hits + prefix.misses, 'prompt')}",
         )
     ]
+
+
+def adapter_lines(adapters: Sequence[AdapterStatus]) -> list[tuple[str, str]]:
+    """Return what is said of adapters, if there are some."""
+    lines = [("adapter", f"{one.name} is not loaded: {one.fault}") for one in adapters if one.fault]
+    loaded = ", ".join(one.name for one in adapters if not one.fault)
+    return [("adapters", loaded), *lines] if loaded else lines
 
 
 def draft_lines(draft: DraftModel | None) -> list[tuple[str, str]]:

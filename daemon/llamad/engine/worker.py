@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypedDict, TypeVar
 
-from llamad.engine.run import Run
+from llamad.engine.run import AdapterUse, Run
 from llamad.errors import LlamadError
 
 T = TypeVar("T")
@@ -86,6 +86,13 @@ class Cut:
     state_out: int
 
 
+class _OfAll(TypedDict):
+    """What all runs of a chunk have in common."""
+
+    local_blocks: tuple[int, ...]
+    adapter: AdapterUse | None
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Consecutive tokens of one sequence, from ``position`` on, with the blocks that hold it.
@@ -104,6 +111,7 @@ class Chunk:
     cuts: tuple[Cut, ...] = ()
     local_blocks: tuple[int, ...] = ()
     reader: RowReader | None = None  # takes every row of it
+    adapter: AdapterUse | None = None  # that its tokens go through
 
     @property
     def n_out(self) -> int:
@@ -112,15 +120,15 @@ class Chunk:
 
     def runs(self) -> list[Run]:
         """Return what the engine computes for it."""
+        of_all: _OfAll = {"local_blocks": self.local_blocks, "adapter": self.adapter}
         if not self.cuts:
-            local = self.local_blocks
-            return [Run(self.tokens, self.position, self.blocks, self.n_out, local_blocks=local)]
+            return [Run(self.tokens, self.position, self.blocks, self.n_out, **of_all)]
         runs, begin, first_out = [], 0, len(self.tokens) - self.n_out
         for cut in self.cuts:
             end = begin + cut.n_tokens
             n_out = max(0, end - max(begin, first_out))
             where = self.position + begin, self.blocks, n_out, cut.state_in, cut.state_out
-            runs.append(Run(self.tokens[begin:end], *where, self.local_blocks))
+            runs.append(Run(self.tokens[begin:end], *where, **of_all))
             begin = end
         return runs
 

@@ -109,6 +109,15 @@ class Thinking:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterChoice:
+    """An adapter (LoRA) of the loaded model that a request goes through."""
+
+    name: str
+    scale: float = 1.0  # of what it adds; finite
+    digest: str = ""  # of its file, from submission on: a job goes on with no other
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One request: one of ``prompt``, ``messages`` and ``tokens`` is set."""
 
@@ -127,6 +136,7 @@ class GenerationRequest:
     scoring: Scoring | None = None  # of ``prompt`` or ``tokens``, instead of a completion
     parse_special: bool = False  # control tokens in ``prompt``
     model: str = ""  # empty: the loaded one
+    adapter: AdapterChoice | None = None
     max_tokens: int | None = None  # None: what is left of the context
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)

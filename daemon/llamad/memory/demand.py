@@ -5,11 +5,11 @@ asked of its header. It decides nothing: plan.py divides.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from llamad.config import MAX_THREADS, ModelConfig
 from llamad.door.capacity import Capacity, capacity_for
-from llamad.engine.bindings import EngineModel, EngineParams, engine_bytes
+from llamad.engine.bindings import EngineModel, EngineParams, adapter_room_bytes, engine_bytes
 from llamad.engine.run import blocks_seen
 from llamad.gguf.value import MetadataValue, StringArray
 from llamad.memory.context import MOST_TOKENS, plan_context
@@ -24,6 +24,17 @@ DRAFT_KV_TYPE = "q8_0"  # a rounded cache costs a draft some right guesses, and 
 STREAMED_GUESS_ROWS = 16  # where weights stream: rows cost nothing while the disk reads
 ENCODER_TOKENS = 2048  # most of a text, where nobody says: a step takes all of it
 TEMPLATE_BYTES = 12 << 20  # of its own, between requests; the libraries are the service's too
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSizes:
+    """What adapters (LoRA) beside a model take: bytes of their own, and the largest rank."""
+
+    n_bytes: int = 0
+    max_rank: int = 0
+
+
+NO_ADAPTERS = AdapterSizes()
 
 
 def capacity_of(config: ModelConfig) -> Capacity:
@@ -80,6 +91,7 @@ def context(
     metadata: Mapping[str, MetadataValue],
     budget_bytes: int | None,
     draft: EngineModel | None = None,
+    adapters: AdapterSizes = NO_ADAPTERS,
 ) -> int:
     """Return the tokens of one sequence: as configured, at most what the model was trained on.
 
@@ -96,7 +108,8 @@ def context(
     capacity = capacity_of(config)
 
     def demand(n_ctx: int) -> Demand:
-        own = demand_of(model, metadata, _with_all_blocks(config, model, n_ctx), capacity)
+        params = _with_all_blocks(config, model, n_ctx)
+        own = demand_of(model, metadata, params, capacity, adapters)
         return _beside(own, config, draft, n_ctx)
 
     return plan_context(
@@ -121,9 +134,11 @@ def demand_of(
     metadata: Mapping[str, MetadataValue],
     params: EngineParams,
     capacity: Capacity,
+    adapters: AdapterSizes = NO_ADAPTERS,
 ) -> Demand:
     """Return what a model, its engine and callers take; raise EngineError as creating it would."""
     sizes = engine_bytes(model, **params)
+    room = adapter_room_bytes(model, adapters.max_rank, **params)
     return Demand(
         file_bytes=model.info.file_bytes,
         extents=model.extents(),
@@ -140,6 +155,7 @@ def demand_of(
         kv_local_bytes=sizes.kv_local_block_bytes,
         kv_window=sizes.kv_window,
         step_rows=params.get("n_batch", 0),
+        adapters_bytes=adapters.n_bytes + room,
     )
 
 
@@ -167,21 +183,22 @@ def plan_of(
     metadata: Mapping[str, MetadataValue],
     config: ModelConfig,
     draft: EngineModel | None = None,
+    adapters: AdapterSizes = NO_ADAPTERS,
 ) -> MemoryPlan:
     """Return the plan of a model as configured, on this machine. Raises OUT_OF_MEMORY.
 
-    draft: the model that guesses for it, which stays in memory whole.
+    draft: the model that guesses for it, which stays in memory whole, as adapters do.
     """
     machine = Machine()
     budget = machine.budget_bytes() if config.memory_budget is None else config.memory_budget
     lock_limit = machine.lock_limit_bytes()
-    n_ctx = context(config, model, metadata, budget, draft)
+    n_ctx = context(config, model, metadata, budget, draft, adapters)
     params = _with_all_blocks(config, model, n_ctx)
     capacity = capacity_of(config)
 
     def plan(kv_tokens: int) -> MemoryPlan:
         return plan_memory(
-            _beside(demand_of(model, metadata, params, capacity), config, draft, n_ctx),
+            _beside(demand_of(model, metadata, params, capacity, adapters), config, draft, n_ctx),
             budget_bytes=budget,
             lock_limit_bytes=lock_limit,
             kv_tokens=kv_tokens,

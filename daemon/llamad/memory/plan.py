@@ -50,6 +50,7 @@ class Demand:
     template_bytes: int  # of the process that renders chats
     connections_bytes: int  # of callers, by the door's capacity
     states_bytes: int = 0  # of all slots of states
+    adapters_bytes: int = 0  # of adapters, and of the room that steps need for them
     draft_fixed_bytes: int = 0  # weights, scratch and sampler of a draft model
     draft_block_bytes: int = 0  # of its cache, which has a block for each of the model's
     draft_local_bytes: int = 0  # of a local block of its cache
@@ -103,6 +104,7 @@ class MemoryPlan:
     streaming_bytes: int  # beside, for the ring that is read ahead into, and tables
     lockable_bytes: int  # of what stays of the file and the ring, as far as RLIMIT_MEMLOCK lets
     draft_bytes: int = 0  # everything of a draft model: weights, scratch and cache
+    adapters_bytes: int = 0  # of adapters (LoRA), and of the room that steps need for them
     kv_local_blocks: int = 0  # of layers with a window
     draft_local_blocks: int = 0  # of those of the draft
 
@@ -118,6 +120,7 @@ class MemoryPlan:
             + self.scratch_bytes
             + self.kv_bytes
             + self.draft_bytes
+            + self.adapters_bytes
             + self.resident_bytes
             + self.streaming_bytes
         )
@@ -203,6 +206,7 @@ def plan_memory(
         streaming_bytes=residency.overhead_bytes,
         lockable_bytes=lockable if lock_limit_bytes is None else min(lockable, lock_limit_bytes),
         draft_bytes=demand.draft_fixed_bytes + demand.draft_cache_bytes(blocks),
+        adapters_bytes=demand.adapters_bytes,
         kv_local_blocks=local,
         draft_local_blocks=demand.draft_locals(blocks),
     )
@@ -233,6 +237,7 @@ def fixed_bytes(demand: Demand, n_sequences: int) -> int:
         + demand.scratch_bytes
         + demand.states_bytes
         + demand.draft_fixed_bytes
+        + demand.adapters_bytes
     )
 
 

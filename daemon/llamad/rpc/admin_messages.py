@@ -5,11 +5,14 @@ error that names it.
 """
 
 import re
+from collections.abc import Container
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from llamad.errors import invalid
 from llamad.ranges import Integer
 from llamad.sampling.parameters import PARAMETERS
+from llamad.store.adapter_files import adapter_head
 from llamad.store.registry import ModelFile, check_new_name, comparable_path
 from llamad.store.transfer import StoredModel, TransferRequest
 from llamad_api.v1 import admin_pb2 as pb
@@ -69,23 +72,35 @@ def chunk(message: pb.AddModelRequest) -> tuple[int, bytes]:
     return message.chunk.offset, message.chunk.data
 
 
-def done(stored: StoredModel, *, loaded: Path | None, selected: Path | None) -> pb.AddModelResponse:
+class Marks(TypedDict):
+    """The places of the loaded and the selected model, and the adapters beside the loaded one."""
+
+    loaded: Path | None
+    selected: Path | None
+    adapters: Container[str]
+
+
+def done(stored: StoredModel, **marks: Unpack[Marks]) -> pb.AddModelResponse:
     """Return the last message of AddModel."""
     return pb.AddModelResponse(
         done=pb.AddModelResponse.Done(
-            model=model(stored.file, loaded=loaded, selected=selected),
+            model=model(stored.file, **marks),
             sha256=stored.sha256,
             unchanged=stored.unchanged,
         )
     )
 
 
-def model(file: ModelFile, *, loaded: Path | None, selected: Path | None) -> pb.Model:
-    """Return a model as its message; loaded, selected: the places of those that are."""
+def model(file: ModelFile, **marks: Unpack[Marks]) -> pb.Model:
+    """Return a model as its message. Blocking: it looks whether the file is an adapter."""
+    head = adapter_head(file.path)
+    place = comparable_path(file.path)
     return pb.Model(
         name=file.name,
         path=str(file.path),
         file_bytes=file.file_bytes,
-        loaded=comparable_path(file.path) == loaded,
-        selected=comparable_path(file.path) == selected,
+        loaded=place == marks["loaded"] if head is None else file.name in marks["adapters"],
+        selected=place == marks["selected"],
+        is_adapter=head is not None,
+        base="" if head is None else head.base or head.architecture,
     )

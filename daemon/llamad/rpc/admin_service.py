@@ -83,7 +83,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         def work() -> list[pb.Model]:
             marks = self._marks(serving)
             models = [convert_admin.model(file, **marks) for file in self._registry.scan()]
-            if serving is not None and not any(model.loaded for model in models):
+            if serving is not None and not any(m.loaded and not m.is_adapter for m in models):
                 models.insert(0, convert_admin.model(_file(serving), **marks))
             return models
 
@@ -219,10 +219,13 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             )
         return self._registry.remove(name)
 
-    def _marks(self, serving: ModelFacts | None) -> dict[str, Path | None]:
+    def _marks(self, serving: ModelFacts | None) -> convert_admin.Marks:
         """Return where the loaded and the selected model lie. Blocking."""
-        loaded = None if serving is None else comparable_path(Path(serving.path))
-        return {"loaded": loaded, "selected": self._models.selected()}
+        return {
+            "loaded": None if serving is None else comparable_path(Path(serving.path)),
+            "selected": self._models.selected(),
+            "adapters": () if serving is None else serving.loaded_adapters,
+        }
 
 
 def _file(model: ModelFacts) -> ModelFile:

@@ -53,6 +53,8 @@ def options_of(message: pb.EmbedRequest | pb.RerankRequest) -> pb.Options:
     options = pb.Options(
         model=message.model, priority=message.priority, on_behalf_of=message.on_behalf_of
     )
+    if isinstance(message, pb.EmbedRequest) and message.HasField("adapter"):
+        options.adapter.CopyFrom(message.adapter)
     if message.HasField("deadline_seconds"):
         options.deadline_seconds = message.deadline_seconds
     return options

@@ -33,6 +33,7 @@ MAX_ANSWERS = 8
 OWNER_NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 DEADLINE_SECONDS = Real(0.0, math.inf, open_low=True)
 RESUMABLE_SECONDS = Real(0.0, 60.0)
+ADAPTER_SCALE = Real(-1000.0, 1000.0)
 MAX_KEY_BYTES = 128
 PREFIX_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -216,7 +217,22 @@ def with_options(
         owner_uid=None if caller is None else caller.uid,
         on_behalf_of=options.on_behalf_of,
         speculation=options.speculation if options.HasField("speculation") else None,
+        adapter=_adapter(options),
     )
+
+
+def _adapter(options: pb.Options) -> request.AdapterChoice | None:
+    """Return the adapter that a request goes through; its digest is the loaded one's."""
+    if not options.HasField("adapter"):
+        return None
+    chosen = options.adapter
+    if not chosen.name:
+        raise invalid("adapter.name", "is missing")
+    _check_text("adapter.name", chosen.name, MAX_NAME_BYTES)
+    if options.pin:
+        raise invalid("pin", "keeps what the model itself read, not what went through an adapter")
+    scale = chosen.scale if chosen.HasField("scale") else 1.0
+    return request.AdapterChoice(chosen.name, checked("adapter.scale", ADAPTER_SCALE, scale))
 
 
 def _logprobs(options: pb.Options) -> int | None:

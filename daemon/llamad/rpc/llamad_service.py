@@ -440,6 +440,9 @@ def _add_model(response: pb.GetStatusResponse, state: ServiceState) -> None:
             **state.serving.prefixes.disk_bytes(),
         )
     )
+    response.adapters.extend(
+        pb.AdapterStatus(name=name, fault=fault) for name, fault in model.adapters.items()
+    )
     if model.draft:
         response.draft.CopyFrom(_draft(model, counts.draft))
 

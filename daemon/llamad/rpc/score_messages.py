@@ -33,6 +33,8 @@ def score_requests(
         logprobs=message.likeliest,
         loop_guard=False,
     )
+    if message.HasField("adapter"):
+        options.adapter.CopyFrom(message.adapter)
     if message.HasField("deadline_seconds"):
         options.deadline_seconds = message.deadline_seconds
     generate = pb.GenerateRequest(

@@ -1,17 +1,19 @@
 """The keys of a sequence's full blocks: a hash chain over its tokens, begun with a scope.
 
 A block's keys and values depend on every token up to its end and on nothing else. So its key is a
-hash of the key before it and of its own tokens: the same key means the same bits. The first key
-hashes the *scope* instead: blocks are found by sequences of the same scope only. There is one scope
-for each owner, and a public one for pinned prefixes. How long a prompt takes therefore tells a user
-what was pinned for everybody and what he asked himself, never what somebody else asked.
+hash of the key before it and of its own tokens: the same key means the same bits. What goes through
+an adapter has other bits, so its scopes are of their own: they end with the digest of its file and
+the scale. The first key hashes the *scope* instead: blocks are found by sequences of the same scope
+only. There is one scope for each owner, and a public one for pinned prefixes. How long a prompt
+takes therefore tells a user what was pinned for everybody and what he asked himself, never what
+somebody else asked.
 """
 
 import hashlib
 from array import array
 from collections.abc import Sequence
 
-from llamad.jobs.request import GenerationRequest
+from llamad.jobs.request import AdapterChoice, GenerationRequest
 
 KEY_BYTES = 16
 PUBLIC = b"public"
@@ -19,7 +21,20 @@ PUBLIC = b"public"
 
 def scope_of(request: GenerationRequest) -> bytes:
     """Return the scope of a request's owner; the public one where it is for everybody."""
-    return PUBLIC if request.for_everybody else owner_scope(request.owner)
+    if request.for_everybody:
+        return public_scope(request)
+    return owner_scope(request.owner) + _adapter_scope(request.adapter)
+
+
+def public_scope(request: GenerationRequest) -> bytes:
+    """Return the scope of what everybody may read for such a request."""
+    return PUBLIC + _adapter_scope(request.adapter)
+
+
+def _adapter_scope(adapter: AdapterChoice | None) -> bytes:
+    if adapter is None:
+        return b""
+    return f"\0adapter:{adapter.digest}:{adapter.scale.hex()}".encode()
 
 
 def owner_scope(owner: str) -> bytes:

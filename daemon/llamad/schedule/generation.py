@@ -13,11 +13,12 @@ from llamad.engine.worker import StepConstraint, StepSampler
 from llamad.jobs.job import Job
 from llamad.jobs.request import GenerationRequest, Pooling
 from llamad.sampling.parameters import Sampling
-from llamad.schedule.block_keys import BlockKeys, scope_of
+from llamad.schedule.block_keys import BlockKeys, public_scope, scope_of
 from llamad.schedule.given_tokens import GivenGuesser, GivenTokens
 from llamad.schedule.guesser import Guesser
 from llamad.schedule.pooling import Pool
 from llamad.schedule.probability_recorder import ProbabilityRecorder
+from llamad.schedule.prompt import adapter_of
 from llamad.schedule.runtime import Detokenizer, ModelRuntime
 from llamad.schedule.sequence import Sequence as TokenSequence
 from llamad.schedule.standing import Standing
@@ -131,7 +132,9 @@ class Generation:
             len(prompt),
             n_draws=len(tokens) - len(prompt),
             own_keys=BlockKeys(scope_of(request)),
+            public_keys=BlockKeys(public_scope(request)),
         )
+        self.adapter = adapter_of(model, request)
         self.sampler: StepSampler | None = None  # while it has blocks
         self.constraint: StepConstraint | None = None  # likewise, where a format was asked for
         self.recorder: ProbabilityRecorder | None = None  # likewise, where logprobs were asked for

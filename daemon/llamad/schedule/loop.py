@@ -51,10 +51,11 @@ from llamad.schedule.policy import Policy
 from llamad.schedule.prefix_reuse import PrefixReuse, SavedBlocks
 from llamad.schedule.prompt import (
     Prompt,
-    check_model,
+    adapter_of,
     completion_limit,
     context_left,
     encode_prompt,
+    for_model,
     prompt_bytes,
 )
 from llamad.schedule.queue_reports import QueueReports
@@ -193,7 +194,7 @@ class Scheduler:
         """
         submitted_at = self._clock.now()
         self._check_accepting()
-        check_model(self._model, request)
+        request = for_model(self._model, request)
         owner = self._limits.of(request.owner)
         priority = owner.priority(request)
         self._admission.check(
@@ -315,9 +316,11 @@ class Scheduler:
     def accept(self, job: Job) -> None:
         """Go on with a suspended job of this model.
 
-        Raises DEADLINE_EXCEEDED, the failure of the model or what ``drain`` says.
+        Raises DEADLINE_EXCEEDED, what is wrong with its adapter, the failure of the model or what
+        ``drain`` says.
         """
         self._check_accepting()
+        adapter_of(self._model, job.record.request)
         job.resume(self._on_end, self._model.load_seconds)
         self._add(job)
 

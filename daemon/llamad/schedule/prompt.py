@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llamad.engine.run import AdapterUse
 from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.jobs.request import (
     ChatMessage,
@@ -62,11 +63,17 @@ def context_tokens(model: ModelRuntime) -> int:
     return min(model.n_ctx, model.kv_blocks_total * model.kv_block_tokens)
 
 
-def check_model(model: ModelRuntime, request: GenerationRequest) -> None:
-    """Raise what a request asks of the wrong model.
+def adapter_of(model: ModelRuntime, request: GenerationRequest) -> AdapterUse | None:
+    """Return the adapter of a submitted request. Raises ADAPTER_NOT_FOUND, ADAPTER_CHANGED."""
+    return None if request.adapter is None else model.adapters.use(request.adapter)
 
-    MODEL_NOT_FOUND, MODEL_MAKES_VECTORS, MODEL_MAKES_NO_VECTORS, INVALID_SAMPLING_LOGIT_BIAS and
-    INVALID_PROMPT_TOKENS for an id outside of the vocabulary, PROMPT_TOO_LONG for too many of them.
+
+def for_model(model: ModelRuntime, request: GenerationRequest) -> GenerationRequest:
+    """Return a request with the digest of its adapter; raise what it asks of the wrong model.
+
+    MODEL_NOT_FOUND, ADAPTER_NOT_FOUND, ADAPTER_NOT_LOADED, MODEL_MAKES_VECTORS,
+    MODEL_MAKES_NO_VECTORS, INVALID_SAMPLING_LOGIT_BIAS and INVALID_PROMPT_TOKENS for an id outside
+    of the vocabulary, PROMPT_TOO_LONG for too many of them.
     """
     if request.model not in ("", model.name):
         raise LlamadError(
@@ -108,6 +115,10 @@ def check_model(model: ModelRuntime, request: GenerationRequest) -> None:
                 raise invalid(
                     name, f"token {token} is outside the vocabulary, 0..{model.vocab_size - 1}"
                 )
+    if request.adapter is None:
+        return request
+    digest = model.adapters.digest(request.adapter.name)
+    return replace(request, adapter=replace(request.adapter, digest=digest))
 
 
 def prompt_bytes(request: GenerationRequest) -> int:
@@ -162,7 +173,7 @@ def _text_to_embed(model: ModelRuntime, embedding: Embedding, tokens: tuple[int,
 
 def _text_to_rank(model: ModelRuntime, embedding: Embedding, text: str) -> Prompt:
     """Return the tokens of a query and a text; only the text is cut."""
-    assert model.rank_prompt is not None  # check_model saw it
+    assert model.rank_prompt is not None  # for_model saw it
     pair = model.rank_prompt.encode(embedding.query or "", text)
     return _cut(model, pair, truncates=embedding.truncates)
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from llamad.engine.drafting import DraftChunk, DraftRound
+from llamad.engine.run import AdapterUse
 from llamad.engine.worker import StepConstraint, StepSampler
-from llamad.jobs.request import GenerationRequest, Pooling
+from llamad.jobs.request import AdapterChoice, GenerationRequest, Pooling
 from llamad.text.rank_prompt import RankTokens
 from llamad.text.thinking import Splitter
 from llamad.text.tools.call import Tool
@@ -91,6 +92,19 @@ class Formats(Protocol):
 
     def constraint(self, grammar: Any, tokens: Sequence[int]) -> StepConstraint:
         """Return where an answer is behind its first tokens."""
+
+
+class Adapters(Protocol):
+    """The adapters (LoRA) in memory beside a model."""
+
+    def digest(self, name: str) -> str:
+        """Return the digest of an adapter's file. Raises ADAPTER_NOT_FOUND."""
+
+    def use(self, choice: AdapterChoice) -> AdapterUse:
+        """Return what a request chose, of the digest that it names.
+
+        Raises ADAPTER_NOT_FOUND, ADAPTER_CHANGED.
+        """
 
 
 class EngineRuntime(Protocol):
@@ -213,6 +227,10 @@ class ModelRuntime(EngineRuntime, Protocol):
     @property
     def chat_template(self) -> ChatTemplate:
         """The model's chat template, or the fallback."""
+
+    @property
+    def adapters(self) -> Adapters:
+        """What requests may go through."""
 
     @property
     def formats(self) -> Formats:

@@ -217,4 +217,5 @@ class StepComposer:
             cuts=self._pool.states.plan(sequence, n_tokens, len(guesses)),
             local_blocks=self._pool.local.named_by(sequence),
             reader=generation.pool,
+            adapter=generation.adapter,
         )

@@ -24,7 +24,6 @@ from llamad.engine.worker import EngineWorker
 from llamad.errors import LlamadError
 from llamad.logs import fields
 from llamad.schedule import sequence as schedule
-from llamad.schedule.block_keys import PUBLIC
 from llamad.schedule.generation import Generation
 from llamad.schedule.loop import Scheduler
 from llamad.store.block_file import KEY_BYTES, BlockName
@@ -190,9 +189,9 @@ class BlockExchange:
         self._ends.update(known[-1:])
         for index in range(first, len(known)):
             public, _ = self.pool.keys_at(sequence, index)
-            scope = PUBLIC if known[index] == public else sequence.own_keys.scope
+            named = sequence.public_keys if known[index] == public else sequence.own_keys
             parent = known[index - 1] if index else NO_PARENT
-            self._save_later(BlockName(known[index], parent, scope_digest(scope)))
+            self._save_later(BlockName(known[index], parent, scope_digest(named.scope)))
 
     def on_read(self, generation: Generation) -> None:
         """Keep the beginning of a prompt that wants it."""

@@ -16,7 +16,7 @@ from llamad.engine.drafting import DraftChunk, Drafter, DraftRound
 from llamad.errors import ErrorKind, LlamadError
 from llamad.gguf.value import MetadataValue
 from llamad.logs import fields
-from llamad.memory.demand import draft_params, plan_of
+from llamad.memory.demand import NO_ADAPTERS, AdapterSizes, draft_params, plan_of
 from llamad.memory.plan import MIB, MemoryPlan
 from llamad.sampling.parameters import GREEDY
 from llamad.service.engine_sizes import EngineSizes
@@ -71,6 +71,7 @@ def plan_with_draft(
     model: EngineModel,
     metadata: Mapping[str, MetadataValue],
     stop: StopFlag,
+    adapters: AdapterSizes = NO_ADAPTERS,
 ) -> Planned:
     """Return the plan of a model as configured, with the draft in memory where it can be used.
 
@@ -78,11 +79,11 @@ def plan_with_draft(
     OUT_OF_MEMORY when the model alone does not fit, and CANCELLED by ``stop``.
     """
     alone = replace(config, draft="")
-    plan_alone = plan_of(model, metadata, alone)
+    plan_alone = plan_of(model, metadata, alone, adapters=adapters)
     if not config.draft:
         return Planned(alone, plan_alone)
     try:
-        return _with_draft(config, file, model, metadata, plan_alone, stop)
+        return _with_draft(config, file, model, metadata, plan_alone, stop, adapters)
     except LlamadError as error:
         if error.kind is ErrorKind.CANCELLED:
             raise
@@ -99,6 +100,7 @@ def _with_draft(
     metadata: Mapping[str, MetadataValue],
     plan_alone: MemoryPlan,
     stop: StopFlag,
+    adapters: AdapterSizes,
 ) -> Planned:
     found = ModelRegistry(Path(config.directory)).resolve(config.draft)
     if comparable_path(found.path) == comparable_path(file.path):
@@ -114,7 +116,7 @@ def _with_draft(
                 f"{found.name} has layers without attention, whose states cannot be cut:"
                 " it is no draft",
             )
-        plan = _plan(config, model, metadata, draft, found.name, plan_alone)
+        plan = _plan(config, model, metadata, draft, found.name, plan_alone, adapters)
         locked = draft.set_residency(
             [True] * len(draft.extents()), lock_bytes=NO_LIMIT if config.lock else 0, stop=stop
         )
@@ -145,10 +147,11 @@ def _plan(
     draft: EngineModel,
     name: str,
     plan_alone: MemoryPlan,
+    adapters: AdapterSizes,
 ) -> MemoryPlan:
     """Return the plan of both, unless the draft takes memory that the model needs more."""
     try:
-        plan = plan_of(model, metadata, config, draft)
+        plan = plan_of(model, metadata, config, draft, adapters)
     except LlamadError as error:
         raise LlamadError(
             error.kind, error.reason, f"no room for {name}: {error.message}"

@@ -40,6 +40,7 @@ from llamad.memory.replan import least_budget, plan_again, whole_budget
 from llamad.memory.residency import choose_residency
 from llamad.memory.states import state_interval
 from llamad.schedule.prompt import offered_tools
+from llamad.service.adapters import Adapters, open_adapters
 from llamad.service.answer_formats import AnswerFormats
 from llamad.service.draft import LoadedDraft, plan_with_draft
 from llamad.service.engine_sizes import EngineSizes
@@ -97,6 +98,7 @@ class LoadedModel(EngineSizes):
     guess_layer: GuessLayer | None  # of its own, which guesses where there is no draft
     draft_name: str  # of what guesses, or as it was asked for
     draft_fault: str  # why nothing guesses though it was asked for, or the file has a layer
+    adapters: Adapters  # that requests may go through
     formats: AnswerFormats = field(init=False)
 
     def __post_init__(self) -> None:
@@ -259,6 +261,7 @@ class LoadedModel(EngineSizes):
         if self.draft is not None:
             self.draft.close()
         self.engine.close()
+        self.adapters.close()
         self.model.close()
 
 
@@ -281,12 +284,13 @@ def load(
     config = replace(config, ctx_size=ctx_sizes.get(file.name, config.ctx_size))
     tell(f"mapping {file.name}")
     model, layer_fault = open_model(file.path, config)
-    template = draft = None
+    template = draft = adapters = None
     try:
         metadata = model.metadata()
         digest = _digest(file)
         tokenizer, template = _text(metadata, model.info)
-        planned = plan_with_draft(config, file, model, metadata, stop)
+        adapters = open_adapters(registry, file, model, config, metadata)
+        planned = plan_with_draft(config, file, model, metadata, stop, adapters.sizes)
         config, plan, draft = planned.config, planned.plan, planned.draft
         _tell_context(config, model.info.n_ctx_train, plan)
         params = engine_params(
@@ -299,7 +303,10 @@ def load(
         params["n_blocks"], params["n_local_blocks"] = plan.kv_blocks, plan.kv_local_blocks
         params["n_states"] = state_slots_of(config, model)
         engine = Engine(model, **params)
+        adapters.reserve(engine)
     except BaseException:
+        if adapters is not None:
+            adapters.close()
         if template is not None:
             template.close()
         if draft is not None:
@@ -333,6 +340,7 @@ def load(
         guess_layer=guess_layer_of(engine) if has_layer else None,
         draft_name=planned.name or (NAME if has_layer or layer_fault else ""),
         draft_fault=planned.fault or layer_fault,
+        adapters=adapters,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.logs import fields
+from llamad.store.adapter_files import is_adapter
 from llamad.store.registry import ModelFile, ModelRegistry, check_name, comparable_path
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,17 @@ class ModelChoice:
         return None if file is None else comparable_path(file.path)
 
     def require(self, name: str) -> ModelFile:
-        """Return the model of a name. Raises INVALID_NAME, MODEL_NOT_FOUND, MODEL_FIXED."""
+        """Return the model of a name.
+
+        Raises INVALID_NAME, MODEL_NOT_FOUND, MODEL_IS_ADAPTER, MODEL_FIXED.
+        """
         file = self._registry.require(check_name(name))
+        if is_adapter(file.path):
+            raise LlamadError(
+                ErrorKind.STATE,
+                "MODEL_IS_ADAPTER",
+                f"{name} is an adapter (LoRA): it is loaded with its model, and requests name it",
+            )
         if self._fixed and self.selected() != comparable_path(file.path):
             raise LlamadError(
                 ErrorKind.STATE,
@@ -47,6 +57,10 @@ class ModelChoice:
                 " --model: remove it, restart the service, and then choose",
             )
         return file
+
+    def adapter_times(self) -> dict[str, int]:
+        """Return which adapters lie beside the models, see ModelRegistry.adapter_times."""
+        return self._registry.adapter_times()
 
     def remember(self, file: ModelFile) -> None:
         """Let the next start load this model, unless the configuration names it.

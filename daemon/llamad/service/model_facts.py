@@ -30,4 +30,6 @@ def facts_of(model: LoadedModel) -> ModelFacts:
         draft_path="" if model.draft is None else os.fspath(model.draft.path),
         draft_fault=model.draft_fault,
         recommended_sampling=model.recommended_sampling,
+        adapters=model.adapters.told(),
+        adapter_times=model.adapters.times,
     )

@@ -142,8 +142,10 @@ class ModelManager:
         accepted()
         serving, path = self._state.serving, os.fspath(file.path)
         if self._state.phase is Phase.READY and serving is not None and serving.model.path == path:
-            await asyncio.to_thread(self._choice.remember, file)
-            return serving.model
+            times = await asyncio.to_thread(self._choice.adapter_times)
+            if times == serving.model.adapter_times:  # else it is loaded again, with them
+                await asyncio.to_thread(self._choice.remember, file)
+                return serving.model
         facts = await self._request(_Change(file))
         assert facts is not None
         return facts

@@ -62,6 +62,13 @@ class ModelFacts:
     draft_path: str = ""  # empty: nothing guesses
     draft_fault: str = ""  # why nothing guesses though it was asked for
     recommended_sampling: Mapping[str, float] = field(default_factory=dict)
+    adapters: Mapping[str, str] = field(default_factory=dict)  # why each is not loaded, or ""
+    adapter_times: Mapping[str, int] = field(default_factory=dict)  # ModelRegistry.adapter_times
+
+    @property
+    def loaded_adapters(self) -> Sequence[str]:
+        """The names of those that requests may go through."""
+        return [name for name, fault in self.adapters.items() if not fault]
 
 
 @dataclass(frozen=True, slots=True)

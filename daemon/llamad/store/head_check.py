@@ -7,12 +7,14 @@ is broken is not refused here: the whole file is verified at its end.
 """
 
 import os
+from pathlib import Path
 
 from llamad.engine.bindings import EngineModel
 from llamad.errors import LlamadError
 from llamad.gguf.head import ArrivingHead
 from llamad.gguf.layout import GgufLayout
 from llamad.gguf.value import ValueType
+from llamad.store.adapter_files import check_adapter, is_adapter
 
 UNKNOWN_BYTES = 1 << 42  # of addresses, for a file whose size its source does not say
 
@@ -54,7 +56,10 @@ class HeadCheck:
             with open(fd, "wb", closefd=False) as file:
                 file.write(head)
             os.ftruncate(fd, max(len(head), file_bytes))
-            EngineModel(path).close()
+            if is_adapter(Path(path)):
+                check_adapter(Path(path))
+            else:
+                EngineModel(path).close()
         except LlamadError as error:
             if error.reason != "MODEL_UNSUPPORTED":
                 return

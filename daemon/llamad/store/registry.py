@@ -1,9 +1,10 @@
 """The model directory: which files it holds, which one a name means, which one is selected.
 
-Owns names and paths; opens no model. A name is the file's name without ``.gguf``. A link that leads
-out of the directory is not a model of the directory, whatever it points to. Hidden files are none:
-partial files of transfers, and the name of the model that is loaded at every start. Nor are files
-whose names no request can hold or no terminal show.
+Owns names and paths; opens no model, but asks which files are adapters (LoRA): these have names
+like models, and none is ever the model to load. A name is the file's name without ``.gguf``. A
+link that leads out of the directory is not a model of the directory, whatever it points to. Hidden
+files are none: partial files of transfers, and the name of the model that is loaded at every start.
+Nor are files whose names no request can hold or no terminal show.
 
 Blocking: not for the event loop's thread.
 """
@@ -20,6 +21,7 @@ from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.logs import fields
 from llamad.small_file import read_small, replace_small
 from llamad.store import recommended
+from llamad.store.adapter_files import is_adapter
 from llamad.store.partial_file import disk_error, remove_partial_file
 
 log = logging.getLogger(__name__)
@@ -98,6 +100,18 @@ class ModelRegistry:
                 f"model directory {self.directory}: {getattr(error, 'strerror', None) or error}",
             ) from error
         return [model for model in found if model is not None]
+
+    def adapters(self) -> list[ModelFile]:
+        """Return the adapters of the directory by name; ``scan`` has them, too."""
+        return [file for file in self.scan() if is_adapter(file.path)]
+
+    def adapter_times(self) -> dict[str, int]:
+        """Return when each adapter's file was last written, nanoseconds since 1970, by name."""
+        times = {}
+        for file in self.adapters():
+            with contextlib.suppress(OSError):  # just removed
+                times[file.name] = file.path.stat().st_mtime_ns
+        return times
 
     def resolve(self, model: str) -> ModelFile:
         """Return the file that ``model`` means: a path, or the name of a model in the directory.
@@ -190,6 +204,7 @@ class ModelRegistry:
                 return model
         if selected:
             log.warning(fields("selected model is not there", model=selected))
+        models = [model for model in models if not is_adapter(model.path)]
         if len(models) == 1:
             return models[0]
         if not models:

@@ -217,9 +217,15 @@ bool lld_tensor_is_needless(const lld_config *c, const lld_tensor *t)
 /* llama-gguf-split cuts a model into files; each has all metadata of the first, or next to none. */
 int lld_config_check_whole(const lld_gguf *gguf)
 {
+    const char *type = "";
+    size_t length = 0;
     uint32_t n_parts = 0;
     bool found = false;
-    const int status = lld_gguf_read_u32(gguf, "split.count", &n_parts, &found);
+    int status = lld_gguf_read_string(gguf, "general.type", &type, &length, NULL);
+    if (status != LLD_OK) return status;
+    if (length == strlen("adapter") && memcmp(type, "adapter", length) == 0)
+        return lld_fail(LLD_ERR_UNSUPPORTED, "is an adapter (LoRA) of a model, and no model itself");
+    status = lld_gguf_read_u32(gguf, "split.count", &n_parts, &found);
     if (status != LLD_OK || !found || n_parts <= 1) return status;
     return lld_fail(LLD_ERR_UNSUPPORTED,
                     "is one of %" PRIu32 " parts of a model, which llama-gguf-split --merge joins",

@@ -16,7 +16,7 @@ bool lld_ranks(const lld_gguf *gguf, const lld_config *config);
 /* Whether a tensor may stay unused: it follows from the metadata, or only guesses tokens. */
 bool lld_tensor_is_needless(const lld_config *config, const lld_tensor *tensor);
 
-/* LLD_ERR_UNSUPPORTED for a part of a model that was cut into files. */
+/* LLD_ERR_UNSUPPORTED for a part of a model that was cut into files, and for an adapter. */
 int lld_config_check_whole(const lld_gguf *gguf);
 
 #endif

@@ -16,18 +16,22 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "path", "file_bytes", "loaded", "selected")
+    __slots__ = ("name", "path", "file_bytes", "loaded", "selected", "is_adapter", "base")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
     LOADED_FIELD_NUMBER: _ClassVar[int]
     SELECTED_FIELD_NUMBER: _ClassVar[int]
+    IS_ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
     name: str
     path: str
     file_bytes: int
     loaded: bool
     selected: bool
-    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., file_bytes: _Optional[int] = ..., loaded: bool = ..., selected: bool = ...) -> None: ...
+    is_adapter: bool
+    base: str
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., file_bytes: _Optional[int] = ..., loaded: bool = ..., selected: bool = ..., is_adapter: bool = ..., base: _Optional[str] = ...) -> None: ...
 
 class AddModelRequest(_message.Message):
     __slots__ = ("start", "chunk")

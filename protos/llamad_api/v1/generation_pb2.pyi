@@ -128,7 +128,7 @@ class Thinking(_message.Message):
     def __init__(self, enabled: bool = ..., budget_tokens: _Optional[int] = ..., effort: _Optional[_Union[Effort, str]] = ...) -> None: ...
 
 class Options(_message.Message):
-    __slots__ = ("model", "max_tokens", "stop", "sampling", "priority", "deadline_seconds", "speculation", "template_arguments", "loop_guard", "on_behalf_of", "time_to_live_seconds", "pin", "resumable_seconds", "response_format", "logprobs", "n", "min_tokens", "ignore_eos", "thinking")
+    __slots__ = ("model", "max_tokens", "stop", "sampling", "priority", "deadline_seconds", "speculation", "template_arguments", "loop_guard", "on_behalf_of", "time_to_live_seconds", "pin", "resumable_seconds", "response_format", "logprobs", "n", "min_tokens", "ignore_eos", "thinking", "adapter")
     class TemplateArgumentsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +155,7 @@ class Options(_message.Message):
     MIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
     IGNORE_EOS_FIELD_NUMBER: _ClassVar[int]
     THINKING_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
     model: str
     max_tokens: int
     stop: _containers.RepeatedScalarFieldContainer[str]
@@ -174,7 +175,16 @@ class Options(_message.Message):
     min_tokens: int
     ignore_eos: bool
     thinking: Thinking
-    def __init__(self, model: _Optional[str] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., speculation: bool = ..., template_arguments: _Optional[_Mapping[str, str]] = ..., loop_guard: bool = ..., on_behalf_of: _Optional[str] = ..., time_to_live_seconds: _Optional[float] = ..., pin: _Optional[str] = ..., resumable_seconds: _Optional[float] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., logprobs: _Optional[int] = ..., n: _Optional[int] = ..., min_tokens: _Optional[int] = ..., ignore_eos: bool = ..., thinking: _Optional[_Union[Thinking, _Mapping]] = ...) -> None: ...
+    adapter: Adapter
+    def __init__(self, model: _Optional[str] = ..., max_tokens: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., priority: _Optional[_Union[Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., speculation: bool = ..., template_arguments: _Optional[_Mapping[str, str]] = ..., loop_guard: bool = ..., on_behalf_of: _Optional[str] = ..., time_to_live_seconds: _Optional[float] = ..., pin: _Optional[str] = ..., resumable_seconds: _Optional[float] = ..., response_format: _Optional[_Union[ResponseFormat, _Mapping]] = ..., logprobs: _Optional[int] = ..., n: _Optional[int] = ..., min_tokens: _Optional[int] = ..., ignore_eos: bool = ..., thinking: _Optional[_Union[Thinking, _Mapping]] = ..., adapter: _Optional[_Union[Adapter, _Mapping]] = ...) -> None: ...
+
+class Adapter(_message.Message):
+    __slots__ = ("name", "scale")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    scale: float
+    def __init__(self, name: _Optional[str] = ..., scale: _Optional[float] = ...) -> None: ...
 
 class ResponseFormat(_message.Message):
     __slots__ = ("json_schema", "grammar", "regex", "choices", "json_object")

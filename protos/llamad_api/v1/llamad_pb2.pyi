@@ -8,6 +8,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 from llamad_api.v1.generation_pb2 import Sampling as Sampling
 from llamad_api.v1.generation_pb2 import Thinking as Thinking
 from llamad_api.v1.generation_pb2 import Options as Options
+from llamad_api.v1.generation_pb2 import Adapter as Adapter
 from llamad_api.v1.generation_pb2 import ResponseFormat as ResponseFormat
 from llamad_api.v1.generation_pb2 import Choices as Choices
 from llamad_api.v1.generation_pb2 import GenerateRequest as GenerateRequest
@@ -38,6 +39,7 @@ from llamad_api.v1.status_pb2 import Setting as Setting
 from llamad_api.v1.status_pb2 import MetadataEntry as MetadataEntry
 from llamad_api.v1.status_pb2 import GetStatusRequest as GetStatusRequest
 from llamad_api.v1.status_pb2 import GetStatusResponse as GetStatusResponse
+from llamad_api.v1.status_pb2 import AdapterStatus as AdapterStatus
 from llamad_api.v1.status_pb2 import PrefixCache as PrefixCache
 from llamad_api.v1.status_pb2 import Board as Board
 from llamad_api.v1.status_pb2 import DraftModel as DraftModel
@@ -127,7 +129,7 @@ class DetokenizeResponse(_message.Message):
     def __init__(self, text: _Optional[str] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
-    __slots__ = ("texts", "model", "truncate", "pooling", "priority", "deadline_seconds", "on_behalf_of", "dimensions")
+    __slots__ = ("texts", "model", "truncate", "pooling", "priority", "deadline_seconds", "on_behalf_of", "dimensions", "adapter")
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_FIELD_NUMBER: _ClassVar[int]
@@ -136,6 +138,7 @@ class EmbedRequest(_message.Message):
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ON_BEHALF_OF_FIELD_NUMBER: _ClassVar[int]
     DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
     texts: _containers.RepeatedScalarFieldContainer[str]
     model: str
     truncate: bool
@@ -144,7 +147,8 @@ class EmbedRequest(_message.Message):
     deadline_seconds: float
     on_behalf_of: str
     dimensions: int
-    def __init__(self, texts: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., truncate: bool = ..., pooling: _Optional[_Union[Pooling, str]] = ..., priority: _Optional[_Union[_generation_pb2.Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., on_behalf_of: _Optional[str] = ..., dimensions: _Optional[int] = ...) -> None: ...
+    adapter: _generation_pb2.Adapter
+    def __init__(self, texts: _Optional[_Iterable[str]] = ..., model: _Optional[str] = ..., truncate: bool = ..., pooling: _Optional[_Union[Pooling, str]] = ..., priority: _Optional[_Union[_generation_pb2.Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., on_behalf_of: _Optional[str] = ..., dimensions: _Optional[int] = ..., adapter: _Optional[_Union[_generation_pb2.Adapter, _Mapping]] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
     __slots__ = ("index", "values", "tokens", "truncated_tokens", "model")
@@ -201,7 +205,7 @@ class RankedDocument(_message.Message):
     def __init__(self, index: _Optional[int] = ..., score: _Optional[float] = ..., truncated_tokens: _Optional[int] = ...) -> None: ...
 
 class ScoreRequest(_message.Message):
-    __slots__ = ("prompt", "prompt_tokens", "parse_special", "continuations", "likeliest", "model", "priority", "deadline_seconds", "on_behalf_of")
+    __slots__ = ("prompt", "prompt_tokens", "parse_special", "continuations", "likeliest", "model", "priority", "deadline_seconds", "on_behalf_of", "adapter")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PARSE_SPECIAL_FIELD_NUMBER: _ClassVar[int]
@@ -211,6 +215,7 @@ class ScoreRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ON_BEHALF_OF_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     prompt_tokens: _containers.RepeatedScalarFieldContainer[int]
     parse_special: bool
@@ -220,7 +225,8 @@ class ScoreRequest(_message.Message):
     priority: _generation_pb2.Priority
     deadline_seconds: float
     on_behalf_of: str
-    def __init__(self, prompt: _Optional[str] = ..., prompt_tokens: _Optional[_Iterable[int]] = ..., parse_special: bool = ..., continuations: _Optional[_Iterable[_Union[Continuation, _Mapping]]] = ..., likeliest: _Optional[int] = ..., model: _Optional[str] = ..., priority: _Optional[_Union[_generation_pb2.Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., on_behalf_of: _Optional[str] = ...) -> None: ...
+    adapter: _generation_pb2.Adapter
+    def __init__(self, prompt: _Optional[str] = ..., prompt_tokens: _Optional[_Iterable[int]] = ..., parse_special: bool = ..., continuations: _Optional[_Iterable[_Union[Continuation, _Mapping]]] = ..., likeliest: _Optional[int] = ..., model: _Optional[str] = ..., priority: _Optional[_Union[_generation_pb2.Priority, str]] = ..., deadline_seconds: _Optional[float] = ..., on_behalf_of: _Optional[str] = ..., adapter: _Optional[_Union[_generation_pb2.Adapter, _Mapping]] = ...) -> None: ...
 
 class Continuation(_message.Message):
     __slots__ = ("text", "tokens")

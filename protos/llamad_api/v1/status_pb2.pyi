@@ -97,7 +97,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("state", "detail", "uptime_seconds", "model", "jobs_queued", "jobs_running", "queue_capacity", "sequence_slots", "kv_bytes", "kv_blocks_total", "kv_blocks_free", "requests_finished", "generated_tokens", "prompt_tokens", "threads", "kernel_set", "memory", "kv_blocks_cached", "prefix", "board", "jobs_stored", "durability", "draft")
+    __slots__ = ("state", "detail", "uptime_seconds", "model", "jobs_queued", "jobs_running", "queue_capacity", "sequence_slots", "kv_bytes", "kv_blocks_total", "kv_blocks_free", "requests_finished", "generated_tokens", "prompt_tokens", "threads", "kernel_set", "memory", "kv_blocks_cached", "prefix", "board", "jobs_stored", "durability", "draft", "adapters")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[GetStatusResponse.State]
@@ -135,6 +135,7 @@ class GetStatusResponse(_message.Message):
     JOBS_STORED_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     DRAFT_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     state: GetStatusResponse.State
     detail: str
     uptime_seconds: float
@@ -158,7 +159,16 @@ class GetStatusResponse(_message.Message):
     jobs_stored: int
     durability: str
     draft: DraftModel
-    def __init__(self, state: _Optional[_Union[GetStatusResponse.State, str]] = ..., detail: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., model: _Optional[_Union[LoadedModel, _Mapping]] = ..., jobs_queued: _Optional[int] = ..., jobs_running: _Optional[int] = ..., queue_capacity: _Optional[int] = ..., sequence_slots: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., kv_blocks_total: _Optional[int] = ..., kv_blocks_free: _Optional[int] = ..., requests_finished: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., threads: _Optional[int] = ..., kernel_set: _Optional[str] = ..., memory: _Optional[_Union[MemoryPlan, _Mapping]] = ..., kv_blocks_cached: _Optional[int] = ..., prefix: _Optional[_Union[PrefixCache, _Mapping]] = ..., board: _Optional[_Union[Board, _Mapping]] = ..., jobs_stored: _Optional[int] = ..., durability: _Optional[str] = ..., draft: _Optional[_Union[DraftModel, _Mapping]] = ...) -> None: ...
+    adapters: _containers.RepeatedCompositeFieldContainer[AdapterStatus]
+    def __init__(self, state: _Optional[_Union[GetStatusResponse.State, str]] = ..., detail: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., model: _Optional[_Union[LoadedModel, _Mapping]] = ..., jobs_queued: _Optional[int] = ..., jobs_running: _Optional[int] = ..., queue_capacity: _Optional[int] = ..., sequence_slots: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., kv_blocks_total: _Optional[int] = ..., kv_blocks_free: _Optional[int] = ..., requests_finished: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., threads: _Optional[int] = ..., kernel_set: _Optional[str] = ..., memory: _Optional[_Union[MemoryPlan, _Mapping]] = ..., kv_blocks_cached: _Optional[int] = ..., prefix: _Optional[_Union[PrefixCache, _Mapping]] = ..., board: _Optional[_Union[Board, _Mapping]] = ..., jobs_stored: _Optional[int] = ..., durability: _Optional[str] = ..., draft: _Optional[_Union[DraftModel, _Mapping]] = ..., adapters: _Optional[_Iterable[_Union[AdapterStatus, _Mapping]]] = ...) -> None: ...
+
+class AdapterStatus(_message.Message):
+    __slots__ = ("name", "fault")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    fault: str
+    def __init__(self, name: _Optional[str] = ..., fault: _Optional[str] = ...) -> None: ...
 
 class PrefixCache(_message.Message):
     __slots__ = ("hits", "misses", "tokens_reused", "bytes_on_disk", "bytes_written", "bytes_read")
@@ -205,7 +215,7 @@ class DraftModel(_message.Message):
     def __init__(self, name: _Optional[str] = ..., guessed_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., paused: bool = ..., fault: _Optional[str] = ...) -> None: ...
 
 class MemoryPlan(_message.Message):
-    __slots__ = ("budget_bytes", "process_bytes", "connections_bytes", "template_bytes", "vocabulary_bytes", "samplers_bytes", "scratch_bytes", "kv_bytes", "resident_bytes", "streamed_bytes", "lockable_bytes", "kv_blocks", "on_demand_bytes", "streaming_bytes", "draft_bytes", "kv_local_blocks", "draft_local_blocks")
+    __slots__ = ("budget_bytes", "process_bytes", "connections_bytes", "template_bytes", "vocabulary_bytes", "samplers_bytes", "scratch_bytes", "kv_bytes", "resident_bytes", "streamed_bytes", "lockable_bytes", "kv_blocks", "on_demand_bytes", "streaming_bytes", "draft_bytes", "kv_local_blocks", "adapters_bytes", "draft_local_blocks")
     BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
     PROCESS_BYTES_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -222,6 +232,7 @@ class MemoryPlan(_message.Message):
     STREAMING_BYTES_FIELD_NUMBER: _ClassVar[int]
     DRAFT_BYTES_FIELD_NUMBER: _ClassVar[int]
     KV_LOCAL_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_BYTES_FIELD_NUMBER: _ClassVar[int]
     DRAFT_LOCAL_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     budget_bytes: int
     process_bytes: int
@@ -239,8 +250,9 @@ class MemoryPlan(_message.Message):
     streaming_bytes: int
     draft_bytes: int
     kv_local_blocks: int
+    adapters_bytes: int
     draft_local_blocks: int
-    def __init__(self, budget_bytes: _Optional[int] = ..., process_bytes: _Optional[int] = ..., connections_bytes: _Optional[int] = ..., template_bytes: _Optional[int] = ..., vocabulary_bytes: _Optional[int] = ..., samplers_bytes: _Optional[int] = ..., scratch_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., streamed_bytes: _Optional[int] = ..., lockable_bytes: _Optional[int] = ..., kv_blocks: _Optional[int] = ..., on_demand_bytes: _Optional[int] = ..., streaming_bytes: _Optional[int] = ..., draft_bytes: _Optional[int] = ..., kv_local_blocks: _Optional[int] = ..., draft_local_blocks: _Optional[int] = ...) -> None: ...
+    def __init__(self, budget_bytes: _Optional[int] = ..., process_bytes: _Optional[int] = ..., connections_bytes: _Optional[int] = ..., template_bytes: _Optional[int] = ..., vocabulary_bytes: _Optional[int] = ..., samplers_bytes: _Optional[int] = ..., scratch_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., streamed_bytes: _Optional[int] = ..., lockable_bytes: _Optional[int] = ..., kv_blocks: _Optional[int] = ..., on_demand_bytes: _Optional[int] = ..., streaming_bytes: _Optional[int] = ..., draft_bytes: _Optional[int] = ..., kv_local_blocks: _Optional[int] = ..., adapters_bytes: _Optional[int] = ..., draft_local_blocks: _Optional[int] = ...) -> None: ...
 
 class LoadedModel(_message.Message):
     __slots__ = ("name", "path", "architecture", "file_bytes", "locked_bytes", "n_ctx", "n_ctx_train", "vocab_size", "load_seconds", "kv_type", "streamed_bytes", "bytes_read_per_token", "seconds_per_token", "disk_read_bytes_per_second", "share_of_disk_time_hidden")

@@ -13,13 +13,14 @@ from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from llamad.engine.run import AdapterUse
 from llamad.engine.worker import EngineWorker, StepPlan, StepResult
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.book import JobBook
 from llamad.jobs.event import Delta, Event, Finished, Timings
 from llamad.jobs.job import Job
 from llamad.jobs.record import JobSnapshot
-from llamad.jobs.request import GenerationRequest, Pooling
+from llamad.jobs.request import AdapterChoice, GenerationRequest, Pooling
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.encoder import Encoder
 from llamad.schedule.limits import Limits
@@ -151,6 +152,7 @@ class FakeModel:
         self.thinking: ThoughtMarks = ThinkingMarks()
         self.draft: Any = None
         self.guess_layer: Any = None
+        self.adapters = FakeAdapters()
         self.samplers: list[FakeSampler] = []
         self.sampler_error: Exception | None = None
 
@@ -183,6 +185,27 @@ class FakeModel:
         self.samplers.append(FakeSampler(seed, n_draws, mu))
         self.samplers[-1].constraint = constraint
         return self.samplers[-1]
+
+
+class FakeAdapters:
+    """Adapters by name, with the digests of their files."""
+
+    def __init__(self) -> None:
+        self.digests: dict[str, str] = {}
+        self.times: dict[str, int] = {}
+
+    def digest(self, name: str) -> str:
+        if name not in self.digests:
+            raise LlamadError(ErrorKind.NOT_FOUND, "ADAPTER_NOT_FOUND", f"no adapter {name!r}")
+        return self.digests[name]
+
+    def told(self) -> dict[str, str]:
+        return dict.fromkeys(self.digests, "")
+
+    def use(self, choice: AdapterChoice) -> AdapterUse:
+        if self.digest(choice.name) != choice.digest:
+            raise LlamadError(ErrorKind.STATE, "ADAPTER_CHANGED", f"adapter {choice.name!r}")
+        return AdapterUse(choice.name, choice.scale)
 
 
 class FakeObserver:

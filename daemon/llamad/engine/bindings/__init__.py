@@ -25,7 +25,7 @@ from llamad.engine.bindings.formats import (
     requantize,
     row_bytes,
 )
-from llamad.engine.bindings.gguf_file import GgufFile, read_metadata
+from llamad.engine.bindings.gguf_file import GgufFile, read_metadata, read_value
 from llamad.engine.bindings.importance import INPUT_MATRICES, OUTPUT_INPUT, Importance
 from llamad.engine.bindings.model import NO_LIMIT, EngineModel, StopFlag
 from llamad.engine.bindings.sampler import Sampler
@@ -81,6 +81,7 @@ __all__ = [
     "engine_version",
     "kernel_set",
     "read_metadata",
+    "read_value",
     "requantize",
     "row_bytes",
 ]

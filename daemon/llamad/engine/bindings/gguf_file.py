@@ -64,16 +64,26 @@ def read_metadata(path: str | PathLike[str]) -> dict[str, MetadataValue]:
         return file.metadata()
 
 
+def read_value(path: str | PathLike[str], key: str) -> MetadataValue | None:
+    """Return one value of a GGUF file's metadata; None where it is not there."""
+    with GgufFile(path) as file:
+        return next((entry.decode() for entry in _entries(file._c, key)), None)
+
+
 def _text(pointer: Any, length: int) -> str:
     return bytes(ffi.buffer(pointer, length)).decode("utf-8", "surrogateescape")
 
 
-def _entries(file: Any) -> Iterator[RawEntry]:
+def _entries(file: Any, only: str = "") -> Iterator[RawEntry]:
+    """Yield the entries of an open lld_file, or the one with the key ``only``."""
     entry = ffi.new("lld_kv *")
     for i in range(lib.lld_file_n_kv(file)):
         check(lib.lld_file_kv(file, i, entry))
+        key = _text(entry.key, entry.key_length)
+        if only not in ("", key):
+            continue
         yield RawEntry(
-            key=_text(entry.key, entry.key_length),
+            key=key,
             type_id=entry.type,
             element_type_id=entry.element_type,
             count=entry.count,
