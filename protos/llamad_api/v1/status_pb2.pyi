@@ -215,7 +215,7 @@ class DraftModel(_message.Message):
     def __init__(self, name: _Optional[str] = ..., guessed_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., paused: bool = ..., fault: _Optional[str] = ...) -> None: ...
 
 class MemoryPlan(_message.Message):
-    __slots__ = ("budget_bytes", "process_bytes", "connections_bytes", "template_bytes", "vocabulary_bytes", "samplers_bytes", "scratch_bytes", "kv_bytes", "resident_bytes", "streamed_bytes", "lockable_bytes", "kv_blocks", "on_demand_bytes", "streaming_bytes", "draft_bytes", "kv_local_blocks", "adapters_bytes", "draft_local_blocks")
+    __slots__ = ("budget_bytes", "process_bytes", "connections_bytes", "template_bytes", "vocabulary_bytes", "samplers_bytes", "scratch_bytes", "kv_bytes", "resident_bytes", "streamed_bytes", "lockable_bytes", "kv_blocks", "on_demand_bytes", "streaming_bytes", "draft_bytes", "kv_local_blocks", "draft_local_blocks", "adapters_bytes")
     BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
     PROCESS_BYTES_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -232,8 +232,8 @@ class MemoryPlan(_message.Message):
     STREAMING_BYTES_FIELD_NUMBER: _ClassVar[int]
     DRAFT_BYTES_FIELD_NUMBER: _ClassVar[int]
     KV_LOCAL_BLOCKS_FIELD_NUMBER: _ClassVar[int]
-    ADAPTERS_BYTES_FIELD_NUMBER: _ClassVar[int]
     DRAFT_LOCAL_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_BYTES_FIELD_NUMBER: _ClassVar[int]
     budget_bytes: int
     process_bytes: int
     connections_bytes: int
@@ -250,9 +250,9 @@ class MemoryPlan(_message.Message):
     streaming_bytes: int
     draft_bytes: int
     kv_local_blocks: int
-    adapters_bytes: int
     draft_local_blocks: int
-    def __init__(self, budget_bytes: _Optional[int] = ..., process_bytes: _Optional[int] = ..., connections_bytes: _Optional[int] = ..., template_bytes: _Optional[int] = ..., vocabulary_bytes: _Optional[int] = ..., samplers_bytes: _Optional[int] = ..., scratch_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., streamed_bytes: _Optional[int] = ..., lockable_bytes: _Optional[int] = ..., kv_blocks: _Optional[int] = ..., on_demand_bytes: _Optional[int] = ..., streaming_bytes: _Optional[int] = ..., draft_bytes: _Optional[int] = ..., kv_local_blocks: _Optional[int] = ..., adapters_bytes: _Optional[int] = ..., draft_local_blocks: _Optional[int] = ...) -> None: ...
+    adapters_bytes: int
+    def __init__(self, budget_bytes: _Optional[int] = ..., process_bytes: _Optional[int] = ..., connections_bytes: _Optional[int] = ..., template_bytes: _Optional[int] = ..., vocabulary_bytes: _Optional[int] = ..., samplers_bytes: _Optional[int] = ..., scratch_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., streamed_bytes: _Optional[int] = ..., lockable_bytes: _Optional[int] = ..., kv_blocks: _Optional[int] = ..., on_demand_bytes: _Optional[int] = ..., streaming_bytes: _Optional[int] = ..., draft_bytes: _Optional[int] = ..., kv_local_blocks: _Optional[int] = ..., draft_local_blocks: _Optional[int] = ..., adapters_bytes: _Optional[int] = ...) -> None: ...
 
 class LoadedModel(_message.Message):
     __slots__ = ("name", "path", "architecture", "file_bytes", "locked_bytes", "n_ctx", "n_ctx_train", "vocab_size", "load_seconds", "kv_type", "streamed_bytes", "bytes_read_per_token", "seconds_per_token", "disk_read_bytes_per_second", "share_of_disk_time_hidden")
