@@ -224,7 +224,8 @@ int lld_config_check_whole(const lld_gguf *gguf)
     int status = lld_gguf_read_string(gguf, "general.type", &type, &length, NULL);
     if (status != LLD_OK) return status;
     if (length == strlen("adapter") && memcmp(type, "adapter", length) == 0)
-        return lld_fail(LLD_ERR_UNSUPPORTED, "is an adapter (LoRA) of a model, and no model itself");
+        return lld_fail(LLD_ERR_UNSUPPORTED,
+                        "is an adapter (LoRA) of a model, and no model itself");
     status = lld_gguf_read_u32(gguf, "split.count", &n_parts, &found);
     if (status != LLD_OK || !found || n_parts <= 1) return status;
     return lld_fail(LLD_ERR_UNSUPPORTED,
