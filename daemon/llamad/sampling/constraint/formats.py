@@ -52,12 +52,16 @@ def format_grammar(wanted: ResponseFormat) -> Grammar:
 
 def _schema(text: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise refused("", f"is no JSON: {where}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
         raise refused("", f"is no JSON: {error}") from None
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def control_token(name: bytes) -> bytes:

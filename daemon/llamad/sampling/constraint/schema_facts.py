@@ -10,7 +10,7 @@ Owns the reading of the document. What the facts become is json_schema.py's.
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, TypeAlias, cast
@@ -410,24 +410,24 @@ def _common(
 ) -> tuple[object, ...] | None:
     if a is None or b is None:
         return b if a is None else a
-    return tuple(value for value in a if any(same(value, other) for other in b))
+    others = set(map(identity, b))
+    return tuple(value for value in a if identity(value) in others)
 
 
-def same(a: object, b: object) -> bool:
-    """Whether two JSON values are equal: 1 and 1.0 are, 1 and true are not."""
-    if isinstance(a, bool) or isinstance(b, bool):
-        return a is b
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    return a == b
+def identity(value: object) -> Hashable:
+    """Return what two JSON values have alike that are equal: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(value, bool):
+        return "bool", value
+    if isinstance(value, list):
+        return "list", tuple(map(identity, value))
+    if isinstance(value, dict):
+        return "dict", frozenset((key, identity(member)) for key, member in value.items())
+    return "", value
 
 
 def unique(values: Iterable[object]) -> list[object]:
     """Return the values without those that are equal to one before."""
-    out: list[object] = []
+    first: dict[Hashable, object] = {}
     for value in values:
-        if not any(same(value, other) for other in out):
-            out.append(value)
-    return out
+        first.setdefault(identity(value), value)
+    return list(first.values())
