@@ -21,7 +21,7 @@ export V
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz bench picture lint fmt proto site deb deb-check apt-repo release-notes e2e e2e-bare e2e-pi memory-check schema-answers load clients-check http-fuzz home-assistant-check crash clean
+.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz bench picture lint fmt proto site deb deb-check apt-repo release-notes e2e e2e-bare e2e-pi memory-check schema-answers load clients-check http-fuzz home-assistant-check boards-check crash clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -152,6 +152,10 @@ http-fuzz: $(VENV)/.developer $(VENV)/.engine ## schemathesis on the gateway by 
 
 home-assistant-check: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## Home Assistant itself on the gateways, as root; 1 GB to download
 	PYTHONPATH=tests $(PY) -m home_assistant.check $(DEMO_MODEL) build/home-assistant
+
+boards-check: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## three boards behind HAProxy, in network namespaces: killed, drained, restarted; as root
+	$(Q)packaging/dev-packages boards
+	PYTHONPATH=tests $(PY) -m boards.check $(DEMO_MODEL)
 
 crash: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## durable jobs under SIGKILL and, as root, power cuts, CRASH_KILLS=50
 	PYTHONPATH=tests $(PY) -m crash.check $(DEMO_MODEL) --kills $(or $(CRASH_KILLS),50)

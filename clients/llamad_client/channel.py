@@ -34,17 +34,19 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
 _OF_SOCKETS = (("grpc.default_authority", "localhost"),)
 # A board that lost its power closes no connection: a ping that stays without an answer does.
 _OF_NETWORK = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000))
-_IN_TURN = {
-    "loadBalancingConfig": [{"round_robin": {}}],
-    "healthCheckConfig": {"serviceName": ""},
-}
+_IN_TURN: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
+# Not through a proxy: the call that watches never ends, and would count as one that is answered.
+_HEALTHY: dict[str, object] = {"healthCheckConfig": {"serviceName": ""}}
 
 
 def options(address: Address) -> list[tuple[str, int | str]]:
     """Return the options of a channel to the address."""
-    of_kind = _OF_NETWORK if address.tls else _OF_SOCKETS
-    several = address.tries > 1
-    return [*_OPTIONS, *of_kind, *([("grpc.service_config", json.dumps(_IN_TURN))] * several)]
+    if address.tls:
+        return [*_OPTIONS, *_OF_NETWORK, ("grpc.service_config", json.dumps(_IN_TURN))]
+    if len(address.sockets) > 1:
+        service_config = json.dumps(_IN_TURN | _HEALTHY)
+        return [*_OPTIONS, *_OF_SOCKETS, ("grpc.service_config", service_config)]
+    return [*_OPTIONS, *_OF_SOCKETS]
 
 
 def open_channel(address: Address) -> grpc.Channel:
