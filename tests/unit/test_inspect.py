@@ -23,6 +23,8 @@ from engine.gguf_bytes import (
     strings,
 )
 from llamad.__main__ import main
+from tiny_adapter import TinyAdapter, write_tiny_adapter
+from tiny_gguf import TinySpec
 
 EXTRA = {
     "general.name": scalar(STRING, "Tiny"),
@@ -123,6 +125,13 @@ def test_text_names_what_a_user_asks_for(
     ):
         assert words in text
     assert "blk.0.attn_q.weight" not in text
+
+
+def test_an_adapter_is_called_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = TinyAdapter(rank=6, metadata={"general.base_model.0.name": "Tiny base"})
+    path = write_tiny_adapter(tmp_path / "adapter.gguf", TinySpec(), adapter)
+    assert main(["inspect", str(path)]) == 0
+    assert "adapter        LoRA, rank 6, made for Tiny base\n" in capsys.readouterr().out
 
 
 def test_text_lists_the_tensors_when_asked(

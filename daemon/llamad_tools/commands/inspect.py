@@ -173,12 +173,25 @@ def _summary(contents: Contents) -> Iterator[str]:
         "format": f"GGUF v{contents.version}",
         "architecture": printable(contents.architecture) or "unknown",
         "name": printable(contents.text("general.name")) or "none",
+        **_adapter(contents),
         "tensors": weights if contents.tensors else "none",
         "vocabulary": _vocabulary(contents),
         "chat template": f"yes, {len(template)} characters" if template else "no",
     }
     for name, value in rows.items():
         yield f"{name:<14} {value}"
+
+
+def _adapter(contents: Contents) -> dict[str, str]:
+    """Return the row of a file that is an adapter of a model; nothing for a model."""
+    if contents.text("general.type") != "adapter":
+        return {}
+    kind = {"lora": "LoRA"}.get(contents.text("adapter.type"), contents.text("adapter.type"))
+    halves = [t for t in contents.tensors if t.name.endswith(".lora_a")]
+    ranks = {t.shape[1] for t in halves if len(t.shape) > 1}
+    of_rank = f", rank {' and '.join(map(str, sorted(ranks)))}" if ranks else ""
+    base = contents.text("general.base_model.0.name")
+    return {"adapter": printable(f"{kind}{of_rank}{f', made for {base}' if base else ''}")}
 
 
 def _vocabulary(contents: Contents) -> str:
