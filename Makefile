@@ -21,7 +21,7 @@ export V
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz bench picture lint fmt proto site deb deb-check apt-repo release-notes e2e e2e-bare e2e-pi memory-check schema-answers load clients-check http-fuzz home-assistant-check boards-check crash clean
+.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz bench picture lint fmt proto site deb deb-check apt-repo release-notes e2e e2e-bare e2e-pi memory-check schema-answers load clients-check http-fuzz llama-server-tests home-assistant-check boards-check crash clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -149,6 +149,9 @@ clients-check: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## unmodified pr
 
 http-fuzz: $(VENV)/.developer $(VENV)/.engine ## schemathesis on the gateway by its /openapi.json, HTTP_FUZZ_SECONDS=60 HTTP_FUZZ_SEED=N
 	PYTHONPATH=tests $(PY) -m gateway.http_fuzz build/schemathesis --seconds $(or $(HTTP_FUZZ_SECONDS),60) $(if $(HTTP_FUZZ_SEED),--seed $(HTTP_FUZZ_SEED))
+
+llama-server-tests: $(VENV)/.developer $(VENV)/.engine ## llama.cpp's own tests of llama-server on the gateway
+	PYTHONPATH=tests $(PY) -m llama_server_suite.check build/llama-server-venv $(LLAMA_SERVER_TESTS)
 
 home-assistant-check: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## Home Assistant itself on the gateways, as root; 1 GB to download
 	PYTHONPATH=tests $(PY) -m home_assistant.check $(DEMO_MODEL) build/home-assistant

@@ -1,4 +1,4 @@
-"""Fixtures of the gateway's tests: a real service with the demo model, and a gateway before it."""
+"""Fixtures: services with the demo model and over a fake engine, each with a gateway before it."""
 
 import tempfile
 from collections.abc import Iterator
@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from clients.daemon_process import Daemon, daemon
+from clients.running import RunningService, running_service
 from gateway.gateway_process import GatewayProcess, gateway_process
+from llamad.text.thinking import ThinkingMarks
 
 DEMO_MODEL = Path(__file__).resolve().parents[2] / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -33,3 +35,20 @@ def demo_gateway(demo_service: Daemon) -> Iterator[GatewayProcess]:
         gateway_process(Path(name), demo_service.socket) as gateway,
     ):
         yield gateway
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[RunningService]:
+    """Return a service over a fake engine, whose model may think."""
+    with running_service() as running:
+        running.service.bench.model.thinking = ThinkingMarks((("<think>", "</think>"),))
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    service: RunningService, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
+    """Return a gateway before it, with the default configuration."""
+    with gateway_process(tmp_path_factory.mktemp("gateway"), service.path) as running:
+        yield running

@@ -13,6 +13,7 @@ import pytest
 from clients.daemon_process import Daemon, daemon
 from clients.http_server import HttpServer, a_file, http_server
 from gateway.gateway_process import GatewayProcess, gateway_process
+from gateway.libraries import openai_of
 from llamad_client import Client
 from llamad_http.authorization import add_key
 from tiny_gguf import TinySpec, write_tiny_model
@@ -98,12 +99,6 @@ def user(folder: Path, gateway: GatewayProcess) -> str:
 def ollama_of(gateway: GatewayProcess, key: str) -> ollama.Client:
     headers = {"authorization": f"Bearer {key}"} if key else {}
     return ollama.Client(host=gateway.url, headers=headers, timeout=TIMEOUT_SECONDS)
-
-
-def openai_of(gateway: GatewayProcess, key: str) -> openai.OpenAI:
-    return openai.OpenAI(
-        base_url=gateway.url + "/v1", api_key=key, max_retries=0, timeout=TIMEOUT_SECONDS
-    )
 
 
 def loaded(service: Daemon) -> str:

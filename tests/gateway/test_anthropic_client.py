@@ -1,16 +1,15 @@
 """The unmodified ``anthropic`` library: against a scripted model, and against the demo model."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
 import pytest
 
 from clients.daemon_process import Daemon
-from clients.running import RunningService, running_service
-from gateway.gateway_process import GatewayProcess, gateway_process
-from llamad.text.thinking import ThinkingMarks
+from clients.running import RunningService
+from gateway.gateway_process import GatewayProcess
+from gateway.libraries import anthropic_of
 from llamad_client import Client
 from unit.schedule.fakes import TIMEOUT_SECONDS, saying
 
@@ -27,32 +26,9 @@ HELLO: Any = [{"role": "user", "content": "hello"}]
 ASKED: Any = {"model": "claude", "max_tokens": 200, "messages": HELLO}
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[RunningService]:
-    """Return a service over a fake engine, whose model thinks."""
-    with running_service() as running:
-        running.service.bench.model.thinking = ThinkingMarks((("<think>", "</think>"),))
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gateway(
-    service: RunningService, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[GatewayProcess]:
-    """Return a gateway before it."""
-    with gateway_process(tmp_path_factory.mktemp("gateway"), service.path) as running:
-        yield running
-
-
-def client_of(gateway: GatewayProcess) -> anthropic.Anthropic:
-    return anthropic.Anthropic(
-        base_url=gateway.url, api_key="none", max_retries=0, timeout=TIMEOUT_SECONDS
-    )
-
-
 @pytest.fixture
 def client(gateway: GatewayProcess) -> anthropic.Anthropic:
-    return client_of(gateway)
+    return anthropic_of(gateway)
 
 
 def test_a_message_is_answered_whole_and_as_a_stream(
@@ -228,7 +204,7 @@ def test_an_error_in_a_stream_is_raised(
 def test_the_demo_model_answers_as_the_service_does(
     demo_gateway: GatewayProcess, demo_service: Daemon
 ) -> None:
-    client = client_of(demo_gateway)
+    client = anthropic_of(demo_gateway)
     question: Any = [{"role": "user", "content": "What is the capital of France?"}]
     asked: Any = {"model": "claude", "max_tokens": 24, "messages": question}
     greedy: Any = {"temperature": 0}  # the library has no such parameter any more

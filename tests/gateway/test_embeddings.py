@@ -1,33 +1,16 @@
 """Vectors through the unmodified libraries: those of the service, in the order of the texts."""
 
-from collections.abc import Iterator
-
 import ollama
 import openai
 import pytest
 
-from clients.running import RunningService, running_service
-from gateway.gateway_process import GatewayProcess, gateway_process
+from clients.running import RunningService
+from gateway.gateway_process import GatewayProcess
+from gateway.libraries import openai_of
 from llamad_client import Client
 from unit.schedule.fakes import TIMEOUT_SECONDS
 
 TEXTS = ["a", "bcd", "e" * 40]
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[RunningService]:
-    """Return a service over a fake engine."""
-    with running_service() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gateway(
-    service: RunningService, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[GatewayProcess]:
-    """Return a gateway before it."""
-    with gateway_process(tmp_path_factory.mktemp("gateway"), service.path) as running:
-        yield running
 
 
 @pytest.fixture
@@ -40,9 +23,7 @@ def vectors(service: RunningService) -> list[list[float]]:
 def test_openai_gets_vectors_in_both_formats(
     gateway: GatewayProcess, vectors: list[list[float]]
 ) -> None:
-    client = openai.OpenAI(
-        base_url=gateway.url + "/v1", api_key="none", max_retries=0, timeout=TIMEOUT_SECONDS
-    )
+    client = openai_of(gateway)
     for written in ({}, {"encoding_format": "float"}):
         answer = client.embeddings.create(model="m", input=TEXTS, **written)  # type: ignore[arg-type]
         assert [entry.embedding for entry in answer.data] == vectors

@@ -11,6 +11,7 @@ from openai import OpenAI
 
 from clients.daemon_process import Daemon
 from gateway.gateway_process import GatewayProcess
+from gateway.libraries import openai_of
 from gateway.test_llama_server import ask
 from gateway.test_openai_client import MODEL, QUESTION
 from llamad_client import Client, TextDelta, TokenLogprob
@@ -21,9 +22,7 @@ PROMPT = "Hello 🌍, I am"
 
 @pytest.fixture
 def client(demo_gateway: GatewayProcess) -> OpenAI:
-    return OpenAI(
-        base_url=demo_gateway.url + "/v1", api_key="none", max_retries=0, timeout=TIMEOUT_SECONDS
-    )
+    return openai_of(demo_gateway)
 
 
 def told(service: Daemon, **options: Any) -> list[TokenLogprob]:

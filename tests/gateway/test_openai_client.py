@@ -13,6 +13,7 @@ from openai import OpenAI
 from clients.daemon_process import Daemon
 from gateway.conftest import DEMO_MODEL
 from gateway.gateway_process import GatewayProcess
+from gateway.libraries import openai_of
 from llamad_client import Client
 from unit.schedule.fakes import TIMEOUT_SECONDS
 
@@ -22,9 +23,7 @@ QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of Franc
 
 @pytest.fixture
 def client(demo_gateway: GatewayProcess) -> OpenAI:
-    return OpenAI(
-        base_url=demo_gateway.url + "/v1", api_key="none", max_retries=0, timeout=TIMEOUT_SECONDS
-    )
+    return openai_of(demo_gateway)
 
 
 def test_models_are_listed_and_each_can_be_asked_for(client: OpenAI) -> None:

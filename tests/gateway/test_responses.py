@@ -1,16 +1,15 @@
 """``/v1/responses`` through the unmodified ``openai`` library."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
 
 from clients.daemon_process import Daemon
-from clients.running import RunningService, running_service
-from gateway.gateway_process import GatewayProcess, gateway_process
-from llamad.text.thinking import ThinkingMarks
+from clients.running import RunningService
+from gateway.gateway_process import GatewayProcess
+from gateway.libraries import openai_of
 from llamad_client import Client
 from unit.schedule.fakes import TIMEOUT_SECONDS, saying
 
@@ -27,32 +26,9 @@ TOOLS: Any = [
 ASKED: Any = {"model": "gpt-5", "input": "hello"}
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[RunningService]:
-    """Return a service over a fake engine, whose model thinks."""
-    with running_service() as running:
-        running.service.bench.model.thinking = ThinkingMarks((("<think>", "</think>"),))
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gateway(
-    service: RunningService, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[GatewayProcess]:
-    """Return a gateway before it."""
-    with gateway_process(tmp_path_factory.mktemp("gateway"), service.path) as running:
-        yield running
-
-
-def client_of(gateway: GatewayProcess) -> openai.OpenAI:
-    return openai.OpenAI(
-        base_url=gateway.url + "/v1", api_key="none", max_retries=0, timeout=TIMEOUT_SECONDS
-    )
-
-
 @pytest.fixture
 def client(gateway: GatewayProcess) -> openai.OpenAI:
-    return client_of(gateway)
+    return openai_of(gateway)
 
 
 def answer_of(client: openai.OpenAI, streamed: bool, **asked: Any) -> Any:
@@ -193,7 +169,7 @@ def test_tokens_are_counted_and_no_job_made(client: openai.OpenAI, service: Runn
 def test_the_demo_model_answers_as_the_service_does(
     demo_gateway: GatewayProcess, demo_service: Daemon
 ) -> None:
-    client = client_of(demo_gateway)
+    client = openai_of(demo_gateway)
     question = "What is the capital of France?"
     asked: Any = {"model": "m", "input": question, "temperature": 0, "max_output_tokens": 24}
     with Client(demo_service.socket) as direct:

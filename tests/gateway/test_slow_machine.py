@@ -17,6 +17,7 @@ import pytest
 
 from clients.running import RunningService, running_service
 from gateway.gateway_process import GatewayProcess, gateway_process
+from gateway.libraries import anthropic_of, openai_of
 from llamad.schedule.limits import Limits
 from unit.schedule.fakes import TIMEOUT_SECONDS, saying
 
@@ -104,9 +105,7 @@ def test_a_silent_stream_gives_signs_of_life(
 def test_unmodified_libraries_read_over_the_signs(
     gateway: GatewayProcess, service: RunningService
 ) -> None:
-    base: Any = {"api_key": "none", "max_retries": 0, "timeout": TIMEOUT_SECONDS}
-    chat = openai.OpenAI(base_url=gateway.url + "/v1", **base)
-    message = anthropic.Anthropic(base_url=gateway.url, **base)
+    chat, message = openai_of(gateway), anthropic_of(gateway)
     lines = ollama.Client(host=gateway.url, timeout=TIMEOUT_SECONDS)
     with held(service) as go_on:
         timer = threading.Timer(0.5, go_on.set)  # some signs come before the text
@@ -128,25 +127,26 @@ def test_unmodified_libraries_read_over_the_signs(
         timer.join()
 
 
+def full_queue(gateway: GatewayProcess) -> tuple[Any, list[Any]]:
+    """Return the stream of a chat that runs, and those of as many as may wait for it."""
+    chat = {"messages": HELLO}
+    first = stream(gateway, "/v1/chat/completions", chat)
+    lines_until(first, b":", 1)
+    return first, [stream(gateway, "/v1/chat/completions", chat) for _ in range(CAPACITY)]
+
+
 def test_who_waits_hears_the_place_and_a_full_queue_when_to_come_back(
     gateway: GatewayProcess, service: RunningService
 ) -> None:
-    chat = {"messages": HELLO}
     with held(service) as go_on:
-        first = stream(gateway, "/v1/chat/completions", chat)
-        lines_until(first, b":", 1)
-        waiting = [stream(gateway, "/v1/chat/completions", chat) for _ in range(CAPACITY)]
+        first, waiting = full_queue(gateway)
         for place, answer in enumerate(waiting[1:], 1):  # the first of them is the next
             lines_until(answer, b": queue position %d\n" % place, 1)
-        clients: Any = (
-            openai.OpenAI(base_url=gateway.url + "/v1", api_key="none", max_retries=0),
-            anthropic.Anthropic(base_url=gateway.url, api_key="none", max_retries=0),
-        )
         with pytest.raises(openai.RateLimitError, match="queue") as full:
-            clients[0].chat.completions.create(model="m", messages=HELLO)
+            openai_of(gateway).chat.completions.create(model="m", messages=HELLO)
         assert int(full.value.response.headers["retry-after"]) >= 1
         with pytest.raises(anthropic.RateLimitError, match="queue") as busy:
-            clients[1].messages.create(model="m", messages=HELLO, max_tokens=9)
+            anthropic_of(gateway).messages.create(model="m", messages=HELLO, max_tokens=9)
         assert int(busy.value.response.headers["retry-after"]) >= 1
         with pytest.raises(ollama.ResponseError, match="queue") as refused:
             ollama.Client(host=gateway.url).chat("fake", HELLO)
@@ -187,17 +187,14 @@ def test_a_more_urgent_request_goes_before_one_that_waits(
 def test_who_leaves_while_waiting_gives_the_place_back(
     gateway: GatewayProcess, service: RunningService
 ) -> None:
-    chat = {"messages": HELLO}
     with held(service) as go_on:
-        first = stream(gateway, "/v1/chat/completions", chat)
-        lines_until(first, b":", 1)
-        waiting = [stream(gateway, "/v1/chat/completions", chat) for _ in range(CAPACITY)]
+        first, waiting = full_queue(gateway)
         lines_until(waiting[2], b": queue position 2", 1)
         waiting[0].close()
         new = None
         while new is None:  # the service hears of it in its own time
             try:
-                new = stream(gateway, "/v1/chat/completions", chat)
+                new = stream(gateway, "/v1/chat/completions", {"messages": HELLO})
             except urllib.error.HTTPError as refused:
                 assert refused.code == 429  # noqa: PT017 - nothing else is expected
         go_on.set()

@@ -2,15 +2,15 @@
 
 import json
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import ollama
 import openai
 import pytest
 
-from clients.running import RunningService, running_service
-from gateway.gateway_process import GatewayProcess, gateway_process
+from clients.running import RunningService
+from gateway.gateway_process import GatewayProcess
+from gateway.libraries import openai_of
 from unit.schedule.fakes import TIMEOUT_SECONDS, saying
 
 CALLS = (
@@ -25,27 +25,9 @@ TOOLS: Any = [
 QUESTION: Any = [{"role": "user", "content": "light"}]
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[RunningService]:
-    """Return a service over a fake engine."""
-    with running_service() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def gateway(
-    service: RunningService, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[GatewayProcess]:
-    """Return a gateway before it."""
-    with gateway_process(tmp_path_factory.mktemp("gateway"), service.path) as running:
-        yield running
-
-
 @pytest.fixture
 def client(gateway: GatewayProcess) -> openai.OpenAI:
-    return openai.OpenAI(
-        base_url=gateway.url + "/v1", api_key="none", max_retries=0, timeout=TIMEOUT_SECONDS
-    )
+    return openai_of(gateway)
 
 
 def test_openai_hears_of_whole_calls(client: openai.OpenAI, service: RunningService) -> None:
