@@ -131,6 +131,7 @@ def test_a_converted_encoder_makes_the_rows_of_its_weights(
     names = [tokenizer_json()["model"]["vocab"][text] for text in ("[CLS]", "hello", ",", "un")]
     assert (tokens[:4], tokens[-1]) == (names, 3)
     assert metadata["bert.pooling_type"] == 1
+    assert metadata["tokenizer.ggml.token_type_count"] == 2  # llama.cpp loads no BERT without
     theirs = folder.path.with_suffix(".theirs.gguf")
     assert np.abs(np.array(sums) - encode(theirs, tokens).sum(axis=0)).max() < 5e-3
 

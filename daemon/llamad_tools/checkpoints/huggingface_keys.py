@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 from llamad_tools.checkpoints.huggingface_family import Config
+from llamad_tools.checkpoints.hyperparameters import TOKEN_TYPES
 from llamad_tools.checkpoints.json_file import positive_count, positive_float
 from llamad_tools.checkpoints.source import Metadata, corrupt, unsupported
 
@@ -229,5 +230,5 @@ def bert_outer(config: Config) -> dict[str, tuple[int, ...]]:
     dim = int(config["hidden_size"])
     return {
         "position_embd.weight": (int(config["max_position_embeddings"]), dim),
-        "token_types.weight": (int(config["type_vocab_size"]), dim),
+        TOKEN_TYPES: (int(config["type_vocab_size"]), dim),
     }

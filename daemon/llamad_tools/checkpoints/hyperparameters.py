@@ -12,6 +12,7 @@ from llamad_tools.checkpoints.source import Metadata, SourceTensor, corrupt
 from llamad_tools.quantize.mixes import GGML_QUANTIZATION_VERSION, QUANTIZATION_VERSION
 
 Shape = tuple[int, ...]
+TOKEN_TYPES = "token_types.weight"  # of an embedding: (types, dim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,8 @@ class Hyperparameters:
             f"{arch}.rope.freq_base": self.rope_theta,
             f"{arch}.vocab_size": self.vocab_size,
         }
+        if TOKEN_TYPES in self.outer:  # llama.cpp loads no BERT without
+            result["tokenizer.ggml.token_type_count"] = self.outer[TOKEN_TYPES][0]
         for key, value in self.rope_scaling.items():
             result[f"{arch}.rope.scaling.{key}"] = value
         for key, value in self.more.items():
