@@ -21,7 +21,7 @@ from llamad.engine.bindings import (
     engine_bytes,
 )
 from llamad.engine.single_sequence import BLOCK_TOKENS, SingleSequence, blocks_for, local_blocks_for
-from llamad.memory.demand import capacity_of, demand_of
+from llamad.memory.demand import capacity_of, demand_of, memory_of
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MemoryPlan, plan_huge_pages, plan_memory
 from llamad.memory.residency import choose_residency
@@ -168,9 +168,9 @@ def _plan(
 ) -> MemoryPlan:
     """Return the plan of a service that has this engine. Raises OUT_OF_MEMORY."""
     machine = Machine()
-    capacity = capacity_of(ModelConfig(memory_budget=memory_budget))
+    config = ModelConfig(memory_budget=memory_budget)
     return plan_memory(
-        demand_of(model, model.metadata(), params, capacity),
+        demand_of(model, model.metadata(), params, capacity_of(config), memory_of(config)),
         budget_bytes=machine.budget_bytes() if memory_budget is None else memory_budget,
         lock_limit_bytes=machine.lock_limit_bytes(),
         kv_tokens=params["n_blocks"] * BLOCK_TOKENS,

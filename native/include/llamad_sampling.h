@@ -106,7 +106,8 @@ typedef struct lld_constraint lld_constraint; /* where one answer is in a gramma
  * 0 on, at most 4096 bytes a token. A token without text is never allowed. */
 int lld_token_trie_create(const uint8_t *bytes, const uint32_t *offsets, uint32_t vocab_size,
                           lld_token_trie **out);
-void lld_token_trie_destroy(lld_token_trie *trie); /* after the grammars that use it */
+uint64_t lld_token_trie_bytes(const lld_token_trie *trie); /* of memory that it takes */
+void lld_token_trie_destroy(lld_token_trie *trie);         /* after the grammars that use it */
 
 typedef enum lld_edge_kind {
     LLD_EDGE_BYTES = 0,  /* to target with a byte low..high */
@@ -134,6 +135,10 @@ int lld_grammar_create(const lld_token_trie *trie, const lld_edge *edges,
                        const uint32_t *first_edge, const uint32_t *bounds, uint32_t n_states,
                        uint32_t start, lld_grammar **out);
 void lld_grammar_destroy(lld_grammar *grammar); /* after the constraints that use it */
+
+/* What was found out is forgotten beyond so many bytes, and found out again: token masks, and states
+ * of each of its constraints. Before there are constraints. At first 8 MiB and 4 MiB. */
+void lld_grammar_bound(lld_grammar *grammar, uint64_t mask_bytes, uint64_t state_bytes);
 
 /* end_tokens: allowed where the grammar accepts, and nowhere else. */
 int lld_constraint_create(lld_grammar *grammar, const int32_t *end_tokens, size_t n_end_tokens,

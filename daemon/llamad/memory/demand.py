@@ -13,6 +13,7 @@ from llamad.engine.bindings import EngineModel, EngineParams, adapter_room_bytes
 from llamad.engine.run import blocks_seen
 from llamad.gguf.value import MetadataValue, StringArray
 from llamad.memory.context import MOST_TOKENS, plan_context
+from llamad.memory.formats import formats_bytes
 from llamad.memory.machine import Machine
 from llamad.memory.plan import Demand, MemoryPlan, plan_memory, vocabulary_bytes
 from llamad.memory.states import state_slots
@@ -43,15 +44,16 @@ def capacity_of(config: ModelConfig) -> Capacity:
     By the memory that it may have, not by what of it is free now: so the door, which opens before a
     model is loaded, and each plan come to the same.
     """
-    return capacity_for(_memory_of(config))
+    return capacity_for(memory_of(config))
 
 
 def state_slots_of(config: ModelConfig, model: EngineModel) -> int:
     """Return how many states of sequences the engine of a model has room for; 0: it has none."""
-    return state_slots(model.info.state_bytes, config.n_sequences, _memory_of(config))
+    return state_slots(model.info.state_bytes, config.n_sequences, memory_of(config))
 
 
-def _memory_of(config: ModelConfig) -> int | None:
+def memory_of(config: ModelConfig) -> int | None:
+    """Return the memory that a service may have, whatever of it is free now; None: not known."""
     return config.memory_budget or Machine().total_bytes()
 
 
@@ -105,11 +107,11 @@ def context(
         most = trained if trained > 0 else asked
         return min(asked, most) if config.ctx_size else min(asked, most, MOST_TOKENS)
 
-    capacity = capacity_of(config)
+    capacity, memory = capacity_of(config), memory_of(config)
 
     def demand(n_ctx: int) -> Demand:
         params = _with_all_blocks(config, model, n_ctx)
-        own = demand_of(model, metadata, params, capacity, adapters)
+        own = demand_of(model, metadata, params, capacity, memory, adapters)
         return _beside(own, config, draft, n_ctx)
 
     return plan_context(
@@ -134,11 +136,19 @@ def demand_of(
     metadata: Mapping[str, MetadataValue],
     params: EngineParams,
     capacity: Capacity,
+    memory_bytes: int | None = None,
     adapters: AdapterSizes = NO_ADAPTERS,
 ) -> Demand:
-    """Return what a model, its engine and callers take; raise EngineError as creating it would."""
+    """Return what a model, its engine and callers take; raise EngineError as creating it would.
+
+    memory_bytes: that the service may have, by which caches are bounded; None: not known.
+    """
     sizes = engine_bytes(model, **params)
     room = adapter_room_bytes(model, adapters.max_rank, **params)
+    n_tokens = _length(metadata, "tokenizer.ggml.tokens")
+    vocabulary = vocabulary_bytes(n_tokens, _length(metadata, "tokenizer.ggml.merges"))
+    if not model.info.is_encoder:
+        vocabulary += formats_bytes(n_tokens, memory_bytes)
     return Demand(
         file_bytes=model.info.file_bytes,
         extents=model.extents(),
@@ -146,9 +156,7 @@ def demand_of(
         kv_block_tokens=sizes.kv_block_tokens,
         scratch_bytes=sizes.scratch_bytes,
         sampler_bytes=sizes.sampler_bytes,
-        vocabulary_bytes=vocabulary_bytes(
-            _length(metadata, "tokenizer.ggml.tokens"), _length(metadata, "tokenizer.ggml.merges")
-        ),
+        vocabulary_bytes=vocabulary,
         template_bytes=TEMPLATE_BYTES,
         connections_bytes=capacity.memory_bytes,
         states_bytes=sizes.n_states * sizes.state_bytes,
@@ -194,11 +202,13 @@ def plan_of(
     lock_limit = machine.lock_limit_bytes()
     n_ctx = context(config, model, metadata, budget, draft, adapters)
     params = _with_all_blocks(config, model, n_ctx)
-    capacity = capacity_of(config)
+    capacity, memory = capacity_of(config), memory_of(config)
 
     def plan(kv_tokens: int) -> MemoryPlan:
         return plan_memory(
-            _beside(demand_of(model, metadata, params, capacity, adapters), config, draft, n_ctx),
+            _beside(
+                demand_of(model, metadata, params, capacity, memory, adapters), config, draft, n_ctx
+            ),
             budget_bytes=budget,
             lock_limit_bytes=lock_limit,
             kv_tokens=kv_tokens,

@@ -8,9 +8,12 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from weakref import WeakSet
 
 from llamad.engine.bindings import Constraint, Grammar, TokenTrie
+from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.request import GenerationRequest
+from llamad.memory.formats import MAX_KEPT, FormatCaches
 from llamad.sampling.constraint.automaton import compile_grammar
 from llamad.sampling.constraint.formats import (
     ThoughtMessages,
@@ -20,15 +23,13 @@ from llamad.sampling.constraint.formats import (
     control_token,
     format_grammar,
 )
+from llamad.sampling.response_format import FormatKind
 from llamad.service.tool_grammar import Marks, ToolRules, answer_with_tools
 from llamad.text.channels import ANALYSIS_HEAD, ASSISTANT, END, FINAL_HEAD, MARKS, ChannelMarks
 from llamad.text.thinking import TAIL_TOKENS, ThinkingMarks, ThoughtMarks
 from llamad.text.tokenizer import Tokenizer
 from llamad.text.tools.formats import ToolFormat
 from llamad.text.vocabulary import TokenType
-
-MAX_KEPT_BYTES = 8 << 20  # of automata, one always stays
-MAX_KEPT = 8  # grammars, each of which may have as many bytes of masks
 
 _CHANNELS = Marks(MARKS, ())
 _MESSAGES = ThoughtMessages(
@@ -46,13 +47,16 @@ class AnswerFormats:
         tokenizer: Tokenizer,
         thinking: ThoughtMarks,
         tool_format: Callable[[], ToolFormat],
+        caches: FormatCaches,
     ) -> None:
-        """Begin; tool_format: returns how the model calls tools."""
+        """Begin; tool_format: returns how the model calls tools. caches: their bounds."""
         self._tokenizer = tokenizer
         self._thinking = thinking
         self._tool_format = tool_format
+        self._caches = caches
         self._trie: TokenTrie | None = None
         self._making_trie = threading.Lock()
+        self._alive: WeakSet[Grammar] = WeakSet()  # those kept, and those that answers use
         self._kept: OrderedDict[_Key, Grammar] = OrderedDict()  # the one used last is the last
         self._lock = threading.Lock()
 
@@ -89,12 +93,18 @@ class AnswerFormats:
             answer = answer_with_tools(rules, row, controls.values(), ends, key[2], answer)
         assert answer is not None, "the request is not constrained"
         automaton = compile_grammar(behind_thoughts(answer, key[1]))
+        if automaton.n_bytes > self._caches.grammar:
+            raise _too_large(request, automaton.n_bytes, self._caches.grammar)
         grammar = Grammar(self._texts(), automaton)
+        grammar.bound(self._caches.masks, self._caches.states)
         with self._lock:
+            self._alive.add(grammar)
             self._kept[key] = grammar
-            n_bytes = sum(kept.n_bytes for kept in self._kept.values())
-            while len(self._kept) > MAX_KEPT or (n_bytes > MAX_KEPT_BYTES and len(self._kept) > 1):
-                n_bytes -= self._kept.popitem(last=False)[1].n_bytes
+            while len(self._kept) > MAX_KEPT or (
+                len(self._kept) > 1
+                and sum(one.n_bytes for one in self._alive) > self._caches.grammars
+            ):
+                self._kept.popitem(last=False)
         return grammar
 
     def constraint(self, grammar: Grammar, tokens: Sequence[int]) -> Constraint:
@@ -136,6 +146,16 @@ class AnswerFormats:
             if self._trie is None:
                 self._trie = TokenTrie(constraint_texts(self._tokenizer))
             return self._trie
+
+
+def _too_large(request: GenerationRequest, n_bytes: int, most: int) -> LlamadError:
+    """Return the error of a format that memory has no room for."""
+    reason, field = "INVALID_SCHEMA", "tools"
+    if (wanted := request.response_format) is not None and wanted.n_bytes:
+        field = wanted.kind.value
+        reason = "INVALID_SCHEMA" if wanted.kind is FormatKind.JSON_SCHEMA else "INVALID_GRAMMAR"
+    sizes = f"{n_bytes >> 10} KiB, at most {most >> 10} KiB where the service has so much memory"
+    return LlamadError(ErrorKind.INVALID, reason, f"{field}: the compiled format takes {sizes}")
 
 
 def constraint_texts(tokenizer: Tokenizer) -> Iterator[bytes]:

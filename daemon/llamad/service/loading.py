@@ -31,7 +31,8 @@ from llamad.gguf.value import MetadataValue
 from llamad.jobs.request import GenerationRequest, Pooling
 from llamad.logs import fields
 from llamad.memory.context import USUAL_TOKENS
-from llamad.memory.demand import engine_params, state_slots_of
+from llamad.memory.demand import engine_params, memory_of, state_slots_of
+from llamad.memory.formats import format_caches
 from llamad.memory.guess_layer import open_model
 from llamad.memory.machine import Machine
 from llamad.memory.plan import MemoryPlan, plan_huge_pages
@@ -103,7 +104,10 @@ class LoadedModel(EngineSizes):
 
     def __post_init__(self) -> None:
         self.formats = AnswerFormats(
-            self.tokenizer, self.thinking, lambda: self.chat_template.tool_format
+            self.tokenizer,
+            self.thinking,
+            lambda: self.chat_template.tool_format,
+            format_caches(memory_of(self.config), self.n_sequences),
         )
 
     @property

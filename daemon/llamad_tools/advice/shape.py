@@ -12,7 +12,7 @@ from llamad.config import ModelConfig
 from llamad.engine.bindings import KV_TYPES, EngineModel, TensorInfo
 from llamad.gguf.value import MetadataValue, RawEntry
 from llamad.memory.context import USUAL_TOKENS
-from llamad.memory.demand import capacity_of, demand_of, engine_params, plan_of
+from llamad.memory.demand import capacity_of, demand_of, engine_params, memory_of, plan_of
 from llamad.memory.plan import Demand, MemoryPlan
 from llamad_tools.advice.planned_model import planned_model
 from llamad_tools.quantize.mixes import (
@@ -83,6 +83,7 @@ class ModelShape:
                     self.metadata,
                     engine_params(replace(config, kv_type=kv_type), n_ctx),
                     capacity_of(config),
+                    memory_of(config),
                 )
                 for kv_type in KV_TYPES
             }

@@ -13,8 +13,6 @@
 #include "constraint/local_mask.h"
 #include "constraint/token_trie.h"
 
-enum { MAX_STATES_BYTES = 4 << 20 }; /* beyond, states are forgotten between two tokens */
-
 static size_t mask_words(const lld_constraint *c)
 {
     return (c->grammar->trie->vocab_size + 63) / 64;
@@ -90,7 +88,7 @@ int lld_constraint_accept(lld_constraint *constraint, int32_t token)
     const uint32_t begin = trie->offsets[token], end = trie->offsets[token + 1];
     c->states.work_left = LLD_MOST_WORK;
     uint32_t after = c->ended || begin == end ? LLD_STATE_DEAD : c->state;
-    if (lld_states_bytes(&c->states) > MAX_STATES_BYTES)
+    if (lld_states_bytes(&c->states) > c->grammar->most_state_bytes)
         after = c->state = lld_states_reset(&c->states, c->state);
     if (is_end(c, token)) {
         if (c->ended || !lld_constraint_accepts(c))

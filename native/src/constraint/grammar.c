@@ -7,6 +7,7 @@
 #include "base/status.h"
 
 enum { MAX_STATES = 1 << 20, MAX_EDGES = 1 << 22 };
+enum { MASK_BYTES = 8 << 20, STATE_BYTES = 4 << 20 }; /* kept, where nobody says */
 
 static int check_edge(const lld_edge *e, size_t i, uint32_t n_states)
 {
@@ -82,9 +83,16 @@ int lld_grammar_create(const lld_token_trie *trie, const lld_edge *edges,
     g->trie = trie;
     g->n_states = n_states;
     g->start = start;
+    lld_grammar_bound(g, MASK_BYTES, STATE_BYTES);
     classify(g);
     *out = g;
     return LLD_OK;
+}
+
+void lld_grammar_bound(lld_grammar *grammar, uint64_t mask_bytes, uint64_t state_bytes)
+{
+    grammar->most_mask_bytes = mask_bytes;
+    grammar->most_state_bytes = state_bytes;
 }
 
 void lld_grammar_destroy(lld_grammar *grammar)

@@ -35,6 +35,9 @@ struct lld_grammar {
     uint32_t *mask_of;     /* (n_states) number of a state's newest mask, plus 1; 0: none */
     uint32_t *mask_before; /* (n_masks) likewise, of the mask of the same state made before */
     size_t n_masks, masks_capacity, masks_bytes;
+    uint64_t most_mask_bytes; /* beyond, all masks are made again */
+    uint64_t
+        most_state_bytes; /* of a constraint; beyond, states are forgotten between two tokens */
 };
 
 /* Whether a state is of use between two bytes: whether an edge that takes a byte leaves it. */

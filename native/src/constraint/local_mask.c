@@ -8,10 +8,7 @@
 #include "constraint/states.h"
 #include "constraint/token_trie.h"
 
-enum {
-    MAX_KEPT_BYTES = 8 << 20, /* of the masks of one grammar; beyond, all are made again */
-    FEW_TOKENS = 64           /* a list below one in so many of the vocabulary */
-};
+enum { FEW_TOKENS = 64 }; /* a list below one in so many of the vocabulary */
 
 /* The walk of the trie that makes a mask. */
 typedef struct survey {
@@ -152,7 +149,8 @@ const lld_local_mask *lld_local_mask_of(lld_grammar *g, uint32_t state, uint32_t
     for (uint32_t n = g->mask_of[state]; n != 0; n = g->mask_before[n - 1])
         if (g->masks[n - 1].rounds == mask.rounds) return &g->masks[n - 1];
     *status = make(g, &mask, work_left);
-    if (*status == LLD_OK && g->masks_bytes + bytes_of(g, &mask) > MAX_KEPT_BYTES) forget_all(g);
+    if (*status == LLD_OK && g->masks_bytes + bytes_of(g, &mask) > g->most_mask_bytes)
+        forget_all(g);
     if (*status == LLD_OK && !room(g))
         *status = lld_fail(LLD_ERR_MEMORY, "no memory for a token mask");
     if (*status != LLD_OK) {

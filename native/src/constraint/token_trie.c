@@ -127,6 +127,12 @@ void lld_token_trie_destroy(lld_token_trie *trie)
     free(trie);
 }
 
+uint64_t lld_token_trie_bytes(const lld_token_trie *t)
+{
+    return sizeof *t + (t->n_nodes + 1) * sizeof *t->nodes + t->n_sorted * sizeof *t->sorted +
+           t->offsets[t->vocab_size] + (t->vocab_size + 1) * sizeof *t->offsets;
+}
+
 const uint8_t *lld_trie_path(const lld_token_trie *trie, uint32_t node)
 {
     return trie->bytes + trie->offsets[trie->sorted[trie->nodes[node].first]];

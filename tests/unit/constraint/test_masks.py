@@ -118,6 +118,7 @@ GRAMMARS = {
 @pytest.mark.parametrize("name", GRAMMARS)
 @pytest.mark.parametrize("seed", range(4))
 def test_the_mask_is_what_the_slow_automaton_takes(name: str, seed: int) -> None:
+    """Also where next to nothing that was found out is kept, with every other seed."""
     rng = random.Random(f"{name} {seed}")
     texts = vocabulary(rng)
     automaton = compile_grammar(GRAMMARS[name])
@@ -127,6 +128,8 @@ def test_the_mask_is_what_the_slow_automaton_takes(name: str, seed: int) -> None
         Grammar(trie, automaton) as grammar,
         Constraint(grammar, [END]) as constraint,
     ):
+        if seed % 2:
+            grammar.bound(mask_bytes=1, state_bytes=1)
         ways, said = slow.start, b""
         for _ in range(45):
             wanted = [i for i, text in enumerate(texts) if text and slow.after(ways, text)]

@@ -3,7 +3,9 @@
 import pytest
 
 from llamad.engine.bindings import Constraint, EngineError
+from llamad.errors import LlamadError
 from llamad.jobs.request import ChatMessage, GenerationRequest, Thinking, Tool, ToolUse
+from llamad.memory.formats import FormatCaches, format_caches
 from llamad.sampling.response_format import FormatKind, ResponseFormat
 from llamad.service.answer_formats import AnswerFormats
 from llamad.text import tokenizer_from_metadata
@@ -30,7 +32,7 @@ def ids(text: str) -> list[int]:
 def takes(request: GenerationRequest, answer: str, prompt: str = PROMPT) -> bool:
     """Whether an answer may be so, up to its end."""
     assert CHANNELS is not None
-    formats = AnswerFormats(TOKENIZER, CHANNELS, lambda: HARMONY)
+    formats = AnswerFormats(TOKENIZER, CHANNELS, lambda: HARMONY, format_caches(None, 4))
     grammar = formats.compile(request, ids(prompt), is_chat=True)
     constraint: Constraint | None = None
     try:
@@ -96,3 +98,37 @@ def test_with_tools_and_a_format_an_answer_is_either() -> None:
     assert takes(request, THOUGHT + CALL)
     assert takes(request, f"{THOUGHT}{FINAL_HEAD}no")
     assert not takes(request, f"{FINAL_HEAD}maybe")
+
+
+def test_a_format_that_memory_has_no_room_for_is_refused_by_name() -> None:
+    assert CHANNELS is not None
+    formats = AnswerFormats(TOKENIZER, CHANNELS, lambda: HARMONY, format_caches(0, 4))
+    text = '{"enum": ["' + "x" * 100_000 + '"]}'
+    wanted = ResponseFormat(FormatKind.JSON_SCHEMA, text)
+    with pytest.raises(LlamadError, match="json_schema: the compiled format takes") as one:
+        formats.compile(chat(response_format=wanted), ids(PROMPT), is_chat=True)
+    assert one.value.reason == "INVALID_SCHEMA"
+    tool = Tool("f", parameters='{"properties": {"a": ' + text + "}}")
+    with pytest.raises(LlamadError, match="tools: the compiled format takes"):
+        formats.compile(chat(tools=(tool,)), ids(PROMPT), is_chat=True)
+    formats.close()
+
+
+def test_grammars_that_answers_use_count_among_those_that_are_kept() -> None:
+    assert CHANNELS is not None
+    caches = FormatCaches(grammar=1 << 20, grammars=12_000, masks=1 << 20, states=1 << 20)
+    formats = AnswerFormats(TOKENIZER, CHANNELS, lambda: HARMONY, caches)
+    requests = [
+        chat(response_format=ResponseFormat(FormatKind.CHOICES, choices=(f"{i}" * 60,)))
+        for i in range(5)
+    ]
+    used = formats.compile(requests[0], ids(PROMPT), is_chat=True)
+    n_kept = []
+    for request in requests[1:]:
+        formats.compile(request, ids(PROMPT), is_chat=True)
+        found = [formats.find(one, ids(PROMPT), is_chat=True) for one in requests]
+        n_kept.append(sum(one is not None for one in found))
+    assert used.n_bytes > 12_000 / 5, "else five fit"
+    assert n_kept[-1] * used.n_bytes <= 12_000
+    assert formats.find(requests[0], ids(PROMPT), is_chat=True) is None, "in use, not kept"
+    formats.close()

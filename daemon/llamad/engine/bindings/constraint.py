@@ -35,6 +35,11 @@ class TokenTrie(Handle):
         )
         self._open(out[0], lib.lld_token_trie_destroy)
 
+    @property
+    def n_bytes(self) -> int:
+        """What it takes of the memory."""
+        return int(lib.lld_token_trie_bytes(self._c))
+
 
 class Grammar(Handle):
     """A language over the tokens of a vocabulary; what is found out about it is kept."""
@@ -54,8 +59,15 @@ class Grammar(Handle):
             )
         )
         self.vocab_size = trie.vocab_size
-        self.n_bytes = len(automaton.edges) + 12 * automaton.n_states
+        self.n_bytes = automaton.n_bytes
         self._open(out[0], lib.lld_grammar_destroy, trie)
+
+    def bound(self, mask_bytes: int, state_bytes: int) -> None:
+        """Keep no more than so many bytes of token masks, and of states of each constraint.
+
+        What is forgotten is found out again. Before there are constraints.
+        """
+        lib.lld_grammar_bound(self._c, mask_bytes, state_bytes)
 
 
 class Constraint(Handle):

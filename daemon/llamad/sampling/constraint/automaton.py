@@ -70,6 +70,11 @@ class Automaton:
         """States in all."""
         return len(self.bounds)
 
+    @property
+    def n_bytes(self) -> int:
+        """About what the engine's copy takes."""
+        return len(self.edges) + 12 * self.n_states
+
 
 def compile_grammar(grammar: Grammar) -> Automaton:
     """Return the automaton of a grammar.
