@@ -6,7 +6,10 @@ import pytest
 
 from llamad.errors import LlamadError
 from llamad.sampling.constraint.automaton import compile_grammar
+from llamad.sampling.constraint.formats import format_grammar
 from llamad.sampling.constraint.json_schema import any_json, parse_json_schema
+from llamad.sampling.constraint.schema_facts import unique
+from llamad.sampling.response_format import FormatKind, ResponseFormat
 from unit.constraint.slow_automaton import SlowAutomaton
 
 
@@ -283,3 +286,24 @@ def test_the_digits_of_an_integer_end(schema: dict[str, object]) -> None:
     slow = SlowAutomaton(compile_grammar(parse_json_schema({"type": "integer", **schema})))
     assert slow.accepts(b"1" + b"0" * 63)
     assert not slow.accepts(b"1" + b"0" * 64)
+
+
+def test_thousands_of_values_are_told_apart_at_once() -> None:
+    """Each was compared with all before it: minutes, on the thread that encodes all prompts."""
+    values = [f"v{i}" for i in range(20_000)]
+    automaton = compile_grammar(parse_json_schema({"enum": [*values, *values]}))
+    assert automaton.n_states < 10 * len(values)
+
+
+def test_values_are_equal_as_json_says() -> None:
+    same = [1, 1.0, [1, {"a": 1}], [1.0, {"a": 1.0}]]
+    other = [True, "1", [True], {"a": 1, "b": 1}, None, [1, {"a": True}]]
+    assert unique([*same, *other]) == [1, [1, {"a": 1}], *other]
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_what_json_has_not_is_no_schema(word: str) -> None:
+    wanted = ResponseFormat(FormatKind.JSON_SCHEMA, f'{{"type": "number", "minimum": {word}}}')
+    with pytest.raises(LlamadError, match=f"is no JSON: {word} is no number") as caught:
+        format_grammar(wanted)
+    assert caught.value.reason == "INVALID_SCHEMA"
