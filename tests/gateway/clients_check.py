@@ -6,20 +6,25 @@ in the folder that is given, so a second run fetches nothing.
 """
 
 import argparse
+import contextlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import urllib.request
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from clients.daemon_process import daemon
-from gateway.gateway_process import LIBRARIES, gateway_process
+from gateway.gateway_process import LIBRARIES, GatewayProcess, gateway_process
+from tiny_encoder import TinyEncoder
 
 SCRIPTS = Path(__file__).parent / "clients"
+IDLE_SECONDS = 5  # less than a job takes that nobody ends: the rest of a context
 CURRENT_UVICORN = ("uvicorn==0.54.0", "h11==0.16.0")
 
 
@@ -117,20 +122,43 @@ def check_clients(model: Path, folder: Path, names: Sequence[str]) -> bool:
     passed = True
     with (
         tempfile.TemporaryDirectory() as name,
-        daemon(Path(name), "--model", str(model), "--ctx-size", "1024") as service,
+        served(Path(name), model) as gateway,
+        tempfile.TemporaryDirectory() as other,
+        served(Path(other), TinyEncoder().write(Path(other) / "vectors.gguf")) as vectors,
     ):
-        service.wait_until_ready()
-        with gateway_process(Path(name), service.socket) as gateway:
-            changes = {"GATEWAY": gateway.url, "MODEL": model.stem}
-            environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | changes
-            for client in CLIENTS:
-                if client.name in names or not (names or client.without):
-                    passed &= check(client, folder, environment)
-                elif not names:
-                    print(f"left out  {client.packages[0]}: large, CLIENTS={client.name} runs it")
-            errors = [line for line in gateway.lines if "Traceback" in line or "status=500" in line]
-            print("\n".join(errors), end="\n" if errors else "")
+        changes = {"GATEWAY": gateway.url, "MODEL": model.stem, "VECTORS": vectors.url}
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | changes
+        for client in CLIENTS:
+            if client.name in names or not (names or client.without):
+                passed &= check(client, folder, environment)
+                wait_until_idle(gateway)
+            elif not names:
+                print(f"left out  {client.packages[0]}: large, CLIENTS={client.name} runs it")
+        lines = [*gateway.lines, *vectors.lines]
+        errors = [line for line in lines if "Traceback" in line or "status=500" in line]
+        print("\n".join(errors), end="\n" if errors else "")
     return passed and not errors
+
+
+@contextlib.contextmanager
+def served(folder: Path, model: Path) -> Iterator[GatewayProcess]:
+    """Run a service with a model, and a gateway before it."""
+    folder.mkdir(exist_ok=True)
+    with daemon(folder, "--model", str(model), "--ctx-size", "1024") as service:
+        service.wait_until_ready()
+        with gateway_process(folder, service.socket) as gateway:
+            yield gateway
+
+
+def wait_until_idle(gateway: GatewayProcess) -> None:
+    """Return once no job is left: who gave up or left ended theirs. Raises TimeoutError."""
+    end = time.monotonic() + IDLE_SECONDS
+    while time.monotonic() < end:
+        with urllib.request.urlopen(gateway.url + "/slots", timeout=IDLE_SECONDS) as answer:
+            if not any(slot["is_processing"] for slot in json.load(answer)):
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"a job goes on {IDLE_SECONDS} s after its client left")
 
 
 def check(client: Client, folder: Path, environment: dict[str, str]) -> bool:

@@ -1,7 +1,8 @@
-"""anthropic: a message whole and streamed, a count of tokens, an offered tool, an error."""
+"""anthropic: a message whole and streamed, tokens, a tool, a schema, errors, time, leaving."""
 # mypy: ignore-errors
 # ruff: noqa: PT017 - no pytest in these environments
 
+import json
 import os
 
 import anthropic
@@ -36,3 +37,18 @@ except anthropic.BadRequestError as error:
     assert "messages[0].role" in str(error)
 else:
     raise AssertionError("a role that does not exist was taken")
+properties = {"on": {"type": "boolean"}}
+schema = {"type": "object", "properties": properties, "required": ["on"]}
+schema["additionalProperties"] = False
+form = {"output_config": {"format": {"type": "json_schema", "schema": schema}}, "temperature": 0}
+told = client.messages.create(**{**asked, "max_tokens": 400, "extra_body": form})
+assert json.loads(told.content[0].text)["on"] in (True, False), told
+long = {**asked, "max_tokens": 900}
+try:
+    client.with_options(timeout=0.05, max_retries=0).messages.create(**long)
+except anthropic.APITimeoutError:
+    pass
+else:
+    raise AssertionError("a whole answer came within 50 ms")
+with client.messages.stream(**long) as left:
+    next(iter(left.text_stream))

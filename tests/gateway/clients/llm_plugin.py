@@ -1,6 +1,7 @@
-"""llm with llm-ollama, through its own command line: models, and prompts streamed and not."""
+"""llm with llm-ollama, by its command line: prompts, a tool, a schema, errors, leaving."""
 # mypy: ignore-errors
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,11 @@ environment = {**os.environ, "OLLAMA_HOST": os.environ["GATEWAY"], "LLM_USER_PAT
 def llm(*arguments: str) -> str:
     """Return what a command prints."""
     done = subprocess.run(
-        [program, *arguments], env=environment, capture_output=True, text=True, check=False
+        [program, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -26,3 +31,19 @@ options = ("-o", "temperature", "0", "-o", "num_predict", "12", "-m", model)
 whole = llm("prompt", "Say hello.", "--no-stream", *options)
 assert whole.strip()
 assert llm("prompt", "Say hello.", *options) == whole
+properties = {"on": {"type": "boolean"}}
+schema = {"type": "object", "properties": properties, "required": ["on"]}
+asked = ("--schema", json.dumps(schema | {"additionalProperties": False}))
+state = llm("prompt", "Is it on?", *asked, *options, "-o", "num_predict", "60")
+assert json.loads(state)["on"] in (True, False), state
+functions = "def lamp(on: bool) -> str:\n    'Switch it.'\n    return 'done'"
+assert llm("prompt", "Say hello.", "--functions", functions, "--cl", "2", *options).strip()
+wrong = [program, "prompt", "Hello.", "-m", model, "-o", "temperature", "-1"]
+refused = subprocess.run(wrong, env=environment, capture_output=True, text=True, check=False)
+assert (refused.returncode != 0, "temperature" in refused.stderr) == (True, True), refused
+leaving = subprocess.Popen(
+    [program, "prompt", "Count.", "-m", model], env=environment, stdout=subprocess.PIPE
+)
+assert leaving.stdout.read(1)
+leaving.kill()
+leaving.wait()

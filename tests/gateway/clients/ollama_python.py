@@ -1,9 +1,11 @@
-"""ollama: list, show, ps, a chat whole and streamed, generate, an error."""
+"""ollama: lists, a chat whole and streamed, a tool, a schema, vectors, errors, time, leaving."""
 # mypy: ignore-errors
 # ruff: noqa: PT017 - no pytest in these environments
 
+import json
 import os
 
+import httpx
 import ollama
 
 client = ollama.Client(host=os.environ["GATEWAY"])
@@ -23,3 +25,25 @@ except ollama.ResponseError as error:
     assert error.status_code == 404
 else:
     raise AssertionError("a model that does not exist answered")
+properties = {"on": {"type": "boolean"}}
+schema = {"type": "object", "properties": properties, "required": ["on"]}
+schema["additionalProperties"] = False
+told = client.chat(model, messages, format=schema, options={"num_predict": 60, "temperature": 0})
+assert json.loads(told.message.content)["on"] in (True, False), told
+lamp = {"type": "function", "function": {"name": "lamp", "parameters": schema}}
+offered = client.chat(model, messages, tools=[lamp], options=options)  # nothing can force a call
+assert offered.message.content or offered.message.tool_calls, offered
+vectors = ollama.Client(host=os.environ["VECTORS"])
+name = vectors.list().models[0].model
+found = vectors.embed(name, ["a", "b"]).embeddings
+assert len(found) == 2, found
+assert list(vectors.embeddings(name, "a").embedding)[:3] == list(found[0])[:3]
+try:
+    ollama.Client(host=os.environ["GATEWAY"], timeout=0.05).chat(model, messages)
+except httpx.TimeoutException:
+    pass
+else:
+    raise AssertionError("a whole answer came within 50 ms")
+left = client.chat(model, messages, stream=True)
+next(left)
+left.close()

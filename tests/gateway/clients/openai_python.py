@@ -1,7 +1,8 @@
-"""openai: models, a chat, a stream with usage, an error, a client that leaves."""
+"""openai: a chat whole and streamed, tools, a schema, vectors, errors, time, leaving."""
 # mypy: ignore-errors
 # ruff: noqa: PT017 - no pytest in these environments
 
+import json
 import os
 
 import openai
@@ -38,3 +39,30 @@ else:
     raise AssertionError("a negative temperature was taken")
 with client.chat.completions.create(model=model, messages=messages, stream=True) as left:
     next(iter(left))
+properties = {"on": {"type": "boolean"}}
+schema = {"type": "object", "properties": properties, "required": ["on"]}
+schema["additionalProperties"] = False
+lamp = {"type": "function", "function": {"name": "lamp", "parameters": schema}}
+forced = {"type": "function", "function": {"name": "lamp"}}
+called = client.chat.completions.create(
+    model=model, messages=messages, tools=[lamp], tool_choice=forced, max_tokens=60
+)
+call = called.choices[0].message.tool_calls[0]
+assert (call.function.name, *json.loads(call.function.arguments)) == ("lamp", "on"), called
+form = {"type": "json_schema", "json_schema": {"name": "state", "schema": schema}}
+told = client.chat.completions.create(
+    model=model, messages=messages, response_format=form, max_tokens=60, temperature=0
+)
+assert json.loads(told.choices[0].message.content)["on"] in (True, False), told
+vectors = openai.OpenAI(base_url=os.environ["VECTORS"] + "/v1", api_key="none")
+found = vectors.embeddings.create(model="vectors", input=["a", "b"]).data
+assert len(found) == 2, found
+assert abs(sum(value * value for value in found[0].embedding) - 1) < 1e-3
+try:
+    client.with_options(timeout=0.05, max_retries=0).chat.completions.create(
+        model=model, messages=messages
+    )
+except openai.APITimeoutError:
+    pass
+else:
+    raise AssertionError("a whole answer came within 50 ms")
