@@ -1,4 +1,4 @@
-"""Settings of the property tests of this folder: the same examples each time, no time limits."""
+"""Settings of the property tests of these folders: the same examples each time, no time limits."""
 
 from hypothesis import settings
 
