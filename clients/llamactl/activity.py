@@ -63,8 +63,9 @@ class Activity:
             yield Line(f"requests: {summary.queue(status, jobs)}")
             yield Line(f"speed:    {self._speed(status)}")
             memory = f"{bytes_text(status.model.locked_bytes)} locked"
-            if status.model.streamed_bytes:
-                memory += f", {bytes_text(status.model.streamed_bytes)} read from disk every step"
+            plan = status.memory
+            if plan is not None and plan.token_read_bytes:
+                memory += f", {bytes_text(plan.token_read_bytes)} read from disk every step"
             yield Line(f"memory:   {memory}; KV cache {summary.kv_cache(status)}")
         if heat := summary.heat(status.board):
             yield Line(f"board:    {heat}")

@@ -173,6 +173,8 @@ class LoadedModel:
     seconds_per_token: float
     disk_read_bytes_per_second: float
     share_of_disk_time_hidden: float
+    expert_uses: int = 0
+    expert_hits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,8 @@ class MemoryPlan:
     kv_local_blocks: int = 0
     draft_local_blocks: int = 0
     adapters_bytes: int = 0
+    expert_bytes: int = 0
+    token_read_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

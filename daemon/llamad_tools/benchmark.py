@@ -47,6 +47,9 @@ class BenchResult:
     gave ``disk_read_bytes_per_second`` while it was read; ``share_of_disk_speed`` is what decoding
     got of the disk's own speed, waiting for computing included. ``share_of_disk_time_hidden`` is
     the part of the reading during which no step had to wait. None where nothing is streamed.
+
+    Of a mixture of experts larger than its memory ``expert_bytes`` are read when a step chooses
+    them; ``expert_hit_rate`` is the share of the chosen that were in memory all the same.
     """
 
     model: str
@@ -75,6 +78,8 @@ class BenchResult:
     disk_read_bytes_per_second: float | None
     share_of_disk_speed: float | None
     share_of_disk_time_hidden: float | None
+    expert_bytes: int = 0
+    expert_hit_rate: float | None = None  # None where all experts stay
 
 
 def measure(
@@ -122,7 +127,7 @@ def measure(
                 for sequence in range(n_sequences):
                     session.prefill(sequence, BATCH_PROMPT)
             bare = model.read_bandwidth(n_threads)
-            bare_disk = None if plan.streamed_bytes == 0 else disk_speed(path)
+            bare_disk = None if plan.token_read_bytes == 0 else disk_speed(path)
             before, read_before = model.residency(), Machine().disk_read_bytes()
             generated = n_decode * n_sequences
             with Progress(generated, unit=TOKENS).begin("decode") as progress:
@@ -160,6 +165,8 @@ def measure(
                 disk_read_bytes_per_second=disk.read_bytes_per_second,
                 share_of_disk_speed=disk.share_of_speed,
                 share_of_disk_time_hidden=disk.share_of_time_hidden,
+                expert_bytes=plan.expert_bytes,
+                expert_hit_rate=_hit_rate(before, after),
             )
 
 
@@ -193,7 +200,12 @@ def _load(model: EngineModel, plan: MemoryPlan, huge_pages: str) -> bool:
         model.use_huge_pages()
     residency = choose_residency(model.extents(), model.info.file_bytes, plan.room_bytes)
     assert residency is not None, "the plan has room for one"
-    model.set_residency(residency.resident, residency.ring_bytes, lock_bytes=NO_LIMIT)
+    model.set_residency(
+        residency.resident,
+        residency.ring_bytes,
+        expert_slots=residency.expert_slots,
+        lock_bytes=NO_LIMIT,
+    )
     return use_huge_pages
 
 
@@ -225,6 +237,11 @@ class _Disk:
         )
 
 
+def _hit_rate(before: ResidencyInfo, after: ResidencyInfo) -> float | None:
+    uses = after.expert_uses - before.expert_uses
+    return round((after.expert_hits - before.expert_hits) / uses, 3) if uses else None
+
+
 class _Session:
     """Drives the engine's sequences with pseudo-random prompts and greedy sampling."""
 
@@ -238,8 +255,7 @@ class _Session:
         """Restart a sequence with a prompt of n_tokens; return the seconds it took."""
         engine = self._engine
         source = random.Random(sequence + 1)
-        low = min(300, engine.vocab_size - 1)  # beyond the byte and control tokens
-        tokens = [source.randrange(low, engine.vocab_size) for _ in range(n_tokens)]
+        tokens = [_random_token(source, engine) for _ in range(n_tokens)]
         self._sequences[sequence].truncate(0)
         start = time.perf_counter()
         for at in range(0, n_tokens, engine.n_batch):
@@ -251,17 +267,28 @@ class _Session:
         return time.perf_counter() - start
 
     def decode(self, sequences: list[int], n_steps: int, progress: Progress | None = None) -> float:
-        """Decode n_steps tokens of all the sequences together; return the seconds it took."""
+        """Decode n_steps tokens of all the sequences together; return the seconds it took.
+
+        Each token is drawn, and then another one follows: a greedy text may repeat itself, and a
+        token that repeats finds its experts in memory.
+        """
         engine = self._engine
+        source = random.Random(n_steps)
         start = time.perf_counter()
         for _ in range(n_steps):
             engine.forward([self._sequences[s].run([self._last[s]], n_out=1) for s in sequences])
             for k, s in enumerate(sequences):
                 self._sequences[s].length += 1
-                self._last[s] = self._sampler.sample(engine, k)
+                self._sampler.sample(engine, k)
+                self._last[s] = _random_token(source, engine)
             if progress is not None:
                 progress.advance(len(sequences), "decode")
         return time.perf_counter() - start
+
+
+def _random_token(source: random.Random, engine: Engine) -> int:
+    low = min(300, engine.vocab_size - 1)  # beyond the byte and control tokens
+    return source.randrange(low, engine.vocab_size)
 
 
 def _peak_rss_bytes() -> int:

@@ -93,7 +93,12 @@ def measure_draft(
 def _load(model: EngineModel, plan: MemoryPlan) -> None:
     residency = choose_residency(model.extents(), model.info.file_bytes, plan.room_bytes)
     assert residency is not None, "the plan has room for one"
-    model.set_residency(residency.resident, residency.ring_bytes, lock_bytes=NO_LIMIT)
+    model.set_residency(
+        residency.resident,
+        residency.ring_bytes,
+        expert_slots=residency.expert_slots,
+        lock_bytes=NO_LIMIT,
+    )
 
 
 @dataclass(slots=True)

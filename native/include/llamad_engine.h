@@ -142,6 +142,8 @@ typedef struct lld_model_info {
     uint32_t n_guess_layers; /* 1: lld_engine_guess has a layer to guess with */
     uint32_t is_encoder;     /* 1: no logits; every token sees its whole text, which is one run */
     uint32_t n_rank_scores;  /* of a model that ranks texts, see lld_engine_rank; 0: it does not */
+    uint32_t n_experts,
+        n_experts_used; /* of a layer, and of those for a token; 0: there are none */
 } lld_model_info;
 
 /* guesses: use the file's layer that guesses tokens, if it has one, for lld_engine_guess. It takes its
@@ -176,6 +178,7 @@ typedef enum lld_role {
 typedef struct lld_extent {
     uint64_t file_offset, bytes;
     int32_t layer;   /* -1: of no layer */
+    int32_t expert;  /* of LLD_ROLE_EXPERT: which of its layer's; else -1 */
     uint32_t role;   /* lld_role */
     uint32_t n_rows; /* of its matrix; 1 for a vector */
 } lld_extent;
@@ -185,13 +188,15 @@ size_t lld_model_n_extents(const lld_model *model);
 int lld_model_extent(const lld_model *model, size_t index, lld_extent *out);
 
 /* What stays in memory. An extent that is not resident is streamed: read from the disk in every
- * step, once, ahead of its use, into a ring. Of the embedding the rows in use are read instead, and of the
- * experts those that a step chooses. */
+ * step, once, ahead of its use, into a ring. Of the embedding the rows in use are read instead. An expert
+ * of which an extent is not resident is read when a step chooses it, into one of expert_slots, where it
+ * stays until a step needs the slot for another; those that are used most stay longest. */
 typedef struct lld_residency {
     const uint8_t *resident; /* (n_extents) 1 or 0; 1 for vectors */
     size_t n_extents;        /* lld_model_n_extents */
     uint64_t ring_bytes; /* if any streams: three times the longest of them and 8 KiB, or more */
-    uint64_t lock_bytes; /* most bytes to mlock: the ring first, then as the file has them */
+    uint64_t lock_bytes; /* most bytes to mlock: the ring first, slots, then as the file has them */
+    uint32_t expert_slots; /* if any expert is read so: as many as a layer has of those, or more */
 } lld_residency;
 
 /* Make a residency true: give back what is resident no more, read the rest from the disk in large
@@ -207,15 +212,18 @@ int lld_model_set_residency(lld_model *model, const lld_residency *residency,
 
 /* What is in effect, and what was read since the model was opened. */
 typedef struct lld_residency_info {
-    uint64_t resident_bytes;  /* of the extents that stay */
+    uint64_t resident_bytes;  /* of the extents that stay, and of experts that slots hold */
     uint64_t streamed_bytes;  /* of those that every step reads; not those of the embedding */
     uint64_t locked_bytes;    /* whole pages, the ring not included */
     uint64_t populated_bytes; /* of the resident, in the last call; pages that were there, too */
     uint64_t ring_bytes;
-    uint64_t read_bytes; /* by the stream: whole pages from the disk */
-    uint64_t passes;     /* steps that streamed to their end */
+    uint64_t read_bytes; /* for steps, experts included: whole pages from the disk */
+    uint64_t passes;     /* steps to their end that could read weights */
     double read_seconds; /* of the reads: read_bytes / read_seconds is the disk's speed */
     double wait_seconds; /* of those, in which a step could not go on */
+    uint64_t expert_uses, expert_hits; /* experts that steps chose, and found in a slot */
+    uint64_t expert_read_bytes;        /* of read_bytes */
+    uint32_t expert_slots;
     uint32_t direct; /* 1: past the page cache (O_DIRECT); 0: where the file system refuses that */
 } lld_residency_info;
 

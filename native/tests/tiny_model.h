@@ -15,6 +15,9 @@
 #ifndef TINY_HIDDEN
 #define TINY_HIDDEN 96 /* a test may want another */
 #endif
+#ifndef TINY_EXPERTS
+#define TINY_EXPERTS 0 /* of a layer; a test may want some, of which a token uses two */
+#endif
 
 enum {
     TINY_DIM = 64,
@@ -127,9 +130,11 @@ static inline void tiny_write(const char *path, bool quantized, const char *arch
         const bool vector = t->constant != 0.0f;
         uint32_t type = vector || t->floats || !quantized ? LLD_F32 : LLD_Q8_0;
         tiny_string(&w, t->name);
-        tiny_u32(&w, vector ? 1 : 2);
+        const bool experts = strstr(t->name, "_exps.") != NULL; /* their rows behind each other */
+        tiny_u32(&w, vector ? 1 : (experts ? 3 : 2));
         tiny_u64(&w, t->n_cols);
-        if (!vector) tiny_u64(&w, t->n_rows);
+        if (!vector) tiny_u64(&w, experts ? t->n_rows / (TINY_EXPERTS + !TINY_EXPERTS) : t->n_rows);
+        if (experts) tiny_u64(&w, TINY_EXPERTS);
         tiny_u32(&w, type);
         tiny_u64(&w, w.offset);
         w.offset += (lld_type_row_bytes(type, t->n_cols) * t->n_rows + 31) / 32 * 32;
@@ -149,9 +154,17 @@ static inline void tiny_write(const char *path, bool quantized, const char *arch
 
 static const tiny_tensor tiny_outer[] = {{"token_embd.weight", TINY_DIM, TINY_VOCAB, 0, false},
                                          {"output_norm.weight", TINY_DIM, 1, 1, false}};
+#if TINY_EXPERTS > 0
+static const tiny_tensor tiny_feed[] = {
+    {"ffn_gate_inp.weight", TINY_DIM, TINY_EXPERTS, 0, true},
+    {"ffn_gate_exps.weight", TINY_DIM, TINY_EXPERTS *TINY_HIDDEN, 0, false},
+    {"ffn_up_exps.weight", TINY_DIM, TINY_EXPERTS *TINY_HIDDEN, 0, false},
+    {"ffn_down_exps.weight", TINY_HIDDEN, TINY_EXPERTS *TINY_DIM, 0, false}};
+#else
 static const tiny_tensor tiny_feed[] = {{"ffn_gate.weight", TINY_DIM, TINY_HIDDEN, 0, false},
                                         {"ffn_up.weight", TINY_DIM, TINY_HIDDEN, 0, false},
                                         {"ffn_down.weight", TINY_HIDDEN, TINY_DIM, 0, false}};
+#endif
 
 /* Write a LLaMA model to `path`, with Q8_0 or F32 matrices. */
 static inline void tiny_model_write(const char *path, bool quantized)
@@ -163,14 +176,20 @@ static inline void tiny_model_write(const char *path, bool quantized)
                                             {"attn_v.weight", TINY_DIM, KV, 0, false},
                                             {"attn_output.weight", TINY_DIM, TINY_DIM, 0, false},
                                             {"ffn_norm.weight", TINY_DIM, 1, 1, false}};
-    static const tiny_key keys[] = {{"block_count", TINY_LAYERS, 0},
-                                    {"embedding_length", TINY_DIM, 0},
-                                    {"feed_forward_length", TINY_HIDDEN, 0},
-                                    {"context_length", TINY_CTX, 0},
-                                    {"attention.head_count", TINY_HEADS, 0},
-                                    {"attention.head_count_kv", TINY_KV_HEADS, 0},
-                                    {"attention.layer_norm_rms_epsilon", 0, 1e-5f},
-                                    {"rope.freq_base", 0, 10000.0f}};
+    static const tiny_key keys[] = {
+        {"block_count", TINY_LAYERS, 0},
+        {"embedding_length", TINY_DIM, 0},
+        {"feed_forward_length", TINY_HIDDEN, 0},
+        {"context_length", TINY_CTX, 0},
+        {"attention.head_count", TINY_HEADS, 0},
+        {"attention.head_count_kv", TINY_KV_HEADS, 0},
+        {"attention.layer_norm_rms_epsilon", 0, 1e-5f},
+#if TINY_EXPERTS > 0
+        {"expert_count", TINY_EXPERTS, 0},
+        {"expert_used_count", 2, 0},
+#endif
+        {"rope.freq_base", 0, 10000.0f}
+    };
     tiny_table table = {.n = 0};
     TINY_ADD(&table, -1, tiny_outer);
     for (int layer = 0; layer < TINY_LAYERS; layer++) {

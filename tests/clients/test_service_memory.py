@@ -82,7 +82,8 @@ def test_fit_loader_and_status_say_the_same_bytes(
             status = client.status()
         assert status.memory is not None
         assert status.model is not None
-        told = asdict(status.memory) | {"n_ctx": status.model.n_ctx}
+        told = asdict(status.memory) | {"n_ctx": status.model.n_ctx, "expert_share": 0.0}
+        assert told.pop("token_read_bytes") == plan["streamed_bytes"]
         assert told == plan | {"budget_bytes": budget}
         assert service.stop() == 0
 

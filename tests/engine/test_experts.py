@@ -99,7 +99,7 @@ def test_what_is_in_memory_changes_no_bit(tmp_path: Path, spec: TinySpec, stays:
     expected = logits_of(path)
     with EngineModel(path) as model:
         resident = [RESIDENCIES[stays](e.role, i) for i, e in enumerate(model.extents())]
-        model.set_residency(resident, 8 << 20)
+        model.set_residency(resident, 8 << 20, expert_slots=spec.n_experts)
         with Engine(model, n_threads=2, n_ctx=64, n_logits=64) as engine:
             for chunk in (len(TOKENS), 7, 1):
                 assert np.array_equal(feed(engine, TOKENS, chunk=chunk), expected)
@@ -110,9 +110,10 @@ def test_experts_leave_first_and_never_stream(tmp_path: Path) -> None:
     with EngineModel(path) as model:
         extents, n_bytes = model.extents(), path.stat().st_size
     experts = sum(e.n_bytes for e in extents if e.role is Role.EXPERT)
-    residency = choose_residency(extents, n_bytes, n_bytes - experts // 2)
+    residency = choose_residency(extents, n_bytes, n_bytes - experts // 4)
     assert residency is not None
     assert residency.ring_bytes == residency.streamed_bytes == 0
+    assert experts // 4 <= residency.expert_bytes <= experts // 2
     gone = {e.role for e, stays in zip(extents, residency.resident, strict=True) if not stays}
     assert gone == {Role.EMBEDDING, Role.EXPERT}
 

@@ -71,7 +71,7 @@ class FakeLoadedModel(FakeModel):
         return self.engine.progress
 
     def residency(self) -> ResidencyInfo:
-        return ResidencyInfo(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, True)
+        return ResidencyInfo(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0, True)
 
     def grant(self) -> Grant:
         return Grant(1, wanted_bytes=1, least_bytes=1, file_bytes=1)

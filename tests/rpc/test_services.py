@@ -92,9 +92,12 @@ async def test_status_of_a_loaded_service_tells_model_cache_and_counts() -> None
     assert (status.model.name, status.model.n_ctx, status.kernel_set) == ("fake", 512, "generic")
     assert (status.requests_finished, status.prompt_tokens, status.generated_tokens) == (1, 4, 3)
     assert status.kv_blocks_total == 64
-    kinds = {field.name for field in dataclasses.fields(PLAN)} - {"n_ctx"}
-    told = {"n_ctx": status.model.n_ctx} | {name: getattr(status.memory, name) for name in kinds}
+    kinds = {field.name for field in dataclasses.fields(PLAN)} - {"n_ctx", "expert_share"}
+    told = {"n_ctx": status.model.n_ctx, "expert_share": 0.0} | {
+        name: getattr(status.memory, name) for name in kinds
+    }
     assert told == dataclasses.asdict(PLAN) | {"budget_bytes": 0}
+    assert status.memory.token_read_bytes == PLAN.token_read_bytes
 
 
 @asynchronous

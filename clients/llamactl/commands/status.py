@@ -8,7 +8,7 @@ from typing import Any
 from llamactl import summary
 from llamactl.commands import Commands
 from llamactl.output import bytes_text, counted, print_json, print_line
-from llamad_client import AdapterStatus, Client, DraftModel, Job, LoadedModel, Status
+from llamad_client import AdapterStatus, Client, DraftModel, Job, LoadedModel, MemoryPlan, Status
 
 
 def add_parser(commands: Commands) -> argparse.ArgumentParser:
@@ -131,14 +131,17 @@ def _memory(status: Status) -> list[tuple[str, str]]:
         return []
     text = f"{bytes_text(plan.resident_bytes)} of the file stay in memory"
     lines = [("memory", f"{text}, {bytes_text(model.locked_bytes)} locked")]
-    if model.streamed_bytes:
-        lines.append(("disk", _disk(model)))
+    if plan.token_read_bytes:
+        lines.append(("disk", _disk(model, plan)))
     return lines
 
 
-def _disk(model: LoadedModel) -> str:
+def _disk(model: LoadedModel, plan: MemoryPlan) -> str:
     """Say what is read from the disk for a token, and how fast it was."""
-    text = f"{bytes_text(model.bytes_read_per_token)} are read for every token"
+    n_bytes = model.bytes_read_per_token or plan.token_read_bytes
+    text = f"{bytes_text(n_bytes)} are read for every token"
+    if model.expert_uses:
+        text += f", {100 * model.expert_hits // model.expert_uses} % of the experts were in memory"
     if model.disk_read_bytes_per_second:
         text += (
             f" at {bytes_text(int(model.disk_read_bytes_per_second))}/s,"

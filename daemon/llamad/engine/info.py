@@ -37,6 +37,8 @@ class ModelInfo:
     n_guess_layers: int  # 1: a layer guesses tokens (``Engine.guess``)
     is_encoder: int  # 1: no logits; every token sees its whole text
     n_rank_scores: int  # of a model that ranks texts; 0: it does not
+    n_experts: int  # of a layer; 0: there are none
+    n_experts_used: int  # of them, for a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Extent:
     layer: int  # -1: of no layer
     file_offset: int
     n_bytes: int
+    expert: int = -1  # of an expert: which of its layer's
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +112,14 @@ class ResidencyInfo:
     locked_bytes: int  # whole pages, the ring not included
     populated_bytes: int  # so far of the resident ones, in the last change
     ring_bytes: int
-    read_bytes: int  # by the stream: whole pages from the disk
-    passes: int  # steps that streamed to their end
+    read_bytes: int  # for steps, experts included: whole pages from the disk
+    passes: int  # steps to their end that could read weights
     read_seconds: float  # of the reads: read_bytes in them is the disk's speed
     wait_seconds: float  # in which a step could not go on for the disk
+    expert_uses: int  # experts that steps chose of those that have no place of their own, and
+    expert_hits: int  # found in a slot
+    expert_read_bytes: int  # of read_bytes
+    expert_slots: int
     direct: bool  # past the page cache; else the file system refuses that
 
 

@@ -164,6 +164,7 @@ def demand_of(
         kv_window=sizes.kv_window,
         step_rows=params.get("n_batch", 0),
         adapters_bytes=adapters.n_bytes + room,
+        expert_share=model.info.n_experts_used / max(1, model.info.n_experts),
     )
 
 

@@ -58,6 +58,7 @@ class Demand:
     kv_local_bytes: int = 0  # of a local block; 0: every layer sees all tokens
     kv_window: int = 0  # tokens
     step_rows: int = 0  # most rows of a step
+    expert_share: float = 0.0  # of a layer's experts, those that a token uses
 
     def local_blocks(self, n_blocks: int, n_windows: int) -> int:
         """Return the local blocks beside n_blocks, for the windows of so many long sequences.
@@ -107,6 +108,8 @@ class MemoryPlan:
     adapters_bytes: int = 0  # of adapters (LoRA), and of the room that steps need for them
     kv_local_blocks: int = 0  # of layers with a window
     draft_local_blocks: int = 0  # of those of the draft
+    expert_bytes: int = 0  # of experts that are not in memory: part of on_demand_bytes
+    expert_share: float = 0.0  # of a layer's experts, those that a token uses
 
     @property
     def planned_bytes(self) -> int:
@@ -124,6 +127,11 @@ class MemoryPlan:
             + self.resident_bytes
             + self.streaming_bytes
         )
+
+    @property
+    def token_read_bytes(self) -> int:
+        """What the disk has to give for a token of one sequence, where all experts are alike."""
+        return self.streamed_bytes + int(self.expert_bytes * self.expert_share)
 
     @property
     def model_fits(self) -> bool:
@@ -209,6 +217,8 @@ def plan_memory(
         adapters_bytes=demand.adapters_bytes,
         kv_local_blocks=local,
         draft_local_blocks=demand.draft_locals(blocks),
+        expert_bytes=residency.expert_bytes,
+        expert_share=demand.expert_share,
     )
 
 

@@ -47,5 +47,6 @@ def plan_again(
         streamed_bytes=residency.streamed_bytes,
         on_demand_bytes=residency.on_demand_bytes,
         streaming_bytes=residency.overhead_bytes,
+        expert_bytes=residency.expert_bytes,
         lockable_bytes=lockable,
     ), residency

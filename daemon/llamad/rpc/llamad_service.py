@@ -417,10 +417,13 @@ def _add_model(response: pb.GetStatusResponse, state: ServiceState) -> None:
             seconds_per_token=counts.seconds_per_token,
             disk_read_bytes_per_second=measured.disk_read_bytes_per_second,
             share_of_disk_time_hidden=measured.share_of_disk_time_hidden,
+            expert_uses=measured.expert_uses,
+            expert_hits=measured.expert_hits,
         )
     )
     plan = dataclasses.asdict(model.plan)
-    del plan["n_ctx"]  # LoadedModel has it
+    del plan["n_ctx"], plan["expert_share"]  # LoadedModel has the one, token_read_bytes the other
+    plan["token_read_bytes"] = model.plan.token_read_bytes
     response.memory.CopyFrom(pb.MemoryPlan(**{key: value or 0 for key, value in plan.items()}))
     response.kv_bytes = model.kv_bytes
     response.threads = model.threads

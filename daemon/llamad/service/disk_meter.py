@@ -19,6 +19,8 @@ class Measured:
     disk_read_bytes_per_second: float
     share_of_disk_time_hidden: float  # of the reading, in which no step had to wait
     read_bytes: int = 0  # since the model was loaded
+    expert_uses: int = 0  # experts that steps chose of those that do not all stay in memory
+    expert_hits: int = 0  # and that were there
 
 
 class DiskMeter:
@@ -45,4 +47,6 @@ class DiskMeter:
             disk_read_bytes_per_second=n_bytes / seconds if seconds > 0 else 0.0,
             share_of_disk_time_hidden=min(1.0, max(0.0, 1 - waited / seconds)) if seconds else 0.0,
             read_bytes=now.read_bytes,
+            expert_uses=now.expert_uses - start.expert_uses,
+            expert_hits=now.expert_hits - start.expert_hits,
         )

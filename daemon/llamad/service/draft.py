@@ -26,7 +26,7 @@ from llamad.text.same_vocabulary import check_vocabulary
 
 logger = logging.getLogger(__name__)
 
-MOST_TIMES_STREAMED = 2  # what the model may stream beside a draft, over what it streams alone
+MOST_TIMES_STREAMED = 2  # what a token may read beside a draft, over what it reads alone
 
 
 @dataclass(slots=True)
@@ -162,10 +162,10 @@ def _plan(
             f"{with_it} the model would no longer stay in the memory budget of"
             f" {(plan.budget_bytes or 0) // MIB} MiB"
         )
-    if plan.streamed_bytes > MOST_TIMES_STREAMED * plan_alone.streamed_bytes:
+    if plan.token_read_bytes > MOST_TIMES_STREAMED * plan_alone.token_read_bytes:
         raise _no_room(
-            f"{with_it} {plan.streamed_bytes // MIB} MiB would be read for every token instead of"
-            f" {plan_alone.streamed_bytes // MIB}, more than it can save"
+            f"{with_it} {plan.token_read_bytes // MIB} MiB would be read for every token instead of"
+            f" {plan_alone.token_read_bytes // MIB}, more than it can save"
         )
     return plan
 

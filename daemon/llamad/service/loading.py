@@ -153,6 +153,7 @@ class LoadedModel(EngineSizes):
         self.model.set_residency(
             residency.resident,
             residency.ring_bytes,
+            expert_slots=residency.expert_slots,
             lock_bytes=NO_LIMIT if self.config.lock else 0,
             stop=self.stop,
         )
@@ -195,10 +196,10 @@ class LoadedModel(EngineSizes):
 
     @property
     def step_read_seconds(self) -> float:
-        """How long the disk needs for what a step streams, at the speed seen so far."""
+        """How long the disk needs for a token of one sequence, at the speed seen so far."""
         info = self.model.residency()
         seen = info.read_bytes / info.read_seconds if info.read_bytes else CARD_BYTES_PER_SECOND
-        return info.streamed_bytes / seen
+        return self.plan.token_read_bytes / seen
 
     def new_detokenizer(self) -> Detokenizer:
         """Create a detokenizer for one completion."""
@@ -450,6 +451,7 @@ def _make_resident(
         locked = model.set_residency(
             residency.resident,
             residency.ring_bytes,
+            expert_slots=residency.expert_slots,
             lock_bytes=NO_LIMIT if config.lock else 0,  # the kernel knows how much it may be
             stop=stop,
         )

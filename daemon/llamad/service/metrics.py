@@ -39,6 +39,8 @@ _NO_PART_OF_MEMORY = {
     "kv_local_blocks",
     "streamed_bytes",
     "on_demand_bytes",
+    "expert_bytes",
+    "expert_share",
 }
 _NO_PART_OF_MEMORY |= {"lockable_bytes"}
 

@@ -146,7 +146,7 @@ def _sized(shape: ModelShape, mix: Mix | None, budget_bytes: int) -> Sized | Non
     except LlamadError:
         return None
     loss = expected_loss(shape.weights, name)
-    return Sized(name, read_bytes, plan.streamed_bytes, loss)
+    return Sized(name, read_bytes, plan.token_read_bytes, loss)
 
 
 def _resident(shape: ModelShape, mix: Mix) -> Sized:

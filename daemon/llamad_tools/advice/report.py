@@ -73,8 +73,8 @@ def details(subject: Subject, result: Fit) -> Iterator[str]:
         plan = subject.as_it_is
         yield from _filled(
             f"as it is, with default settings: {mib(plan.resident_bytes)} MiB of the file stay in"
-            f" memory, {mib(plan.streamed_bytes)} are read for every token; {plan.n_ctx} tokens of"
-            f" context, KV cache {mib(plan.kv_bytes)} MiB"
+            f" memory, {mib(plan.token_read_bytes)} are read for every token; {plan.n_ctx} tokens"
+            f" of context, KV cache {mib(plan.kv_bytes)} MiB"
         )
     lockable = subject.memory.lockable
     if lockable is not None and result.plan is not None and lockable < result.plan.resident_bytes:

@@ -183,11 +183,17 @@ def _streaming(r: BenchResult) -> list[str]:
     """Return what is told of a model that does not fit."""
     if r.share_of_disk_speed is None or r.share_of_disk_time_hidden is None:
         return []
-    return [
+    lines = [
         f"Streamed: {size(r.streamed_bytes)} in every step, {100 * r.share_of_disk_speed:.0f} % of"
         f" the disk's {size(r.disk_speed_bytes_per_second or 0)}/s;",
         f"{100 * r.share_of_disk_time_hidden:.0f} % of the reading is hidden behind computing.",
     ]
+    if r.expert_hit_rate is not None:
+        lines.append(
+            f"Experts: {100 * r.expert_hit_rate:.0f} % of those that tokens chose were in memory;"
+            f" {size(r.bytes_read_per_token)} were read a token."
+        )
+    return lines
 
 
 def _count(n: int, thing: str) -> str:

@@ -71,26 +71,22 @@ static void choose(lld_forward *f, const lld_expert_weights *w, size_t row)
     }
 }
 
-/* Number the pairs, those of an expert behind each other, and count the units of gate and up. */
-static void group(lld_forward *f, const lld_expert_weights *w)
+/* Number the pairs, those of an expert behind each other. */
+static void group(lld_forward *f)
 {
     const lld_expert_sizes *e = &f->model->config.experts;
     lld_routing *r = &f->scratch.routing;
-    const size_t n_pairs = f->batch.n_rows * e->n_used, chunk = f->scratch.hidden_chunk;
+    const size_t n_pairs = f->batch.n_rows * e->n_used;
     memset(r->ends, 0, e->n * sizeof *r->ends);
     for (size_t i = 0; i < n_pairs; i++) r->ends[r->chosen[i]]++;
-    uint32_t end = 0, units = 0;
+    uint32_t end = 0;
+    r->n_chosen = 0;
     for (uint32_t i = 0; i < e->n; i++) { /* ends: for now where each begins */
         const uint32_t n = r->ends[i];
-        units += (uint32_t)(lld_divide_up(e->hidden_dim, chunk) * lld_divide_up(n, LLD_TILE_COLS));
-        r->unit_ends[i] = units;
+        if (n != 0) r->order[r->n_chosen++] = i;
         r->ends[i] = end;
         end += n;
     }
-    if (w->shared.gate.data != NULL)
-        units += (uint32_t)(lld_divide_up(w->shared.gate.n_rows, chunk) *
-                            lld_divide_up(f->batch.n_rows, LLD_TILE_COLS));
-    r->unit_ends[e->n] = units;
     for (size_t i = 0; i < n_pairs; i++) {
         const uint32_t pair = r->ends[r->chosen[i]]++;
         r->pairs[i] = pair;
@@ -104,16 +100,32 @@ static size_t first_pair(const lld_routing *r, uint32_t expert)
     return expert == 0 ? 0 : r->ends[expert - 1];
 }
 
-/* Let the disk begin with what of the chosen experts is not in memory. */
-static void read_ahead(const lld_forward *f, const lld_expert_weights *w)
+/* Count the units of gate and up, in the order in which the experts are computed. */
+static void count_units(lld_forward *f, const lld_expert_weights *w)
 {
-    const lld_routing *r = &f->scratch.routing;
-    for (uint32_t i = 0; i < f->model->config.experts.n; i++) {
-        if (r->ends[i] == first_pair(r, i)) continue;
-        lld_residency_ahead(f->model, &w->experts[i].gate);
-        lld_residency_ahead(f->model, &w->experts[i].up);
-        lld_residency_ahead(f->model, &w->experts[i].down);
+    const lld_expert_sizes *e = &f->model->config.experts;
+    lld_routing *r = &f->scratch.routing;
+    const size_t chunk = f->scratch.hidden_chunk;
+    uint32_t units = 0;
+    for (uint32_t i = 0; i < r->n_chosen; i++) {
+        const size_t n = r->ends[r->order[i]] - first_pair(r, r->order[i]);
+        units += (uint32_t)(lld_divide_up(e->hidden_dim, chunk) * lld_divide_up(n, LLD_TILE_COLS));
+        r->unit_ends[i] = units;
     }
+    if (w->shared.gate.data != NULL)
+        units += (uint32_t)(lld_divide_up(w->shared.gate.n_rows, chunk) *
+                            lld_divide_up(f->batch.n_rows, LLD_TILE_COLS));
+    r->unit_ends[r->n_chosen] = units;
+}
+
+/* The weights of a chosen expert, of which the part is there; false: the step ends. */
+static bool weights_of(lld_forward *f, const lld_layer *l, uint32_t expert, lld_expert_part part,
+                       lld_gated_weights *out)
+{
+    if (f->reading.experts != NULL)
+        return lld_expert_store_take(f->reading.experts, lld_layer_index(f, l), expert, part, out);
+    *out = l->mixture.experts[expert];
+    return true;
 }
 
 /* The rows of the pairs; of a single row they are all the same one. */
@@ -196,8 +208,11 @@ static const lld_input *route(lld_forward *f, unsigned thread, const lld_layer *
             choose(f, w, 0);
             weigh_shared(f, w, 0, input->forms[LLD_ACT_F32].f32);
         }
-        group(f, w);
-        read_ahead(f, w);
+        group(f);
+        if (f->reading.experts != NULL)
+            lld_expert_store_choose(f->reading.experts, lld_layer_index(f, l),
+                                    f->scratch.routing.order, f->scratch.routing.n_chosen);
+        count_units(f, w);
     }
     lld_pool_barrier(f->pool);
     return input;
@@ -224,7 +239,6 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l,
                           const lld_input *input)
 {
     const lld_expert_weights *w = &l->mixture;
-    const lld_expert_sizes *e = &f->model->config.experts;
     const lld_routing *r = &f->scratch.routing;
     lld_thread_scratch *t = &f->scratch.threads[thread];
     const bool single = f->batch.n_rows == 1; /* its pairs' rows are the input's only one */
@@ -237,18 +251,21 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l,
                                .store = f->scratch.hidden,
                                .importance = LLD_IMPORTANCE_INPUTS,
                                .layer = hidden.layer};
-    const size_t n_units = r->unit_ends[e->n];
-    uint32_t expert = 0;
+    const size_t n_units = r->unit_ends[r->n_chosen];
+    lld_gated_weights weights;
+    uint32_t i = 0;
     for (size_t unit; (unit = lld_product_next(f, thread, n_units)) < n_units;) {
-        if (expert > 0 && unit < r->unit_ends[expert - 1]) expert = 0; /* another thread's share */
-        while (expert < e->n && unit >= r->unit_ends[expert]) expert++;
-        const size_t within = expert == 0 ? unit : unit - r->unit_ends[expert - 1];
-        if (expert == e->n) {
+        if (i > 0 && unit < r->unit_ends[i - 1]) i = 0; /* another thread's share */
+        while (i < r->n_chosen && unit >= r->unit_ends[i]) i++;
+        const size_t within = i == 0 ? unit : unit - r->unit_ends[i - 1];
+        if (i == r->n_chosen) {
             gate_up_unit(f, thread, &shared, input, within, f->batch.n_rows, 0, 0);
             continue;
         }
+        const uint32_t expert = r->order[i];
         const size_t first = first_pair(r, expert), n = r->ends[expert] - first;
-        hidden.weights = &w->experts[expert];
+        if (!weights_of(f, l, expert, LLD_EXPERT_GATE_UP, &weights)) continue;
+        hidden.weights = &weights;
         gate_up_unit(f, thread, &hidden, single ? input : &t->pairs, within, n, single ? 0 : first,
                      first);
     }
@@ -304,16 +321,19 @@ static void down_phase(lld_forward *f, unsigned thread, const lld_layer *l)
     const size_t chunk =
         lld_min_size(LLD_EXPERT_CHUNK_ROWS, lld_chunk_rows(f, &w->experts[0].down));
     const size_t n_units = lld_divide_up(c->dim, chunk), n_rows = f->batch.n_rows;
+    lld_gated_weights weights;
     for (size_t unit; (unit = lld_product_next(f, thread, n_units)) < n_units;) {
         const size_t first_row = unit * chunk, n = lld_min_size(chunk, c->dim - first_row);
-        for (uint32_t i = 0; i < c->experts.n; i++) {
-            const size_t first = first_pair(r, i);
+        for (uint32_t i = 0; i < r->n_chosen; i++) {
+            const uint32_t expert = r->order[i];
+            const size_t first = first_pair(r, expert);
             const lld_tile tile = {.first_row = first_row,
                                    .n_rows = n,
                                    .first_col = first,
                                    .out = t->expert_out + first * n,
                                    .out_stride = n};
-            down_tiles(f, thread, &w->experts[i].down, &t->pairs_hidden, tile, r->ends[i] - first);
+            if (!weights_of(f, l, expert, LLD_EXPERT_DOWN, &weights)) break;
+            down_tiles(f, thread, &weights.down, &t->pairs_hidden, tile, r->ends[expert] - first);
         }
         if (w->shared.gate.data != NULL) {
             const lld_tile tile = {.first_row = first_row,

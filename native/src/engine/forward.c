@@ -96,7 +96,7 @@ static void forward_thread(void *argument, unsigned thread)
         lld_layer_run(f, thread, &f->model->layers[i]);
         if (thread == 0) {
             f->stop = atomic_load_explicit(f->cancel, memory_order_relaxed) ||
-                      (f->stream != NULL && lld_stream_is_stopped(f->stream));
+                      lld_reading_is_stopped(&f->reading);
             atomic_fetch_add_explicit(f->progress, 1, memory_order_relaxed);
         }
         lld_pool_barrier(f->pool);
@@ -112,9 +112,9 @@ int lld_forward_run(lld_forward *f)
     f->stop = atomic_load_explicit(f->cancel, memory_order_relaxed);
     const lld_stream_pass pass = {
         .n_rows = f->batch.n_rows, .n_kept = f->batch.n_kept, .cancel = f->cancel};
-    f->stream = lld_residency_begin(f->model, &pass);
+    f->reading = lld_residency_begin(f->model, &pass);
     lld_pool_run(f->pool, forward_thread, f);
-    int status = lld_residency_end(f->model, f->stream, f->stop == 0);
+    int status = lld_residency_end(f->model, &f->reading, f->stop == 0);
     if (status != LLD_OK) return status;
     if (f->stop != 0) return lld_fail(LLD_ERR_CANCELLED, "the step was cancelled");
     if (f->model->config.n_guess_layers > 0) lld_guess_store(f);

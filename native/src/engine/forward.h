@@ -40,7 +40,7 @@ typedef struct lld_forward {
     uint32_t n_threads;
     atomic_int *cancel;
     atomic_ullong *progress; /* layers, chunks of the output matrix and streamed extents finished */
-    lld_stream *stream;      /* of what is not in memory in this pass; NULL: everything is */
+    lld_reading reading;     /* of what is not in memory in this pass */
     lld_importance *importance; /* collects the inputs of products; NULL: nothing does */
     lld_attention attention;
     lld_scratch scratch;

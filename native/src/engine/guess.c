@@ -119,7 +119,7 @@ static void guess_thread(void *argument, unsigned thread)
 static void run(lld_forward *f, void (*thread)(void *, unsigned))
 {
     float *const x = f->scratch.x;
-    f->stream = NULL;
+    f->reading = (lld_reading){0};
     f->main_x = x;
     f->scratch.x = f->scratch.guess_x;
     lld_pool_run(f->pool, thread, f);

@@ -152,7 +152,7 @@ void lld_multiply_tile(lld_forward *f, unsigned thread, const lld_matrix *m, con
                        const lld_tile *t)
 {
     weight_rows w = {.matrix = m, .data = m->data + t->first_row * m->row_bytes};
-    if (f->stream == NULL) {
+    if (f->reading.stream == NULL) {
         multiply_rows(f, thread, &w, input, t);
         return;
     }
@@ -161,22 +161,23 @@ void lld_multiply_tile(lld_forward *f, unsigned thread, const lld_matrix *m, con
     for (; part.first_row < end; part.first_row += part.n_rows) {
         const size_t index = part.first_row / m->extent_rows, first = index * m->extent_rows;
         const size_t extent = m->first_extent + index * m->extent_step;
-        const bool streams = lld_stream_has(f->stream, extent);
+        const bool streams = lld_stream_has(f->reading.stream, extent);
         const uint8_t *data = m->data + first * m->row_bytes;
-        if (streams && (data = lld_stream_take(f->stream, extent)) == NULL) return;
+        if (streams && (data = lld_stream_take(f->reading.stream, extent)) == NULL) return;
         part.n_rows = lld_min_size(first + m->extent_rows, end) - part.first_row;
         part.out = t->out + (part.first_row - t->first_row);
         w.data = data + (part.first_row - first) * m->row_bytes;
         multiply_rows(f, thread, &w, input, &part);
-        if (streams && lld_stream_give_back(f->stream, extent, part.n_rows * part.n_cols))
+        if (streams && lld_stream_give_back(f->reading.stream, extent, part.n_rows * part.n_cols))
             atomic_fetch_add_explicit(f->progress, 1, memory_order_relaxed);
     }
 }
 
 size_t lld_product_next(lld_forward *f, unsigned thread, size_t n_units)
 {
-    return f->stream == NULL ? lld_pool_next(f->pool, thread, n_units)
-                             : lld_pool_next_in_order(f->pool, n_units);
+    return f->reading.stream == NULL && f->reading.experts == NULL
+               ? lld_pool_next(f->pool, thread, n_units)
+               : lld_pool_next_in_order(f->pool, n_units);
 }
 
 /* index: of the product in its phase. */

@@ -60,6 +60,7 @@ static void take_routing(lld_arena *arena, lld_forward *f)
     r->pairs = lld_arena_alloc(arena, pairs, sizeof(uint32_t));
     r->rows = lld_arena_alloc(arena, pairs, sizeof(uint32_t));
     r->ends = lld_arena_alloc(arena, e->n, sizeof(uint32_t));
+    r->order = lld_arena_alloc(arena, e->n, sizeof(uint32_t));
     r->unit_ends = lld_arena_alloc(arena, e->n + 1, sizeof(uint32_t));
     r->shared_weights = lld_arena_alloc(arena, rows, sizeof(float));
     r->input_store = lld_arena_alloc(arena, stores ? pairs * c->dim : 0, sizeof(float));

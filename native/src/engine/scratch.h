@@ -19,15 +19,18 @@ typedef struct lld_input {
 /* Which rows of a batch go through which experts of a layer. A pair is a row and an expert that was
  * chosen for it; pairs are grouped by expert, and within one in the order of their rows. */
 typedef struct lld_routing {
-    float *logits;       /* (n_batch, n_experts) of the router, then their probabilities */
-    uint32_t *chosen;    /* (n_batch, n_used) experts, by rank */
-    float *weights;      /* (n_batch, n_used) */
-    uint32_t *pairs;     /* (n_batch, n_used) number of each pair */
-    uint32_t *rows;      /* (n_batch * n_used) row of the batch of each pair */
-    uint32_t *ends;      /* (n_experts) pairs up to and with those of each expert */
-    uint32_t *unit_ends; /* (n_experts + 1) units of gate and up likewise; then of the shared one */
-    float *input_store;  /* (n_batch * n_used, dim) of pairs, only where they take float32 */
-    float *hidden_store; /* (n_batch * n_used, hidden_dim of experts), likewise */
+    float *logits;    /* (n_batch, n_experts) of the router, then their probabilities */
+    uint32_t *chosen; /* (n_batch, n_used) experts, by rank */
+    float *weights;   /* (n_batch, n_used) */
+    uint32_t *pairs;  /* (n_batch, n_used) number of each pair */
+    uint32_t *rows;   /* (n_batch * n_used) row of the batch of each pair */
+    uint32_t *ends;   /* (n_experts) pairs up to and with those of each expert */
+    uint32_t *order;  /* (n_experts) of which n_chosen that have pairs, as they are computed */
+    uint32_t n_chosen;
+    uint32_t
+        *unit_ends; /* (n_chosen + 1) units of gate and up in that order; then the shared one's */
+    float *input_store;     /* (n_batch * n_used, dim) of pairs, only where they take float32 */
+    float *hidden_store;    /* (n_batch * n_used, hidden_dim of experts), likewise */
     float *shared_weights;  /* (n_batch) of what all rows go through */
     lld_input input;        /* (n_batch * n_used, dim) the rows of the pairs */
     lld_input hidden_input; /* (n_batch * n_used, hidden_dim of experts) */

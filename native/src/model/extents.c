@@ -5,7 +5,7 @@
 
 #include "base/status.h"
 
-enum { ROOM_STEP = 256 };
+enum { ROOM_STEP = 256, NO_EXPERT = -1 };
 
 static int add(lld_model *m, lld_extent extent)
 {
@@ -23,6 +23,7 @@ int lld_extents_add_vector(lld_model *m, const lld_tensor *t, int layer)
     return add(m, (lld_extent){.file_offset = t->file_offset,
                                .bytes = t->bytes,
                                .layer = layer,
+                               .expert = NO_EXPERT,
                                .role = LLD_ROLE_VECTOR,
                                .n_rows = 1});
 }
@@ -41,7 +42,8 @@ static uint32_t extent_rows(const cutter *c, size_t row_bytes)
 }
 
 /* Cut n matrices of the same number of rows, which are used a piece of each in turns. */
-static int cut(const cutter *c, lld_matrix *const matrices[], uint32_t n, int layer, lld_role role)
+static int cut_of_expert(const cutter *c, lld_matrix *const matrices[], uint32_t n, int layer,
+                         lld_role role, int expert)
 {
     lld_model *m = c->model;
     size_t row_bytes = 0;
@@ -62,17 +64,23 @@ static int cut(const cutter *c, lld_matrix *const matrices[], uint32_t n, int la
             status = add(m, (lld_extent){.file_offset = (uint64_t)(data - m->file->mapping.bytes),
                                          .bytes = n_rows * x->row_bytes,
                                          .layer = layer,
+                                         .expert = expert,
                                          .role = role,
                                          .n_rows = (uint32_t)n_rows});
         }
     return status;
 }
 
-static int cut_gated(const cutter *c, lld_gated_weights *w, int index, lld_role role)
+static int cut(const cutter *c, lld_matrix *const matrices[], uint32_t n, int layer, lld_role role)
+{
+    return cut_of_expert(c, matrices, n, layer, role, NO_EXPERT);
+}
+
+static int cut_gated(const cutter *c, lld_gated_weights *w, int index, lld_role role, int expert)
 {
     lld_matrix *gate_up[] = {&w->gate, &w->up}, *down[] = {&w->down};
-    int status = cut(c, gate_up, w->up.data == NULL ? 1 : 2, index, role);
-    return status == LLD_OK ? cut(c, down, 1, index, role) : status;
+    int status = cut_of_expert(c, gate_up, w->up.data == NULL ? 1 : 2, index, role, expert);
+    return status == LLD_OK ? cut_of_expert(c, down, 1, index, role, expert) : status;
 }
 
 static int cut_mixture(const cutter *c, int index)
@@ -81,9 +89,9 @@ static int cut_mixture(const cutter *c, int index)
     lld_matrix *router[] = {&w->router};
     int status = cut(c, router, 1, index, LLD_ROLE_FEED);
     for (uint32_t i = 0; i < c->model->config.experts.n && status == LLD_OK; i++)
-        status = cut_gated(c, &w->experts[i], index, LLD_ROLE_EXPERT);
+        status = cut_gated(c, &w->experts[i], index, LLD_ROLE_EXPERT, (int)i);
     if (status == LLD_OK && w->shared.gate.data != NULL)
-        status = cut_gated(c, &w->shared, index, LLD_ROLE_FEED);
+        status = cut_gated(c, &w->shared, index, LLD_ROLE_FEED, NO_EXPERT);
     return status;
 }
 
@@ -96,7 +104,7 @@ static int cut_layer(const cutter *c, int index)
     for (uint32_t i = 0; i < n_mixer && status == LLD_OK; i++)
         status = cut(c, &mixer[i], 1, index, LLD_ROLE_ATTENTION);
     if (status == LLD_OK && l->gated.gate.data != NULL)
-        status = cut_gated(c, &l->gated, index, LLD_ROLE_FEED);
+        status = cut_gated(c, &l->gated, index, LLD_ROLE_FEED, NO_EXPERT);
     if (status == LLD_OK && l->mixture.experts != NULL) status = cut_mixture(c, index);
     lld_matrix *input[] = {&l->input.gate, &l->input.proj};
     for (int i = 0; i < 2 && status == LLD_OK && input[i]->data != NULL; i++)
@@ -114,7 +122,10 @@ static int cut_guess_layer(const cutter *c, size_t first)
     if (status == LLD_OK) status = cut_layer(c, index);
     if (status == LLD_OK && m->guess.output.data != m->output.data)
         status = cut(c, output, 1, index, LLD_ROLE_VECTOR);
-    for (size_t i = first; i < m->n_extents; i++) m->extents[i].role = LLD_ROLE_VECTOR;
+    for (size_t i = first; i < m->n_extents; i++) {
+        m->extents[i].role = LLD_ROLE_VECTOR;
+        m->extents[i].expert = NO_EXPERT;
+    }
     return status;
 }
 

@@ -32,5 +32,7 @@ void lld_model_get_info(const lld_model *model, lld_model_info *out)
     out->is_encoder = c->architecture->facts.is_encoder;
     out->n_rank_scores = (uint32_t)model->rank.output.n_rows;
     out->n_guess_layers = c->n_guess_layers;
+    out->n_experts = c->experts.n;
+    out->n_experts_used = c->experts.n_used;
     out->state_bytes = model->state_floats * sizeof(float);
 }

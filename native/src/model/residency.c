@@ -23,11 +23,13 @@
 struct lld_residency_state {
     pthread_rwlock_t lock; /* read by a pass, written when what streams changes */
     lld_stream *stream;
+    lld_expert_store *experts;
     size_t page, n_pages;
     uint8_t *pages;    /* (n_pages) LLD_PAGE_*; NULL before the first lld_model_set_residency */
     uint8_t *resident; /* (n_extents) of the residency in effect, and its ring */
     uint64_t ring_bytes;
-    atomic_ullong resident_bytes, locked_bytes, populated_bytes;
+    uint32_t expert_slots;
+    atomic_ullong resident_bytes, locked_bytes, populated_bytes, n_passes;
 };
 
 /* ---- life -------------------------------------------------------------------------------------- */
@@ -51,7 +53,10 @@ int lld_residency_create(lld_model *model)
         return lld_fail(LLD_ERR_MEMORY, "no memory for the table of what is resident");
     }
     int status = lld_stream_create(model->file->mapping.fd, model->file->path, &r->stream);
+    if (status == LLD_OK)
+        status = lld_expert_store_create(model, lld_stream_file(r->stream), &r->experts);
     if (status != LLD_OK) {
+        lld_stream_destroy(r->stream);
         free(r);
         free(resident);
         return status;
@@ -69,6 +74,7 @@ int lld_residency_create(lld_model *model)
 void lld_residency_destroy(lld_residency_state *r)
 {
     if (r == NULL) return;
+    lld_expert_store_destroy(r->experts);
     lld_stream_destroy(r->stream);
     pthread_rwlock_destroy(&r->lock);
     free(r->pages);
@@ -78,20 +84,36 @@ void lld_residency_destroy(lld_residency_state *r)
 
 /* ---- a pass ------------------------------------------------------------------------------------ */
 
-lld_stream *lld_residency_begin(const lld_model *model, const lld_stream_pass *pass)
+lld_reading lld_residency_begin(const lld_model *model, const lld_stream_pass *pass)
 {
     lld_residency_state *r = model->residency;
     pthread_rwlock_rdlock(&r->lock);
-    if (!lld_stream_is_active(r->stream)) return NULL;
-    lld_stream_begin(r->stream, pass);
-    return r->stream;
+    const lld_reading reading = {.stream = lld_stream_is_active(r->stream) ? r->stream : NULL,
+                                 .experts =
+                                     lld_expert_store_is_active(r->experts) ? r->experts : NULL};
+    if (reading.stream != NULL) lld_stream_begin(reading.stream, pass);
+    if (reading.experts != NULL) lld_expert_store_begin(reading.experts, pass);
+    return reading;
 }
 
-int lld_residency_end(const lld_model *model, lld_stream *stream, bool complete)
+int lld_residency_end(const lld_model *model, const lld_reading *reading, bool complete)
 {
-    int status = stream == NULL ? LLD_OK : lld_stream_end(stream, complete);
-    pthread_rwlock_unlock(&model->residency->lock);
+    lld_residency_state *r = model->residency;
+    int status = reading->stream == NULL ? LLD_OK : lld_stream_end(reading->stream, complete);
+    if (reading->experts != NULL) {
+        const int experts = lld_expert_store_end(reading->experts);
+        if (status == LLD_OK) status = experts;
+    }
+    if (status == LLD_OK && complete && (reading->stream != NULL || reading->experts != NULL))
+        atomic_fetch_add(&r->n_passes, 1);
+    pthread_rwlock_unlock(&r->lock);
     return status;
+}
+
+bool lld_reading_is_stopped(const lld_reading *reading)
+{
+    return (reading->stream != NULL && lld_stream_is_stopped(reading->stream)) ||
+           (reading->experts != NULL && lld_expert_store_is_stopped(reading->experts));
 }
 
 bool lld_residency_has(const lld_model *model, uint64_t offset, uint64_t size)
@@ -102,17 +124,11 @@ bool lld_residency_has(const lld_model *model, uint64_t offset, uint64_t size)
     return memchr(r->pages + first, LLD_PAGE_OUT, last - first + 1) == NULL;
 }
 
-void lld_residency_ahead(const lld_model *model, const lld_matrix *m)
+void lld_residency_wake(const lld_model *model)
 {
-    for (size_t row = 0, i = m->first_extent; row < m->n_rows; i += m->extent_step) {
-        const lld_extent *e = &model->extents[i];
-        if (model->residency->resident[i] == 0)
-            lld_pages_ahead(m->data + row * m->row_bytes, (size_t)e->bytes);
-        row += e->n_rows;
-    }
+    lld_stream_wake(model->residency->stream);
+    lld_expert_store_wake(model->residency->experts);
 }
-
-void lld_residency_wake(const lld_model *model) { lld_stream_wake(model->residency->stream); }
 
 /* ---- a change ---------------------------------------------------------------------------------- */
 
@@ -217,13 +233,23 @@ static bool met_lock_limit(int error, uint64_t wanted, uint64_t *limit_bytes)
     return error == EPERM || (error == ENOMEM && wanted > *limit_bytes && !may_exceed_lock_limit());
 }
 
-/* Say why the file, or the ring of `ring_bytes`, is not locked as far as lock_bytes says. */
+/* Bytes of the ring and the slots that are locked, and the errno of what was not, or 0. */
+static uint64_t locked_beside(const lld_residency_state *r, int *error)
+{
+    int ring_error, slots_error;
+    const uint64_t ring = lld_stream_locked(r->stream, &ring_error),
+                   slots = lld_expert_store_locked(r->experts, &slots_error);
+    *error = ring_error != 0 ? ring_error : slots_error;
+    return ring + slots;
+}
+
+/* Say why the file, or the ring of `ring_bytes` or slots, is not locked as far as lock_bytes says. */
 static void explain_lock(const lld_model *m, uint64_t ring_bytes, const lld_pages_work *work)
 {
     int ring_error;
     uint64_t limit = 0, unlocked = work->unlocked_bytes;
     const uint64_t locked = atomic_load(&m->residency->locked_bytes),
-                   ring = lld_stream_locked(m->residency->stream, &ring_error);
+                   ring = locked_beside(m->residency, &ring_error);
     const int error = work->lock_error != 0 ? work->lock_error : ring_error;
     const char *path = lld_path_tail(m->file->path);
     if (ring == 0 && ring_error != 0) unlocked += ring_bytes;
@@ -239,17 +265,54 @@ static void explain_lock(const lld_model *m, uint64_t ring_bytes, const lld_page
                  path, locked, unlocked, strerror(error));
 }
 
+/* After a failure. */
+static void stream_nothing(const lld_model *m)
+{
+    uint8_t *everything = malloc(m->n_extents + 1);
+    if (everything == NULL) return;
+    memset(everything, 1, m->n_extents);
+    const lld_residency all = {.resident = everything, .n_extents = m->n_extents};
+    lld_stream_set(m->residency->stream, m->extents, &all);
+    free(everything);
+}
+
+/* The slots without which the experts that are not resident cannot be used. */
+static uint32_t least_slots(const lld_model *m, const uint8_t *resident)
+{
+    uint32_t least = 0, in_layer = 0;
+    int32_t layer = -1, expert = -1;
+    for (size_t i = 0; i < m->n_extents; i++) { /* in order of layers, and of experts in them */
+        const lld_extent *e = &m->extents[i];
+        if (e->role != LLD_ROLE_EXPERT || resident[i] != 0) continue;
+        if (e->layer == layer && e->expert == expert) continue;
+        in_layer = e->layer == layer ? in_layer + 1 : 1;
+        layer = e->layer;
+        expert = e->expert;
+        if (in_layer > least) least = in_layer;
+    }
+    return least;
+}
+
 /* Let passes stream what is not in `new`, from now on. */
 static int change_stream(const lld_model *m, const lld_residency *new)
 {
     lld_residency_state *r = m->residency;
-    if (r->ring_bytes == new->ring_bytes && memcmp(r->resident, new->resident, m->n_extents) == 0)
+    if (r->ring_bytes == new->ring_bytes &&
+        r->expert_slots == new->expert_slots &&memcmp(r->resident, new->resident, m->n_extents) ==
+            0)
         return LLD_OK;
     pthread_rwlock_wrlock(&r->lock);
-    int status = lld_stream_set(r->stream, m->extents, new);
+    int error, status = lld_stream_set(r->stream, m->extents, new);
+    if (status == LLD_OK) {
+        const uint64_t ring = lld_stream_locked(r->stream, &error);
+        status = lld_expert_store_set(r->experts, new,
+                                      new->lock_bytes > ring ? new->lock_bytes - ring : 0);
+        if (status != LLD_OK) stream_nothing(m);
+    }
     memset(r->resident, 1, m->n_extents); /* when it failed nothing streams */
     if (status == LLD_OK) memcpy(r->resident, new->resident, m->n_extents);
     r->ring_bytes = status == LLD_OK ? new->ring_bytes : 0;
+    r->expert_slots = status == LLD_OK ? new->expert_slots : 0;
     pthread_rwlock_unlock(&r->lock);
     return status;
 }
@@ -262,13 +325,16 @@ static int stream_both(const lld_model *m, const lld_residency *new)
     lld_residency both = *new;
     uint8_t *resident = malloc(m->n_extents + 1);
     if (resident == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory to change what is resident");
-    bool less = false;
+    bool less = false, to_mapping = false; /* experts, which leave slots for it */
     for (size_t i = 0; i < m->n_extents; i++) {
         less |= m->residency->resident[i] && !new->resident[i];
+        if (m->extents[i].role == LLD_ROLE_EXPERT && m->residency->resident[i] < new->resident[i])
+            less = to_mapping = true;
         resident[i] = m->residency->resident[i] && new->resident[i];
     }
     both.resident = resident;
     if (m->residency->ring_bytes > both.ring_bytes) both.ring_bytes = m->residency->ring_bytes;
+    if (to_mapping) both.expert_slots = least_slots(m, resident);
     int status = less ? change_stream(m, &both) : LLD_OK;
     free(resident);
     return status;
@@ -283,7 +349,7 @@ static int change(const lld_model *m, const lld_residency *new, const uint8_t *w
     if (status == LLD_OK) status = stream_both(m, new);
     if (status != LLD_OK) return status;
     atomic_store(&r->populated_bytes, 0);
-    const uint64_t locked = atomic_load(&r->locked_bytes) + lld_stream_locked(r->stream, &error);
+    const uint64_t locked = atomic_load(&r->locked_bytes) + locked_beside(r, &error);
     lld_pages_work work = {.stop = stop,
                            .lock_bytes = new->lock_bytes > locked ? new->lock_bytes - locked : 0,
                            .lock_error = error,
@@ -292,6 +358,7 @@ static int change(const lld_model *m, const lld_residency *new, const uint8_t *w
     status = take(m, wanted, &work);
     const int after = status == LLD_ERR_FAULT ? LLD_OK : change_stream(m, new);
     if (status == LLD_OK) status = after;
+    if (status == LLD_OK) status = lld_expert_store_fill(r->experts, stop, &r->populated_bytes);
     if (status == LLD_OK) explain_lock(m, new->ring_bytes, &work);
     return status;
 }
@@ -326,5 +393,7 @@ void lld_model_get_residency(const lld_model *model, lld_residency_info *out)
     *out = (lld_residency_info){.resident_bytes = atomic_load(&r->resident_bytes),
                                 .locked_bytes = atomic_load(&r->locked_bytes),
                                 .populated_bytes = atomic_load(&r->populated_bytes)};
+    out->passes = atomic_load(&r->n_passes);
     lld_stream_get_info(r->stream, out);
+    lld_expert_store_add_info(r->experts, out);
 }

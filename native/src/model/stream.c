@@ -66,7 +66,7 @@ struct lld_stream {
 
     uint64_t locked_bytes;
     int lock_error;
-    uint64_t streamed_bytes, read_bytes, n_passes;
+    uint64_t streamed_bytes, read_bytes;
     int64_t read_nanoseconds, wait_nanoseconds; /* in which something was read, waited for */
     int64_t reading_since;
     unsigned n_waiting;
@@ -352,10 +352,7 @@ int lld_stream_end(lld_stream *s, bool complete)
     pthread_mutex_lock(&s->mutex);
     skip_unused(s);
     const bool stopped = atomic_load(&s->stopped);
-    if (complete && !stopped && s->oldest == s->n_begun * s->n_items)
-        s->n_passes++;
-    else
-        start_over(s);
+    if (!complete || stopped || s->oldest != s->n_begun * s->n_items) start_over(s);
     int status = LLD_OK;
     if (s->status != LLD_OK)
         status = lld_fail(s->status, "%s", s->message);
@@ -428,12 +425,13 @@ void lld_stream_get_info(lld_stream *s, lld_residency_info *out)
     out->streamed_bytes = s->streamed_bytes;
     out->ring_bytes = s->ring.capacity;
     out->read_bytes = s->read_bytes;
-    out->passes = s->n_passes;
     out->read_seconds = 1e-9 * (double)s->read_nanoseconds;
     out->wait_seconds = 1e-9 * (double)s->wait_nanoseconds;
     out->direct = atomic_load(&s->file.direct);
     pthread_mutex_unlock(&s->mutex);
 }
+
+lld_direct_file *lld_stream_file(lld_stream *s) { return &s->file; }
 
 uint64_t lld_stream_locked(const lld_stream *s, int *error)
 {

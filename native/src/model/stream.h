@@ -57,6 +57,8 @@ void lld_stream_wake(lld_stream *stream);
 
 /* Fill what the stream knows: streamed and ring bytes, what was read and waited for. Any thread. */
 void lld_stream_get_info(lld_stream *stream, lld_residency_info *out);
+/* The file that it reads, for others that read of it. */
+lld_direct_file *lld_stream_file(lld_stream *stream);
 /* Bytes of the ring that are locked, and 0 or the errno of what was not. */
 uint64_t lld_stream_locked(const lld_stream *stream, int *error);
 

@@ -215,7 +215,7 @@ class DraftModel(_message.Message):
     def __init__(self, name: _Optional[str] = ..., guessed_tokens: _Optional[int] = ..., accepted_tokens: _Optional[int] = ..., paused: bool = ..., fault: _Optional[str] = ...) -> None: ...
 
 class MemoryPlan(_message.Message):
-    __slots__ = ("budget_bytes", "process_bytes", "connections_bytes", "template_bytes", "vocabulary_bytes", "samplers_bytes", "scratch_bytes", "kv_bytes", "resident_bytes", "streamed_bytes", "lockable_bytes", "kv_blocks", "on_demand_bytes", "streaming_bytes", "draft_bytes", "kv_local_blocks", "draft_local_blocks", "adapters_bytes")
+    __slots__ = ("budget_bytes", "process_bytes", "connections_bytes", "template_bytes", "vocabulary_bytes", "samplers_bytes", "scratch_bytes", "kv_bytes", "resident_bytes", "streamed_bytes", "lockable_bytes", "kv_blocks", "on_demand_bytes", "streaming_bytes", "draft_bytes", "kv_local_blocks", "draft_local_blocks", "adapters_bytes", "expert_bytes", "token_read_bytes")
     BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
     PROCESS_BYTES_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -234,6 +234,8 @@ class MemoryPlan(_message.Message):
     KV_LOCAL_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     DRAFT_LOCAL_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     ADAPTERS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    EXPERT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_READ_BYTES_FIELD_NUMBER: _ClassVar[int]
     budget_bytes: int
     process_bytes: int
     connections_bytes: int
@@ -252,10 +254,12 @@ class MemoryPlan(_message.Message):
     kv_local_blocks: int
     draft_local_blocks: int
     adapters_bytes: int
-    def __init__(self, budget_bytes: _Optional[int] = ..., process_bytes: _Optional[int] = ..., connections_bytes: _Optional[int] = ..., template_bytes: _Optional[int] = ..., vocabulary_bytes: _Optional[int] = ..., samplers_bytes: _Optional[int] = ..., scratch_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., streamed_bytes: _Optional[int] = ..., lockable_bytes: _Optional[int] = ..., kv_blocks: _Optional[int] = ..., on_demand_bytes: _Optional[int] = ..., streaming_bytes: _Optional[int] = ..., draft_bytes: _Optional[int] = ..., kv_local_blocks: _Optional[int] = ..., draft_local_blocks: _Optional[int] = ..., adapters_bytes: _Optional[int] = ...) -> None: ...
+    expert_bytes: int
+    token_read_bytes: int
+    def __init__(self, budget_bytes: _Optional[int] = ..., process_bytes: _Optional[int] = ..., connections_bytes: _Optional[int] = ..., template_bytes: _Optional[int] = ..., vocabulary_bytes: _Optional[int] = ..., samplers_bytes: _Optional[int] = ..., scratch_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., streamed_bytes: _Optional[int] = ..., lockable_bytes: _Optional[int] = ..., kv_blocks: _Optional[int] = ..., on_demand_bytes: _Optional[int] = ..., streaming_bytes: _Optional[int] = ..., draft_bytes: _Optional[int] = ..., kv_local_blocks: _Optional[int] = ..., draft_local_blocks: _Optional[int] = ..., adapters_bytes: _Optional[int] = ..., expert_bytes: _Optional[int] = ..., token_read_bytes: _Optional[int] = ...) -> None: ...
 
 class LoadedModel(_message.Message):
-    __slots__ = ("name", "path", "architecture", "file_bytes", "locked_bytes", "n_ctx", "n_ctx_train", "vocab_size", "load_seconds", "kv_type", "streamed_bytes", "bytes_read_per_token", "seconds_per_token", "disk_read_bytes_per_second", "share_of_disk_time_hidden")
+    __slots__ = ("name", "path", "architecture", "file_bytes", "locked_bytes", "n_ctx", "n_ctx_train", "vocab_size", "load_seconds", "kv_type", "streamed_bytes", "bytes_read_per_token", "seconds_per_token", "disk_read_bytes_per_second", "share_of_disk_time_hidden", "expert_uses", "expert_hits")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
@@ -271,6 +275,8 @@ class LoadedModel(_message.Message):
     SECONDS_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     DISK_READ_BYTES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     SHARE_OF_DISK_TIME_HIDDEN_FIELD_NUMBER: _ClassVar[int]
+    EXPERT_USES_FIELD_NUMBER: _ClassVar[int]
+    EXPERT_HITS_FIELD_NUMBER: _ClassVar[int]
     name: str
     path: str
     architecture: str
@@ -286,7 +292,9 @@ class LoadedModel(_message.Message):
     seconds_per_token: float
     disk_read_bytes_per_second: float
     share_of_disk_time_hidden: float
-    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., architecture: _Optional[str] = ..., file_bytes: _Optional[int] = ..., locked_bytes: _Optional[int] = ..., n_ctx: _Optional[int] = ..., n_ctx_train: _Optional[int] = ..., vocab_size: _Optional[int] = ..., load_seconds: _Optional[float] = ..., kv_type: _Optional[str] = ..., streamed_bytes: _Optional[int] = ..., bytes_read_per_token: _Optional[int] = ..., seconds_per_token: _Optional[float] = ..., disk_read_bytes_per_second: _Optional[float] = ..., share_of_disk_time_hidden: _Optional[float] = ...) -> None: ...
+    expert_uses: int
+    expert_hits: int
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., architecture: _Optional[str] = ..., file_bytes: _Optional[int] = ..., locked_bytes: _Optional[int] = ..., n_ctx: _Optional[int] = ..., n_ctx_train: _Optional[int] = ..., vocab_size: _Optional[int] = ..., load_seconds: _Optional[float] = ..., kv_type: _Optional[str] = ..., streamed_bytes: _Optional[int] = ..., bytes_read_per_token: _Optional[int] = ..., seconds_per_token: _Optional[float] = ..., disk_read_bytes_per_second: _Optional[float] = ..., share_of_disk_time_hidden: _Optional[float] = ..., expert_uses: _Optional[int] = ..., expert_hits: _Optional[int] = ...) -> None: ...
 
 class GetMetricsRequest(_message.Message):
     __slots__ = ()

@@ -70,7 +70,8 @@ class EngineModel(Handle):
         for i in range(lib.lld_model_n_extents(self._c)):
             check(lib.lld_model_extent(self._c, i, extent))
             role = _ROLES[extent.role]
-            found.append(Extent(role, extent.layer, extent.file_offset, extent.bytes))
+            place = extent.file_offset, extent.bytes
+            found.append(Extent(role, extent.layer, *place, expert=extent.expert))
         return tuple(found)
 
     def populate(self, stop: StopFlag | None = None) -> None:
@@ -82,18 +83,21 @@ class EngineModel(Handle):
         resident: Sequence[bool],
         ring_bytes: int = 0,
         *,
+        expert_slots: int = 0,
         lock_bytes: int = 0,
         stop: StopFlag | None = None,
     ) -> Locked:
         """Keep these of the extents in memory and stream the others, from the next step on.
 
         Gives back, reads in large pieces, and locks up to lock_bytes (``NO_LIMIT``: everything) of
-        the ring and of what is resident; see lld_model_set_residency. Blocks as long as the disk
-        needs, but may be called while steps run. Raises EngineError with kind CANCELLED when
-        ``stop`` is set; ``close`` unlocks everything.
+        the ring, the slots for experts and what is resident; see lld_model_set_residency. Blocks
+        as long as the disk needs, but may be called while steps run. Raises EngineError with kind
+        CANCELLED when ``stop`` is set; ``close`` unlocks everything.
         """
         flags = ffi.new("uint8_t[]", [int(stays) for stays in resident])
-        struct = ffi.new("lld_residency *", (flags, len(flags), ring_bytes, lock_bytes))
+        struct = ffi.new(
+            "lld_residency *", (flags, len(flags), ring_bytes, lock_bytes, expert_slots)
+        )
         check(lib.lld_model_set_residency(self._c, struct, _stop_pointer(stop)))
         fault = last_message()
         return Locked(self.residency().locked_bytes, fault)

@@ -1,0 +1,482 @@
+/* expert_store.c - see expert_store.h.
+ *
+ * A load is a part of an expert: gate and up, or down. A reader takes the oldest load that waits. An
+ * entry is pinned once by the layer that chose it and once by each of its loads. One that loses its
+ * last pin before all of it was read, because its pass was stopped or the disk failed, loses its slot. */
+#include "model/expert_store.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/status.h"
+#include "model/expert_cache.h"
+#include "model/expert_slots.h"
+
+enum {
+    READERS = 4, /* an expert has three matrices, and a step chooses some */
+    BOTH_PARTS = LLD_EXPERT_GATE_UP | LLD_EXPERT_DOWN
+};
+
+typedef struct load {
+    uint32_t entry;
+    lld_expert_part part;
+} load;
+
+struct lld_expert_store {
+    const lld_model *model;
+    lld_direct_file *file;
+    pthread_mutex_t pass_mutex; /* held by the pass that runs */
+    lld_stream_pass pass;
+    uint32_t layer; /* of the pass, whose n_chosen experts are pinned */
+    uint32_t chosen[LLD_MAX_EXPERTS], n_chosen;
+    pthread_mutex_t mutex;  /* of everything below */
+    pthread_cond_t to_read; /* a reader waits: a load */
+    pthread_cond_t loaded;  /* a pass waits: a part, a pin less, a failure, a cancel */
+    pthread_cond_t idle;    /* lld_expert_store_set waits: nothing is read */
+    pthread_t readers[READERS];
+    unsigned n_readers, n_reading;
+    bool quit;
+
+    lld_expert_slots slots;
+    lld_expert_cache cache; /* of the slots; an entry is an expert: layer * n_experts + expert */
+    atomic_uchar *ready;    /* (slots.most) parts that were read */
+    load loads[2 * LLD_MAX_EXPERTS]; /* that wait for a reader, from first_load on */
+    uint32_t first_load, end_load;
+    atomic_bool stopped; /* this pass */
+    int status;          /* not LLD_OK: the disk failed, for good */
+    char message[512];
+
+    uint64_t n_uses, n_hits, read_bytes;
+    int64_t read_nanoseconds, wait_nanoseconds; /* in which something was read, waited for */
+    int64_t reading_since, waiting_since;
+    unsigned n_waiting;
+};
+
+static int64_t now_nanoseconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* ---- the readers: with the mutex held unless said otherwise -------------------------------------- */
+
+static lld_expert_places places_of(const lld_expert_store *s, uint32_t entry)
+{
+    return lld_expert_places_of(s->model, lld_expert_weights_of(s->model, entry));
+}
+
+static void fail(lld_expert_store *s, int status)
+{
+    s->status = status;
+    strncpy(s->message, lld_error_message(), sizeof s->message - 1);
+}
+
+static void unpin(lld_expert_store *s, uint32_t entry)
+{
+    if (--s->cache.pins[entry] != 0) return;
+    if (atomic_load(&s->ready[s->cache.slot_of[entry]]) != BOTH_PARTS)
+        lld_expert_cache_drop(&s->cache, entry);
+}
+
+/* Without the mutex. */
+static int read_blocks(lld_expert_store *s, const lld_blocks *b, uint8_t *dst)
+{
+    return b->bytes == 0 ? LLD_OK
+                         : lld_direct_file_read(s->file, b->offset, b->bytes, b->needed, dst);
+}
+
+/* Read a part of an entry, which is pinned. Gives the mutex back meanwhile. */
+static int read_part(lld_expert_store *s, uint32_t entry, lld_expert_part part)
+{
+    const lld_expert_places p = places_of(s, entry);
+    const int32_t slot = s->cache.slot_of[entry];
+    uint8_t *to = s->slots.bytes + (size_t)slot * s->slots.slot_bytes;
+    if (s->n_reading++ == 0) s->reading_since = now_nanoseconds();
+    pthread_mutex_unlock(&s->mutex);
+    int status;
+    if (part == LLD_EXPERT_DOWN) {
+        status = read_blocks(s, &p.down, to + p.gate.bytes + p.up.bytes);
+    } else {
+        status = read_blocks(s, &p.gate, to);
+        if (status == LLD_OK) status = read_blocks(s, &p.up, to + p.gate.bytes);
+    }
+    pthread_mutex_lock(&s->mutex);
+    const int64_t now = now_nanoseconds();
+    s->read_nanoseconds += now - s->reading_since;
+    s->reading_since = now;
+    s->n_reading--;
+    if (status == LLD_OK)
+        atomic_fetch_or_explicit(&s->ready[slot], (unsigned char)part, memory_order_release);
+    else
+        fail(s, status);
+    unpin(s, entry);
+    pthread_cond_broadcast(&s->loaded);
+    pthread_cond_broadcast(&s->idle);
+    return status;
+}
+
+static uint64_t part_bytes(const lld_expert_store *s, uint32_t entry, lld_expert_part part)
+{
+    const lld_expert_places p = places_of(s, entry);
+    return part == LLD_EXPERT_DOWN ? p.down.bytes : p.gate.bytes + p.up.bytes;
+}
+
+static void *reader_main(void *argument)
+{
+    lld_expert_store *s = argument;
+    pthread_mutex_lock(&s->mutex);
+    while (!s->quit) {
+        if (s->first_load == s->end_load) {
+            pthread_cond_wait(&s->to_read, &s->mutex);
+            continue;
+        }
+        const load l = s->loads[s->first_load++];
+        if (s->status != LLD_OK) {
+            unpin(s, l.entry);
+            continue;
+        }
+        if (read_part(s, l.entry, l.part) == LLD_OK)
+            s->read_bytes += part_bytes(s, l.entry, l.part);
+    }
+    pthread_mutex_unlock(&s->mutex);
+    return NULL;
+}
+
+static int start_readers(lld_expert_store *s)
+{
+    sigset_t all, previous; /* the process's signals belong to the program */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &previous);
+    int error = 0;
+    while (s->n_readers < READERS && error == 0) {
+        error = pthread_create(&s->readers[s->n_readers], NULL, reader_main, s);
+        s->n_readers += error == 0;
+    }
+    pthread_sigmask(SIG_SETMASK, &previous, NULL);
+    if (s->n_readers == 0)
+        return lld_fail(LLD_ERR_MEMORY, "cannot start a thread that reads experts: %s",
+                        strerror(error));
+    return LLD_OK;
+}
+
+/* ---- what is kept here -------------------------------------------------------------------------- */
+
+static void clear(lld_expert_store *s)
+{
+    free(s->ready);
+    s->ready = NULL;
+    lld_expert_cache_free(&s->cache);
+    lld_expert_slots_free(&s->slots);
+}
+
+static int begin_to_keep(lld_expert_store *s, uint8_t *kept)
+{
+    const lld_model *m = s->model;
+    int status = lld_expert_slots_init(&s->slots, m, kept);
+    if (status != LLD_OK || s->slots.most == 0) return status;
+    s->ready = calloc(s->slots.most, sizeof *s->ready);
+    if (s->ready == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory for the table of experts");
+    status =
+        lld_expert_cache_init(&s->cache, m->config.n_layers, m->config.experts.n, s->slots.most);
+    return status == LLD_OK ? start_readers(s) : status;
+}
+
+/* Takes `kept`. */
+static int keep(lld_expert_store *s, uint8_t *kept, const lld_residency *r, uint64_t lock_bytes)
+{
+    const size_t n_entries = (size_t)s->cache.n_layers * s->cache.n_experts;
+    int status = LLD_OK;
+    if (s->slots.is_kept != NULL && memcmp(s->slots.is_kept, kept, n_entries) == 0) {
+        free(kept);
+    } else {
+        clear(s);
+        status = begin_to_keep(s, kept);
+        if (status != LLD_OK || s->slots.most == 0) return status;
+    }
+    status = lld_expert_slots_resize(&s->slots, r->expert_slots, lock_bytes);
+    if (status != LLD_OK) return status;
+    for (uint32_t i = s->slots.n; i < s->cache.n_slots; i++) atomic_store(&s->ready[i], 0);
+    lld_expert_cache_resize(&s->cache, s->slots.n);
+    return LLD_OK;
+}
+
+int lld_expert_store_set(lld_expert_store *s, const lld_residency *r, uint64_t lock_bytes)
+{
+    uint8_t *kept = lld_expert_slots_kept(s->model, r);
+    if (kept == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory for the table of experts");
+    pthread_mutex_lock(&s->mutex);
+    while (s->n_reading != 0) pthread_cond_wait(&s->idle, &s->mutex);
+    int status = keep(s, kept, r, lock_bytes);
+    if (status != LLD_OK) clear(s);
+    pthread_mutex_unlock(&s->mutex);
+    return status;
+}
+
+uint32_t lld_expert_store_least(const lld_expert_store *s) { return s->slots.least; }
+
+/* The entry that is read next while slots are free; LLD_NO_ENTRY: none. Those of no use yet evenly from
+ * all layers. */
+static int32_t next_to_fill(const lld_expert_store *s)
+{
+    int32_t hottest = LLD_NO_ENTRY;
+    if (s->slots.is_kept == NULL || s->cache.n_free == 0 || s->status != LLD_OK) return hottest;
+    for (uint32_t expert = 0; expert < s->cache.n_experts; expert++)
+        for (uint32_t layer = 0; layer < s->cache.n_layers; layer++) {
+            const uint32_t entry = layer * s->cache.n_experts + expert;
+            if (s->slots.is_kept[entry] == 0 || s->cache.slot_of[entry] != LLD_NO_SLOT) continue;
+            if (hottest == LLD_NO_ENTRY || s->cache.heat[entry] > s->cache.heat[hottest])
+                hottest = (int32_t)entry;
+        }
+    return hottest;
+}
+
+/* Give an entry a slot in which nothing is ready. */
+static bool take_slot(lld_expert_store *s, uint32_t entry)
+{
+    const int32_t slot = lld_expert_cache_take(&s->cache, entry, s->layer);
+    if (slot != LLD_NO_SLOT) atomic_store(&s->ready[slot], 0);
+    return slot != LLD_NO_SLOT;
+}
+
+int lld_expert_store_fill(lld_expert_store *s, const volatile int32_t *stop,
+                          atomic_ullong *read_bytes)
+{
+    int status = LLD_OK;
+    pthread_mutex_lock(&s->mutex);
+    for (int32_t next; status == LLD_OK && (next = next_to_fill(s)) != LLD_NO_ENTRY;) {
+        const uint32_t entry = (uint32_t)next;
+        if (stop != NULL && *stop != 0) {
+            status = lld_fail(LLD_ERR_CANCELLED, "loading was stopped");
+            break;
+        }
+        take_slot(s, entry);
+        s->cache.pins[entry] += 2;
+        status = read_part(s, entry, LLD_EXPERT_GATE_UP);
+        if (status == LLD_OK)
+            status = read_part(s, entry, LLD_EXPERT_DOWN);
+        else
+            unpin(s, entry);
+        if (status == LLD_OK)
+            atomic_fetch_add(read_bytes, part_bytes(s, entry, LLD_EXPERT_GATE_UP) +
+                                             part_bytes(s, entry, LLD_EXPERT_DOWN));
+    }
+    pthread_mutex_unlock(&s->mutex);
+    return status;
+}
+
+int lld_expert_store_create(const lld_model *model, lld_direct_file *file, lld_expert_store **out)
+{
+    lld_expert_store *s = calloc(1, sizeof *s);
+    if (s == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory for the reader of experts");
+    s->model = model;
+    s->file = file;
+    pthread_mutex_init(&s->pass_mutex, NULL);
+    pthread_mutex_init(&s->mutex, NULL);
+    pthread_cond_init(&s->to_read, NULL);
+    pthread_cond_init(&s->loaded, NULL);
+    pthread_cond_init(&s->idle, NULL);
+    *out = s;
+    return LLD_OK;
+}
+
+void lld_expert_store_destroy(lld_expert_store *s)
+{
+    if (s == NULL) return;
+    pthread_mutex_lock(&s->mutex);
+    s->quit = true;
+    pthread_cond_broadcast(&s->to_read);
+    pthread_mutex_unlock(&s->mutex);
+    for (unsigned i = 0; i < s->n_readers; i++) pthread_join(s->readers[i], NULL);
+    clear(s);
+    pthread_cond_destroy(&s->idle);
+    pthread_cond_destroy(&s->loaded);
+    pthread_cond_destroy(&s->to_read);
+    pthread_mutex_destroy(&s->mutex);
+    pthread_mutex_destroy(&s->pass_mutex);
+    free(s);
+}
+
+bool lld_expert_store_is_active(const lld_expert_store *s) { return s->slots.is_kept != NULL; }
+
+/* ---- a pass ------------------------------------------------------------------------------------- */
+
+void lld_expert_store_begin(lld_expert_store *s, const lld_stream_pass *pass)
+{
+    pthread_mutex_lock(&s->pass_mutex);
+    pthread_mutex_lock(&s->mutex);
+    s->pass = *pass;
+    s->n_chosen = 0;
+    atomic_store(&s->stopped, false);
+    lld_expert_cache_begin(&s->cache);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+/* Let go of the experts of the layer before. With the mutex held, as the next. */
+static void unpin_chosen(lld_expert_store *s)
+{
+    for (uint32_t i = 0; i < s->n_chosen; i++) unpin(s, s->chosen[i]);
+    s->n_chosen = 0;
+}
+
+int lld_expert_store_end(lld_expert_store *s)
+{
+    pthread_mutex_lock(&s->mutex);
+    while (s->first_load < s->end_load) unpin(s, s->loads[s->first_load++].entry);
+    unpin_chosen(s);
+    int status = LLD_OK;
+    if (s->status != LLD_OK)
+        status = lld_fail(s->status, "%s", s->message);
+    else if (atomic_load(&s->stopped))
+        status = lld_fail(LLD_ERR_CANCELLED, "the step was cancelled");
+    pthread_mutex_unlock(&s->mutex);
+    pthread_mutex_unlock(&s->pass_mutex);
+    return status;
+}
+
+/* Wait until something is loaded; false: the pass ends. With the mutex held. */
+static bool wait_for_load(lld_expert_store *s)
+{
+    if (s->status != LLD_OK || atomic_load(s->pass.cancel) != 0) {
+        atomic_store(&s->stopped, true);
+        pthread_cond_broadcast(&s->loaded);
+    }
+    if (atomic_load(&s->stopped)) return false;
+    if (s->n_waiting++ == 0) s->waiting_since = now_nanoseconds();
+    pthread_cond_wait(&s->loaded, &s->mutex);
+    if (--s->n_waiting == 0) s->wait_nanoseconds += now_nanoseconds() - s->waiting_since;
+    return true;
+}
+
+static void add_loads(lld_expert_store *s, const uint32_t *entries, size_t n, lld_expert_part part)
+{
+    for (size_t i = 0; i < n; i++) {
+        s->cache.pins[entries[i]]++;
+        s->loads[s->end_load++] = (load){.entry = entries[i], .part = part};
+    }
+}
+
+/* Give the entries slots and begin to read them. With the mutex held. */
+static void read_missing(lld_expert_store *s, const uint32_t *entries, size_t n)
+{
+    size_t n_taken = 0;
+    for (; n_taken < n; n_taken++) {
+        /* the loads of a pass that was stopped may have pins yet */
+        while (!take_slot(s, entries[n_taken]))
+            if (!wait_for_load(s)) break;
+        if (s->cache.slot_of[entries[n_taken]] == LLD_NO_SLOT) break;
+        s->cache.pins[entries[n_taken]]++;
+        s->chosen[s->n_chosen++] = entries[n_taken];
+    }
+    if (s->first_load == s->end_load) s->first_load = s->end_load = 0;
+    assert(s->end_load + 2 * n_taken <= sizeof s->loads / sizeof *s->loads);
+    add_loads(s, entries, n_taken, LLD_EXPERT_GATE_UP);
+    add_loads(s, entries, n_taken, LLD_EXPERT_DOWN);
+    pthread_cond_broadcast(&s->to_read);
+}
+
+void lld_expert_store_choose(lld_expert_store *s, uint32_t layer, uint32_t *experts, size_t n)
+{
+    const uint32_t n_experts = s->model->config.experts.n, first = layer * n_experts;
+    uint32_t late[LLD_MAX_EXPERTS], missing[LLD_MAX_EXPERTS]; /* on their way; in no slot */
+    size_t n_there = 0, n_late = 0, n_missing = 0;
+    pthread_mutex_lock(&s->mutex);
+    unpin_chosen(s);
+    s->layer = layer;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t entry = first + experts[i];
+        if (s->slots.is_kept[entry] == 0) {
+            experts[n_there++] = experts[i];
+            continue;
+        }
+        s->n_uses++;
+        lld_expert_cache_use(&s->cache, entry);
+        const int32_t slot = s->cache.slot_of[entry];
+        if (slot == LLD_NO_SLOT) {
+            missing[n_missing++] = entry;
+            continue;
+        }
+        s->cache.pins[entry]++;
+        s->chosen[s->n_chosen++] = entry;
+        if (atomic_load(&s->ready[slot]) == BOTH_PARTS) {
+            s->n_hits++;
+            experts[n_there++] = experts[i];
+        } else {
+            late[n_late++] = experts[i];
+        }
+    }
+    memcpy(experts + n_there, late, n_late * sizeof *late);
+    for (size_t i = 0; i < n_missing; i++) experts[n_there + n_late + i] = missing[i] - first;
+    if (n_missing != 0) read_missing(s, missing, n_missing);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+/* Wait for a part, or the end of the pass. */
+static bool wait_for(lld_expert_store *s, uint32_t entry, lld_expert_part part)
+{
+    pthread_mutex_lock(&s->mutex);
+    bool there;
+    do {
+        const int32_t slot = s->cache.slot_of[entry];
+        there = slot != LLD_NO_SLOT && (atomic_load(&s->ready[slot]) & part) != 0;
+    } while (!there && wait_for_load(s));
+    pthread_mutex_unlock(&s->mutex);
+    return there;
+}
+
+bool lld_expert_store_take(lld_expert_store *s, uint32_t layer, uint32_t expert,
+                           lld_expert_part part, lld_gated_weights *out)
+{
+    const uint32_t entry = layer * s->model->config.experts.n + expert;
+    *out = *lld_expert_weights_of(s->model, entry);
+    if (s->slots.is_kept[entry] == 0) return true;
+    if (lld_expert_store_is_stopped(s)) return false;
+    const int32_t slot = s->cache.slot_of[entry]; /* pinned: nobody changes it */
+    if (slot == LLD_NO_SLOT ||
+        (atomic_load_explicit(&s->ready[slot], memory_order_acquire) & part) == 0) {
+        if (!wait_for(s, entry, part)) return false;
+    }
+    const lld_expert_places p = places_of(s, entry);
+    uint8_t *bytes = s->slots.bytes + (size_t)slot * s->slots.slot_bytes;
+    out->gate.data = bytes + p.gate.skip;
+    if (out->up.data != NULL) out->up.data = bytes + p.gate.bytes + p.up.skip;
+    out->down.data = bytes + p.gate.bytes + p.up.bytes + p.down.skip;
+    return true;
+}
+
+bool lld_expert_store_is_stopped(const lld_expert_store *s)
+{
+    return atomic_load_explicit(&s->stopped, memory_order_relaxed);
+}
+
+void lld_expert_store_wake(lld_expert_store *s)
+{
+    pthread_mutex_lock(&s->mutex);
+    pthread_cond_broadcast(&s->loaded);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+void lld_expert_store_add_info(lld_expert_store *s, lld_residency_info *out)
+{
+    pthread_mutex_lock(&s->mutex);
+    out->expert_slots = s->cache.n_slots;
+    out->expert_uses = s->n_uses;
+    out->expert_hits = s->n_hits;
+    out->expert_read_bytes = s->read_bytes;
+    out->read_bytes += s->read_bytes;
+    out->read_seconds += 1e-9 * (double)s->read_nanoseconds;
+    out->wait_seconds += 1e-9 * (double)s->wait_nanoseconds;
+    if (s->slots.most != 0)
+        out->resident_bytes += s->slots.weight_bytes / s->slots.most * s->cache.n_slots;
+    pthread_mutex_unlock(&s->mutex);
+}
+
+uint64_t lld_expert_store_locked(const lld_expert_store *s, int *error)
+{
+    *error = s->slots.lock_error;
+    return s->slots.locked_bytes;
+}
