@@ -23,6 +23,7 @@ from llamad_client.errors import (
     ServiceUnreachable,
     StillLoading,
 )
+from llamad_client.loaded_model import LoadedModel, MemoryPlan
 from llamad_client.scores import Score
 from llamad_client.values import (
     AdapterStatus,
@@ -32,8 +33,6 @@ from llamad_client.values import (
     DraftModel,
     Event,
     Job,
-    LoadedModel,
-    MemoryPlan,
     MetadataEntry,
     Model,
     ModelDetails,
