@@ -28,7 +28,7 @@ from llamad.sampling.constraint.expression import (
 )
 from llamad.sampling.constraint.numbers import MAX_FRACTION_DIGITS, MAX_WHOLE_DIGITS
 
-MAX_INDENT = 64
+MAX_INDENT = 20  # characters: a small model would fill an answer with them
 MAX_KEPT_SPELLINGS = 256  # of characters and classes, which names and patterns have in common
 _SHORT_ESCAPES = {'"': '"', "\\": "\\", "\b": "b", "\f": "f", "\n": "n", "\r": "r",
                   "\t": "t"}  # fmt: skip
