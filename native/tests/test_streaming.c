@@ -326,7 +326,8 @@ static void a_cancel_ends_the_waiting(void)
     CHECK(lld_model_set_residency(model, &c.residency, NULL) == LLD_OK, "%s", lld_error_message());
     atomic_int cancel = 0;
     const lld_stream_pass pass = {.n_rows = 1, .cancel = &cancel};
-    taker t = {.stream = lld_residency_begin(model, &pass), .extent = 0};
+    const lld_reading reading = lld_residency_begin(model, &pass);
+    taker t = {.stream = reading.stream, .extent = 0};
     for (size_t i = 0; i < model->n_extents; i++) /* the last: the ring holds some, none is used */
         if (!c.resident[i]) t.extent = i;
     pthread_t thread;
@@ -335,7 +336,7 @@ static void a_cancel_ends_the_waiting(void)
     lld_stream_wake(t.stream);
     pthread_join(thread, NULL);
     CHECK(t.got == NULL && lld_stream_is_stopped(t.stream), "went on");
-    CHECK(lld_residency_end(model, t.stream, false) == LLD_ERR_CANCELLED, "no cancel");
+    CHECK(lld_residency_end(model, &reading, false) == LLD_ERR_CANCELLED, "no cancel");
     close_model(model);
 }
 
