@@ -85,6 +85,7 @@ class AsyncCompletion:
                 task = asyncio.current_task()
                 if self._cancelled and task is not None and not task.cancelling():
                     return None
+                self._call.cancel()  # gRPC does it only where the answer's metadata has come
                 raise
             except grpc.RpcError as error:
                 self._tries -= 1

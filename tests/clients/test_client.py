@@ -31,6 +31,7 @@ from llamad_client import (
     address,
 )
 from llamad_client.address import diagnose, read_address
+from llamad_client.aio import AsyncCompletion
 from llamad_client.request import submit_request
 from unit.schedule.fakes import asynchronous, saying
 
@@ -400,6 +401,30 @@ async def test_a_cancelled_async_completion_ends_and_frees_the_job() -> None:
             assert completion.result is None
             [job] = await asyncio.to_thread(service.wait_until_idle)
             assert job.state is JobState.CANCELLED
+
+
+class EarlyCall:
+    """A call whose metadata have not come: gRPC does not cancel it with the task that reads."""
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    async def read(self) -> None:
+        await asyncio.Event().wait()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@asynchronous
+async def test_a_cancelled_task_cancels_its_call_however_early() -> None:
+    call = EarlyCall()
+    task = asyncio.create_task(AsyncCompletion(lambda: call, read_address("/s")).text())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert call.cancelled
 
 
 @asynchronous
