@@ -74,8 +74,11 @@ class Setting:
         return flags if budget is None else [*flags, "--memory-budget", str(budget)]
 
     def half_budget(self) -> int:
-        """Return a budget in which about half of the model stays in memory."""
-        with served(self.new_folder(), self.flags()) as service:
+        """Return a budget in which about half of the model stays in memory.
+
+        Asked of a plan with little memory, since some of what is planned shrinks with it.
+        """
+        with served(self.new_folder(), self.flags(2 * self.file_bytes)) as service:
             plan = service.status()["memory"]
         fixed = sum(
             plan[name]
