@@ -216,5 +216,6 @@ def test_the_demo_model_answers_as_the_service_does(
         assert "".join(stream.text_stream) == text
     schema = {**SCHEMA, "required": ["on"], "additionalProperties": False}
     form: Any = {"format": {"type": "json_schema", "schema": schema}}
-    answer = client.messages.create(**asked, output_config=form, extra_body={"temperature": 1.5})
+    roomy = {**asked, "max_tokens": 200, "output_config": form}  # white space between the words
+    answer = client.messages.create(**roomy, extra_body={"temperature": 1.5})
     assert set(json.loads(texts_of(answer)[0])) == {"on"}

@@ -34,7 +34,7 @@ schema = {
 of_openai = {"model": model, "base_url": url + "/v1", "api_key": "none", "max_retries": 0}
 of_ollama = {"model": model, "base_url": url}
 for chat in (
-    ChatOpenAI(**of_openai, max_tokens=60, temperature=0),
+    ChatOpenAI(**of_openai, max_tokens=200, temperature=0),
     ChatOllama(**of_ollama, num_predict=60, temperature=0),
 ):
     told = chat.with_structured_output(schema, method="json_schema").invoke("Is it on?")
@@ -42,7 +42,7 @@ for chat in (
     left = chat.stream("Count.")
     next(left)
     left.close()
-forced = ChatOpenAI(**of_openai, max_tokens=60).bind_tools([schema], tool_choice="lamp")
+forced = ChatOpenAI(**of_openai, max_tokens=200).bind_tools([schema], tool_choice="lamp")
 assert [call["name"] for call in forced.invoke("Light!").tool_calls] == ["lamp"]
 offered = ChatOllama(**of_ollama, num_predict=12).bind_tools([schema]).invoke("Light!")
 assert offered.content or offered.tool_calls, offered

@@ -35,7 +35,7 @@ lamp = {"type": "function", "function": {"name": "lamp", "parameters": schema}}
 forced = {"type": "function", "function": {"name": "lamp"}}
 for way in ways:
     told = litellm.completion(
-        messages=messages, response_format=form, max_tokens=60, temperature=0, **way
+        messages=messages, response_format=form, max_tokens=200, temperature=0, **way
     )
     assert json.loads(told.choices[0].message.content)["on"] in (True, False), told
     try:
@@ -45,7 +45,7 @@ for way in ways:
     else:
         raise AssertionError("a whole answer came within 50 ms")
 called = litellm.completion(
-    messages=messages, tools=[lamp], tool_choice=forced, max_tokens=60, **ways[0]
+    messages=messages, tools=[lamp], tool_choice=forced, max_tokens=200, **ways[0]
 )
 call = called.choices[0].message.tool_calls[0]
 assert (call.function.name, *json.loads(call.function.arguments)) == ("lamp", "on"), called

@@ -40,11 +40,11 @@ const offered = await ollama.chat({ model, messages, tools: [lamp], options });
 assert(offered.message.content || offered.message.tool_calls);
 const form = { type: "json_schema", json_schema: { name: "state", schema: on } };
 const state = await openai.chat.completions.create(
-  { model, messages, response_format: form, max_tokens: 60, temperature: 0 });
+  { model, messages, response_format: form, max_tokens: 200, temperature: 0 });
 assert.equal(typeof JSON.parse(state.choices[0].message.content).on, "boolean");
 const forced = { type: "function", function: { name: "lamp" } };
 const called = await openai.chat.completions.create(
-  { model, messages, tools: [lamp], tool_choice: forced, max_tokens: 60 });
+  { model, messages, tools: [lamp], tool_choice: forced, max_tokens: 200 });
 assert.equal(called.choices[0].message.tool_calls[0].function.name, "lamp");
 
 const vectors = process.env.VECTORS;

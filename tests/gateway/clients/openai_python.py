@@ -45,13 +45,13 @@ schema["additionalProperties"] = False
 lamp = {"type": "function", "function": {"name": "lamp", "parameters": schema}}
 forced = {"type": "function", "function": {"name": "lamp"}}
 called = client.chat.completions.create(
-    model=model, messages=messages, tools=[lamp], tool_choice=forced, max_tokens=60
+    model=model, messages=messages, tools=[lamp], tool_choice=forced, max_tokens=200
 )
 call = called.choices[0].message.tool_calls[0]
 assert (call.function.name, *json.loads(call.function.arguments)) == ("lamp", "on"), called
 form = {"type": "json_schema", "json_schema": {"name": "state", "schema": schema}}
 told = client.chat.completions.create(
-    model=model, messages=messages, response_format=form, max_tokens=60, temperature=0
+    model=model, messages=messages, response_format=form, max_tokens=200, temperature=0
 )
 assert json.loads(told.choices[0].message.content)["on"] in (True, False), told
 vectors = openai.OpenAI(base_url=os.environ["VECTORS"] + "/v1", api_key="none")
