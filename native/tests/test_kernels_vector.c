@@ -181,13 +181,18 @@ typedef enum vector_kernel {
     RMSNORM_IN_PLACE,
     SILU_MUL,
     GELU_MUL,
+    GELU_ERF_MUL,
+    SWIGLU_CLAMPED_MUL,
+    SIGMOID_MUL,
+    EXP_BELOW,
     SOFTCAP,
     ADD,
     N_VECTOR_KERNELS
 } vector_kernel;
 
-static const char *const vector_kernel_names[] = {"rmsnorm",  "rmsnorm in place", "silu_mul",
-                                                  "gelu_mul", "softcap",          "add"};
+static const char *const vector_kernel_names[] = {
+    "rmsnorm",     "rmsnorm in place", "silu_mul", "gelu_mul", "gelu_erf_mul", "swiglu_clamped_mul",
+    "sigmoid_mul", "exp_below",        "softcap",  "add"};
 
 static void run_vector(const lld_kernels *table, vector_kernel kernel, const float *x,
                        const float *y, size_t n, float *out)
@@ -201,6 +206,14 @@ static void run_vector(const lld_kernels *table, vector_kernel kernel, const flo
         table->silu_mul(out, y, n);
     else if (kernel == GELU_MUL)
         table->gelu_mul(out, y, n);
+    else if (kernel == GELU_ERF_MUL)
+        table->gelu_erf_mul(out, y, n);
+    else if (kernel == SWIGLU_CLAMPED_MUL)
+        table->swiglu_clamped_mul(out, y, n);
+    else if (kernel == SIGMOID_MUL)
+        table->sigmoid_mul(out, y, n);
+    else if (kernel == EXP_BELOW)
+        table->exp_below(out, n, 3.0f);
     else if (kernel == SOFTCAP)
         table->softcap(out, n, 30.0f);
     else
@@ -278,6 +291,42 @@ static void test_gelu_and_softcap_against_double(void)
         const double wanted = 30.0 * tanh((double)x[i] / 30.0);
         CHECK(fabs((double)out[i] - wanted) <= SOFTCAP_BOUND, "softcap [%zu] of %g = %g, wanted %g",
               i, (double)x[i], (double)out[i], wanted);
+    }
+}
+
+/* GELU by erf: the approximation's 1.5e-7 of g, and the roundings of a polynomial of terms up to 1.5. */
+static const double GELU_ERF_BOUND = 1.5e-7 + 12 * 0x1p-24;
+/* The argument of exp carries two roundings times its magnitude, up to 12 for g of 7 and down to where
+ * the result is nothing. */
+static const double SWIGLU_BOUND = 3e-7 + 87 * 2 * 0x1p-24 + 4 * 0x1p-24;
+
+static void test_activations_against_double(void)
+{
+    static float x[MAX_N], y[MAX_N], out[MAX_N];
+    uint64_t seed = 10;
+    random_vector(x, MAX_N, 6.0f, &seed);
+    random_vector(y, MAX_N, 1.0f, &seed);
+    run_vector(tables[0], GELU_ERF_MUL, x, y, MAX_N, out);
+    for (size_t i = 0; i < MAX_N; i++) {
+        const double g = (double)x[i], wanted = g * 0.5 * erfc(-g / sqrt(2.0)) * (double)y[i];
+        CHECK(fabs((double)out[i] - wanted) <= GELU_ERF_BOUND * fabs(g * (double)y[i]),
+              "gelu_erf [%zu] of %g = %g, wanted %g", i, g, (double)out[i], wanted);
+    }
+    random_vector(x, MAX_N, 20.0f, &seed);
+    random_vector(y, MAX_N, 20.0f, &seed);
+    run_vector(tables[0], SWIGLU_CLAMPED_MUL, x, y, MAX_N, out);
+    for (size_t i = 0; i < MAX_N; i++) {
+        const double g = fmin((double)x[i], 7.0), u = fmax(fmin((double)y[i], 7.0), -7.0) + 1.0;
+        const double wanted = g / (1.0 + exp(-(double)1.702f * g)) * u;
+        CHECK(fabs((double)out[i] - wanted) <= SWIGLU_BOUND * fabs(wanted),
+              "swiglu_clamped [%zu] of %g, %g = %g, wanted %g", i, (double)x[i], (double)y[i],
+              (double)out[i], wanted);
+    }
+    run_vector(tables[0], SIGMOID_MUL, x, y, MAX_N, out);
+    for (size_t i = 0; i < MAX_N; i++) {
+        const double wanted = (double)x[i] / (1.0 + exp(-(double)y[i]));
+        CHECK(fabs((double)out[i] - wanted) <= SILU_BOUND * fabs(wanted),
+              "sigmoid_mul [%zu] = %g, wanted %g", i, (double)out[i], wanted);
     }
 }
 
@@ -379,6 +428,7 @@ int main(void)
     test_vector_kernels_are_the_same_everywhere();
     test_norm_and_silu_against_double();
     test_gelu_and_softcap_against_double();
+    test_activations_against_double();
     test_exp_is_within_its_stated_error();
     test_rotation_is_the_same_everywhere();
     test_rotation_pairs_the_right_elements();

@@ -47,6 +47,28 @@ LLD_INLINE float lld_expf(float x)
     return x < -87.33f ? 0.0f : y;
 }
 
+/* Of kernels.h: gelu_erf_mul without `up`. */
+LLD_INLINE float lld_gelu_erf(float g)
+{
+    const float x = (g < 0.0f ? -g : g) * 0.70710678f;
+    const float t = 1.0f / (1.0f + 0.3275911f * x);
+    float p = 1.061405429f * t - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = (p * t + 0.254829592f) * t;
+    const float tail = 0.5f * p * lld_expf(-(x * x)); /* of the normal distribution */
+    return g * (g < 0.0f ? tail : 1.0f - tail);
+}
+
+/* Of kernels.h: swiglu_clamped_mul. */
+LLD_INLINE float lld_swiglu_clamped(float gate, float up)
+{
+    const float limit = 7.0f, slope = 1.702f;
+    const float g = gate > limit ? limit : gate;
+    const float u = up > limit ? limit : up < -limit ? -limit : up;
+    return g / (1.0f + lld_expf(-slope * g)) * (u + 1.0f);
+}
+
 /* max|x| over x: (n) as the bits of a float: above 0x7F800000 (infinity) where any x is NaN.
  * Comparing the bits as integers orders magnitudes as floats do, and NaN above all. */
 LLD_INLINE uint32_t lld_max_magnitude(const float *x, size_t n)

@@ -4,7 +4,6 @@
 
 #include <string.h>
 
-#include "base/vecmath.h"
 #include "engine/adapter.h"
 
 static void relu_squared_mul(float *gate, const float *up, size_t n)
@@ -15,43 +14,17 @@ static void relu_squared_mul(float *gate, const float *up, size_t n)
     }
 }
 
-/* GELU (arXiv 1606.08415) with the error function of Abramowitz and Stegun, 7.1.26: within 1.5e-7 g. */
-static void gelu_erf_mul(float *gate, const float *up, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        const float g = gate[i], x = (g < 0.0f ? -g : g) * 0.70710678f;
-        const float t = 1.0f / (1.0f + 0.3275911f * x);
-        const float p =
-            ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t +
-             0.254829592f) *
-            t;
-        const float tail = 0.5f * p * lld_expf(-(x * x)); /* of the normal distribution */
-        gate[i] = g * (g < 0.0f ? tail : 1.0f - tail) * up[i];
-    }
-}
-
-/* gpt-oss's (OpenAI, gpt_oss/torch/model.py, swiglu): both are bounded; silu is steeper. */
-static void swiglu_clamped_mul(float *gate, const float *up, size_t n)
-{
-    const float limit = 7.0f, slope = 1.702f;
-    for (size_t i = 0; i < n; i++) { /* a NaN stays one */
-        const float g = gate[i] > limit ? limit : gate[i];
-        const float u = up[i] > limit ? limit : up[i] < -limit ? -limit : up[i];
-        gate[i] = g / (1.0f + lld_expf(-slope * g)) * (u + 1.0f);
-    }
-}
-
 void lld_activate(const lld_forward *f, float *gate, const float *up, size_t n)
 {
     const lld_activation activation = f->model->config.architecture->facts.activation;
     if (activation == LLD_GELU)
         f->kernels->gelu_mul(gate, up, n);
     else if (activation == LLD_GELU_ERF)
-        gelu_erf_mul(gate, up, n);
+        f->kernels->gelu_erf_mul(gate, up, n);
     else if (activation == LLD_RELU_SQUARED)
         relu_squared_mul(gate, up, n);
     else if (activation == LLD_SWIGLU_CLAMPED)
-        swiglu_clamped_mul(gate, up, n);
+        f->kernels->swiglu_clamped_mul(gate, up, n);
     else
         f->kernels->silu_mul(gate, up, n);
 }

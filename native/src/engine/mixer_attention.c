@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/elementary.h"
-#include "base/vecmath.h"
 #include "model/rope.h"
 
 static lld_attention_layer attention_layer(const lld_forward *f, const lld_layer *l)
@@ -33,8 +32,8 @@ static void make_gated_row(lld_forward *f, size_t row, const lld_source *s, floa
     const size_t hd = s->layer->sizes.head_dim;
     const float *gate = f->scratch.projected + row * 2 * s->n_cols;
     make_attended_row(f, row, s, values);
-    for (size_t i = 0; i < s->n_cols; i++)
-        values[i] /= 1.0f + lld_expf(-gate[i / hd * 2 * hd + hd + i % hd]);
+    for (size_t i = 0; i < s->n_cols; i += hd)
+        f->kernels->sigmoid_mul(values + i, gate + 2 * i + hd, hd);
 }
 
 /* Queries out of rows in which each head has a gate behind its query. */

@@ -119,6 +119,19 @@ typedef struct lld_kernels {
     /* GELU by tanh: t = fma(g*g, 0.07135481f, 1.5957691f); gate = (g / (1 + exp(-(g*t)))) * up, with
      * lld_expf. (n) each. */
     void (*gelu_mul)(float *gate, const float *up, size_t n);
+    /* GELU by the error function (arXiv 1606.08415; Abramowitz and Stegun, 7.1.26: within 1.5e-7 g):
+     * x = |g| * sqrt(1/2), t = 1 / (1 + 0.3275911f * x), p = its polynomial of degree 5 by Horner, no
+     * fma, tail = (0.5f * p) * exp(-(x*x)); gate = (g * (g < 0 ? tail : 1 - tail)) * up, with lld_expf.
+     * (n) each. */
+    void (*gelu_erf_mul)(float *gate, const float *up, size_t n);
+    /* gpt-oss's (OpenAI, gpt_oss/torch/model.py, swiglu), both bounded: g = min(gate, 7),
+     * u = max(-7, min(up, 7)), gate = (g / (1 + exp(-1.702f * g))) * (u + 1), with lld_expf; a NaN stays
+     * one. (n) each. */
+    void (*swiglu_clamped_mul)(float *gate, const float *up, size_t n);
+    /* x = x / (1 + exp(-gate)), with lld_expf. (n) each. */
+    void (*sigmoid_mul)(float *x, const float *gate, size_t n);
+    /* x = exp(x - most), with lld_expf. (n) */
+    void (*exp_below)(float *x, size_t n, float most);
     /* x = limit * tanh(x / limit): e = exp(x * (2/limit)), x = limit * ((e-1) / (e+1)), with lld_expf;
      * a NaN stays one. (n) */
     void (*softcap)(float *x, size_t n, float limit);

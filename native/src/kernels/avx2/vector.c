@@ -138,6 +138,60 @@ LLD_AVX2 static void gelu_mul(float *gate, const float *up, size_t n)
     }
 }
 
+LLD_AVX2 static void gelu_erf_mul(float *gate, const float *up, size_t n)
+{
+    const __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);
+    const float terms[] = {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f};
+    for (size_t k = 0; k < n; k += 8) {
+        __m256 g = lld_load_lanes(gate + k, n - k);
+        __m256 x = _mm256_mul_ps(_mm256_andnot_ps(sign, g), _mm256_set1_ps(0.70710678f));
+        __m256 t = _mm256_mul_ps(_mm256_set1_ps(0.3275911f), x);
+        t = _mm256_div_ps(one, _mm256_add_ps(one, t));
+        __m256 p = _mm256_set1_ps(1.061405429f);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++)
+            p = _mm256_add_ps(_mm256_mul_ps(p, t), _mm256_set1_ps(terms[i]));
+        __m256 half = _mm256_mul_ps(_mm256_set1_ps(0.5f), _mm256_mul_ps(p, t));
+        __m256 e = lld_expf_lanes(_mm256_xor_ps(_mm256_mul_ps(x, x), sign));
+        __m256 tail = _mm256_mul_ps(half, e);
+        __m256 below = _mm256_cmp_ps(g, _mm256_setzero_ps(), _CMP_LT_OQ);
+        __m256 share = _mm256_blendv_ps(_mm256_sub_ps(one, tail), tail, below);
+        lld_store_lanes(
+            gate + k, _mm256_mul_ps(_mm256_mul_ps(g, share), lld_load_lanes(up + k, n - k)), n - k);
+    }
+}
+
+LLD_AVX2 static void swiglu_clamped_mul(float *gate, const float *up, size_t n)
+{
+    const __m256 one = _mm256_set1_ps(1.0f), limit = _mm256_set1_ps(7.0f);
+    for (size_t k = 0; k < n; k += 8) { /* of a NaN, min and max return the second operand */
+        __m256 g = _mm256_min_ps(limit, lld_load_lanes(gate + k, n - k));
+        __m256 u = _mm256_min_ps(limit, lld_load_lanes(up + k, n - k));
+        u = _mm256_max_ps(_mm256_set1_ps(-7.0f), u);
+        __m256 e = lld_expf_lanes(_mm256_mul_ps(_mm256_set1_ps(-1.702f), g));
+        __m256 silu = _mm256_div_ps(g, _mm256_add_ps(one, e));
+        lld_store_lanes(gate + k, _mm256_mul_ps(silu, _mm256_add_ps(u, one)), n - k);
+    }
+}
+
+LLD_AVX2 static void sigmoid_mul(float *x, const float *gate, size_t n)
+{
+    const __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);
+    for (size_t k = 0; k < n; k += 8) {
+        __m256 e = lld_expf_lanes(_mm256_xor_ps(lld_load_lanes(gate + k, n - k), sign));
+        __m256 divisor = _mm256_add_ps(one, e);
+        lld_store_lanes(x + k, _mm256_div_ps(lld_load_lanes(x + k, n - k), divisor), n - k);
+    }
+}
+
+LLD_AVX2 static void exp_below(float *x, size_t n, float most)
+{
+    for (size_t k = 0; k < n; k += 8) {
+        __m256 below = _mm256_sub_ps(lld_load_lanes(x + k, n - k), _mm256_set1_ps(most));
+        lld_store_lanes(x + k, lld_expf_lanes(below), n - k);
+    }
+}
+
 LLD_AVX2 static void softcap(float *x, size_t n, float limit)
 {
     const __m256 one = _mm256_set1_ps(1.0f), inverse = _mm256_set1_ps(2.0f / limit);
@@ -206,6 +260,10 @@ void lld_kernels_init_avx2(lld_kernels *table)
     table->rmsnorm = rmsnorm;
     table->silu_mul = silu_mul;
     table->gelu_mul = gelu_mul;
+    table->gelu_erf_mul = gelu_erf_mul;
+    table->swiglu_clamped_mul = swiglu_clamped_mul;
+    table->sigmoid_mul = sigmoid_mul;
+    table->exp_below = exp_below;
     table->softcap = softcap;
     table->add = add;
     table->rope_norm = rope_norm;

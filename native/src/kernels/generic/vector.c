@@ -71,6 +71,26 @@ static void gelu_mul(float *gate, const float *up, size_t n)
     }
 }
 
+static void gelu_erf_mul(float *gate, const float *up, size_t n)
+{
+    for (size_t k = 0; k < n; k++) gate[k] = lld_gelu_erf(gate[k]) * up[k];
+}
+
+static void swiglu_clamped_mul(float *gate, const float *up, size_t n)
+{
+    for (size_t k = 0; k < n; k++) gate[k] = lld_swiglu_clamped(gate[k], up[k]);
+}
+
+static void sigmoid_mul(float *x, const float *gate, size_t n)
+{
+    for (size_t k = 0; k < n; k++) x[k] = x[k] / (1.0f + lld_expf(-gate[k]));
+}
+
+static void exp_below(float *x, size_t n, float most)
+{
+    for (size_t k = 0; k < n; k++) x[k] = lld_expf(x[k] - most);
+}
+
 static void softcap(float *x, size_t n, float limit)
 {
     const float inverse = 2.0f / limit;
@@ -110,6 +130,10 @@ void lld_kernels_init_generic(lld_kernels *table)
     table->rmsnorm = rmsnorm;
     table->silu_mul = silu_mul;
     table->gelu_mul = gelu_mul;
+    table->gelu_erf_mul = gelu_erf_mul;
+    table->swiglu_clamped_mul = swiglu_clamped_mul;
+    table->sigmoid_mul = sigmoid_mul;
+    table->exp_below = exp_below;
     table->softcap = softcap;
     table->add = add;
     table->rope_norm = rope_norm;

@@ -88,6 +88,55 @@ static void gelu_mul(float *gate, const float *up, size_t n)
     }
 }
 
+static void gelu_erf_mul(float *gate, const float *up, size_t n)
+{
+    const float32x4_t one = vdupq_n_f32(1.0f);
+    const float terms[] = {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f};
+    size_t k = 0;
+    for (; k + 4 <= n; k += 4) {
+        float32x4_t g = vld1q_f32(gate + k), x = vmulq_n_f32(vabsq_f32(g), 0.70710678f);
+        float32x4_t t = vdivq_f32(one, vaddq_f32(one, vmulq_n_f32(x, 0.3275911f)));
+        float32x4_t p = vdupq_n_f32(1.061405429f);
+        for (int i = 0; i < 4; i++) p = vaddq_f32(vmulq_f32(p, t), vdupq_n_f32(terms[i]));
+        float32x4_t half = vmulq_n_f32(vmulq_f32(p, t), 0.5f);
+        float32x4_t tail = vmulq_f32(half, lld_neon_expf(vnegq_f32(vmulq_f32(x, x))));
+        float32x4_t share = vbslq_f32(vcltzq_f32(g), tail, vsubq_f32(one, tail));
+        vst1q_f32(gate + k, vmulq_f32(vmulq_f32(g, share), vld1q_f32(up + k)));
+    }
+    for (; k < n; k++) gate[k] = lld_gelu_erf(gate[k]) * up[k];
+}
+
+static void swiglu_clamped_mul(float *gate, const float *up, size_t n)
+{
+    const float32x4_t one = vdupq_n_f32(1.0f), limit = vdupq_n_f32(7.0f);
+    size_t k = 0;
+    for (; k + 4 <= n; k += 4) {
+        float32x4_t g = vminq_f32(vld1q_f32(gate + k), limit);
+        float32x4_t u = vmaxq_f32(vminq_f32(vld1q_f32(up + k), limit), vnegq_f32(limit));
+        float32x4_t divisor = vaddq_f32(one, lld_neon_expf(vmulq_n_f32(g, -1.702f)));
+        vst1q_f32(gate + k, vmulq_f32(vdivq_f32(g, divisor), vaddq_f32(u, one)));
+    }
+    for (; k < n; k++) gate[k] = lld_swiglu_clamped(gate[k], up[k]);
+}
+
+static void sigmoid_mul(float *x, const float *gate, size_t n)
+{
+    size_t k = 0;
+    for (; k + 4 <= n; k += 4) {
+        float32x4_t e = lld_neon_expf(vnegq_f32(vld1q_f32(gate + k)));
+        vst1q_f32(x + k, vdivq_f32(vld1q_f32(x + k), vaddq_f32(vdupq_n_f32(1.0f), e)));
+    }
+    for (; k < n; k++) x[k] = x[k] / (1.0f + lld_expf(-gate[k]));
+}
+
+static void exp_below(float *x, size_t n, float most)
+{
+    size_t k = 0;
+    for (; k + 4 <= n; k += 4)
+        vst1q_f32(x + k, lld_neon_expf(vsubq_f32(vld1q_f32(x + k), vdupq_n_f32(most))));
+    for (; k < n; k++) x[k] = lld_expf(x[k] - most);
+}
+
 static void softcap(float *x, size_t n, float limit)
 {
     const float inverse = 2.0f / limit;
@@ -157,6 +206,10 @@ void lld_kernels_init_neon(lld_kernels *table)
     table->rmsnorm = rmsnorm;
     table->silu_mul = silu_mul;
     table->gelu_mul = gelu_mul;
+    table->gelu_erf_mul = gelu_erf_mul;
+    table->swiglu_clamped_mul = swiglu_clamped_mul;
+    table->sigmoid_mul = sigmoid_mul;
+    table->exp_below = exp_below;
     table->softcap = softcap;
     table->add = add;
     table->rope_norm = rope_norm;
