@@ -8,6 +8,9 @@ import numpy as np
 
 from unit.text.vocabularies import WORD_PIECES, wordpiece_metadata
 
+ENCODERS = ("bert", "nomic-bert")
+ENCODER_SHAPES = ((64, 96, 2, 4), (96, 160, 3, 3), (128, 224, 2, 2))  # the first fields of one
+
 
 @dataclass(frozen=True, slots=True)
 class TinyEncoder:

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from llamad.engine.bindings import EngineModel
-from llamad.errors import LlamadError
+from engine.family_cells import families_of_the_engine
 from project_files import ROOT
-from tiny_gguf import TinyModelPath, TinySpec
 
 PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 REFUSED = PAGE.partition("| refused | because |")[2].partition("\n\n")[0]
@@ -20,16 +18,8 @@ def families_of_the_page() -> set[str]:
 
 
 @pytest.fixture
-def families(tiny_model_path: TinyModelPath, tmp_path: Path) -> set[str]:
-    """Return the families of the engine: those that it names when it refuses one."""
-    content = tiny_model_path(TinySpec(architecture="qwen2")).read_bytes()
-    path = tmp_path / "other.gguf"
-    path.write_bytes(content.replace(b"\x05\0\0\0\0\0\0\0qwen2", b"\x05\0\0\0\0\0\0\0qwen9"))
-    with pytest.raises(LlamadError, match="'qwen9' is not supported") as caught:
-        EngineModel(path)
-    found = re.search(r"\((.*) are\)", caught.value.message)
-    assert found is not None
-    return set(found[1].split(", "))
+def families(tmp_path: Path) -> set[str]:
+    return families_of_the_engine(tmp_path)
 
 
 def test_the_page_names_the_families_of_the_engine(families: set[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.feeding import Logits, feed, random_tokens
+from engine.feeding import feed, random_tokens
 from family_models import FAMILY_MODELS, biased
 from llamad.engine.bindings import Engine, EngineModel
 from reference import Array, ReferenceModel, engine_rounding, forward, load
@@ -45,7 +45,7 @@ N_CTX = 64
 LONG, SHORT, N_SHORT = 40, 6, 8  # tokens, tokens, sequences
 
 
-def row_errors(actual: Logits, expected: Array) -> Array:
+def row_errors(actual: Array, expected: Array) -> Array:
     """Return the error of each row in units of the logits' standard deviation."""
     assert actual.shape == expected.shape
     errors: Array = np.sqrt(np.mean((actual - expected) ** 2, axis=-1)) / expected.std()

@@ -4,6 +4,7 @@ Reads a GGUF file through the PyPI package ``gguf`` (container and dequantizatio
 line and no format knowledge with the engine. Clarity before speed: whole sequences, no cache.
 """
 
+from reference.experts import Routes
 from reference.model import Array, Hyperparameters, ReferenceModel, load
 from reference.rounding import EXACT, Rounding, engine_rounding
 from reference.transformer import forward, log_softmax
@@ -14,6 +15,7 @@ __all__ = [
     "Hyperparameters",
     "ReferenceModel",
     "Rounding",
+    "Routes",
     "engine_rounding",
     "forward",
     "load",

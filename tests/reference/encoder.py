@@ -9,34 +9,38 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from reference.model import ReferenceModel, load
+from reference.model import Array, ReferenceModel, load
+from reference.rounding import EXACT, Rounding, round_activations, round_kv
 
-Rows = NDArray[np.float64]
+Rows = Array
 
 
-def encode(path: Path, tokens: Sequence[int]) -> Rows:
+def encode(path: Path, tokens: Sequence[int], rounding: Rounding = EXACT) -> Rows:
     """Return what the last layer leaves of each token: (n_tokens, dim)."""
-    return _Encoder(load(path)).run(tokens)
+    return _Encoder(load(path), rounding).run(tokens)
 
 
-def rank(path: Path, tokens: Sequence[int]) -> Rows:
+def rank(path: Path, tokens: Sequence[int], rounding: Rounding = EXACT) -> Rows:
     """Return the scores of a text by a model that ranks: of its first token's row (n_scores,)."""
-    return _Encoder(load(path)).rank(tokens)
+    return _Encoder(load(path), rounding).rank(tokens)
 
 
 class _Encoder:
-    def __init__(self, model: ReferenceModel) -> None:
+    def __init__(self, model: ReferenceModel, rounding: Rounding) -> None:
         self._model = model
+        self._rounding = rounding
         self._hp = model.hyperparameters
 
     def _values(self, name: str) -> Rows:
         return self._model.weight(name).values.astype(np.float64)
 
-    def _linear(self, x: Rows, name: str) -> Rows:
-        bias = self._model.find(f"{name}.bias")
-        y: Rows = x @ self._values(f"{name}.weight").T
+    def _linear(self, x: Rows, name: str, *, fine: bool = False) -> Rows:
+        """fine: the engine rounds x in two levels."""
+        bias, weight = self._model.find(f"{name}.bias"), self._model.weight(f"{name}.weight")
+        if self._rounding.activations:
+            x = round_activations(x, weight.type_name, fine=fine)
+        y: Rows = x @ weight.values.astype(np.float64).T
         return y if bias is None else y + bias.values
 
     def _norm(self, x: Rows, name: str) -> Rows:
@@ -58,13 +62,15 @@ class _Encoder:
     def _attention(self, x: Rows, layer: str) -> Rows:
         n, heads = x.shape[0], self._hp.n_heads
         if self._model.find(f"{layer}attn_qkv.weight") is None:
-            parts = [self._linear(x, f"{layer}attn_{name}") for name in "qkv"]
+            parts = [self._linear(x, f"{layer}attn_{name}", fine=name == "v") for name in "qkv"]
         else:
-            parts = np.split(self._linear(x, f"{layer}attn_qkv"), 3, axis=1)
+            q, k, _ = np.split(self._linear(x, f"{layer}attn_qkv"), 3, axis=1)
+            v = np.split(self._linear(x, f"{layer}attn_qkv", fine=True), 3, axis=1)[2]
+            parts = [q, k, v]
         q, k, v = (part.reshape(n, heads, -1) for part in parts)
         if self._model.find("position_embd.weight") is None:
             q, k = self._turned(q), self._turned(k)
-        k, v = (part.astype(np.float16).astype(np.float64) for part in (k, v))  # as they are kept
+        k, v = (round_kv(part, self._rounding.kv_type) for part in (k, v))
         scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(q.shape[-1])
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
@@ -81,10 +87,11 @@ class _Encoder:
 
     def rank(self, tokens: Sequence[int]) -> Rows:
         """Return the scores by the first token's row."""
-        row = self.run(tokens)[0]
+        row = self.run(tokens)[:1]
         if self._model.find("cls.weight") is not None:
             row = np.tanh(self._linear(row, "cls"))
-        return self._linear(row, "cls.output")
+        scores: Rows = self._linear(row, "cls.output")[0]
+        return scores
 
     def run(self, tokens: Sequence[int]) -> Rows:
         """Return the rows behind the last layer."""

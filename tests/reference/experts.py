@@ -1,6 +1,7 @@
 """Mixtures of experts: Mixtral, arXiv 2401.04088; shared ones: DeepSeekMoE, arXiv 2401.06066."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,29 @@ from reference.model import Array, ReferenceModel, Weight
 Product = Callable[[Array, Weight], Array]  # (n_tokens, columns) times a matrix of (rows, columns)
 Gated = Callable[[Array, Array], Array]  # of gate and up, each (n_tokens, hidden_dim)
 LEAST_SUM = 6.103515625e-5  # of weights that are divided by it
+Chosen = np.ndarray[Any, Any]  # numbers of experts by rank: (n_tokens, n_used)
+
+
+@dataclass(slots=True)
+class Routes:
+    """Which experts a pass chose, layer by layer, and how near others were.
+
+    given: the choices of another pass, which this one is to follow instead of its own.
+    """
+
+    given: "Routes | None" = None
+    chosen: list[Chosen] = field(default_factory=list)
+    margins: list[Array] = field(default_factory=list)  # of the last one chosen, (n_tokens,)
+
+    def choose(self, scores: Array, n_used: int) -> Chosen:
+        """Return each token's experts by score, (n_tokens, n_experts), equal ones by number."""
+        order = np.argsort(-scores, axis=-1, kind="stable")
+        own = order[:, :n_used]
+        if n_used < scores.shape[-1]:
+            edge = np.take_along_axis(scores, order[:, n_used - 1 : n_used + 1], axis=-1)
+            self.margins.append(edge[:, 0] - edge[:, 1])
+        self.chosen.append(own)
+        return own if self.given is None else self.given.chosen[len(self.chosen) - 1]
 
 
 def _expert(model: ReferenceModel, name: str, index: int) -> Weight:
@@ -42,8 +66,8 @@ def _biased(model: ReferenceModel, y: Array, name: str, index: int | None = None
 
 
 def route(
-    model: ReferenceModel, family: Family, logits: Array, layer: str
-) -> tuple[Array, np.ndarray[Any, Any]]:
+    model: ReferenceModel, family: Family, logits: Array, layer: str, routes: Routes
+) -> tuple[Array, Chosen]:
     """Return weights and numbers of each token's experts by rank: (n_tokens, n_used) each."""
     hp = model.hyperparameters
     if family.softmax_of_chosen:
@@ -54,7 +78,7 @@ def route(
         p = _softmax(logits)
     bias = model.find(f"{layer}exp_probs_b.bias")
     scores = p if bias is None else p + bias.values
-    chosen = np.argsort(-scores, axis=-1, kind="stable")[:, : hp.n_experts_used]
+    chosen = routes.choose(scores, hp.n_experts_used)
     weights = np.take_along_axis(p, chosen, axis=-1)
     if family.softmax_of_chosen:
         weights = _softmax(weights)
@@ -71,6 +95,7 @@ def mixture(
     gated: Gated,
     x: Array,
     layer: str,
+    routes: Routes,
     *,
     routed: Array | None = None,
 ) -> Array:
@@ -80,7 +105,7 @@ def mixture(
     """
     logits = product(x if routed is None else routed, model.weight(f"{layer}ffn_gate_inp.weight"))
     logits = _biased(model, logits, f"{layer}ffn_gate_inp")
-    weights, chosen = route(model, family, logits, layer)
+    weights, chosen = route(model, family, logits, layer, routes)
     out = np.zeros_like(x)
     each = []  # (n_tokens, dim) of every expert, also for tokens that did not choose it
     for index in range(model.hyperparameters.n_experts):

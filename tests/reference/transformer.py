@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.experts import mixture
+from reference.experts import Routes, mixture
 from reference.families import FAMILIES
 from reference.model import Array, Hyperparameters, ReferenceModel, Weight
 from reference.recurrent import delta_net, short_convolution, state_space
@@ -33,6 +33,7 @@ class _Pass:
         dtype: type[Any],
         *,
         long_rope: bool = False,
+        routes: Routes | None = None,
     ) -> None:
         self.model = model
         self.hp: Hyperparameters = model.hyperparameters
@@ -40,6 +41,7 @@ class _Pass:
         self.rounding = rounding
         self.dtype = dtype
         self.long_rope = long_rope
+        self.routes = routes or Routes()
         self.keys_values: dict[int, tuple[Array, Array]] = {}  # of each layer that has its own
 
     def norm(self, x: Array, name: str) -> Array:
@@ -205,7 +207,7 @@ class _Pass:
     def feed_forward(self, x: Array, layer: str) -> Array:
         """SwiGLU and its like (arXiv 2002.05202), or without a gate. x: (n_tokens, dim), normed."""
         if self.model.find(layer + "ffn_gate_inp.weight") is not None:
-            return mixture(self.model, self.family, self.product, self.gated, x, layer)
+            return mixture(self.model, self.family, self.product, self.gated, x, layer, self.routes)
         return self.dense(x, layer)
 
     def dense_and_experts(self, x: Array, layer: str) -> Array:
@@ -219,6 +221,7 @@ class _Pass:
             self.gated,
             self.row_norm(x, layer + "pre_ffw_norm_2"),
             layer,
+            self.routes,
             routed=self.plain_norm(x) * scale / np.sqrt(self.dtype(self.hp.dim)),
         )
         dense = self.row_norm(dense, layer + "post_ffw_norm_1")
@@ -368,13 +371,15 @@ def forward(
     dtype: type[Any] = np.float64,
     *,
     n_ctx: int = 0,
+    routes: Routes | None = None,
 ) -> Array:
     """Return the logits (n_tokens, vocab_size) of one sequence that starts at position 0.
 
-    n_ctx: the context that LongRoPE is to serve, which chooses its factors.
+    n_ctx: the context that LongRoPE is to serve, which chooses its factors. routes: what is said
+    of the choice of experts, and learns it.
     """
     long_rope = n_ctx > model.hyperparameters.rope_original_context
-    return _Pass(model, rounding, dtype, long_rope=long_rope).run(tokens)
+    return _Pass(model, rounding, dtype, long_rope=long_rope, routes=routes).run(tokens)
 
 
 def guesses(

@@ -9,6 +9,8 @@ import pytest
 
 import llama_cpp
 from bench.family_peer import compare
+from engine.family_cells import largest_error, ways_that_change_bits
+from engine.test_forward import F16_STEP, INT8_STEP, UNQUANTIZED
 from family_models import FAMILY_MODELS, family_specs
 from tiny_gguf import TinyModelPath
 
@@ -25,9 +27,13 @@ DEEP = 4  # times as much
 
 @pytest.mark.parametrize("family", FAMILY_MODELS)
 def test_logits_of_a_family(tiny_model_path: TinyModelPath, family: str) -> None:
+    """And in all cells of the grid, as ``engine/family_cells.py`` says."""
     rounded = []  # of a mixture's shapes: which of two int8 roundings is better in one is luck
     for title, spec in family_specs(family):
         mine, theirs = compare(tiny_model_path(spec))
+        assert ways_that_change_bits(tiny_model_path, spec) == [], title
+        own_bound = F16_STEP if spec.weight_type in UNQUANTIZED else INT8_STEP
+        assert largest_error(tiny_model_path, spec) <= own_bound, title
         if spec.n_experts and spec.weight_type == "Q8_0":
             rounded.append((mine.divergence, theirs.divergence))
         else:
