@@ -50,6 +50,13 @@ LLD_AVX2_INLINE __m256i multiply_pairs(unsigned fit, __m256i q, __m256i y)
     return _mm256_maddubs_epi16(q, y);
 }
 
+/* The offset, a power of two, times the sum of a block's activations in each lane. */
+LLD_AVX2_INLINE __m256i offset_times_sum(int offset, const int32_t *sum)
+{
+    assert(__builtin_popcount((unsigned)offset) == 1);
+    return _mm256_slli_epi32(lld_broadcast32(sum), __builtin_ctz((unsigned)offset));
+}
+
 /* Four-bit blocks of 32, whose 16 bytes hold elements 0..15 in the low nibbles and 16..31 in the high
  * ones. Rows r and r + 4 share a vector, so a group is four vectors, and the tree stays in 16 bits:
  * a lane is two results of vpmaddubsw (2 * 3810), then 15240, then 30480 <= 32767. About half the
@@ -68,32 +75,41 @@ LLD_AVX2_INLINE void gemv_nibbles(const lld_format32 *f, const size_t n_cols, co
         lld_row_pointers(rows, m.w, m.row_bytes, first, m.n_rows);
         for (size_t b = 0; b < n_blocks; b++) {
             const size_t at = b * f->bytes;
-            __m256i low[4], high[4];
+            __m256i low_y[2], high_y[2], eights[2][2];
             prefetch(ahead, LLD_AVX2_ROWS * at, LLD_AVX2_ROWS * f->bytes);
-#pragma GCC unroll 4
-            for (int r = 0; r < 4; r++) {
-                __m256i bytes = lld_load2x128(rows[r] + at + qs, rows[r + 4] + at + qs);
-                low[r] = _mm256_and_si256(bytes, mask);
-                high[r] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
+#pragma GCC unroll 2
+            for (size_t c = 0; c < n_cols; c++) {
+                const int8_t *y = x->y + c * x->y_stride + b * LLD_QK;
+                low_y[c] = _mm256_broadcastsi128_si256(lld_load128(y));
+                high_y[c] = _mm256_broadcastsi128_si256(lld_load128(y + 16));
+            }
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; half++) { /* two vectors, so that all stays in registers */
+                __m256i pairs[2][2];
+#pragma GCC unroll 2
+                for (int i = 0; i < 2; i++) {
+                    const int r = 2 * half + i;
+                    __m256i bytes = lld_load2x128(rows[r] + at + qs, rows[r + 4] + at + qs);
+                    __m256i low = _mm256_and_si256(bytes, mask);
+                    __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
+#pragma GCC unroll 2
+                    for (size_t c = 0; c < n_cols; c++)
+                        pairs[c][i] = _mm256_add_epi16(_mm256_maddubs_epi16(low, low_y[c]),
+                                                       _mm256_maddubs_epi16(high, high_y[c]));
+                }
+#pragma GCC unroll 2
+                for (size_t c = 0; c < n_cols; c++)
+                    eights[c][half] = _mm256_hadd_epi16(pairs[c][0], pairs[c][1]);
             }
             const __m256 d = lld_gather_f16(rows, at);
             const __m256 min = f->has_m ? lld_gather_f16(rows, at + 2) : _mm256_setzero_ps();
 #pragma GCC unroll 2
             for (size_t c = 0; c < n_cols; c++) {
                 const size_t block = c * n_blocks + b;
-                const int8_t *y = x->y + c * x->y_stride + b * LLD_QK;
-                const __m256i low_y = _mm256_broadcastsi128_si256(lld_load128(y));
-                const __m256i high_y = _mm256_broadcastsi128_si256(lld_load128(y + 16));
-                __m256i pairs[4];
-#pragma GCC unroll 4
-                for (int r = 0; r < 4; r++)
-                    pairs[r] = _mm256_add_epi16(_mm256_maddubs_epi16(low[r], low_y),
-                                                _mm256_maddubs_epi16(high[r], high_y));
-                __m256i fours = _mm256_hadd_epi16(_mm256_hadd_epi16(pairs[0], pairs[1]),
-                                                  _mm256_hadd_epi16(pairs[2], pairs[3]));
+                __m256i fours = _mm256_hadd_epi16(eights[c][0], eights[c][1]);
                 __m256i isum = _mm256_madd_epi16(fours, ones);
                 if (f->offset != 0)
-                    isum = _mm256_sub_epi32(isum, _mm256_set1_epi32(f->offset * x->sum[block]));
+                    isum = _mm256_sub_epi32(isum, offset_times_sum(f->offset, &x->sum[block]));
                 __m256 scale = _mm256_mul_ps(d, _mm256_set1_ps(x->d[block]));
                 acc[c] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(isum), acc[c]);
                 if (f->has_m) acc[c] = _mm256_fmadd_ps(min, _mm256_set1_ps(x->s[block]), acc[c]);

@@ -73,13 +73,16 @@ LLD_AVX2_INLINE void lld_row_pointers(const uint8_t *rows[LLD_AVX2_ROWS], const 
 /* The f16 value at `offset` of each of eight rows, as float32 lanes. */
 LLD_AVX2_INLINE __m256 lld_gather_f16(const uint8_t *const rows[LLD_AVX2_ROWS], size_t offset)
 {
-    uint64_t half[2];
-    for (int h = 0; h < 2; h++)
-        half[h] = (uint64_t)lld_load_u16(rows[4 * h] + offset) |
-                  (uint64_t)lld_load_u16(rows[4 * h + 1] + offset) << 16 |
-                  (uint64_t)lld_load_u16(rows[4 * h + 2] + offset) << 32 |
-                  (uint64_t)lld_load_u16(rows[4 * h + 3] + offset) << 48;
-    return _mm256_cvtph_ps(_mm_set_epi64x((long long)half[1], (long long)half[0]));
+    __m128i half[2];
+#pragma GCC unroll 2
+    for (int h = 0; h < 2;
+         h++) { /* vpinsrw from memory; GCC makes twice the work of shifts and ors */
+        half[h] = _mm_cvtsi32_si128(lld_load_u16(rows[4 * h] + offset));
+        half[h] = _mm_insert_epi16(half[h], lld_load_u16(rows[4 * h + 1] + offset), 1);
+        half[h] = _mm_insert_epi16(half[h], lld_load_u16(rows[4 * h + 2] + offset), 2);
+        half[h] = _mm_insert_epi16(half[h], lld_load_u16(rows[4 * h + 3] + offset), 3);
+    }
+    return _mm256_cvtph_ps(_mm_unpacklo_epi64(half[0], half[1]));
 }
 
 /* The first `count` lanes from memory (all eight when count >= 8), the others zero. */
