@@ -28,6 +28,7 @@ complete -c llamad -n '__fish_seen_subcommand_from inspect' -l json -d 'print on
 complete -c llamad -n '__fish_seen_subcommand_from convert' -F
 complete -c llamad -n '__fish_seen_subcommand_from convert' -s h -l help -d 'show this help message and exit'
 complete -c llamad -n '__fish_seen_subcommand_from convert' -l type -x -d 'F32, F16, Q4_0, Q4_1, Q8_0, Q5_0, Q5_1, Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M, Q6_K, IQ4_NL, IQ4_XS, BF16 or auto (default: the types of the source)'
+complete -c llamad -n '__fish_seen_subcommand_from convert' -l base -r -F -d 'SRC is an adapter (PEFT) of this folder (config.json is enough) or GGUF file'
 complete -c llamad -n '__fish_seen_subcommand_from convert' -l threads -x -d 'default: one for each core'
 complete -c llamad -n '__fish_seen_subcommand_from quantize' -F
 complete -c llamad -n '__fish_seen_subcommand_from quantize' -s h -l help -d 'show this help message and exit'

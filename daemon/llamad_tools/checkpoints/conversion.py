@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from llamad import __version__
-from llamad.engine.bindings import EngineError, TensorInfo, requantize, row_bytes
-from llamad.errors import ErrorKind, LlamadError
+from llamad.engine.bindings import EngineError, TensorInfo, block_size, requantize, row_bytes
+from llamad.errors import ErrorKind, LlamadError, invalid
 from llamad.gguf.value import RawEntry, Scalar, ValueType, raw_array, raw_scalar
 from llamad.gguf.writer import GgufWriter
 from llamad.text import tokenizer_from_metadata
@@ -26,6 +26,7 @@ from llamad.text.vocabulary import PREFIX
 from llamad_tools.checkpoints.huggingface_folder import open_huggingface_folder
 from llamad_tools.checkpoints.legacy_file import is_legacy, open_legacy_file
 from llamad_tools.checkpoints.llama_folder import open_llama_folder, tokenizer_places
+from llamad_tools.checkpoints.lora_folder import is_lora_folder, open_lora_folder
 from llamad_tools.checkpoints.source import (
     MAX_QUOTED,
     Checkpoint,
@@ -83,11 +84,14 @@ def is_checkpoint(source: Path) -> bool:
     return source.is_dir()
 
 
-def open_checkpoint(source: Path, *, keep_types: bool) -> Checkpoint:
+def open_checkpoint(source: Path, *, keep_types: bool, base: Path | None = None) -> Checkpoint:
     """Open a folder or file of any kind that can be converted.
 
-    keep_types: the tensors shall keep their types. Raises LlamadError that names the fault.
+    keep_types: the tensors shall keep their types. base: the model that an adapter was made for.
+    Raises LlamadError that names the fault.
     """
+    if base is not None:
+        return open_lora_folder(source if source.is_dir() else source.parent, base)
     if source.is_dir():
         return _open_folder(source)
     if not source.is_file():
@@ -109,6 +113,10 @@ def _open_folder(folder: Path) -> Checkpoint:
         return open_huggingface_folder(folder)
     if (folder / "params.json").is_file():
         return open_llama_folder(folder)
+    if is_lora_folder(folder):
+        raise invalid(
+            "base", f"{folder} is an adapter: name the model that it was made for, --base"
+        )
     raise unsupported(folder, "has neither params.json (LLaMA) nor config.json (Hugging Face)")
 
 
@@ -162,8 +170,9 @@ def begin(
     mix: None keeps the matrices' types. report: follows the check of what an interruption left.
     Raises LlamadError for a tokenizer that llamad cannot use, or a disk that has too little room.
     """
-    tokenizer_from_metadata(checkpoint.metadata)
-    _check_tokens(checkpoint.metadata[PREFIX + "tokens"])
+    if not _is_adapter(checkpoint):
+        tokenizer_from_metadata(checkpoint.metadata)
+        _check_tokens(checkpoint.metadata[PREFIX + "tokens"])
     types = dict(_types(checkpoint, mix))
     for entry in raw_entries(checkpoint):
         writer.add_raw(entry)
@@ -186,6 +195,10 @@ def write(writer: GgufWriter, planned: Sequence[Planned], n_threads: int, report
     writer.finish()
 
 
+def _is_adapter(checkpoint: Checkpoint) -> bool:
+    return checkpoint.metadata.get("general.type") == "adapter"
+
+
 def _check_tokens(tokens: Sequence[str]) -> None:
     """Refuse two tokens of one text, with which llama.cpp ends at an assertion."""
     ids: dict[str, int] = {}
@@ -203,6 +216,12 @@ def _types(checkpoint: Checkpoint, mix: Mix | None) -> Iterator[tuple[str, str]]
 
     What is in blocks already stays as it is: another type would lose, and save little.
     """
+    if _is_adapter(checkpoint):
+        for tensor in checkpoint.tensors:
+            fits = mix is not None and tensor.n_cols % block_size(mix.base) == 0
+            type_name = tensor.type_name if mix is None else mix.base if fits else "F16"
+            yield tensor.name, type_name
+        return
     names = {tensor.name for tensor in checkpoint.tensors}
     model = describe_model(checkpoint.metadata, names, has_importance=False)
     for tensor in checkpoint.tensors:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from llamad_tools.checkpoints.huggingface_config import HuggingFaceConfig
 from llamad_tools.checkpoints.huggingface_experts import expert_name, stack_experts
-from llamad_tools.checkpoints.huggingface_family import Family
+from llamad_tools.checkpoints.huggingface_family import Config, Family
 from llamad_tools.checkpoints.huggingface_gpt_oss import join_mxfp4
 from llamad_tools.checkpoints.huggingface_sampling import read_sampling
 from llamad_tools.checkpoints.huggingface_tokenizer import read_tokenizer
@@ -137,23 +137,31 @@ def _tensors(
             ) from None
         if family.norms_without_one and _is_less_one(renamed.name):
             renamed = plus_one(renamed)
-        for part in family.arrange(folder, config.values, renamed):
-            result.append(
-                _interleaved(folder, tensor.name, part, numbers) if family.interleaves else part
-            )
+        result += arranged(folder, family, config.values, numbers.head_dim, renamed)
     return join_mxfp4(folder, stack_experts(folder, result))
+
+
+def arranged(
+    path: Path, family: Family, config: Config, head_dim: int, tensor: SourceTensor
+) -> list[SourceTensor]:
+    """Return what a tensor of theirs, renamed, is in GGUF; path, config: for messages, and values.
+
+    Raises LlamadError CHECKPOINT_CORRUPT for a shape that the family's numbers cannot have.
+    """
+    parts = family.arrange(path, config, tensor)
+    if not family.interleaves:
+        return list(parts)
+    return [_interleaved(path, part, head_dim) for part in parts]
 
 
 def _is_less_one(name: str) -> bool:
     return name.endswith("norm.weight") and not name.endswith("ssm_norm.weight")
 
 
-def _interleaved(
-    folder: Path, name: str, tensor: SourceTensor, numbers: Hyperparameters
-) -> SourceTensor:
+def _interleaved(path: Path, tensor: SourceTensor, head_dim: int) -> SourceTensor:
     """Return queries and keys with the pairs that RoPE turns beside each other."""
     if not re.search(r"attn_[qk]\.", tensor.name):
         return tensor
-    if tensor.shape[0] % numbers.head_dim:
-        raise corrupt(folder, f"{name} has {tensor.shape[0]} rows, heads {numbers.head_dim}")
-    return interleave_heads(tensor, numbers.head_dim)
+    if tensor.shape[0] % head_dim:
+        raise corrupt(path, f"{tensor.name} has {tensor.shape[0]} rows, heads {head_dim}")
+    return interleave_heads(tensor, head_dim)

@@ -39,7 +39,8 @@ def open_weights(folder: Path, files: ExitStack, wanted: Wanted) -> Tensors:
     raise corrupt(folder, "has no .safetensors file")
 
 
-def _open_pytorch(path: Path, files: ExitStack, wanted: Wanted) -> Tensors:
+def open_pytorch(path: Path, files: ExitStack, wanted: Wanted) -> Tensors:
+    """Do as ``open_safetensors`` with a file that torch.save wrote."""
     file = PthFile(path)
     files.callback(file.close)
     return {name: file.tensor(name) for name in file.names() if wanted(name)}
@@ -47,7 +48,7 @@ def _open_pytorch(path: Path, files: ExitStack, wanted: Wanted) -> Tensors:
 
 _FORMATS: tuple[tuple[str, Opener], ...] = (
     ("model.safetensors", open_safetensors),
-    ("pytorch_model.bin", _open_pytorch),
+    ("pytorch_model.bin", open_pytorch),
 )
 
 

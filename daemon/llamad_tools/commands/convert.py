@@ -1,11 +1,11 @@
-"""``llamad convert SRC OUT [--type TYPE]``: a checkpoint into a GGUF file, in one pass.
+"""``llamad convert SRC OUT [--type TYPE] [--base MODEL]``: a checkpoint into a GGUF file.
 
 SRC is a LLaMA folder as Meta distributed it (consolidated.NN.pth, params.json, tokenizer.model), a
 Hugging Face folder with safetensors (its families: ``checkpoints/huggingface_families.py``), or a
-file of llama.cpp from before GGUF. TYPE is a mix as for ``llamad quantize``; or auto, what ``llamad
-fit`` recommends for this machine. Needs little memory: weights are read, quantized and written
-piece by piece. After an interruption the same command goes on where it was, with the type that it
-had chosen.
+file of llama.cpp from before GGUF; with --base a PEFT folder, an adapter of that model. TYPE is a
+mix as for ``llamad quantize``; or auto, what ``llamad fit`` recommends for this machine. Needs
+little memory: weights are read, quantized and written piece by piece. After an interruption the
+same command goes on where it was, with the type that it had chosen.
 """
 
 import argparse
@@ -32,6 +32,8 @@ from llamad_tools.checkpoints.conversion import (
     source_files,
     write,
 )
+from llamad_tools.checkpoints.lora_base import base_files
+from llamad_tools.checkpoints.lora_folder import LORA_TYPES
 from llamad_tools.commands.arguments import number
 from llamad_tools.progress_line import UNIT, Progress
 from llamad_tools.quantize.mixes import MIXES, Mix, find_mix, refusal
@@ -41,12 +43,14 @@ Write a checkpoint as a GGUF file, in one pass and with little memory.
 
 SRC is a LLaMA folder as Meta distributed it (consolidated.NN.pth, params.json, tokenizer.model), a
 Hugging Face folder with safetensors or pytorch_model.bin, or a file of llama.cpp from before GGUF.
+With --base, a PEFT folder: an adapter (LoRA) of that model, in F32, F16, BF16 or Q8_0.
 
 After an interruption the same command goes on where it was, with the type that it had chosen.
 """
 EXAMPLES = (
     "llamad convert ~/Qwen2.5-0.5B-Instruct model.gguf --type Q8_0",
     "llamad convert ~/llama-7b llama-7b.gguf --type auto",
+    "llamad convert ~/kitchen-lora kitchen.gguf --base ~/Qwen2.5-0.5B-Instruct",
 )
 
 
@@ -67,6 +71,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         dest="mix",
     )
     parser.add_argument(
+        "--base",
+        metavar="MODEL",
+        type=Path,
+        help="SRC is an adapter (PEFT) of this folder (config.json is enough) or GGUF file",
+    )
+    parser.add_argument(
         "--threads",
         metavar="N",
         type=number(1, MAX_THREADS),
@@ -84,10 +94,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     source: Path = arguments.source
     inputs = source_files(source)
+    if arguments.base is not None:
+        inputs += base_files(arguments.base)
     mix, job = _choose(arguments, inputs)
     with GgufWriter(arguments.out, inputs=inputs, identity=job) as writer:
         _verify_download(source if source.is_dir() else source.parent)
-        with open_checkpoint(source, keep_types=mix is None) as checkpoint:
+        with open_checkpoint(source, keep_types=mix is None, base=arguments.base) as checkpoint:
             with Progress(writer.left_bytes) as progress:
                 planned = begin(checkpoint, writer, mix, progress.advance)
             started = time.monotonic()
@@ -129,6 +141,8 @@ def _choose(arguments: argparse.Namespace, inputs: Sequence[Path]) -> tuple[Mix 
     name = arguments.mix
     if name is None:
         return None, identity(inputs, "")
+    if arguments.base is not None and name.upper() not in LORA_TYPES:
+        raise invalid("type", f"{name} is no type of an adapter, which has {', '.join(LORA_TYPES)}")
     if name.lower() != AUTO:
         mix = find_mix(name)
         if mix is None:
