@@ -10,14 +10,17 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
 
 import jsonschema
 
 from everyday_schemas import Schema, schemas
 from llamad.engine.bindings import Constraint, Engine, EngineModel, Grammar, Sampler, TokenTrie
-from llamad.engine.single_sequence import SingleSequence
+from llamad.engine.run import Run
+from llamad.engine.single_sequence import SingleSequence, blocks_for
 from llamad.sampling.constraint.automaton import compile_grammar
 from llamad.sampling.constraint.json_schema import parse_json_schema
 from llamad.sampling.parameters import Sampling
@@ -26,41 +29,92 @@ from llamad.text import load_tokenizer
 
 WILD = Sampling(temperature=1.5, top_k=0, top_p=1.0, min_p=0.0)
 MOST_TOKENS = 400
+N_SEQUENCES = 16  # answers that share a step
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One answer that is to be written. number: of the schema; grammar: the compiled schema."""
+
+    number: int
+    schema: Schema
+    grammar: Grammar
+    seed: int
+
+
+class Writing:
+    """An answer that is being written, in a sequence of its own."""
+
+    def __init__(self, asked: Asked, sequence: SingleSequence, answers: "Answers") -> None:
+        self.asked = asked
+        self.sequence = sequence
+        self.whole = False
+        self._ends = answers.ends
+        self._drawn: list[int] = []
+        self._next = answers.prompt
+        with ExitStack() as stack:
+            self._constraint = stack.enter_context(Constraint(asked.grammar, self._ends))
+            size, n_ctx = answers.tokenizer.vocab_size, answers.engine.n_ctx
+            sampler = Sampler(WILD, vocab_size=size, n_ctx=n_ctx, seed=asked.seed)
+            self._sampler = stack.enter_context(sampler)
+            self._sampler.constrain(self._constraint)
+            self._stack = stack.pop_all()
+
+    def run(self) -> Run:
+        """Return the tokens of the next step."""
+        return self.sequence.run(self._next, n_out=1)
+
+    def draw(self, engine: Engine, row: int) -> list[int] | None:
+        """Draw a token behind the step; return the answer's tokens when it has ended."""
+        self.sequence.length += len(self._next)
+        token = self._sampler.sample(engine, row)
+        ended = token in self._ends
+        if not ended:
+            self._drawn.append(token)
+            self._next = [token]
+        if not (ended or self._constraint.complete or len(self._drawn) == MOST_TOKENS):
+            return None
+        self.whole = ended or self._constraint.accepts
+        self._stack.close()
+        return self._drawn
 
 
 class Answers:
-    """Answers of one model."""
+    """Answers of one model, ``N_SEQUENCES`` at once."""
 
     def __init__(self, path: str, stack: ExitStack) -> None:
-        self._tokenizer = load_tokenizer(path)
-        self._ends = list(self._tokenizer.vocabulary.end_ids)
-        self._trie = stack.enter_context(TokenTrie(constraint_texts(self._tokenizer)))
+        self.tokenizer = load_tokenizer(path)
+        self.ends = list(self.tokenizer.vocabulary.end_ids)
+        self.prompt = self.tokenizer.encode("Answer with JSON:\n")
+        self._trie = stack.enter_context(TokenTrie(constraint_texts(self.tokenizer)))
         model = stack.enter_context(EngineModel(path))
-        self._n_ctx = MOST_TOKENS + 64
-        self._engine = stack.enter_context(Engine(model, n_ctx=self._n_ctx, n_threads=2))
+        n_ctx = MOST_TOKENS + 64
+        n_blocks = N_SEQUENCES * blocks_for(n_ctx)
+        engine = Engine(model, n_threads=2, n_ctx=n_ctx, n_blocks=n_blocks, n_logits=N_SEQUENCES)
+        self.engine = stack.enter_context(engine)
 
     def grammar(self, schema: Schema) -> Grammar:
         """Return the compiled schema."""
         return Grammar(self._trie, compile_grammar(parse_json_schema(schema)))
 
-    def answer(self, grammar: Grammar, seed: int) -> tuple[str, bool]:
-        """Return an answer, and whether it is whole."""
-        size = self._tokenizer.vocab_size
-        with (
-            Constraint(grammar, self._ends) as constraint,
-            Sampler(WILD, vocab_size=size, n_ctx=self._n_ctx, seed=seed) as sampler,
-        ):
-            sampler.constrain(constraint)
-            sequence = SingleSequence(self._engine)
-            sequence.feed(self._tokenizer.encode("Answer with JSON:\n"), n_out=1)
-            drawn: list[int] = []
-            while not constraint.complete and len(drawn) < MOST_TOKENS:
-                token = sampler.sample(self._engine, 0)
-                if token in self._ends:
-                    return self._tokenizer.decode(drawn), True
-                drawn.append(token)
-                sequence.feed([token], n_out=1)
-            return self._tokenizer.decode(drawn), constraint.accepts
+    def written(self, asked: Iterable[Asked]) -> Iterator[tuple[Asked, str, bool]]:
+        """Yield each answer as it ends: what was asked, the text, and whether it is whole."""
+        waiting = iter(asked)
+        free = [SingleSequence(self.engine, i) for i in range(N_SEQUENCES)]
+        busy: list[Writing] = []
+        while True:
+            for one in islice(waiting, len(free)):
+                busy.append(Writing(one, free.pop(), self))
+            if not busy:
+                return
+            self.engine.forward([writing.run() for writing in busy])
+            drawn = [writing.draw(self.engine, row) for row, writing in enumerate(busy)]
+            for writing, tokens in zip(busy, drawn, strict=True):
+                if tokens is not None:
+                    writing.sequence.truncate(0)
+                    free.append(writing.sequence)
+                    yield writing.asked, self.tokenizer.decode(tokens), writing.whole
+            busy = [one for one, tokens in zip(busy, drawn, strict=True) if tokens is None]
 
 
 def judge(schema: Schema, text: str) -> str:
@@ -79,14 +133,17 @@ def wrong_answers(
     answers: Answers, chosen: list[tuple[int, Schema]], seeds: int, counts: Counter[str]
 ) -> Iterator[str]:
     """Yield a line for each answer that is wrong, and count them all."""
-    for number, schema in chosen:
-        with answers.grammar(schema) as grammar:
-            for seed in range(seeds):
-                text, whole = answers.answer(grammar, seed)
-                fault = judge(schema, text) if whole else ""
-                counts["cut" if not whole else "wrong" if fault else "right"] += 1
-                if fault:
-                    yield f"schema {number}, seed {seed}: {fault}: {text!r}"
+    asked = (
+        Asked(number, schema, grammar, seed)
+        for number, schema in chosen
+        for grammar in (answers.grammar(schema),)
+        for seed in range(seeds)
+    )
+    for one, text, whole in answers.written(asked):
+        fault = judge(one.schema, text) if whole else ""
+        counts["cut" if not whole else "wrong" if fault else "right"] += 1
+        if fault:
+            yield f"schema {one.number}, seed {one.seed}: {fault}: {text!r}"
 
 
 def main() -> int:
@@ -101,7 +158,7 @@ def main() -> int:
     with ExitStack() as stack:
         answers = Answers(arguments.model, stack)
         for line in wrong_answers(answers, chosen, arguments.seeds, counts):
-            print(line)
+            print(line, flush=True)
     print(f"{len(chosen)} schemas, {arguments.seeds} seeds each: {dict(counts)}")
     return 1 if counts["wrong"] else 0
 
