@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from llamad.engine.worker import StepConstraint, StepSampler
 from llamad.jobs.job import Job
-from llamad.jobs.request import GenerationRequest, Pooling
+from llamad.jobs.request import GenerationRequest, Pooling, ToolUse
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.block_keys import BlockKeys, public_scope, scope_of
 from llamad.schedule.given_tokens import GivenGuesser, GivenTokens
@@ -24,7 +24,7 @@ from llamad.schedule.sequence import Sequence as TokenSequence
 from llamad.schedule.standing import Standing
 from llamad.schedule.thought_budget import BudgetSampler
 from llamad.text.stop_strings import StopStrings
-from llamad.text.thinking import Piece, Splitter
+from llamad.text.thinking import CallChoice, Piece, Splitter
 from llamad.text.tools.call import Call
 from llamad.text.tools.splitter import CallSplitter
 
@@ -194,8 +194,8 @@ class Generation:
         elif budget is None or not record.is_chat:
             self.sampler = sampler(completion, record.mirostat_mu)
         else:
-            ending = partial(_thought_ending, model, record.request, prompt)
-            self.sampler = BudgetSampler(sampler, completion, record.mirostat_mu, budget, ending)
+            thought = _OpenThought(model, record.request, prompt)
+            self.sampler = BudgetSampler(sampler, completion, record.mirostat_mu, budget, thought)
         if record.request.logprobs is not None:
             self.recorder = ProbabilityRecorder(self.sampler, record.request.logprobs)
             self.sampler = self.recorder
@@ -257,22 +257,31 @@ class Generation:
             self.pool.clear()
 
 
-def _thought_ending(
-    model: ModelRuntime,
-    request: GenerationRequest,
-    prompt: Sequence[int],
-    completion: Sequence[int],
-) -> list[int]:
-    """Return the tokens that end the thought which is open behind a completion; none: none is."""
-    splitter, detokenizer = model.new_thinking_splitter(prompt), model.new_detokenizer()
-    if splitter is None:
-        return []
-    for token in completion:
-        splitter.push(detokenizer.push(token) + splitter.control_text(token))
-    if not splitter.thinking:
-        return []
-    text = splitter.ending(calls=request.offers_tools)
-    return model.tokenizer.encode(text, add_bos=False, parse_special=True)
+class _OpenThought:
+    """The thought behind a completion, and what ends it."""
+
+    def __init__(
+        self, model: ModelRuntime, request: GenerationRequest, prompt: Sequence[int]
+    ) -> None:
+        self._encode = model.tokenizer.encode
+        self._splitter = model.new_thinking_splitter(prompt)
+        self._detokenizer = model.new_detokenizer()
+        self._calls = CallChoice.POSSIBLE if request.offers_tools else CallChoice.NONE
+        if request.offers_tools and request.tool_use is ToolUse.REQUIRED:
+            self._calls = CallChoice.REQUIRED
+
+    def push(self, token: int) -> None:
+        """Take the next token."""
+        if self._splitter is not None:
+            text = self._detokenizer.push(token) + self._splitter.control_text(token)
+            self._splitter.push(text)
+
+    def ending(self, *, again: bool) -> Sequence[int]:
+        """Return the tokens that end the thought which is open; none: no thought is."""
+        if self._splitter is None or not self._splitter.thinking:
+            return []
+        text = self._splitter.ending(calls=self._calls, again=again)
+        return self._encode(text, add_bos=False, parse_special=True) if text else []
 
 
 class Turn:

@@ -14,13 +14,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from llamad.text.thinking import Piece
+from llamad.text.thinking import CallChoice, Piece
 
 START, CHANNEL, MESSAGE, END = "<|start|>", "<|channel|>", "<|message|>", "<|end|>"
 CALL, RETURN, CONSTRAIN = "<|call|>", "<|return|>", "<|constrain|>"
 ASSISTANT = f"{START}assistant"
 ANALYSIS_HEAD = f"{CHANNEL}analysis{MESSAGE}"
 FINAL_HEAD = f"{CHANNEL}final{MESSAGE}"
+CALL_HEAD = f"{CHANNEL}commentary to=functions."  # up to the name of the tool
 
 MAX_HEAD_CHARACTERS = 512  # what is longer is no head, but an answer
 
@@ -81,24 +82,34 @@ class ChannelSplitter:
         self._gap = ""  # white space behind a thought, which counts where more follows
         self._begun = False  # some of the thought was read
         self._n_thoughts = 0  # that have a text and have ended
+        self._is_plan = False  # the thought announces a call
 
     @property
     def thinking(self) -> bool:
         """Whether what comes next is no part of an answer: a thought, or the head of a message."""
         return self._phase in (_Phase.HEAD, _Phase.THOUGHT)
 
-    def ending(self, *, calls: bool) -> str:
+    def ending(self, *, calls: CallChoice, again: bool = False) -> str:
         """Return what ends the thought that is open, and begins the answer.
 
-        calls: tools may be called, so the model chooses what comes next; it may think again.
+        Where tools may be called the model chooses what comes next, but once: when it has thought
+        again instead, a plan for a call is followed by the call, and else the answer is begun.
         """
-        closing = f"{END}{ASSISTANT}{'' if calls else FINAL_HEAD}"
+        chooses = calls is CallChoice.POSSIBLE
+        head = CALL_HEAD if calls is CallChoice.REQUIRED else FINAL_HEAD
+        if chooses:
+            head = "" if not again else CALL_HEAD if self._is_plan else FINAL_HEAD
+        closing = END + ASSISTANT + head
         if self._phase is _Phase.THOUGHT:
             return closing
+        if again and calls is not CallChoice.NONE:  # a head that the model is free to write
+            return ""
         if self._head.endswith(f"{CHANNEL}analysis"):
             return MESSAGE + closing
         head = self._start + FINAL_HEAD
-        return "" if calls or not head.startswith(self._head) else head.removeprefix(self._head)
+        if calls is not CallChoice.NONE or not head.startswith(self._head):
+            return ""
+        return head.removeprefix(self._head)
 
     def control_text(self, token: int) -> str:
         """Return what stands for a control token that is a mark here, else ""."""
@@ -168,7 +179,7 @@ class ChannelSplitter:
         elif channel is None or channel[1] == "final":
             self._phase = _Phase.ANSWER
         else:
-            self._phase = _Phase.THOUGHT
+            self._phase, self._is_plan = _Phase.THOUGHT, channel[1] == "commentary"
             self._n_thoughts += self._begun
             self._gap, self._begun = "\n\n" if self._n_thoughts else "", False
 

@@ -30,6 +30,14 @@ TAIL_TOKENS = 32  # of a prompt, that hold the mark which it may end with
 Piece: TypeAlias = tuple[str, bool]  # text, and whether it is a thought
 
 
+class CallChoice(enum.Enum):
+    """Whether the answer behind a thought may call tools."""
+
+    NONE = "none"
+    POSSIBLE = "possible"
+    REQUIRED = "required"
+
+
 class Splitter(Protocol):
     """Cuts one completion into thoughts and the answer."""
 
@@ -37,8 +45,8 @@ class Splitter(Protocol):
     def thinking(self) -> bool:
         """Whether what comes next is no part of the answer."""
 
-    def ending(self, *, calls: bool) -> str:
-        """Return what ends the thought that is open. calls: whether tools may be called."""
+    def ending(self, *, calls: CallChoice, again: bool = False) -> str:
+        """Return what ends the thought that is open. again: an earlier one was ended so."""
 
     def control_text(self, token: int) -> str:
         """Return what stands for a control token that is a mark here, else ""."""
@@ -143,7 +151,7 @@ class ThinkingSplitter:
         """Whether what comes next is a thought."""
         return self._phase is _Phase.THOUGHT
 
-    def ending(self, *, calls: bool) -> str:
+    def ending(self, *, calls: CallChoice, again: bool = False) -> str:
         """Return what ends the thought that is open, whatever may be called behind it."""
         return f"\n{self._close}\n\n"
 

@@ -9,6 +9,7 @@ import pytest
 
 from llamad.schedule.generation import CompletionText
 from llamad.text.channels import ANALYSIS_HEAD, FINAL_HEAD, MARKS, ChannelMarks, find_channels
+from llamad.text.thinking import CallChoice
 from llamad.text.tools.call import Call, Tool, Tools
 from llamad.text.tools.formats import HARMONY
 from llamad.text.tools.splitter import CallSplitter
@@ -162,9 +163,9 @@ def test_what_ends_a_thought_leads_to_an_answer(
     for token in tokens_of(so_far):
         splitter.push(token if isinstance(token, str) else splitter.control_text(token))
     assert splitter.thinking
-    assert splitter.ending(calls=False) == behind
+    assert splitter.ending(calls=CallChoice.NONE) == behind
     if with_tools is not None:
-        assert splitter.ending(calls=True) == with_tools
+        assert splitter.ending(calls=CallChoice.POSSIBLE) == with_tools
     if behind:
         said = cut(tokens_of(f"{so_far}{behind}Yes"))
         assert said[1:] == ("Yes", [])
