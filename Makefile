@@ -21,7 +21,7 @@ export V
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz bench picture lint fmt proto site deb deb-check apt-repo release-notes e2e e2e-bare e2e-pi memory-check schema-answers load clients-check http-fuzz llama-server-tests home-assistant-check boards-check crash clean
+.PHONY: help setup demo test test-packages test-python test-c asan ubsan tsan qemu peer transformers fuzz hostile bench picture lint fmt proto site deb deb-check apt-repo release-notes e2e e2e-bare e2e-pi memory-check schema-answers load clients-check http-fuzz llama-server-tests home-assistant-check boards-check crash clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -108,6 +108,9 @@ transformers: $(VENV)/.developer $(VENV)/.engine ## convert against transformers
 fuzz: ## fuzz the GGUF parser and the constraint, FUZZ_SECONDS=60 each
 	packaging/dev-packages build fuzz
 	$(NATIVE) fuzz
+
+hostile: $(VENV)/.developer $(VENV)/.engine ## every key of every family with every absurd value, FAMILIES="gemma4 lfm2"
+	PYTHONPATH=tests $(PY) -m engine.hostile_keys $(FAMILIES)
 
 picture: $(VENV)/.programs $(VENV)/.engine $(DEMO_MODEL) ## draw README's pictures again: a real run, the catalogue's speeds
 	$(PY) packaging/picture.py $(DEMO_MODEL) docs/pictures/first-run.svg

@@ -66,6 +66,11 @@ _FUNCTIONS = {
     "llama_batch_free": (None, [_Batch]),
     "llama_decode": (ctypes.c_int32, [ctypes.c_void_p, _Batch]),
     "llama_get_logits_ith": (ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p, ctypes.c_int32]),
+    "llama_set_embeddings": (None, [ctypes.c_void_p, ctypes.c_bool]),
+    "llama_get_embeddings_ith": (
+        ctypes.POINTER(ctypes.c_float),
+        [ctypes.c_void_p, ctypes.c_int32],
+    ),
     "llama_adapter_lora_init": (ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p]),
     "llama_set_adapters_lora": (
         ctypes.c_int32,
@@ -163,6 +168,19 @@ class LlamaCpp:
 
     def extend(self, tokens: Sequence[int], first_position: int) -> Logits:
         """Run more tokens of the sequence in one batch; return their logits."""
+        self._decode(tokens, first_position)
+        rows = (self._library.llama_get_logits_ith(self._context, i) for i in range(len(tokens)))
+        return np.stack([np.ctypeslib.as_array(row, (self.vocab_size,)).copy() for row in rows])
+
+    def rows(self, tokens: Sequence[int], dim: int) -> Logits:
+        """Return what an encoder whose file pools nothing makes of each token: (n_tokens, dim)."""
+        self._library.llama_set_embeddings(self._context, True)
+        self._decode(tokens, 0)
+        get = self._library.llama_get_embeddings_ith
+        rows = (get(self._context, i) for i in range(len(tokens)))
+        return np.stack([np.ctypeslib.as_array(row, (dim,)).copy() for row in rows])
+
+    def _decode(self, tokens: Sequence[int], first_position: int) -> None:
         batch = self._batch
         batch.n_tokens = len(tokens)
         for i, token in enumerate(tokens):
@@ -171,8 +189,6 @@ class LlamaCpp:
         status = self._library.llama_decode(self._context, batch)
         if status != 0:
             raise RuntimeError(f"llama_decode: status {status}")
-        rows = (self._library.llama_get_logits_ith(self._context, i) for i in range(len(tokens)))
-        return np.stack([np.ctypeslib.as_array(row, (self.vocab_size,)).copy() for row in rows])
 
     def close(self) -> None:
         """Free the context and the model."""

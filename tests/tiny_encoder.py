@@ -9,6 +9,7 @@ import numpy as np
 from unit.text.vocabularies import WORD_PIECES, wordpiece_metadata
 
 ENCODERS = ("bert", "nomic-bert")
+TABLES = ("token_types.weight", "position_embd.weight")  # F32, as converters write them
 ENCODER_SHAPES = ((64, 96, 2, 4), (96, 160, 3, 3), (128, 224, 2, 2))  # the first fields of one
 
 
@@ -73,7 +74,8 @@ class TinyEncoder:
         for name, (n_rows, n_cols) in self.matrices().items():
             values = rng.standard_normal((n_rows, n_cols)).astype(np.float32)
             values *= 1.0 if "embd" in name or "types" in name else 1.5 / np.sqrt(n_cols)
-            writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+            used = gguf.GGMLQuantizationType.F32 if name in TABLES else kind
+            writer.add_tensor(name, gguf.quants.quantize(values, used), raw_dtype=used)
             if self.architecture == "bert" and name.startswith("blk."):
                 bias = 0.3 * rng.standard_normal(n_rows).astype(np.float32)
                 writer.add_tensor(name.replace("weight", "bias"), bias)
@@ -110,6 +112,7 @@ class TinyEncoder:
         writer.add_tokenizer_model("bert")
         writer.add_token_list(metadata["tokenizer.ggml.tokens"])
         writer.add_token_types(metadata["tokenizer.ggml.token_type"])
+        writer.add_token_type_count(2)
         for key in ("unknown", "cls", "seperator"):
             name = f"tokenizer.ggml.{key}_token_id"
             writer.add_uint32(name, metadata[name])

@@ -158,11 +158,13 @@ def _string(text: str) -> bytes:
 
 
 def _scalar(value: bool | int | float | str) -> tuple[int, bytes]:
-    """Return the GGUF value type and the bytes of a scalar: bool, uint32, float32 or string."""
+    """Return the GGUF value type and the bytes of a scalar: bool, an integer of 32 bits, float32
+    or string.
+    """
     if isinstance(value, bool):
         return 7, struct.pack("<?", value)
     if isinstance(value, int):
-        return 4, struct.pack("<I", value)
+        return (4, struct.pack("<I", value)) if value >= 0 else (5, struct.pack("<i", value))
     if isinstance(value, float):
         return 6, struct.pack("<f", value)
     return 8, _string(value)
@@ -176,7 +178,8 @@ def _value(value: Metadata) -> bytes:
         body = struct.pack(f"<{len(value)}i", *value)
         return struct.pack("<IIQ", 9, 5, len(value)) + body
     items = [_scalar(item) for item in value]
-    return struct.pack("<IIQ", 9, items[0][0], len(items)) + b"".join(raw for _, raw in items)
+    kind = items[0][0] if items else 4
+    return struct.pack("<IIQ", 9, kind, len(items)) + b"".join(raw for _, raw in items)
 
 
 def encode_gguf(

@@ -5,13 +5,16 @@ agree, so do the formulas. ``bench.family_peer`` prints the same as a table. Nee
 ``xllamacpp``, an optional peer.
 """
 
+from pathlib import Path
+
 import pytest
 
 import llama_cpp
-from bench.family_peer import compare
+from bench.family_peer import cells, compare
 from engine.family_cells import largest_error, ways_that_change_bits
 from engine.test_forward import F16_STEP, INT8_STEP, UNQUANTIZED
 from family_models import FAMILY_MODELS, family_specs
+from tiny_encoder import ENCODERS
 from tiny_gguf import TinyModelPath
 
 if not llama_cpp.is_available():
@@ -43,3 +46,12 @@ def test_logits_of_a_family(tiny_model_path: TinyModelPath, family: str) -> None
             assert mine.largest <= OURS * deep, title
             assert theirs.largest <= THEIRS * deep, title
     assert sum(mine for mine, _ in rounded) <= sum(theirs for _, theirs in rounded)
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_rows_of_an_encoder(tmp_path: Path, family: str) -> None:
+    for title, weight_type, mine, theirs in cells(family, tmp_path):
+        assert mine.divergence <= theirs.divergence, title
+        if weight_type in UNQUANTIZED:
+            assert mine.largest <= OURS, title
+            assert theirs.largest <= THEIRS, title
