@@ -308,7 +308,7 @@ QWEN_CODER = ToolFormat(
             is_spare=True,
         ),
     ),
-    ((tags.TOOL_CALL, tags.tool_call_tag), (tags.FUNCTION, tags.function_tag)),
+    ((tags.TOOL_CALL, tags.tool_call_tag), (tags.FUNCTION, tags.function_in_tag)),
     _tagged,
     controls=(tags.TOOL_CALL_END,),
 )
@@ -334,7 +334,7 @@ GRANITE_3 = ToolFormat(
     (json_list("<|tool_call|>["), json_list("<tool_call>[")),
     (
         ("<|tool_call|>", json_behind("<|tool_call|>")),
-        ("<tool_call>", json_behind("<tool_call>")),
+        ("<tool_call>", json_behind("<tool_call>", "</tool_call>")),
     ),
     _list("<|tool_call|>"),
 )
@@ -351,7 +351,7 @@ LLAMA_3 = ToolFormat(
             '; {"name": "',
         ),
     ),
-    (("<|python_tag|>", json_behind("<|python_tag|>")),),
+    (("<|python_tag|>", json_behind("<|python_tag|>", several=True)),),
     _llama,
     at_start=_BARE,
 )

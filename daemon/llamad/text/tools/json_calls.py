@@ -75,8 +75,11 @@ def closing(text: str, at: int, close: str, *, ended: bool) -> int | None:
     return None if not ended and may_become(text, mark, close) else at
 
 
-def json_behind(opening: str, close: str = "") -> Reader:
-    """Return the reader of JSON between an opening mark and a closing one, which may be missing."""
+def json_behind(opening: str, close: str = "", *, several: bool = False) -> Reader:
+    """Return the reader of JSON between an opening mark and a closing one, which may be missing.
+
+    several: objects may follow each other, divided by white space, a semicolon or a comma.
+    """
 
     def read(text: str, tools: Tools, ended: bool) -> Reading:
         at = skip_space(text, len(opening))
@@ -84,12 +87,38 @@ def json_behind(opening: str, close: str = "") -> Reader:
         if end is None:
             return None
         calls = calls_of(read_json(text[at:end]), tools)
+        if several:
+            following = _following(text, end, tools, ended=ended)
+            if following is None:
+                return None
+            calls, end = calls + following[0], following[1]
         if not close:
             return calls, end
         after = closing(text, end, close, ended=ended)
         return None if after is None else (calls, after)
 
     return read
+
+
+def _following(text: str, at: int, tools: Tools, *, ended: bool) -> Reading:
+    """Return the calls of known tools that follow one which ends at ``at``, and where they end."""
+    calls: list[Call] = []
+    while True:
+        begin = skip_space(text, at)
+        if text.startswith((";", ","), begin):
+            begin = skip_space(text, begin + 1)
+        is_object = text.startswith("{", begin)
+        end = json_end(text, begin) if is_object else None
+        if end is None:
+            waits = not ended and (is_object or begin == len(text))
+            return None if waits else (calls, at)
+        try:
+            more = calls_of(read_json(text[begin:end]), tools)
+        except NotACallError:
+            return calls, at
+        if any(call.name not in tools for call in more):
+            return calls, at
+        calls, at = calls + more, end
 
 
 def bare_json(text: str, tools: Tools, ended: bool) -> Reading:
@@ -121,6 +150,6 @@ def bare_json(text: str, tools: Tools, ended: bool) -> Reading:
             at = skip_space(body, at + 1)
     if not ended:
         return None
-    if not calls or body[at:] != ("```" if fenced else ""):
+    if not calls or not "```".startswith(body[at:]) or (body[at:] and not fenced):
         raise NotACallError
     return calls, len(text)

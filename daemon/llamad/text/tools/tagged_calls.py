@@ -32,7 +32,11 @@ HARMONY_MESSAGE, HARMONY_CALL = "<|message|>", "<|call|>"
 _HARMONY_TO = "to=functions."
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 _BEGUN_NAME = re.compile(r"[A-Za-z0-9_.:/-]{0,128}\Z")
-_in_tags = json_behind(TOOL_CALL, TOOL_CALL_END)
+_VALUE_END = re.compile(
+    r"</parameter>|(?=\n<parameter=[^<>\s]+>\n)|(?=\n</function>\s*</tool_call>)"
+)
+_LAST_VALUE_END = re.compile(r"(?=\n</function>)")
+_in_tags = json_behind(TOOL_CALL, TOOL_CALL_END, several=True)
 
 
 def tool_call_tag(text: str, tools: Tools, ended: bool) -> Reading:
@@ -40,11 +44,34 @@ def tool_call_tag(text: str, tools: Tools, ended: bool) -> Reading:
     at = skip_space(text, len(TOOL_CALL))
     if not text.startswith("<", at):
         return _in_tags(text, tools, ended)
-    reading = _function(text, at, tools, ended=ended)
-    if reading is None:
-        return None
-    end = closing(text, reading[1], TOOL_CALL_END, ended=ended)
-    return None if end is None else (reading[0], end)
+    return _functions(text, at, tools, ended=ended)
+
+
+def function_in_tag(text: str, tools: Tools, ended: bool) -> Reading:
+    """Read ``<function=f>`` of Qwen3-Coder, whose outer tag may have no beginning."""
+    return _functions(text, 0, tools, ended=ended)
+
+
+def _functions(text: str, at: int, tools: Tools, *, ended: bool) -> Reading:
+    """Read functions up to the end of their tag, which may be missing."""
+    calls: list[Call] = []
+    behind = at
+    while True:
+        try:
+            reading = _function(text, at, tools, ended=ended)
+        except NotACallError:
+            if not calls:
+                raise
+            return calls, behind
+        if reading is None:
+            return (calls, behind) if calls and ended else None
+        calls, behind = calls + reading[0], reading[1]
+        end = closing(text, behind, TOOL_CALL_END, ended=ended)
+        at = skip_space(text, behind)
+        if end is None or (not ended and may_become(text, at, FUNCTION)):
+            return None
+        if end > behind or not text.startswith(FUNCTION, at):
+            return calls, end
 
 
 def function_tag(text: str, tools: Tools, ended: bool) -> Reading:
@@ -69,17 +96,24 @@ def _function(text: str, at: int, tools: Tools, *, ended: bool) -> Reading:
     arguments: dict[str, Any] = {}
     while text.startswith(PARAMETER, at):
         key_end = text.find(">", at)
-        end = text.find(PARAMETER_END, key_end) if key_end >= 0 else -1
-        if end < 0:
+        found = _end_of_value(text, key_end, ended=ended) if key_end >= 0 else None
+        if found is None:
             return None
         key = text[at + len(PARAMETER) : key_end].strip()
-        arguments[key] = _value(text[key_end + 1 : end], is_text=tools.takes_text(name, key))
-        at = skip_space(text, end + len(PARAMETER_END))
+        value = text[key_end + 1 : found.start()]
+        arguments[key] = _value(value, is_text=tools.takes_text(name, key))
+        at = skip_space(text, found.end())
     if text.startswith(FUNCTION_END, at):
         return [made_call(name, arguments, tools)], at + len(FUNCTION_END)
     if may_become(text, at, PARAMETER):
         return None
     return _wait(text, at, FUNCTION_END)
+
+
+def _end_of_value(text: str, at: int, *, ended: bool) -> re.Match[str] | None:
+    """Return the end of a parameter, or what stands in its place where a model left it out."""
+    found = _VALUE_END.search(text, at)
+    return found if found or not ended else _LAST_VALUE_END.search(text, at)
 
 
 def _value(raw: str, *, is_text: bool) -> Any:
@@ -99,7 +133,7 @@ def _value(raw: str, *, is_text: bool) -> Any:
 def mistral(text: str, tools: Tools, ended: bool) -> Reading:
     """Read ``[TOOL_CALLS]`` with a list of JSON, or with names and ``[ARGS]``, again and again."""
     at = skip_space(text, len(TOOL_CALLS))
-    if text.startswith(("[{", "["), at) and not text.startswith(ARGS, at):
+    if text.startswith(("[", "{"), at) and not text.startswith(ARGS, at):
         end = json_end(text, at)
         return None if end is None else (calls_of(read_json(text[at:end]), tools), end)
     name, at = _name(text, at, "")
