@@ -47,6 +47,7 @@ LEAVES = (
 GATEWAY_CORE = tuple(
     f"llamad_http.{name}"
     for name in (
+        "adapters",
         "administration",
         "completion",
         "errors",

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from llamad_client import Event, Result, TokenLogprob
 from llamad_client.request import Options
+from llamad_http.adapters import LoraScale
 from llamad_http.errors import HttpError
 from llamad_http.tools import Calls
 
@@ -56,6 +57,7 @@ class Asked:
     requests: Sequence[CompletionRequest]
     stream: bool
     writer: "AnswerWriter"
+    lora: Sequence[LoraScale] | None = None  # which adapter; None: as the name of the model says
 
 
 class AnswerWriter(Protocol):
@@ -85,10 +87,19 @@ class AnswerWriter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """A model as lists of models have it. modified: seconds since 1970, 0 where it is not known."""
+    """A model as lists of models have it. modified: seconds since 1970, 0 where it is not known.
+
+    is_adapter: it is an adapter (LoRA), beside the loaded model where it is loaded.
+    """
 
     name: str
     loaded: bool
     file_bytes: int
+    is_adapter: bool = False
     modified: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_served_name(self) -> bool:
+        """Whether requests may name it: every model, and the adapters of the loaded one."""
+        return self.loaded or not self.is_adapter

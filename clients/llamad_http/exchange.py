@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from llamad_http.authorization import NOBODY, Caller
 from llamad_http.errors import HttpError
-from llamad_http.fields import Fields, parse_object
+from llamad_http.fields import Fields, parse_list, parse_object
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -137,6 +137,13 @@ class Exchange:
         """Return the JSON object of the body, whatever its content type says. Raises HttpError."""
         try:
             return parse_object(await self.body())
+        finally:
+            self.release_body()
+
+    async def field_list(self, name: str) -> Fields:
+        """Return an object whose field ``name`` is the JSON list of the body. Raises HttpError."""
+        try:
+            return parse_list(await self.body(), name)
         finally:
             self.release_body()
 

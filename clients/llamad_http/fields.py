@@ -17,18 +17,31 @@ MAX_TOKENS = 1 << 20  # of a list
 
 def parse_object(body: bytes) -> "Fields":
     """Return the JSON object of a request's body. Raises HttpError."""
+    value = _parse(body or b"{}")
+    if not isinstance(value, dict):
+        raise HttpError(400, "INVALID_JSON", "body: must be a JSON object")
+    return Fields(value)
+
+
+def parse_list(body: bytes, name: str) -> "Fields":
+    """Return an object whose field ``name`` is the JSON list of a body. Raises HttpError."""
+    value = _parse(body)
+    if not isinstance(value, list):
+        raise HttpError(400, "INVALID_JSON", "body: must be a JSON list")
+    return Fields({name: value})
+
+
+def _parse(body: bytes) -> Any:
     try:
-        value = json.loads(body.decode("utf-8") or "{}", parse_constant=_no_constant)
+        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise HttpError(400, "INVALID_JSON", f"body: no UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:
         raise HttpError(400, "INVALID_JSON", f"body: no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise HttpError(400, "INVALID_JSON", "body: must be a JSON object")
     _check_depth(value)
-    return Fields(value)
+    return value
 
 
 def _no_constant(name: str) -> Any:

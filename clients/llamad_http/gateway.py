@@ -7,6 +7,7 @@ a client that left. It knows no API: an ``AnswerWriter`` says what is sent.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from llamad_client import (
     AsyncClient,
@@ -24,6 +25,7 @@ from llamad_client import (
     ToolCallDelta,
 )
 from llamad_client.request import EmbedOptions, Options, RerankOptions, ScoreOptions
+from llamad_http.adapters import Adapter, LoraScale, chosen, loaded_adapters, not_loaded
 from llamad_http.administration import Administration
 from llamad_http.authorization import Caller, priority_of
 from llamad_http.completion import Answer, Asked, CompletionRequest, ModelEntry
@@ -33,6 +35,15 @@ from llamad_http.exchange import ClientGoneError, Exchange
 from llamad_http.rerank import RerankRequest
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request goes through. shown: the name that its answer has, the adapter's if asked."""
+
+    model: str
+    adapter: Adapter | None
+    shown: str
+
+
 class Gateway:
     """The service, as the APIs use it."""
 
@@ -40,6 +51,7 @@ class Gateway:
         self.client = client
         self.config = config
         self.administration = Administration(client, config)
+        self.usual_adapter: Adapter | None = None  # of requests that say nothing of adapters
         self._running = 0
         self._stopping: asyncio.Event = asyncio.Event()
 
@@ -58,7 +70,10 @@ class Gateway:
             models = await self.client.models()
         except ClientError as error:
             raise from_client_error(error) from None
-        entries = [ModelEntry(model.name, model.loaded, model.file_bytes) for model in models]
+        entries = [
+            ModelEntry(model.name, model.loaded, model.file_bytes, is_adapter=model.is_adapter)
+            for model in models
+        ]
         return sorted(entries, key=lambda entry: entry.name)
 
     def true_name(self, name: str) -> str:
@@ -67,8 +82,43 @@ class Gateway:
 
     async def find(self, wanted: str) -> str | None:
         """Return the model that a request means by a name, None for none. Raises HttpError."""
+        entry = await self.entry(wanted)
+        return None if entry is None else entry.name
+
+    async def entry(self, wanted: str) -> ModelEntry | None:
+        """Return the model, or adapter, that a name means, None for none. Raises HttpError."""
         name = self.true_name(wanted)
-        return next((m.name for m in await self.models() if same_name(m.name, name)), None)
+        return next((m for m in await self.models() if same_name(m.name, name)), None)
+
+    async def target(
+        self,
+        wanted: str,
+        caller: Caller,
+        *,
+        any_name: bool,
+        lora: Sequence[LoraScale] | None = None,
+    ) -> "Target":
+        """Return what answers for a name of a request, as ``resolve``; a name may be an adapter's.
+
+        lora: what the request says of adapters; where it says nothing and names none, the usual one
+        is taken. Raises HttpError.
+        """
+        status = await self.status()
+        name = self.true_name(wanted)
+        found = next((one for one in status.adapters if same_name(one.name, name)), None)
+        if found is not None and found.fault:
+            raise not_loaded(found.name, found.fault)
+        model = await self._model("" if found else wanted, caller, status, any_name=any_name)
+        if status.model is None or status.model.name != model:  # it has been loaded
+            status = await self.status()
+        if lora is not None:
+            return Target(model, chosen(lora, status), model if found is None else found.name)
+        if found is not None:
+            return Target(model, Adapter(found.name), found.name)
+        usual = self.usual_adapter
+        if usual is not None and usual.name not in loaded_adapters(status):
+            usual = None
+        return Target(model, usual, model)
 
     async def resolve(self, wanted: str, caller: Caller, *, any_name: bool) -> str:
         """Return the name of the model that answers for a name of a request. Raises HttpError.
@@ -78,12 +128,17 @@ class Gateway:
         any_name: a name of no model is the loaded model's, because many clients name a model of a
         cloud where nobody chose one.
         """
+        return await self._model(wanted, caller, await self.status(), any_name=any_name)
+
+    async def _model(self, wanted: str, caller: Caller, status: Status, *, any_name: bool) -> str:
         name = self.true_name(wanted)
-        status = await self.status()
         loaded = status.model.name if status.model is not None else ""
         if not name or (loaded and same_name(name, loaded)):
             return loaded
-        found = await self.find(wanted)
+        entry = await self.entry(wanted)
+        if entry is not None and entry.is_adapter:
+            raise not_loaded(entry.name, "")
+        found = None if entry is None else entry.name
         if found is not None and self.administration.may_use(caller):
             await self.administration.use(found)
             return found
@@ -103,13 +158,14 @@ class Gateway:
 
     async def complete(self, exchange: Exchange, asked: Asked, *, any_name: bool) -> None:
         """Answer a request for text. Raises HttpError until the answer has begun."""
-        model = await self.resolve(asked.requests[0].model, exchange.caller, any_name=any_name)
+        wanted = asked.requests[0].model
+        target = await self.target(wanted, exchange.caller, any_name=any_name, lora=asked.lora)
         if self._running >= self.config.max_completions:
             raise busy(f"{self._running} requests are being answered, the limit")
         self._running += 1
         try:
-            async with self._started(exchange, asked.requests, model) as completions:
-                run = Run(self, exchange, asked, model, completions)
+            async with self._started(exchange, asked.requests, target) as completions:
+                run = Run(self, exchange, asked, target.shown, completions)
                 await (run.stream() if asked.stream else run.whole())
         finally:
             self._running -= 1
@@ -125,19 +181,22 @@ class Gateway:
         dimensions: int | None = None,
     ) -> tuple[str, list[Embedding]]:
         """Return the model and the vectors of texts. Raises HttpError, and ClientGoneError."""
-        model = await self.resolve(wanted, exchange.caller, any_name=any_name)
+        target = await self.target(wanted, exchange.caller, any_name=any_name)
         caller = exchange.caller
         options = EmbedOptions(
-            model=model,
+            model=target.model,
             truncate=truncate,
             priority=priority_of(caller, exchange.headers.get("llamad-priority")),
         )
+        if target.adapter is not None:
+            options["adapter"] = target.adapter.name
+            options["adapter_scale"] = target.adapter.scale
         if dimensions is not None:
             options["dimensions"] = dimensions
         if caller.owner is not None:
             options["on_behalf_of"] = caller.owner
         try:
-            return model, await exchange.unless_gone(self.client.embed(texts, **options))
+            return target.shown, await exchange.unless_gone(self.client.embed(texts, **options))
         except ClientError as error:
             raise from_client_error(error) from None
 
@@ -169,14 +228,19 @@ class Gateway:
         prompt: Sequence[int],
         continuation: Sequence[int],
         n_likeliest: int,
+        lora: Sequence[LoraScale] | None = None,
     ) -> Score:
         """Return how likely tokens are behind others. Raises HttpError, and ClientGoneError."""
         caller = exchange.caller
+        target = await self.target(wanted, caller, any_name=True, lora=lora)
         options = ScoreOptions(
-            model=await self.resolve(wanted, caller, any_name=True),
+            model=target.model,
             likeliest=n_likeliest,
             priority=priority_of(caller, exchange.headers.get("llamad-priority")),
         )
+        if target.adapter is not None:
+            options["adapter"] = target.adapter.name
+            options["adapter_scale"] = target.adapter.scale
         if caller.owner is not None:
             options["on_behalf_of"] = caller.owner
         try:
@@ -187,7 +251,7 @@ class Gateway:
 
     async def render(self, request: CompletionRequest, caller: Caller) -> RenderedChat:
         """Return what the messages of a request are to the model. Raises HttpError."""
-        model = await self.resolve(request.model, caller, any_name=True)
+        model = (await self.target(request.model, caller, any_name=True)).model
         options = Options(**request.options)
         if model:
             options["model"] = model
@@ -198,7 +262,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _started(
-        self, exchange: Exchange, requests: Sequence[CompletionRequest], model: str
+        self, exchange: Exchange, requests: Sequence[CompletionRequest], target: "Target"
     ) -> AsyncIterator[list[AsyncCompletion]]:
         """Start a job for each text; whatever happens, none of them outlives the request."""
         completions: list[AsyncCompletion] = []
@@ -207,8 +271,11 @@ class Gateway:
         try:
             for request in requests:
                 options = Options(**request.options)
-                if model:
-                    options["model"] = model
+                if target.model:
+                    options["model"] = target.model
+                if target.adapter is not None:
+                    options["adapter"] = target.adapter.name
+                    options["adapter_scale"] = target.adapter.scale
                 options["priority"] = priority_of(caller, wanted)
                 if caller.owner is not None:
                     options["on_behalf_of"] = caller.owner

@@ -3,6 +3,7 @@
 from urllib.parse import parse_qs
 
 from llamad_client import ClientError
+from llamad_http.adapters import FIELD, chosen, loaded_adapters, read_lora
 from llamad_http.administration import check_admin
 from llamad_http.errors import HttpError, busy, from_client_error
 from llamad_http.exchange import Exchange
@@ -94,6 +95,30 @@ async def rerank(gateway: Gateway, exchange: Exchange) -> None:
     await exchange.respond_json(rerank_body(asked, ranking, model))
 
 
+async def list_adapters(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with the adapters of the loaded model, and what requests get that name none."""
+    usual = gateway.usual_adapter
+    names = loaded_adapters(await gateway.status())
+    await exchange.respond_json(
+        [
+            {
+                "id": number,
+                "path": f"{name}.gguf",
+                "scale": usual.scale if usual is not None and usual.name == name else 0.0,
+            }
+            for number, name in enumerate(names)
+        ]
+    )
+
+
+async def set_adapters(gateway: Gateway, exchange: Exchange) -> None:
+    """Set, for an administrator, the adapter of all requests that name none."""
+    check_admin(exchange.caller, "set the adapter of others")
+    lora = read_lora(await exchange.field_list(FIELD)) or ()
+    gateway.usual_adapter = chosen(lora, await gateway.status())
+    await exchange.respond_json({"success": True})
+
+
 async def load_model(gateway: Gateway, exchange: Exchange) -> None:
     """Load a model, for an administrator."""
     check_admin(exchange.caller, "load models")
@@ -139,6 +164,8 @@ API = Api(
         Route("GET", "/metrics", metrics),
         Route("POST", "/tokenize", tokenize),
         Route("POST", "/detokenize", detokenize),
+        Route("GET", "/lora-adapters", list_adapters),
+        Route("POST", "/lora-adapters", set_adapters),
         Route("POST", "/models/load", load_model),
         Route("POST", "/models/unload", unload_model),
         Route("POST", "/completion", complete),

@@ -6,6 +6,7 @@ from typing import Any
 
 from llamad_client import Event, PrefillProgress, Result, TextDelta, TokenLogprob
 from llamad_client.request import Options
+from llamad_http.adapters import read_lora
 from llamad_http.completion import Answer, Asked, CompletionRequest
 from llamad_http.errors import HttpError
 from llamad_http.exchange import dump
@@ -23,7 +24,7 @@ _STOP_TYPES = {"stop": "eos", "stop_string": "word", "length": "limit", "loop": 
 
 def read_completion(body: Fields, prompts: Prompts) -> Asked:
     """Return what a request asks for of its prompts. Raises HttpError."""
-    refuse(body, "lora", "post_sampling_probs")
+    refuse(body, "post_sampling_probs")
     options = read_sampling(body, "n_predict", "max_tokens")
     n_likeliest = body.integer("n_probs", 0, MAX_LIKELIEST) or 0
     if n_likeliest:
@@ -47,7 +48,7 @@ def read_completion(body: Fields, prompts: Prompts) -> Asked:
         with_tokens=with_tokens,
         fields=body.texts("response_fields"),
     )
-    return Asked(requests, body.flag("stream") or False, writer)
+    return Asked(requests, body.flag("stream") or False, writer, read_lora(body))
 
 
 class CompletionWriter:

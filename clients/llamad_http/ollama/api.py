@@ -37,10 +37,13 @@ async def running(gateway: Gateway, exchange: Exchange) -> None:
 async def describe(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with one model."""
     wanted = required_model(await exchange.fields())
-    found = await gateway.find(wanted)
+    found = await gateway.entry(wanted)
     if found is None:
         raise _not_found(wanted)
-    await exchange.respond_json(show(await _details(gateway, found)))
+    name = found.name
+    if found.is_adapter:  # which is what it changes, to a program
+        name = (await gateway.target(wanted, exchange.caller, any_name=False)).model
+    await exchange.respond_json(show(await _details(gateway, name)))
 
 
 async def chat(gateway: Gateway, exchange: Exchange) -> None:
@@ -164,6 +167,8 @@ async def _all(gateway: Gateway) -> list[ModelDetails]:
     """Return all models that can be read; one that cannot is no model to a program."""
     found = []
     for model in await gateway.models():
+        if model.is_adapter:
+            continue
         try:
             found.append(await _details(gateway, model.name))
         except HttpError as error:
@@ -189,7 +194,8 @@ async def _load(
     To everybody else it is said that it was unloaded, as programs expect, and it stays.
     """
     unload = check_keep_alive(body)
-    name = await gateway.resolve(required_model(body), exchange.caller, any_name=False)
+    target = await gateway.target(required_model(body), exchange.caller, any_name=False)
+    name = target.shown
     if not name:
         raise HttpError(503, "NO_MODEL", "no model is loaded", retry_after_seconds=2)
     if unload and exchange.caller.is_admin:

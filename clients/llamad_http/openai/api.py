@@ -20,15 +20,19 @@ from llamad_http.routes import Api, Handler, Route
 
 async def list_models(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with all models."""
-    await exchange.respond_json(model_list(await gateway.models()))
+    status = await gateway.status()
+    base = "" if status.model is None else status.model.name
+    await exchange.respond_json(model_list(await gateway.models(), base))
 
 
 async def get_model(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with one model."""
     name = exchange.path.rpartition("/")[2]
+    status = await gateway.status()
+    base = "" if status.model is None else status.model.name
     for model in await gateway.models():
-        if same_name(model.name, name):
-            await exchange.respond_json(model_entry(model))
+        if same_name(model.name, name) and model.is_served_name:
+            await exchange.respond_json(model_entry(model, base))
             return
     raise HttpError(404, "MODEL_NOT_FOUND", f"model {name[:128]!r} not found", field="model")
 
@@ -62,7 +66,7 @@ async def complete(gateway: Gateway, exchange: Exchange) -> None:
     """Continue texts."""
     asked, writer = read_completion(await exchange.fields())
     if writer.wants_echo:
-        writer.echoes = await read_echoes(gateway, exchange, asked.requests)
+        writer.echoes = await read_echoes(gateway, exchange, asked)
     await gateway.complete(exchange, asked, any_name=True)
 
 

@@ -14,6 +14,7 @@ from llamad_client import (
     ToolCallDelta,
 )
 from llamad_client.request import Options
+from llamad_http.adapters import read_lora
 from llamad_http.completion import Answer, Asked, CompletionRequest
 from llamad_http.errors import HttpError, not_supported
 from llamad_http.exchange import dump
@@ -47,7 +48,8 @@ def read_chat(body: Fields) -> Asked:
     stream = body.flag("stream") or False
     usage = body.object("stream_options").flag("include_usage") or False
     progress = body.flag("return_progress") or False
-    return Asked(requests, stream, ChatWriter(with_usage=usage, with_progress=progress))
+    lora = read_lora(body)
+    return Asked(requests, stream, ChatWriter(with_usage=usage, with_progress=progress), lora)
 
 
 def read_conversation(body: Fields) -> tuple[list[dict[str, Any]], Options]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llamad_client import Event, Result, TextDelta, TokenLogprob
+from llamad_http.adapters import read_lora
 from llamad_http.completion import MAX_TEXTS, Answer, Asked, CompletionRequest
 from llamad_http.errors import HttpError, not_supported
 from llamad_http.exchange import dump
@@ -58,7 +59,7 @@ def read_completion(body: Fields) -> "tuple[Asked, CompletionWriter]":
         wants_echo=echo,
         wants_none=wants_none,
     )
-    return Asked(requests, body.flag("stream") or False, writer), writer
+    return Asked(requests, body.flag("stream") or False, writer, read_lora(body)), writer
 
 
 def read_prompts(body: Fields) -> Sequence[str | list[int]]:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llamad_client import ClientError, TokenLogprob
-from llamad_http.completion import CompletionRequest
+from llamad_http.adapters import LoraScale
+from llamad_http.completion import Asked, CompletionRequest
 from llamad_http.errors import from_client_error
 from llamad_http.exchange import Exchange
 from llamad_http.gateway import Gateway
@@ -22,18 +23,21 @@ class Echo:
     told: Sequence[TokenLogprob] = ()
 
 
-async def read_echoes(
-    gateway: Gateway, exchange: Exchange, requests: Sequence[CompletionRequest]
-) -> list[Echo]:
+async def read_echoes(gateway: Gateway, exchange: Exchange, asked: Asked) -> list[Echo]:
     """Return the echo of each request's prompt. Raises HttpError, and ClientGoneError."""
     echoes: dict[int, Echo] = {}  # by the prompt, which several answers may have
-    for request in requests:
+    for request in asked.requests:
         if id(request.prompt) not in echoes:
-            echoes[id(request.prompt)] = await _echo(gateway, exchange, request)
-    return [echoes[id(request.prompt)] for request in requests]
+            echoes[id(request.prompt)] = await _echo(gateway, exchange, request, asked.lora)
+    return [echoes[id(request.prompt)] for request in asked.requests]
 
 
-async def _echo(gateway: Gateway, exchange: Exchange, request: CompletionRequest) -> Echo:
+async def _echo(
+    gateway: Gateway,
+    exchange: Exchange,
+    request: CompletionRequest,
+    lora: Sequence[LoraScale] | None,
+) -> Echo:
     client, prompt = gateway.client, request.prompt or ""
     n_likeliest = request.options.get("logprobs")
     try:
@@ -51,5 +55,6 @@ async def _echo(gateway: Gateway, exchange: Exchange, request: CompletionRequest
     rest = [token for token, _ in pieces[1:]]
     if not rest:
         return Echo(text, [head])
-    score = await gateway.score(exchange, request.model, [head.token], rest, n_likeliest)
+    model = request.model
+    score = await gateway.score(exchange, model, [head.token], rest, n_likeliest, lora)
     return Echo(text, [head, *score.tokens])

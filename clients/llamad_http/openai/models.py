@@ -1,4 +1,4 @@
-"""``/v1/models``: the models of the service."""
+"""``/v1/models``: the models of the service, and the adapters beside the loaded one as vLLM's."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,17 +6,19 @@ from typing import Any
 from llamad_http.completion import ModelEntry
 
 
-def model_list(models: Sequence[ModelEntry]) -> dict[str, Any]:
-    """Return the list of all models."""
-    return {"object": "list", "data": [model_entry(model) for model in models]}
+def model_list(models: Sequence[ModelEntry], base: str) -> dict[str, Any]:
+    """Return the list of all that requests may name; base: the loaded model."""
+    data = [model_entry(model, base) for model in models if model.is_served_name]
+    return {"object": "list", "data": data}
 
 
-def model_entry(model: ModelEntry) -> dict[str, Any]:
-    """Return one model. ``status`` is llama-server's."""
-    return {
+def model_entry(model: ModelEntry, base: str) -> dict[str, Any]:
+    """Return one model. ``status`` is llama-server's, ``parent`` vLLM's: of an adapter."""
+    entry: dict[str, Any] = {
         "id": model.name,
         "object": "model",
         "created": int(model.modified),
         "owned_by": "llamad",
         "status": {"value": "loaded" if model.loaded else "unloaded"},
     }
+    return {**entry, "parent": base} if model.is_adapter else entry

@@ -70,7 +70,7 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.is_public:
         operation["security"] = []
     body = BODIES.get(route.path)
-    if body is not None:
+    if body is not None and route.method != "GET":
         content = {"application/json": {"schema": body}}
         operation["requestBody"] = {"required": True, "content": content}
     return operation

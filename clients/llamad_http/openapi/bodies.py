@@ -29,6 +29,7 @@ _SAMPLING = {
     **{"temperature": NUMBER, "top_p": NUMBER, "top_k": COUNT, "min_p": NUMBER, "seed": COUNT},
     **{"stop": TEXTS, "presence_penalty": NUMBER, "frequency_penalty": NUMBER, "stream": FLAG},
 }
+_LORA = {"type": "array", "items": _object(("id", "scale"), id=COUNT, scale=NUMBER)}
 _TOOLS = {"type": "array", "items": OBJECT}
 _CHAT = _object(
     ("messages",),
@@ -42,6 +43,7 @@ _CHAT = _object(
     response_format=OBJECT,
     reasoning_effort=TEXT,
     logprobs=FLAG,
+    lora=_LORA,
     **_SAMPLING,
 )
 _MESSAGES = _object(
@@ -72,7 +74,9 @@ _RESPONSE = _object(
 _OLLAMA = {"model": TEXT, "stream": FLAG, "options": OBJECT, "format": {}, "keep_alive": {}}
 _MODEL = _object(("model",), model=TEXT)
 
-_COMPLETION = _object(("prompt",), prompt={}, n_predict=COUNT, grammar=TEXT, **_SAMPLING)
+_COMPLETION = _object(
+    ("prompt",), prompt={}, n_predict=COUNT, grammar=TEXT, lora=_LORA, **_SAMPLING
+)
 
 _RERANK = _object(
     ("query",), model=TEXT, query=TEXT, documents=TEXTS, top_n=COUNT, return_documents=FLAG
@@ -83,7 +87,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/apply-template": _CHAT,
     "/v1/chat/completions/input_tokens": _CHAT,
     "/v1/completions": _object(
-        ("prompt",), model=TEXT, prompt=TEXTS, max_tokens=COUNT, echo=FLAG, **_SAMPLING
+        ("prompt",), model=TEXT, prompt=TEXTS, max_tokens=COUNT, echo=FLAG, lora=_LORA, **_SAMPLING
     ),
     "/v1/embeddings": _object(
         ("input",),
@@ -112,6 +116,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/api/push": OBJECT,
     "/api/embed": _object(("model", "input"), model=TEXT, input=TEXTS, truncate=FLAG),
     "/api/embeddings": _object(("model", "prompt"), model=TEXT, prompt=TEXT),
+    "/lora-adapters": _LORA,
     "/models/load": _MODEL,
     "/models/unload": _MODEL,
     "/completion": _COMPLETION,
