@@ -16,7 +16,13 @@ from llamad.text.channels import CHANNEL
 from llamad.text.content_guard import ContentGuard, choose_marker
 from llamad.text.fallback_templates import choose_fallback
 from llamad.text.sentencepiece import SentencePieceTokenizer
-from llamad.text.template_process import MAX_OUTPUT_CHARACTERS, TemplateProcess, template_error
+from llamad.text.template_process import (
+    BROKEN,
+    FAILED,
+    MAX_OUTPUT_CHARACTERS,
+    TemplateProcess,
+    template_error,
+)
 from llamad.text.tokenizer import Tokenizer, check_unicode
 from llamad.text.tools.call import Tool
 from llamad.text.tools.conversation import Message, ToolSupport, ask_template, with_tools
@@ -33,6 +39,10 @@ _PLAIN = frozenset({"role", "content"})  # what every template reads of a messag
 _THINKING_ARGUMENTS = ("enable_thinking", "thinking")
 _EFFORT = "reasoning_effort"  # of gpt-oss
 LEAST_EFFORT = "low"
+# Of tools, for a chat without them: as transformers says it, and for a template that fails on that,
+# because it goes through them in any case, or writes them as text (FireFunction).
+_NONE: Mapping[str, Any] = MappingProxyType({"tools": None})
+_EMPTY: Mapping[str, Any] = MappingProxyType({"tools": [], "functions": ""})
 _PROBE = "thesystemmessage"
 
 NO_ARGUMENTS: Mapping[str, Any] = MappingProxyType({})
@@ -54,6 +64,7 @@ class ChatTemplate:
             raise template_error(f"has {len(source)} characters, limit {_MAX_SOURCE_CHARACTERS}")
         self._process = TemplateProcess(source)
         self._takes_system: bool | None = None  # known when the first system message comes
+        self._without_tools = _NONE  # what stands for them, as far as it is known
         self._tool_support: tuple[ToolSupport, ToolFormat] | None = None  # likewise, first tool
 
     @classmethod
@@ -92,7 +103,7 @@ class ChatTemplate:
         which the assistant is to go on with. Where the template refuses or ignores a system
         message, its text stands in front of the first user message; what it does not know of tools
         is written as text (tools/conversation.py). Raises LlamadError INVALID for
-        messages that are malformed or that the template refuses, CORRUPT when the template fails,
+        messages that are malformed or that the template refuses, fails on or takes too long for;
         UNAVAILABLE when it cannot be run.
         """
         check_messages(messages)
@@ -216,7 +227,7 @@ class ChatTemplate:
             except LlamadError as error:
                 if error.kind is ErrorKind.UNAVAILABLE:
                     raise
-                if error.kind is ErrorKind.INVALID:
+                if error.reason != BROKEN:
                     self._takes_system = False
                 return False
         return self._takes_system
@@ -234,9 +245,17 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
             "bos_token": self._token_text(self._tokenizer.bos_id),
             "eos_token": self._token_text(self._tokenizer.eos_id),
-            "tools": tools,
         }
-        return self._process.render(variables)
+        if tools is not None:
+            return self._process.render({**variables, "tools": tools})
+        try:
+            return self._process.render({**self._without_tools, **variables})
+        except LlamadError as error:
+            if error.reason != FAILED or self._without_tools is _EMPTY:
+                raise
+        text = self._process.render({**_EMPTY, **variables})
+        self._without_tools = _EMPTY
+        return text
 
     def _token_text(self, token: int | None) -> str:
         return "" if token is None else self._tokenizer.vocabulary.tokens[token]

@@ -40,11 +40,13 @@ _OWN_SIGNALS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.
 T = TypeVar("T")
 
 
+BROKEN = "CHAT_TEMPLATE_INVALID"  # it does not compile, or takes more than it may
+FAILED = "CHAT_TEMPLATE_FAILED"  # on one chat
+
+
 def template_error(message: str) -> LlamadError:
     """Return the error for a template that is broken; the message begins with its key."""
-    return LlamadError(
-        ErrorKind.CORRUPT, "CHAT_TEMPLATE_INVALID", f"tokenizer.chat_template: {message}"
-    )
+    return LlamadError(ErrorKind.CORRUPT, BROKEN, f"tokenizer.chat_template: {message}")
 
 
 class TemplateProcess:
@@ -61,14 +63,22 @@ class TemplateProcess:
     def render(self, variables: Mapping[str, Any]) -> str:
         """Return the template's output for variables of JSON's types.
 
-        Raises LlamadError: INVALID when the template refuses the messages, CORRUPT,
-        CHAT_TEMPLATE_INVALID when it fails or overruns, UNAVAILABLE when no process can be had, or
-        when it is killed from outside twice.
+        Raises LlamadError: INVALID when the template refuses the messages, fails on them (FAILED)
+        or takes too much (BROKEN): with others it may do. UNAVAILABLE when no process can
+        be had, or when it is killed from outside twice.
         """
         with self._lock:
-            text = _twice(lambda: self._ask(self._started(), {"variables": variables})).get("text")
+            try:
+                answer = _twice(lambda: self._ask(self._started(), {"variables": variables}))
+            except LlamadError as error:
+                if error.kind is ErrorKind.CORRUPT:
+                    raise LlamadError(ErrorKind.INVALID, error.reason, error.message) from None
+                raise
+        text = answer.get("text")
         if not isinstance(text, str) or len(text) > MAX_OUTPUT_CHARACTERS:
-            raise template_error("gives no text")
+            raise LlamadError(
+                ErrorKind.INVALID, FAILED, "messages: the chat template gives no text"
+            )
         return text
 
     def close(self) -> None:
@@ -106,6 +116,9 @@ class TemplateProcess:
             _refuse(str(answer["refused"]))
         if "exhausted" in answer:
             self._end()
+        if "error" in answer and "variables" in request:
+            message = f"messages: the model's chat template fails on them: {answer['error']}"
+            raise LlamadError(ErrorKind.INVALID, FAILED, printable(message))
         for key in ("error", "exhausted"):
             if key in answer:
                 raise template_error(printable(str(answer[key])))

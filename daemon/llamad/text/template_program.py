@@ -9,6 +9,9 @@ request and its answer are frames of JSON::
                            -> {"refused": text}, {"error": text}
     either                 -> {"exhausted": text}    memory was short: the last answer
 
+Beside the variables a template has today's date: ``date_string`` (of Llama 3) and ``datetime`` (of
+FireFunction) as llama.cpp writes them, and ``strftime_now``.
+
 Jinja's immutable sandbox keeps a template away from Python; the limits of this process bound what
 it costs, whatever it computes. The process opens no file and starts no process, ignores what a
 terminal or a service manager sends to a whole group, and ends with the other end of its socket.
@@ -105,9 +108,15 @@ def _strftime_now(pattern: str) -> str:
     return datetime.now().strftime(pattern)
 
 
+def _dates() -> dict[str, str]:
+    """Return the variables of today; a template that has none of them writes a date of its own."""
+    now = datetime.now()
+    return {"date_string": now.strftime("%d %b %Y"), "datetime": now.strftime("%b %d %Y")}
+
+
 def _render(template: Template, variables: dict[str, Any], max_characters: int) -> str:
     parts, size = [], 0
-    for part in template.generate(variables):
+    for part in template.generate({**_dates(), **variables}):
         size += len(part)
         if size > max_characters:
             raise OverflowError(f"gives more than {max_characters} characters")

@@ -1,6 +1,7 @@
 """Chat templates: what is rendered, what is refused, and that no message can end its turn."""
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import cache
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.text import ChatTemplate, Tokenizer, tokenizer_from_metadata
+from llamad.text.chat_template import _EMPTY
 from unit.text.vocabularies import (
     CONTROL,
     NORMAL,
@@ -255,6 +257,44 @@ def test_bos_comes_once_whether_the_template_writes_it_or_not() -> None:
 )  # fmt: skip
 def test_templates_can_do_what_templates_do(source: str, rendered: str) -> None:
     assert render(source) == rendered
+
+
+def test_a_template_has_today_as_llama_cpp_writes_it() -> None:
+    source = "{{ date_string }}|{{ datetime }}"
+    days = {date.today()}
+    rendered = render(source)
+    days.add(date.today())
+    assert rendered in {day.strftime("%d %b %Y|%b %d %Y") for day in days}
+    template = ChatTemplate(source, TOKENIZER)
+    given = {"date_string": "1 May 2025", "datetime": "noon"}
+    assert template.render(chat("hi"), arguments=given) == "1 May 2025|noon"
+
+
+def test_a_template_that_goes_through_the_tools_in_any_case_gets_none() -> None:
+    source = "{% for t in tools %}{{ t.function.name }}{% endfor %}{{ messages[0].content }}"
+    template = ChatTemplate(source, TOKENIZER)
+    assert [template.render(chat(text)) for text in ("a", "b")] == ["a", "b"]
+    assert template._without_tools is _EMPTY
+    assert render("{{ 'Functions: ' + functions }}") == "Functions: "
+    asks = "{{ 'no' if tools is none else 'yes' }}{{ messages[1].content + '' }}"
+    template = ChatTemplate(asks, TOKENIZER)
+    with pytest.raises(LlamadError, match="list object has no element 1"):
+        template.render(chat("a"))
+    assert template.render(chat("a", "b")) == "nob"  # what fails for another reason changes nothing
+
+
+@pytest.mark.parametrize("name", ["documents", "builtin_tools", "custom_tools", "current_date"])
+def test_what_nobody_gives_a_template_is_undefined(name: str) -> None:
+    template = ChatTemplate(f"{{{{ {name} is defined }}}}{{{{ {name} }}}}", TOKENIZER)
+    assert template.render(chat("hi")) == "False"
+    assert template.render(chat("hi"), arguments={name: ["x"]}) == "True['x']"
+
+
+def test_a_template_that_fails_on_system_messages_is_given_none() -> None:
+    source = "{% for m in messages %}{{ {'user': 'U:'}[m.role] + m.content }}{% endfor %}"
+    template = ChatTemplate(source, TOKENIZER)
+    assert template.render(roles("sbe", "uhi")) == "U:be\n\nhi"
+    assert template._takes_system is False
 
 
 def test_raise_exception_refuses_the_messages() -> None:

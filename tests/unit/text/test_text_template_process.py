@@ -1,4 +1,4 @@
-"""Templates that mean harm: each ends with CHAT_TEMPLATE_INVALID and costs its own process only."""
+"""Templates that mean harm: each ends with an error that says so and costs its own process only."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ import pytest
 from llamad.errors import ErrorKind, LlamadError
 from llamad.memory.demand import TEMPLATE_BYTES
 from llamad.text import template_process
-from llamad.text.template_process import TemplateProcess
+from llamad.text.template_process import BROKEN, FAILED, TemplateProcess
 
 HI: dict[str, Any] = {
     "messages": [{"role": "user", "content": "hi"}],
@@ -142,23 +142,32 @@ def process() -> Iterator[TemplateProcess]:
     process.close()
 
 
-def run(process: TemplateProcess, source: str) -> str:
-    """Run another template in the process, as if it had been made for it."""
+def load(process: TemplateProcess, source: str) -> None:
+    """Give the process another template, as if it had been made for it."""
     process._source = source
     with process._lock:
         lives = process._child is not None and process._child.process.poll() is None
         child = process._started()
         if lives:
             process._ask(child, {"source": source})
+
+
+def run(process: TemplateProcess, source: str) -> str:
+    load(process, source)
     return process.render(HI)
 
 
 def check_harmless(process: TemplateProcess, source: str, message: str) -> None:
     # on a busy machine, time may be short before anything else is
-    with pytest.raises(LlamadError, match=f"{message}|{TIME}") as caught:
-        run(process, source)
-    assert (caught.value.kind, caught.value.reason) == (ErrorKind.CORRUPT, "CHAT_TEMPLATE_INVALID")
-    assert caught.value.message.startswith("tokenizer.chat_template: ")
+    kind, reasons = ErrorKind.CORRUPT, [BROKEN]
+    with pytest.raises(LlamadError, match=f"{message}|{TIME}") as caught:  # noqa: PT012
+        load(process, source)
+        kind, reasons = ErrorKind.INVALID, [BROKEN, FAILED]
+        process.render(HI)
+    assert caught.value.kind is kind
+    assert caught.value.reason in reasons
+    subject = "messages" if caught.value.reason == FAILED else "tokenizer.chat_template"
+    assert caught.value.message.startswith(f"{subject}: ")
     assert len(caught.value.message) < 1000
     assert caught.value.message.isprintable()
     assert run(process, "{{ messages[0].content }}") == "hi"
@@ -201,6 +210,17 @@ def test_a_refusal_is_one_printable_line(process: TemplateProcess) -> None:
     assert caught.value.kind is ErrorKind.INVALID
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 1000
+
+
+def test_a_chat_on_which_a_template_fails_is_refused_with_what_it_says(
+    process: TemplateProcess,
+) -> None:
+    load(process, "{{ messages[1].content + messages[0].missing }}")
+    with pytest.raises(LlamadError) as caught:
+        process.render(HI)
+    assert (caught.value.kind, caught.value.reason) == (ErrorKind.INVALID, "CHAT_TEMPLATE_FAILED")
+    said = "UndefinedError: list object has no element 1"
+    assert caught.value.message == f"messages: the model's chat template fails on them: {said}"
 
 
 def test_a_process_that_dies_between_requests_is_replaced(process: TemplateProcess) -> None:
