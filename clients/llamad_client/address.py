@@ -20,6 +20,9 @@ ENVIRONMENT = "LLAMAD_SOCKET"
 MAX_PATH_BYTES = 107  # sun_path of unix(7), without its terminator
 
 DEFAULT_TLS_PORT = 8443
+# One that was killed hangs up as one that is too busy does; who connects again finds it gone. Two
+# connections may end so: one that it had accepted, one that waited while its socket was closed.
+_PROBES = 3
 _TRIES_OF_A_NAME = 3  # how many boards a name stands for is known to gRPC alone
 
 Where = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -136,10 +139,10 @@ def unreachable(address: Address, otherwise: str) -> ServiceUnreachable:
 def diagnose(path: Path, otherwise: str) -> ServiceUnreachable:
     """Return why the service at path cannot be reached; ``otherwise`` when it can be now."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(1.0)
-            probe.connect(os.fspath(path))
-            if not probe.recv(1):  # a service speaks first; one that is too busy hangs up
+        for tries_left in reversed(range(_PROBES)):
+            if _speaks(path):
+                break
+            if not tries_left:
                 raise ConnectionResetError
     except (TimeoutError, BlockingIOError):  # the latter: its queue of connections is full
         return ServiceUnreachable(
@@ -165,6 +168,17 @@ def diagnose(path: Path, otherwise: str) -> ServiceUnreachable:
     except OSError as error:
         return NotRunning("NOT_RUNNING", f"llamad cannot be reached at {path}: {error}")
     return ServiceUnreachable("CONNECTION_LOST", f"the connection to llamad was lost: {otherwise}")
+
+
+def _speaks(path: Path) -> bool:
+    """Whether a service speaks first, as each does, or hangs up. Raises OSError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        probe.connect(os.fspath(path))
+        try:
+            return bool(probe.recv(1))
+        except ConnectionResetError:
+            return False
 
 
 def _advice(path: Path, what: str, verb: str) -> str:

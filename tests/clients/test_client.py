@@ -6,6 +6,7 @@ import pwd
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -273,6 +274,24 @@ def test_a_service_that_hangs_up_at_once_has_too_many_connections(
         client.status()
     assert caught.value.reason == "TOO_MANY_CONNECTIONS"
     assert str(service.path) in caught.value.message
+
+
+def test_a_service_that_dies_while_it_is_asked_is_gone(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+
+    def die() -> None:
+        connection, _ = listener.accept()
+        listener.close()
+        connection.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        dead = thread.submit(die)
+        error = diagnose(tmp_path / "s", "the connection broke")
+        dead.result()
+    assert (type(error), error.reason) == (NotRunning, "NOT_RUNNING")
+    assert "nobody listens" in error.message
 
 
 def test_a_service_that_hangs_does_not_answer(tmp_path: Path) -> None:
