@@ -157,6 +157,7 @@ llama-server-tests: $(VENV)/.developer $(VENV)/.engine ## llama.cpp's own tests 
 	PYTHONPATH=tests $(PY) -m llama_server_suite.check build/llama-server-venv $(LLAMA_SERVER_TESTS)
 
 home-assistant-check: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## Home Assistant itself on the gateways, as root; 1 GB to download
+	$(Q)packaging/dev-packages roots
 	PYTHONPATH=tests $(PY) -m home_assistant.check $(DEMO_MODEL) build/home-assistant
 
 boards-check: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## three boards behind HAProxy, in network namespaces: killed, drained, restarted; as root
