@@ -14,6 +14,7 @@ import pytest
 from engine.family_cells import families_of_the_engine, largest_error, ways_that_change_bits
 from engine.test_forward import F16_STEP, INT8_STEP, UNQUANTIZED
 from family_models import FAMILY_MODELS, TYPES, family_specs
+from project_files import ROOT
 from tiny_encoder import ENCODER_SHAPES, ENCODERS, TinyEncoder
 from tiny_gguf import TinyModelPath, TinySpec, matrices
 
@@ -44,6 +45,12 @@ def test_every_family_has_three_shapes_in_every_type(tmp_path: Path) -> None:
         shapes = shapes_by_type(family)
         assert {"F32", "F16"} < set(shapes), f"{family} has no tiny models of all types"
         assert min(map(len, shapes.values())) >= LEAST_SHAPES, family
+
+
+def test_the_page_has_figures_of_every_family() -> None:
+    lines = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8").splitlines()
+    named = [line.split(" | ")[0].strip("| ") for line in lines if line.count("|") == 10]
+    assert named[2:] == [*FAMILY_MODELS, *ENCODERS]
 
 
 @pytest.mark.parametrize("spec", DIAGONAL)
