@@ -96,7 +96,8 @@ peer: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## our files, texts and b
 	$(PY) tests/llama_cpp_source.py
 	$(PY) tests/json_schema_tests.py
 	$(PY) tests/minilm.py
-	$(PY) -m pytest tests/tools/test_llama_cpp*.py tests/tools/test_json_schema_suite.py tests/tools/test_minilm.py
+	$(PY) tests/gemma3.py
+	$(PY) -m pytest tests/tools/test_llama_cpp*.py tests/tools/test_json_schema_suite.py tests/tools/test_minilm.py tests/tools/test_gemma3.py
 	PYTHONPATH=tests $(PY) -m bench.family_peer
 
 transformers: $(VENV)/.developer $(VENV)/.engine ## convert against transformers' own logits; PyTorch, 4 GB
