@@ -10,6 +10,7 @@ from llamad.gguf.digest import model_digest
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client.values import ModelDetails, value_of
 from rpc.serving import error_of_call, serving
+from tiny_encoder import TinyEncoder
 from tiny_gguf import Metadata, Tensor, TinySpec, encode_gguf, write_tiny_model
 from unit.schedule.fakes import asynchronous
 
@@ -51,6 +52,17 @@ async def test_a_model_of_the_directory_is_described_with_the_source_of_each_set
         "",
         True,
     )
+
+
+@asynchronous
+async def test_a_model_for_vectors_offers_them_and_one_that_ranks_nothing_of_ollama() -> None:
+    async with serving() as service, service.stub() as stub:
+        found = {}
+        for pooling in (1, 4):  # mean; rank
+            TinyEncoder(pooling=pooling).write(service.models / f"m{pooling}.gguf")
+            response = await stub.GetModel(pb.GetModelRequest(name=f"m{pooling}"))
+            found[pooling] = list(response.model.capabilities)
+    assert found == {1: ["embedding"], 4: []}
 
 
 @asynchronous

@@ -16,6 +16,7 @@ from llamad.engine.bindings import GgufFile
 from llamad.errors import ErrorKind, LlamadError
 from llamad.gguf.digest import model_digest
 from llamad.gguf.value import MetadataValue, RawEntry, ValueType
+from llamad.jobs.request import Pooling
 from llamad.service.settings import (
     ModelSettings,
     own_sampling,
@@ -103,7 +104,7 @@ def read_details(file: ModelFile) -> FileDetails:
         values=values,
         digest=digest,
         modified_at=modified_at,
-        capabilities=tuple(_capabilities(template)),
+        capabilities=tuple(_capabilities(template, values.get(f"{architecture}.pooling_type"))),
     )
 
 
@@ -122,8 +123,15 @@ def _digest(path: Path, _n_bytes: int, _mtime_ns: int) -> str:
     return model_digest(path)  # 2 MiB, all over the file
 
 
-def _capabilities(template: str) -> Iterator[str]:
-    """Yield what a model with this template can do, in the words of Ollama."""
+def _capabilities(template: str, pooling: MetadataValue | None) -> Iterator[str]:
+    """Yield what a model with this template can do, in the words of Ollama.
+
+    pooling: of its file, other than 0 where it was made for vectors, or to rank, and nothing else.
+    """
+    if pooling:
+        if pooling in [one.value for one in Pooling]:
+            yield "embedding"
+        return
     yield "completion"
     yield "tools"  # a template that knows none is told of them by text of ours
     if find_marks(template, (), ()).pairs or ANALYSIS_HEAD in template:

@@ -1,4 +1,4 @@
-"""llm with llm-ollama, by its command line: prompts, a tool, a schema, errors, leaving."""
+"""llm with llm-ollama, by its command line: prompts, a tool, a schema, vectors, errors, leaving."""
 # mypy: ignore-errors
 
 import json
@@ -11,11 +11,11 @@ program = str(Path(sys.executable).with_name("llm"))
 environment = {**os.environ, "OLLAMA_HOST": os.environ["GATEWAY"], "LLM_USER_PATH": str(Path.cwd())}
 
 
-def llm(*arguments: str) -> str:
+def llm(*arguments: str, host: str = os.environ["GATEWAY"]) -> str:
     """Return what a command prints."""
     done = subprocess.run(
         [program, *arguments],
-        env=environment,
+        env={**environment, "OLLAMA_HOST": host},
         capture_output=True,
         text=True,
         check=False,
@@ -38,6 +38,17 @@ state = llm("prompt", "Is it on?", *asked, *options, "-o", "num_predict", "60")
 assert json.loads(state)["on"] in (True, False), state
 functions = "def lamp(on: bool) -> str:\n    'Switch it.'\n    return 'done'"
 assert llm("prompt", "Say hello.", "--functions", functions, "--cl", "2", *options).strip()
+vectors = os.environ["VECTORS"]
+listed = llm("embed-models", host=vectors).splitlines()
+[embedder] = [word for line in listed for word in line.split() if word.startswith("ollama/")]
+assert "ollama/" not in llm("embed-models")
+assert "ollama/" not in llm("models", host=vectors)
+one, other = (
+    json.loads(llm("embed", "-m", embedder, "-c", text, host=vectors))
+    for text in ("hello", "a lamp")
+)
+assert len(one) == len(other) > 1
+assert one != other
 wrong = [program, "prompt", "Hello.", "-m", model, "-o", "temperature", "-1"]
 refused = subprocess.run(wrong, env=environment, capture_output=True, text=True, check=False)
 assert (refused.returncode != 0, "temperature" in refused.stderr) == (True, True), refused
