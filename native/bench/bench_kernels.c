@@ -227,6 +227,32 @@ static void run_softmax(void *context)
     c->kernels->attn_softmax(c->out, 256, &sum);
 }
 
+static void run_hadamard(void *context)
+{
+    vector_case *c = context;
+    memcpy(c->out, c->in, HEAD_DIM * sizeof *c->in);
+    c->kernels->hadamard(c->out, HEAD_DIM);
+}
+
+static void run_kv_store_q8(void *context)
+{
+    const vector_case *c = context;
+    c->kernels->kv_store_q8(c->k, c->kd, c->v, c->vd, 5, c->in, c->in + HEAD_DIM, HEAD_DIM);
+}
+
+static void run_kv_store_q4(void *context)
+{
+    const vector_case *c = context;
+    c->kernels->kv_store_q4(c->k, c->kd, c->v, c->vd, 5, c->in, c->in + HEAD_DIM, HEAD_DIM);
+}
+
+/* What keys of q4_0 take more than those of q8_0, whatever the number of queries. */
+static void run_kv_unpack_q4(void *context)
+{
+    const vector_case *c = context;
+    c->kernels->kv_unpack_q4(c->k, c->v, HEAD_DIM / 2 * LLD_KV_BLOCK, LLD_KV_BLOCK);
+}
+
 static lld_attn_scores scores_of(const vector_case *c)
 {
     return (lld_attn_scores){.scores = c->scores,
@@ -300,11 +326,11 @@ static void bench_vectors(const lld_kernels *kernels, const options *o)
     const struct {
         const char *name;
         void (*run)(void *);
-    } vectors[] = {{"quantize_q8", run_quantize_q8},
-                   {"quantize_q8k", run_quantize_q8k},
-                   {"rmsnorm", run_rmsnorm},
-                   {"silu_mul", run_silu_mul},
-                   {"attn_softmax 256", run_softmax}};
+    } vectors[] = {{"quantize_q8", run_quantize_q8},  {"quantize_q8k", run_quantize_q8k},
+                   {"rmsnorm", run_rmsnorm},          {"silu_mul", run_silu_mul},
+                   {"attn_softmax 256", run_softmax}, {"hadamard, head", run_hadamard},
+                   {"kv_store_q8", run_kv_store_q8},  {"kv_store_q4", run_kv_store_q4},
+                   {"kv_unpack_q4", run_kv_unpack_q4}};
     const struct {
         const char *name;
         void (*run)(void *);

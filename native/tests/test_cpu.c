@@ -79,7 +79,8 @@ static void test_table_holds_every_kernel(void)
               table->gelu_mul && table->softcap && table->add && table->delta_step &&
               table->scan_step && table->rope_norm && table->rope_neox && table->kv_store_f16 &&
               table->kv_store_q8 && table->attn_scores_f16 && table->attn_scores_q8 &&
-              table->attn_softmax && table->attn_values_f16 && table->attn_values_q8,
+              table->attn_softmax && table->attn_values_f16 && table->attn_values_q8 &&
+              table->kv_store_q4 && table->kv_unpack_q4 && table->hadamard,
           "a kernel is missing in %s", table->name);
 }
 

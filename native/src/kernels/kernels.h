@@ -68,7 +68,10 @@ typedef struct lld_matmul {
 
 typedef void (*lld_matmul_fn)(const lld_matmul *m);
 
-enum { LLD_KV_BLOCK = 32 }; /* tokens in one KV block */
+enum {
+    LLD_KV_BLOCK = 32,   /* tokens in one KV block */
+    LLD_KV_MAX_DIM = 512 /* elements of a head, at most */
+};
 
 /* Queries and the keys of one KV block; its layout is at kv_store below. */
 typedef struct lld_attn_scores {
@@ -153,13 +156,28 @@ typedef struct lld_kernels {
      *   f16:  k: (head_dim, 32) f16, transposed so that a lane is a token; v: (32, head_dim) f16
      *   q8_0: k: (head_dim, 32) int8, kd: (ceil(head_dim/32), 32) f16;
      *         v: (32, head_dim) int8, vd: (32, ceil(head_dim/32)) f16
+     *   q4_0: k: (head_dim/2, 32) bytes, element 2i in the low nibble and 2i+1 in the high one;
+     *         v: (32, head_dim/2) bytes, element i and i + head_dim/2; kd, vd as q8_0. head_dim is even.
      * A q8_0 group is 32 consecutive dims of one token (the last may be shorter), quantized with
      * amax/127 as above, the scale rounded to f16 after y was computed. f16 stores clamp to
-     * +-65504; a NaN stays one. */
+     * +-65504; a NaN stays one. q4_0 (the rounding of ggml's format of that name): d = f16(x / -8) of
+     * the group's first x of the largest magnitude, clamped as f16 stores are; a nibble is
+     * round_to_nearest_even(clamp(x * (1/d), -8, 7)) + 8, and 8 where d is 0 or NaN; d = NaN where any
+     * x is not finite. */
     void (*kv_store_f16)(uint16_t *k_block, uint16_t *v_block, size_t slot, const float *k,
                          const float *v, size_t head_dim);
     void (*kv_store_q8)(int8_t *k_block, uint16_t *kd, int8_t *v_block, uint16_t *vd, size_t slot,
                         const float *k, const float *v, size_t head_dim);
+    void (*kv_store_q4)(uint8_t *k_block, uint16_t *kd, uint8_t *v_block, uint16_t *vd, size_t slot,
+                        const float *k, const float *v, size_t head_dim);
+    /* Nibbles minus 8 as int8, in q8_0's layout: of each `run` bytes the low ones, then the high ones,
+     * to out: (2 * n_bytes). run: 32 for keys, head_dim/2 for values; divides n_bytes. */
+    void (*kv_unpack_q4)(int8_t *out, const uint8_t *packed, size_t n_bytes, size_t run);
+
+    /* The orthonormal Walsh-Hadamard transform, its own inverse, of x: (n) in place, cut into the
+     * largest power of two that fits, then that of the rest, ...: for h = 1, 2, 4, ... below the block,
+     * x[i], x[i+h] = x[i] + x[i+h], x[i] - x[i+h] where i has no bit h; then x = x * (float)(1/sqrt(block)). */
+    void (*hadamard)(float *x, size_t n);
 
     /* Scores of n_q queries against the 32 tokens of a block: scores[i*score_stride + j], all 32
      * lanes written.

@@ -6,6 +6,7 @@
 
 void lld_kernels_init_avx2_matmul(lld_kernels *table);
 void lld_kernels_init_avx2_attention(lld_kernels *table);
+void lld_kernels_init_avx2_kv_q4(lld_kernels *table);
 void lld_kernels_init_avx2_state(lld_kernels *table);
 
 #endif

@@ -270,6 +270,7 @@ void lld_kernels_init_avx2(lld_kernels *table)
     table->rope_neox = rope_neox;
     lld_kernels_init_avx2_matmul(table);
     lld_kernels_init_avx2_attention(table);
+    lld_kernels_init_avx2_kv_q4(table);
     lld_kernels_init_avx2_state(table);
 }
 

@@ -6,6 +6,7 @@
 
 void lld_kernels_init_generic_matmul(lld_kernels *table);
 void lld_kernels_init_generic_attention(lld_kernels *table);
+void lld_kernels_init_generic_kv_q4(lld_kernels *table);
 void lld_kernels_init_generic_state(lld_kernels *table);
 
 #endif

@@ -140,5 +140,6 @@ void lld_kernels_init_generic(lld_kernels *table)
     table->rope_neox = rope_neox;
     lld_kernels_init_generic_matmul(table);
     lld_kernels_init_generic_attention(table);
+    lld_kernels_init_generic_kv_q4(table);
     lld_kernels_init_generic_state(table);
 }

@@ -80,6 +80,7 @@ void lld_neon_init_k(lld_kernels *table);
 void lld_neon_init_bits(lld_kernels *table);
 void lld_neon_init_floats(lld_kernels *table);
 void lld_neon_init_attn(lld_kernels *table);
+void lld_neon_init_kv_q4(lld_kernels *table);
 void lld_neon_init_state(lld_kernels *table);
 
 /* The matmul function of a format, from its cells. */

@@ -215,6 +215,7 @@ void lld_kernels_init_neon(lld_kernels *table)
     table->rope_norm = rope_norm;
     table->rope_neox = rope_neox;
     lld_neon_init_attn(table);
+    lld_neon_init_kv_q4(table);
     lld_neon_init_state(table);
     lld_neon_init_blocks(table);
     lld_neon_init_k(table);
