@@ -119,8 +119,8 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--kv-type",
         dest="model.kv_type",
-        choices=("f16", "q8_0"),
-        help="of the KV cache; q8_0 takes half the memory",
+        choices=("f16", "q8_0", "q4_0"),
+        help="of the KV cache; q8_0 takes half the memory, q4_0 less at a loss",
     )
     parser.add_argument(
         "--huge-pages",

@@ -170,7 +170,7 @@ class ModelConfig:
     ctx_size: int | None = _key(None, NumberOrAuto(32, MAX_CTX_SIZE))
     # Of a chat that is longer: leave out its oldest messages, unless the request says.
     context_full: str = _key("drop-oldest", Choice(("refuse", "drop-oldest")))
-    kv_type: str = _key("f16", Choice(("f16", "q8_0")))
+    kv_type: str = _key("f16", Choice(("f16", "q8_0", "q4_0")))
     n_sequences: int = _key(4, Integer(1, 256))  # decoded together
     kv_tokens: int = _key(0, Integer(0, 1 << 28))  # over all sequences; 0: what memory allows
     batch: int = _key(256, Integer(1, 4096))  # most rows of one step

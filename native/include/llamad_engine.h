@@ -137,7 +137,7 @@ typedef struct lld_model_info {
     uint64_t file_bytes;     /* size of the file */
     uint64_t weight_bytes;   /* bytes of all tensors used by forward */
     uint64_t streamed_bytes; /* bytes of weights read for one decoded token */
-    uint64_t kv_bytes_per_token_f16, kv_bytes_per_token_q8_0;
+    uint64_t kv_bytes_per_token_f16, kv_bytes_per_token_q8_0, kv_bytes_per_token_q4_0;
     uint64_t state_bytes; /* of one sequence, in layers that have a state; 0: every layer attends */
     uint32_t n_guess_layers; /* 1: lld_engine_guess has a layer to guess with */
     uint32_t is_encoder;     /* 1: no logits; every token sees its whole text, which is one run */
@@ -234,7 +234,7 @@ void lld_model_get_residency(const lld_model *model, lld_residency_info *out);
 
 typedef struct lld_engine lld_engine; /* threads, scratch and KV cache over one model */
 
-typedef enum lld_kv_type { LLD_KV_F16 = 0, LLD_KV_Q8_0 = 1 } lld_kv_type;
+typedef enum lld_kv_type { LLD_KV_F16 = 0, LLD_KV_Q8_0 = 1, LLD_KV_Q4_0 = 2 } lld_kv_type;
 
 typedef struct lld_engine_params {
     uint32_t n_threads; /* 1..64, the calling thread included */

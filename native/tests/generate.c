@@ -1,6 +1,6 @@
 /* generate.c - greedy generation by one kernel set, for comparison between machines.
  *
- *     generate MODEL N_TOKENS KV_TYPE [CPU]      KV_TYPE: f16 or q8_0
+ *     generate MODEL N_TOKENS KV_TYPE [CPU]      KV_TYPE: f16, q8_0 or q4_0
  *
  * Prints the kernel set, then a line per token: its id and a checksum of all bits of its logits; of a model
  * with a layer that guesses, what it guesses behind the token, likewise. Two machines agree when the
@@ -84,7 +84,7 @@ int main(int argc, char **argv)
 {
     int n_tokens = argc >= 4 ? atoi(argv[2]) : 0;
     if (n_tokens < 1 || n_tokens > MAX_TOKENS) {
-        fprintf(stderr, "usage: generate MODEL N_TOKENS(1..%d) f16|q8_0 [CPU]\n", MAX_TOKENS);
+        fprintf(stderr, "usage: generate MODEL N_TOKENS(1..%d) f16|q8_0|q4_0 [CPU]\n", MAX_TOKENS);
         return 2;
     }
     lld_engine_params params = {
@@ -92,7 +92,9 @@ int main(int argc, char **argv)
         .n_ctx = N_PROMPT + MAX_TOKENS,
         .n_batch = N_PROMPT,
         .n_logits = 1,
-        .kv_type = strcmp(argv[3], "q8_0") == 0 ? LLD_KV_Q8_0 : LLD_KV_F16,
+        .kv_type = strcmp(argv[3], "q8_0") == 0   ? LLD_KV_Q8_0
+                   : strcmp(argv[3], "q4_0") == 0 ? LLD_KV_Q4_0
+                                                  : LLD_KV_F16,
         .cpu = argc > 4 ? argv[4] : NULL,
     };
     lld_model *model = NULL;

@@ -360,7 +360,7 @@ static void bad_params_are_refused(lld_model *model)
     bad[0].n_threads = 0;
     bad[1].n_logits = 2;
     bad[2].cpu = "z80";
-    bad[3].kv_type = 2;
+    bad[3].kv_type = 3;
     bad[4].n_blocks = (1 << 23) + 1;
     bad[5].n_ctx = 0;
     bad[6].n_batch = 4097;
@@ -374,7 +374,7 @@ int main(void)
 {
     for (int quantized = 0; quantized <= 1; quantized++) {
         lld_model *model = open_model(quantized);
-        for (lld_kv_type kv = LLD_KV_F16; kv <= LLD_KV_Q8_0; kv++) {
+        for (lld_kv_type kv = LLD_KV_F16; kv <= LLD_KV_Q4_0; kv++) {
             chunking_and_threads_change_no_bit(model, kv);
             company_changes_no_bit(model, kv);
             a_shared_prefix_equals_a_recomputed_one(model, kv);

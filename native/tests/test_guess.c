@@ -198,7 +198,7 @@ int main(void)
 {
     for (int quantized = 0; quantized < 2; quantized++) {
         lld_model *model = open_model(quantized, true);
-        for (int kv = LLD_KV_F16; kv <= LLD_KV_Q8_0; kv++) {
+        for (int kv = LLD_KV_F16; kv <= LLD_KV_Q4_0; kv++) {
             guesses expected;
             chunking_and_threads_change_no_bit(model, (lld_kv_type)kv, expected);
             company_and_wrong_guesses_change_no_bit(model, (lld_kv_type)kv, expected);

@@ -74,6 +74,7 @@ def test_sizes_are_those_of_the_converted_file(
         assert result.kv_bytes[512] == {
             "f16": 512 * model.info.kv_bytes_per_token_f16,
             "q8_0": 512 * model.info.kv_bytes_per_token_q8_0,
+            "q4_0": 512 * model.info.kv_bytes_per_token_q4_0,
         }
 
 

@@ -186,7 +186,7 @@ def resident():
 
 
 model = EngineModel(sys.argv[1])
-for kv_type in ("f16", "q8_0"):
+for kv_type in ("f16", "q8_0", "q4_0"):
     params = dict(n_threads=2, n_ctx=100, n_batch=4096, n_logits=3, kv_type=kv_type)
     planned = engine_bytes(model, **params)
     before = resident()

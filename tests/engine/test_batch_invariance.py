@@ -74,7 +74,7 @@ def fed_whole(engine: Engine, tokens: list[int]) -> Logits:
     return feed(engine, tokens, chunk=len(tokens))
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("weight_type", FORMATS)
 def test_chunking_changes_no_bit(
     tiny_model_path: TinyModelPath, weight_type: str, kv_type: str
@@ -86,7 +86,7 @@ def test_chunking_changes_no_bit(
             assert bits(feed(engine, tokens, chunk=chunk)) == bits(whole), f"chunks of {chunk}"
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("spec", WINDOWED, ids=lambda spec: spec.architecture)
 def test_windows_change_no_bit(
     tiny_model_path: TinyModelPath, spec: TinySpec, kv_type: str
@@ -145,7 +145,7 @@ def random_steps(seed: int, lengths: list[int]) -> list[list[Part]]:
     return steps
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("weight_type", FORMATS)
 def test_company_changes_no_bit(
     tiny_model_path: TinyModelPath, weight_type: str, kv_type: str
@@ -172,7 +172,7 @@ def test_the_number_of_threads_changes_no_bit(
     assert len({result for pair in results for result in pair}) == 1
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 def test_a_long_context_changes_no_bit(tiny_model_path: TinyModelPath, kv_type: str) -> None:
     """Attention splits a long context into parts, which small batches hand to several threads."""
     spec = TinySpec(n_layers=1, weight_type="Q8_0", n_ctx_train=1024)
@@ -190,7 +190,7 @@ def test_a_long_context_changes_no_bit(tiny_model_path: TinyModelPath, kv_type: 
     assert len(set(results)) == 1
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("weight_type", FORMATS)
 def test_this_machines_kernels_and_the_generic_ones_give_the_same_bits(
     tiny_model_path: TinyModelPath, weight_type: str, kv_type: str
@@ -221,7 +221,7 @@ def sharing(engine: Engine, owner: SingleSequence, n_shared: int) -> SingleSeque
     return sharer
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("n_shared", [1, 31, 32, 33, 64, 70])
 def test_a_shared_prefix_equals_a_recomputed_one(
     tiny_model_path: TinyModelPath, n_shared: int, kv_type: str
@@ -253,7 +253,7 @@ def test_sequences_that_share_blocks_may_be_in_one_step(tiny_model_path: TinyMod
         assert [bits(rows[:9]), bits(rows[9:])] == [bits(logits) for logits in expected]
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 def test_blocks_kept_as_bytes_continue_in_another_engine(
     tiny_model_path: TinyModelPath, kv_type: str
 ) -> None:

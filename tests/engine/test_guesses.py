@@ -74,7 +74,7 @@ def test_guesses_equal_the_oracle(tiny_model_path: TinyModelPath, name: str) -> 
     assert bits(found[1]) == bits(found[7]) == bits(found[N_TOKENS])
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 def test_what_the_layer_sees_is_felt(tiny_model_path: TinyModelPath, kv_type: str) -> None:
     """A test of the oracle's test: another early token is another guess, and the bits say so."""
     tokens = random_tokens(1, N_TOKENS)

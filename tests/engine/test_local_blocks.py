@@ -93,7 +93,7 @@ def feed_windowed(engine: Engine, tokens: Sequence[int], chunk: int) -> Logits:
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 32, 64])
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("name", SPECS)
 def test_logits_are_those_of_an_engine_that_keeps_all(
     tiny_model_path: TinyModelPath, name: str, kv_type: str, chunk: int
@@ -136,7 +136,7 @@ def test_a_run_names_as_many_local_blocks_as_blocks(tiny_model_path: TinyModelPa
         engine.forward([Run([1], 0, [0, 1], local_blocks=[2])])
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 def test_the_two_pools_have_the_bytes_of_their_layers(
     tiny_model_path: TinyModelPath, kv_type: str
 ) -> None:

@@ -68,7 +68,7 @@ def test_bash_offers_files_where_a_file_may_stand(tmp_path: Path) -> None:
     assert " ".join(_complete("llamad", "bench", word)) == f"{word} model.gguf"
     assert " ".join(_complete("llamad", "serve", "--config", word)) == f"{word} model.gguf"
     assert _complete("llamad", "serve", word) == []
-    assert _complete("llamad", "bench", "--kv-type", "q") == ["q8_0"]
+    assert _complete("llamad", "bench", "--kv-type", "q") == ["q4_0", "q8_0"]
 
 
 @pytest.mark.parametrize("name", SHELLS)

@@ -75,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, spec in models().items():
             model = write_tiny_model(Path(folder) / f"{name}.gguf", spec)
-            for kv_type in ("f16", "q8_0"):
+            for kv_type in ("f16", "q8_0", "q4_0"):
                 expected = generation(REFERENCE, model, kv_type)
                 for machine in EMULATED:
                     if generation(machine, model, kv_type) != expected:

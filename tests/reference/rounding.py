@@ -1,9 +1,9 @@
 """The roundings the engine makes on purpose, so that a comparison can be tight.
 
 The engine multiplies quantized weights with activations quantized to int8 in blocks (kernels.h), in
-two levels where forward.h says so, and keeps keys and values as f16 or q8_0. With these modelled,
-what remains between the oracle and the engine is float32 arithmetic; without them (``EXACT``) the
-oracle is the model of the papers.
+two levels where forward.h says so, and keeps keys and values as f16, q8_0 or, rotated, q4_0. With
+these modelled, what remains between the oracle and the engine is float32 arithmetic; without them
+(``EXACT``) the oracle is the model of the papers.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,10 @@ _BLOCK_256 = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """Which roundings to make. kv_type: None (exact), "f16" or "q8_0"."""
+    """Which roundings to make.
+
+    kv_type: None (exact), "f16", "q8_0", "q4_0", or "q4_0 unrotated", which the engine has not.
+    """
 
     activations: bool
     kv_type: str | None
@@ -73,9 +76,39 @@ def round_kv(x: Array, kv_type: str | None) -> Array:
         return x
     if kv_type == "f16":
         return np.clip(x, -F16_MAX, F16_MAX).astype(np.float16).astype(x.dtype)
+    x = hadamard(x) if kv_type == "q4_0" else x
     groups = [x[..., start : start + 32] for start in range(0, x.shape[-1], 32)]
-    rounded = []
-    for group in groups:
-        y, scale = _int8_blocks(group)
-        rounded.append(y.astype(x.dtype) * scale.astype(np.float16).astype(x.dtype))
-    return np.concatenate(rounded, axis=-1)
+    rounded = np.concatenate([_kv_group(group, kv_type) for group in groups], axis=-1)
+    return hadamard(rounded) if kv_type == "q4_0" else rounded
+
+
+def _kv_group(x: Array, kv_type: str) -> Array:
+    """Round the last axis as one group with one scale: amax/127, or in 4 bits largest/-8."""
+    if kv_type == "q8_0":
+        y, scale = _int8_blocks(x)
+        rounded: Array = y.astype(x.dtype) * scale.astype(np.float16).astype(x.dtype)
+        return rounded
+    values = x.astype(np.float32)
+    at = np.abs(values).argmax(axis=-1, keepdims=True)
+    step = np.take_along_axis(values, at, axis=-1) / np.float32(-8)
+    step = np.clip(step, -F16_MAX, F16_MAX).astype(np.float16).astype(np.float32)
+    inverse = np.float32(1) / np.where(step == 0, np.float32(np.inf), step)
+    levels: Array = np.rint(np.clip(values * inverse, -8, 7)) * step
+    return levels.astype(x.dtype)
+
+
+def hadamard(x: Array) -> Array:
+    """Return the last axis times the orthonormal Walsh-Hadamard matrix, which is its own inverse.
+
+    An axis whose size is no power of two is cut: the largest that fits, then that of the rest.
+    """
+    parts, first = [], 0
+    while first < x.shape[-1]:
+        block = 1 << ((x.shape[-1] - first).bit_length() - 1)
+        matrix = np.ones((1, 1), x.dtype)
+        while matrix.shape[0] < block:
+            matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+        part = x[..., first : first + block] @ matrix
+        parts.append(part / np.sqrt(x.dtype.type(block)))
+        first += block
+    return np.concatenate(parts, axis=-1)

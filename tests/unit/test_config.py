@@ -97,7 +97,7 @@ def test_every_key_refuses_nonsense_and_names_itself(section: str, key: str, val
         ("[model]\nthreads = 2.0", "whole number"),
         ("[model]\nctx_size = 31", '"auto" or 32..1048576'),
         ("[model]\nctx_size = 0", '"auto" or 32..1048576'),
-        ('[model]\nkv_type = "q4_0"', '"f16" or "q8_0"'),
+        ('[model]\nkv_type = "q4_1"', '"f16" or "q8_0" or "q4_0"'),
         ('[model]\nmemory_budget = "2G"', '"auto" or 1048576..'),
         ("[model]\nlock = 1", "true or false"),
         ("[model]\nbatch = 2", "at least model.n_sequences"),

@@ -77,7 +77,7 @@ def test_what_nobody_measured_is_listed_but_never_recommended() -> None:
     assert tight.recommendation.mix == "Q3_K_L"
 
 
-@pytest.mark.parametrize(("kv_type", "kib_a_token"), [("f16", 512), ("q8_0", 272)])
+@pytest.mark.parametrize(("kv_type", "kib_a_token"), [("f16", 512), ("q8_0", 272), ("q4_0", 144)])
 def test_the_kv_cache_of_llama_7b(kv_type: str, kib_a_token: int) -> None:
     result = fit_machine(4 * GIB)
     assert {n: kv[kv_type] for n, kv in result.kv_bytes.items()} == {

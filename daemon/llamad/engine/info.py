@@ -33,6 +33,7 @@ class ModelInfo:
     streamed_bytes: int
     kv_bytes_per_token_f16: int
     kv_bytes_per_token_q8_0: int
+    kv_bytes_per_token_q4_0: int
     state_bytes: int  # of one sequence, in layers that have a state; 0: every layer attends
     n_guess_layers: int  # 1: a layer guesses tokens (``Engine.guess``)
     is_encoder: int  # 1: no logits; every token sees its whole text

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from llamad.config import ModelConfig
+from llamad.engine.bindings import KV_TYPES
 from llamad.errors import ErrorKind, LlamadError
 from llamad.memory.plan import MIB, MemoryPlan, fixed_bytes
 from llamad_tools.advice.candidate import Candidate, common_demand, file_bytes_of, is_smaller
@@ -117,7 +118,7 @@ def fit(
         budget_bytes=budget_bytes,
         fixed_bytes=budget_bytes - shown.room,
         scratch_bytes=common_demand(shown.sizes).scratch_bytes,
-        kv_bytes={n: {kind: shown.kv_bytes(kind, n) for kind in ("f16", "q8_0")} for n in CONTEXTS},
+        kv_bytes={n: {kind: shown.kv_bytes(kind, n) for kind in KV_TYPES} for n in CONTEXTS},
         mixes=[_fit_of(shape, item) for item in mixes],
         recommendation=_advice(best, plan, reason),
         settings=settings,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llamad.config import DEFAULT_PATH
+from llamad.engine.bindings import KV_TYPES
 from llamad.memory.plan import MIB, MemoryPlan
 from llamad_tools.advice.choice import Memory
 from llamad_tools.advice.loss import Loss, tables_for
@@ -66,7 +67,7 @@ def details(subject: Subject, result: Fit) -> Iterator[str]:
         f"of the memory {mib(result.fixed_bytes)} MiB are for the service itself, of which"
         f" {mib(result.scratch_bytes)} MiB scratch"
     )
-    for kind in ("f16", "q8_0"):
+    for kind in KV_TYPES:
         sizes = (f"{mib(kv[kind])} at {n}" for n, kv in result.kv_bytes.items())
         yield f"KV cache of {kind}, MiB: {', '.join(sizes)} tokens"
     if subject.as_it_is is not None:

@@ -27,6 +27,8 @@ void lld_attention_scratch_alloc(lld_arena *arena, const lld_attention *a, lld_a
     s->q = lld_arena_alloc(arena, values, sizeof(float));
     s->scores = lld_arena_alloc(arena, n_q * LLD_ATTENTION_CHUNK, sizeof(float));
     s->o = lld_arena_alloc(arena, values, sizeof(float));
+    s->unpacked = lld_arena_alloc(
+        arena, a->cache->type == LLD_KV_Q4_0 ? a->head_dim * (size_t)LLD_KV_BLOCK : 0, 1);
     s->m = lld_arena_alloc(arena, n_q, sizeof(float));
     s->l = lld_arena_alloc(arena, n_q, sizeof(float));
     s->total_o = lld_arena_alloc(arena, values, sizeof(float));
@@ -154,6 +156,10 @@ static void chunk_scores(const lld_attention *a, const lld_attention_tile *t, co
                    padded = n_blocks * LLD_KV_BLOCK;
     for (uint32_t b = v->first_block; b < n_blocks; b++) {
         lld_kv_head head = lld_kv_head_at(a->cache, v->blocks[b], g->layer, g->kv_head);
+        if (a->cache->type == LLD_KV_Q4_0) {
+            k->kv_unpack_q4(s->unpacked, head.k, g->head_dim / 2 * LLD_KV_BLOCK, LLD_KV_BLOCK);
+            head.k = s->unpacked;
+        }
         const lld_attn_scores scores = {.scores = s->scores + b * LLD_KV_BLOCK,
                                         .score_stride = LLD_ATTENTION_CHUNK,
                                         .q = s->q,
@@ -198,6 +204,10 @@ static void chunk_values(const lld_attention *a, const lld_attention_tile *t, co
         lld_kv_head head = lld_kv_head_at(a->cache, v->blocks[b], g->layer, g->kv_head);
         uint32_t left = v->n_visible - b * LLD_KV_BLOCK,
                  n = left < LLD_KV_BLOCK ? left : LLD_KV_BLOCK;
+        if (a->cache->type == LLD_KV_Q4_0) {
+            k->kv_unpack_q4(s->unpacked, head.v, n * (g->head_dim / 2), g->head_dim / 2);
+            head.v = s->unpacked;
+        }
         const lld_attn_values values = {.acc = s->o,
                                         .acc_stride = g->head_dim,
                                         .p = s->scores + b * LLD_KV_BLOCK,

@@ -27,11 +27,12 @@ typedef struct lld_attention_tile {
 
 /* Scratch of one thread; n_q = queries of a tile, at most max_queries. */
 typedef struct lld_attention_scratch {
-    float *q;       /* (n_q, head_dim), scaled */
-    float *scores;  /* (n_q, LLD_ATTENTION_CHUNK) */
-    float *o;       /* (n_q, head_dim) of this chunk */
-    float *m, *l;   /* (n_q) of this chunk */
-    float *total_o; /* (n_q, head_dim) merged */
+    float *q;         /* (n_q, head_dim), scaled */
+    float *scores;    /* (n_q, LLD_ATTENTION_CHUNK) */
+    float *o;         /* (n_q, head_dim) of this chunk */
+    int8_t *unpacked; /* (head_dim * 32) of q4_0: the keys or values of a block, as q8_0 has them */
+    float *m, *l;     /* (n_q) of this chunk */
+    float *total_o;   /* (n_q, head_dim) merged */
     float *total_m, *total_l;
 } lld_attention_scratch;
 
@@ -71,7 +72,7 @@ static inline size_t lld_attention_units(const lld_attention *a, const lld_atten
     return (size_t)a->n_tiles * layer->n_kv_heads;
 }
 
-/* Do one unit. q: (n_rows, n_heads * head_dim), rotated; out: the same shape, not written by split
+/* Do one unit. q: (n_rows, n_heads * head_dim), turned by RoPE and, of q4_0, by kernels.h's hadamard, as out is then too; out: the same shape, not written by split
  * tiles. */
 void lld_attention_run(const lld_attention *attention, size_t unit, const lld_batch_run *runs,
                        const lld_attention_layer *layer, const float *q, float *out,

@@ -43,7 +43,7 @@ static int check_params(const lld_engine_params *p)
     if (status == LLD_OK) status = check_range("n_local_blocks", p->n_local_blocks, 0, MAX_BLOCKS);
     if (status == LLD_OK) status = check_range("n_batch", p->n_batch, 1, MAX_BATCH);
     if (status == LLD_OK) status = check_range("n_logits", p->n_logits, 1, p->n_batch);
-    if (status == LLD_OK) status = check_range("kv_type", p->kv_type, LLD_KV_F16, LLD_KV_Q8_0);
+    if (status == LLD_OK) status = check_range("kv_type", p->kv_type, LLD_KV_F16, LLD_KV_Q4_0);
     if (status == LLD_OK) status = check_range("n_states", p->n_states, 0, MAX_STATES);
     return status;
 }

@@ -7,13 +7,15 @@
 
 #include "base/status.h"
 
+_Static_assert((int)LLD_MAX_HEAD_DIM == (int)LLD_KV_MAX_DIM, "kernels hold every head");
+
 static size_t align64(size_t n) { return (n + 63) & ~(size_t)63; }
 
 /* Lay layer `index` out behind the earlier ones, or where the one lies whose keys it reads. */
 static void plan_layer(lld_kv_cache *c, const lld_config *config, uint32_t index)
 {
     const lld_layer_sizes *sizes = &config->layers[index];
-    const size_t n_groups = (sizes->head_dim + 31) / 32; /* scales of one q8_0 vector */
+    const size_t n_groups = (sizes->head_dim + 31) / 32; /* scales of one q8_0 or q4_0 vector */
     const size_t values = (size_t)sizes->head_dim * LLD_KV_BLOCK;
     lld_kv_layer *layer = &c->layers[index];
     if (sizes->kv_layer != index) {
@@ -21,11 +23,12 @@ static void plan_layer(lld_kv_cache *c, const lld_config *config, uint32_t index
         return;
     }
     layer->offset = c->pools[layer->is_local].block_bytes;
-    layer->n_values = (uint32_t)values;
+    const size_t scale_bytes = n_groups * LLD_KV_BLOCK * sizeof(uint16_t);
+    layer->scales_at = (uint32_t)(c->type == LLD_KV_Q4_0 ? values / 2 : values);
     if (c->type == LLD_KV_F16)
         layer->k_bytes = align64(values * sizeof(uint16_t));
     else
-        layer->k_bytes = align64(values + n_groups * LLD_KV_BLOCK * sizeof(uint16_t));
+        layer->k_bytes = align64(layer->scales_at + scale_bytes);
     c->pools[layer->is_local].block_bytes += 2 * layer->k_bytes * sizes->n_kv_heads;
 }
 
@@ -97,9 +100,9 @@ lld_kv_head lld_kv_head_at(const lld_kv_cache *c, uint32_t block, uint32_t layer
     uint8_t *k = lld_kv_block(&c->pools[l->is_local], block) + l->offset + kv_head * 2 * l->k_bytes;
     uint8_t *v = k + l->k_bytes;
     lld_kv_head head = {.k = k, .v = v};
-    if (c->type == LLD_KV_Q8_0) {
-        head.kd = (uint16_t *)(void *)(k + l->n_values);
-        head.vd = (uint16_t *)(void *)(v + l->n_values);
+    if (c->type != LLD_KV_F16) {
+        head.kd = (uint16_t *)(void *)(k + l->scales_at);
+        head.vd = (uint16_t *)(void *)(v + l->scales_at);
     }
     return head;
 }

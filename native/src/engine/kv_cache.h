@@ -20,10 +20,10 @@
 /* Where a layer lies in a block of its pool. One that reads another's keys and values lies where that one does;
  * one without attention takes no bytes. */
 typedef struct lld_kv_layer {
-    size_t offset;     /* of its first kv head in the block; a multiple of 64 */
-    size_t k_bytes;    /* of the keys, or values, of one kv head; a multiple of 64 */
-    uint32_t n_values; /* of those: head_dim * 32, before the scales of q8_0 */
-    bool is_local;     /* in local blocks: nothing reads it that sees more than the window */
+    size_t offset;      /* of its first kv head in the block; a multiple of 64 */
+    size_t k_bytes;     /* of the keys, or values, of one kv head; a multiple of 64 */
+    uint32_t scales_at; /* of q8_0 and q4_0: how many of those bytes lie before the scales */
+    bool is_local;      /* in local blocks: nothing reads it that sees more than the window */
 } lld_kv_layer;
 
 typedef struct lld_kv_pool {

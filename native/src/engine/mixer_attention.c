@@ -17,6 +17,14 @@ static lld_attention_layer attention_layer(const lld_forward *f, const lld_layer
                                  .sinks = l->attention.sinks};
 }
 
+/* What is kept in four bits is kept rotated (arXiv 2404.00456, section 4, stage 2): no element of a head
+ * stands out then, and a query that is rotated too meets the same product. x: (n, head_dim). */
+static void rotate_for_q4(const lld_forward *f, float *x, size_t n, size_t head_dim)
+{
+    for (size_t h = 0; f->cache->type == LLD_KV_Q4_0 && h < n; h++)
+        f->kernels->hadamard(x + h * head_dim, head_dim);
+}
+
 static void make_attended_row(lld_forward *f, size_t row, const lld_source *s, float *values)
 {
     const lld_attention_layer layer = attention_layer(f, s->layer);
@@ -24,6 +32,8 @@ static void make_attended_row(lld_forward *f, size_t row, const lld_source *s, f
         lld_attention_merge(&f->attention, &layer, (uint32_t)row, f->batch.positions[row], values);
     else
         memcpy(values, f->scratch.attended + row * s->n_cols, s->n_cols * sizeof *values);
+    const size_t hd = s->layer->sizes.head_dim;
+    rotate_for_q4(f, values, s->n_cols / hd, hd); /* back: the transform is its own inverse */
 }
 
 /* What attention found, times the sigmoid of the gates that lie behind each head's query. */
@@ -144,11 +154,14 @@ static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l
             if (c->architecture->facts.gates_attention) take_queries(f, q, row, hd);
             rotate_heads(f, &(head_row){q, c->n_heads, s->head_dim, s->n_rot, w->q_norm}, cos_sin);
             scale_late_query(f, q, c->n_heads * hd, f->batch.positions[row]);
+            rotate_for_q4(f, q, c->n_heads, hd);
         }
         if (w->wk.data == NULL) continue; /* another layer's keys and values are read */
         if (w->wv.data == NULL) memcpy(v, k, s->n_kv_heads * hd * sizeof *v);
         if (c->architecture->facts.norms_values) norm_values(f, v, s);
         rotate_heads(f, &(head_row){k, s->n_kv_heads, s->head_dim, s->n_rot, w->k_norm}, cos_sin);
+        rotate_for_q4(f, k, s->n_kv_heads, hd);
+        rotate_for_q4(f, v, s->n_kv_heads, hd);
         uint32_t position = f->batch.positions[row], slot = position % LLD_KV_BLOCK;
         const uint32_t layer = lld_layer_index(f, l);
         const lld_batch_run *run = &f->batch.runs[f->batch.row_run[row]];
@@ -157,8 +170,11 @@ static void rope_store_phase(lld_forward *f, unsigned thread, const lld_layer *l
             lld_kv_head head = lld_kv_head_at(f->cache, block, layer, h);
             if (f->cache->type == LLD_KV_F16)
                 f->kernels->kv_store_f16(head.k, head.v, slot, k + h * hd, v + h * hd, hd);
-            else
+            else if (f->cache->type == LLD_KV_Q8_0)
                 f->kernels->kv_store_q8(head.k, head.kd, head.v, head.vd, slot, k + h * hd,
+                                        v + h * hd, hd);
+            else
+                f->kernels->kv_store_q4(head.k, head.kd, head.v, head.vd, slot, k + h * hd,
                                         v + h * hd, hd);
         }
     }

@@ -16,7 +16,7 @@ typedef enum lld_rope_scaling {
     LLD_SCALING_LONGROPE /* by factors that the file has as tensors */
 } lld_rope_scaling;
 
-enum { LLD_MAX_LAYERS = 1024, LLD_MAX_CONV_WIDTH = 8 };
+enum { LLD_MAX_LAYERS = 1024, LLD_MAX_HEAD_DIM = 512, LLD_MAX_CONV_WIDTH = 8 };
 
 enum { LLD_MAX_EXPERTS = 1024 };
 

@@ -10,7 +10,6 @@ enum {
     LLD_MAX_DIM = 1 << 17,
     LLD_MAX_HIDDEN = 1 << 19,
     LLD_MAX_HEADS = 1024,
-    LLD_MAX_HEAD_DIM = 512,
     LLD_MAX_CTX = 1 << 30
 };
 

@@ -29,6 +29,7 @@ void lld_model_get_info(const lld_model *model, lld_model_info *out)
     out->streamed_bytes = model->streamed_bytes;
     out->kv_bytes_per_token_f16 = kv_values * 2;
     out->kv_bytes_per_token_q8_0 = kv_values + kv_groups * 2;
+    out->kv_bytes_per_token_q4_0 = kv_values / 2 + kv_groups * 2;
     out->is_encoder = c->architecture->facts.is_encoder;
     out->n_rank_scores = (uint32_t)model->rank.output.n_rows;
     out->n_guess_layers = c->n_guess_layers;

@@ -15,7 +15,11 @@ from llamad.engine.bindings.status import check, cpu_argument
 from llamad.engine.info import EngineBytes, EngineInfo
 from llamad.engine.run import Run
 
-KV_TYPES: Mapping[str, int] = {"f16": lib.LLD_KV_F16, "q8_0": lib.LLD_KV_Q8_0}
+KV_TYPES: Mapping[str, int] = {
+    "f16": lib.LLD_KV_F16,
+    "q8_0": lib.LLD_KV_Q8_0,
+    "q4_0": lib.LLD_KV_Q4_0,
+}
 
 
 class EngineParams(TypedDict, total=False):
