@@ -1,6 +1,7 @@
 """Tools through the unmodified libraries: a scripted model calls, and hears of the result."""
 
 import json
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from clients.running import RunningService
 from gateway.gateway_process import GatewayProcess
 from gateway.libraries import openai_of
+from llamad.errors import ErrorKind, LlamadError
 from unit.schedule.fakes import TIMEOUT_SECONDS, saying
 
 CALLS = (
@@ -130,3 +132,34 @@ def test_a_template_is_applied_and_no_job_made(gateway: GatewayProcess) -> None:
     body = json.dumps({"messages": QUESTION}).encode()
     with urllib.request.urlopen(gateway.url + "/apply-template", body) as answer:
         assert json.load(answer) == {"prompt": "user:light|"}
+
+
+@pytest.mark.parametrize("path", ["/apply-template", "/v1/chat/completions"])
+def test_variables_of_the_template_reach_it(
+    gateway: GatewayProcess, service: RunningService, path: str
+) -> None:
+    service.engine.rule = saying("Yes.")
+    template = service.service.bench.model.chat_template
+    before = len(template.arguments)
+    variables = {"date_string": "1 May 2025", "documents": [{"title": "a"}]}
+    body = json.dumps({"messages": QUESTION, "chat_template_kwargs": variables}).encode()
+    with urllib.request.urlopen(gateway.url + path, body) as answer:
+        json.load(answer)
+    assert template.arguments[before:] == [variables]
+
+
+def test_a_chat_on_which_the_template_fails_is_a_bad_request(
+    gateway: GatewayProcess, service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise LlamadError(ErrorKind.INVALID, "CHAT_TEMPLATE_FAILED", "messages: the template fails")
+
+    monkeypatch.setattr(service.service.bench.model.chat_template, "encode", fail)
+    body = json.dumps({"messages": QUESTION}).encode()
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(gateway.url + "/v1/chat/completions", body)
+    with caught.value as answer:
+        assert (answer.code, json.load(answer)["error"]["message"]) == (
+            400,
+            "messages: the template fails",
+        )
