@@ -40,7 +40,8 @@ def _parse(body: bytes) -> Any:
         raise _too_deep() from None
     except ValueError as error:
         raise HttpError(400, "INVALID_JSON", f"body: no JSON: {error}") from None
-    _check_depth(value)
+    if isinstance(value, dict | list):
+        _check_depth(value)
     return value
 
 
