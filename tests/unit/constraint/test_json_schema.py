@@ -1,14 +1,19 @@
 """Which JSON values a schema's grammar takes, and which schemas are refused."""
 
+import ipaddress
 import json
+import random
+import re
 
 import pytest
 
 from llamad.errors import LlamadError
+from llamad.sampling.constraint import schema_facts
 from llamad.sampling.constraint.automaton import compile_grammar
 from llamad.sampling.constraint.formats import format_grammar
 from llamad.sampling.constraint.json_schema import any_json, parse_json_schema
-from llamad.sampling.constraint.schema_facts import unique
+from llamad.sampling.constraint.schema_facts import Facts, unique
+from llamad.sampling.constraint.string_forms import FORM_PATTERNS
 from llamad.sampling.response_format import FormatKind, ResponseFormat
 from unit.constraint.slow_automaton import SlowAutomaton
 
@@ -89,6 +94,31 @@ CASES: list[tuple[object, list[object], list[object]]] = [
         {"type": "string", "format": "uuid"},
         ["2eb8aa08-aa98-11ea-b4aa-73b441d16380"],
         ["2eb8aa08-aa98-11ea-b4aa-73b441d1638", "2eb8aa08aa9811eab4aa73b441d16380"],
+    ),
+    (
+        {"type": "string", "format": "duration"},
+        ["P1D", "PT1H30M", "P1Y2M3DT4H5M6S", "P2W", "PT0S"],
+        ["P", "PT", "P1", "1D", "P1H", "PT1D", "P1W2D", "P1DT", "P1Y3D"],
+    ),
+    (
+        {"type": "string", "format": "email"},
+        ["a@b.de", "joe.bloggs@example.com", "a+b@x-y.co.uk"],
+        ["a", "@b.de", "a@b", "a..b@c.de", "a@-b.de", "a b@c.de", "a@b.de."],
+    ),
+    (
+        {"type": "string", "format": "ipv4"},
+        ["0.0.0.0", "192.168.1.255"],
+        ["256.1.1.1", "01.2.3.4", "1.2.3", "1.2.3.4.5"],
+    ),
+    (
+        {"type": "string", "format": "ipv6"},
+        ["::", "fe80::1:2", "1:2:3:4:5:6:7:8", "::ffff:1.2.3.4", "1:2:3:4:5:6:7::"],
+        ["1", "1:::2", "g::", "1::2::3", "12345::", "1:2:3:4:5:6:7:8::", "::1.2.3"],
+    ),
+    (
+        {"type": "string", "format": "uri", "minLength": 1, "maxLength": 2083},  # as Pydantic's
+        ["https://a.de/b/c?d=e#f", "mailto:a@b.de", "urn:isbn:1", "http://x:80", "file:///x%20y"],
+        ["a", "//a.de", "http://a b", "http://a:x/", "http://[::1", "https://a.de/%2"],
     ),
     ({"type": "array", "items": {"type": "integer"}, "minItems": 1}, [[1], [1, 2, 3]], [[], ["a"]]),
     (
@@ -212,7 +242,8 @@ for _i in range(60):
 REFUSED: list[tuple[object, str]] = [
     ({"properties": {"a": {"not": {}}}}, "schema: /properties/a: 'not' is not supported"),
     ({"type": "strng"}, "schema: /type: 'strng' is none of object, array, string"),
-    ({"type": "string", "format": "uri"}, "/format: 'uri' is not supported; supported are date"),
+    ({"type": "string", "format": "iri"}, "/format: 'iri' is not supported; supported are date"),
+    ({"type": "string", "format": "uri", "maxLength": 9}, "/format: a format beside minLength"),
     ({"format": "date"}, "/format: is supported beside the type string only"),
     ({"pattern": "(?=a)"}, "/pattern: character 1: look-around is not supported"),
     ({"pattern": r"(a)\1"}, "/pattern: character 4: a back-reference is not supported"),
@@ -240,6 +271,47 @@ REFUSED: list[tuple[object, str]] = [
         "maxProperties beside 40 properties: together at most 64",
     ),
 ]
+
+
+def test_an_ipv6_address_is_what_python_takes_for_one() -> None:
+    rng, n_good = random.Random(1), 0
+    for _ in range(3000):
+        parts = rng.choices(["", "1", "ab", "1234", "0", "1.2.3.4"], k=rng.randint(1, 10))
+        text = ":".join(parts)
+        good = is_ipv6(text)
+        assert bool(re.fullmatch(FORM_PATTERNS["ipv6"], text)) == good
+        n_good += good
+    assert n_good > 100
+
+
+def is_ipv6(text: str) -> bool:
+    try:
+        return bool(ipaddress.IPv6Address(text)) or True
+    except ValueError:
+        return False
+
+
+def test_alternatives_that_a_member_tells_apart_are_not_combined_two_by_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    n_combined = 0
+
+    def counted(a: Facts, b: Facts) -> Facts | None:
+        nonlocal n_combined
+        n_combined += 1
+        return both(a, b)
+
+    both = schema_facts._both
+    monkeypatch.setattr(schema_facts, "_both", counted)
+    kinds = [
+        {"type": "object", "properties": {"k": {"const": i}, "v": {}}, "required": ["v", "k"]}
+        for i in range(100)
+    ]
+    slow = SlowAutomaton(compile_grammar(parse_json_schema({"oneOf": kinds})))
+    assert n_combined < 1000  # of 4,950 pairs
+    assert slow.accepts(b'{"k": 99, "v": 1}')
+    with pytest.raises(LlamadError, match="oneOf: one value may fit both 3 and 100"):
+        parse_json_schema({"oneOf": [*kinds, {**kinds[3], "properties": {"k": {"enum": [3]}}}]})
 
 
 @pytest.mark.parametrize(("schema", "message"), REFUSED, ids=lambda v: json.dumps(v)[:60])

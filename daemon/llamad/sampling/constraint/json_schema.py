@@ -27,6 +27,7 @@ from llamad.sampling.constraint.numbers import Bound, integers, numbers
 from llamad.sampling.constraint.productive import without_dead_ends
 from llamad.sampling.constraint.regex import parse_regex
 from llamad.sampling.constraint.schema_facts import Document, Facts, Places, refused, unique
+from llamad.sampling.constraint.string_forms import FORM_PATTERNS, MAX_FORM_LENGTH
 
 MAX_RULES = 20_000
 MAX_NAMES = 1_000  # of members in one object
@@ -252,9 +253,9 @@ def string_characters(facts: Facts, notation: Json) -> Expression | None:
     if forms > 1:
         raise refused(place, "two patterns or formats for one value are not supported")
     if facts.formats:
-        if bounded:
+        if facts.min_length > 1 or (facts.max_length or MAX_FORM_LENGTH) < MAX_FORM_LENGTH:
             raise refused(place, "a format beside minLength or maxLength is not supported")
-        return _pattern(f"^(?:{_FORM_PATTERNS[facts.formats[0][1]]})$", notation)
+        return _pattern(f"^(?:{FORM_PATTERNS[facts.formats[0][1]]})$", notation)
     if facts.patterns:
         if bounded:
             raise refused(place, "a pattern beside minLength or maxLength is not supported")
@@ -272,25 +273,6 @@ def string_characters(facts: Facts, notation: Json) -> Expression | None:
 @lru_cache(maxsize=32)  # tools often have one pattern many times
 def _pattern(pattern: str, notation: Json) -> Expression:
     return parse_regex(pattern, notation.spelled)
-
-
-_LEAP = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
-_DATE = (
-    "(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])"
-    "|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
-    f"|{_LEAP}-02-29)"
-)
-_TIME = (
-    r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]+)?"
-    "(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
-)
-# RFC 3339 section 5.6, but for leap seconds; RFC 4122 section 3.
-_FORM_PATTERNS = {
-    "date": _DATE,
-    "time": _TIME,
-    "date-time": f"{_DATE}[Tt]{_TIME}",
-    "uuid": "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}",
-}
 
 
 def _integer(low: Bound | None, high: Bound | None) -> Expression:
@@ -353,5 +335,5 @@ def _string_fits(value: str, facts: Facts) -> bool:
         return False
     if facts.max_length is not None and len(value) > facts.max_length:
         return False
-    forms = [_FORM_PATTERNS[name] for _, name in facts.formats]
+    forms = [FORM_PATTERNS[name] for _, name in facts.formats]
     return all(re.fullmatch(form, value) is not None for form in forms)

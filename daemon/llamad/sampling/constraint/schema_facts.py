@@ -18,13 +18,14 @@ from urllib.parse import unquote
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.sampling.constraint.numbers import Bound
+from llamad.sampling.constraint.string_forms import FORM_PATTERNS
 
 MAX_ALTERNATIVES = 256  # of one place
 MAX_REPEATS = 1 << 20  # minLength and the like
 
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 ALL_TYPES = frozenset(TYPES) - {"integer"}  # which is a number
-FORMATS = ("date", "time", "date-time", "uuid")
+FORMATS = tuple(FORM_PATTERNS)
 
 _ANNOTATIONS = frozenset({
     "title", "description", "default", "examples", "$comment", "deprecated", "readOnly",
@@ -178,9 +179,11 @@ class Document:
             children = [
                 self.alternatives((child,)) for child in _children(place, keyword, schema[keyword])
             ]
+            flat = list(itertools.chain.from_iterable(children))
+            if len(flat) > MAX_ALTERNATIVES:
+                raise refused(place, f"has more than {MAX_ALTERNATIVES} alternatives")
             if keyword == "oneOf" and not self._lenient:
                 self._check_disjoint(place, children)
-            flat = list(itertools.chain.from_iterable(children))
             branches = [m for a in branches for b in flat if (m := _both(a, b))]
             if len(branches) > MAX_ALTERNATIVES:
                 raise refused(place, f"has more than {MAX_ALTERNATIVES} alternatives")
@@ -189,15 +192,30 @@ class Document:
     # ---- oneOf ----
 
     def _check_disjoint(self, place: Place, children: list[list[Facts]]) -> None:
-        for (i, first), (j, second) in itertools.combinations(enumerate(children), 2):
-            for a in first:
-                for b in second:
+        told = [[(facts, self._given_members(facts)) for facts in child] for child in children]
+        for (i, first), (j, second) in itertools.combinations(enumerate(told), 2):
+            for a, a_given in first:
+                for b, b_given in second:
+                    shared = a_given.keys() & b_given.keys()
+                    if any(a_given[name].isdisjoint(b_given[name]) for name in shared):
+                        continue
                     if not self._disjoint(a, b):
                         raise refused(
                             place,
                             f"oneOf: one value may fit both {i} and {j}: supported only where their"
                             " types, values or a required member's values differ; use anyOf",
                         )
+
+    def _given_members(self, facts: Facts) -> dict[str, frozenset[Hashable]]:
+        """Return of required members that are of given values these values' identities."""
+        given = {}
+        for name in facts.required if facts.types == {"object"} else ():
+            for place in facts.properties.get(name) or ():
+                schema = self._at(place)
+                values = None if isinstance(schema, bool) else _listed_values(schema)
+                if values is not None:
+                    given[name] = frozenset(map(identity, values))
+        return given
 
     def _disjoint(self, a: Facts, b: Facts) -> bool:
         both = _both(a, b)
@@ -293,6 +311,15 @@ def _name(value: object) -> str:
 
 def _escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
+
+
+def _listed_values(schema: object) -> list[object] | None:
+    """Return the values that a schema lists, or more; None: it lists none."""
+    assert isinstance(schema, dict)
+    if "const" in schema:
+        return [schema["const"]]
+    values = schema.get("enum")
+    return values if isinstance(values, list) else None
 
 
 def _children(place: Place, keyword: str, value: object) -> list[Place]:
