@@ -220,6 +220,15 @@ static const lld_input *route(lld_forward *f, unsigned thread, const lld_layer *
 
 /* ---- the products ------------------------------------------------------------------------------ */
 
+/* Where the gate or down matrix of the i-th of the chosen experts has a row; NULL where experts stream. */
+static const uint8_t *rows_of_chosen(const lld_forward *f, const lld_layer *l, uint32_t i,
+                                     lld_expert_part part, size_t row)
+{
+    if (f->reading.experts != NULL) return NULL;
+    const lld_gated_weights *w = &l->mixture.experts[f->scratch.routing.order[i]];
+    return lld_matrix_row(part == LLD_EXPERT_DOWN ? &w->down : &w->gate, row);
+}
+
 /* Unit `unit` of a feed-forward's gate and up, of n_rows rows: of `input` from first_col on, of `hidden`
  * from first_row on. */
 static void gate_up_unit(lld_forward *f, unsigned thread, const lld_hidden *hidden,
@@ -266,6 +275,8 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l,
         const size_t first = first_pair(r, expert), n = r->ends[expert] - first;
         if (!weights_of(f, l, expert, LLD_EXPERT_GATE_UP, &weights)) continue;
         hidden.weights = &weights;
+        hidden.next =
+            i + 1 < r->n_chosen ? rows_of_chosen(f, l, i + 1, LLD_EXPERT_GATE_UP, 0) : NULL;
         gate_up_unit(f, thread, &hidden, single ? input : &t->pairs, within, n, single ? 0 : first,
                      first);
     }
@@ -327,11 +338,15 @@ static void down_phase(lld_forward *f, unsigned thread, const lld_layer *l)
         for (uint32_t i = 0; i < r->n_chosen; i++) {
             const uint32_t expert = r->order[i];
             const size_t first = first_pair(r, expert);
+            const bool is_last = i + 1 == r->n_chosen;
             const lld_tile tile = {.first_row = first_row,
                                    .n_rows = n,
                                    .first_col = first,
                                    .out = t->expert_out + first * n,
-                                   .out_stride = n};
+                                   .out_stride = n,
+                                   .next =
+                                       rows_of_chosen(f, l, is_last ? 0 : i + 1, LLD_EXPERT_DOWN,
+                                                      is_last ? first_row + n : first_row)};
             if (!weights_of(f, l, expert, LLD_EXPERT_DOWN, &weights)) break;
             down_tiles(f, thread, &weights.down, &t->pairs_hidden, tile, r->ends[expert] - first);
         }

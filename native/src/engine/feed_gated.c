@@ -36,11 +36,15 @@ void lld_hidden_unit(lld_forward *f, unsigned thread, const lld_hidden *hidden,
     const uint32_t *batch_rows = hidden->values->batch_rows;
     lld_thread_scratch *t = &f->scratch.threads[thread];
     const size_t first = tile->first_row, n = tile->n_rows;
+    const uint8_t *const after =
+        first + n < w->gate.n_rows ? lld_matrix_row(&w->gate, first + n) : hidden->next;
     tile->out_stride = n;
     tile->out = t->gate;
+    tile->next = w->up.data == NULL ? after : lld_matrix_row(&w->up, first);
     lld_multiply_tile(f, thread, &w->gate, input, tile);
     if (hidden->may_adapt) lld_adapter_add(f, thread, &w->gate, 0, input, tile);
     tile->out = t->up;
+    tile->next = after;
     if (w->up.data != NULL)
         lld_multiply_tile(f, thread, &w->up, input, tile);
     else

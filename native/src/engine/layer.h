@@ -28,6 +28,7 @@ typedef struct lld_hidden {
     lld_input *values;               /* (n_rows, hidden_dim) */
     float *store;                    /* (n_rows, hidden_dim), where the down matrix takes float32,
                                       * and of rows with an adapter */
+    const uint8_t *next;             /* weights that are read after these, or NULL */
     bool may_adapt;                  /* rows are those of the batch, and adapters apply */
     lld_importance_input importance; /* LLD_IMPORTANCE_INPUTS: none */
     uint32_t layer;

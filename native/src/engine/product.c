@@ -102,6 +102,7 @@ static void multiply(lld_forward *f, unsigned thread, const weight_rows *w, cons
                                 .row_bytes = m->row_bytes,
                                 .n_rows = t->n_rows,
                                 .x = x,
+                                .next = t->next,
                                 .scratch = f->scratch.threads[thread].matmul};
     f->kernels->matmul[m->type](&product);
 }
@@ -164,6 +165,7 @@ void lld_multiply_tile(lld_forward *f, unsigned thread, const lld_matrix *m, con
         const bool streams = lld_stream_has(f->reading.stream, extent);
         const uint8_t *data = m->data + first * m->row_bytes;
         if (streams && (data = lld_stream_take(f->reading.stream, extent)) == NULL) return;
+        part.next = NULL;
         part.n_rows = lld_min_size(first + m->extent_rows, end) - part.first_row;
         part.out = t->out + (part.first_row - t->first_row);
         w.data = data + (part.first_row - first) * m->row_bytes;

@@ -74,7 +74,15 @@ typedef struct lld_tile {
     size_t first_row, n_rows, first_col, n_cols;
     float *out; /* (n_cols, out_stride) */
     size_t out_stride;
+    const uint8_t
+        *next; /* weights that this thread will probably read next; NULL: the rows behind */
 } lld_tile;
+
+/* Where a row is in memory; NULL behind the last one. */
+static inline const uint8_t *lld_matrix_row(const lld_matrix *m, size_t row)
+{
+    return row < m->n_rows ? m->data + row * m->row_bytes : NULL;
+}
 
 /* out[c][r] = row first_row + r of m times row first_col + c of the input, in two levels where there
  * are two. Waits for rows that stream; where the step was stopped meanwhile, `out` stays as it is. */

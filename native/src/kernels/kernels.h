@@ -63,6 +63,8 @@ typedef struct lld_matmul {
     const uint8_t *w; /* (n_rows, row_bytes), in the GGUF layout */
     size_t row_bytes, n_rows;
     const lld_acts *x;
+    const uint8_t
+        *next;     /* weights that will be read after these: fetched ahead; NULL: those behind */
     void *scratch; /* lld_kernels_scratch_bytes(K), 64-byte aligned, the calling thread's alone */
 } lld_matmul;
 
