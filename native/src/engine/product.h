@@ -74,8 +74,7 @@ typedef struct lld_tile {
     size_t first_row, n_rows, first_col, n_cols;
     float *out; /* (n_cols, out_stride) */
     size_t out_stride;
-    const uint8_t
-        *next; /* weights that this thread will probably read next; NULL: the rows behind */
+    const uint8_t *next; /* weights that this thread reads next, or NULL: the rows behind */
 } lld_tile;
 
 /* Where a row is in memory; NULL behind the last one. */
