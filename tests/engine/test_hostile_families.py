@@ -7,6 +7,7 @@ tensors are changed: types, ranges, lengths, shapes.
 import math
 import random
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_what_is_wrong_is_named_or_does_no_harm(name: str, tmp_path: Path) -> No
     faults: dict[str, str] = {}
     n_tried = n_refused = 0
     with bounded_memory():
-        for what, content in (*_bad_keys(file, rng), *_bad_tensors(file, rng)):
+        for what, content in chain(_bad_keys(file, rng), _bad_tensors(file, rng)):
             n_tried += 1
             try:
                 n_refused += bool(refusal_of(tmp_path / "model.gguf", content))
