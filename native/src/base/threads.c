@@ -13,9 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/status.h"
 
 enum { SPIN_NANOSECONDS = 60000, SPINS_PER_CLOCK_READ = 64, CACHE_LINE = 64 };
@@ -57,13 +57,6 @@ static inline void cpu_relax(void)
 #endif
 }
 
-static int64_t now_nanoseconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 /* Wait until the event's value is no longer `seen`. */
 static void event_wait(event *e, unsigned seen)
 {
@@ -72,7 +65,7 @@ static void event_wait(event *e, unsigned seen)
         if (atomic_load_explicit(&e->value, memory_order_acquire) != seen) return;
         cpu_relax();
         if (spins % SPINS_PER_CLOCK_READ == 0) {
-            int64_t now = now_nanoseconds();
+            int64_t now = lld_now_nanoseconds();
             if (deadline == 0) deadline = now + SPIN_NANOSECONDS;
             if (now >= deadline) break;
         }

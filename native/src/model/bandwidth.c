@@ -3,10 +3,10 @@
  * rest would tell the disk's speed. Measures, decides nothing. */
 #include <stdatomic.h>
 #include <string.h>
-#include <time.h>
 
 #include "model/model.h"
 #include "model/residency.h"
+#include "base/clock.h"
 #include "base/status.h"
 #include "base/threads.h"
 
@@ -45,12 +45,7 @@ static void scan_thread(void *argument, unsigned thread)
     }
 }
 
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+static double seconds(void) { return 1e-9 * (double)lld_now_nanoseconds(); }
 
 int lld_model_read_bandwidth(const lld_model *model, uint32_t n_threads, double *bytes_per_second)
 {

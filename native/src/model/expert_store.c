@@ -10,8 +10,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "model/expert_cache.h"
 #include "model/expert_slots.h"
@@ -44,6 +44,7 @@ struct lld_expert_store {
     lld_expert_slots slots;
     lld_expert_cache cache; /* of the slots; an entry is an expert: layer * n_experts + expert */
     atomic_uchar *ready;    /* (slots.most) parts that were read */
+    uint8_t *asked;         /* (slots.most) parts that were read, are read, or wait for a reader */
     load loads[2 * LLD_MAX_EXPERTS]; /* that wait for a reader, from first_load on */
     uint32_t first_load, end_load;
     atomic_bool stopped; /* this pass */
@@ -55,13 +56,6 @@ struct lld_expert_store {
     int64_t reading_since, waiting_since;
     unsigned n_waiting;
 };
-
-static int64_t now_nanoseconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 /* ---- the readers: with the mutex held unless said otherwise -------------------------------------- */
 
@@ -83,6 +77,13 @@ static void unpin(lld_expert_store *s, uint32_t entry)
         lld_expert_cache_drop(&s->cache, entry);
 }
 
+/* Give up a load that waited. */
+static void drop_load(lld_expert_store *s, load l)
+{
+    s->asked[s->cache.slot_of[l.entry]] &= (uint8_t)~l.part;
+    unpin(s, l.entry);
+}
+
 /* Without the mutex. */
 static int read_blocks(lld_expert_store *s, const lld_blocks *b, uint8_t *dst)
 {
@@ -96,7 +97,7 @@ static int read_part(lld_expert_store *s, uint32_t entry, lld_expert_part part)
     const lld_expert_places p = places_of(s, entry);
     const int32_t slot = s->cache.slot_of[entry];
     uint8_t *to = s->slots.bytes + (size_t)slot * s->slots.slot_bytes;
-    if (s->n_reading++ == 0) s->reading_since = now_nanoseconds();
+    if (s->n_reading++ == 0) s->reading_since = lld_now_nanoseconds();
     pthread_mutex_unlock(&s->mutex);
     int status;
     if (part == LLD_EXPERT_DOWN) {
@@ -106,7 +107,7 @@ static int read_part(lld_expert_store *s, uint32_t entry, lld_expert_part part)
         if (status == LLD_OK) status = read_blocks(s, &p.up, to + p.gate.bytes);
     }
     pthread_mutex_lock(&s->mutex);
-    const int64_t now = now_nanoseconds();
+    const int64_t now = lld_now_nanoseconds();
     s->read_nanoseconds += now - s->reading_since;
     s->reading_since = now;
     s->n_reading--;
@@ -137,7 +138,7 @@ static void *reader_main(void *argument)
         }
         const load l = s->loads[s->first_load++];
         if (s->status != LLD_OK) {
-            unpin(s, l.entry);
+            drop_load(s, l);
             continue;
         }
         if (read_part(s, l.entry, l.part) == LLD_OK)
@@ -169,7 +170,9 @@ static int start_readers(lld_expert_store *s)
 static void clear(lld_expert_store *s)
 {
     free(s->ready);
+    free(s->asked);
     s->ready = NULL;
+    s->asked = NULL;
     lld_expert_cache_free(&s->cache);
     lld_expert_slots_free(&s->slots);
 }
@@ -180,7 +183,9 @@ static int begin_to_keep(lld_expert_store *s, uint8_t *kept)
     int status = lld_expert_slots_init(&s->slots, m, kept);
     if (status != LLD_OK || s->slots.most == 0) return status;
     s->ready = calloc(s->slots.most, sizeof *s->ready);
-    if (s->ready == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory for the table of experts");
+    s->asked = calloc(s->slots.most, sizeof *s->asked);
+    if (s->ready == NULL || s->asked == NULL)
+        return lld_fail(LLD_ERR_MEMORY, "no memory for the table of experts");
     status =
         lld_expert_cache_init(&s->cache, m->config.n_layers, m->config.experts.n, s->slots.most);
     return status == LLD_OK ? start_readers(s) : status;
@@ -235,12 +240,14 @@ static int32_t next_to_fill(const lld_expert_store *s)
     return hottest;
 }
 
-/* Give an entry a slot in which nothing is ready. */
+/* Give an entry a slot in which nothing is ready or asked for. */
 static bool take_slot(lld_expert_store *s, uint32_t entry)
 {
     const int32_t slot = lld_expert_cache_take(&s->cache, entry, s->layer);
-    if (slot != LLD_NO_SLOT) atomic_store(&s->ready[slot], 0);
-    return slot != LLD_NO_SLOT;
+    if (slot == LLD_NO_SLOT) return false;
+    atomic_store(&s->ready[slot], 0);
+    s->asked[slot] = 0;
+    return true;
 }
 
 int lld_expert_store_fill(lld_expert_store *s, const volatile int32_t *stop,
@@ -255,6 +262,7 @@ int lld_expert_store_fill(lld_expert_store *s, const volatile int32_t *stop,
             break;
         }
         take_slot(s, entry);
+        s->asked[s->cache.slot_of[entry]] = BOTH_PARTS;
         s->cache.pins[entry] += 2;
         status = read_part(s, entry, LLD_EXPERT_GATE_UP);
         if (status == LLD_OK)
@@ -326,7 +334,7 @@ static void unpin_chosen(lld_expert_store *s)
 int lld_expert_store_end(lld_expert_store *s)
 {
     pthread_mutex_lock(&s->mutex);
-    while (s->first_load < s->end_load) unpin(s, s->loads[s->first_load++].entry);
+    while (s->first_load < s->end_load) drop_load(s, s->loads[s->first_load++]);
     unpin_chosen(s);
     int status = LLD_OK;
     if (s->status != LLD_OK)
@@ -346,43 +354,52 @@ static bool wait_for_load(lld_expert_store *s)
         pthread_cond_broadcast(&s->loaded);
     }
     if (atomic_load(&s->stopped)) return false;
-    if (s->n_waiting++ == 0) s->waiting_since = now_nanoseconds();
+    if (s->n_waiting++ == 0) s->waiting_since = lld_now_nanoseconds();
     pthread_cond_wait(&s->loaded, &s->mutex);
-    if (--s->n_waiting == 0) s->wait_nanoseconds += now_nanoseconds() - s->waiting_since;
+    if (--s->n_waiting == 0) s->wait_nanoseconds += lld_now_nanoseconds() - s->waiting_since;
     return true;
 }
 
+/* Have a part of the entries read, where nobody was asked to. */
 static void add_loads(lld_expert_store *s, const uint32_t *entries, size_t n, lld_expert_part part)
 {
     for (size_t i = 0; i < n; i++) {
+        uint8_t *asked = &s->asked[s->cache.slot_of[entries[i]]];
+        if ((*asked & part) != 0) continue;
+        *asked |= (uint8_t)part;
         s->cache.pins[entries[i]]++;
         s->loads[s->end_load++] = (load){.entry = entries[i], .part = part};
     }
 }
 
-/* Give the entries slots and begin to read them. With the mutex held. */
+/* Give entries that have none a slot; returns how many got one before the pass ended. With the mutex
+ * held. */
+static size_t take_slots(lld_expert_store *s, const uint32_t *entries, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        /* the loads of a pass that was stopped may have pins yet */
+        while (!take_slot(s, entries[i]))
+            if (!wait_for_load(s)) return i;
+        s->cache.pins[entries[i]]++;
+        s->chosen[s->n_chosen++] = entries[i];
+    }
+    return n;
+}
+
+/* Begin to read what the entries, which have slots, lack. With the mutex held. */
 static void read_missing(lld_expert_store *s, const uint32_t *entries, size_t n)
 {
-    size_t n_taken = 0;
-    for (; n_taken < n; n_taken++) {
-        /* the loads of a pass that was stopped may have pins yet */
-        while (!take_slot(s, entries[n_taken]))
-            if (!wait_for_load(s)) break;
-        if (s->cache.slot_of[entries[n_taken]] == LLD_NO_SLOT) break;
-        s->cache.pins[entries[n_taken]]++;
-        s->chosen[s->n_chosen++] = entries[n_taken];
-    }
     if (s->first_load == s->end_load) s->first_load = s->end_load = 0;
-    assert(s->end_load + 2 * n_taken <= sizeof s->loads / sizeof *s->loads);
-    add_loads(s, entries, n_taken, LLD_EXPERT_GATE_UP);
-    add_loads(s, entries, n_taken, LLD_EXPERT_DOWN);
+    assert(s->end_load + 2 * n <= sizeof s->loads / sizeof *s->loads);
+    add_loads(s, entries, n, LLD_EXPERT_GATE_UP);
+    add_loads(s, entries, n, LLD_EXPERT_DOWN);
     pthread_cond_broadcast(&s->to_read);
 }
 
 void lld_expert_store_choose(lld_expert_store *s, uint32_t layer, uint32_t *experts, size_t n)
 {
     const uint32_t n_experts = s->model->config.experts.n, first = layer * n_experts;
-    uint32_t late[LLD_MAX_EXPERTS], missing[LLD_MAX_EXPERTS]; /* on their way; in no slot */
+    uint32_t late[LLD_MAX_EXPERTS], missing[LLD_MAX_EXPERTS]; /* some parts are read; in no slot */
     size_t n_there = 0, n_late = 0, n_missing = 0;
     pthread_mutex_lock(&s->mutex);
     unpin_chosen(s);
@@ -406,12 +423,13 @@ void lld_expert_store_choose(lld_expert_store *s, uint32_t layer, uint32_t *expe
             s->n_hits++;
             experts[n_there++] = experts[i];
         } else {
-            late[n_late++] = experts[i];
+            late[n_late++] = entry;
         }
     }
-    memcpy(experts + n_there, late, n_late * sizeof *late);
-    for (size_t i = 0; i < n_missing; i++) experts[n_there + n_late + i] = missing[i] - first;
-    if (n_missing != 0) read_missing(s, missing, n_missing);
+    memcpy(late + n_late, missing, n_missing * sizeof *late);
+    for (size_t i = 0; i < n_late + n_missing; i++) experts[n_there + i] = late[i] - first;
+    const size_t n_taken = take_slots(s, missing, n_missing);
+    if (n_late + n_taken != 0) read_missing(s, late, n_late + n_taken);
     pthread_mutex_unlock(&s->mutex);
 }
 

@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "model/ring.h"
 
@@ -73,13 +73,6 @@ struct lld_stream {
     int64_t waiting_since;
 };
 
-static int64_t now_nanoseconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 /* ---- the reader: with the mutex held unless said otherwise -------------------------------------- */
 
 /* Give the ring's room of the oldest loads back, as far as they are used up. */
@@ -126,12 +119,12 @@ static void fail(lld_stream *s, int status)
 static void load(lld_stream *s, item *i, uint8_t *bytes)
 {
     const uint64_t generation = s->generation;
-    if (s->n_reading++ == 0) s->reading_since = now_nanoseconds();
+    if (s->n_reading++ == 0) s->reading_since = lld_now_nanoseconds();
     pthread_cond_signal(&s->to_read); /* there may be room for another's load */
     pthread_mutex_unlock(&s->mutex);
     int status = lld_direct_file_read(&s->file, i->read_offset, i->read_bytes, i->needed, bytes);
     pthread_mutex_lock(&s->mutex);
-    const int64_t now = now_nanoseconds();
+    const int64_t now = lld_now_nanoseconds();
     s->read_nanoseconds += now - s->reading_since;
     s->reading_since = now;
     s->n_reading--;
@@ -368,7 +361,7 @@ int lld_stream_end(lld_stream *s, bool complete)
 static const uint8_t *wait_for(lld_stream *s, item *i)
 {
     const uint8_t *bytes;
-    if (s->n_waiting++ == 0) s->waiting_since = now_nanoseconds();
+    if (s->n_waiting++ == 0) s->waiting_since = lld_now_nanoseconds();
     while ((bytes = atomic_load(&i->bytes)) == NULL && !atomic_load(&s->stopped)) {
         if (s->status != LLD_OK || atomic_load(s->pass.cancel) != 0) {
             atomic_store(&s->stopped, true);
@@ -377,7 +370,7 @@ static const uint8_t *wait_for(lld_stream *s, item *i)
             pthread_cond_wait(&s->loaded, &s->mutex);
         }
     }
-    if (--s->n_waiting == 0) s->wait_nanoseconds += now_nanoseconds() - s->waiting_since;
+    if (--s->n_waiting == 0) s->wait_nanoseconds += lld_now_nanoseconds() - s->waiting_since;
     return bytes;
 }
 
