@@ -65,16 +65,28 @@ LLD_AVX2_INLINE void multiply_tile(lld_matmul m, tile t, size_t size, bool bf16)
                     _mm256_fmadd_ps(weights, acts[c], acc[r * t.n_columns + c]);
         }
     }
+    if (k < n)
 #pragma GCC unroll 8
-    for (size_t r = 0; r < t.n_rows; r++)
+        for (size_t r = 0; r < t.n_rows; r++)
 #pragma GCC unroll 4
-        for (size_t c = 0; c < t.n_columns; c++) {
-            __m256 lanes = acc[r * t.n_columns + c];
-            if (k < n)
-                lanes = multiply_tail(lanes, t.w + r * m.row_bytes + k * size, t.x + c * n + k,
-                                      n - k, size, bf16);
-            t.out[c * m.out_stride + r] = lld_reduce_lanes(lanes);
+            for (size_t c = 0; c < t.n_columns; c++)
+                acc[r * t.n_columns + c] =
+                    multiply_tail(acc[r * t.n_columns + c], t.w + r * m.row_bytes + k * size,
+                                  t.x + c * n + k, n - k, size, bf16);
+#pragma GCC unroll 4
+    for (size_t c = 0; c < t.n_columns; c++) {
+        float *out = t.out + c * m.out_stride;
+        if (t.n_rows % 4 != 0) {
+            *out = lld_reduce_lanes(acc[c]); /* a single row */
+            continue;
         }
+#pragma GCC unroll 2
+        for (size_t r = 0; r < t.n_rows; r += 4) {
+            const __m256 rows[4] = {acc[r * t.n_columns + c], acc[(r + 1) * t.n_columns + c],
+                                    acc[(r + 2) * t.n_columns + c], acc[(r + 3) * t.n_columns + c]};
+            _mm_storeu_ps(out + r, lld_reduce_lanes_of_four(rows));
+        }
+    }
 }
 
 /* Columns [first, first + n_columns) with full tiles of rows, then single rows. */
