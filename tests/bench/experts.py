@@ -7,7 +7,7 @@ MODEL: a qwen3moe file, such as ``bench.shapes qwen3-30b-a3b`` writes; PYTHON: o
 experts depend on the token. Both engines decode in turn, from a cold file: with enough memory, for
 the ratio of decoding; in a control group with 40 % of the file's size, with routing as it is, which
 is uniform for random weights; and with a skewed one. One line a figure: medians. Run it alone: it
-times. Takes about six minutes for 3 GB, and as much room on the disk.
+times. Takes about ten minutes for 3 GB, and as much room on the disk.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from memory.limited import Limited, limited, make_cold, read_bytes, run
 SHARE = 0.4  # of the file's size, as memory
 ROUNDS = 3
 TOKENS, PROMPT = 48, 16
+PEER_TOKENS = 16  # of llama.cpp in the group: seconds each
 LOOK_SECONDS = 0.02  # between two looks at what a process has read
 
 
@@ -54,8 +55,9 @@ class Peer:
     def decode(self, model: Path, group: Limited | None) -> Decoding:
         """Decode, and look at what the process reads meanwhile: decoding comes last."""
         make_cold(model)
+        tokens = TOKENS if group is None else PEER_TOKENS
         command = [str(self.python), str(self.script), str(model)]
-        command += ["-t", str(len(os.sched_getaffinity(0))), "-p", str(PROMPT), "-n", str(TOKENS)]
+        command += ["-t", str(len(os.sched_getaffinity(0))), "-p", str(PROMPT), "-n", str(tokens)]
         command += ["--load-mode", "mmap"]
         if group is not None:  # a copy in another layout is killed there
             command += ["--no-repack"]
@@ -74,15 +76,17 @@ class Peer:
             told = process.stdout.read().splitlines()
         speed = float(json.loads(told[-1])["decode_tokens_per_second"])
         end, total = looks[-1]
-        before = max((n for at, n in looks if at <= end - TOKENS / speed), default=0)
-        return Decoding(speed, (total - before) / TOKENS)
+        before = max((n for at, n in looks if at <= end - tokens / speed), default=0)
+        return Decoding(speed, (total - before) / tokens)
 
 
 def decode(model: Path, group: Limited | None) -> Decoding:
     """Decode with ``llamad bench``."""
     make_cold(model)
     command = [sys.executable, "-m", "llamad", "bench", str(model), "--json"]
-    command += ["-p", str(PROMPT), "-n", str(TOKENS), "--huge-pages", "off"]
+    command += ["-p", str(PROMPT), "-n", str(TOKENS)]
+    if group is not None:
+        command += ["--huge-pages", "off"]
     result: dict[str, Any] = json.loads(run(command, group))
     return Decoding(
         float(result["decode_tokens_per_second"]),
