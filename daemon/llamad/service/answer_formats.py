@@ -14,7 +14,7 @@ from llamad.engine.bindings import Constraint, Grammar, TokenTrie
 from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.request import GenerationRequest
 from llamad.memory.formats import MAX_KEPT, FormatCaches
-from llamad.sampling.constraint.automaton import compile_grammar
+from llamad.sampling.constraint.automaton import TooLargeError, compile_grammar
 from llamad.sampling.constraint.formats import (
     ThoughtMessages,
     Thoughts,
@@ -92,9 +92,10 @@ class AnswerFormats:
             ends = [mark for token, mark in controls.items() if token in vocabulary.end_ids]
             answer = answer_with_tools(rules, row, controls.values(), ends, key[2], answer)
         assert answer is not None, "the request is not constrained"
-        automaton = compile_grammar(behind_thoughts(answer, key[1]))
-        if automaton.n_bytes > self._caches.grammar:
-            raise _too_large(request, automaton.n_bytes, self._caches.grammar)
+        try:
+            automaton = compile_grammar(behind_thoughts(answer, key[1]), self._caches.grammar)
+        except TooLargeError:
+            raise _too_large(request, self._caches.grammar) from None
         grammar = Grammar(self._texts(), automaton)
         grammar.bound(self._caches.masks, self._caches.states)
         with self._lock:
@@ -148,14 +149,14 @@ class AnswerFormats:
             return self._trie
 
 
-def _too_large(request: GenerationRequest, n_bytes: int, most: int) -> LlamadError:
+def _too_large(request: GenerationRequest, most_bytes: int) -> LlamadError:
     """Return the error of a format that memory has no room for."""
     reason, field = "INVALID_SCHEMA", "tools"
     if (wanted := request.response_format) is not None and wanted.n_bytes:
         field = wanted.kind.value
         reason = "INVALID_SCHEMA" if wanted.kind is FormatKind.JSON_SCHEMA else "INVALID_GRAMMAR"
-    sizes = f"{n_bytes >> 10} KiB, at most {most >> 10} KiB where the service has so much memory"
-    return LlamadError(ErrorKind.INVALID, reason, f"{field}: the compiled format takes {sizes}")
+    most = f"more than {most_bytes >> 10} KiB, the most where the service has so much memory"
+    return LlamadError(ErrorKind.INVALID, reason, f"{field}: the compiled format takes {most}")
 
 
 def constraint_texts(tokenizer: Tokenizer) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from llamad.errors import ErrorKind, LlamadError
+from llamad.sampling.constraint.conditions import Condition, all_of, any_of, holding
 from llamad.sampling.constraint.expression import (
     AnyOrder,
     Bytes,
@@ -34,6 +35,7 @@ UNROLLED_PARTS = 4
 NO_LIMIT = 0xFFFFFFFF
 
 EDGE = struct.Struct("=BBBxII")  # lld_edge
+STATE_BYTES = 12  # about what the engine keeps of a state besides
 
 
 class Kind(IntEnum):
@@ -49,6 +51,13 @@ class Kind(IntEnum):
     HAVE = 7
     LACK = 8
     END = 9
+
+
+class TooLargeError(LlamadError):
+    """The automaton would take more than it may."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorKind.INVALID, "INVALID_GRAMMAR", "the grammar is too large")
 
 
 def invalid(message: str) -> LlamadError:
@@ -73,19 +82,19 @@ class Automaton:
     @property
     def n_bytes(self) -> int:
         """About what the engine's copy takes."""
-        return len(self.edges) + 12 * self.n_states
+        return len(self.edges) + STATE_BYTES * self.n_states
 
 
-def compile_grammar(grammar: Grammar) -> Automaton:
+def compile_grammar(grammar: Grammar, most_bytes: int | None = None) -> Automaton:
     """Return the automaton of a grammar.
 
-    Raises INVALID_GRAMMAR for a rule that calls itself before it takes a byte, and for one that is
-    too large.
+    most_bytes: that it may take. Raises INVALID_GRAMMAR for a rule that calls itself before it
+    takes a byte, and for more than MAX_STATES; TooLargeError as soon as it takes more bytes.
     """
     try:
         nullable = _nullable_rules(grammar)
         _check_left_recursion(grammar, nullable)
-        return _Builder(grammar, nullable).build()
+        return _Builder(grammar, nullable, most_bytes).build()
     except RecursionError:
         raise invalid("the grammar is nested too deep") from None
 
@@ -112,14 +121,21 @@ def _is_nullable(part: Expression, nullable: set[str]) -> bool:
 
 def _nullable_rules(grammar: Grammar) -> set[str]:
     """Return the rules that may be empty."""
-    nullable: set[str] = set()
-    n = -1
-    while n != len(nullable):
-        n = len(nullable)
-        for name, part in grammar.rules.items():
-            if name not in nullable and _is_nullable(part, nullable):
-                nullable.add(name)
-    return nullable
+    return holding({name: _may_be_empty(part) for name, part in grammar.rules.items()})
+
+
+def _may_be_empty(part: Expression) -> Condition:
+    """Return under which rules, if they may be empty, the part may."""
+    match part:
+        case Sequence(parts):
+            return all_of(map(_may_be_empty, parts))
+        case Choice(parts):
+            return any_of(map(_may_be_empty, parts))
+        case Repeat(inner, least, most):
+            return True if least == 0 or most == 0 else _may_be_empty(inner)
+        case Call(rule):
+            return rule
+    return _is_nullable(part, set())
 
 
 def _first_calls(part: Expression, nullable: set[str]) -> Iterator[str]:
@@ -180,7 +196,9 @@ class _State:
 class _Builder:
     """Makes the states; those of a rule when it is first called."""
 
-    def __init__(self, grammar: Grammar, nullable: set[str]) -> None:
+    def __init__(self, grammar: Grammar, nullable: set[str], most_bytes: int | None) -> None:
+        self._most_bytes = most_bytes
+        self._n_bytes = 0
         self._grammar = grammar
         self._nullable = nullable
         self._states: list[_State] = []
@@ -206,6 +224,7 @@ class _Builder:
     def _state(self, bound: int) -> int:
         if len(self._states) >= MAX_STATES:
             raise invalid(f"the grammar is too large: more than {MAX_STATES} states")
+        self._take(STATE_BYTES)
         self._states.append(_State(bound))
         return len(self._states) - 1
 
@@ -219,7 +238,13 @@ class _Builder:
         low: int = 0,
         high: int = 0,
     ) -> None:
+        self._take(EDGE.size)
         self._states[state].edges.append((kind, low, high, target, value))
+
+    def _take(self, n_bytes: int) -> None:
+        self._n_bytes += n_bytes
+        if self._most_bytes is not None and self._n_bytes > self._most_bytes:
+            raise TooLargeError
 
     def _rule(self, name: str) -> int:
         if name not in self._rules:

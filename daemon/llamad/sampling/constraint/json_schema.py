@@ -29,7 +29,7 @@ from llamad.sampling.constraint.regex import parse_regex
 from llamad.sampling.constraint.schema_facts import Document, Facts, Places, refused, unique
 from llamad.sampling.constraint.string_forms import FORM_PATTERNS, MAX_FORM_LENGTH
 
-MAX_RULES = 20_000
+MAX_PARTS = 20_000  # values, members of objects, characters of the names that others must not have
 MAX_NAMES = 1_000  # of members in one object
 
 
@@ -63,6 +63,8 @@ class SchemaRules:
         self._prefix = prefix
         self._rules = notation.rules()
         self._pending: list[tuple[str, Places]] = []
+        self._n_parts = 0
+        self._other_names: dict[frozenset[str], Call] = {}
 
     def grammar(self) -> Grammar:
         """Return the grammar of the values that the schema accepts."""
@@ -84,13 +86,18 @@ class SchemaRules:
             return NEVER
         if not places:
             return self._notation.value
+        places = self._document.meant(places)
         name = self._prefix + " & ".join(places)
         if name not in self._rules:
-            if len(self._rules) >= MAX_RULES:
-                raise refused(places[0], f"the schema has more than {MAX_RULES} parts")
+            self._count(places, 1)
             self._rules[name] = NEVER
             self._pending.append((name, places))
         return Call(name)
+
+    def _count(self, places: Places, n_parts: int) -> None:
+        self._n_parts += n_parts
+        if self._n_parts > MAX_PARTS:
+            raise refused(places[0], f"the schema has more than {MAX_PARTS} parts")
 
     def _of_facts(self, facts: Facts, places: Places) -> Expression:
         if facts.values is not None:
@@ -142,15 +149,26 @@ class SchemaRules:
     def _object(self, facts: Facts, places: Places) -> Expression:
         notation = self._notation
         names = member_names(facts, places)
+        self._count(places, len(names))
         rest = None
         if facts.others is not None:
-            name = notation.other_names(names) if names else notation.any_name()
+            name = self._names_but(names, places) if names else notation.any_name()
             rest = sequence(name, notation.colon, self.value(facts.others))
         members = [
             sequence(notation.name(name), notation.colon, self.value(member_places(facts, name)))
             for name in names
         ]
         return notation.an_object(self.members(facts, places, members, rest, notation.comma))
+
+    def _names_but(self, names: list[str], places: Places) -> Expression:
+        """Return any name but these: a rule, because it is large and objects are often alike."""
+        key = frozenset(names)
+        if key not in self._other_names:
+            self._count(places, sum(map(len, names)))
+            rule = f"{self._prefix}other names {len(self._other_names)}"
+            self._rules[rule] = self._notation.other_names(names)
+            self._other_names[key] = Call(rule)
+        return self._other_names[key]
 
     def members(
         self,

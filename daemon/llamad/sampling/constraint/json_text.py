@@ -33,6 +33,7 @@ MAX_KEPT_SPELLINGS = 256  # of characters and classes, which names and patterns 
 _SHORT_ESCAPES = {'"': '"', "\\": "\\", "\b": "b", "\f": "f", "\n": "n", "\r": "r",
                   "\t": "t"}  # fmt: skip
 _NOT_DIRECT = ((0, 0x1F), (ord('"'), ord('"')), (ord("\\"), ord("\\")))
+_BEYOND_ASCII = (0x80, MAX_CODE_POINT)
 _BMP_ESCAPED = ((0, 0x1F), (0x7F, 0xD7FF), (0xE000, 0xFFFF))  # may be spelled \uXXXX in names
 
 
@@ -105,6 +106,7 @@ class Json:
             "object": self.an_object(self.repeated(member, 0, None)),
             "array": self.an_array(self.repeated(self.value, 0, None)),
             "other-characters": Repeat(self.spelled([(0, MAX_CODE_POINT)])),
+            "beyond-ascii": self.spelled([_BEYOND_ASCII]),
         }  # fmt: skip
         return {self.prefix + name: part for name, part in rules.items()}
 
@@ -204,9 +206,14 @@ class Json:
     def _other_texts(self, tree: Mapping[str, object]) -> Expression:
         """Return any characters that lead to no end of the tree."""
         children = [(c, node) for c, node in tree.items() if c]
-        others = complement((ord(c), ord(c)) for c, _ in children)
+        taken = [(ord(c), ord(c)) for c, _ in children]
+        if all(c.isascii() for c, _ in children):  # a rule for the rest, because it is large
+            direct = self.spelled(complement([*taken, _BEYOND_ASCII]))
+            others = choice([direct, self.rule("beyond-ascii")])
+        else:
+            others = self.spelled(complement(taken))
         parts: list[Expression] = [] if "" in tree else [Sequence(())]
-        parts.append(sequence(self.spelled(others), self.rule("other-characters")))
+        parts.append(sequence(others, self.rule("other-characters")))
         for character, node in children:
             assert isinstance(node, dict)
             first = self.spelled([(ord(character), ord(character))])

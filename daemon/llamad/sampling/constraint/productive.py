@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 
+from llamad.sampling.constraint.conditions import Condition, all_of, any_of, at_least, holding
 from llamad.sampling.constraint.expression import (
     NEVER,
     NOTHING,
@@ -25,18 +26,37 @@ def without_dead_ends(grammar: Grammar, whole: Collection[str] = ()) -> Grammar 
 
     whole: rules that have no such part.
     """
-    productive = set(whole)
-    unsure = {name: part for name, part in grammar.rules.items() if name not in productive}
-    n = -1
-    while n != len(productive):
-        n = len(productive)
-        for name, part in unsure.items():
-            if name not in productive and _pruned(part, productive) != NEVER:
-                productive.add(name)
+    known = set(whole)
+    unsure = {name: part for name, part in grammar.rules.items() if name not in known}
+    productive = known | holding({name: _fits(part, known) for name, part in unsure.items()})
     if grammar.start not in productive:
         return None
     rules = {name: _pruned(part, productive) for name, part in unsure.items() if name in productive}
     return Grammar({**{name: grammar.rules[name] for name in whole}, **rules}, grammar.start)
+
+
+def _fits(part: Expression, known: set[str]) -> Condition:
+    """Return under which rules a text fits the part. known: rules that some text fits."""
+    match part:
+        case Bytes(ranges):
+            return bool(ranges)
+        case Until() | Text():
+            return True
+        case Call(rule):
+            return True if rule in known else rule
+        case Sequence(parts):
+            return all_of(_fits(p, known) for p in parts)
+        case Choice(parts):
+            return any_of(_fits(p, known) for p in parts)
+        case Repeat(inner, least, most):
+            return True if least == 0 else False if most == 0 else _fits(inner, known)
+        case AnyOrder(members=members, required=required, rest=rest, least=least):
+            fit = [_fits(member, known) for member in members]
+            must = [condition for i, condition in enumerate(fit) if i in required]
+            may = [condition for i, condition in enumerate(fit) if i not in required]
+            others = False if rest is None else _fits(rest, known)
+            return all_of([*must, any_of([others, at_least(least, may)])])
+    raise TypeError(part)
 
 
 def _pruned(part: Expression, productive: set[str]) -> Expression:

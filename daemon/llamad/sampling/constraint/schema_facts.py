@@ -21,6 +21,7 @@ from llamad.sampling.constraint.numbers import Bound
 from llamad.sampling.constraint.string_forms import FORM_PATTERNS
 
 MAX_ALTERNATIVES = 256  # of one place
+MAX_COMBINED = 1 << 18  # members of objects that hold at once, counted each time
 MAX_REPEATS = 1 << 20  # minLength and the like
 
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
@@ -31,6 +32,7 @@ _ANNOTATIONS = frozenset({
     "title", "description", "default", "examples", "$comment", "deprecated", "readOnly",
     "writeOnly", "contentEncoding", "contentMediaType", "$defs", "definitions", "strict",
 })  # fmt: skip
+_ONLY_REFERS = _ANNOTATIONS | {"$ref"}
 _DIALECTS = (
     "http://json-schema.org/draft-07/schema",
     "https://json-schema.org/draft/2019-09/schema",
@@ -92,6 +94,7 @@ class Document:
         self._id = schema.get("$id") if isinstance(schema, dict) else None
         self._known: dict[Places, list[Facts]] = {}
         self._open: set[Places] = set()  # that are being found
+        self._n_combined = 0
 
     def alternatives(self, places: Places) -> list[Facts]:
         """Return what may hold of a value where all of the places hold; none: no value fits."""
@@ -120,13 +123,27 @@ class Document:
                     pending.append(other)
             own = self._facts(place, schema)
             branches = self._branches(place, schema)
-            found = [m for f in found if (m := _both(f, own))]
-            found = [m for f in found for b in branches if (m := _both(f, b))]
+            found = [m for f in found if (m := self._both(place, f, own))]
+            found = [m for f in found for b in branches if (m := self._both(place, f, b))]
             if len(found) > MAX_ALTERNATIVES:
                 raise refused(place, f"has more than {MAX_ALTERNATIVES} alternatives")
         return found
 
     # ---- places ----
+
+    def meant(self, places: Places) -> Places:
+        """Return the places without those that only refer to others: these, instead."""
+        return tuple(sorted({self._target(place) for place in places}))
+
+    def _target(self, place: Place) -> Place:
+        seen: set[Place] = set()
+        while place not in seen:
+            seen.add(place)
+            schema = self._at(place)
+            if not isinstance(schema, dict) or not {"$ref"} <= schema.keys() <= _ONLY_REFERS:
+                break
+            place = self._reference(place, schema["$ref"])
+        return place
 
     def _at(self, place: Place) -> object:
         value: object = self._schema
@@ -184,10 +201,17 @@ class Document:
                 raise refused(place, f"has more than {MAX_ALTERNATIVES} alternatives")
             if keyword == "oneOf" and not self._lenient:
                 self._check_disjoint(place, children)
-            branches = [m for a in branches for b in flat if (m := _both(a, b))]
+            branches = [m for a in branches for b in flat if (m := self._both(place, a, b))]
             if len(branches) > MAX_ALTERNATIVES:
                 raise refused(place, f"has more than {MAX_ALTERNATIVES} alternatives")
         return branches
+
+    def _both(self, place: Place, a: Facts, b: Facts) -> Facts | None:
+        """Return what holds where both do; None: no value fits."""
+        self._n_combined += 1 + len(a.properties) + len(b.properties)
+        if self._n_combined > MAX_COMBINED:
+            raise refused(place, "too many schemas hold at once for one value")
+        return _both(a, b)
 
     # ---- oneOf ----
 
@@ -199,7 +223,7 @@ class Document:
                     shared = a_given.keys() & b_given.keys()
                     if any(a_given[name].isdisjoint(b_given[name]) for name in shared):
                         continue
-                    if not self._disjoint(a, b):
+                    if not self._disjoint(place, a, b):
                         raise refused(
                             place,
                             f"oneOf: one value may fit both {i} and {j}: supported only where their"
@@ -217,8 +241,8 @@ class Document:
                     given[name] = frozenset(map(identity, values))
         return given
 
-    def _disjoint(self, a: Facts, b: Facts) -> bool:
-        both = _both(a, b)
+    def _disjoint(self, place: Place, a: Facts, b: Facts) -> bool:
+        both = self._both(place, a, b)
         if both is None:
             return True
         for name in both.required:
