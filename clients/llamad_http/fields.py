@@ -13,6 +13,8 @@ from llamad_http.errors import HttpError, invalid
 
 MAX_DEPTH = 64  # of objects and lists within each other
 MAX_TOKENS = 1 << 20  # of a list
+MAX_CONTAINERS = 1 << 15  # objects and lists of a body
+MAX_VALUES = MAX_TOKENS + (1 << 16)  # of a body
 
 
 def parse_object(body: bytes) -> "Fields":
@@ -32,6 +34,7 @@ def parse_list(body: bytes, name: str) -> "Fields":
 
 
 def _parse(body: bytes) -> Any:
+    _check_size(body)
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
     except UnicodeDecodeError as error:
@@ -43,6 +46,27 @@ def _parse(body: bytes) -> Any:
     if isinstance(value, dict | list):
         _check_depth(value)
     return value
+
+
+def _check_size(body: bytes) -> None:
+    """Raise HttpError for JSON of so many values that reading them would hold all streams."""
+    if _containers(body) <= MAX_CONTAINERS and body.count(b",") < MAX_VALUES:
+        return
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    n_texts = plain.count(b'"') // 2
+    outside = b"" if n_texts > 2 * MAX_VALUES else b"".join(plain.split(b'"')[::2])
+    if _containers(outside) > MAX_CONTAINERS:
+        raise _too_many(f"{MAX_CONTAINERS} objects and lists")
+    if n_texts > 2 * MAX_VALUES or outside.count(b",") >= MAX_VALUES:
+        raise _too_many(f"{MAX_VALUES} values")
+
+
+def _too_many(most: str) -> HttpError:
+    return HttpError(400, "INVALID_JSON", f"body: has more than {most}")
+
+
+def _containers(text: bytes) -> int:
+    return text.count(b"{") + text.count(b"[")
 
 
 def _no_constant(name: str) -> Any:

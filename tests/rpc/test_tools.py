@@ -6,6 +6,8 @@ from typing import Any
 import grpc
 import pytest
 
+from llamad.rpc import tools_from_proto
+from llamad.rpc.tools_from_proto import MAX_CONTAINERS
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import serving
 from unit.schedule.fakes import asynchronous, saying
@@ -14,6 +16,7 @@ LAMP = pb.Tool(name="lamp", parameters='{"type": "object", "properties": {}}')
 USER = pb.Message(role="user", content="u")
 CALL = pb.ToolCall(name="lamp", arguments="{}")
 NUMBER = "9" * 5000
+LISTS = f'{{"a": [{"[]," * (MAX_CONTAINERS // 2)}1]}}'
 
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("TOOLS_NAME", {"tools": [pb.Tool(name="a b")]}),
@@ -26,6 +29,17 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("TOOLS_PARAMETERS", {"tools": [pb.Tool(name="a", parameters='{"a": "\\ud800"}')]}),
     ("TOOLS_PARAMETERS", {"tools": [pb.Tool(name="a", parameters='{"a":' * 99 + "1" + "}" * 99)]}),
     ("TOOLS_PARAMETERS", {"tools": [pb.Tool(name="a", parameters='{"a":' * 9999)]}),
+    ("TOOLS_PARAMETERS", {"tools": [pb.Tool(name=f"t{i}", parameters=LISTS) for i in range(2)]}),
+    (
+        "MESSAGES_TOOL_CALLS_ARGUMENTS",
+        {
+            "messages": [
+                USER,
+                pb.Message(role="assistant", tool_calls=[pb.ToolCall(name="a", arguments=LISTS)]),
+                pb.Message(role="assistant", tool_calls=[pb.ToolCall(name="a", arguments=LISTS)]),
+            ]
+        },
+    ),
     ("TOOLS_DESCRIPTION", {"tools": [pb.Tool(name="a", description="x" * 65537)]}),
     ("TOOLS", {"tools": [pb.Tool(name=f"t{i}") for i in range(129)]}),
     ("TOOLS", {"tools": [pb.Tool(name=f"t{i}", description="x" * 65000) for i in range(17)]}),
@@ -103,3 +117,9 @@ async def test_a_chat_is_rendered_and_no_job_made() -> None:
     assert response.text == "user:u|"
     assert bytes(response.tokens) == b"user:u|"
     assert not jobs.jobs
+
+
+def test_brackets_in_texts_are_no_objects() -> None:
+    schema = {"type": "object", "description": '"{' * 20_000, "properties": {"a\\": {}}}
+    tools = [pb.Tool(name=f"t{i}", parameters=json.dumps(schema)) for i in range(2)]
+    assert len(tools_from_proto.tools(tools, 1 << 20)) == 2

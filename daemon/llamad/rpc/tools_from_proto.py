@@ -16,6 +16,7 @@ MAX_ID_BYTES = 256
 MAX_NAME_BYTES = 128
 MAX_DECLARATION_BYTES = 64 << 10  # of a description, or of a schema
 MAX_DEPTH = 64  # of arguments and schemas, which templates walk
+MAX_CONTAINERS = 1 << 15  # objects and lists in the arguments, or the schemas, of a request
 ROLES = ("system", "user", "assistant", "tool")
 
 _NAME = re.compile(rf"[A-Za-z0-9_.:/-]{{1,{MAX_NAME_BYTES}}}")
@@ -37,11 +38,12 @@ def chat_messages(given: Sequence[pb.Message], most_bytes: int) -> tuple[request
     """Return the checked messages. most_bytes: of all texts together."""
     if not 1 <= len(given) <= MAX_MESSAGES:
         raise invalid("messages", f"there are {len(given)}, must be 1 to {MAX_MESSAGES}")
-    messages = tuple(_message(i, entry) for i, entry in enumerate(given))
-    total = sum(_n_bytes(message) for message in messages)
+    total = sum(map(_n_bytes, given))
     if total > most_bytes:
         raise invalid("messages.content", f"has {total} bytes in all, at most {most_bytes}")
-    return messages
+    arguments = [call.arguments for entry in given for call in entry.tool_calls]
+    _check_containers("messages.tool_calls.arguments", arguments)
+    return tuple(_message(i, entry) for i, entry in enumerate(given))
 
 
 def _message(i: int, entry: pb.Message) -> request.ChatMessage:
@@ -75,7 +77,7 @@ def _message(i: int, entry: pb.Message) -> request.ChatMessage:
     )
 
 
-def _n_bytes(message: request.ChatMessage) -> int:
+def _n_bytes(message: pb.Message) -> int:
     texts = [message.content, message.thinking, message.tool_call_id, message.tool_name]
     for call in message.tool_calls:
         texts += [call.id, call.name, call.arguments]
@@ -94,6 +96,10 @@ def tools(given: Sequence[pb.Tool], most_bytes: int) -> tuple[request.Tool, ...]
     """Return the checked tools. most_bytes: of all their texts together."""
     if len(given) > MAX_TOOLS:
         raise invalid("tools", f"there are {len(given)}, at most {MAX_TOOLS}")
+    total = sum(len(f"{t.name}{t.description}{t.parameters}".encode()) for t in given)
+    if total > most_bytes:
+        raise invalid("tools", f"have {total} bytes in all, at most {most_bytes}")
+    _check_containers("tools.parameters", [tool.parameters for tool in given])
     names: set[str] = set()
     for i, tool in enumerate(given):
         _check_name("tools.name", f"tool {i}", tool.name)
@@ -104,9 +110,6 @@ def tools(given: Sequence[pb.Tool], most_bytes: int) -> tuple[request.Tool, ...]
         _check_size("tools.parameters", tool.name, tool.parameters, MAX_DECLARATION_BYTES)
         if tool.parameters:
             _check_object("tools.parameters", tool.name, tool.parameters)
-    total = sum(len(f"{t.name}{t.description}{t.parameters}".encode()) for t in given)
-    if total > most_bytes:
-        raise invalid("tools", f"have {total} bytes in all, at most {most_bytes}")
     return tuple(request.Tool(t.name, t.description, t.parameters, t.strict) for t in given)
 
 
@@ -161,6 +164,23 @@ def _check_size(field: str, where: str, text: str, most: int) -> None:
     size = len(text.encode())
     if size > most:
         raise invalid(field, f"{where} has {size} bytes, at most {most}")
+
+
+def _check_containers(field: str, texts: Sequence[str]) -> None:
+    """Raise the error for JSON texts whose values would hold the event loop."""
+    if _n_brackets(texts) <= MAX_CONTAINERS:
+        return
+    n = _n_brackets([outside for text in texts for outside in _outside_strings(text)])
+    if n > MAX_CONTAINERS:
+        raise invalid(field, f"{n} objects and lists in all, at most {MAX_CONTAINERS}")
+
+
+def _outside_strings(text: str) -> list[str]:
+    return text.replace("\\\\", "").replace('\\"', "").split('"')[::2]
+
+
+def _n_brackets(texts: Sequence[str]) -> int:
+    return sum(text.count("{") + text.count("[") for text in texts)
 
 
 def _check_object(field: str, where: str, text: str) -> None:
