@@ -43,8 +43,8 @@ from llamad.sampling.constraint.schema_facts import Document, Facts, refused
 from llamad.text.tools.call import takes_text
 from llamad.text.tools.formats import ToolFormat
 from llamad.text.tools.syntax import CallSyntax, Notation
+from llamad.text.tools.tagged_calls import NEVER_IN_VALUE, PARAMETER, PARAMETER_END
 
-_PARAMETER_END = "</parameter>"
 _NO_ARGUMENTS = {"type": "object", "properties": {}}
 _COMBINED = frozenset({"allOf", "anyOf", "oneOf", "$ref", "not", "if"})
 
@@ -254,19 +254,25 @@ def _tags(made: SchemaRules, document: Document, schema: Mapping[str, Any]) -> M
 def _text_in_tags(facts: Facts) -> Expression:
     """Return a string as it stands, up to its tag's end."""
     if facts.values is not None:
-        texts = [value for value in facts.values if isinstance(value, str)]
+        marks = (PARAMETER_END, *NEVER_IN_VALUE)
+        texts = [
+            value
+            for value in facts.values
+            if isinstance(value, str) and not any(mark in value for mark in marks)
+        ]
         return choice(sequence(literal(text), _END_OF_LINE) for text in texts)
     characters = string_characters(facts, RawText())
     if characters is None:
-        return Until((_PARAMETER_END.encode(),), plain=True)
+        never = tuple(mark.encode() for mark in NEVER_IN_VALUE)
+        return Until((PARAMETER_END.encode(),), plain=True, without=never)
     return sequence(characters, _END_OF_LINE)
 
 
 def _tag(name: Expression, value: Expression) -> Expression:
-    return sequence(literal("<parameter="), name, literal(">\n"), value, literal("\n"))
+    return sequence(literal(PARAMETER), name, literal(">\n"), value, literal("\n"))
 
 
-_END_OF_LINE = literal("\n" + _PARAMETER_END)
+_END_OF_LINE = literal("\n" + PARAMETER_END)
 
 
 class _Arguments:

@@ -189,6 +189,50 @@ def test_what_a_format_writes_is_in_its_grammar(row: ToolFormat) -> None:
         assert constraint.accepts
 
 
+LINES = ("<parameter=room>", "<parameter=x>", "</function>", "</tool_call>", "</functio", "a", " ")
+
+
+def test_a_string_in_tags_is_read_as_the_grammar_took_it() -> None:
+    """A line of another parameter in a string ended it for the reader, not for the grammar."""
+    schema = {"type": "object", "properties": {"code": {"type": "string"}, "room": {}}}
+    tools = (Tool("write", "", json.dumps(schema)),)
+    rng, n_taken, n_refused = random.Random(5), 0, 0
+    rules = answer_with_tools(ToolRules(tools, required=True), formats.QWEN_CODER, [])
+    vocabulary = Vocabulary()
+    with TokenTrie(vocabulary.texts) as trie, Grammar(trie, compile_grammar(rules)) as grammar:
+        for _ in range(300):
+            code = "".join(rng.choice(LINES) + rng.choice(("\n", "")) for _ in range(4))
+            given = Call("write", {"code": code})
+            with Constraint(grammar, [END]) as constraint:
+                try:
+                    say(constraint, formats.QWEN_CODER.write([given]))
+                except EngineError:
+                    n_refused += 1
+                    continue
+                assert constraint.accepts
+            assert read(formats.QWEN_CODER, formats.QWEN_CODER.write([given]), tools) == [given]
+            n_taken += 1
+    assert n_taken > 100
+    assert n_refused > 50
+
+
+def test_a_given_value_that_tags_would_end_is_left_out() -> None:
+    values = ["a\n</function>", "on", "x</parameter>y", "<parameter=a>"]
+    schema = {"type": "object", "properties": {"v": {"enum": values}}, "required": ["v"]}
+    tools = (Tool("f", "", json.dumps(schema)),)
+    rules = answer_with_tools(ToolRules(tools, required=True), formats.QWEN_CODER, [])
+    for value in values:
+        written = formats.QWEN_CODER.write([Call("f", {"v": value})])
+        with Vocabulary().constraint(rules) as constraint:
+            if value in ("on", "<parameter=a>"):
+                say(constraint, written)
+                assert constraint.accepts
+                assert read(formats.QWEN_CODER, written, tools) == [Call("f", {"v": value})]
+            else:
+                with pytest.raises(EngineError):
+                    say(constraint, written)
+
+
 @every_format
 def test_no_unknown_name_and_no_wrong_argument(row: ToolFormat) -> None:
     rules = answer_with_tools(ToolRules(TOOLS), row, [])

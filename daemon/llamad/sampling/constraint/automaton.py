@@ -365,7 +365,8 @@ class _Builder:
         self._edge(round_end, Kind.NEXT, head, value=least if most is None else most)
 
     def _emit_search(self, part: Until, start: int, end: int, bound: int) -> None:
-        table = search_table(part.markers)
+        table = search_table([*part.markers, *part.without])
+        table = [[to for to in row if -1 - to[2] < len(part.markers)] for row in table]
         begins = [self._state(bound) for _ in table]
         self._edge(start, Kind.EMPTY, begins[0])
         if part.plain:

@@ -85,11 +85,12 @@ class Until:
     """Any bytes up to the first of the markers, it included; markers: not empty.
 
     plain: no control token, whose name stands between bytes that no UTF-8 has (formats.py), but one
-    that is a marker.
+    that is a marker. without: texts that do not stand in front of the marker.
     """
 
     markers: tuple[bytes, ...]
     plain: bool = False
+    without: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from llamad.text.tools.python_calls import python_value
 TOOL_CALL, TOOL_CALL_END = "<tool_call>", "</tool_call>"
 FUNCTION, FUNCTION_END = "<function=", "</function>"
 PARAMETER, PARAMETER_END = "<parameter=", "</parameter>"
+NEVER_IN_VALUE = ("\n" + PARAMETER, "\n" + FUNCTION_END)
+"""Behind its first line a string has no such lines: they may end it (``_end_of_value``)."""
 TOOL_CALLS, CALL_ID, ARGS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 RECIPIENT = ">>>"
 DEEPSEEK_CALLS, DEEPSEEK_CALLS_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
@@ -96,7 +98,7 @@ def _function(text: str, at: int, tools: Tools, *, ended: bool) -> Reading:
     arguments: dict[str, Any] = {}
     while text.startswith(PARAMETER, at):
         key_end = text.find(">", at)
-        found = _end_of_value(text, key_end, ended=ended) if key_end >= 0 else None
+        found = _end_of_value(text, key_end + 1, ended=ended) if key_end >= 0 else None
         if found is None:
             return None
         key = text[at + len(PARAMETER) : key_end].strip()
@@ -111,7 +113,11 @@ def _function(text: str, at: int, tools: Tools, *, ended: bool) -> Reading:
 
 
 def _end_of_value(text: str, at: int, *, ended: bool) -> re.Match[str] | None:
-    """Return the end of a parameter, or what stands in its place where a model left it out."""
+    """Return the end of a parameter, or what stands in its place where a model left it out.
+
+    at: of the value. The line end in front of it begins no mark.
+    """
+    at += text.startswith("\n", at)
     found = _VALUE_END.search(text, at)
     return found if found or not ended else _LAST_VALUE_END.search(text, at)
 
