@@ -8,6 +8,7 @@ DEMO_MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 PROTO_VENV := build/proto-venv
 SITE_VENV := build/site-venv
 TRANSFORMERS := transformers==5.24.0 torch==2.14.1 numpy
+PEFT := peft==0.21.2 accelerate==1.15.0 psutil
 PEER := xllamacpp==2026.10.11549
 PYTHON_FOLDERS := daemon clients protos tests packaging native setup.py
 C_FILES := $(wildcard native/*/*.[ch] native/src/*/*.[ch] native/src/*/*/*.[ch])
@@ -100,11 +101,13 @@ peer: $(VENV)/.developer $(VENV)/.engine $(DEMO_MODEL) ## our files, texts and b
 	$(PY) -m pytest tests/tools/test_llama_cpp*.py tests/tools/test_json_schema_suite.py tests/tools/test_minilm.py tests/tools/test_gemma3.py
 	PYTHONPATH=tests $(PY) -m bench.family_peer
 
-transformers: $(VENV)/.developer $(VENV)/.engine ## convert against transformers' own logits; PyTorch, 4 GB
+transformers: $(VENV)/.developer $(VENV)/.engine ## convert against transformers' and peft's own logits; PyTorch, 4 GB
 	python3 -m venv build/transformers-venv
 	build/transformers-venv/bin/pip install $(if $(V),,--quiet) $(TRANSFORMERS)
+	build/transformers-venv/bin/pip install $(if $(V),,--quiet) --no-deps $(PEFT)
 	build/transformers-venv/bin/python tests/transformers_folders.py build/transformers
-	$(PY) -m pytest tests/tools/test_transformers.py
+	build/transformers-venv/bin/python tests/peft_folders.py build/transformers build/peft
+	$(PY) -m pytest tests/tools/test_transformers.py tests/tools/test_peft.py
 
 fuzz: ## fuzz the GGUF parser and the constraint, FUZZ_SECONDS=60 each
 	packaging/dev-packages build fuzz

@@ -217,6 +217,23 @@ def test_a_file_of_torch_and_a_model_without_head_are_the_same(
         assert data_bytes(_lora(folder, tmp_path / f"{folder.name}.gguf", base)) == expected
 
 
+def test_the_output_matrix_may_lie_beside_its_pair(
+    tmp_path: Path, tiny_model_path: TinyModelPath, base: Path
+) -> None:
+    """PEFT stores it where lm_head is a target."""
+    adapter, weights = PeftAdapter(), _weights(tiny_model_path, "llama")
+    tensors = adapter.tensors(weights)
+    copied = {"base_model.model.lm_head.base_layer.weight": weights["lm_head.weight"]}
+    found = [
+        data_bytes(_lora(folder, tmp_path / f"{folder.name}.gguf", base))
+        for folder in (
+            write_peft_folder(tmp_path / "pairs", tensors, adapter.config()),
+            write_peft_folder(tmp_path / "more", tensors | copied, adapter.config()),
+        )
+    ]
+    assert found[0] == found[1]
+
+
 def test_families_of_one_architecture_order_rows_alike() -> None:
     """A GGUF file as the base does not say of which of them it is."""
     by_architecture: dict[str, set[bool]] = {}
@@ -255,6 +272,9 @@ def _refused(capsys: pytest.CaptureFixture[str], folder: Path, base: Path, *more
         ({"layer_replication": [[0, 1]]}, "layer_replication"),
         ({"init_lora_weights": "pissa_niter_16"}, "init_lora_weights 'pissa_niter_16'"),
         ({"init_lora_weights": "OLoRA"}, "has changed the base"),
+        ({"init_lora_weights": "lora_ga"}, "has changed the base"),
+        ({"kasa_config": {"beta": 1e-4}}, "kasa_config"),
+        ({"monteclora_config": {"num_samples": 4}}, "monteclora_config"),
         ({"use_rslora": "yes"}, "use_rslora is 'yes'"),
         ({"base_model_name_or_path": 3}, "base_model_name_or_path is 3"),
         ({"r": 0}, "r is 0, must be a positive integer"),
@@ -312,6 +332,10 @@ ROWS = np.ones((4, 64), np.float32)
         ({Q + "magnitude_vector.weight": ROWS[0]}, "is no half of a pair"),
         ({"base_model.model.lm_head.weight": ROWS}, "lm_head.weight' is no half of a pair"),
         ({"model.layers.0.self_attn.q_proj.lora_A.weight": ROWS}, "is no half of a pair"),
+        (
+            {"base_model.model.model.embed_tokens.base_layer.weight": ROWS},
+            "embed_tokens.base_layer.weight' is no half of a pair",
+        ),
         (
             {"base_model.model.model.embed_tokens.lora_embedding_A": ROWS},
             "embed_tokens.lora_embedding_A' is no half of a pair",

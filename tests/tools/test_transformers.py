@@ -70,10 +70,10 @@ def test_a_converted_folder_has_the_logits_of_transformers(tmp_path: Path, name:
         actual = model.logits(tokens)
     if name in IN_BLOCKS:
         rounded = reference.forward(oracle, tokens, engine_rounding("f16"))
-        assert _error(actual, rounded) <= INT8_STEP
+        assert row_error(actual, rounded) <= INT8_STEP
     else:
-        assert _error(actual, expected) <= BOUND
-    assert _error(reference.forward(oracle, tokens), expected) <= REFERENCE_BOUND
+        assert row_error(actual, expected) <= BOUND
+    assert row_error(reference.forward(oracle, tokens), expected) <= REFERENCE_BOUND
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name in IN_BLOCKS])
@@ -88,7 +88,7 @@ def test_only_rounding_parts_experts_in_blocks_from_transformers(tmp_path: Path,
         others = (np.sort(first) != np.sort(second)).any(axis=-1)
         assert (margins[others] <= ROUTER_TIE).all()
     same = reference.forward(oracle, tokens, engine_rounding("f16"), routes=Routes(given=exact))
-    assert _error(same, expected) <= ROUNDING_BOUND
+    assert row_error(same, expected) <= ROUNDING_BOUND
 
 
 WITH_TEXTS = [name for name in NAMES if (FOLDERS / name / "texts.json").exists()]
@@ -104,6 +104,6 @@ def test_a_converted_tokenizer_has_the_ids_of_tokenizers(name: str) -> None:
         assert ours.decode(ids) == text
 
 
-def _error(actual: Logits, expected: Logits) -> float:
+def row_error(actual: Logits, expected: Logits) -> float:
     """Return the root mean square of a row's error, the largest, in units of all logits'."""
     return float((np.sqrt(np.mean((actual - expected) ** 2, axis=-1)) / expected.std()).max())

@@ -31,11 +31,14 @@ _ONLY: Mapping[str, tuple[object, ...]] = {  # a key: the values that change not
             "alora_invocation_tokens",
             "arrow_config",
             "megatron_config",
+            "kasa_config",
+            "monteclora_config",
         ),
         _ABSENT,
     ),
 }
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")  # by init_lora_weights; also pissa_niter_16
+# By init_lora_weights; also pissa_niter_16
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _MAX_PATTERN, _MAX_REPEATS = 256, 4  # of a regular expression, so that matching takes no time
 _REPEATED_GROUP = re.compile(r"\)[*+?{]")
 

@@ -38,6 +38,7 @@ CONFIG = "adapter_config.json"
 LORA_TYPES = ("F32", "F16", "BF16", "Q8_0")  # of an adapter's file, as the engine
 _SAFETENSORS, _PYTORCH = "adapter_model.safetensors", "adapter_model.bin"
 _HALF = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+_BASE = re.compile(r"(base_model\.model\..+)\.base_layer\.weight")  # of an adapted output matrix
 _FLOATS = ("F32", "F16", "BF16")
 _PIECE_BYTES = 16 << 20  # of a probe, read at once
 _MOST_NUMBERED = 1 << 24  # rows or columns that float32 numbers exactly
@@ -108,6 +109,9 @@ def _pairs(path: Path, stored: Mapping[str, SourceTensor]) -> list[_Pair]:
     """Return the pairs of the text model, in the order of the file."""
     halves: dict[str, dict[str, SourceTensor]] = {}
     for name, tensor in stored.items():
+        copied = _BASE.fullmatch(name)
+        if copied is not None and f"{copied[1]}.lora_A.weight" in stored:
+            continue  # PEFT keeps the base's own weight beside a pair of its output matrix
         match = _HALF.fullmatch(name)
         if match is None:
             raise unsupported(
