@@ -30,16 +30,13 @@ from llamad.sampling.constraint.expression import (
     sequence,
     these_bytes,
 )
+from llamad.sampling.constraint.facts import Facts, member, refused
 from llamad.sampling.constraint.formats import control_token
-from llamad.sampling.constraint.json_schema import (
-    SchemaRules,
-    member_names,
-    member_places,
-    string_characters,
-)
+from llamad.sampling.constraint.json_schema import SchemaRules, member_names
 from llamad.sampling.constraint.json_text import Json
 from llamad.sampling.constraint.productive import without_dead_ends
-from llamad.sampling.constraint.schema_facts import Document, Facts, refused
+from llamad.sampling.constraint.scalars import string_characters
+from llamad.sampling.constraint.schema_facts import Document
 from llamad.text.tools.call import takes_text
 from llamad.text.tools.formats import ToolFormat
 from llamad.text.tools.syntax import CallSyntax, Notation
@@ -235,20 +232,20 @@ Member = Callable[[str, Facts], Expression]  # an argument by its name
 
 def _keywords(made: SchemaRules) -> Member:
     """Return what writes ``a="x"``."""
-    return lambda name, facts: sequence(literal(f"{name}="), made.value(member_places(facts, name)))
+    return lambda name, facts: sequence(literal(f"{name}="), made.value(member(facts, name)))
 
 
 def _tags(made: SchemaRules, document: Document, schema: Mapping[str, Any]) -> Member:
     """Return what writes ``<parameter=a>`` and the value on lines of their own."""
 
-    def member(name: str, facts: Facts) -> Expression:
-        places = member_places(facts, name)
+    def tag(name: str, facts: Facts) -> Expression:
+        places = member(facts, name)
         if takes_text(schema, name) and places is not None:
             texts = map(_text_in_tags, document.alternatives(places))
             return _tag(literal(name), choice(texts))
         return _tag(literal(name), sequence(made.value(places), _END_OF_LINE))
 
-    return member
+    return tag
 
 
 def _text_in_tags(facts: Facts) -> Expression:
@@ -329,8 +326,8 @@ class _Arguments:
             case Notation.PYTHON:
                 grammar = _listed(document, made, _keywords(made), literal(", "), prefix)
             case Notation.TAGS:
-                member = _tags(made, document, schema)
-                grammar = _listed(document, made, member, NOTHING, prefix)
+                tags = _tags(made, document, schema)
+                grammar = _listed(document, made, tags, NOTHING, prefix)
         return without_dead_ends(grammar, notation.rules())
 
     def _fault(self, error: Exception) -> LlamadError:
@@ -342,13 +339,13 @@ class _Arguments:
 
 
 def _listed(
-    document: Document, made: SchemaRules, member: Member, separator: Expression, prefix: str
+    document: Document, made: SchemaRules, argument: Member, separator: Expression, prefix: str
 ) -> Grammar:
     """Return the arguments one after the other, those that the schema names."""
     lists = []
     for facts in document.alternatives(("",)):
         if "object" in facts.types and facts.values is None:
-            members = [member(name, facts) for name in member_names(facts, ("",))]
+            members = [argument(name, facts) for name in member_names(facts, ("",))]
             lists.append(made.members(facts, ("",), members, None, separator))
     start = prefix + "arguments"
     return Grammar({**made.rules(), start: choice(lists)}, start)

@@ -8,11 +8,11 @@ import re
 import pytest
 
 from llamad.errors import LlamadError
-from llamad.sampling.constraint import schema_facts
 from llamad.sampling.constraint.automaton import compile_grammar
+from llamad.sampling.constraint.facts import Facts, unique
 from llamad.sampling.constraint.formats import format_grammar
 from llamad.sampling.constraint.json_schema import any_json, parse_json_schema
-from llamad.sampling.constraint.schema_facts import Facts, unique
+from llamad.sampling.constraint.schema_facts import Document
 from llamad.sampling.constraint.string_forms import FORM_PATTERNS
 from llamad.sampling.response_format import FormatKind, ResponseFormat
 from unit.constraint.slow_automaton import SlowAutomaton
@@ -210,6 +210,108 @@ CASES: list[tuple[object, list[object], list[object]]] = [
     ),
     ({"type": "string", "nullable": True}, ["a", None], [1]),
     ({"properties": {"a": False}}, [{}, {"b": 1}], [{"a": 1}]),
+    ({"allOf": [{"prefixItems": [{}]}, {"items": False}]}, [[], {}], [[1]]),
+    # strings by several keywords, as zod writes them
+    (
+        {"type": "string", "pattern": "^[a-z]+$", "minLength": 2, "maxLength": 4},
+        ["ab", "abcd"],
+        ["a", "abcde", "A1", ""],
+    ),
+    ({"type": "string", "pattern": "[0-9]", "maxLength": 3}, ["1", "a1b", '"2"'], ["abcd1", "ab"]),
+    (
+        {"type": "string", "format": "uuid", "pattern": "^[0-9a-f]{8}-0000-4"},
+        ["2eb8aa08-0000-41ea-b4aa-73b441d16380"],
+        ["2eb8aa08-0001-41ea-b4aa-73b441d16380", "2EB8AA08-0000-41ea-b4aa-73b441d16380"],
+    ),
+    (
+        {"type": "string", "format": "date-time", "maxLength": 20},
+        ["2024-01-01T00:00:00Z"],
+        ["2024-01-01T00:00:00.5Z"],
+    ),
+    ({"enum": ["on", "off", "1", 2], "pattern": "^o"}, ["on", "off", 2], ["1"]),
+    # multiples
+    ({"multipleOf": 7}, [0, 7, -14, 70000, 7.0, "a"], [1, 8, 7.5, -13]),
+    ({"multipleOf": 0.01}, [0, 0.01, -14.25, 7.1], [0.001, 7.505]),
+    ({"multipleOf": 1.5}, [0, 1.5, 3, -4.5], [1, 35, 0.5]),
+    (
+        {"type": "integer", "multipleOf": 5, "minimum": 0, "maximum": 255},
+        [0, 5, 255, 100.0],
+        [256, 3, 260, -5, 2.5],
+    ),
+    (
+        {"type": "number", "multipleOf": 0.5, "exclusiveMinimum": 5, "maximum": 30},
+        [5.5, 29.5, 30],
+        [5, 30.5, 5.25, 4.5],
+    ),
+    ({"allOf": [{"multipleOf": 4}, {"multipleOf": 6}], "type": "integer"}, [0, 12, -120], [4, 6]),
+    ({"enum": [1, 10, 0.3, 1e30, "a"], "multipleOf": 0.1}, [1, 10, 0.3, "a"], [0.2]),
+    ({"enum": [0.3, 0.25], "multipleOf": 0.1}, [0.3], [0.25]),
+    # sets
+    (
+        {"type": "array", "uniqueItems": True, "items": {"enum": ["a", "b", 1]}, "minItems": 1},
+        [["a"], ["b", "a", 1]],
+        [[], ["a", "a"], ["a", "b", "a"], [1, 1.0], ["c"]],
+    ),
+    (
+        {"uniqueItems": True, "items": {"type": ["boolean", "null"]}, "maxItems": 2},
+        [[], [True, False], [None, True], 3],
+        [[True, True], [True, False, None], [1]],
+    ),
+    ({"uniqueItems": True, "items": {"type": "string"}, "maxItems": 1}, [[], ["a"]], [["a", "b"]]),
+    ({"uniqueItems": False}, [[1, 1]], []),
+    ({"enum": [[1, 1], [1, 2], [[1], [1.0]]], "uniqueItems": True}, [[1, 2]], [[1, 1], [[1], [1]]]),
+    # members
+    (
+        {"dependentRequired": {"a": ["b"], "c": ["a"]}},
+        [{}, {"b": 1}, {"a": 1, "b": 2}, {"b": 1, "c": 0, "a": 2}, [], "a"],
+        [{"a": 1}, {"c": 1}, {"c": 1, "a": 1}],
+    ),
+    (
+        {"patternProperties": {"^x": {"type": "integer"}}, "additionalProperties": False},
+        [{}, {"x": 1}, {"xy": 2, "x": 1}],
+        [{"x": "a"}, {"y": 1}],
+    ),
+    (
+        {
+            "patternProperties": {"^x": {"type": "integer"}, "y$": {"maximum": 5}},
+            "properties": {"xa": {"minimum": 3}},
+            "additionalProperties": {"type": "string"},
+            "required": ["xq"],
+        },
+        [{"xq": 1}, {"xq": 1, "xy": 2}, {"xa": 3, "xq": 0, "z": "a", "zy": 3, 'é"y': "s"}],
+        [
+            {"xq": "a"},
+            {"xq": 1, "z": 1},
+            {"xq": 1, "xy": 7},
+            {"xq": 1, "xa": 2},
+            {"xq": 1, "y": 9},
+            {"xq": 1, "xa": "a"},
+            {"x": 1},
+        ],
+    ),
+    (
+        {"propertyNames": {"enum": ["a", "b"]}, "additionalProperties": {"type": "integer"}},
+        [{}, {"a": 1}, {"b": 2, "a": 1}],
+        [{"a": "a"}, {"c": 1}, {"a": 1, "a ": 1}],
+    ),
+    (
+        {"propertyNames": {"maxLength": 2}, "properties": {"abc": {}, "a": {"type": "null"}}},
+        [{}, {"a": None}, {'é"': 2, "b": 1}],
+        [{"abc": 1}, {"a": 1}, {"abd": 1}],
+    ),
+    ({"propertyNames": False}, [{}, 1], [{"a": 1}, {"": 1}]),
+    # a discriminator of OpenAPI is a hint, as Pydantic writes it
+    (
+        {
+            "oneOf": [
+                {"type": "object", "properties": {"t": {"const": t}}, "required": ["t"]}
+                for t in "ab"
+            ],
+            "discriminator": {"propertyName": "t"},
+        },
+        [{"t": "a"}, {"t": "b"}],
+        [{"t": "c"}],
+    ),
 ]
 
 
@@ -243,7 +345,21 @@ REFUSED: list[tuple[object, str]] = [
     ({"properties": {"a": {"not": {}}}}, "schema: /properties/a: 'not' is not supported"),
     ({"type": "strng"}, "schema: /type: 'strng' is none of object, array, string"),
     ({"type": "string", "format": "iri"}, "/format: 'iri' is not supported; supported are date"),
-    ({"type": "string", "format": "uri", "maxLength": 9}, "/format: a format beside minLength"),
+    ({"type": "string", "format": "uri", "maxLength": 90}, "/format: patterns, formats and"),
+    ({"pattern": "(a|b)*a(a|b){12}$", "minLength": 2}, "together need more than 4096 states"),
+    ({"uniqueItems": True, "items": {"type": "string"}}, "/uniqueItems: is supported where all"),
+    ({"uniqueItems": 1}, "/uniqueItems: is int, must be true or false"),
+    ({"multipleOf": 0}, "/multipleOf: is 0, must be above 0"),
+    ({"multipleOf": 12345}, "/multipleOf: needs more than 4096 states: fewer with"),
+    ({"type": "integer", "multipleOf": 0.5}, "/multipleOf: must be an integer where the type is"),
+    ({"patternProperties": {"(?=a)": {}}}, "/patternProperties/.*: character 1: look-around"),
+    ({"patternProperties": {c: {} for c in "abcde"}}, "has 5 patterns, at most 4"),
+    (
+        {"allOf": [{"patternProperties": {"a": {}}}, {"properties": {"b": {}}}]},
+        "/patternProperties/a: is not supported beside members that another schema describes",
+    ),
+    ({"propertyNames": {"anyOf": [{"pattern": "a"}, {"pattern": "b"}]}}, "names by alternatives"),
+    ({"dependentRequired": {"a": "b"}}, "/dependentRequired/a: must be an array of texts"),
     ({"format": "date"}, "/format: is supported beside the type string only"),
     ({"pattern": "(?=a)"}, "/pattern: character 1: look-around is not supported"),
     ({"pattern": r"(a)\1"}, "/pattern: character 4: a back-reference is not supported"),
@@ -262,7 +378,7 @@ REFUSED: list[tuple[object, str]] = [
     ({"allOf": [{"anyOf": [{}] * 20}] * 2 + [{"anyOf": [{}] * 20}]}, "more than 256 alternatives"),
     ({"$defs": BRANCHES, "$ref": "#/$defs/60"}, "no value fits"),
     ([1], "is list, must be an object, true or false"),
-    ({"pattern": "(a+)+$", "enum": ["a" * 40 + "!"]}, "/pattern: is not supported beside enum"),
+    ({"pattern": "^(a+)+$", "enum": ["a" * 40 + "!"]}, "no value fits"),
     ({"properties": {"x" * 5000: {}}}, "is nested too deep, or has a name that is too long"),
     ({"const": nested(900)}, "is nested too deep"),
     ({"minProperties": 2}, "more than the 0 required properties and one is supported only where"),
@@ -296,13 +412,13 @@ def test_alternatives_that_a_member_tells_apart_are_not_combined_two_by_two(
 ) -> None:
     n_combined = 0
 
-    def counted(a: Facts, b: Facts) -> Facts | None:
+    def counted(self: Document, place: str, a: Facts, b: Facts) -> Facts | None:
         nonlocal n_combined
         n_combined += 1
-        return both(a, b)
+        return both(self, place, a, b)
 
-    both = schema_facts._both
-    monkeypatch.setattr(schema_facts, "_both", counted)
+    both = Document._both
+    monkeypatch.setattr(Document, "_both", counted)
     kinds = [
         {"type": "object", "properties": {"k": {"const": i}, "v": {}}, "required": ["v", "k"]}
         for i in range(100)

@@ -20,6 +20,7 @@ from llamad.sampling.constraint.expression import (
     Choice,
     Expression,
     Grammar,
+    Machine,
     Repeat,
     Sequence,
     Text,
@@ -116,6 +117,8 @@ def _is_nullable(part: Expression, nullable: set[str]) -> bool:
             return rule in nullable
         case AnyOrder(required=required, least=least):
             return not required and least == 0
+        case Machine(ends=ends):
+            return 0 in ends
     raise TypeError(part)
 
 
@@ -153,6 +156,9 @@ def _first_calls(part: Expression, nullable: set[str]) -> Iterator[str]:
             yield from _first_calls(inner, nullable)
         case AnyOrder(members=members, rest=rest):
             for p in (*members, *([] if rest is None else [rest])):
+                yield from _first_calls(p, nullable)
+        case Machine(edges=edges):
+            for p, _ in edges[0]:
                 yield from _first_calls(p, nullable)
         case Call(rule):
             yield rule
@@ -277,6 +283,8 @@ class _Builder:
                 self._emit_search(part, start, end, bound)
             case Text():
                 self._emit_text(part, start, end, bound)
+            case Machine():
+                self._emit_machine(part, start, end, bound)
 
     def _emit_bytes(self, parts: list[Bytes], start: int, end: int, bound: int) -> None:
         state = self._state(bound)
@@ -306,6 +314,15 @@ class _Builder:
             else:
                 self._emit(parts[i], start, after, bound)
             start, i = after, n
+
+    def _emit_machine(self, part: Machine, start: int, end: int, bound: int) -> None:
+        states = [self._state(bound) for _ in part.edges]
+        self._edge(start, Kind.EMPTY, states[0])
+        for state, edges in zip(states, part.edges, strict=True):
+            for inner, to in edges:
+                self._emit(inner, state, states[to], bound)
+        for state in part.ends:
+            self._edge(states[state], Kind.EMPTY, end)
 
     def _emit_repeat(self, part: Repeat, start: int, end: int, bound: int) -> None:
         inner, least, most = part.part, part.least, part.most

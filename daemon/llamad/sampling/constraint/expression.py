@@ -106,7 +106,20 @@ class Text:
     once: bool = False
 
 
-Expression: TypeAlias = Bytes | Sequence | Choice | Repeat | Call | AnyOrder | Until | Text
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """States, of which each has parts that lead to others. It begins in state 0.
+
+    No part is empty. Each state leads to an end.
+    """
+
+    edges: "tuple[tuple[tuple[Expression, int], ...], ...]"
+    ends: frozenset[int]
+
+
+Expression: TypeAlias = (
+    Bytes | Sequence | Choice | Repeat | Call | AnyOrder | Until | Text | Machine
+)
 
 MAX_MEMBERS = 64  # bits of a frame's memory
 NOTHING = Sequence(())

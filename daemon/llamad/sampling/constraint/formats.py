@@ -21,10 +21,10 @@ from llamad.sampling.constraint.expression import (
     sequence,
     these_bytes,
 )
+from llamad.sampling.constraint.facts import refused
 from llamad.sampling.constraint.gbnf import parse_gbnf
 from llamad.sampling.constraint.json_schema import any_json, parse_json_schema
 from llamad.sampling.constraint.regex import parse_regex
-from llamad.sampling.constraint.schema_facts import refused
 from llamad.sampling.response_format import FormatKind, ResponseFormat
 
 _BEFORE_NAME, _BEHIND_NAME = b"\xff", b"\xfe"

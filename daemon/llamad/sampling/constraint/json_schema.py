@@ -4,10 +4,9 @@ A set of places of the schema becomes a rule, so that schemas may refer to each 
 Members may come in any order, each once (up to MAX_MEMBERS; beyond, in the schema's order).
 """
 
-import re
-from functools import lru_cache
+import itertools
+from collections.abc import Iterator
 
-from llamad.errors import LlamadError
 from llamad.sampling.constraint.expression import (
     MAX_MEMBERS,
     NEVER,
@@ -18,16 +17,26 @@ from llamad.sampling.constraint.expression import (
     Grammar,
     Repeat,
     choice,
-    literal,
     optional,
     sequence,
 )
+from llamad.sampling.constraint.facts import Facts, Places, joined, member, refused, unique
 from llamad.sampling.constraint.json_text import JSON, Json
-from llamad.sampling.constraint.numbers import Bound, integers, numbers
+from llamad.sampling.constraint.languages import (
+    Language,
+    TooManyStatesError,
+    common_language,
+    texts,
+    written,
+)
 from llamad.sampling.constraint.productive import without_dead_ends
-from llamad.sampling.constraint.regex import parse_regex
-from llamad.sampling.constraint.schema_facts import Document, Facts, Places, refused, unique
-from llamad.sampling.constraint.string_forms import FORM_PATTERNS, MAX_FORM_LENGTH
+from llamad.sampling.constraint.scalars import (
+    fits,
+    number,
+    string_characters,
+    string_language,
+)
+from llamad.sampling.constraint.schema_facts import Document
 
 MAX_PARTS = 20_000  # values, members of objects, characters of the names that others must not have
 MAX_NAMES = 1_000  # of members in one object
@@ -110,7 +119,7 @@ class SchemaRules:
         if "string" in facts.types:
             parts.append(self._string(facts))
         if "number" in facts.types:
-            parts.append(self._number(facts))
+            parts.append(number(facts, self._notation))
         if "boolean" in facts.types:
             parts.append(self._notation.boolean)
         if "null" in facts.types:
@@ -118,7 +127,7 @@ class SchemaRules:
         return choice(parts)
 
     def _of_values(self, facts: Facts, places: Places) -> Expression:
-        values = [v for v in unique(facts.values or ()) if _fits(v, facts, places[0])]
+        values = [v for v in unique(facts.values or ()) if fits(v, facts, places[0])]
         return choice(self._notation.given(value) for value in values)
 
     def _array(self, facts: Facts) -> Expression:
@@ -128,6 +137,16 @@ class SchemaRules:
             most = len(facts.prefix) if most is None else min(most, len(facts.prefix))
         if most is not None and most < least:
             return NEVER
+        if facts.unique is not None and (most is None or most > 1):
+            chosen = self._chosen(facts, least, most)
+            if chosen is not None:
+                return chosen
+            if not self._document.lenient:
+                raise refused(
+                    facts.unique,
+                    "is supported where all items are of given values, which are at most"
+                    f" {MAX_MEMBERS} with minItems or maxItems",
+                )
         n = len(facts.prefix) if most is None else min(len(facts.prefix), most)
         if n == 0:
             return self._notation.an_array(self._notation.repeated(others, least, most))
@@ -146,19 +165,92 @@ class SchemaRules:
                 elements = optional(elements)
         return self._notation.an_array(elements)
 
+    def _chosen(self, facts: Facts, least: int, most: int | None) -> Expression | None:
+        """Return an array of given values, each at most once; None: there are others, or many."""
+        if facts.prefix or not facts.items:
+            return None
+        values: list[object] = []
+        for item in self._document.alternatives(facts.items):
+            if item.values is not None:
+                values += [v for v in item.values if fits(v, item, facts.items[0])]
+            elif item.types <= {"boolean", "null"}:
+                values += [True, False] if "boolean" in item.types else []
+                values += [None] if "null" in item.types else []
+            else:
+                return None
+        values = unique(values)
+        most = None if most is None or most >= len(values) else most
+        members = tuple(map(self._notation.given, values))
+        chosen = AnyOrder(members, self._notation.comma, least=least, most=most)
+        if least > len(values):
+            return NEVER
+        return self._notation.an_array(chosen) if chosen.n_bits <= MAX_MEMBERS else None
+
     def _object(self, facts: Facts, places: Places) -> Expression:
         notation = self._notation
         names = member_names(facts, places)
+        listed, language = self._names(facts)
+        if listed is not None:
+            names = list(dict.fromkeys((*names, *listed)))
         self._count(places, len(names))
-        rest = None
-        if facts.others is not None:
-            name = self._names_but(names, places) if names else notation.any_name()
-            rest = sequence(name, notation.colon, self.value(facts.others))
-        members = [
-            sequence(notation.name(name), notation.colon, self.value(member_places(facts, name)))
-            for name in names
-        ]
+        members = []
+        for name in names:
+            inner = member(facts, name)
+            if name not in (names if listed is None else listed):
+                inner = None
+            if language is not None and not language.accepts(name):
+                inner = None
+            members.append(sequence(notation.name(name), notation.colon, self.value(inner)))
+        rest = None if listed is not None else self._rest(facts, places, names, language)
         return notation.an_object(self.members(facts, places, members, rest, notation.comma))
+
+    def _names(self, facts: Facts) -> tuple[list[str] | None, Language | None]:
+        """Return the names that members may have, or else their language; None: any."""
+        if facts.names is None:
+            return [], None
+        if not facts.names:
+            return None, None
+        place = facts.names[0]
+        found = [f for f in self._document.alternatives(facts.names) if "string" in f.types]
+        if all(f.values is not None for f in found):
+            values = [v for f in found for v in f.values or () if fits(v, f, place)]
+            return [v for v in values if isinstance(v, str)], None
+        if len(found) > 1:
+            raise refused(place, "names by alternatives are not supported")
+        return None, string_language(found[0])
+
+    def _rest(
+        self, facts: Facts, places: Places, names: list[str], language: Language | None
+    ) -> Expression | None:
+        """Return a member of another name than these; None: there is none."""
+        notation = self._notation
+        if not facts.name_patterns and language is None:
+            if facts.others is None:
+                return None
+            name = self._names_but(names, places) if names else notation.any_name()
+            return sequence(name, notation.colon, self.value(facts.others))
+        try:
+            alike = [(texts(names), False)] if names else []
+            alike += [] if language is None else [(language, True)]
+            rest = choice(self._rest_by_pattern(facts, alike))
+        except TooManyStatesError:
+            raise refused(places[0], "the names of members need too many states") from None
+        return None if rest == NEVER else rest
+
+    def _rest_by_pattern(
+        self, facts: Facts, alike: list[tuple[Language, bool]]
+    ) -> Iterator[Expression]:
+        """Yield a member for each set of patterns that its name may match."""
+        patterns = facts.name_patterns
+        for matched in itertools.product([True, False], repeat=len(patterns)):
+            inner = () if any(matched) else facts.others
+            for pattern in itertools.compress(patterns, matched):
+                inner = joined(inner, pattern.inner)
+            languages = [(p.language, is_in) for p, is_in in zip(patterns, matched, strict=True)]
+            name = written(common_language([*languages, *alike]), self._notation.spelled)
+            if inner is not None and name != NEVER:
+                head = sequence(self._notation.text(name), self._notation.colon)
+                yield sequence(head, self.value(inner))
 
     def _names_but(self, names: list[str], places: Places) -> Expression:
         """Return any name but these: a rule, because it is large and objects are often alike."""
@@ -224,9 +316,10 @@ class SchemaRules:
         name = f"{self._prefix}members of {places} from "
         self._rules[f"{name}{len(members)}"] = others
         self._rules[f"{name}{len(members)} first"] = first
-        for i, member in reversed(list(enumerate(members))):
+        for i, expression in reversed(list(enumerate(members))):
             more = Call(f"{name}{i + 1}")
-            begins, follows = sequence(member, more), sequence(separator, member, more)
+            begins = sequence(expression, more)
+            follows = sequence(separator, expression, more)
             if i not in required:
                 begins = choice([begins, Call(f"{name}{i + 1} first")])
                 follows = choice([follows, more])
@@ -237,15 +330,6 @@ class SchemaRules:
         characters = string_characters(facts, self._notation)
         return self._notation.string if characters is None else self._notation.text(characters)
 
-    def _number(self, facts: Facts) -> Expression:
-        low, high = facts.low, facts.high
-        if not facts.integer:
-            unbounded = low is None and high is None
-            return self._notation.number if unbounded else numbers(low, high)
-        if low is None and high is None:
-            return self._notation.integer
-        return _integer(low, high)
-
 
 def member_names(facts: Facts, places: Places) -> list[str]:
     """Return the names of the members that an object may or must have."""
@@ -253,105 +337,3 @@ def member_names(facts: Facts, places: Places) -> list[str]:
     if len(names) > MAX_NAMES:
         raise refused(places[0], f"has {len(names)} properties, at most {MAX_NAMES}")
     return names
-
-
-def member_places(facts: Facts, name: str) -> Places | None:
-    """Return what a member must be; None: it must be missing."""
-    return facts.properties.get(name, facts.others)
-
-
-# ---- strings and numbers --------------------------------------------------------------------
-
-
-def string_characters(facts: Facts, notation: Json) -> Expression | None:
-    """Return the characters of the strings that these facts accept; None: any."""
-    forms = len(facts.patterns) + len(facts.formats)
-    bounded = facts.min_length > 0 or facts.max_length is not None
-    place = (*facts.patterns, *facts.formats, ("", ""))[0][0]
-    if forms > 1:
-        raise refused(place, "two patterns or formats for one value are not supported")
-    if facts.formats:
-        if facts.min_length > 1 or (facts.max_length or MAX_FORM_LENGTH) < MAX_FORM_LENGTH:
-            raise refused(place, "a format beside minLength or maxLength is not supported")
-        return _pattern(f"^(?:{FORM_PATTERNS[facts.formats[0][1]]})$", notation)
-    if facts.patterns:
-        if bounded:
-            raise refused(place, "a pattern beside minLength or maxLength is not supported")
-        try:
-            return _pattern(facts.patterns[0][1], notation)
-        except LlamadError as error:
-            raise refused(place, error.message.removeprefix("pattern: ")) from None
-    if not bounded:
-        return None
-    if facts.max_length is not None and facts.max_length < facts.min_length:
-        return NEVER
-    return Repeat(notation.character(), facts.min_length, facts.max_length)
-
-
-@lru_cache(maxsize=32)  # tools often have one pattern many times
-def _pattern(pattern: str, notation: Json) -> Expression:
-    return parse_regex(pattern, notation.spelled)
-
-
-def _integer(low: Bound | None, high: Bound | None) -> Expression:
-    least = most = None
-    if low is not None:
-        least = -int(-low.value // 1)
-        least += 1 if low.open and least == low.value else 0
-    if high is not None:
-        most = int(high.value // 1)
-        most -= 1 if high.open and most == high.value else 0
-    if least is not None and most is not None and most < least:
-        return NEVER
-    return sequence(integers(least, most), optional(literal(".0")))
-
-
-# ---- given values ---------------------------------------------------------------------------
-
-
-def _fits(value: object, facts: Facts, place: str) -> bool:
-    """Whether a value of ``enum`` or ``const`` is what the other keywords say."""
-    match value:
-        case bool():
-            return "boolean" in facts.types
-        case None:
-            return "null" in facts.types
-        case int() | float():
-            return "number" in facts.types and _number_fits(value, facts)
-        case str():
-            if facts.patterns:  # of another dialect than Python's, and it may take for ever
-                raise refused(facts.patterns[0][0], "is not supported beside enum or const")
-            return "string" in facts.types and _string_fits(value, facts)
-        case list():
-            if "array" in facts.types and _has_array_facts(facts):
-                raise refused(place, "an array among the values beside items is not supported")
-            return "array" in facts.types and facts.min_items <= len(value) <= (
-                len(value) if facts.max_items is None else facts.max_items
-            )
-    if "object" in facts.types and (facts.properties or facts.required or facts.others != ()):
-        raise refused(place, "an object among the values beside properties is not supported")
-    assert isinstance(value, dict)
-    return "object" in facts.types and facts.min_properties <= len(value) <= (
-        len(value) if facts.max_properties is None else facts.max_properties
-    )
-
-
-def _has_array_facts(facts: Facts) -> bool:
-    return bool(facts.prefix) or facts.items != ()
-
-
-def _number_fits(value: float, facts: Facts) -> bool:
-    if facts.integer and value != int(value):
-        return False
-    low, high = facts.low, facts.high
-    above = low is None or value > low.value or (value == low.value and not low.open)
-    return above and (high is None or value < high.value or (value == high.value and not high.open))
-
-
-def _string_fits(value: str, facts: Facts) -> bool:
-    if len(value) < facts.min_length:
-        return False
-    if facts.max_length is not None and len(value) > facts.max_length:
-        return False
-    forms = [FORM_PATTERNS[name] for _, name in facts.formats]
-    return all(re.fullmatch(form, value) is not None for form in forms)

@@ -13,6 +13,7 @@ from llamad.sampling.constraint.expression import (
     Choice,
     Expression,
     Grammar,
+    Machine,
     Repeat,
     Sequence,
     Text,
@@ -40,7 +41,7 @@ def _fits(part: Expression, known: set[str]) -> Condition:
     match part:
         case Bytes(ranges):
             return bool(ranges)
-        case Until() | Text():
+        case Until() | Text() | Machine():
             return True
         case Call(rule):
             return True if rule in known else rule
@@ -63,7 +64,7 @@ def _pruned(part: Expression, productive: set[str]) -> Expression:
     match part:
         case Bytes(ranges):
             return part if ranges else NEVER
-        case Until():
+        case Until() | Machine():
             return part
         case Text(marks, first, once):
             behind = [(mark, _pruned(inner, productive)) for mark, inner in (*marks, *first)]

@@ -10,27 +10,43 @@ Owns the reading of the document. What the facts become is json_schema.py's.
 
 import itertools
 import json
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Iterator
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 from urllib.parse import unquote
 
-from llamad.errors import ErrorKind, LlamadError
+from llamad.errors import LlamadError
+from llamad.sampling.constraint.facts import (
+    TYPES,
+    Facts,
+    NamePattern,
+    Place,
+    Places,
+    both,
+    common,
+    higher,
+    identity,
+    joined,
+    lower,
+    member,
+    refused,
+)
+from llamad.sampling.constraint.languages import TooManyStatesError, pattern_language
 from llamad.sampling.constraint.numbers import Bound
 from llamad.sampling.constraint.string_forms import FORM_PATTERNS
 
 MAX_ALTERNATIVES = 256  # of one place
 MAX_COMBINED = 1 << 18  # members of objects that hold at once, counted each time
 MAX_REPEATS = 1 << 20  # minLength and the like
+MAX_NAME_PATTERNS = 4  # of one object: what a name may be is a language for each set of them
 
-TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
-ALL_TYPES = frozenset(TYPES) - {"integer"}  # which is a number
 FORMATS = tuple(FORM_PATTERNS)
 
 _ANNOTATIONS = frozenset({
     "title", "description", "default", "examples", "$comment", "deprecated", "readOnly",
     "writeOnly", "contentEncoding", "contentMediaType", "$defs", "definitions", "strict",
+    "discriminator", "example", "externalDocs", "xml",  # OpenAPI's
 })  # fmt: skip
 _ONLY_REFERS = _ANNOTATIONS | {"$ref"}
 _DIALECTS = (
@@ -45,39 +61,6 @@ _COUNTS = {
 }  # fmt: skip
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
-Place: TypeAlias = str  # JSON pointer into the document
-Places: TypeAlias = tuple[Place, ...]  # sorted, all of them hold; none: any value
-
-
-def refused(place: Place, message: str) -> LlamadError:
-    """Return the error for a schema that is wrong or not supported."""
-    where = f"schema: {place}: " if place else "schema: "
-    return LlamadError(ErrorKind.INVALID, "INVALID_SCHEMA", where + message)
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What one alternative says; the facts of a type do not matter to values of another."""
-
-    types: frozenset[str] = ALL_TYPES
-    values: tuple[object, ...] | None = None  # enum and const
-    min_length: int = 0
-    max_length: int | None = None
-    patterns: tuple[tuple[Place, str], ...] = ()
-    formats: tuple[tuple[Place, str], ...] = ()
-    low: Bound | None = None
-    high: Bound | None = None
-    integer: bool = False
-    min_items: int = 0
-    max_items: int | None = None
-    prefix: tuple[Places, ...] = ()  # of the elements at the beginning
-    items: Places | None = ()  # of the others; None: there are none
-    properties: Mapping[str, Places | None] = field(default_factory=dict)  # None: must be missing
-    required: tuple[str, ...] = ()
-    others: Places | None = ()  # of members that properties does not name; None: there are none
-    min_properties: int = 0
-    max_properties: int | None = None
-
 
 class Document:
     """A schema and what its places say."""
@@ -87,7 +70,7 @@ class Document:
 
         lenient: a keyword that is not supported says nothing, instead of being refused.
         """
-        self._lenient = lenient
+        self.lenient = lenient
         if not isinstance(schema, dict | bool):
             raise refused("", f"is {_name(schema)}, must be an object, true or false")
         self._schema = schema
@@ -199,9 +182,14 @@ class Document:
             flat = list(itertools.chain.from_iterable(children))
             if len(flat) > MAX_ALTERNATIVES:
                 raise refused(place, f"has more than {MAX_ALTERNATIVES} alternatives")
-            if keyword == "oneOf" and not self._lenient:
+            if keyword == "oneOf" and not self.lenient:
                 self._check_disjoint(place, children)
             branches = [m for a in branches for b in flat if (m := self._both(place, a, b))]
+            if len(branches) > MAX_ALTERNATIVES:
+                raise refused(place, f"has more than {MAX_ALTERNATIVES} alternatives")
+        for name, others in _dependencies(place, schema.get("dependentRequired", {})).items():
+            ways = (Facts(properties={name: None}), Facts(required=(name, *others)))
+            branches = [m for a in branches for b in ways if (m := self._both(place, a, b))]
             if len(branches) > MAX_ALTERNATIVES:
                 raise refused(place, f"has more than {MAX_ALTERNATIVES} alternatives")
         return branches
@@ -211,7 +199,7 @@ class Document:
         self._n_combined += 1 + len(a.properties) + len(b.properties)
         if self._n_combined > MAX_COMBINED:
             raise refused(place, "too many schemas hold at once for one value")
-        return _both(a, b)
+        return both(a, b)
 
     # ---- oneOf ----
 
@@ -242,11 +230,11 @@ class Document:
         return given
 
     def _disjoint(self, place: Place, a: Facts, b: Facts) -> bool:
-        both = self._both(place, a, b)
-        if both is None:
+        together = self._both(place, a, b)
+        if together is None:
             return True
-        for name in both.required:
-            values = both.properties.get(name, both.others)
+        for name in together.required:
+            values = member(together, name)
             if values is None or not self.alternatives(values):
                 return True
         return False
@@ -261,6 +249,13 @@ class Document:
             facts = self._with_keyword(facts, place, keyword, value, schema)
         if schema.get("nullable") is True and "type" in schema:
             facts = replace(facts, types=facts.types | {"null"})
+        if facts.name_patterns:
+            unnamed = replace(facts, properties={}, others=())
+            properties = {
+                name: joined(inner, member(unnamed, name))
+                for name, inner in facts.properties.items()
+            }
+            facts = replace(facts, properties=properties)
         return facts
 
     def _with_keyword(
@@ -268,7 +263,7 @@ class Document:
     ) -> Facts:
         below = f"{place}/{keyword}"
         match keyword:
-            case "$ref" | "allOf" | "anyOf" | "oneOf" | "nullable":
+            case "$ref" | "allOf" | "anyOf" | "oneOf" | "nullable" | "dependentRequired":
                 return facts
             case "$schema":
                 if not isinstance(value, str) or not value.startswith(_DIALECTS):
@@ -284,13 +279,13 @@ class Document:
             case "enum":
                 if not isinstance(value, list):
                     raise refused(below, "must be an array")
-                return replace(facts, values=_common(facts.values, tuple(value)))
+                return replace(facts, values=common(facts.values, tuple(value)))
             case "const":
-                return replace(facts, values=_common(facts.values, (value,)))
+                return replace(facts, values=common(facts.values, (value,)))
             case "pattern":
                 return replace(facts, patterns=((below, _text(below, value)),))
             case "format":
-                if self._lenient and value not in FORMATS:
+                if self.lenient and value not in FORMATS:
                     return facts
                 return replace(facts, formats=((below, _format(below, value, schema)),))
             case "prefixItems":
@@ -302,14 +297,22 @@ class Document:
             case "additionalProperties":
                 return replace(facts, others=self._inner(below, value))
             case "required":
-                if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-                    raise refused(below, "must be an array of texts")
-                return replace(facts, required=tuple(dict.fromkeys(cast(list[str], value))))
+                return replace(facts, required=_texts(below, value))
+            case "patternProperties":
+                return replace(facts, name_patterns=self._name_patterns(below, value))
+            case "propertyNames":
+                return replace(facts, names=self._inner(below, value))
+            case "multipleOf":
+                return replace(facts, multiples=((below, _step(below, value)),))
+            case "uniqueItems":
+                if not isinstance(value, bool):
+                    raise refused(below, f"is {_name(value)}, must be true or false")
+                return replace(facts, unique=below if value else None)
         if keyword in _COUNTS:
             return _with_count(facts, below, keyword, value)
         if keyword in _BOUNDS:
             return _with_bound(facts, below, keyword, value)
-        if self._lenient:
+        if self.lenient:
             return facts
         raise refused(place, f"{keyword!r} is not supported")
 
@@ -324,6 +327,23 @@ class Document:
         if not isinstance(value, dict):
             raise refused(place, "must be an object")
         return {name: self._inner(f"{place}/{_escaped(name)}", s) for name, s in value.items()}
+
+    def _name_patterns(self, place: Place, value: object) -> tuple[NamePattern, ...]:
+        if not isinstance(value, dict):
+            raise refused(place, "must be an object")
+        if len(value) > MAX_NAME_PATTERNS:
+            raise refused(place, f"has {len(value)} patterns, at most {MAX_NAME_PATTERNS}")
+        patterns = []
+        for pattern, schema in value.items():
+            below = f"{place}/{_escaped(pattern)}"
+            try:
+                language = pattern_language(pattern)
+            except TooManyStatesError:
+                raise refused(below, "needs too many states") from None
+            except LlamadError as error:
+                raise refused(below, error.message.removeprefix("pattern: ")) from None
+            patterns.append(NamePattern(below, language, self._inner(below, schema)))
+        return tuple(patterns)
 
 
 # ---- reading --------------------------------------------------------------------------------
@@ -368,6 +388,25 @@ def _text(place: Place, value: object) -> str:
     return value
 
 
+def _texts(place: Place, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise refused(place, "must be an array of texts")
+    return tuple(dict.fromkeys(cast(list[str], value)))
+
+
+def _dependencies(place: Place, value: object) -> dict[str, tuple[str, ...]]:
+    below = f"{place}/dependentRequired"
+    if not isinstance(value, dict):
+        raise refused(below, "must be an object")
+    return {name: _texts(f"{below}/{_escaped(name)}", others) for name, others in value.items()}
+
+
+def _step(place: Place, value: object) -> Decimal:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1e18:
+        raise refused(place, f"is {json.dumps(value)[:40]}, must be above 0, at most 1e18")
+    return Decimal(repr(value))
+
+
 def _format(place: Place, value: object, schema: dict[str, object]) -> str:
     name = _text(place, value)
     if name not in FORMATS:
@@ -391,94 +430,5 @@ def _with_bound(facts: Facts, place: Place, keyword: str, value: object) -> Fact
         raise refused(place, f"is {json.dumps(value)[:40]}, must be a number of at most 1e18")
     bound = Bound(Decimal(repr(value)), keyword.startswith("exclusive"))
     if keyword.endswith("inimum"):
-        return replace(facts, low=_higher(facts.low, bound))
-    return replace(facts, high=_lower(facts.high, bound))
-
-
-# ---- two at once ----------------------------------------------------------------------------
-
-
-def _both(a: Facts, b: Facts) -> Facts | None:
-    """Return what holds where both do; None: no value fits."""
-    types = a.types & b.types
-    values = _common(a.values, b.values)
-    if not types or values == ():
-        return None
-    n = max(len(a.prefix), len(b.prefix))
-    names = dict.fromkeys((*a.properties, *b.properties))
-    return Facts(
-        types=types,
-        values=values,
-        min_length=max(a.min_length, b.min_length),
-        max_length=_least(a.max_length, b.max_length),
-        patterns=tuple(dict.fromkeys((*a.patterns, *b.patterns))),
-        formats=tuple(dict.fromkeys((*a.formats, *b.formats))),
-        low=_higher(a.low, b.low),
-        high=_lower(a.high, b.high),
-        integer=a.integer or b.integer,
-        min_items=max(a.min_items, b.min_items),
-        max_items=_least(a.max_items, b.max_items),
-        prefix=tuple(_joined(_element(a, i), _element(b, i)) or () for i in range(n)),
-        items=_joined(a.items, b.items),
-        properties={name: _joined(_member(a, name), _member(b, name)) for name in names},
-        required=tuple(dict.fromkeys((*a.required, *b.required))),
-        others=_joined(a.others, b.others),
-        min_properties=max(a.min_properties, b.min_properties),
-        max_properties=_least(a.max_properties, b.max_properties),
-    )
-
-
-def _element(facts: Facts, i: int) -> Places | None:
-    return facts.prefix[i] if i < len(facts.prefix) else facts.items
-
-
-def _member(facts: Facts, name: str) -> Places | None:
-    return facts.properties.get(name, facts.others)
-
-
-def _joined(a: Places | None, b: Places | None) -> Places | None:
-    return None if a is None or b is None else tuple(sorted({*a, *b}))
-
-
-def _least(a: int | None, b: int | None) -> int | None:
-    return b if a is None else a if b is None else min(a, b)
-
-
-def _higher(a: Bound | None, b: Bound | None) -> Bound | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return max(a, b, key=lambda bound: (bound.value, bound.open))
-
-
-def _lower(a: Bound | None, b: Bound | None) -> Bound | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return min(a, b, key=lambda bound: (bound.value, not bound.open))
-
-
-def _common(
-    a: tuple[object, ...] | None, b: tuple[object, ...] | None
-) -> tuple[object, ...] | None:
-    if a is None or b is None:
-        return b if a is None else a
-    others = set(map(identity, b))
-    return tuple(value for value in a if identity(value) in others)
-
-
-def identity(value: object) -> Hashable:
-    """Return what two JSON values have alike that are equal: 1 and 1.0 are, 1 and true are not."""
-    if isinstance(value, bool):
-        return "bool", value
-    if isinstance(value, list):
-        return "list", tuple(map(identity, value))
-    if isinstance(value, dict):
-        return "dict", frozenset((key, identity(member)) for key, member in value.items())
-    return "", value
-
-
-def unique(values: Iterable[object]) -> list[object]:
-    """Return the values without those that are equal to one before."""
-    first: dict[Hashable, object] = {}
-    for value in values:
-        first.setdefault(identity(value), value)
-    return list(first.values())
+        return replace(facts, low=higher(facts.low, bound))
+    return replace(facts, high=lower(facts.high, bound))
