@@ -7,7 +7,7 @@ import pytest
 
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import serving
-from rpc.texts import check_leaving, check_refusal
+from rpc.texts import check_cancel, check_leaving, check_refusal
 from unit.schedule.fakes import asynchronous
 
 
@@ -62,6 +62,11 @@ async def test_what_is_wrong_is_named(request_: pb.EmbedRequest, reason: str, me
 @asynchronous
 async def test_a_client_that_leaves_ends_its_texts() -> None:
     await check_leaving(lambda stub: stub.Embed(pb.EmbedRequest(texts=["a" * 40])))
+
+
+@asynchronous
+async def test_a_text_that_somebody_cancels_has_no_vector() -> None:
+    await check_cancel(lambda stub: stub.Embed(pb.EmbedRequest(texts=["a" * 40])))
 
 
 @asynchronous

@@ -13,7 +13,7 @@ from clients.running import running_service
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client import AsyncClient, Client, RankedDocument, Ranking
 from rpc.serving import serving
-from rpc.texts import check_leaving, check_refusal
+from rpc.texts import check_cancel, check_leaving, check_refusal
 from unit.schedule.fakes import asynchronous
 
 DOCUMENTS = ["of c", "of a", "of d", "of c too, c", "of b"]
@@ -100,6 +100,11 @@ async def test_a_model_that_is_no_reranker_says_so() -> None:
 @asynchronous
 async def test_a_client_that_leaves_ends_its_texts() -> None:
     await check_leaving(lambda stub: stub.Rerank(asked("a", "b")), ranks=True)
+
+
+@asynchronous
+async def test_a_text_that_somebody_cancels_has_no_order() -> None:
+    await check_cancel(lambda stub: stub.Rerank(asked("a")), ranks=True)
 
 
 def test_both_clients_return_the_order() -> None:

@@ -9,7 +9,7 @@ from clients.running import running_service
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_client import Client
 from rpc.serving import serving
-from rpc.texts import check_leaving, check_refusal
+from rpc.texts import check_cancel, check_leaving, check_refusal
 from unit.schedule.fakes import asynchronous
 
 PROMPT = "a prompt that fills a block of the cache, and a little more of it"
@@ -105,6 +105,11 @@ async def test_what_is_wrong_is_named(asked: pb.ScoreRequest, reason: str, messa
 @asynchronous
 async def test_a_client_that_leaves_ends_its_texts() -> None:
     await check_leaving(lambda stub: stub.Score(request("a", "b")))
+
+
+@asynchronous
+async def test_a_text_that_somebody_cancels_has_no_score() -> None:
+    await check_cancel(lambda stub: stub.Score(request(TEXT)))
 
 
 def test_the_client_puts_the_scores_together() -> None:

@@ -1,7 +1,8 @@
 """Several answers of one prompt: a job for each, and their events side by side.
 
 The jobs are like any others, so limits, shares and cancels count each of them. The prompt is read
-once, because the second job finds its blocks computed, or waits for those that are.
+once, because the second job finds its blocks computed, or waits for those that are. Vectors and
+scores are such jobs, too, and half of one is none.
 """
 
 import asyncio
@@ -9,7 +10,8 @@ import secrets
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
-from llamad.jobs.event import Event, EventStream
+from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.event import Event, EventStream, Finished, FinishReason
 from llamad.jobs.request import GenerationRequest
 
 
@@ -49,6 +51,12 @@ async def side_by_side(
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def check_whole(event: Event) -> None:
+    """Raise CANCELLED for the end of a job that somebody cancelled: what it computed is a part."""
+    if isinstance(event, Finished) and event.reason is FinishReason.CANCELLED:
+        raise LlamadError(ErrorKind.CANCELLED, "CANCELLED", f"job {event.job_id} was cancelled")
 
 
 def _next(stream: EventStream) -> "asyncio.Task[Event | None]":

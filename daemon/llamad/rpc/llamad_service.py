@@ -25,7 +25,7 @@ from llamad.jobs.job import Job
 from llamad.jobs.request import GenerationRequest, owner_name
 from llamad.logs import fields
 from llamad.rpc import from_proto as convert
-from llamad.rpc.answers import request_of_each, side_by_side
+from llamad.rpc.answers import check_whole, request_of_each, side_by_side
 from llamad.rpc.embed_messages import EMBED_AHEAD, embed_requests, embed_response
 from llamad.rpc.interceptor import caller, request_id
 from llamad.rpc.model_messages import model_response, rules_of
@@ -164,6 +164,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
             scores = [Score(first + i) for i in range(len(group))]
             async with aclosing(self._together(group)) as events:
                 async for index, event in events:
+                    check_whole(event)
                     message = scores[index].response(event)
                     if message is not None:
                         yield message
@@ -219,6 +220,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
                 job = ahead[0]
                 events = [e async for e in job.stream if isinstance(e, Embedded | Finished)]
                 ahead.popleft()
+                check_whole(events[-1])
                 embedded, finished = events
                 assert isinstance(embedded, Embedded)
                 assert isinstance(finished, Finished)
