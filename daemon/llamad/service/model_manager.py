@@ -138,14 +138,18 @@ class ModelManager:
         cancelled does not stop it.
         """
         file = await asyncio.to_thread(self._choice.require, name)
-        self._check_free()
+        times = await asyncio.to_thread(self._choice.adapter_times)
+        self._check_free()  # from here to the request nothing is awaited, so one change is pending
         accepted()
         serving, path = self._state.serving, os.fspath(file.path)
-        if self._state.phase is Phase.READY and serving is not None and serving.model.path == path:
-            times = await asyncio.to_thread(self._choice.adapter_times)
-            if times == serving.model.adapter_times:  # else it is loaded again, with them
-                await asyncio.to_thread(self._choice.remember, file)
-                return serving.model
+        if (
+            self._state.phase is Phase.READY
+            and serving is not None
+            and serving.model.path == path
+            and serving.model.adapter_times == times  # else it is loaded again, with them
+        ):
+            await asyncio.to_thread(self._choice.remember, file)
+            return serving.model
         facts = await self._request(_Change(file))
         assert facts is not None
         return facts
