@@ -17,7 +17,17 @@ from typing import Any
 from llamactl.batch_file import Row
 from llamactl.batch_queue import RowQueue
 from llamactl.readiness import wait_until_ready
-from llamad_client import Client, ClientError, Failed, Refused, ServiceUnreachable, SubmittedJob
+from llamad_client import (
+    Client,
+    ClientError,
+    Completion,
+    Failed,
+    Refused,
+    ServiceUnreachable,
+    SubmittedJob,
+    TextDelta,
+    ToolCallDelta,
+)
 
 _USAGE = ("prompt_tokens", "completion_tokens", "cached_prompt_tokens", "reasoning_tokens")
 # Refusals of a service that is not what it was when the command began: it takes no part.
@@ -142,7 +152,7 @@ class Worker:
         """Wait for the answer of the oldest row. Raises ServiceUnreachable; the row stays."""
         try:
             completion = self._client.resume(job_id)
-            text = completion.text()
+            answer = _answer_of(completion)
             result = completion.result
             if result is None:
                 raise Failed("STREAM_ENDED", "the answer ended without its last event")
@@ -157,7 +167,7 @@ class Worker:
         self._jobs.popleft()
         self._rows.end(row)
         usage = {name: getattr(result, name) for name in _USAGE}
-        answer = {"text": text, "finish_reason": result.finish_reason, "usage": usage}
+        answer |= {"finish_reason": result.finish_reason, "usage": usage}
         self._tell(Answered(row, answer))
 
     def _end(self, row: Row, error: ClientError) -> None:
@@ -225,3 +235,23 @@ class Worker:
         )
         again = f"-{attempt}" if attempt else ""
         return f"batch-{hashlib.sha256(asked.encode()).hexdigest()[:40]}{again}"
+
+
+def _answer_of(completion: Completion) -> dict[str, Any]:
+    """Read an answer to its end; return its text, and the calls of tools where it has some."""
+    text: list[str] = []
+    calls: dict[int, dict[str, str]] = {}
+    for event in completion.events():
+        if isinstance(event, TextDelta):
+            text.append(event.text)
+        elif isinstance(event, ToolCallDelta):
+            call = calls.setdefault(event.index, {"id": "", "name": "", "arguments": ""})
+            call["id"] += event.id
+            call["name"] += event.name
+            call["arguments"] += event.arguments
+    answer: dict[str, Any] = {"text": "".join(text)}
+    if calls:
+        answer["tool_calls"] = [
+            {**call, "arguments": json.loads(call["arguments"])} for call in calls.values()
+        ]
+    return answer

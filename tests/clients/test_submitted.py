@@ -122,6 +122,21 @@ def test_a_batch_answers_in_order_and_a_row_may_fail(
     assert b"4 rows: 1 failed" in done.stderr
 
 
+def test_a_row_that_offers_tools_is_answered_with_their_calls(
+    service: RunningService, tmp_path: Path
+) -> None:
+    called = '<tool_call>\n{"name": "lamp", "arguments": {"on": %s}}\n</tool_call>'
+    service.engine.rule = saying("I look." + called % "true" + called % "false")
+    parameters = {"type": "object", "properties": {"on": {"type": "boolean"}}}
+    write(tmp_path, {"prompt": "Light!", "tools": [{"name": "lamp", "parameters": parameters}]})
+    assert batch(service, tmp_path).returncode == 0
+    [answer] = answers(tmp_path)
+    assert (answer["text"], answer["finish_reason"]) == ("I look.", "tool_calls")
+    calls = [(call["name"], call["arguments"]) for call in answer["tool_calls"]]
+    assert calls == [("lamp", {"on": True}), ("lamp", {"on": False})]
+    assert len({call["id"] for call in answer["tool_calls"]} - {""}) == 2
+
+
 def test_a_second_run_goes_on_and_computes_nothing_twice(
     service: RunningService, tmp_path: Path
 ) -> None:
