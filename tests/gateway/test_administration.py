@@ -121,6 +121,7 @@ def test_a_request_loads_the_model_that_it_names_for_an_administrator(
     assert boss.create(model="one", **asked).model == "one"
     assert boss.create(model="second", **asked).model == "two"
     assert openai_of(gateway, user).completions.create(model="two:latest", **asked).model == "two"
+    assert openai_of(gateway, user).models.retrieve("second").id == "two"
 
 
 def test_auto_use_is_everybody_s_or_nobody_s(folder: Path, service: Daemon) -> None:

@@ -48,6 +48,14 @@ def test_a_message_is_answered_whole_and_as_a_stream(
     assert read == whole.usage.input_tokens + (whole.usage.cache_read_input_tokens or 0)
 
 
+def test_models_are_listed_and_found(client: anthropic.Anthropic) -> None:
+    (model,) = client.models.list()
+    assert (model.id, model.type, model.display_name) == ("fake", "model", "fake")
+    assert client.models.retrieve("fake").created_at.year == 1970
+    with pytest.raises(anthropic.NotFoundError):
+        client.models.retrieve("other")
+
+
 def test_a_stream_has_its_events_in_their_order(
     client: anthropic.Anthropic, service: RunningService
 ) -> None:

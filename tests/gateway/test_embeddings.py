@@ -44,3 +44,11 @@ def test_ollama_gets_vectors_on_both_addresses(
     assert list(client.embeddings("fake", TEXTS[0]).embedding) == vectors[0]
     with pytest.raises(ollama.ResponseError, match="texts"):
         client.embed("fake", [])
+
+
+def test_ollama_gets_vectors_of_as_many_numbers_as_it_asks_for(gateway: GatewayProcess) -> None:
+    client = ollama.Client(host=gateway.url, timeout=TIMEOUT_SECONDS)
+    assert [list(v) for v in client.embed("fake", TEXTS[:2], dimensions=1).embeddings] == [[1], [1]]
+    assert len(client.embed("fake", "a", dimensions=0).embeddings[0]) == 2
+    with pytest.raises(ollama.ResponseError, match="dimensions"):
+        client.embed("fake", "a", dimensions=3)

@@ -204,6 +204,13 @@ def test_a_text_follows_a_schema_or_a_grammar(demo_gateway: GatewayProcess) -> N
         ("/completion", {"prompt": ["x"] * 9}, 400, "prompt"),
         ("/completion", {"prompt": "x", "logit_bias": [["the", "no"]]}, 400, "logit_bias"),
         ("/completion", {"prompt": "x", "logit_bias": 3}, 400, "logit_bias"),
+        ("/completion", {"prompt": [1, *["x"] * 257]}, 400, "prompt: has 257 texts, at most 256"),
+        (
+            "/completion",
+            {"prompt": "x", "logit_bias": {f"x{n}": 1 for n in range(257)}},
+            400,
+            "logit_bias: has 257 texts, at most 256",
+        ),
         ("/completion", {"prompt": [1, 2.5]}, 400, "prompt[1]"),
         ("/completion", {"prompt": "x", "grammar": "root ::= nothing"}, 400, "nothing"),
         ("/completion", {"prompt": "x", "json_schema": 3}, 400, "json_schema"),

@@ -4,6 +4,7 @@ A prompt is a text, tokens, both in turns, or an object with a text; a list of s
 many answers. A bias may name a text, and is then that of each of its tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from llamad_http.gateway import Gateway
 from llamad_http.sampling import refuse
 
 Prompt = str | list[int]
+
+MAX_PARTS = 256
+"""Texts among the parts of a prompt, or among the biases: each is a call of the service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ async def _read_prompt(gateway: Gateway, holder: Fields, name: str) -> Prompt:
         refuse(entry, "multimodal_data")
         prompt = entry.text("prompt_string")
     elif isinstance(value, list) and any(isinstance(part, str) for part in value):
+        _check_texts(holder, name, value)
         parts = Fields({f"{name}[{n}]": part for n, part in enumerate(value)}, holder.prefix)
         prompt = []
         for part in parts.values:
@@ -66,10 +71,12 @@ async def with_token_biases(gateway: Gateway, body: Fields) -> Fields:
     pairs: list[Any] = list(value.items()) if isinstance(value, dict) else value or []
     if not isinstance(pairs, list):
         return body  # it is refused where the biases are read
+    texts = [pair[0] for pair in pairs if _is_of_text(pair)]
+    _check_texts(body, "logit_bias", texts)
     biases: list[Any] = []
     for pair in pairs:
         match pair:
-            case [str(text), bias] if not _is_number(text):
+            case [text, bias] if _is_of_text(pair):
                 tokens = await tokens_of(gateway, text, add_bos=False)
                 biases += [[token, bias] for token in tokens]
             case _:
@@ -77,8 +84,18 @@ async def with_token_biases(gateway: Gateway, body: Fields) -> Fields:
     return Fields({**body.values, "logit_bias": biases}, body.prefix)
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+def _is_of_text(pair: Any) -> bool:
+    """Whether a bias names a text, and no token's number."""
+    match pair:
+        case [str(text), _]:
+            return not (text.isascii() and text.isdigit())
+    return False
+
+
+def _check_texts(body: Fields, name: str, parts: Sequence[Any]) -> None:
+    n_texts = sum(isinstance(part, str) for part in parts)
+    if n_texts > MAX_PARTS:
+        raise body.wrong(name, f"has {n_texts} texts, at most {MAX_PARTS}")
 
 
 async def tokens_of(gateway: Gateway, text: str, *, add_bos: bool) -> list[int]:

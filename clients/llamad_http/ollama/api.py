@@ -151,9 +151,13 @@ async def embed_one(gateway: Gateway, exchange: Exchange) -> None:
 async def _vectors(
     gateway: Gateway, exchange: Exchange, body: Fields, texts: list[str]
 ) -> list[Embedding]:
-    truncate = body.flag("truncate") is not False
     _, vectors = await gateway.embed(
-        exchange, required_model(body), texts, truncate=truncate, any_name=False
+        exchange,
+        required_model(body),
+        texts,
+        truncate=body.flag("truncate") is not False,
+        any_name=False,
+        dimensions=body.integer("dimensions", 0, 2**32 - 1) or None,  # 0: all, as Ollama's
     )
     return vectors
 

@@ -6,7 +6,7 @@ from llamad_client import RenderedChat
 from llamad_http.completion import CompletionRequest
 from llamad_http.errors import HttpError
 from llamad_http.exchange import Exchange
-from llamad_http.gateway import Gateway, same_name
+from llamad_http.gateway import Gateway
 from llamad_http.openai.chat import read_chat, read_conversation
 from llamad_http.openai.completions import read_completion
 from llamad_http.openai.echo import read_echoes
@@ -30,11 +30,10 @@ async def get_model(gateway: Gateway, exchange: Exchange) -> None:
     name = exchange.path.rpartition("/")[2]
     status = await gateway.status()
     base = "" if status.model is None else status.model.name
-    for model in await gateway.models():
-        if same_name(model.name, name) and model.is_served_name:
-            await exchange.respond_json(model_entry(model, base))
-            return
-    raise HttpError(404, "MODEL_NOT_FOUND", f"model {name[:128]!r} not found", field="model")
+    model = await gateway.entry(name)
+    if model is None or not model.is_served_name:
+        raise HttpError(404, "MODEL_NOT_FOUND", f"model {name[:128]!r} not found", field="model")
+    await exchange.respond_json(model_entry(model, base))
 
 
 async def chat(gateway: Gateway, exchange: Exchange) -> None:

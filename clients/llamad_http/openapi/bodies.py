@@ -114,7 +114,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "/api/copy": _object(("source", "destination"), source=TEXT, destination=TEXT),
     "/api/create": OBJECT,
     "/api/push": OBJECT,
-    "/api/embed": _object(("model", "input"), model=TEXT, input=TEXTS, truncate=FLAG),
+    "/api/embed": _object(
+        ("model", "input"), model=TEXT, input=TEXTS, truncate=FLAG, dimensions=COUNT
+    ),
     "/api/embeddings": _object(("model", "prompt"), model=TEXT, prompt=TEXT),
     "/lora-adapters": _LORA,
     "/models/load": _MODEL,
