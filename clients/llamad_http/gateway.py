@@ -323,18 +323,28 @@ class Run:
         self._events = [completion.events() for completion in completions]
 
     async def stream(self) -> None:
-        """Send a stream. What goes wrong before the first event of a job is raised, as a status."""
+        """Send a stream. What goes wrong before each job has told an event is raised, as a status.
+
+        So one that the service refuses refuses the request, which its client may then send again.
+        """
         begun = False
+        held: list[tuple[int, Event | None]] = []
+        unheard = set(range(len(self._answers)))
         try:
             async for index, event in self._read():
+                held.append((index, event))
+                unheard.discard(index)
+                if unheard and event is not None and not begun:
+                    continue
                 if not begun:
                     await self._exchange.begin_stream(self._writer.stream_type)
                     await self._exchange.write(self._writer.begin(self._model))
                     begun = True
-                if event is None:
-                    await self._exchange.write(self._writer.idle())
-                else:
-                    await self._exchange.write(self._writer.event(index, event))
+                for one, told in held:
+                    await self._exchange.write(
+                        self._writer.idle() if told is None else self._writer.event(one, told)
+                    )
+                held.clear()
             await self._exchange.write(self._writer.end(self._answers))
         except HttpError as error:
             if not begun:

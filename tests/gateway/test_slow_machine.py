@@ -156,6 +156,27 @@ def test_who_waits_hears_the_place_and_a_full_queue_when_to_come_back(
             assert answer.read().endswith(b"data: [DONE]\n\n")
 
 
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/chat/completions", {"messages": HELLO, "n": CAPACITY + 2}),
+        ("/completion", {"prompt": ["hello"] * (CAPACITY + 2)}),
+    ],
+)
+def test_a_stream_of_several_texts_of_which_one_is_refused_does_not_begin(
+    gateway: GatewayProcess, service: RunningService, path: str, asked: dict[str, Any]
+) -> None:
+    with held(service) as go_on:
+        first = stream(gateway, "/v1/chat/completions", {"messages": HELLO})
+        lines_until(first, b":", 1)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            stream(gateway, path, asked)
+        assert refused.value.code == 429
+        assert int(refused.value.headers["retry-after"]) >= 1
+        go_on.set()
+        assert first.read().endswith(b"data: [DONE]\n\n")
+
+
 def test_a_more_urgent_request_goes_before_one_that_waits(
     gateway: GatewayProcess, service: RunningService
 ) -> None:
