@@ -33,6 +33,9 @@ _INTEGERS = (
     "min_tokens",
 )
 _TEXTS = ("dry_sequence_breakers", "samplers")
+LIKELIEST = 1e-6
+"""A ``top_p`` that leaves the likeliest token alone: the service's is above 0."""
+
 # Words of OpenAI and Ollama for how hard a model thinks.
 _EFFORTS = {
     "minimal": "low",
@@ -66,8 +69,11 @@ def read_sampling(body: Fields, *limits: str) -> Options:
     options: dict[str, Any] = {name: body.number(name) for name in _NUMBERS}
     for name in _INTEGERS:
         options[name] = body.integer(name, -(1 << 31), (1 << 31) - 1)
-    if (options["top_n_sigma"] or 0) < 0:  # llama-server's word for off
-        options["top_n_sigma"] = 0.0
+    for name in ("top_n_sigma", "top_k"):  # of which less than 0 is llama-server's word for off
+        if (options[name] or 0) < 0:
+            options[name] = 0
+    if options["top_p"] == 0:  # which OpenAI and Anthropic allow
+        options["top_p"] = LIKELIEST
     if (options["min_tokens"] or 0) < 0:
         raise body.wrong("min_tokens", "must be at least 0")
     options["ignore_eos"] = body.flag("ignore_eos")

@@ -56,6 +56,23 @@ def test_models_are_listed_and_found(client: anthropic.Anthropic) -> None:
         client.models.retrieve("other")
 
 
+def test_an_empty_last_message_of_the_assistant_is_none(
+    client: anthropic.Anthropic, service: RunningService
+) -> None:
+    service.engine.rule = saying("An answer.")
+    messages: Any = [*HELLO, {"role": "assistant", "content": ""}]
+    assert texts_of(client.messages.create(model="m", max_tokens=20, messages=messages)) == [
+        "An answer."
+    ]
+
+
+def test_a_strict_tool_has_a_schema_that_can_be_held_to(client: anthropic.Anthropic) -> None:
+    tool: Any = {"name": "lamp", "input_schema": {"type": "object", "minItems": "two"}}
+    client.messages.create(**ASKED, tools=[tool])
+    with pytest.raises(anthropic.BadRequestError, match="lamp"):
+        client.messages.create(**ASKED, tools=[{**tool, "strict": True}])
+
+
 def test_a_stream_has_its_events_in_their_order(
     client: anthropic.Anthropic, service: RunningService
 ) -> None:

@@ -121,6 +121,29 @@ def test_an_answer_has_the_fields_that_are_asked_for(demo_gateway: GatewayProces
     assert answer["generation_settings/n_predict"] == 3
 
 
+def test_a_prompt_is_only_read_where_no_token_is_wanted(demo_gateway: GatewayProcess) -> None:
+    body = {"prompt": "One, two,", "n_predict": 0, "max_tokens": 9, "n_probs": 1}
+    answer = ask(demo_gateway, "/completion", body)
+    assert (answer["content"], answer["tokens_predicted"], answer["stop_type"]) == ("", 0, "limit")
+    assert (answer["tokens_evaluated"] > 0, answer["timings"]["predicted_n"]) == (True, 0)
+    request = urllib.request.Request(
+        demo_gateway.url + "/completion", json.dumps({**body, "stream": True}).encode()
+    )
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as stream:
+        lines = [line[6:] for line in stream.read().decode().split("\n\n") if line[:5] == "data:"]
+    (last,) = map(json.loads, lines)
+    assert (last["content"], last["tokens_predicted"], last["stop"]) == ("", 0, True)
+
+
+def test_other_words_for_off_and_for_the_likeliest_token(demo_gateway: GatewayProcess) -> None:
+    body = {"prompt": "One, two, three,", "n_predict": 8, "seed": 1}
+    greedy = ask(demo_gateway, "/completion", {**body, "temperature": 0})["content"]
+    hot = {**body, "temperature": 2, "top_k": -1}
+    assert ask(demo_gateway, "/completion", {**hot, "top_p": 0})["content"] == greedy
+    off = ask(demo_gateway, "/completion", {**hot, "top_k": 0})["content"]
+    assert ask(demo_gateway, "/completion", hot)["content"] == off
+
+
 def test_a_bias_may_name_a_text(demo_gateway: GatewayProcess) -> None:
     body = {"prompt": "One, two, three, four,", "n_predict": 1, "temperature": 0}
     word = ask(demo_gateway, "/completion", body)["content"]

@@ -49,6 +49,13 @@ def test_a_text_is_answered(client: openai.OpenAI, service: RunningService, stre
     assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
 
 
+def test_a_strict_tool_has_a_schema_that_can_be_held_to(client: openai.OpenAI) -> None:
+    tool: Any = {**TOOLS[0], "parameters": {"type": "object", "minItems": "two"}}
+    client.responses.create(**ASKED, tools=[tool])
+    with pytest.raises(openai.BadRequestError, match="lamp"):
+        client.responses.create(**ASKED, tools=[{**tool, "strict": True}])
+
+
 def test_the_events_of_a_stream_come_in_their_order(
     client: openai.OpenAI, service: RunningService
 ) -> None:

@@ -31,7 +31,9 @@ def read_conversation(body: Fields) -> CompletionRequest:
     _set_tools(options, body)
     _set_format(options, body)
     messages = read_messages(body)
-    if messages[-1]["role"] == "assistant":
+    if messages[-1] == {"role": "assistant", "content": ""} and len(messages) > 1:
+        messages.pop()  # the one message that may be empty: nothing goes on
+    elif messages[-1]["role"] == "assistant":
         options["continue_final_message"] = True
     return CompletionRequest(body.text("model") or "", options, messages=messages)
 
@@ -62,6 +64,8 @@ def _set_tools(options: Options, body: Fields) -> None:
         read: dict[str, Any] = {"name": name, "description": tool.text("description") or ""}
         if schema := tool.object("input_schema").values:
             read["parameters"] = schema
+        if tool.flag("strict"):
+            read["strict"] = True
         tools.append(read)
     choice = body.object("tool_choice")
     kind = choice.text("type")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llamad_client import Event, PrefillProgress, Result, TextDelta, TokenLogprob
@@ -26,6 +27,9 @@ def read_completion(body: Fields, prompts: Prompts) -> Asked:
     """Return what a request asks for of its prompts. Raises HttpError."""
     refuse(body, "post_sampling_probs")
     options = read_sampling(body, "n_predict", "max_tokens")
+    wants_none = body.integer("n_predict" if "n_predict" in body else "max_tokens") == 0
+    if wants_none:
+        options["max_tokens"] = 1  # the fewest of the service; the writer leaves it out
     n_likeliest = body.integer("n_probs", 0, MAX_LIKELIEST) or 0
     if n_likeliest:
         options["logprobs"] = n_likeliest
@@ -47,6 +51,7 @@ def read_completion(body: Fields, prompts: Prompts) -> Asked:
         n_likeliest=n_likeliest,
         with_tokens=with_tokens,
         fields=body.texts("response_fields"),
+        wants_none=wants_none,
     )
     return Asked(requests, body.flag("stream") or False, writer, read_lora(body))
 
@@ -65,8 +70,13 @@ class CompletionWriter:
         n_likeliest: int,
         with_tokens: bool,
         fields: Sequence[str],
+        wants_none: bool,
     ) -> None:
-        """fields: the only ones of an answer, where there are any; a/b is field b of object a."""
+        """fields: the only ones of an answer, where there are any; a/b is field b of object a.
+
+        wants_none: the prompt is only read, for what comes after it.
+        """
+        self._wants_none = wants_none
         self._n_likeliest = n_likeliest
         self._with_tokens = with_tokens
         self._fields = fields
@@ -85,7 +95,7 @@ class CompletionWriter:
     def event(self, index: int, event: Event) -> bytes:
         """Return the chunk of an event."""
         match event:
-            case TextDelta():
+            case TextDelta() if not self._wants_none:
                 self._has_new_line[index] += "\n" in event.text
                 self._tokens[index] = event.tokens
                 told = self._told([event.logprob] if event.logprob is not None else [])
@@ -115,6 +125,9 @@ class CompletionWriter:
         self._model = model
         wholes = []
         for index, answer in enumerate(answers):
+            if self._wants_none:
+                wholes.append(self._last(index, "", answer.end))
+                continue
             self._has_new_line[index] += "\n" in answer.text
             told = self._told(of_answer(answer) if answer.logprobs else [])
             wholes.append(self._last(index, answer.text, answer.end, told))
@@ -145,6 +158,9 @@ class CompletionWriter:
         self, index: int, content: str, result: Result, told: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         n_predict = self._options.get("max_tokens", -1)
+        if self._wants_none:
+            n_predict = 0
+            result = replace(result, completion_tokens=0, finish_reason="length", stop_string="")
         settings = {**self._options, "n_predict": n_predict, "seed": result.seed}
         last = {
             "index": index,

@@ -88,6 +88,8 @@ def _set_tools(options: Options, body: Fields) -> None:
         read: dict[str, Any] = {"name": name, "description": tool.text("description") or ""}
         if parameters := tool.object("parameters").values:
             read["parameters"] = parameters
+        if tool.flag("strict"):
+            read["strict"] = True
         tools.append(read)
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
