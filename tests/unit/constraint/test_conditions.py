@@ -1,16 +1,22 @@
 """Which conditions hold, and that hostile schemas and grammars take bounded work."""
 
+import gc
+import json
 import random
+import weakref
 from typing import Any
 
 import pytest
 
 from llamad.errors import LlamadError
-from llamad.sampling.constraint import automaton, conditions, json_schema, schema_facts
+from llamad.jobs.request import Tool
+from llamad.sampling.constraint import automaton, conditions, json_text, schema_facts
 from llamad.sampling.constraint.automaton import TooLargeError, compile_grammar
 from llamad.sampling.constraint.conditions import AtLeast, Condition, at_least, holding
 from llamad.sampling.constraint.json_schema import parse_json_schema
 from llamad.sampling.constraint.json_text import Json
+from llamad.service.tool_grammar import ToolRules, answer_with_tools
+from llamad.text.tools.formats import HERMES
 
 
 def holds(condition: Condition, known: set[str]) -> bool:
@@ -99,7 +105,7 @@ def test_what_is_too_large_is_refused_before_it_is_made(monkeypatch: pytest.Monk
 
 
 def test_the_parts_of_a_schema_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_schema, "MAX_PARTS", 300)
+    monkeypatch.setattr(json_text, "MAX_PARTS", 300)
     n_made = 0
 
     def counted(self: Json, names: Any) -> Any:
@@ -122,3 +128,24 @@ def test_what_holds_at_once_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     wide: dict[str, Any] = {"properties": {str(i): {} for i in range(50)}}
     with pytest.raises(LlamadError, match="too many schemas hold at once for one value"):
         parse_json_schema({"allOf": [{**wide, "title": str(i)} for i in range(100)]})
+
+
+def test_what_is_kept_for_a_grammar_goes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spellings of classes were kept by their number: a hundred large ones were 260 MB."""
+    made: list[weakref.ref[Json]] = []
+    begin = Json.__init__
+
+    def begun(self: Json) -> None:
+        made.append(weakref.ref(self))
+        begin(self)
+
+    monkeypatch.setattr(Json, "__init__", begun)
+    for i in range(5):
+        text = {"type": "string", "pattern": f"^[a-c\\d]x{i}$"}
+        parts = {"properties": {"a": text, "b": {**text, "minLength": 2}, "c": {"multipleOf": 7}}}
+        parse_json_schema(parts)
+        tools = (Tool("f", parameters=json.dumps({"type": "object", **parts})),)
+        answer_with_tools(ToolRules(tools), HERMES, [])
+    gc.collect()
+    assert len(made) >= 10
+    assert [one for one in made if one() is not None] == []

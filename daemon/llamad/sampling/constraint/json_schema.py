@@ -21,7 +21,7 @@ from llamad.sampling.constraint.expression import (
     sequence,
 )
 from llamad.sampling.constraint.facts import Facts, Places, joined, member, refused, unique
-from llamad.sampling.constraint.json_text import JSON, Json
+from llamad.sampling.constraint.json_text import Json
 from llamad.sampling.constraint.languages import (
     Language,
     TooManyStatesError,
@@ -38,7 +38,6 @@ from llamad.sampling.constraint.scalars import (
 )
 from llamad.sampling.constraint.schema_facts import Document
 
-MAX_PARTS = 20_000  # values, members of objects, characters of the names that others must not have
 MAX_NAMES = 1_000  # of members in one object
 
 
@@ -47,9 +46,10 @@ def parse_json_schema(schema: object) -> Grammar:
 
     schema: as json.loads returns it. Raises INVALID_SCHEMA with the place and the keyword.
     """
+    notation = Json()
     try:
-        rules = SchemaRules(Document(schema))
-        grammar = without_dead_ends(rules.grammar(), JSON.rules())
+        rules = SchemaRules(Document(schema), notation)
+        grammar = without_dead_ends(rules.grammar(), notation.rules())
     except RecursionError:
         raise refused("", "is nested too deep, or has a name that is too long") from None
     if grammar is None:
@@ -59,20 +59,19 @@ def parse_json_schema(schema: object) -> Grammar:
 
 def any_json(*, object_only: bool) -> Grammar:
     """Return the grammar of any JSON value, or of any object."""
-    return Grammar(JSON.rules(), "object" if object_only else "value")
+    return Grammar(Json().rules(), "object" if object_only else "value")
 
 
 class SchemaRules:
     """Makes a rule for each set of places of a schema that is met."""
 
-    def __init__(self, document: Document, notation: Json = JSON, prefix: str = "schema ") -> None:
+    def __init__(self, document: Document, notation: Json, prefix: str = "schema ") -> None:
         """prefix: of the names of the rules that are this schema's."""
         self._document = document
         self._notation = notation
         self._prefix = prefix
         self._rules = notation.rules()
         self._pending: list[tuple[str, Places]] = []
-        self._n_parts = 0
         self._other_names: dict[frozenset[str], Call] = {}
 
     def grammar(self) -> Grammar:
@@ -98,15 +97,10 @@ class SchemaRules:
         places = self._document.meant(places)
         name = self._prefix + " & ".join(places)
         if name not in self._rules:
-            self._count(places, 1)
+            self._notation.count(places[0], 1)
             self._rules[name] = NEVER
             self._pending.append((name, places))
         return Call(name)
-
-    def _count(self, places: Places, n_parts: int) -> None:
-        self._n_parts += n_parts
-        if self._n_parts > MAX_PARTS:
-            raise refused(places[0], f"the schema has more than {MAX_PARTS} parts")
 
     def _of_facts(self, facts: Facts, places: Places) -> Expression:
         if facts.values is not None:
@@ -127,8 +121,9 @@ class SchemaRules:
         return choice(parts)
 
     def _of_values(self, facts: Facts, places: Places) -> Expression:
-        values = [v for v in unique(facts.values or ()) if fits(v, facts, places[0])]
-        return choice(self._notation.given(value) for value in values)
+        notation = self._notation
+        values = [v for v in unique(facts.values or ()) if fits(v, facts, places[0], notation)]
+        return choice(map(notation.given, values))
 
     def _array(self, facts: Facts) -> Expression:
         least, most = facts.min_items, facts.max_items
@@ -172,7 +167,7 @@ class SchemaRules:
         values: list[object] = []
         for item in self._document.alternatives(facts.items):
             if item.values is not None:
-                values += [v for v in item.values if fits(v, item, facts.items[0])]
+                values += [v for v in item.values if fits(v, item, facts.items[0], self._notation)]
             elif item.types <= {"boolean", "null"}:
                 values += [True, False] if "boolean" in item.types else []
                 values += [None] if "null" in item.types else []
@@ -192,7 +187,7 @@ class SchemaRules:
         listed, language = self._names(facts)
         if listed is not None:
             names = list(dict.fromkeys((*names, *listed)))
-        self._count(places, len(names))
+        self._notation.count(places[0], len(names))
         members = []
         for name in names:
             inner = member(facts, name)
@@ -213,11 +208,11 @@ class SchemaRules:
         place = facts.names[0]
         found = [f for f in self._document.alternatives(facts.names) if "string" in f.types]
         if all(f.values is not None for f in found):
-            values = [v for f in found for v in f.values or () if fits(v, f, place)]
+            values = [v for f in found for v in f.values or () if fits(v, f, place, self._notation)]
             return [v for v in values if isinstance(v, str)], None
         if len(found) > 1:
             raise refused(place, "names by alternatives are not supported")
-        return None, string_language(found[0])
+        return None, string_language(found[0], self._notation)
 
     def _rest(
         self, facts: Facts, places: Places, names: list[str], language: Language | None
@@ -247,7 +242,9 @@ class SchemaRules:
             for pattern in itertools.compress(patterns, matched):
                 inner = joined(inner, pattern.inner)
             languages = [(p.language, is_in) for p, is_in in zip(patterns, matched, strict=True)]
-            name = written(common_language([*languages, *alike]), self._notation.spelled)
+            language = common_language([*languages, *alike])
+            self._notation.count(patterns[0].place if patterns else "", len(language.rows))
+            name = written(language, self._notation.spelled)
             if inner is not None and name != NEVER:
                 head = sequence(self._notation.text(name), self._notation.colon)
                 yield sequence(head, self.value(inner))
@@ -256,7 +253,7 @@ class SchemaRules:
         """Return any name but these: a rule, because it is large and objects are often alike."""
         key = frozenset(names)
         if key not in self._other_names:
-            self._count(places, sum(map(len, names)))
+            self._notation.count(places[0], sum(map(len, names)))
             rule = f"{self._prefix}other names {len(self._other_names)}"
             self._rules[rule] = self._notation.other_names(names)
             self._other_names[key] = Call(rule)

@@ -8,7 +8,8 @@ strings with a form are spelled one way where JSON has several: as they are, if 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from llamad.sampling.constraint.expression import (
     MAX_CODE_POINT,
@@ -26,16 +27,19 @@ from llamad.sampling.constraint.expression import (
     optional,
     sequence,
 )
+from llamad.sampling.constraint.facts import Place, refused
 from llamad.sampling.constraint.numbers import MAX_FRACTION_DIGITS, MAX_WHOLE_DIGITS
 
 MAX_INDENT = 20  # characters: a small model would fill an answer with them
-MAX_KEPT_SPELLINGS = 256  # of characters and classes, which names and patterns have in common
+MAX_PARTS = 50_000  # of the schemas of one grammar
 _SHORT_ESCAPES = {'"': '"', "\\": "\\", "\b": "b", "\f": "f", "\n": "n", "\r": "r",
                   "\t": "t"}  # fmt: skip
 _NOT_DIRECT = ((0, 0x1F), (ord('"'), ord('"')), (ord("\\"), ord("\\")))
 _BEYOND_ASCII = (0x80, MAX_CODE_POINT)
 _BMP_ESCAPED = ((0, 0x1F), (0x7F, 0xD7FF), (0xE000, 0xFFFF))  # may be spelled \uXXXX in names
 
+
+Made = TypeVar("Made")
 
 DIGIT = Bytes(((0x30, 0x39),))
 DIGIT_1_TO_9 = Bytes(((0x31, 0x39),))
@@ -54,7 +58,10 @@ _POINT_ZERO = optional(
 
 
 class Json:
-    """Values as JSON. ``prefix``: of the names of the rules that its parts call."""
+    """Values as JSON, for one grammar: what is made is kept, and forgotten with it.
+
+    ``prefix``: of the names of the rules that its parts call.
+    """
 
     prefix = ""
     true, false, null = "true", "false", "null"
@@ -62,12 +69,26 @@ class Json:
 
     def __init__(self) -> None:
         self._rules: dict[str, Expression] = {}  # made when they are asked for
-        self._spelled: dict[tuple[Range, ...], Expression] = {}
+        self._kept: dict[Hashable, Any] = {}
+        self._n_parts = 0
         self.space: Expression = self.rule("space")
         self.value, self.string = self.rule("value"), self.rule("string")
         self.number, self.integer = self.rule("number"), self.rule("integer")
         self.boolean = choice([literal(self.true), literal(self.false)])
         self.nothing = literal(self.null)
+
+    def kept(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what was made for a key: names, patterns and numbers are often alike."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        made: Made = self._kept[key]
+        return made
+
+    def count(self, place: Place, n_parts: int) -> None:
+        """Count values, members and states. Raises INVALID_SCHEMA at the place for too many."""
+        self._n_parts += n_parts
+        if self._n_parts > MAX_PARTS:
+            raise refused(place, f"the schema has more than {MAX_PARTS} parts")
 
     @property
     def comma(self) -> Expression:
@@ -159,11 +180,7 @@ class Json:
     def spelled(self, ranges: Iterable[Range]) -> Expression:
         """Return one character of the code points, as it is or, where it cannot be, escaped."""
         key = tuple(ranges)
-        if len(self._spelled) >= MAX_KEPT_SPELLINGS:
-            self._spelled.clear()
-        if key not in self._spelled:
-            self._spelled[key] = self._new_spelled(key)
-        return self._spelled[key]
+        return self.kept(key, lambda: self._new_spelled(key))
 
     def _new_spelled(self, ranges: tuple[Range, ...]) -> Expression:
         parts: list[Expression] = [
@@ -248,9 +265,6 @@ class Json:
                 required = frozenset(range(len(members)))
                 return self.an_object(AnyOrder(tuple(members), self.comma, required))
         raise TypeError(type(value))
-
-
-JSON = Json()
 
 
 # ---- spellings of a character ---------------------------------------------------------------

@@ -7,7 +7,6 @@ MAX_STATES; ``written`` makes a part of a grammar of it.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, TypeAlias, TypeVar
 
@@ -74,7 +73,6 @@ def texts(given: Iterable[str]) -> Language:
     return language_of(choice(map(one_text, given)))
 
 
-@lru_cache(maxsize=32)  # tools often have one pattern many times
 def pattern_language(pattern: str) -> Language:
     """Return the texts that a pattern matches. Raises INVALID_GRAMMAR."""
     return language_of(parse_regex(pattern, one_of))

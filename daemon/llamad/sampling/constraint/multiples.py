@@ -1,7 +1,6 @@
 """The multiples of a number, as decimal digits."""
 
 from decimal import Decimal
-from functools import lru_cache
 
 from llamad.sampling.constraint.languages import (
     MAX_STATES,
@@ -14,7 +13,6 @@ from llamad.sampling.constraint.languages import (
 _ZERO = ord("0")
 
 
-@lru_cache(maxsize=16)
 def multiples(step: Decimal) -> Language:
     """Return the decimals without an exponent that are multiples of a step above 0.
 

@@ -3,7 +3,6 @@
 import re
 from decimal import Decimal
 from fractions import Fraction
-from functools import lru_cache
 
 from llamad.errors import LlamadError
 from llamad.sampling.constraint.expression import (
@@ -48,11 +47,12 @@ def string_characters(facts: Facts, notation: Json) -> Expression | None:
             return NEVER
         return Repeat(notation.character(), facts.min_length, facts.max_length)
     if len(forms) == 1 and not _length_matters(facts):
-        _parsed(*forms[0])
-        return _pattern(forms[0][1], notation)
+        place, pattern = forms[0]
+        _parsed(place, pattern)
+        return notation.kept(("pattern", pattern), lambda: parse_regex(pattern, notation.spelled))
     if len(forms) == 1 and (some := _of_one_class(forms[0], facts, notation)) is not None:
         return some
-    language = string_language(facts)
+    language = string_language(facts, notation)
     assert language is not None
     return written(language, notation.spelled)
 
@@ -69,19 +69,20 @@ def _of_one_class(form: tuple[Place, str], facts: Facts, notation: Json) -> Expr
     return Repeat(notation.spelled(part.part.ranges), least, min(bounds, default=None))
 
 
-def string_language(facts: Facts) -> Language | None:
+def string_language(facts: Facts, notation: Json) -> Language | None:
     """Return the strings that these facts accept, enum and const aside; None: any."""
     forms = _forms(facts)
     bounded = facts.min_length > 0 or facts.max_length is not None
     place = forms[0][0] if forms else ""
     try:
-        languages = [_language(*form) for form in forms]
+        languages = [_language(*form, notation) for form in forms]
         length = language_of(Repeat(ANY_CHARACTER, facts.min_length, facts.max_length))
         together = common_language([(one, True) for one in (*languages, length)])
     except TooManyStatesError:
         raise refused(
             place, f"patterns, formats and lengths together need more than {MAX_STATES} states"
         ) from None
+    notation.count(place, len(together.rows))
     return together if forms or bounded else None
 
 
@@ -97,9 +98,14 @@ def _length_matters(facts: Facts) -> bool:
     return facts.min_length > 1 or (facts.max_length or MAX_FORM_LENGTH) < MAX_FORM_LENGTH
 
 
-def _language(place: Place, pattern: str) -> Language:
-    _parsed(place, pattern)
-    return pattern_language(pattern)
+def _language(place: Place, pattern: str, notation: Json) -> Language:
+    def made() -> Language:
+        _parsed(place, pattern)
+        language = pattern_language(pattern)
+        notation.count(place, len(language.rows))
+        return language
+
+    return notation.kept(("language", pattern), made)
 
 
 def _parsed(place: Place, pattern: str) -> Expression:
@@ -109,11 +115,6 @@ def _parsed(place: Place, pattern: str) -> Expression:
         raise refused(place, error.message.removeprefix("pattern: ")) from None
 
 
-@lru_cache(maxsize=32)  # tools often have one pattern many times
-def _pattern(pattern: str, notation: Json) -> Expression:
-    return parse_regex(pattern, notation.spelled)
-
-
 # ---- numbers --------------------------------------------------------------------------------
 
 
@@ -121,13 +122,13 @@ def number(facts: Facts, notation: Json) -> Expression:
     """Return the numbers that these facts accept. Multiples have at most 18 digits."""
     low, high = facts.low, facts.high
     if facts.multiples:
-        return _multiples(facts)
+        return _multiples(facts, notation)
     if not facts.integer:
         return notation.number if low is None and high is None else numbers(low, high)
     return notation.integer if low is None and high is None else _integer(low, high)
 
 
-def _multiples(facts: Facts) -> Expression:
+def _multiples(facts: Facts, notation: Json) -> Expression:
     place = facts.multiples[0][0]
     if facts.integer and any(step % 1 for _, step in facts.multiples):
         raise refused(place, "must be an integer where the type is integer")
@@ -136,13 +137,21 @@ def _multiples(facts: Facts) -> Expression:
     if within == NEVER:
         return NEVER
     try:
-        languages = [language_of(within), *(multiples(step) for _, step in facts.multiples)]
+        languages = [
+            language_of(within),
+            *(_of_step(step, notation) for _, step in facts.multiples),
+        ]
         together = common_language([(one, True) for one in languages])
     except TooManyStatesError:
         raise refused(
             place, f"needs more than {MAX_STATES} states: fewer with a minimum and a maximum"
         ) from None
+    notation.count(place, len(together.rows))
     return written(together, one_of)
+
+
+def _of_step(step: Decimal, notation: Json) -> Language:
+    return notation.kept(("multiples", step), lambda: multiples(step))
 
 
 def _integer(low: Bound | None, high: Bound | None) -> Expression:
@@ -161,7 +170,7 @@ def _integer(low: Bound | None, high: Bound | None) -> Expression:
 # ---- given values ---------------------------------------------------------------------------
 
 
-def fits(value: object, facts: Facts, place: str) -> bool:
+def fits(value: object, facts: Facts, place: Place, notation: Json) -> bool:
     """Whether a value of ``enum`` or ``const`` is what the other keywords say."""
     match value:
         case bool():
@@ -171,7 +180,7 @@ def fits(value: object, facts: Facts, place: str) -> bool:
         case int() | float():
             return "number" in facts.types and _number_fits(value, facts)
         case str():
-            return "string" in facts.types and _string_fits(value, facts)
+            return "string" in facts.types and _string_fits(value, facts, notation)
         case list():
             if "array" in facts.types and _has_array_facts(facts):
                 raise refused(place, "an array among the values beside items is not supported")
@@ -204,7 +213,7 @@ def _number_fits(value: float, facts: Facts) -> bool:
     return above and (high is None or value < high.value or (value == high.value and not high.open))
 
 
-def _string_fits(value: str, facts: Facts) -> bool:
+def _string_fits(value: str, facts: Facts, notation: Json) -> bool:
     if len(value) < facts.min_length:
         return False
     if facts.max_length is not None and len(value) > facts.max_length:
@@ -213,6 +222,7 @@ def _string_fits(value: str, facts: Facts) -> bool:
     if any(re.fullmatch(form, value) is None for form in forms):
         return False
     try:
-        return all(_language(*pattern).accepts(value) for pattern in facts.patterns)
+        languages = [_language(*pattern, notation) for pattern in facts.patterns]
     except TooManyStatesError:
         raise refused(facts.patterns[0][0], "is too large beside enum or const") from None
+    return all(language.accepts(value) for language in languages)
