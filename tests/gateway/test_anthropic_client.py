@@ -68,9 +68,10 @@ def test_an_empty_last_message_of_the_assistant_is_none(
 
 def test_a_strict_tool_has_a_schema_that_can_be_held_to(client: anthropic.Anthropic) -> None:
     tool: Any = {"name": "lamp", "input_schema": {"type": "object", "minItems": "two"}}
+    strict: Any = {**tool, "strict": True}
     client.messages.create(**ASKED, tools=[tool])
     with pytest.raises(anthropic.BadRequestError, match="lamp"):
-        client.messages.create(**ASKED, tools=[{**tool, "strict": True}])
+        client.messages.create(**ASKED, tools=[strict])
 
 
 def test_a_stream_has_its_events_in_their_order(

@@ -51,9 +51,10 @@ def test_a_text_is_answered(client: openai.OpenAI, service: RunningService, stre
 
 def test_a_strict_tool_has_a_schema_that_can_be_held_to(client: openai.OpenAI) -> None:
     tool: Any = {**TOOLS[0], "parameters": {"type": "object", "minItems": "two"}}
+    strict: Any = {**tool, "strict": True}
     client.responses.create(**ASKED, tools=[tool])
     with pytest.raises(openai.BadRequestError, match="lamp"):
-        client.responses.create(**ASKED, tools=[{**tool, "strict": True}])
+        client.responses.create(**ASKED, tools=[strict])
 
 
 def test_the_events_of_a_stream_come_in_their_order(
