@@ -1,11 +1,12 @@
 """How often a model calls the right tool of a house, with its calls constrained and without.
 
-    python tests/bench/home_commands.py MODEL.gguf [--every 1]
+    python tests/bench/home_commands.py [MODEL.gguf...] [--every 1]
 
 60 commands, 25 tools, greedy. A call is right when it names the tool and has the arguments that the
 command says, capitals aside, and no others. Ways: *required* (a call is demanded), *auto* (the
 model may answer), and *free* (the same prompt without a constraint, read by the same reader; a
-format whose marks are control tokens counts less there, because their text is not told).
+format whose marks are control tokens counts less there, because their text is not told). Without a
+model the demo model answers, and Gemma 3 270M, a base model without a template (gemma3.py).
 """
 
 import argparse
@@ -13,12 +14,15 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, os.fspath(Path(__file__).parent.parent))
 
+import gemma3
 from clients.daemon_process import daemon
+from golden_files import DEMO_MODEL
 from llamad.engine.bindings import EngineModel
 from llamad.text import ChatTemplate, tokenizer_from_metadata
 from llamad.text.tools.call import Call, Tool, Tools
@@ -192,19 +196,28 @@ def is_right(got: tuple[str, dict[str, Any]] | None, name: str, wanted: dict[str
 
 
 def main() -> None:
-    """Print a line for each way."""
+    """Print a line for each model and way."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("models", type=Path, nargs="*")
     parser.add_argument("--every", type=int, default=1, help="only each n-th command")
     arguments = parser.parse_args()
-    commands = _COMMANDS[:: arguments.every]
+    models = arguments.models
+    if not models:
+        gemma3.fetch()
+        models = [DEMO_MODEL, gemma3.MODEL]
+    for model in models:
+        ask_all(model, _COMMANDS[:: arguments.every])
+
+
+def ask_all(model: Path, commands: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
+    """Print how many commands a model gets right, a line for each way."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        daemon(Path(folder), "--model", os.fspath(arguments.model.resolve())) as running,
+        daemon(Path(folder), "--model", os.fspath(model.resolve())) as running,
     ):
         running.wait_until_ready()
         with Client(os.fspath(running.socket)) as client:
-            asked = Asked(client, arguments.model)
+            asked = Asked(client, model)
             for way in ("required", "auto", "free"):
                 calls = [asked.call(command, way) for command, _, _ in commands]
                 n_calls = sum(call is not None for call in calls)
@@ -216,8 +229,8 @@ def main() -> None:
                     is_right(call, name, wanted)
                     for call, (_, name, wanted) in zip(calls, commands, strict=True)
                 )
-                n = len(commands)
-                print(f"{way}: {n_calls} of {n} call, {n_named} the right tool, {n_right} right")
+                counts = f"{n_calls} of {len(commands)} call, {n_named} the right tool"
+                print(f"{model.stem}, {way}: {counts}, {n_right} right", flush=True)
 
 
 if __name__ == "__main__":
