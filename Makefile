@@ -109,7 +109,7 @@ transformers: $(VENV)/.developer $(VENV)/.engine ## convert against transformers
 	build/transformers-venv/bin/python tests/peft_folders.py build/transformers build/peft
 	$(PY) -m pytest tests/tools/test_transformers.py tests/tools/test_peft.py
 
-fuzz: ## fuzz the GGUF parser and the constraint, FUZZ_SECONDS=60 each
+fuzz: ## fuzz the GGUF parser, files of adapters and the constraint, FUZZ_SECONDS=60 each
 	packaging/dev-packages build fuzz
 	$(NATIVE) fuzz
 

@@ -1,7 +1,8 @@
-"""Write the fuzzers' seeds: files into corpus/, grammars into grammars/.
+"""Write the fuzzers' seeds: files into corpus/ and adapters/, grammars into grammars/.
 
-corpus/: bad files, good ones, a tiny model, keys of each family. grammars/: automata with a
-vocabulary and a walk, in the format that fuzz_constraint.c describes. Run from anywhere: ``python
+corpus/: bad files, good ones, a tiny model, keys of each family. adapters/: good and bad ones for
+the model of native/tests/tiny_model.h. grammars/: automata with a vocabulary and a walk, in the
+format that fuzz_constraint.c describes. Run from anywhere: ``python
 native/fuzz/make_corpus.py``. The seeds are committed; run it again when the cases in
 tests/engine/bad_gguf.py or tests/family_models.py change.
 """
@@ -21,7 +22,8 @@ from family_models import FAMILY_MODELS  # noqa: E402
 from llamad.sampling.constraint.automaton import EDGE, NO_LIMIT, compile_grammar  # noqa: E402
 from llamad.sampling.constraint.expression import Grammar, Text, literal  # noqa: E402
 from llamad.sampling.constraint.gbnf import parse_gbnf  # noqa: E402
-from tiny_gguf import encode_gguf, metadata_of  # noqa: E402
+from tiny_adapter import TinyAdapter, adapter_metadata, adapter_tensors  # noqa: E402
+from tiny_gguf import TinySpec, encode_gguf, metadata_of  # noqa: E402
 
 TEXTS = (
     b"",
@@ -61,6 +63,42 @@ def seeds() -> dict[str, bytes]:
     return result | {"model": model()}
 
 
+def adapter_seeds() -> dict[str, bytes]:
+    """Return adapters by file name: one of each type, and of each what a hostile one lies about."""
+    spec = TinySpec(n_layers=2, dim=64, n_heads=4, n_kv_heads=2, hidden_dim=96)
+    result = {}
+    for type_name in ("F32", "F16", "BF16", "Q8_0"):
+        adapter = TinyAdapter(rank=3, type_name=type_name, targets=("attn_q", "ffn_down"))
+        result[f"good-{type_name}"] = encode_gguf(
+            adapter_metadata(spec, adapter), adapter_tensors(spec, adapter)[:4]
+        )
+    keys, (a, b) = adapter_metadata(spec, TinyAdapter()), adapter_tensors(spec, TinyAdapter())[:2]
+    broken = replace(b, data=b"\0\0\xc0\x7f" + b.data[4:])
+    huge = replace(b, data=b"\xff\xff\x7f\x7f" * (len(b.data) // 4))
+    norms = [replace(t, name=t.name.replace("attn_q", "attn_norm")) for t in (a, b)]
+    for name, changes, tensors in (
+        ("alone", {}, [a]),
+        ("twice", {}, [a, a, b]),
+        ("short", {}, [a, replace(b, shape=(b.shape[0], 3))]),
+        ("wide", {}, [replace(a, shape=(2, 128)), b]),
+        ("ranked", {}, [replace(a, shape=(1 << 31, 64)), replace(b, shape=(64, 1 << 31))]),
+        ("cube", {}, [replace(a, shape=(1, *a.shape)), b]),
+        ("norm", {}, norms),
+        ("unknown", {}, [replace(a, name="blk.7.attn_q.weight.lora_a"), b]),
+        ("unnamed", {}, [replace(a, name=".lora_a"), replace(b, name=".lora_b")]),
+        ("nan", {}, [a, broken]),
+        ("huge", {}, [a, huge]),
+        ("alpha-nan", {"adapter.lora.alpha": float("nan")}, [a, b]),
+        ("alpha-huge", {"adapter.lora.alpha": 3e38}, [a, b]),
+        ("no-lora", {"adapter.type": "control_vector"}, [a, b]),
+        ("a-model", {"general.type": "model"}, [a, b]),
+        ("other", {"general.architecture": "qwen3"}, [a, b]),
+        ("empty", {}, []),
+    ):
+        result[f"bad-{name}"] = encode_gguf(keys | changes, tensors)
+    return result
+
+
 def _byte(number: int) -> int:
     """Return a number as a grammar's seed holds it."""
     if number == NO_LIMIT:
@@ -92,8 +130,12 @@ def grammar_seeds() -> dict[str, bytes]:
 
 
 def main() -> None:
-    """Replace the contents of corpus/ and grammars/."""
-    for folder, contents in (("corpus", seeds()), ("grammars", grammar_seeds())):
+    """Replace the contents of corpus/, adapters/ and grammars/."""
+    for folder, contents in (
+        ("corpus", seeds()),
+        ("adapters", adapter_seeds()),
+        ("grammars", grammar_seeds()),
+    ):
         (HERE / folder).mkdir(exist_ok=True)
         for old in (HERE / folder).iterdir():
             old.unlink()
