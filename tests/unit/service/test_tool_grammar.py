@@ -189,6 +189,28 @@ def test_what_a_format_writes_is_in_its_grammar(row: ToolFormat) -> None:
         assert constraint.accepts
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"multipleOf": 12345},
+        {"patternProperties": {"(?=a)": {}}},
+        {"allOf": [{"patternProperties": {"a": {}}}, {"properties": {"b": {}}}]},
+        {"propertyNames": {"anyOf": [{"pattern": "a"}, {"pattern": "b"}]}},
+        {"uniqueItems": True},
+    ],
+    ids=lambda schema: next(iter(schema)),
+)
+def test_what_is_beyond_bounds_is_not_held_to_and_the_rest_is(schema: dict[str, Any]) -> None:
+    parameters = {"type": "object", "properties": {"a": schema, "n": {"type": "integer"}}}
+    tools = (Tool("f", "", json.dumps(parameters)),)
+    rules = answer_with_tools(ToolRules(tools, required=True), formats.HERMES, [])
+    with Vocabulary().constraint(rules) as constraint:
+        say(constraint, formats.HERMES.write([Call("f", {"a": {"z": [1, 1]}, "n": 1})]))
+        assert constraint.accepts
+    with Vocabulary().constraint(rules) as constraint, pytest.raises(EngineError):
+        say(constraint, formats.HERMES.write([Call("f", {"n": "x"})]))
+
+
 LINES = ("<parameter=room>", "<parameter=x>", "</function>", "</tool_call>", "</functio", "a", " ")
 
 

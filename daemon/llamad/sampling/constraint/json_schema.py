@@ -6,7 +6,9 @@ Members may come in any order, each once (up to MAX_MEMBERS; beyond, in the sche
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
+from llamad.errors import LlamadError
 from llamad.sampling.constraint.expression import (
     MAX_MEMBERS,
     NEVER,
@@ -113,7 +115,7 @@ class SchemaRules:
         if "string" in facts.types:
             parts.append(self._string(facts))
         if "number" in facts.types:
-            parts.append(number(facts, self._notation))
+            parts.append(self._number(facts))
         if "boolean" in facts.types:
             parts.append(self._notation.boolean)
         if "null" in facts.types:
@@ -181,10 +183,23 @@ class SchemaRules:
             return NEVER
         return self._notation.an_array(chosen) if chosen.n_bits <= MAX_MEMBERS else None
 
+    def _number(self, facts: Facts) -> Expression:
+        try:
+            return number(facts, self._notation)
+        except LlamadError:
+            if not self._document.lenient:
+                raise
+            return number(replace(facts, multiples=()), self._notation)
+
     def _object(self, facts: Facts, places: Places) -> Expression:
         notation = self._notation
         names = member_names(facts, places)
-        listed, language = self._names(facts)
+        try:
+            listed, language = self._names(facts)
+        except LlamadError:
+            if not self._document.lenient:
+                raise
+            listed = language = None
         if listed is not None:
             names = list(dict.fromkeys((*names, *listed)))
         self._notation.count(places[0], len(names))
@@ -229,6 +244,8 @@ class SchemaRules:
             alike += [] if language is None else [(language, True)]
             rest = choice(self._rest_by_pattern(facts, alike))
         except TooManyStatesError:
+            if self._document.lenient:
+                return self._rest(replace(facts, name_patterns=()), places, names, None)
             raise refused(places[0], "the names of members need too many states") from None
         return None if rest == NEVER else rest
 

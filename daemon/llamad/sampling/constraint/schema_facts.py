@@ -199,7 +199,12 @@ class Document:
         self._n_combined += 1 + len(a.properties) + len(b.properties)
         if self._n_combined > MAX_COMBINED:
             raise refused(place, "too many schemas hold at once for one value")
-        return both(a, b)
+        try:
+            return both(a, b)
+        except LlamadError:  # of patterns of names
+            if not self.lenient:
+                raise
+            return both(replace(a, name_patterns=()), replace(b, name_patterns=()))
 
     # ---- oneOf ----
 
@@ -299,7 +304,12 @@ class Document:
             case "required":
                 return replace(facts, required=_texts(below, value))
             case "patternProperties":
-                return replace(facts, name_patterns=self._name_patterns(below, value))
+                try:
+                    return replace(facts, name_patterns=self._name_patterns(below, value))
+                except LlamadError:
+                    if not self.lenient:
+                        raise
+                    return facts
             case "propertyNames":
                 return replace(facts, names=self._inner(below, value))
             case "multipleOf":
