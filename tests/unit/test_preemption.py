@@ -123,9 +123,11 @@ WITH_WINDOWS = TinySpec(architecture="gemma3", n_layers=7, window=40, weight_typ
     [
         ("f16", False, SPEC),
         ("q8_0", False, SPEC),
+        ("q4_0", False, SPEC),
         ("f16", True, SPEC),
         *(("f16", False, spec) for spec in WITH_STATES),
         ("f16", False, WITH_WINDOWS),
+        ("q4_0", False, WITH_WINDOWS),
         ("q8_0", False, WITH_GUESS_LAYER),
     ],
 )

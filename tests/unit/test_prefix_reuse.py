@@ -121,7 +121,13 @@ def tiny_model(tiny_model_path: TinyModelPath) -> Iterator[Callable[..., LoadedM
 
 @pytest.mark.parametrize(
     ("kv_type", "kv_tokens", "preempted"),
-    [("f16", 512, 0.2), ("q8_0", 512, 0.0), ("f16", 2048, 0.0), ("q8_0", 2048, 0.2)],
+    [
+        ("f16", 512, 0.2),
+        ("q8_0", 512, 0.0),
+        ("q4_0", 512, 0.2),
+        ("f16", 2048, 0.0),
+        ("q8_0", 2048, 0.2),
+    ],
 )
 def test_texts_with_the_cache_are_those_without(
     tiny_model: Callable[..., LoadedModel], kv_type: str, kv_tokens: int, preempted: float
