@@ -178,7 +178,7 @@ LIBRARY_OWNERS: dict[str, tuple[str, ...]] = {
     "jinja2": ("llamad.text.template_program",),
     "sdnotify": ("llamad.systemd",),
     "prometheus_client": ("llamad.service.metrics",),
-    "sqlite3": ("llamad.jobs.store",),
+    "sqlite3": ("llamad.jobs.database", "llamad.jobs.store"),
     "numpy": ("llamad.engine.model", "llamad_tools"),
     "prompt_toolkit": ("llamactl.chat",),
     "rich": ("llamactl.chat",),

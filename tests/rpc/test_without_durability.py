@@ -84,7 +84,7 @@ def test_the_service_serves_stores_nothing_and_says_why_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("llamad.jobs.store.LOCK_SECONDS", 0.0)
+    monkeypatch.setattr("llamad.jobs.database.LOCK_SECONDS", 0.0)
     caplog.set_level(logging.WARNING)
 
     @asynchronous

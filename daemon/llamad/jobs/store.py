@@ -1,10 +1,8 @@
 """The durable jobs on the disk: one SQLite database, used by one thread.
 
-Owns the database file: its schema and version, what becomes of one that cannot be used, and how
-long ended jobs stay. ``add`` returns when a job is on the disk. Progress is written without waiting
-for the disk, but for one time in ``SYNC_SECONDS``: after a power cut the last tokens are computed
-again, and are the same. A broken or foreign file is set aside under another name and a new one
-begun; one of a newer version stays where it is, and nothing is stored.
+Owns what is in the tables, how long ended jobs stay, and when the disk is waited for: ``add``
+returns when a job is there, progress is written without that, but for one time in ``SYNC_SECONDS``.
+After a power cut the last tokens are computed again, and are the same. The file is database.py's.
 """
 
 import asyncio
@@ -12,17 +10,16 @@ import contextlib
 import json
 import logging
 import math
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.database import PAGE_BYTES, JobDatabase, number, used_bytes
 from llamad.jobs.event import Delta
 from llamad.jobs.plain import from_plain, to_plain
 from llamad.jobs.stored_job import (
@@ -37,33 +34,14 @@ from llamad.jobs.stored_job import (
     unpack_tokens,
 )
 from llamad.logs import fields
-from llamad.small_file import sync_directory
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-FILE = "jobs.sqlite"
-APPLICATION_ID = 0x6C6C646A  # "lldj", in the file's header
-SCHEMA_VERSION = 3  # SCHEMAS has those before
-SCHEMA_OF_1 = (
-    "CREATE TABLE jobs (id TEXT PRIMARY KEY, owner TEXT NOT NULL, key TEXT NOT NULL,"
-    " request_digest TEXT NOT NULL, job TEXT NOT NULL, prompt BLOB NOT NULL,"
-    " ended REAL, outcome TEXT, text TEXT)",
-    "CREATE UNIQUE INDEX jobs_by_key ON jobs (owner, key) WHERE key <> ''",
-    "CREATE TABLE progress (number INTEGER PRIMARY KEY, job TEXT NOT NULL,"
-    " tokens BLOB NOT NULL, text TEXT NOT NULL, reasoning INTEGER NOT NULL)",
-)
-# The jobs that are computed, or were when the service ended; see service/suspects.py.
-ADDED_IN_2 = ("CREATE TABLE starts (job TEXT PRIMARY KEY, number INTEGER NOT NULL)",)
-# What mirostat has learned from the tokens that are stored.
-ADDED_IN_3 = ("CREATE TABLE mirostat (job TEXT PRIMARY KEY, mu REAL NOT NULL)",)
-SCHEMAS = (SCHEMA_OF_1, SCHEMA_OF_1 + ADDED_IN_2, SCHEMA_OF_1 + ADDED_IN_2 + ADDED_IN_3)
-SCHEMA = SCHEMAS[-1]
-LOCK_SECONDS = 2.0  # that another program may hold the database
+MOST_LISTED = 1000  # ended jobs
 SYNC_SECONDS = 30.0  # of progress that a power cut may cost, beside what waits to be written
 MOST_LISTED = 1000  # ended jobs
-PAGE_BYTES = 4096
 
 
 class JobStore:
@@ -78,26 +56,33 @@ class JobStore:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Store in a directory that exists and is this service's alone."""
-        self.fault = "the stored jobs are not open yet"  # why nothing is stored; empty: it is
-        self.bytes_written = 0  # about, since the start
-        self._path = directory / FILE
+        self._database = JobDatabase(directory)
         self._max_bytes = max_bytes
         self._keep_seconds = keep_seconds
         self._wall_clock = wall_clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="llamad-jobs")
         self._connection: sqlite3.Connection | None = None
-        self._synced_at = 0.0  # monotonic
 
     @property
     def usable(self) -> bool:
         """Whether the database is open: something may be stored, unless the disk refuses."""
-        return self._connection is not None
+        return self._database.connection is not None
+
+    @property
+    def fault(self) -> str:
+        """Why nothing is stored; empty: it is."""
+        return self._database.fault
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes that were written since the start, about."""
+        return self._database.bytes_written
 
     # ---- what the service asks; event loop -------------------------------------------------------
 
     async def open(self) -> list[Living]:
         """Open or create the database; return the jobs that go on. ``fault`` says what failed."""
-        return await self._run(self._open_or_replace)
+        return await self._run(lambda: self._database.open(self._begin)) or []
 
     async def add(self, job: StoredJob) -> None:
         """Store a new job; it is on the disk when this returns. Raises NOT_DURABLE, JOBS_FULL."""
@@ -146,7 +131,7 @@ class JobStore:
         if clean and self.usable:
             with contextlib.suppress(LlamadError):  # it is told in the status and does not matter
                 await self._do(self._forget_starts)
-        await self._run(self._close)
+        await self._run(self._database.close)
         self._thread.shutdown(wait=False)
 
     async def _run(self, function: Callable[[], T]) -> T:
@@ -158,155 +143,31 @@ class JobStore:
         """Run something with the database. Raises NOT_DURABLE."""
 
         def work() -> T:
-            if self._connection is None:
-                raise not_durable(self.fault)
+            database = self._database
+            if database.connection is None:
+                raise not_durable(database.fault)
             try:
-                result = function(self._connection)
+                result = function(database.connection)
             except sqlite3.Error as error:
-                self.fault = self._told(error)
-                raise not_durable(self.fault) from None
+                database.fault = database.why(error)
+                raise not_durable(database.fault) from None
             if writes:
-                self.fault = ""
+                database.fault = ""
             return result
 
         return await self._run(work)
 
-    # ---- opening; the store's thread -------------------------------------------------------------
-
-    def _open_or_replace(self) -> list[Living]:
-        try:
-            for _ in range(2):
-                try:
-                    living = self._open()
-                    self.fault = ""
-                    return living
-                except _UnusableError as error:
-                    self._close()
-                    self._set_aside(str(error))
-        except _NewerError as error:
-            self.fault = str(error)
-        except sqlite3.Error as error:
-            self.fault = self._told(error)
-        except OSError as error:
-            self.fault = f"{error.filename or self._path}: {error.strerror}"
-        self._close()
-        log.warning(fields("jobs are not stored", message=self.fault))
-        return []
-
-    def _open(self) -> list[Living]:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        os.close(os.open(self._path, flags, 0o600))  # SQLite would let others read prompts
-        self._connection = connection = sqlite3.connect(
-            self._path, isolation_level=None, timeout=LOCK_SECONDS, check_same_thread=False
-        )
-        try:
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("PRAGMA trusted_schema = OFF")
-            self._check(connection)
-            connection.execute("PRAGMA journal_mode = WAL")
-            with self._transaction(sync=True):
-                self._prune(connection, 0)
-                connection.execute(
-                    "DELETE FROM starts WHERE job NOT IN (SELECT id FROM jobs WHERE ended IS NULL)"
-                )
-                connection.execute(
-                    "DELETE FROM mirostat WHERE job NOT IN (SELECT job FROM progress)"
-                )
-            return list(self._read_living(connection))
-        except sqlite3.Error as error:
-            if _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise _UnusableError(str(error)) from None
-            raise
-
-    def _check(self, connection: sqlite3.Connection) -> None:
-        """Create the tables of an empty file; refuse what is not ours."""
-        application = _number(connection, "PRAGMA application_id")
-        version = _number(connection, "PRAGMA user_version")
-        found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master") if sql}
-        if not application and not version and not found:
-            connection.execute("PRAGMA journal_mode = WAL")
-            with self._transaction(sync=True):
-                for statement in SCHEMA:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            sync_directory(self._path.parent)
-            return
-        if application == APPLICATION_ID and version > SCHEMA_VERSION:
-            raise _NewerError(
-                f"{self._path} was written by a newer llamad, version {version}; this one knows"
-                f" {SCHEMA_VERSION}: install that one again, or move the file away"
-            )
-        known = application == APPLICATION_ID and 1 <= version <= SCHEMA_VERSION
-        if not known or found != set(SCHEMAS[version - 1]):
-            raise _UnusableError("it is no database of llamad's jobs")
-        [result] = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if result != "ok":
-            raise _UnusableError(str(result))
-        if version < SCHEMA_VERSION:
-            with self._transaction(sync=True):
-                for statement in SCHEMA[len(SCHEMAS[version - 1]) :]:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def _set_aside(self, why: str) -> None:
-        """Move a file that cannot be used away, with what belongs to it. Raises OSError."""
-        number = 1
-        while os.path.lexists(f"{self._path}.broken-{number}"):
-            number += 1
-        for end in ("", "-wal", "-shm"):
-            if os.path.lexists(f"{self._path}{end}"):
-                Path(f"{self._path}{end}").rename(f"{self._path}.broken-{number}{end}")
-        sync_directory(self._path.parent)
-        log.error(
-            fields(
-                "stored jobs cannot be read: begun anew",
-                kept=f"{self._path}.broken-{number}",
-                message=why,
-            )
-        )
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _told(self, error: sqlite3.Error) -> str:
-        """Return what is wrong with the database, for people."""
-        match _code(error):
-            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                why = "is locked by another program"
-            case sqlite3.SQLITE_FULL:
-                why = "cannot grow: the disk is full"
-            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN:
-                why = "cannot be written"
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-                why = "is broken: the next start sets it aside"
-            case sqlite3.SQLITE_IOERR:
-                why = "cannot be read or written: the disk refused it"
-            case _:
-                why = f"failed: {error}"
-        return f"{self._path} {why}"
-
     # ---- reading and writing; the store's thread -------------------------------------------------
 
-    @contextmanager
-    def _transaction(self, *, sync: bool, payload_bytes: int = 0) -> Iterator[None]:
-        """Write everything or nothing; ``sync``: it is on the disk at the end."""
-        assert self._connection is not None
-        self._connection.execute(f"PRAGMA synchronous = {'FULL' if sync else 'NORMAL'}")
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
-        # Whole pages, once into the log and once, later, to their place.
-        self.bytes_written += 2 * PAGE_BYTES * (3 + payload_bytes // PAGE_BYTES)
-        if sync:
-            self._synced_at = time.monotonic()
+    def _begin(self, connection: sqlite3.Connection) -> list[Living]:
+        """Forget what is over, and return the jobs that go on."""
+        with self._database.transaction(sync=True):
+            self._prune(connection, 0)
+            connection.execute(
+                "DELETE FROM starts WHERE job NOT IN (SELECT id FROM jobs WHERE ended IS NULL)"
+            )
+            connection.execute("DELETE FROM mirostat WHERE job NOT IN (SELECT job FROM progress)")
+        return list(self._read_living(connection))
 
     def _add(self, connection: sqlite3.Connection, job: StoredJob) -> None:
         prompt = pack_tokens(job.prompt_tokens)
@@ -314,7 +175,7 @@ class JobStore:
         del plain["prompt_tokens"]
         text = json.dumps(plain)
         size = len(prompt) + len(text)
-        with self._transaction(sync=True, payload_bytes=size):
+        with self._database.transaction(sync=True, payload_bytes=size):
             if not self._prune(connection, size):
                 raise LlamadError(
                     ErrorKind.EXHAUSTED,
@@ -329,12 +190,12 @@ class JobStore:
             )
 
     def _start(self, connection: sqlite3.Connection, job_id: str, starts: int) -> None:
-        with self._transaction(sync=True):
+        with self._database.transaction(sync=True):
             connection.execute("INSERT OR REPLACE INTO starts VALUES (?, ?)", (job_id, starts))
 
     def _forget_starts(self, connection: sqlite3.Connection) -> None:
-        if _number(connection, "SELECT count(*) FROM starts"):
-            with self._transaction(sync=True):
+        if number(connection, "SELECT count(*) FROM starts"):
+            with self._database.transaction(sync=True):
                 connection.execute("DELETE FROM starts")
 
     def _save(
@@ -357,8 +218,8 @@ class JobStore:
             job for (job,) in connection.execute("SELECT job FROM starts WHERE number > 0")
         }
         fruitful = [(p.id,) for p in progress if p.id in fruitless]
-        sync = bool(ends or fruitful) or time.monotonic() - self._synced_at > SYNC_SECONDS
-        with self._transaction(sync=sync, payload_bytes=size):
+        sync = bool(ends or fruitful) or time.monotonic() - self._database.synced_at > SYNC_SECONDS
+        with self._database.transaction(sync=sync, payload_bytes=size):
             connection.executemany(
                 "INSERT INTO progress (job, tokens, text, reasoning) VALUES (?, ?, ?, ?)", rows
             )
@@ -380,7 +241,7 @@ class JobStore:
         """Forget ended jobs that are too old or too many; whether so many bytes more fit."""
         before = self._wall_clock() - self._keep_seconds
         connection.execute("DELETE FROM jobs WHERE ended < ?", (before,))
-        while _used_bytes(connection) + more_bytes > self._max_bytes:
+        while used_bytes(connection) + more_bytes > self._max_bytes:
             oldest = connection.execute(
                 "SELECT id FROM jobs WHERE ended IS NOT NULL ORDER BY ended LIMIT 8"
             ).fetchall()
@@ -413,14 +274,6 @@ class JobStore:
                 )
 
 
-class _UnusableError(Exception):
-    """The file is broken, or somebody else's."""
-
-
-class _NewerError(Exception):
-    """The file is of a newer version."""
-
-
 def not_durable(why: str) -> LlamadError:
     """Return the error of whoever wants something stored while that is impossible."""
     return LlamadError(ErrorKind.STATE, "NOT_DURABLE", f"jobs are not stored: {why}")
@@ -428,20 +281,6 @@ def not_durable(why: str) -> LlamadError:
 
 def _text(deltas: Sequence[Delta]) -> str:
     return json.dumps(plain_deltas(deltas), ensure_ascii=False)
-
-
-def _code(error: sqlite3.Error) -> int:
-    """Return the primary result code."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _number(connection: sqlite3.Connection, query: str) -> int:
-    return int(connection.execute(query).fetchone()[0])
-
-
-def _used_bytes(connection: sqlite3.Connection) -> int:
-    pages = _number(connection, "PRAGMA page_count") - _number(connection, "PRAGMA freelist_count")
-    return pages * _number(connection, "PRAGMA page_size")
 
 
 def _count(value: object) -> int | None:

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 
 from llamad.errors import ErrorKind, LlamadError
+from llamad.jobs.database import FILE
 from llamad.jobs.event import Delta
 from llamad.jobs.record import JobSnapshot, JobState
 from llamad.jobs.request import GenerationRequest, Priority
-from llamad.jobs.store import FILE, JobStore
+from llamad.jobs.store import JobStore
 from llamad.jobs.stored_job import Ended, Living, Outcome, Progress, StoredError, StoredJob
 from unit.schedule.fakes import asynchronous
 
@@ -263,7 +264,7 @@ def test_a_file_of_a_newer_version_stays_and_nothing_is_stored(tmp_path: Path) -
 def test_a_locked_file_is_named_and_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llamad.jobs.store.LOCK_SECONDS", 0.0)
+    monkeypatch.setattr("llamad.jobs.database.LOCK_SECONDS", 0.0)
     fill(tmp_path)
     other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -278,8 +279,8 @@ async def test_a_file_that_became_read_only_is_told_until_it_can_be_written_agai
     with tempfile.TemporaryDirectory() as name:
         async with opened(Path(name)) as (store, _):
             await store.add(JOB)
-            assert store._connection is not None
-            store._connection.execute("PRAGMA query_only = 1")
+            assert store._database.connection is not None
+            store._database.connection.execute("PRAGMA query_only = 1")
             for refused in (
                 store.add(replace(JOB, id="j2", idempotency_key="")),
                 store.save([progress(1)], []),
@@ -289,7 +290,7 @@ async def test_a_file_that_became_read_only_is_told_until_it_can_be_written_agai
                     await refused
             assert await store.by_key("0", "key") == ("j1", "asked")
             assert "cannot be written" in store.fault
-            store._connection.execute("PRAGMA query_only = 0")
+            store._database.connection.execute("PRAGMA query_only = 0")
             await store.save([progress(1)], [])
             assert store.fault == ""
         async with opened(Path(name)) as (_, living):
