@@ -12,7 +12,6 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -28,13 +27,11 @@ from llamad.jobs.store import JobStore, not_durable
 from llamad.jobs.stored_job import (
     Ended,
     Living,
-    Outcome,
-    Progress,
-    StoredError,
     StoredJob,
 )
 from llamad.jobs.transcript import Reader, Transcript
 from llamad.logs import fields
+from llamad.service.durable_job import DurableJob
 from llamad.service.last_end import service_failed
 from llamad.service.resumable_jobs import ResumableJobs
 from llamad.service.state import ServiceState, Serving
@@ -47,19 +44,6 @@ log = logging.getLogger(__name__)
 SAVE_SECONDS = 1.0  # between two transactions, at least
 RETRY_SECONDS = 10.0  # after one that failed
 MOST_WRITE_DEBT_SECONDS = 3600.0  # of the budget; behind that no job is taken
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """A durable job that has not ended, or whose end is not stored."""
-
-    job: Job
-    transcript: Transcript
-    model_digest: str
-    n_tokens: int = 0  # of the completion that are stored
-    n_deltas: int = 0
-    stored: bool = False
-    started: bool = False  # it was computed since it went on, and is stored as such
 
 
 class DurableJobs:
@@ -87,7 +71,7 @@ class DurableJobs:
         self._store: JobStore | None = None
         self._pace: WritePace | None = None
         self.resumable = ResumableJobs(book, self._clock)
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, DurableJob] = {}
         self._changed: set[str] = set()  # jobs whose transcript has grown or ended
         self._wake = asyncio.Event()
         self._suspects = Suspects()
@@ -184,7 +168,7 @@ class DurableJobs:
             if not self._suspects.may_go_on(job.id):
                 continue
             try:
-                _check_same(entry, model.digest, model.vocab_size)
+                entry.check_model(model.digest, model.vocab_size)
                 serving.scheduler.accept(job)
             except LlamadError as error:
                 self._suspects.remove(job.id)
@@ -192,7 +176,7 @@ class DurableJobs:
 
     # ---- starts that are counted (suspects.py) ---------------------------------------------------
 
-    def _on_start(self, entry: _Entry) -> None:
+    def _on_start(self, entry: DurableJob) -> None:
         """Count a start before the job's first step; one that was only paused has been counted."""
         if entry.started:
             return
@@ -205,7 +189,7 @@ class DurableJobs:
             self._starting.add(task)
             task.add_done_callback(self._starting.discard)
 
-    async def _store_start(self, entry: _Entry, starts: int) -> None:
+    async def _store_start(self, entry: DurableJob, starts: int) -> None:
         """Let the job be computed once its start is on the disk, or cannot be stored."""
         try:
             if self._store is not None:
@@ -218,7 +202,7 @@ class DurableJobs:
             if self._state.serving is not None:
                 self._state.serving.scheduler.wake()
 
-    def _on_suspend(self, entry: _Entry) -> None:
+    def _on_suspend(self, entry: DurableJob) -> None:
         """Suspect no job whose model goes while the service lives."""
         entry.started = False
         self._suspects.remove(entry.job.id)
@@ -284,7 +268,7 @@ class DurableJobs:
 
     async def _begin(
         self, request: GenerationRequest, key: str, request_digest: str
-    ) -> tuple[_Entry, StoredJob]:
+    ) -> tuple[DurableJob, StoredJob]:
         """Queue a job, and return what there is to store of it."""
         serving = self._state.require()
         transcript = Transcript()
@@ -292,11 +276,11 @@ class DurableJobs:
         record = job.record
         record.durable, record.idempotency_key = True, key
         record.submitted_unix = self._wall_clock()
-        entry = _Entry(job, transcript, serving.model.digest)
+        entry = DurableJob(job, transcript, serving.model.digest)
         self._hear(entry)
         return entry, StoredJob.of(record, serving.model.digest, request_digest)
 
-    async def _keep(self, entry: _Entry, stored: StoredJob) -> None:
+    async def _keep(self, entry: DurableJob, stored: StoredJob) -> None:
         """Store a new job; one that cannot be stored is cancelled. Raises NOT_DURABLE."""
         assert self._store is not None
         try:
@@ -310,7 +294,7 @@ class DurableJobs:
         entry.stored = True
         self._note(entry)
 
-    def _hear(self, entry: _Entry) -> None:
+    def _hear(self, entry: DurableJob) -> None:
         self._entries[entry.job.id] = entry
         entry.transcript.on_change = lambda: self._note(entry)
         entry.job.on_start = lambda: self._on_start(entry)
@@ -333,7 +317,7 @@ class DurableJobs:
         self._book.add(job)
         n_tokens, n_deltas = len(living.tokens), len(living.deltas)
         digest = living.job.model_digest
-        self._hear(_Entry(job, transcript, digest, n_tokens, n_deltas, stored=True))
+        self._hear(DurableJob(job, transcript, digest, n_tokens, n_deltas, stored=True))
         if living.starts is None or not suspects:
             return
         if living.starts < MOST_STARTS:
@@ -345,7 +329,7 @@ class DurableJobs:
 
     # ---- storing ---------------------------------------------------------------------------------
 
-    def _note(self, entry: _Entry) -> None:
+    def _note(self, entry: DurableJob) -> None:
         self._changed.add(entry.job.id)
         self._wake.set()
 
@@ -353,8 +337,9 @@ class DurableJobs:
         """Store what has changed in one transaction; return False when that failed."""
         entries = [self._entries[i] for i in self._changed if i in self._entries]
         entries = [entry for entry in entries if entry.stored]
-        progress = [p for entry in entries if (p := _progress(entry)) is not None]
-        ended = [self._ended(entry) for entry in entries if entry.transcript.ended]
+        progress = [p for entry in entries if (p := entry.progress()) is not None]
+        now, unix = self._clock.now(), self._wall_clock()
+        ended = [entry.ended(now, unix) for entry in entries if entry.transcript.ended]
         suspended = list(self._suspended)
         if not progress and not ended and not suspended:
             self._changed.clear()
@@ -372,9 +357,7 @@ class DurableJobs:
         self._changed.difference_update(entry.job.id for entry in entries)
         for part in progress:
             entry = self._entries[part.id]
-            entry.n_tokens += len(part.tokens)
-            entry.n_deltas += len(part.deltas)
-            if entry.transcript.ended or len(entry.transcript.deltas) > entry.n_deltas:
+            if entry.note_stored(part):
                 self._note(entry)  # it grew meanwhile
             if self._suspects.progressed(part.id):
                 when = self._clock.now() + TRIAL_SECONDS
@@ -389,12 +372,6 @@ class DurableJobs:
         if error.message != self._told:
             self._told = error.message
             log.error(fields("progress of jobs not stored", message=error.message))
-
-    def _ended(self, entry: _Entry) -> Ended:
-        transcript, record = entry.transcript, entry.job.record
-        error = None if transcript.error is None else StoredError.of(transcript.error)
-        outcome = Outcome(record.snapshot(self._clock.now()), transcript.finished, error)
-        return Ended(record.id, self._wall_clock(), outcome, tuple(transcript.deltas))
 
     def _spend(self) -> None:
         if self._store is not None and self._pace is not None:
@@ -463,35 +440,3 @@ class DurableJobs:
         age = max(0.0, self._wall_clock() - (snapshot.submitted_unix or 0.0))
         submitted_at = self._clock.now() - age
         return dataclasses.replace(snapshot, age_seconds=age, submitted_at=submitted_at)
-
-
-def _progress(entry: _Entry) -> Progress | None:
-    """Return what a living job has that is not stored."""
-    if entry.transcript.ended:
-        return None
-    record = entry.job.record
-    tokens = entry.job.tokens[len(record.prompt_tokens) + entry.n_tokens :]
-    if not tokens:
-        return None
-    deltas = entry.transcript.deltas[entry.n_deltas :]
-    return Progress(
-        record.id, tuple(tokens), tuple(deltas), record.reasoning_tokens, record.mirostat_mu
-    )
-
-
-def _check_same(entry: _Entry, digest: str, vocab_size: int) -> None:
-    """Refuse to go on with another model than the job began with. Raises MODEL_REPLACED."""
-    record = entry.job.record
-    if entry.model_digest != digest:
-        raise LlamadError(
-            ErrorKind.STATE,
-            "MODEL_REPLACED",
-            f"the file of model {record.model!r} is another than the one job {record.id} was"
-            " submitted to: submit it again",
-        )
-    if not all(0 <= token < vocab_size for token in entry.job.tokens):
-        raise LlamadError(
-            ErrorKind.CORRUPT,
-            "JOB_UNREADABLE",
-            f"stored job {record.id} has tokens outside the vocabulary, 0..{vocab_size - 1}",
-        )
