@@ -38,7 +38,8 @@ from llamad.jobs.request import GenerationRequest
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
-from llamad.service.loading import LoadedModel, load
+from llamad.service.loaded_model import LoadedModel
+from llamad.service.loading import load
 
 GREEDY = Sampling(temperature=0.0, seed=1)
 TEXTS = {

@@ -26,7 +26,8 @@ from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
 from llamad.schedule.speculation import Speculation
 from llamad.service.guess_layer import NAME
-from llamad.service.loading import LoadedModel, load
+from llamad.service.loaded_model import LoadedModel
+from llamad.service.loading import load
 from tiny_gguf import TinySpec
 from unit.schedule.fakes import asynchronous, text_of
 

@@ -19,7 +19,8 @@ from llamad.memory.replan import whole_budget
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
-from llamad.service.loading import LoadedModel, load
+from llamad.service.loaded_model import LoadedModel
+from llamad.service.loading import load
 from llamad.store.registry import ModelRegistry
 from tiny_adapter import TinyAdapter, write_tiny_adapter
 from tiny_gguf import TinySpec, write_tiny_model

@@ -19,7 +19,8 @@ from llamad.jobs.event import Embedded
 from llamad.jobs.request import Embedding, GenerationRequest, Pooling
 from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
-from llamad.service.loading import LoadedModel, load
+from llamad.service.loaded_model import LoadedModel
+from llamad.service.loading import load
 from reference.encoder import encode
 from tiny_encoder import TinyEncoder
 from tiny_gguf import TinyModelPath, TinySpec

@@ -25,7 +25,8 @@ from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
 from llamad.schedule.prompt import encode_prompt
 from llamad.service import loading
-from llamad.service.loading import LoadedModel, load
+from llamad.service.loaded_model import LoadedModel
+from llamad.service.loading import load
 from tiny_gguf import TinyModelPath, TinySpec
 from unit.schedule.fakes import TIMEOUT_SECONDS, asynchronous, events_of, finish_of, text_of
 

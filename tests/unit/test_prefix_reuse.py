@@ -23,7 +23,8 @@ from llamad.jobs.request import GenerationRequest
 from llamad.sampling.parameters import Sampling
 from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
-from llamad.service.loading import LoadedModel, load
+from llamad.service.loaded_model import LoadedModel
+from llamad.service.loading import load
 from tiny_gguf import TinySpec
 from unit.schedule.fakes import asynchronous, events_of, text_in, text_of
 from unit.test_preemption import SAMPLINGS, Preempting

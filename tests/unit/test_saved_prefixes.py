@@ -19,7 +19,8 @@ from llamad.sampling.parameters import Sampling
 from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
 from llamad.schedule.prompt import system_tokens
-from llamad.service.loading import LoadedModel, load
+from llamad.service.loaded_model import LoadedModel
+from llamad.service.loading import load
 from llamad.service.prefix_setup import prefixes_of
 from llamad.service.prefixes import KeptPrefix, Prefixes
 from llamad.service.state_directory import StateDirectory

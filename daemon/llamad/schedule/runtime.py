@@ -1,7 +1,7 @@
 """What the scheduler needs of a loaded model, as protocols.
 
-``service.loading.LoadedModel`` has this shape; tests bring their own. So ``schedule/`` runs without
-the C library and without a model file.
+``service.loaded_model.LoadedModel`` has this shape; tests bring their own. So ``schedule/`` runs
+without the C library and without a model file.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,7 +2,7 @@
 
 import os
 
-from llamad.service.loading import LoadedModel
+from llamad.service.loaded_model import LoadedModel
 from llamad.service.state import ModelFacts
 
 

@@ -28,7 +28,8 @@ from llamad.memory.plan import MemoryPlan
 from llamad.schedule.loop import Scheduler
 from llamad.schedule.shares import Shares
 from llamad.service.disk_meter import DiskMeter
-from llamad.service.loading import LoadedModel, load
+from llamad.service.loaded_model import LoadedModel
+from llamad.service.loading import load
 from llamad.service.memory_watch import watching
 from llamad.service.model_choice import ModelChoice
 from llamad.service.model_facts import facts_of

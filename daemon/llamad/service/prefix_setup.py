@@ -10,7 +10,7 @@ from llamad.engine.worker import EngineWorker
 from llamad.schedule.loop import Scheduler
 from llamad.schedule.prompt import system_tokens
 from llamad.service.block_exchange import BlockExchange
-from llamad.service.loading import LoadedModel
+from llamad.service.loaded_model import LoadedModel
 from llamad.service.prefixes import Prefixes
 from llamad.service.settings import settings_of
 from llamad.service.state_directory import StateDirectory

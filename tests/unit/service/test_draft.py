@@ -13,7 +13,8 @@ from llamad.engine.drafting import DraftChunk
 from llamad.engine.info import Role
 from llamad.errors import LlamadError
 from llamad.gguf.value import MetadataValue
-from llamad.service.loading import LoadedModel, load
+from llamad.service.loaded_model import LoadedModel
+from llamad.service.loading import load
 from llamad.text.same_vocabulary import MAX_PADDING, check_vocabulary
 from tiny_gguf import TinyModelPath, TinySpec
 

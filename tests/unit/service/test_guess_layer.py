@@ -12,7 +12,8 @@ from llamad.config import ModelConfig
 from llamad.engine.bindings import StopFlag
 from llamad.errors import LlamadError
 from llamad.service.guess_layer import NAME
-from llamad.service.loading import LoadedModel, load
+from llamad.service.loaded_model import LoadedModel
+from llamad.service.loading import load
 from llamad.service.model_facts import facts_of
 from tiny_gguf import TinyModelPath
 
