@@ -31,11 +31,6 @@ class Conversation:
         sent = self.turns[self._n_left_out :]
         return [*self._head(), *sent, {"role": "user", "content": question}]
 
-    @property
-    def n_sent(self) -> int:
-        """How many messages of earlier turns are sent with a question."""
-        return len(self.turns) - self._n_left_out
-
     def add(self, question: str, answer: str) -> None:
         """Remember a turn."""
         self.turns.append({"role": "user", "content": question})

@@ -18,7 +18,6 @@ from llamad.memory.residency import (
 
 MIB = 1 << 20
 HEADER_BYTES = 3 * MIB
-STREAMED_ROLES = (Role.ATTENTION, Role.FEED, Role.OUTPUT)
 
 
 def model_of(
