@@ -11,13 +11,12 @@ loop is between two steps. A step goes on as long as one of its jobs lives: nobo
 others what is computed for them. It is interrupted when all of its jobs have ended, when the loop
 is stopped, and for an interactive job, as far as the others can spare it (interruption.py).
 
-Does not own: the end of a job (book.py), the order (policy.py), the rows of a step (step.py), what
-a token means (outcome.py), C (engine/worker.py).
+Does not own: what is accepted (intake.py), the end of a job (book.py), the order (policy.py), the
+rows of a step (step.py), what a token means (outcome.py), C (engine/worker.py).
 """
 
 import asyncio
 import logging
-import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,35 +28,27 @@ from llamad.errors import ErrorKind, LlamadError, shutting_down
 from llamad.jobs.book import JobBook
 from llamad.jobs.event import EventStream
 from llamad.jobs.job import Job
-from llamad.jobs.record import JobRecord, JobState
-from llamad.jobs.request import GenerationRequest, Priority
+from llamad.jobs.record import JobState
+from llamad.jobs.request import GenerationRequest
 from llamad.logs import fields
-from llamad.schedule.admission import Admission, queue_full
 from llamad.schedule.blocks import BlockPool, pool_of
 from llamad.schedule.cost import StepCost
 from llamad.schedule.counts import Counts
 from llamad.schedule.deadlines import Deadlines
 from llamad.schedule.draft import Drafts
 from llamad.schedule.draft_choice import planner_of
-from llamad.schedule.encoder import Encoder, Line
+from llamad.schedule.encoder import Encoder
 from llamad.schedule.estimate import Estimate
 from llamad.schedule.format_compiler import FormatCompiler
 from llamad.schedule.generation import Generation
+from llamad.schedule.intake import Intake
 from llamad.schedule.interruption import Interruptions
 from llamad.schedule.limits import Limits
 from llamad.schedule.outcome import Outcome
 from llamad.schedule.places import Places
 from llamad.schedule.policy import Policy
 from llamad.schedule.prefix_reuse import PrefixReuse, SavedBlocks
-from llamad.schedule.prompt import (
-    Prompt,
-    adapter_of,
-    completion_limit,
-    context_left,
-    encode_prompt,
-    for_model,
-    prompt_bytes,
-)
+from llamad.schedule.prompt import Prompt, adapter_of, encode_prompt, prompt_bytes
 from llamad.schedule.queue_reports import QueueReports
 from llamad.schedule.runtime import ModelRuntime
 from llamad.schedule.shares import Shares
@@ -69,7 +60,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAX_TEXTS = 16  # that wait for the tokenizer, beside prompts
 MODEL_LOST = "MODEL_FILE_LOST"  # the engine's reason for a mapped file that lost pages
 
 
@@ -106,8 +96,6 @@ class Scheduler:
         self._book = book
         self._limits = limits
         self._clock = LoopClock() if clock is None else clock
-        self._encoder = Encoder() if encoder is None else encoder
-        self._prompts, self._texts = Line(), Line()
         self._observer = observer
         self._on_step = on_step
         block, interval = model.kv_block_tokens, model.state_interval
@@ -119,7 +107,8 @@ class Scheduler:
         self._estimate = Estimate(self._cost, model.n_sequences, model.n_batch)
         self._policy = Policy(self._shares, self._estimate.compute_seconds, limits.ageing_seconds)
         self._places = Places(self._pool, self._policy, self._estimate, model.n_sequences)
-        self._admission = Admission(self._places, self._prompts)
+        encoder = Encoder() if encoder is None else encoder
+        self._intake = Intake(model, self._places, book, limits, self._clock, encoder)
         self._reports = QueueReports()
         self._speculation = Speculation()
         self._composer = StepComposer(
@@ -144,7 +133,7 @@ class Scheduler:
         self._outcome = Outcome(book, model.tokenizer, self._estimate, limits.stream_buffer_bytes)
         self._formats = FormatCompiler(
             model,
-            lambda function, n_bytes: self._encode(function, n_bytes, self._prompts),
+            self._intake.encode,
             wake=self.wake,
             fail=lambda job, error: self._fail(job, _for_client(error, "compiling a format")),
         )
@@ -153,8 +142,6 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._refusal: Callable[[], LlamadError] | None = None  # of everything new
-        self._failure: LlamadError | None = None
 
     @property
     def model(self) -> ModelRuntime:
@@ -172,14 +159,14 @@ class Scheduler:
 
     def change_limits(self, limits: Limits) -> None:
         """Bound the requests from now on."""
-        self._limits = limits
+        self._limits = self._intake.limits = limits
         self._policy.ageing_seconds = limits.ageing_seconds
         self._outcome.stream_buffer_bytes = limits.stream_buffer_bytes
 
     @property
     def failure(self) -> LlamadError | None:
         """Why the model is dead (its file was lost); None while it lives."""
-        return self._failure
+        return self._intake.failure
 
     async def submit(self, request: GenerationRequest, stream: EventStream | None = None) -> Job:
         """Queue a request; its events come through ``job.stream``, a Queued first.
@@ -192,25 +179,17 @@ class Scheduler:
         DEADLINE_EXCEEDED, QUEUE_TIMEOUT, the template's error, the failure of the model or what
         ``drain`` says.
         """
-        submitted_at = self._clock.now()
-        self._check_accepting()
-        request = for_model(self._model, request)
-        owner = self._limits.of(request.owner)
-        priority = owner.priority(request)
-        self._admission.check(
-            request.owner, self._limits.queue_capacity, owner, self._seconds_to_a_place()
+        record = await self._intake.record(request, self._formats)
+        job = Job(
+            record,
+            load_seconds=self._model.load_seconds,
+            max_unread_bytes=self._limits.stream_buffer_bytes,
+            on_abandon=self._book.abandon,
+            on_end=self._on_end,
+            stream=stream,
         )
-        n_bytes = prompt_bytes(request)
-        most = self._limits.prompts_bytes
-        if self._prompts.pending and self._prompts.pending_bytes + n_bytes > most:
-            raise self._queue_full(f"{self._prompts.pending_bytes} bytes of prompts wait already")
-        with self._admission.encoding(request.owner):
-            prompt = await self._encode(
-                lambda: encode_prompt(self._model, request), n_bytes, self._prompts
-            )
-            await self._formats.check(request, prompt.tokens, is_chat=prompt.is_chat)
-        request = prompt.without_text(request, priority)  # what waits for its turn is tokens
-        return self._enqueue(request, prompt, submitted_at, stream)
+        self._add(job)
+        return job
 
     async def render(self, request: GenerationRequest) -> Prompt:
         """Return what a request would give the model to read. Raises what ``tokenize`` raises."""
@@ -224,22 +203,7 @@ class Scheduler:
         It takes no place of a job, and no job takes one of it. Raises QUEUE_FULL, and what
         ``submit`` raises when nothing new is accepted.
         """
-        self._check_accepting()
-        if self._texts.pending >= MAX_TEXTS:
-            raise self._queue_full(f"{MAX_TEXTS} texts wait for the tokenizer already")
-        return await self._encode(function, n_bytes, self._texts)
-
-    async def _encode(self, function: Callable[[], T], n_bytes: int, line: Line) -> T:
-        try:
-            result = await self._encoder.run(function, n_bytes, line)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            self._check_accepting()  # the encoder was closed: say why
-            raise
-        self._check_accepting()  # that may have changed meanwhile
-        return result
+        return await self._intake.tokenize(function, n_bytes)
 
     def counts(self) -> Counts:
         """Return the numbers of GetStatus."""
@@ -265,10 +229,10 @@ class Scheduler:
                 while await self._turn():
                     pass
         finally:
-            self._refusal = self._refusal or shutting_down
-            self._encoder.close()
+            refusal = self._intake.refusal = self._intake.refusal or shutting_down
+            self._intake.close()
             self._formats.close()
-            self._book.refuse(self._jobs(), self._refusal)
+            self._book.refuse(self._jobs(), refusal)
             self._idle.set()
 
     async def drain(
@@ -279,8 +243,8 @@ class Scheduler:
         ``refusal`` returns what those hear. Returns when no job is left. ``run`` must still be
         running.
         """
-        self._refusal = refusal
-        self._encoder.close()
+        self._intake.refusal = refusal
+        self._intake.close()
         self._book.refuse(
             (job for job in self._jobs() if job.record.durable or job.record.started_at is None),
             refusal,
@@ -294,24 +258,10 @@ class Scheduler:
         finally:
             timer.cancel()
 
-    # ---- accepting --------------------------------------------------------------------------
-
-    def _check_accepting(self) -> None:
-        if self._failure is not None:
-            raise self._failure.with_traceback(None)  # raised often: let no traceback grow
-        if self._refusal is not None:
-            raise self._refusal()
+    # ---- jobs that come and end -------------------------------------------------------------
 
     def _jobs(self) -> list[Job]:
         return [generation.job for generation in (*self._places.waiting, *self._places.running)]
-
-    def _seconds_to_a_place(self) -> float:
-        """Return the time after which a place is likely: one mean job, 1..60 s."""
-        mean_seconds = self._book.mean_run_seconds / self._model.n_sequences
-        return min(60.0, max(1.0, mean_seconds))
-
-    def _queue_full(self, why: str) -> LlamadError:
-        return queue_full(why, self._seconds_to_a_place())
 
     def accept(self, job: Job) -> None:
         """Go on with a suspended job of this model.
@@ -319,46 +269,10 @@ class Scheduler:
         Raises DEADLINE_EXCEEDED, what is wrong with its adapter, the failure of the model or what
         ``drain`` says.
         """
-        self._check_accepting()
+        self._intake.check()
         adapter_of(self._model, job.record.request)
         job.resume(self._on_end, self._model.load_seconds)
         self._add(job)
-
-    def _enqueue(
-        self,
-        request: GenerationRequest,
-        prompt: Prompt,
-        submitted_at: float,
-        stream: EventStream | None,
-    ) -> Job:
-        seed = request.sampling.seed
-        n_prompt = len(prompt.tokens)
-        max_tokens = completion_limit(self._model, request, n_prompt)
-        left = context_left(self._model, n_prompt)
-        record = JobRecord(
-            request,
-            prompt.tokens,
-            model=self._model.name,
-            max_tokens=max_tokens,
-            fills_context=max_tokens == left and request.max_tokens != left,
-            seed=secrets.randbits(32) if seed is None else seed,
-            submitted_at=submitted_at,
-            priority=request.priority or Priority.NORMAL,
-            is_chat=prompt.is_chat,
-            dropped_messages=prompt.dropped_messages,
-            truncated_tokens=prompt.truncated_tokens,
-            pinned_tokens=prompt.n_pinned,
-        )
-        job = Job(
-            record,
-            load_seconds=self._model.load_seconds,
-            max_unread_bytes=self._limits.stream_buffer_bytes,
-            on_abandon=self._book.abandon,
-            on_end=self._on_end,
-            stream=stream,
-        )
-        self._add(job)
-        return job
 
     def _add(self, job: Job) -> None:
         """Let a job wait for its turn. Raises DEADLINE_EXCEEDED."""
@@ -477,7 +391,7 @@ class Scheduler:
             return
         jobs = [generation.job for generation, _ in step]
         if error.reason == MODEL_LOST:
-            self._failure = error.with_traceback(None)  # which has this step, and would stay
+            self._intake.failure = error.with_traceback(None)  # which has this step, and would stay
             jobs = self._jobs()
             logger.error(fields("model lost", model=self._model.name, error=error.message))
             if self._observer is not None:

@@ -10,8 +10,8 @@ import pytest
 from llamad.errors import LlamadError, invalid
 from llamad.jobs.request import ChatMessage, GenerationRequest
 from llamad.schedule.encoder import LONG_BYTES, Encoder, Line
+from llamad.schedule.intake import MAX_TEXTS
 from llamad.schedule.limits import MAX_PROMPTS_BYTES, Limits
-from llamad.schedule.loop import MAX_TEXTS
 from unit.schedule.fakes import TIMEOUT_SECONDS, Bench, asynchronous, events_of, request
 
 
