@@ -30,8 +30,10 @@ from unit.schedule.fakes import asynchronous, events_of, text_in
 PROMPT = "the list of all devices: " + "a lamp in a room, " * 8
 
 
+FOUR_BITS = "a window and a 4-bit cache"
 SPECS = {
     "without windows": TinySpec(),
+    FOUR_BITS: TinySpec(architecture="gemma3", n_layers=7, window=40),
     "a window of a block and a part": TinySpec(architecture="gemma3", n_layers=7, window=40),
     "states smaller than a block": FAMILY_MODELS["lfm2"],
     "states larger than a block": FAMILY_MODELS["granitehybrid"],
@@ -45,7 +47,8 @@ def model(
 ) -> Iterator[LoadedModel]:
     """A tiny model; each scheduler over it has blocks that hold nothing of the one before."""
     path = tiny_model_path(SPECS[request.param])
-    config = ModelConfig(path=str(path), n_sequences=2, ctx_size=512)
+    kv_type = "q4_0" if request.param == FOUR_BITS else "f16"
+    config = ModelConfig(path=str(path), n_sequences=2, ctx_size=512, kv_type=kv_type)
     loaded = load(config, bindings.StopFlag())
     yield loaded
     loaded.close()
