@@ -16,7 +16,7 @@ from llamactl.batch_file import Answers, Row
 from llamactl.batch_order import InOrder
 from llamactl.batch_queue import RowQueue
 from llamactl.commands.batch import _Batch
-from llamad_client import NotRunning, Refused
+from llamad_client import NotRunning, Refused, TextDelta
 from unit.schedule.fakes import saying
 
 ROWS = [Row(number, number, f"question {number}", {}) for number in range(1, 31)]
@@ -129,7 +129,7 @@ class Board:
             ("prompt_tokens", "completion_tokens", "cached_prompt_tokens", "reasoning_tokens"), 1
         )
         result = SimpleNamespace(finish_reason="stop", **usage)
-        return SimpleNamespace(text=lambda: f"to {prompt}", result=result)
+        return SimpleNamespace(events=lambda: [TextDelta(f"to {prompt}", 1)], result=result)
 
     def cancel(self, job_id: str) -> None:
         self._answer()
