@@ -55,6 +55,7 @@ GATEWAY_CORE = tuple(
         "fields",
         "formats",
         "gateway",
+        "models",
         "rerank",
         "routes",
         "logprobs",

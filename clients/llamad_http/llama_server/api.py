@@ -97,7 +97,7 @@ async def rerank(gateway: Gateway, exchange: Exchange) -> None:
 
 async def list_adapters(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with the adapters of the loaded model, and what requests get that name none."""
-    usual = gateway.usual_adapter
+    usual = gateway.models.usual_adapter
     names = loaded_adapters(await gateway.status())
     await exchange.respond_json(
         [
@@ -115,7 +115,7 @@ async def set_adapters(gateway: Gateway, exchange: Exchange) -> None:
     """Set, for an administrator, the adapter of all requests that name none."""
     check_admin(exchange.caller, "set the adapter of others")
     lora = read_lora(await exchange.field_list(FIELD)) or ()
-    gateway.usual_adapter = chosen(lora, await gateway.status())
+    gateway.models.usual_adapter = chosen(lora, await gateway.status())
     await exchange.respond_json({"success": True})
 
 
@@ -140,7 +140,7 @@ async def unload_model(gateway: Gateway, exchange: Exchange) -> None:
 async def _named(gateway: Gateway, exchange: Exchange) -> str:
     """Return the model that a body names. Raises HttpError."""
     wanted = (await exchange.fields()).text("model") or ""
-    found = await gateway.find(wanted)
+    found = await gateway.models.find(wanted)
     if found is None:
         message = f"model {wanted[:128]!r} not found"
         raise HttpError(404, "MODEL_NOT_FOUND", message, field="model")

@@ -8,7 +8,8 @@ from llamad_http.administration import check_admin
 from llamad_http.errors import HttpError, from_client_error
 from llamad_http.exchange import Exchange, dump
 from llamad_http.fields import Fields
-from llamad_http.gateway import Gateway, plain_name
+from llamad_http.gateway import Gateway
+from llamad_http.models import plain_name
 from llamad_http.ollama.completions import is_streamed, read_chat, read_generate, required_model
 from llamad_http.ollama.models import process, pull_line, show, tag
 from llamad_http.ollama.options import check_keep_alive
@@ -37,12 +38,12 @@ async def running(gateway: Gateway, exchange: Exchange) -> None:
 async def describe(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with one model."""
     wanted = required_model(await exchange.fields())
-    found = await gateway.entry(wanted)
+    found = await gateway.models.entry(wanted)
     if found is None:
         raise _not_found(wanted)
     name = found.name
     if found.is_adapter:  # which is what it changes, to a program
-        name = (await gateway.target(wanted, exchange.caller, any_name=False)).model
+        name = (await gateway.models.target(wanted, exchange.caller, any_name=False)).model
     await exchange.respond_json(show(await _details(gateway, name)))
 
 
@@ -69,9 +70,11 @@ async def pull(gateway: Gateway, exchange: Exchange) -> None:
     body = await exchange.fields()
     wanted = required_model(body)
     streamed = is_streamed(body)
-    if await gateway.find(wanted) is None:
+    if await gateway.models.find(wanted) is None:
         check_admin(exchange.caller, "fetch models: `llamactl pull` does it for administrators")
-        name = wanted if wanted.startswith("hf.co/") else plain_name(gateway.true_name(wanted))
+        name = (
+            wanted if wanted.startswith("hf.co/") else plain_name(gateway.models.true_name(wanted))
+        )
         await exchange.unless_gone(_pull(gateway, exchange, name, streamed=streamed))
     if exchange.status is None:
         kind = "application/x-ndjson" if streamed else "application/json"
@@ -107,7 +110,7 @@ async def delete(gateway: Gateway, exchange: Exchange) -> None:
     """Delete a model, for an administrator."""
     check_admin(exchange.caller, "delete models")
     wanted = required_model(await exchange.fields())
-    found = await gateway.find(wanted)
+    found = await gateway.models.find(wanted)
     if found is None:
         raise _not_found(wanted)
     await gateway.administration.remove(found)
@@ -170,7 +173,7 @@ def error_body(error: HttpError) -> dict[str, Any]:
 async def _all(gateway: Gateway) -> list[ModelDetails]:
     """Return all models that can be read; one that cannot is no model to a program."""
     found = []
-    for model in await gateway.models():
+    for model in await gateway.models.entries():
         if model.is_adapter:
             continue
         try:
@@ -198,7 +201,7 @@ async def _load(
     To everybody else it is said that it was unloaded, as programs expect, and it stays.
     """
     unload = check_keep_alive(body)
-    target = await gateway.target(required_model(body), exchange.caller, any_name=False)
+    target = await gateway.models.target(required_model(body), exchange.caller, any_name=False)
     name = target.shown
     if not name:
         raise HttpError(503, "NO_MODEL", "no model is loaded", retry_after_seconds=2)

@@ -22,7 +22,7 @@ async def list_models(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with all models."""
     status = await gateway.status()
     base = "" if status.model is None else status.model.name
-    await exchange.respond_json(model_list(await gateway.models(), base))
+    await exchange.respond_json(model_list(await gateway.models.entries(), base))
 
 
 async def get_model(gateway: Gateway, exchange: Exchange) -> None:
@@ -30,7 +30,7 @@ async def get_model(gateway: Gateway, exchange: Exchange) -> None:
     name = exchange.path.rpartition("/")[2]
     status = await gateway.status()
     base = "" if status.model is None else status.model.name
-    model = await gateway.entry(name)
+    model = await gateway.models.entry(name)
     if model is None or not model.is_served_name:
         raise HttpError(404, "MODEL_NOT_FOUND", f"model {name[:128]!r} not found", field="model")
     await exchange.respond_json(model_entry(model, base))
