@@ -37,13 +37,13 @@ from llamad.sampling.constraint.json_text import Json
 from llamad.sampling.constraint.productive import without_dead_ends
 from llamad.sampling.constraint.scalars import string_characters
 from llamad.sampling.constraint.schema_facts import Document
+from llamad.service.closed_schema import closed
 from llamad.text.tools.call import takes_text
 from llamad.text.tools.formats import ToolFormat
 from llamad.text.tools.syntax import CallSyntax, Notation
 from llamad.text.tools.tagged_calls import NEVER_IN_VALUE, PARAMETER, PARAMETER_END
 
 _NO_ARGUMENTS = {"type": "object", "properties": {}}
-_COMBINED = frozenset({"allOf", "anyOf", "oneOf", "$ref", "not", "if"})
 
 
 class _JsonOfCall(Json):
@@ -282,7 +282,7 @@ class _Arguments:
         self._strict = tool.strict
         self._values = values
         given = json.loads(tool.parameters) if tool.parameters else {}
-        self._schema: dict[str, Any] = _closed(given or _NO_ARGUMENTS)
+        self._schema: dict[str, Any] = closed(given or _NO_ARGUMENTS)
         self._wants_object()
         properties = self._schema.get("properties")
         self.parameters = list(properties) if isinstance(properties, dict) else []
@@ -349,26 +349,3 @@ def _listed(
             lists.append(made.members(facts, ("",), members, None, separator))
     start = prefix + "arguments"
     return Grammar({**made.rules(), start: choice(lists)}, start)
-
-
-def _closed(schema: Any) -> Any:
-    """Return a schema whose objects have no other members than it names, unless it says that.
-
-    Left as it is where several schemas hold for one object: each would exclude the others' members.
-    """
-    if isinstance(schema, list):
-        return [_closed(entry) for entry in schema]
-    if not isinstance(schema, dict):
-        return schema
-    inner = {key: _closed_below(key, value) for key, value in schema.items()}
-    if isinstance(schema.get("properties"), dict) and not _COMBINED & schema.keys():
-        inner.setdefault("additionalProperties", False)
-    return inner
-
-
-def _closed_below(key: str, value: Any) -> Any:
-    if key in ("properties", "$defs", "definitions") and isinstance(value, dict):
-        return {name: _closed(entry) for name, entry in value.items()}
-    if key in ("items", "additionalProperties", "prefixItems", "anyOf", "oneOf"):
-        return _closed(value)
-    return value

@@ -300,6 +300,18 @@ UNSUPPORTED = {
 }
 
 
+def test_a_strict_tool_has_the_members_that_alternatives_add() -> None:
+    """Of those, an alternative names only its own."""
+    named = [{"properties": {key: {"type": "integer"}}, "required": [key]} for key in ("b", "c")]
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "anyOf": named}
+    tool = Tool("f", "", json.dumps(schema), strict=True)
+    rules = answer_with_tools(ToolRules((tool,)), formats.HERMES, [])
+    with Vocabulary().constraint(rules) as constraint:
+        say(constraint, formats.HERMES.write([Call("f", {"a": "x", "c": 1})]))
+    with Vocabulary().constraint(rules) as constraint, pytest.raises(EngineError):
+        say(constraint, formats.HERMES.write([Call("f", {"a": "x"})]))
+
+
 def test_a_strict_tool_is_refused_by_name_another_is_held_to_the_rest() -> None:
     strict = Tool("f", "", json.dumps(UNSUPPORTED), strict=True)
     with pytest.raises(LlamadError, match="tool f: parameters: /properties/a/uniqueItems: is") as e:

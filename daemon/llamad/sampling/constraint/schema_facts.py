@@ -43,12 +43,12 @@ MAX_NAME_PATTERNS = 4  # of one object: what a name may be is a language for eac
 
 FORMATS = tuple(FORM_PATTERNS)
 
-_ANNOTATIONS = frozenset({
+ANNOTATIONS = frozenset({
     "title", "description", "default", "examples", "$comment", "deprecated", "readOnly",
     "writeOnly", "contentEncoding", "contentMediaType", "$defs", "definitions", "strict",
     "discriminator", "example", "externalDocs", "xml",  # OpenAPI's
 })  # fmt: skip
-_ONLY_REFERS = _ANNOTATIONS | {"$ref"}
+_ONLY_REFERS = ANNOTATIONS | {"$ref"}
 _DIALECTS = (
     "http://json-schema.org/draft-07/schema",
     "https://json-schema.org/draft/2019-09/schema",
@@ -249,7 +249,7 @@ class Document:
     def _facts(self, place: Place, schema: dict[str, object]) -> Facts:
         facts = Facts()
         for keyword, value in schema.items():
-            if keyword in _ANNOTATIONS or keyword.startswith("x-"):
+            if keyword in ANNOTATIONS or keyword.startswith("x-"):
                 continue
             facts = self._with_keyword(facts, place, keyword, value, schema)
         if schema.get("nullable") is True and "type" in schema:
