@@ -1,9 +1,14 @@
 """Fixtures that several test folders share: tiny models, written once a session."""
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
+
+# Before numpy is imported: its threads spin, and beside other programs the oracles would take
+# ten times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from tiny_gguf import TinyModelPath, TinySpec, write_tiny_model
 

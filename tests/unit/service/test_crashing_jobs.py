@@ -26,7 +26,8 @@ from llamad.service.suspects import MOST_STARTS, TRIAL_SECONDS
 from unit.schedule.fakes import Bench, asynchronous, request, saying
 
 ANSWER = "An answer."
-MOST_LIVES = 12  # systemd gives up after ten starts in five minutes
+SYSTEMD_STARTS = 10  # in five minutes; then systemd gives up
+MOST_LIVES = 12
 
 
 class Life:
@@ -248,7 +249,11 @@ def test_what_the_note_of_the_last_end_says(tmp_path: Path, note: str, failed: b
 
 @asynchronous
 async def test_a_job_that_crashes_late_is_given_up_too() -> None:
-    """It makes tokens again at each start that were not stored; all but the last are stored now."""
+    """It makes tokens again at each start that were not stored; at last there is none to store.
+
+    How many lives store one depends on when a token comes to its transcript: before the next step
+    begins, or while it is computed.
+    """
 
     def late(runs: Sequence[Run]) -> bool:
         return any(run.position + len(run.tokens) == len("Guilty") + 8 for run in runs)
@@ -259,7 +264,7 @@ async def test_a_job_that_crashes_late_is_given_up_too() -> None:
             [guilty] = await one.submit("Guilty")
             await one.crashed.wait()  # none of its tokens was stored
         crashes, ended = await lives_until_done(folder, late, [guilty])
-        assert 1 + crashes == 2 + MOST_STARTS
+        assert MOST_STARTS < 1 + crashes < SYSTEMD_STARTS
         assert ended[guilty].error_reason == "JOB_GIVEN_UP"
         assert ended[guilty].completion_tokens >= 6
 
