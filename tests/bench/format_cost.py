@@ -47,9 +47,24 @@ def tool(i: int) -> dict[str, object]:
     }
 
 
-def calls(n: int) -> Rules:
+def unlike(i: int) -> dict[str, object]:
+    """Return the arguments of a tool that have nothing alike with those of another number."""
+    return {
+        "type": "object",
+        "properties": {
+            f"entity_{i}": {"type": "string", "pattern": rf"^(light|switch)\.room{i}_[a-z0-9_]+$"},
+            f"brightness_{i}": {"type": "integer", "minimum": i, "maximum": 255 + i},
+            f"temperature_{i}": {"type": "number", "minimum": 5 + i / 10, "maximum": 30},
+            f"mode_{i}": {"enum": [f"heat{i}", "cool", "auto", "off"]},
+            f"rooms_{i}": {"type": "array", "items": {"type": "string", "maxLength": 20 + i}},
+        },
+        "required": [f"entity_{i}"],
+    }
+
+
+def calls(n: int, arguments: Callable[[int], dict[str, object]] = tool) -> Rules:
     """Return the grammar of an answer that must call one of so many tools."""
-    tools = tuple(Tool(f"tool_{i}", "", json.dumps(tool(i))) for i in range(n))
+    tools = tuple(Tool(f"tool_{i}", "", json.dumps(arguments(i))) for i in range(n))
     return answer_with_tools(ToolRules(tools, required=True), HERMES, [])
 
 
@@ -59,6 +74,7 @@ REQUESTS: dict[str, Callable[[], Rules]] = {
     "one of 100 objects": lambda: parse_json_schema({"anyOf": [tool(i) for i in range(100)]}),
     "25 tools": lambda: calls(25),
     "100 tools": lambda: calls(100),
+    "100 unlike tools": lambda: calls(100, unlike),
 }
 
 

@@ -354,3 +354,31 @@ def test_a_name_that_the_notation_cannot_write_is_written_as_json(row: ToolForma
         (first, *_) = read(row, text, tools=tools)
         assert isinstance(first, Call), text
         assert first.name == "ns/f-1"
+
+
+def test_what_schemas_of_tools_have_alike_is_made_once() -> None:
+    long = {"enum": ["x" * 1000]}
+
+    def n_states(n: int) -> int:
+        schema = json.dumps({"type": "object", "properties": {"a": long}})
+        tools = tuple(Tool(f"f{i}", "", schema) for i in range(n))
+        return compile_grammar(answer_with_tools(ToolRules(tools), formats.HERMES, [])).n_states
+
+    assert n_states(1) > 1000
+    assert n_states(2) - n_states(1) < 200
+
+
+@every_format
+def test_a_value_that_cannot_be_is_one_in_each_tool_that_has_it(row: ToolFormat) -> None:
+    never = {"type": "integer", "minimum": 2, "maximum": 1}
+    schema = {"type": "object", "properties": {"a": never, "b": {"type": "boolean"}}}
+    tools = tuple(Tool(f"f{i}", "", json.dumps(schema)) for i in range(3))
+    rules = answer_with_tools(ToolRules(tools, required=True), row, marks_of(row))
+    vocabulary, rng = Vocabulary(marks_of(row), controls=True), random.Random(1)
+    for _ in range(20):
+        with vocabulary.constraint(rules) as constraint:
+            tokens = walk(constraint, rng)
+        assert tokens is not None
+        for part in read(row, vocabulary.text(tokens), tools=tools):
+            assert isinstance(part, Call)
+            assert part.arguments.keys() <= {"b"}

@@ -5,14 +5,15 @@ to go on behind it. A counted repetition and members in any order are rules of t
 frame has a memory, for the rounds or for the members seen.
 """
 
+import itertools
 import struct
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeGuard
 
 from llamad.errors import ErrorKind, LlamadError
-from llamad.sampling.constraint.conditions import Condition, all_of, any_of, holding
 from llamad.sampling.constraint.expression import (
     AnyOrder,
     Bytes,
@@ -20,11 +21,18 @@ from llamad.sampling.constraint.expression import (
     Choice,
     Expression,
     Grammar,
+    Literal,
     Machine,
     Repeat,
     Sequence,
     Text,
     Until,
+)
+from llamad.sampling.constraint.nullable import (
+    check_left_recursion,
+    invalid,
+    is_nullable,
+    nullable_rules,
 )
 from llamad.sampling.constraint.search import Row, search_table
 
@@ -35,6 +43,7 @@ UNROLLED_ROUNDS = 8  # of a short part, written out instead of counted
 UNROLLED_PARTS = 4
 NO_LIMIT = 0xFFFFFFFF
 
+_RUN = (Bytes, Literal)
 EDGE = struct.Struct("=BBBxII")  # lld_edge
 STATE_BYTES = 12  # about what the engine keeps of a state besides
 
@@ -59,11 +68,6 @@ class TooLargeError(LlamadError):
 
     def __init__(self) -> None:
         super().__init__(ErrorKind.INVALID, "INVALID_GRAMMAR", "the grammar is too large")
-
-
-def invalid(message: str) -> LlamadError:
-    """Return the error for a grammar that is refused."""
-    return LlamadError(ErrorKind.INVALID, "INVALID_GRAMMAR", message)
 
 
 @dataclass(slots=True)
@@ -93,110 +97,11 @@ def compile_grammar(grammar: Grammar, most_bytes: int | None = None) -> Automato
     takes a byte, and for more than MAX_STATES; TooLargeError as soon as it takes more bytes.
     """
     try:
-        nullable = _nullable_rules(grammar)
-        _check_left_recursion(grammar, nullable)
+        nullable = nullable_rules(grammar)
+        check_left_recursion(grammar, nullable)
         return _Builder(grammar, nullable, most_bytes).build()
     except RecursionError:
         raise invalid("the grammar is nested too deep") from None
-
-
-# ---- checks ---------------------------------------------------------------------------------
-
-
-def _is_nullable(part: Expression, nullable: set[str]) -> bool:
-    match part:
-        case Bytes() | Until() | Text():
-            return False
-        case Sequence(parts):
-            return all(_is_nullable(p, nullable) for p in parts)
-        case Choice(parts):
-            return any(_is_nullable(p, nullable) for p in parts)
-        case Repeat(inner, least, most):
-            return least == 0 or most == 0 or _is_nullable(inner, nullable)
-        case Call(rule):
-            return rule in nullable
-        case AnyOrder(required=required, least=least):
-            return not required and least == 0
-        case Machine(ends=ends):
-            return 0 in ends
-    raise TypeError(part)
-
-
-def _nullable_rules(grammar: Grammar) -> set[str]:
-    """Return the rules that may be empty."""
-    return holding({name: _may_be_empty(part) for name, part in grammar.rules.items()})
-
-
-def _may_be_empty(part: Expression) -> Condition:
-    """Return under which rules, if they may be empty, the part may."""
-    match part:
-        case Sequence(parts):
-            return all_of(map(_may_be_empty, parts))
-        case Choice(parts):
-            return any_of(map(_may_be_empty, parts))
-        case Repeat(inner, least, most):
-            return True if least == 0 or most == 0 else _may_be_empty(inner)
-        case Call(rule):
-            return rule
-    return _is_nullable(part, set())
-
-
-def _first_calls(part: Expression, nullable: set[str]) -> Iterator[str]:
-    """Return the rules that a part may call before it takes a byte."""
-    match part:
-        case Sequence(parts):
-            for p in parts:
-                yield from _first_calls(p, nullable)
-                if not _is_nullable(p, nullable):
-                    return
-        case Choice(parts):
-            for p in parts:
-                yield from _first_calls(p, nullable)
-        case Repeat(inner):
-            yield from _first_calls(inner, nullable)
-        case AnyOrder(members=members, rest=rest):
-            for p in (*members, *([] if rest is None else [rest])):
-                yield from _first_calls(p, nullable)
-        case Machine(edges=edges):
-            for p, _ in edges[0]:
-                yield from _first_calls(p, nullable)
-        case Call(rule):
-            yield rule
-
-
-def _check_left_recursion(grammar: Grammar, nullable: set[str]) -> None:
-    calls = {name: list(_first_calls(part, nullable)) for name, part in grammar.rules.items()}
-    done: set[str] = set()
-    for name in grammar.rules:
-        path: dict[str, Iterator[str]] = {}
-        pending = [name]
-        while pending:
-            rule = pending[-1]
-            if rule not in path:
-                if rule in done:
-                    pending.pop()
-                    continue
-                if rule not in calls:
-                    raise invalid(f"rule {rule!r} is called, but nowhere defined")
-                path[rule] = iter(calls[rule])
-            following = next(path[rule], None)
-            if following is None:
-                done.add(rule)
-                del path[rule]
-                pending.pop()
-            elif following in path:
-                raise invalid(f"rule {following!r} calls itself before it takes any text")
-            else:
-                pending.append(following)
-
-
-# ---- construction ---------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _State:
-    bound: int
-    edges: list[tuple[int, int, int, int, int]] = field(default_factory=list)
 
 
 class _Builder:
@@ -207,7 +112,8 @@ class _Builder:
         self._n_bytes = 0
         self._grammar = grammar
         self._nullable = nullable
-        self._states: list[_State] = []
+        self._edges: list[bytes] = []  # of each state, lld_edge each
+        self._bounds = array("I")  # of each state
         self._rules: dict[str, int] = {}  # where each begins
         self._pending: list[str] = []
 
@@ -218,21 +124,21 @@ class _Builder:
             end = self._state(0)
             self._edge(end, Kind.RETURN)
             self._emit(self._grammar.rules[name], self._rules[name], end, 0)
-        first_edge, bounds = array("I", [0]), array("I")
-        edges = bytearray()
-        for state in self._states:
-            for edge in state.edges:
-                edges += EDGE.pack(*edge)
-            first_edge.append(len(edges) // EDGE.size)
-            bounds.append(state.bound)
-        return Automaton(start, bytes(edges), first_edge, bounds)
+        ends = itertools.accumulate((len(e) // EDGE.size for e in self._edges), initial=0)
+        return Automaton(start, b"".join(self._edges), array("I", ends), self._bounds)
 
     def _state(self, bound: int) -> int:
-        if len(self._states) >= MAX_STATES:
+        return self._new_states([b""], bound)
+
+    def _new_states(self, edges: list[bytes], bound: int) -> int:
+        """Make a state for each of the edges; return the first."""
+        first = len(self._edges)
+        if first + len(edges) > MAX_STATES:
             raise invalid(f"the grammar is too large: more than {MAX_STATES} states")
-        self._take(STATE_BYTES)
-        self._states.append(_State(bound))
-        return len(self._states) - 1
+        self._take(STATE_BYTES * len(edges))
+        self._edges += edges
+        self._bounds.extend([bound] * len(edges))
+        return first
 
     def _edge(
         self,
@@ -245,7 +151,7 @@ class _Builder:
         high: int = 0,
     ) -> None:
         self._take(EDGE.size)
-        self._states[state].edges.append((kind, low, high, target, value))
+        self._edges[state] += EDGE.pack(kind, low, high, target, value)
 
     def _take(self, n_bytes: int) -> None:
         self._n_bytes += n_bytes
@@ -266,8 +172,8 @@ class _Builder:
         From a state that takes bytes no other edges lead: such a state is made for bytes alone.
         """
         match part:
-            case Bytes():
-                self._emit_bytes([part], start, end, bound)
+            case Bytes() | Literal():
+                self._emit_run([part], start, end, bound)
             case Sequence(parts):
                 self._emit_sequence(parts, start, end, bound)
             case Choice(parts):
@@ -286,14 +192,27 @@ class _Builder:
             case Machine():
                 self._emit_machine(part, start, end, bound)
 
-    def _emit_bytes(self, parts: list[Bytes], start: int, end: int, bound: int) -> None:
-        state = self._state(bound)
-        self._edge(start, Kind.EMPTY, state)
-        for i, part in enumerate(parts):
-            after = end if i == len(parts) - 1 else self._state(bound)
-            for low, high in part.ranges:
-                self._edge(state, Kind.BYTES, after, low=low, high=high)
-            state = after
+    def _emit_run(self, parts: list[Bytes | Literal], start: int, end: int, bound: int) -> None:
+        first = self._new_states([b""] * len(parts), bound)
+        last = first + len(parts) - 1
+        self._edge(start, Kind.EMPTY, first)
+        for state, part in enumerate(parts, first):
+            after = end if state == last else state + 1
+            if isinstance(part, Literal):
+                self._emit_literal(part.text, state, after, bound)
+            else:
+                for low, high in part.ranges:
+                    self._edge(state, Kind.BYTES, after, low=low, high=high)
+
+    def _emit_literal(self, text: bytes, start: int, end: int, bound: int) -> None:
+        """Lead from start, which nothing else leaves, to end: most states are those of a text."""
+        n = len(text) - 1
+        first = len(self._edges)
+        targets = (*range(first, first + n), end)
+        edges = [EDGE.pack(Kind.BYTES, b, b, to, 0) for b, to in zip(text, targets, strict=True)]
+        self._take(EDGE.size * len(edges))
+        self._edges[start] = edges[0]
+        self._new_states(edges[1:], bound)
 
     def _emit_sequence(
         self, parts: tuple[Expression, ...], start: int, end: int, bound: int
@@ -303,14 +222,16 @@ class _Builder:
             return
         i = 0
         while i < len(parts):
-            n = i
-            while n < len(parts) and isinstance(parts[n], Bytes):
-                n += 1
-            n = max(n, i + 1)
+            run: list[Bytes | Literal] = []
+            for n in range(i, len(parts)):
+                part = parts[n]
+                if not _is_run(part):
+                    break
+                run.append(part)
+            n = i + max(1, len(run))
             after = end if n == len(parts) else self._state(bound)
-            if isinstance(parts[i], Bytes):
-                run = [p for p in parts[i:n] if isinstance(p, Bytes)]
-                self._emit_bytes(run, start, after, bound)
+            if run:
+                self._emit_run(run, start, after, bound)
             else:
                 self._emit(parts[i], start, after, bound)
             start, i = after, n
@@ -328,7 +249,7 @@ class _Builder:
         inner, least, most = part.part, part.least, part.most
         if max(least, most or 0) > MAX_ROUNDS:
             raise invalid(f"a repetition of {max(least, most or 0)} times, at most {MAX_ROUNDS}")
-        if _is_nullable(inner, self._nullable):
+        if is_nullable(inner, self._nullable):
             least = 0
             if most is not None and most > MAX_EMPTY_ROUNDS:
                 raise invalid(
@@ -478,7 +399,16 @@ def _without_controls(row: Row) -> Iterator[tuple[int, int, int]]:
             yield low, high if after != 0 else min(high, 0xFD), after
 
 
+def _is_run(part: Expression) -> TypeGuard[Bytes | Literal]:
+    return isinstance(part, _RUN)
+
+
 def _is_short(part: Expression) -> bool:
-    if isinstance(part, Sequence | Choice):
-        return len(part.parts) <= UNROLLED_PARTS and all(isinstance(p, Bytes) for p in part.parts)
-    return isinstance(part, Bytes)
+    match part:
+        case Bytes():
+            return True
+        case Literal(text):
+            return len(text) <= UNROLLED_PARTS
+        case Sequence(parts) | Choice(parts):
+            return len(parts) <= UNROLLED_PARTS and all(isinstance(p, Bytes) for p in parts)
+    return False

@@ -24,6 +24,13 @@ class Bytes:
 
 
 @dataclass(frozen=True, slots=True)
+class Literal:
+    """Exactly these bytes; not empty."""
+
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Sequence:
     """One part after the other; none: nothing at all."""
 
@@ -118,7 +125,7 @@ class Machine:
 
 
 Expression: TypeAlias = (
-    Bytes | Sequence | Choice | Repeat | Call | AnyOrder | Until | Text | Machine
+    Bytes | Literal | Sequence | Choice | Repeat | Call | AnyOrder | Until | Text | Machine
 )
 
 MAX_MEMBERS = 64  # bits of a frame's memory
@@ -134,17 +141,32 @@ class Grammar:
     start: str
 
 
+def is_never(part: Expression) -> bool:
+    """Whether a part is NEVER."""
+    return isinstance(part, Choice) and not part.parts
+
+
 def sequence(*parts: Expression) -> Expression:
-    """Return the parts as one, flat."""
+    """Return the parts as one, flat; literals behind each other are one."""
     flat: list[Expression] = []
+    text: list[bytes] = []  # of the literals behind what is in flat
     for part in parts:
-        flat.extend(part.parts if isinstance(part, Sequence) else (part,))
+        for inner in part.parts if isinstance(part, Sequence) else (part,):
+            if isinstance(inner, Literal):
+                text.append(inner.text)
+                continue
+            if text:
+                flat.append(Literal(b"".join(text)))
+                text.clear()
+            flat.append(inner)
+    if text:
+        flat.append(Literal(b"".join(text)))
     return flat[0] if len(flat) == 1 else Sequence(tuple(flat))
 
 
 def choice(parts: Iterable[Expression]) -> Expression:
     """Return a choice between the parts, without those that cannot be."""
-    possible = tuple(part for part in parts if part != NEVER)
+    possible = tuple(part for part in parts if not is_never(part))
     return possible[0] if len(possible) == 1 else Choice(possible)
 
 
@@ -160,7 +182,7 @@ def literal(text: str) -> Expression:
 
 def these_bytes(text: bytes) -> Expression:
     """Return exactly these bytes."""
-    return sequence(*(Bytes(((byte, byte),)) for byte in text))
+    return Literal(text) if text else NOTHING
 
 
 def characters(ranges: Iterable[Range]) -> Expression:

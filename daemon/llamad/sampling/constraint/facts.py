@@ -59,6 +59,9 @@ class Facts:
     max_properties: int | None = None
 
 
+ANYTHING = Facts()
+
+
 def member(facts: Facts, name: str) -> Places | None:
     """Return what the member of a name must be; None: it must be missing."""
     if name in facts.properties:
@@ -80,6 +83,9 @@ def both(a: Facts, b: Facts) -> Facts | None:
 
     Raises INVALID_SCHEMA where patterns of names meet members that another schema describes.
     """
+    for one, other in ((a, b), (b, a)):
+        if one is ANYTHING and other.types and other.values != ():
+            return other
     for one, other in ((a, b), (b, a)):
         if one.name_patterns and (other.properties or other.name_patterns or other.others != ()):
             place = one.name_patterns[0].place

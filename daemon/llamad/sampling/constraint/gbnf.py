@@ -8,7 +8,7 @@ next line behind ``::=`` or ``|``, and inside of parentheses. Token references (
 
 from typing import NoReturn
 
-from llamad.sampling.constraint.automaton import MAX_ROUNDS, invalid
+from llamad.sampling.constraint.automaton import MAX_ROUNDS
 from llamad.sampling.constraint.expression import (
     MAX_CODE_POINT,
     NOTHING,
@@ -23,6 +23,7 @@ from llamad.sampling.constraint.expression import (
     literal,
     sequence,
 )
+from llamad.sampling.constraint.nullable import invalid
 
 MAX_TEXT = 1 << 20  # characters of a grammar
 MAX_DEPTH = 100  # of parentheses

@@ -61,7 +61,7 @@ def parse_json_schema(schema: object) -> Grammar:
 
 def any_json(*, object_only: bool) -> Grammar:
     """Return the grammar of any JSON value, or of any object."""
-    return Grammar(Json().rules(), "object" if object_only else "value")
+    return Grammar(dict(Json().rules()), "object" if object_only else "value")
 
 
 class SchemaRules:
@@ -72,23 +72,28 @@ class SchemaRules:
         self._document = document
         self._notation = notation
         self._prefix = prefix
-        self._rules = notation.rules()
+        self._rules: dict[str, Expression] = {}
         self._pending: list[tuple[str, Places]] = []
         self._other_names: dict[frozenset[str], Call] = {}
 
     def grammar(self) -> Grammar:
         """Return the grammar of the values that the schema accepts."""
         start = self.value(("",))
-        assert isinstance(start, Call)
-        return Grammar(self.rules(), start.rule)
+        if isinstance(start, Call):
+            return Grammar(self.rules(), start.rule)
+        root = self._prefix + "root"
+        return Grammar({**self.rules(), root: start}, root)
 
     def rules(self) -> dict[str, Expression]:
         """Return all rules that what was asked for needs."""
         while self._pending:
             name, places = self._pending.pop()
-            alternatives = self._document.alternatives(places)
-            self._rules[name] = choice(self._of_facts(facts, places) for facts in alternatives)
-        return self._rules
+            self._rules[name] = self._of_places(places)
+        return {**self._notation.rules(), **self._rules}
+
+    def _of_places(self, places: Places) -> Expression:
+        alternatives = self._document.alternatives(places)
+        return choice(self._of_facts(facts, places) for facts in alternatives)
 
     def value(self, places: Places | None) -> Expression:
         """Return the values that all of these places accept."""
@@ -97,6 +102,10 @@ class SchemaRules:
         if not places:
             return self._notation.value
         places = self._document.meant(places)
+        scalar = self._document.scalar_key(places)
+        if scalar is not None:
+            self._notation.count(places[0], 1)
+            return self._notation.shared(scalar, lambda: self._of_places(places))
         name = self._prefix + " & ".join(places)
         if name not in self._rules:
             self._notation.count(places[0], 1)

@@ -7,6 +7,7 @@ indentation. So a small model cannot write white space without end. Characters o
 strings with a form are spelled one way where JSON has several: as they are, if they may be.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -23,12 +24,14 @@ from llamad.sampling.constraint.expression import (
     characters,
     choice,
     complement,
+    is_never,
     literal,
     optional,
     sequence,
 )
 from llamad.sampling.constraint.facts import Place, refused
 from llamad.sampling.constraint.numbers import MAX_FRACTION_DIGITS, MAX_WHOLE_DIGITS
+from llamad.sampling.constraint.productive import pruned
 
 MAX_INDENT = 20  # characters: a small model would fill an answer with them
 MAX_PARTS = 50_000  # of the schemas of one grammar
@@ -84,6 +87,22 @@ class Json:
         made: Made = self._kept[key]
         return made
 
+    def shared(self, key: Hashable, make: Callable[[], Expression]) -> Expression:
+        """Return a part as a rule, made once for a key: many schemas have such values alike.
+
+        make: makes the part, of these rules alone; NEVER, if no text fits it.
+        """
+        return self.kept(("shared", key), lambda: self._as_rule(make()))
+
+    def _as_rule(self, part: Expression) -> Expression:
+        known = self.rules()
+        living = pruned(part, known)
+        if is_never(living) or isinstance(living, Call):
+            return living
+        name = f"{self.prefix}shared {len(known)}"
+        self._rules[name] = living
+        return Call(name)
+
     def count(self, place: Place, n_parts: int) -> None:
         """Count values, members and states. Raises INVALID_SCHEMA at the place for too many."""
         self._n_parts += n_parts
@@ -104,11 +123,11 @@ class Json:
         """Return the call of one of ``rules``."""
         return Call(self.prefix + name)
 
-    def rules(self) -> dict[str, Expression]:
-        """Return the rules that the parts call."""
+    def rules(self) -> Mapping[str, Expression]:
+        """Return the rules that the parts call; some text fits each."""
         if not self._rules:
             self._rules = self._made_rules()
-        return dict(self._rules)
+        return self._rules
 
     def _made_rules(self) -> dict[str, Expression]:
         indent = Repeat(Bytes(((0x09, 0x09), (0x20, 0x20))), 0, MAX_INDENT)
@@ -200,7 +219,19 @@ class Json:
 
     def spelled_text(self, text: str) -> Expression:
         """Return the characters of a text, without quotation marks."""
-        return sequence(*(self.spelled([(ord(c), ord(c))]) for c in text))
+        parts: list[Expression] = []
+        for plain, some in itertools.groupby(text, key=self._is_plain):
+            if plain:
+                parts.append(literal("".join(some)))
+            else:
+                parts += [self.spelled([(ord(c), ord(c))]) for c in some]
+        return sequence(*parts)
+
+    def _is_plain(self, character: str) -> bool:
+        """Whether a character is always spelled as it is."""
+        if not " " <= character <= "~":
+            return False
+        return not any(first <= ord(character) <= last for first, last in self.not_direct)
 
     def quoted(self, text: str) -> Expression:
         """Return a string of exactly this text."""

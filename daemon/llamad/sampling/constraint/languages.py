@@ -16,6 +16,7 @@ from llamad.sampling.constraint.expression import (
     Bytes,
     Choice,
     Expression,
+    Literal,
     Machine,
     Range,
     Repeat,
@@ -265,6 +266,8 @@ class _Positions:
         match part:
             case Bytes(ranges):
                 self.edges[start] += [(low, high, end) for low, high in ranges]
+            case Literal(text):
+                self.lead(one_text(text.decode("utf-8")), start, end)
             case Parts(parts):
                 for inner in parts:
                     behind = self.new()

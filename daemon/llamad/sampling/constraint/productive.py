@@ -13,12 +13,14 @@ from llamad.sampling.constraint.expression import (
     Choice,
     Expression,
     Grammar,
+    Literal,
     Machine,
     Repeat,
     Sequence,
     Text,
     Until,
     choice,
+    is_never,
 )
 
 
@@ -32,23 +34,23 @@ def without_dead_ends(grammar: Grammar, whole: Collection[str] = ()) -> Grammar 
     productive = known | holding({name: _fits(part, known) for name, part in unsure.items()})
     if grammar.start not in productive:
         return None
-    rules = {name: _pruned(part, productive) for name, part in unsure.items() if name in productive}
+    rules = {name: pruned(part, productive) for name, part in unsure.items() if name in productive}
     return Grammar({**{name: grammar.rules[name] for name in whole}, **rules}, grammar.start)
 
 
 def _fits(part: Expression, known: set[str]) -> Condition:
     """Return under which rules a text fits the part. known: rules that some text fits."""
     match part:
-        case Bytes(ranges):
-            return bool(ranges)
-        case Until() | Text() | Machine():
-            return True
         case Call(rule):
             return True if rule in known else rule
+        case Literal() | Until() | Text() | Machine():
+            return True
+        case Bytes(ranges):
+            return bool(ranges)
         case Sequence(parts):
-            return all_of(_fits(p, known) for p in parts)
+            return all_of([_fits(p, known) for p in parts])
         case Choice(parts):
-            return any_of(_fits(p, known) for p in parts)
+            return any_of([_fits(p, known) for p in parts])
         case Repeat(inner, least, most):
             return True if least == 0 else False if most == 0 else _fits(inner, known)
         case AnyOrder(members=members, required=required, rest=rest, least=least):
@@ -60,46 +62,47 @@ def _fits(part: Expression, known: set[str]) -> Condition:
     raise TypeError(part)
 
 
-def _pruned(part: Expression, productive: set[str]) -> Expression:
+def pruned(part: Expression, productive: Collection[str]) -> Expression:
+    """Return what of a part some text fits; NEVER: none does. productive: such rules."""
     match part:
-        case Bytes(ranges):
-            return part if ranges else NEVER
-        case Until() | Machine():
-            return part
-        case Text(marks, first, once):
-            behind = [(mark, _pruned(inner, productive)) for mark, inner in (*marks, *first)]
-            return Text(tuple(behind[: len(marks)]), tuple(behind[len(marks) :]), once)
         case Call(rule):
             return part if rule in productive else NEVER
+        case Literal() | Until() | Machine():
+            return part
+        case Bytes(ranges):
+            return part if ranges else NEVER
         case Sequence(parts):
-            pruned = tuple(_pruned(p, productive) for p in parts)
-            return NEVER if NEVER in pruned else Sequence(pruned)
+            kept = tuple([pruned(p, productive) for p in parts])
+            return NEVER if any(map(is_never, kept)) else Sequence(kept)
         case Choice(parts):
-            return choice(_pruned(p, productive) for p in parts)
+            return choice([pruned(p, productive) for p in parts])
         case Repeat(inner, least, most):
-            kept = _pruned(inner, productive)
-            if kept == NEVER or most == 0:
+            inner = pruned(inner, productive)
+            if is_never(inner) or most == 0:
                 return NOTHING if least == 0 else NEVER
-            return Repeat(kept, least, most)
+            return Repeat(inner, least, most)
         case AnyOrder():
             return _pruned_members(part, productive)
+        case Text(marks, first, once):
+            behind = [(mark, pruned(inner, productive)) for mark, inner in (*marks, *first)]
+            return Text(tuple(behind[: len(marks)]), tuple(behind[len(marks) :]), once)
     raise TypeError(part)
 
 
-def _pruned_members(part: AnyOrder, productive: set[str]) -> Expression:
+def _pruned_members(part: AnyOrder, productive: Collection[str]) -> Expression:
     members: list[Expression] = []
     required: set[int] = set()
     for i, member in enumerate(part.members):
-        kept = _pruned(member, productive)
-        if kept == NEVER:
+        kept = pruned(member, productive)
+        if is_never(kept):
             if i in part.required:
                 return NEVER
             continue
         if i in part.required:
             required.add(len(members))
         members.append(kept)
-    rest = None if part.rest is None else _pruned(part.rest, productive)
-    rest = None if rest == NEVER else rest
+    rest = None if part.rest is None else pruned(part.rest, productive)
+    rest = None if rest is None or is_never(rest) else rest
     if rest is None and part.least > len(members) - len(required):
         return NEVER
     if not members and rest is None:

@@ -9,7 +9,7 @@ Without an anchor anything may stand in front or behind, as JSON Schema says.
 from collections.abc import Callable
 from typing import NoReturn
 
-from llamad.sampling.constraint.automaton import MAX_ROUNDS, invalid
+from llamad.sampling.constraint.automaton import MAX_ROUNDS
 from llamad.sampling.constraint.expression import (
     MAX_CODE_POINT,
     NOTHING,
@@ -20,6 +20,7 @@ from llamad.sampling.constraint.expression import (
     complement,
     sequence,
 )
+from llamad.sampling.constraint.nullable import invalid
 
 MAX_PATTERN = 1 << 14  # characters
 MAX_DEPTH = 50  # of groups

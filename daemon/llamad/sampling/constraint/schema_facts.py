@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from llamad.errors import LlamadError
 from llamad.sampling.constraint.facts import (
+    ANYTHING,
     TYPES,
     Facts,
     NamePattern,
@@ -49,6 +50,10 @@ ANNOTATIONS = frozenset({
     "discriminator", "example", "externalDocs", "xml",  # OpenAPI's
 })  # fmt: skip
 _ONLY_REFERS = ANNOTATIONS | {"$ref"}
+_OF_SCALARS = {
+    "type", "nullable", "enum", "const", "minLength", "maxLength", "pattern", "format",
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
+}  # fmt: skip
 _DIALECTS = (
     "http://json-schema.org/draft-07/schema",
     "https://json-schema.org/draft/2019-09/schema",
@@ -90,7 +95,7 @@ class Document:
         return self._known[places]
 
     def _find_alternatives(self, places: Places) -> list[Facts]:
-        found = [Facts()]
+        found = [ANYTHING]
         pending, seen = list(places), set(places)
         while pending:
             place = pending.pop(0)
@@ -113,6 +118,21 @@ class Document:
         return found
 
     # ---- places ----
+
+    def scalar_key(self, places: Places) -> Hashable | None:
+        """Return what schemas have alike that say the same of texts, numbers and given values.
+
+        None: one says something of elements or members, or refers to others.
+        """
+        if len(places) != 1:
+            return None
+        schema = self._at(places[0])
+        if not isinstance(schema, dict):
+            return None
+        said = {key: value for key, value in schema.items() if key not in ANNOTATIONS}
+        if not said.keys() <= _OF_SCALARS:
+            return None
+        return self.lenient, json.dumps(said, sort_keys=True)
 
     def meant(self, places: Places) -> Places:
         """Return the places without those that only refer to others: these, instead."""
@@ -172,7 +192,7 @@ class Document:
             yield from _children(place, "allOf", schema["allOf"])
 
     def _branches(self, place: Place, schema: dict[str, object]) -> list[Facts]:
-        branches = [Facts()]
+        branches = [ANYTHING]
         for keyword in ("anyOf", "oneOf"):
             if keyword not in schema:
                 continue
@@ -247,13 +267,13 @@ class Document:
     # ---- keywords ----
 
     def _facts(self, place: Place, schema: dict[str, object]) -> Facts:
-        facts = Facts()
+        said: dict[str, Any] = {}
         for keyword, value in schema.items():
-            if keyword in ANNOTATIONS or keyword.startswith("x-"):
-                continue
-            facts = self._with_keyword(facts, place, keyword, value, schema)
+            if keyword not in ANNOTATIONS and not keyword.startswith("x-"):
+                said.update(self._of_keyword(said, place, keyword, value, schema))
         if schema.get("nullable") is True and "type" in schema:
-            facts = replace(facts, types=facts.types | {"null"})
+            said["types"] |= {"null"}
+        facts = Facts(**said)
         if facts.name_patterns:
             unnamed = replace(facts, properties={}, others=())
             properties = {
@@ -263,67 +283,73 @@ class Document:
             facts = replace(facts, properties=properties)
         return facts
 
-    def _with_keyword(
-        self, facts: Facts, place: Place, keyword: str, value: object, schema: dict[str, object]
-    ) -> Facts:
+    def _of_keyword(
+        self,
+        said: dict[str, Any],
+        place: Place,
+        keyword: str,
+        value: object,
+        schema: dict[str, object],
+    ) -> dict[str, Any]:
+        """Return the fields of Facts that a keyword sets. said: those of the ones before it."""
         below = f"{place}/{keyword}"
         match keyword:
             case "$ref" | "allOf" | "anyOf" | "oneOf" | "nullable" | "dependentRequired":
-                return facts
+                return {}
             case "$schema":
                 if not isinstance(value, str) or not value.startswith(_DIALECTS):
                     raise refused(below, f"is {json.dumps(value)[:80]}: another dialect of schemas")
-                return facts
+                return {}
             case "$id":
                 if not isinstance(value, str):
                     raise refused(below, "must be a text")
-                return facts
+                return {}
             case "type":
                 types, integer = _types(below, value)
-                return replace(facts, types=types, integer=integer)
+                return {"types": types, "integer": integer}
             case "enum":
                 if not isinstance(value, list):
                     raise refused(below, "must be an array")
-                return replace(facts, values=common(facts.values, tuple(value)))
+                return {"values": common(said.get("values"), tuple(value))}
             case "const":
-                return replace(facts, values=common(facts.values, (value,)))
+                return {"values": common(said.get("values"), (value,))}
             case "pattern":
-                return replace(facts, patterns=((below, _text(below, value)),))
+                return {"patterns": ((below, _text(below, value)),)}
             case "format":
                 if self.lenient and value not in FORMATS:
-                    return facts
-                return replace(facts, formats=((below, _format(below, value, schema)),))
+                    return {}
+                return {"formats": ((below, _format(below, value, schema)),)}
             case "prefixItems":
-                return replace(facts, prefix=tuple((p,) for p in _children(place, keyword, value)))
+                return {"prefix": tuple((p,) for p in _children(place, keyword, value))}
             case "items":
-                return replace(facts, items=self._inner(below, value))
+                return {"items": self._inner(below, value)}
             case "properties":
-                return replace(facts, properties=self._properties(below, value))
+                return {"properties": self._properties(below, value)}
             case "additionalProperties":
-                return replace(facts, others=self._inner(below, value))
+                return {"others": self._inner(below, value)}
             case "required":
-                return replace(facts, required=_texts(below, value))
+                return {"required": _texts(below, value)}
             case "patternProperties":
                 try:
-                    return replace(facts, name_patterns=self._name_patterns(below, value))
+                    return {"name_patterns": self._name_patterns(below, value)}
                 except LlamadError:
                     if not self.lenient:
                         raise
-                    return facts
+                    return {}
             case "propertyNames":
-                return replace(facts, names=self._inner(below, value))
+                return {"names": self._inner(below, value)}
             case "multipleOf":
-                return replace(facts, multiples=((below, _step(below, value)),))
+                return {"multiples": ((below, _step(below, value)),)}
             case "uniqueItems":
                 if not isinstance(value, bool):
                     raise refused(below, f"is {_name(value)}, must be true or false")
-                return replace(facts, unique=below if value else None)
+                return {"unique": below if value else None}
         if keyword in _COUNTS:
-            return _with_count(facts, below, keyword, value)
+            return _count(below, keyword, value)
         if keyword in _BOUNDS:
-            return _with_bound(facts, below, keyword, value)
+            return _bound(said, below, keyword, value)
         if self.lenient:
-            return facts
+            return {}
         raise refused(place, f"{keyword!r} is not supported")
 
     def _inner(self, place: Place, value: object) -> Places | None:
@@ -426,19 +452,18 @@ def _format(place: Place, value: object, schema: dict[str, object]) -> str:
     return name
 
 
-def _with_count(facts: Facts, place: Place, keyword: str, value: object) -> Facts:
+def _count(place: Place, keyword: str, value: object) -> dict[str, Any]:
     if isinstance(value, float) and value == int(value):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_REPEATS:
         raise refused(place, f"is {json.dumps(value)[:40]}, must be in [0, {MAX_REPEATS}]")
-    counts: dict[str, Any] = {_COUNTS[keyword]: value}
-    return replace(facts, **counts)
+    return {_COUNTS[keyword]: value}
 
 
-def _with_bound(facts: Facts, place: Place, keyword: str, value: object) -> Facts:
+def _bound(said: dict[str, Any], place: Place, keyword: str, value: object) -> dict[str, Any]:
     if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e18:
         raise refused(place, f"is {json.dumps(value)[:40]}, must be a number of at most 1e18")
     bound = Bound(Decimal(repr(value)), keyword.startswith("exclusive"))
     if keyword.endswith("inimum"):
-        return replace(facts, low=higher(facts.low, bound))
-    return replace(facts, high=lower(facts.high, bound))
+        return {"low": higher(said.get("low"), bound)}
+    return {"high": lower(said.get("high"), bound)}
