@@ -65,12 +65,14 @@ class FakeLoadedModel(FakeModel):
         self.stop = SimpleNamespace(set=lambda: None)
         self.disk_bytes_per_second = None
         self.closed = False
+        self.on_close: Callable[[], None] = lambda: None
 
     @property
     def progress(self) -> int:
         return self.engine.progress
 
     def residency(self) -> ResidencyInfo:
+        assert not self.closed, "this model is closed"
         return ResidencyInfo(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0, True)
 
     def grant(self) -> Grant:
@@ -78,6 +80,7 @@ class FakeLoadedModel(FakeModel):
 
     def close(self) -> None:
         self.closed = True
+        self.on_close()
 
 
 class Life:
@@ -98,6 +101,7 @@ class Life:
         monkeypatch.setenv("NOTIFY_SOCKET", str(folder / "notify"))
         monkeypatch.delenv("WATCHDOG_USEC", raising=False)
         monkeypatch.setattr(model_manager, "load", self._load)
+        monkeypatch.setattr(model_manager, "check_model", self._check)
         monkeypatch.setattr(bindings, "StopFlag", lambda: self.told_to_stop)
 
     def _load(
@@ -110,6 +114,9 @@ class Life:
         if self.load_error is not None:
             raise self.load_error
         return self.model
+
+    def _check(self, config: object, file: ModelFile, ctx_sizes: object, locked_bytes: int) -> None:
+        """Find nothing wrong with a file before the model that serves goes."""
 
     def config(self, **keys: object) -> Config:
         overrides = {name.replace("__", "."): value for name, value in keys.items()}

@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 
 from llamad.errors import ErrorKind, LlamadError
-from llamad.store.registry import ModelRegistry
+from llamad.store.registry import ModelFile, ModelRegistry
 from llamad_api.v1 import admin_pb2
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.living import FakeLoadedModel, Life, living_as, send
@@ -26,7 +26,8 @@ class ManyModels(Life):
     """A service with a model directory; each load makes a fake of the file's name.
 
     ``loads`` are the names in order. A load waits while its name is in ``held``, and raises what
-    stands for it in ``failing``. At most one model may be open.
+    stands for it in ``failing``; what stands in ``broken`` is seen before. At most one model may be
+    open.
     """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +38,7 @@ class ManyModels(Life):
         self.opened: list[FakeLoadedModel] = []
         self.held: dict[str, threading.Event] = {}
         self.failing: dict[str, Exception] = {}
+        self.broken: dict[str, Exception] = {}
         self.digests: dict[str, str] = {}
 
     def put(self, *names: str, selected: str = "") -> None:
@@ -64,6 +66,12 @@ class ManyModels(Life):
         self.opened.append(FakeLoadedModel(file.path))
         self.opened[-1].digest = self.digests.get(file.name, "same")
         return self.opened[-1]
+
+    def _check(self, config: object, file: ModelFile, ctx_sizes: object, locked_bytes: int) -> None:
+        assert not self.opened[-1].closed, "asked when it was too late"
+        assert locked_bytes == self.opened[-1].locked_bytes
+        if file.name in self.broken:
+            raise self.broken[file.name]
 
     def pause_step(self) -> tuple[threading.Event, threading.Event]:
         """Hold the open model's steps; return what tells that one has begun, and what lets it."""

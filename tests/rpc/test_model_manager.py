@@ -12,6 +12,7 @@ import pytest
 from llamad.errors import ErrorKind, LlamadError
 from llamad.store import registry as registry_module
 from llamad_api.v1 import admin_pb2
+from llamad_api.v1 import llamad_pb2 as pb
 from rpc.living import send
 from rpc.many_models import (
     ManyModels,
@@ -25,6 +26,7 @@ from rpc.many_models import (
     use,
 )
 from rpc.serving import error_of_call
+from unit.schedule.fakes import TIMEOUT_SECONDS
 
 CORRUPT = LlamadError(ErrorKind.CORRUPT, "MODEL_CORRUPT", "two.gguf: bad magic")
 
@@ -117,6 +119,49 @@ async def test_a_model_that_fails_gives_way_to_the_one_before_and_its_caller_hea
         assert await text_of(generate(stub)) == "An answer."
     assert life.loads == ["one", "two", "one"]
     assert life.selected == "one"
+
+
+@switching
+async def test_a_model_that_is_seen_to_be_broken_disturbs_nobody(life: ManyModels) -> None:
+    life.put("one", "two", selected="one")
+    life.broken["two"] = CORRUPT
+    async with life.serving() as (stub, admin):
+        life.opened[0].locked_bytes = 7
+        entered, go_on = life.pause_step()
+        running = generate(stub)
+        await running.read()
+        await asyncio.to_thread(entered.wait)
+        code, message, _ = await error_of_call(use(admin, "two"))
+        assert (code, message) == (grpc.StatusCode.DATA_LOSS, "two.gguf: bad magic")
+        status = await status_of(stub)
+        assert (status.state, status.model.name) == (Status.STATE_READY, "one")
+        queued = generate(stub)
+        go_on.set()
+        assert await text_of(running) == await text_of(queued) == "An answer."
+    assert life.loads == ["one"]
+    assert life.selected == "one"
+
+
+@switching
+async def test_who_asks_while_a_model_is_closed_does_not_reach_it(life: ManyModels) -> None:
+    life.put("one", "two", selected="one")
+    async with life.serving() as (stub, admin):
+        entered, go_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            entered.set()
+            assert go_on.wait(TIMEOUT_SECONDS)
+
+        life.opened[0].on_close = hold
+        switch = use(admin, "two")
+        try:
+            await asyncio.to_thread(entered.wait)
+            status = await status_of(stub)
+            assert (status.state, status.HasField("model")) == (Status.STATE_LOADING, False)
+            await stub.GetMetrics(pb.GetMetricsRequest())
+        finally:
+            go_on.set()
+        await switch
 
 
 @switching

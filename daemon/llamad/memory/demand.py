@@ -193,13 +193,17 @@ def plan_of(
     config: ModelConfig,
     draft: EngineModel | None = None,
     adapters: AdapterSizes = NO_ADAPTERS,
+    *,
+    locked_bytes: int = 0,
 ) -> MemoryPlan:
     """Return the plan of a model as configured, on this machine. Raises OUT_OF_MEMORY.
 
     draft: the model that guesses for it, which stays in memory whole, as adapters do.
+    locked_bytes: of files that this process has in memory now and not beside the model.
     """
-    machine = Machine()
-    budget = machine.budget_bytes() if config.memory_budget is None else config.memory_budget
+    machine, budget = Machine(), config.memory_budget
+    if budget is None:
+        budget = machine.budget_bytes(locked_bytes)
     lock_limit = machine.lock_limit_bytes()
     n_ctx = context(config, model, metadata, budget, draft, adapters)
     params = _with_all_blocks(config, model, n_ctx)

@@ -1,10 +1,10 @@
 """The one model in memory: load it, serve it, let it go, load another.
 
 Owns the order of these and what clients, systemd and the journal hear of it. At most one model is
-mapped at a time: a board that holds one cannot hold two, so a model is closed before the next is
-opened, and opened again when the next fails. What runs is given the drain time; whatever comes
-meanwhile is told to come back. Everything on the event loop's thread, loading and closing on
-others.
+in memory at a time: a board that holds one cannot hold two, so a model is closed before the next
+is loaded, and loaded again when the next fails; what can be told of the next before, is. What runs
+is given the drain time; whatever comes meanwhile is told to come back. Everything on the event
+loop's thread, loading and closing on others.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ from llamad.service.disk_meter import DiskMeter
 from llamad.service.loaded_model import LoadedModel
 from llamad.service.loading import load
 from llamad.service.memory_watch import watching
+from llamad.service.model_check import check_model
 from llamad.service.model_choice import ModelChoice
 from llamad.service.model_facts import facts_of
 from llamad.service.prefix_setup import prefixes_of
@@ -103,6 +104,7 @@ class ModelManager:
         self._stopping = False
         self._step_progress: Callable[[], int | None] = lambda: None
         self._nudge_watch: Callable[[], None] = lambda: None
+        self._locked_bytes: Callable[[], int] = lambda: 0
         self._drain_ended = asyncio.Event()
         self._stop_loading = bindings.StopFlag()
         self._n_ended = 0  # jobs that have ended
@@ -134,19 +136,24 @@ class ModelManager:
     async def use(self, name: str, accepted: Callable[[], None]) -> ModelFacts:
         """Serve a model of the directory, now and at every start; call accepted before it begins.
 
-        When it cannot be loaded the one before is, and the error raised: INVALID_NAME,
-        MODEL_NOT_FOUND, MODEL_FIXED, BUSY_LOADING, or why it was not loaded. A caller that is
-        cancelled does not stop it.
+        One that is seen to be broken, or to have no room, leaves the one that serves alone. When it
+        cannot be loaded the one before is, and the error raised: INVALID_NAME, MODEL_NOT_FOUND,
+        MODEL_FIXED, BUSY_LOADING, or why it was not loaded. A caller that is cancelled does not
+        stop it.
         """
         file = await asyncio.to_thread(self._choice.require, name)
         times = await asyncio.to_thread(self._choice.adapter_times)
+        self._check_free()
+        if self._serves_another(file):
+            sizes, locked = ctx_sizes(self._config), self._locked_bytes()
+            await asyncio.to_thread(check_model, self._config.model, file, sizes, locked)
         self._check_free()  # from here to the request nothing is awaited, so one change is pending
         accepted()
-        serving, path = self._state.serving, os.fspath(file.path)
+        serving = self._state.serving
         if (
             self._state.phase is Phase.READY
             and serving is not None
-            and serving.model.path == path
+            and not self._serves_another(file)
             and serving.model.adapter_times == times  # else it is loaded again, with them
         ):
             await asyncio.to_thread(self._choice.remember, file)
@@ -200,6 +207,11 @@ class ModelManager:
 
     # ---- changes ---------------------------------------------------------------------------------
 
+    def _serves_another(self, file: ModelFile) -> bool:
+        """Whether requests are answered, and by another model than this."""
+        serving = self._state.serving if self._state.phase is Phase.READY else None
+        return serving is not None and serving.model.path != os.fspath(file.path)
+
     def _check_free(self) -> None:
         if self._stopping:
             raise shutting_down()
@@ -233,7 +245,6 @@ class ModelManager:
         change = self._pending
         assert change is not None
         self._wake.clear()
-        self._state.release()
         # A vocabulary's objects refer to each other; left to itself, Python keeps several of them.
         await asyncio.to_thread(gc.collect)
         self._choice.reserve(change.file, before)
@@ -360,6 +371,7 @@ class ModelManager:
         try:
             with watching(model, LoopClock(), planned_again) as watch:
                 self._nudge_watch = watch.nudge
+                self._locked_bytes = lambda: model.locked_bytes
                 async with asyncio.TaskGroup() as tasks:
                     steps = tasks.create_task(scheduler.run(), name="scheduler")
                     memory = tasks.create_task(watch.run(), name="memory")
@@ -380,6 +392,8 @@ class ModelManager:
         finally:
             self._step_progress = lambda: None
             self._nudge_watch = lambda: None
+            self._locked_bytes = lambda: 0
+            self._state.release()  # whoever asks while it is closed must not reach it
             worker.close()
             await asyncio.to_thread(model.close)
 

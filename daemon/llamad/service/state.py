@@ -83,7 +83,7 @@ class Serving:
 
 
 class ServiceState:
-    """The phase of the service. ``serving`` is set from a READY until its model is closed."""
+    """The phase of the service. ``serving`` is set from a READY until its model closes."""
 
     def __init__(self) -> None:
         self.phase = Phase.LOADING
@@ -122,7 +122,7 @@ class ServiceState:
             self.serving = dataclasses.replace(self.serving, model=model)
 
     def release(self) -> None:
-        """Forget what served: its model is closed."""
+        """Forget what served: its model is about to be closed."""
         self.serving = None
 
     def stopping(self) -> None:
