@@ -387,14 +387,17 @@ int lld_state_write(lld_engine *engine, uint32_t slot, const void *src, size_t n
 
 typedef struct lld_importance lld_importance; /* sums over the inputs of every matrix of a model */
 
-/* What is multiplied: matrices that share an input share its sums. */
+/* What is multiplied: matrices that share an input share its sums. Each expert of a mixture has sums of
+ * its own, over the rows that chose it. */
 typedef enum lld_importance_input {
-    LLD_IMPORTANCE_QKV = 0,         /* attn_q, attn_k, attn_v: (dim) */
-    LLD_IMPORTANCE_ATTN_OUTPUT = 1, /* attn_output: (n_heads * head_dim) */
-    LLD_IMPORTANCE_GATE_UP = 2,     /* ffn_gate, ffn_up: (dim) */
-    LLD_IMPORTANCE_DOWN = 3,        /* ffn_down: (hidden_dim) */
-    LLD_IMPORTANCE_OUTPUT = 4,      /* the output matrix: (dim); of kept rows only, layer 0 */
-    LLD_IMPORTANCE_INPUTS = 5
+    LLD_IMPORTANCE_QKV = 0,             /* attn_q, attn_k, attn_v: (dim) */
+    LLD_IMPORTANCE_ATTN_OUTPUT = 1,     /* attn_output: (n_heads * head_dim) */
+    LLD_IMPORTANCE_GATE_UP = 2,         /* ffn_gate, ffn_up, or of a shared expert: (dim) */
+    LLD_IMPORTANCE_DOWN = 3,            /* ffn_down, or of a shared expert: (its hidden_dim) */
+    LLD_IMPORTANCE_EXPERTS_GATE_UP = 4, /* ffn_gate_exps, ffn_up_exps: (dim) */
+    LLD_IMPORTANCE_EXPERTS_DOWN = 5,    /* ffn_down_exps: (an expert's hidden_dim) */
+    LLD_IMPORTANCE_OUTPUT = 6,          /* the output matrix: (dim); of kept rows only, layer 0 */
+    LLD_IMPORTANCE_INPUTS = 7
 } lld_importance_input;
 
 /* n_threads: at least those of the engines that collect. */
@@ -406,13 +409,20 @@ void lld_importance_destroy(lld_importance *importance);
  * ends it. A forward that is cancelled has added the rows of the layers before. */
 int lld_engine_collect(lld_engine *engine, lld_importance *importance);
 
+/* Matrices of a layer that have sums of their own of an input: its experts, or 1; 0 for an input that does
+ * not exist. */
+uint32_t lld_importance_matrices(const lld_importance *importance, uint32_t layer,
+                                 lld_importance_input input);
+
 /* Columns of an input in its layer; 0 for one that does not exist. */
 size_t lld_importance_cols(const lld_importance *importance, uint32_t layer,
                            lld_importance_input input);
 
-/* Sums so far, while no forward runs: sums: (n_cols) sums of squares over *n_rows rows. */
+/* Sums so far, while no forward runs: sums: (n_cols) sums of squares over *n_rows rows. matrix: which of
+ * lld_importance_matrices. */
 int lld_importance_read(const lld_importance *importance, uint32_t layer,
-                        lld_importance_input input, double *sums, size_t n_cols, uint64_t *n_rows);
+                        lld_importance_input input, uint32_t matrix, double *sums, size_t n_cols,
+                        uint64_t *n_rows);
 
 /* cffi: end */
 

@@ -74,9 +74,9 @@ static void read_sums(const lld_importance *importance, result *r)
 {
     for (uint32_t layer = 0; layer < TINY_LAYERS; layer++)
         for (int i = 0; i < LLD_IMPORTANCE_INPUTS; i++) {
-            if (i == LLD_IMPORTANCE_OUTPUT && layer > 0) continue;
             lld_importance_input input = (lld_importance_input)i;
-            int status = lld_importance_read(importance, layer, input, r->sums[layer][i],
+            if (lld_importance_matrices(importance, layer, input) == 0) continue;
+            int status = lld_importance_read(importance, layer, input, 0, r->sums[layer][i],
                                              lld_importance_cols(importance, layer, input),
                                              &r->rows[layer][i]);
             CHECK(status == LLD_OK, "%s", lld_error_message());
@@ -117,6 +117,10 @@ static void threads_and_chunking_change_nothing(bool quantized)
     lld_model *model = open_model(quantized);
     result *expected = collect(model, 1, N_TOKENS);
     for (int i = 0; i < LLD_IMPORTANCE_INPUTS; i++) {
+        if (i == LLD_IMPORTANCE_EXPERTS_GATE_UP || i == LLD_IMPORTANCE_EXPERTS_DOWN) {
+            CHECK(expected->rows[0][i] == 0, "input %d", i);
+            continue;
+        }
         CHECK(expected->rows[0][i] == N_TOKENS, "input %d", i);
         for (int c = 0; c < (i == LLD_IMPORTANCE_DOWN ? TINY_HIDDEN : TINY_DIM); c++)
             CHECK(expected->sums[0][i][c] > 0, "input %d column %d", i, c);
@@ -168,7 +172,8 @@ static void detached_it_stays_as_it_is(void)
     feed(engine, 64);
     double sums[TINY_DIM];
     uint64_t rows = 1;
-    CHECK(lld_importance_read(importance, 0, LLD_IMPORTANCE_QKV, sums, TINY_DIM, &rows) == LLD_OK,
+    CHECK(lld_importance_read(importance, 0, LLD_IMPORTANCE_QKV, 0, sums, TINY_DIM, &rows) ==
+              LLD_OK,
           "%s", lld_error_message());
     CHECK(rows == 0 && sums[0] == 0, "rows %llu", (unsigned long long)rows);
     lld_engine_destroy(engine);
@@ -187,18 +192,24 @@ static void wrong_arguments_are_refused(void)
     CHECK(lld_engine_collect(foreign, importance) == LLD_ERR_INVALID, "another model");
     CHECK(lld_importance_create(model, 0, &none) == LLD_ERR_INVALID, "no thread");
     CHECK(lld_importance_create(model, 65, &none) == LLD_ERR_INVALID, "65 threads");
-    CHECK(lld_importance_read(importance, TINY_LAYERS, LLD_IMPORTANCE_QKV, sums, TINY_DIM, &rows) ==
-              LLD_ERR_INVALID,
+    CHECK(lld_importance_read(importance, TINY_LAYERS, LLD_IMPORTANCE_QKV, 0, sums, TINY_DIM,
+                              &rows) == LLD_ERR_INVALID,
           "layer");
-    CHECK(lld_importance_read(importance, 1, LLD_IMPORTANCE_OUTPUT, sums, TINY_DIM, &rows) ==
+    CHECK(lld_importance_read(importance, 1, LLD_IMPORTANCE_OUTPUT, 0, sums, TINY_DIM, &rows) ==
               LLD_ERR_INVALID,
           "a second output");
-    CHECK(lld_importance_read(importance, 0, LLD_IMPORTANCE_INPUTS, sums, TINY_DIM, &rows) ==
+    CHECK(lld_importance_read(importance, 0, LLD_IMPORTANCE_INPUTS, 0, sums, TINY_DIM, &rows) ==
               LLD_ERR_INVALID,
           "input");
-    CHECK(lld_importance_read(importance, 0, LLD_IMPORTANCE_DOWN, sums, TINY_DIM, &rows) ==
+    CHECK(lld_importance_read(importance, 0, LLD_IMPORTANCE_DOWN, 0, sums, TINY_DIM, &rows) ==
               LLD_ERR_INVALID,
           "columns");
+    CHECK(lld_importance_read(importance, 0, LLD_IMPORTANCE_QKV, 1, sums, TINY_DIM, &rows) ==
+              LLD_ERR_INVALID,
+          "a second matrix");
+    CHECK(lld_importance_read(importance, 0, LLD_IMPORTANCE_EXPERTS_DOWN, 0, sums, TINY_DIM,
+                              &rows) == LLD_ERR_INVALID,
+          "an expert of none");
     CHECK(lld_importance_cols(importance, 0, LLD_IMPORTANCE_INPUTS) == 0, "columns of no input");
     lld_engine_destroy(engine);
     lld_engine_destroy(foreign);

@@ -15,7 +15,7 @@ import pytest
 
 from engine.feeding import Logits, feed, random_tokens
 from family_models import FAMILY_MODELS
-from llamad.engine.bindings import Engine, EngineError, EngineModel, Importance, Role
+from llamad.engine.bindings import Engine, EngineError, EngineModel, Role
 from llamad.memory.residency import choose_residency
 from reference import forward, load
 from tiny_gguf import TinySpec, _tensors, encode_gguf, metadata_of, write_tiny_model
@@ -247,12 +247,3 @@ def test_a_family_without_experts_refuses_them(tmp_path: Path) -> None:
     spec = TinySpec(architecture="qwen3", metadata={"qwen3.expert_count": 8})
     with pytest.raises(EngineError, match=r"'qwen3\.expert_count' is 8, which is not supported"):
         EngineModel(write_tiny_model(tmp_path / "model.gguf", spec))
-
-
-def test_importance_is_not_measured(tmp_path: Path) -> None:
-    path = write_tiny_model(tmp_path / "model.gguf", QWEN)
-    with (
-        EngineModel(path) as model,
-        pytest.raises(EngineError, match="without experts, 'qwen3moe' has 8"),
-    ):
-        Importance(model, n_threads=1)

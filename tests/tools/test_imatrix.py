@@ -76,7 +76,7 @@ def test_the_sums_are_those_of_the_oracles_inputs(
         rows = [inputs[name] for inputs in passes]
         if name == f"{output}.weight":
             rows = [x[OUTPUT_SAMPLE - 1 :: OUTPUT_SAMPLE] for x in rows]
-        assert item.n_rows == sum(map(len, rows)), name
+        assert item.n_rows == [sum(map(len, rows))], name
         expected = sum(squares(x) for x in rows)
         # roundings to int8 that fall to the other side move an input by a step of its block
         rtol, share = (1e-3, 1e-6) if spec.weight_type == "F32" else (0.02, 2e-3)
@@ -156,7 +156,7 @@ def test_quantize_takes_it_and_errs_less_where_it_matters(
 
 
 def test_sums_that_are_not_finite_are_an_error_and_no_file(tmp_path: Path) -> None:
-    broken = InputSums("blk.0.attn_q.weight", [1.0, float("inf")], 3)
+    broken = InputSums("blk.0.attn_q.weight", [1.0, float("inf")], [3])
     with pytest.raises(LlamadError, match=r"blk\.0\.attn_q\.weight sum to no finite number"):
         write_imatrix(tmp_path / "out.gguf", [broken], dataset="t", n_chunks=1, chunk_size=3)
     assert list(tmp_path.iterdir()) == []

@@ -26,6 +26,16 @@ def write(path: Path, tensors: Mapping[str, tuple[str, list[float]]]) -> Path:
     return path
 
 
+def test_each_expert_has_its_own_mean_and_one_that_nothing_chose_has_zeros(tmp_path: Path) -> None:
+    name = "blk.0.ffn_up_exps.weight"
+    tensors = {
+        f"{name}.in_sum2": ("F32", [8.0, 2.0, 9.0, 0.0, 0.0, 0.0]),
+        f"{name}.counts": ("F32", [4.0, 3.0, 0.0]),
+    }
+    found = read_imatrix(write(tmp_path / "i.gguf", tensors))
+    assert list(found[name]) == [2.0, 0.5, 3.0, 0.0, 0.0, 0.0]
+
+
 def test_importance_is_the_mean_square_of_each_column(tmp_path: Path) -> None:
     tensors = {
         "blk.0.attn_q.weight.in_sum2": ("F32", [8.0, 0.0, 2.0]),
@@ -46,7 +56,14 @@ def test_importance_is_the_mean_square_of_each_column(tmp_path: Path) -> None:
         ({"a.weight": ("F32", [1.0])}, "holds no importance matrix"),
         ({"a.in_sum2": ("F32", [1.0])}, "a has no counts"),
         ({"a.in_sum2": ("F16", [1.0]), "a.counts": ("F32", [1.0])}, "is F16, expected F32"),
-        ({"a.in_sum2": ("F32", [1.0]), "a.counts": ("F32", [1.0, 1.0])}, "has 2 experts"),
+        (
+            {"a.in_sum2": ("F32", [1.0] * 3), "a.counts": ("F32", [1.0, 1.0])},
+            "a has 3 sums, no multiple of 2 counts",
+        ),
+        (
+            {"a.in_sum2": ("F32", [1.0, -1.0]), "a.counts": ("F32", [1.0, 1.0])},
+            "negative or not finite",
+        ),
         ({"a.in_sum2": ("F32", [-1.0]), "a.counts": ("F32", [1.0])}, "negative or not finite"),
         ({"a.in_sum2": ("F32", [np.nan]), "a.counts": ("F32", [1.0])}, "negative or not finite"),
     ],

@@ -2,9 +2,10 @@
 
 Reads and writes the GGUF form of ``llama-imatrix``: for a matrix NAME the float32 tensors
 ``NAME.in_sum2`` (n_cols), the sums of the squares of each input, and ``NAME.counts`` (1), over how
-many tokens. Reads the form before that one too, ``imatrix.dat``, little endian: int32 n_entries;
-for each int32 name length, name, int32 n_calls, int32 n_cols, float32 (n_cols) sums over the calls;
-what follows tells where they come from. Does not measure.
+many tokens; of experts (n_experts, n_cols) and (n_experts, 1), each over the tokens that chose it.
+Reads the form before that one too, ``imatrix.dat``, little endian: int32 n_entries; for each int32
+name length, name, int32 n_calls, int32 n, float32 (n) sums over the calls, n_cols of each expert
+behind each other; what follows tells where they come from. Does not measure.
 """
 
 import math
@@ -28,11 +29,14 @@ MAX_ENTRIES = 1 << 20  # of an imatrix.dat; as many as a GGUF file may have tens
 
 @dataclass(frozen=True, slots=True)
 class InputSums:
-    """What was measured of one matrix; sums: (n_cols), over n_rows rows of its input."""
+    """What was measured of one tensor: of a matrix, or of one for each expert.
+
+    sums: (n_matrices, n_cols), flat; n_rows: (n_matrices), the rows of input that each sums up.
+    """
 
     matrix: str
     sums: Sequence[float]
-    n_rows: int
+    n_rows: Sequence[int]
 
 
 def write_imatrix(
@@ -55,8 +59,10 @@ def write_imatrix(
         writer.add("imatrix.chunk_count", n_chunks, ValueType.UINT32)
         writer.add("imatrix.chunk_size", chunk_size, ValueType.UINT32)
         for matrix in matrices:
-            writer.add_tensor(matrix.matrix + SUMS, "F32", (len(matrix.sums),))
-            writer.add_tensor(matrix.matrix + COUNTS, "F32", (1,))
+            n = len(matrix.n_rows)
+            experts = (n,) if n > 1 else ()
+            writer.add_tensor(matrix.matrix + SUMS, "F32", (len(matrix.sums) // n, *experts))
+            writer.add_tensor(matrix.matrix + COUNTS, "F32", (1, *experts))
         writer.begin()
         for matrix in matrices:
             sums = array("f", matrix.sums)
@@ -67,13 +73,14 @@ def write_imatrix(
                     f"the squares of the inputs of {matrix.matrix} sum to no finite number",
                 )
             writer.write(sums.tobytes())
-            writer.write(array("f", [matrix.n_rows]).tobytes())
+            writer.write(array("f", matrix.n_rows).tobytes())
         writer.finish()
 
 
 def read_imatrix(path: Path) -> Mapping[str, memoryview]:
-    """Return each matrix's importance, (n_cols) float32: the mean squares of its inputs.
+    """Return each tensor's importance, the mean squares of its inputs.
 
+    (n_cols) float32; of experts (n_experts, n_cols), flat, zeros for one that no token chose.
     Raises LlamadError, which names the path, for a file that holds no importance matrix.
     """
     try:
@@ -115,9 +122,13 @@ def _floats(data: BinaryIO, tensor: TensorInfo) -> Sequence[float]:
 
 
 def _means(path: Path, name: str, sums: Sequence[float], counts: Sequence[float]) -> memoryview:
-    if len(counts) != 1:
-        raise _invalid(f"{path}: {name} has {len(counts)} experts, only dense models are supported")
-    return _divided(path, name, sums, counts[0])
+    n_cols, rest = divmod(len(sums), len(counts))
+    if rest:
+        raise _invalid(f"{path}: {name} has {len(sums)} sums, no multiple of {len(counts)} counts")
+    means = array("f")
+    for i, count in enumerate(counts):
+        means.extend(_divided(path, name, sums[i * n_cols : (i + 1) * n_cols], count))
+    return memoryview(means)
 
 
 # ---- imatrix.dat -------------------------------------------------------------------------------
@@ -133,7 +144,7 @@ def _read_dat(path: Path, data: BinaryIO) -> Mapping[str, memoryview]:
         name = _read(path, data, length).decode("utf-8", "surrogateescape")
         n_calls, n_cols = struct.unpack("<ii", _read(path, data, 8))
         sums = array("f", _read(path, data, 4 * n_cols))
-        result[name] = _divided(path, name, sums, max(n_calls, 0))
+        result[name] = memoryview(_divided(path, name, sums, max(n_calls, 0)))
     return result
 
 
@@ -148,10 +159,10 @@ def _read(path: Path, data: BinaryIO, n_bytes: int) -> bytes:
 # ---- both --------------------------------------------------------------------------------------
 
 
-def _divided(path: Path, name: str, sums: Sequence[float], count: float) -> memoryview:
+def _divided(path: Path, name: str, sums: Sequence[float], count: float) -> "array[float]":
     if not all(math.isfinite(value) and value >= 0 for value in (*sums, count)):
         raise _invalid(f"{path}: {name} has a sum of squares that is negative or not finite")
-    return memoryview(array("f", (value / max(count, 1.0) for value in sums)))
+    return array("f", (value / max(count, 1.0) for value in sums))
 
 
 def _invalid(message: str) -> LlamadError:

@@ -97,10 +97,12 @@ def _read(importance: Importance, n_layers: int, names: Container[str]) -> Itera
     for layer in range(n_layers):
         for input_id, matrices in INPUT_MATRICES.items():
             sums, n_rows = importance.read(layer, input_id)
+            if not n_rows:
+                continue
             for matrix in (f"blk.{layer}.{name}.weight" for name in matrices):
                 if matrix in names:
                     yield InputSums(matrix, sums, n_rows)
     sums, n_rows = importance.read(0, OUTPUT_INPUT)
-    if n_rows:  # a short text may have none in its sample
+    if n_rows[0]:  # a short text may have none in its sample
         output = "output.weight" if "output.weight" in names else "token_embd.weight"
         yield InputSums(output, sums, n_rows)

@@ -39,7 +39,8 @@ from llamad_tools.quantize.mixes import (
 
 PIECE_BYTES = 8 << 20  # of input, and of output, in memory at a time; at least one row
 
-Importance = Mapping[str, memoryview]  # tensor name -> (n_cols) float32
+# Tensor name -> (n_cols) float32; of experts (n_experts, n_cols), flat. All 0: even weights.
+Importance = Mapping[str, memoryview]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,22 @@ class Plan:
 
     source: TensorInfo
     type_name: str
-    importance: memoryview | None  # (n_cols) float32
+    importance: memoryview | None
+
+    def importance_of(self, row: int) -> memoryview | None:
+        """Return the (n_cols) of the matrix that a row of the tensor lies in."""
+        if self.importance is None:
+            return None
+        n_cols, matrix_rows = self.source.shape[:2]
+        first = row // matrix_rows * n_cols
+        return self.importance[first : first + n_cols]
+
+    def unused_experts(self) -> int:
+        """Return how many experts no token chose when the importance was measured."""
+        if self.importance is None or len(self.source.shape) < 3:
+            return 0
+        rows = range(0, math.prod(self.source.shape[1:]), self.source.shape[1])
+        return sum(not any(self.importance_of(row) or ()) for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +132,7 @@ def _plan(
         if is_quantizable(tensor.name, tensor.shape):
             weights = importance.get(tensor.name)
             type_name = tensor_type(mix, tensor.name, tensor.shape, model, pure=pure)
-            if weights is not None and len(weights) != tensor.shape[0]:
-                raise _invalid(
-                    f"importance of {tensor.name} has {len(weights)} columns, "
-                    f"the tensor has {tensor.shape[0]}"
-                )
+            _check_columns(tensor, weights)
         if tensor.type_name not in TENSOR_TYPES:
             raise _invalid(f"tensor {tensor.name} is of {tensor.type_name}, which is not supported")
         plans.append(Plan(tensor, type_name, weights))
@@ -129,7 +141,26 @@ def _plan(
     return plans
 
 
+def _check_columns(tensor: TensorInfo, importance: memoryview | None) -> None:
+    n_cols, n_matrices = tensor.shape[0], math.prod(tensor.shape[2:])
+    if importance is None or len(importance) == n_cols * n_matrices:
+        return
+    of_experts = "" if n_matrices == 1 else f" in each of {n_matrices} experts"
+    raise _invalid(
+        f"importance of {tensor.name} has {len(importance)} columns, "
+        f"the tensor has {n_cols}{of_experts}"
+    )
+
+
 def _warn(source: Path, plans: Sequence[Plan]) -> None:
+    for plan in plans:
+        if n := plan.unused_experts():
+            print(
+                f"llamad: {printable(plan.source.name)}: {n} of {plan.source.shape[2]} experts were"
+                " chosen by no token of the importance matrix's text: all their columns weigh the"
+                " same",
+                file=sys.stderr,
+            )
     lossy = {
         plan.source.type_name
         for plan in plans
@@ -175,17 +206,24 @@ def _write(
 
 
 def _read(fd: int, source: Path, plan: Plan) -> Iterator[tuple[int, memoryview]]:
-    """Yield a tensor's rows in pieces, each with its first row; a piece is gone with the next."""
+    """Yield a tensor's rows in pieces, each with its first row; a piece is gone with the next.
+
+    With importance, which each expert has of its own, no piece has rows of two.
+    """
     tensor = plan.source
     n_rows = math.prod(tensor.shape[1:])
+    matrix_rows = n_rows if plan.importance is None else tensor.shape[1]
     n_bytes = row_bytes(tensor.type_name, tensor.shape[0])
     largest = max(n_bytes, row_bytes(plan.type_name, tensor.shape[0]))
-    step = min(max(1, PIECE_BYTES // largest), n_rows)
+    step = min(max(1, PIECE_BYTES // largest), matrix_rows)
     buffer = memoryview(bytearray(step * n_bytes))
-    for first_row in range(0, n_rows, step):
-        piece = buffer[: min(step, n_rows - first_row) * n_bytes]
+    first_row = 0
+    while first_row < n_rows:
+        n = min(step, matrix_rows - first_row % matrix_rows)
+        piece = buffer[: n * n_bytes]
         _read_exactly(fd, source, piece, tensor.file_offset + first_row * n_bytes)
         yield first_row, piece
+        first_row += n
 
 
 def _read_exactly(fd: int, source: Path, piece: memoryview, offset: int) -> None:
@@ -214,7 +252,7 @@ def _convert(
             plan.type_name,
             out,
             n_cols,
-            importance=plan.importance,
+            importance=plan.importance_of(first_row),
             n_threads=n_threads,
         )
     except EngineError as error:

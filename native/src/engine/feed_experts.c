@@ -166,6 +166,24 @@ static void weigh_shared(lld_forward *f, const lld_expert_weights *w, size_t row
     f->scratch.routing.shared_weights[row] = 1.0f / (1.0f + lld_expf(-lld_reduce8(lane)));
 }
 
+/* What a row's experts are multiplied with, for their importance. */
+static void collect(lld_forward *f, const lld_layer *l, size_t row, const float *x)
+{
+    const uint32_t n_used = f->model->config.experts.n_used;
+    for (uint32_t rank = 0; f->importance != NULL && rank < n_used; rank++)
+        lld_importance_add_expert(
+            f->importance, lld_layer_index(f, l), LLD_IMPORTANCE_EXPERTS_GATE_UP,
+            f->scratch.routing.chosen[row * n_used + rank], 0, x, f->model->config.dim);
+}
+
+/* All that a row needs of its experts before they are grouped; x: (dim) normed. */
+static void route_row(lld_forward *f, const lld_layer *l, size_t row, const float *x)
+{
+    choose(f, &l->mixture, row);
+    weigh_shared(f, &l->mixture, row, x);
+    collect(f, l, row, x);
+}
+
 /* Phases 1 and 2. Returns the normed rows. */
 static const lld_input *route(lld_forward *f, unsigned thread, const lld_layer *l)
 {
@@ -173,8 +191,8 @@ static const lld_input *route(lld_forward *f, unsigned thread, const lld_layer *
     const size_t n_rows = f->batch.n_rows, dim = f->model->config.dim;
     lld_act_kinds kinds = LLD_ACT_BIT(w->router.act) | LLD_ACT_BIT(LLD_ACT_F32) |
                           LLD_ACT_BIT(w->experts[0].gate.act) | LLD_ACT_BIT(w->experts[0].up.act);
-    if (w->shared.gate.data != NULL)
-        kinds |= LLD_ACT_BIT(w->shared.gate.act) | LLD_ACT_BIT(w->shared.up.act);
+    const bool has_shared = w->shared.gate.data != NULL;
+    if (has_shared) kinds |= LLD_ACT_BIT(w->shared.gate.act) | LLD_ACT_BIT(w->shared.up.act);
     const bool norms_apart = w->router_norm.weight != NULL;
     const lld_source s = {.make_row = lld_normed_row,
                           .norm = norms_apart ? &w->norm : &l->feed_norm,
@@ -183,7 +201,7 @@ static const lld_input *route(lld_forward *f, unsigned thread, const lld_layer *
                           .kinds = kinds,
                           .store = f->scratch.work,
                           .layer = l,
-                          .name = LLD_IMPORTANCE_INPUTS};
+                          .name = has_shared ? LLD_IMPORTANCE_GATE_UP : LLD_IMPORTANCE_INPUTS};
     lld_source routed = s;
     lld_product router = {
         .matrix = &w->router, .bias = w->router_bias, .out = f->scratch.routing.logits};
@@ -197,17 +215,12 @@ static const lld_input *route(lld_forward *f, unsigned thread, const lld_layer *
     lld_pool_barrier(f->pool);
     if (norms_apart) input = lld_input_make(f, thread, &s);
     if (n_rows > 1) {
-        for (size_t row; (row = lld_pool_next(f->pool, thread, n_rows)) < n_rows;) {
-            choose(f, w, row);
-            weigh_shared(f, w, row, input->forms[LLD_ACT_F32].f32 + row * dim);
-        }
+        for (size_t row; (row = lld_pool_next(f->pool, thread, n_rows)) < n_rows;)
+            route_row(f, l, row, input->forms[LLD_ACT_F32].f32 + row * dim);
         lld_pool_barrier(f->pool);
     }
     if (thread == 0) {
-        if (n_rows == 1) {
-            choose(f, w, 0);
-            weigh_shared(f, w, 0, input->forms[LLD_ACT_F32].f32);
-        }
+        if (n_rows == 1) route_row(f, l, 0, input->forms[LLD_ACT_F32].f32);
         group(f);
         if (f->reading.experts != NULL)
             lld_expert_store_choose(f->reading.experts, lld_layer_index(f, l),
@@ -253,12 +266,12 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l,
     const bool single = f->batch.n_rows == 1; /* its pairs' rows are the input's only one */
     lld_hidden hidden = {.values = &t->pairs_hidden,
                          .store = r->hidden_store,
-                         .importance = LLD_IMPORTANCE_INPUTS,
+                         .importance = LLD_IMPORTANCE_EXPERTS_DOWN,
                          .layer = lld_layer_index(f, l)};
     const lld_hidden shared = {.weights = &w->shared,
                                .values = &t->hidden,
                                .store = f->scratch.hidden,
-                               .importance = LLD_IMPORTANCE_INPUTS,
+                               .importance = LLD_IMPORTANCE_DOWN,
                                .layer = hidden.layer};
     const size_t n_units = r->unit_ends[r->n_chosen];
     lld_gated_weights weights;
@@ -275,6 +288,7 @@ static void gate_up_phase(lld_forward *f, unsigned thread, const lld_layer *l,
         const size_t first = first_pair(r, expert), n = r->ends[expert] - first;
         if (!weights_of(f, l, expert, LLD_EXPERT_GATE_UP, &weights)) continue;
         hidden.weights = &weights;
+        hidden.expert = expert;
         hidden.next =
             i + 1 < r->n_chosen ? rows_of_chosen(f, l, i + 1, LLD_EXPERT_GATE_UP, 0) : NULL;
         gate_up_unit(f, thread, &hidden, single ? input : &t->pairs, within, n, single ? 0 : first,

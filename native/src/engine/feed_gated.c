@@ -56,8 +56,12 @@ void lld_hidden_unit(lld_forward *f, unsigned thread, const lld_hidden *hidden,
         if (w->gate_bias != NULL) f->kernels->add(gate, w->gate_bias + first, n);
         if (w->up_bias != NULL) f->kernels->add(up, w->up_bias + first, n);
         lld_activate(f, gate, up, n);
-        lld_importance_add(f->importance, thread, hidden->layer, hidden->importance, first, gate,
-                           n);
+        if (hidden->importance == LLD_IMPORTANCE_EXPERTS_DOWN)
+            lld_importance_add_expert(f->importance, hidden->layer, hidden->importance,
+                                      hidden->expert, first, gate, n);
+        else
+            lld_importance_add(f->importance, thread, hidden->layer, hidden->importance, first,
+                               gate, n);
         const lld_row_part part = {.row = row,
                                    .first_col = first,
                                    .n = n,

@@ -1,6 +1,7 @@
 /* importance.h - sums of squares of the inputs of every matrix, for importance matrices.
  *
- * Each thread adds to sums of its own, so that no row waits for another; reading adds them up.
+ * Each thread adds to sums of its own, so that no row waits for another; reading adds them up. Those of
+ * experts are many times as large, and threads share them.
  * Knows nothing of files or names: those are its callers' business.
  */
 #ifndef LLD_IMPORTANCE_H
@@ -23,5 +24,10 @@ int lld_importance_fits(const lld_importance *importance, const lld_model *model
 void lld_importance_add(lld_importance *importance, unsigned thread, uint32_t layer,
                         lld_importance_input input, size_t first_col, const float *values,
                         size_t n);
+
+/* The same of a row that chose an expert; input: one of LLD_IMPORTANCE_EXPERTS_*. */
+void lld_importance_add_expert(lld_importance *importance, uint32_t layer,
+                               lld_importance_input input, uint32_t expert, size_t first_col,
+                               const float *values, size_t n);
 
 #endif

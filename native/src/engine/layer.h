@@ -31,7 +31,7 @@ typedef struct lld_hidden {
     const uint8_t *next;             /* weights that are read after these, or NULL */
     bool may_adapt;                  /* rows are those of the batch, and adapters apply */
     lld_importance_input importance; /* LLD_IMPORTANCE_INPUTS: none */
-    uint32_t layer;
+    uint32_t layer, expert;          /* expert: of LLD_IMPORTANCE_EXPERTS_DOWN */
 } lld_hidden;
 
 /* act(gate(x)) * up(x) of a tile of both matrices, quantized for down, into the rows of `hidden` from
