@@ -83,7 +83,8 @@ def test_company_changes_no_bit(
 ) -> None:
     encoder = TinyEncoder(architecture, *shape, weight_type=weight_type)
     encoder.write(path)
-    texts = [tokens_of(encoder, n, seed=n) for n in (3, 40, 1, 70, 33)]
+    many = (2,) * 20  # more than one product takes first tokens of
+    texts = [tokens_of(encoder, n, seed=n) for n in (3, 40, 1, 70, 33, *many)]
     with open_engine(path) as engine, open_engine(path, n_threads=1) as other:
         alone = [rows_of(engine, [text], encoder.dim)[0] for text in texts]
         for rows in (rows_of(engine, texts, encoder.dim), rows_of(other, texts, encoder.dim)):

@@ -107,18 +107,53 @@ static void multiply(lld_forward *f, unsigned thread, const weight_rows *w, cons
     f->kernels->matmul[m->type](&product);
 }
 
-/* Add the product of rows [row, row + n) of the second level to the tile, where they are in it. */
-static void add_fine_product(lld_forward *f, unsigned thread, const weight_rows *w,
-                             const lld_tile *t, const lld_acts *fine, size_t row, size_t n)
+/* The tile's weight rows times rows of the second level, into the thread's correction. */
+static const float *fine_product(lld_forward *f, unsigned thread, const weight_rows *w,
+                                 const lld_tile *t, const lld_acts *rest)
 {
-    const lld_acts rest = lld_acts_rows(fine, row, n);
     lld_tile correction = *t;
     correction.out = f->scratch.threads[thread].correction;
     correction.out_stride = t->n_rows;
-    multiply(f, thread, w, &correction, &rest);
-    float *out = t->out + (row - t->first_col) * t->out_stride;
-    for (size_t c = 0; c < n; c++)
-        f->kernels->add(out + c * t->out_stride, correction.out + c * t->n_rows, t->n_rows);
+    multiply(f, thread, w, &correction, rest);
+    return correction.out;
+}
+
+/* Add a row of it to the tile's. */
+static void add_fine(lld_forward *f, const lld_tile *t, size_t row, const float *correction)
+{
+    f->kernels->add(t->out + (row - t->first_col) * t->out_stride, correction, t->n_rows);
+}
+
+/* Add the second level of some rows, in one product. */
+static void add_fine_rows(lld_forward *f, unsigned thread, const weight_rows *w, const lld_tile *t,
+                          const lld_acts *fine, const size_t *rows, size_t n)
+{
+    lld_acts gathered = lld_acts_rows(fine, rows[0], 1);
+    if (n > 1) {
+        gathered = f->scratch.threads[thread].first_tokens[w->matrix->act];
+        gathered.n_rows = n;
+        gathered.n_cols = fine->n_cols;
+        for (size_t i = 0; i < n; i++)
+            lld_acts_copy_row(w->matrix->act, &gathered, i, fine, rows[i]);
+    }
+    const float *correction = fine_product(f, thread, w, t, &gathered);
+    for (size_t i = 0; i < n; i++) add_fine(f, t, rows[i], correction + i * t->n_rows);
+}
+
+/* Add the second level of the first tokens of texts among the tile's rows. */
+static void add_first_tokens(lld_forward *f, unsigned thread, const weight_rows *w,
+                             const lld_input *input, const lld_tile *t, const lld_acts *fine)
+{
+    const size_t most = lld_max_size(1, f->scratch.n_first_tokens);
+    size_t rows[LLD_FIRST_TOKENS], n = 0;
+    for (size_t row = t->first_col; row < t->first_col + t->n_cols; row++) {
+        if (lld_is_first_token(f, input->batch_rows, row)) rows[n++] = row;
+        if (n == most) {
+            add_fine_rows(f, thread, w, t, fine, rows, n);
+            n = 0;
+        }
+    }
+    if (n > 0) add_fine_rows(f, thread, w, t, fine, rows, n);
 }
 
 /* A tile whose weight rows are in memory. */
@@ -140,13 +175,14 @@ static void multiply_rows(lld_forward *f, unsigned thread, const weight_rows *w,
     const lld_acts x = lld_acts_rows(forms, t->first_col, t->n_cols);
     multiply(f, thread, w, t, &x);
     if (m->act == LLD_ACT_F32) return;
-    if (m->fine) {
-        add_fine_product(f, thread, w, t, fine, t->first_col, t->n_cols);
+    if (!m->fine) {
+        add_first_tokens(f, thread, w, input, t, fine);
         return;
     }
-    for (size_t row = t->first_col; row < t->first_col + t->n_cols; row++)
-        if (lld_is_first_token(f, input->batch_rows, row))
-            add_fine_product(f, thread, w, t, fine, row, 1);
+    const lld_acts rest = lld_acts_rows(fine, t->first_col, t->n_cols);
+    const float *correction = fine_product(f, thread, w, t, &rest);
+    for (size_t c = 0; c < t->n_cols; c++)
+        add_fine(f, t, t->first_col + c, correction + c * t->n_rows);
 }
 
 void lld_multiply_tile(lld_forward *f, unsigned thread, const lld_matrix *m, const lld_input *input,

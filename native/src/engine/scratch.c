@@ -73,12 +73,14 @@ static void take_routing(lld_arena *arena, lld_forward *f)
 }
 
 static void take_thread(lld_arena *arena, const lld_forward *f, lld_act_kinds kinds,
-                        lld_thread_scratch *t)
+                        lld_act_kinds down, lld_thread_scratch *t)
 {
     size_t tile = lld_max_size(2, lld_min_size(LLD_TILE_COLS, f->batch.n_batch));
     t->matmul = lld_arena_alloc(arena, lld_kernels_scratch_bytes(f->scratch.max_cols), 1);
     t->row = lld_arena_alloc(arena, f->scratch.max_cols, sizeof *t->row);
     lld_acts_alloc(arena, kinds, 2, f->scratch.max_cols, t->forms);
+    lld_acts_alloc(arena, kinds | down, f->scratch.n_first_tokens, f->scratch.max_cols,
+                   t->first_tokens);
     t->rest = lld_arena_alloc(arena, f->scratch.max_cols, sizeof *t->rest);
     t->correction = lld_arena_alloc(arena, tile * LLD_CHUNK_ROWS_MAX, sizeof *t->correction);
     t->gate = lld_arena_alloc(arena, tile * f->scratch.hidden_chunk, sizeof *t->gate);
@@ -110,6 +112,7 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     lld_act_kinds experts_down;
     expert_kinds(f->model, &experts_down);
     const bool by_256 = ((down | experts_down) & LLD_ACT_BIT(LLD_ACT_Q8K)) != 0;
+    f->scratch.n_first_tokens = c->architecture->facts.is_encoder ? LLD_FIRST_TOKENS : 0;
     f->scratch.hidden_chunk = by_256 ? LLD_QK_K : 2 * LLD_QK;
     f->attention.kernels = f->kernels;
     f->attention.cache = f->cache;
@@ -158,7 +161,7 @@ void lld_forward_alloc(lld_arena *arena, lld_forward *f)
     f->scratch.threads = lld_arena_alloc(arena, f->n_threads, sizeof *f->scratch.threads);
     for (uint32_t i = 0; i < f->n_threads; i++) {
         lld_thread_scratch counted;
-        take_thread(arena, f, kinds,
+        take_thread(arena, f, kinds, down,
                     f->scratch.threads == NULL ? &counted : &f->scratch.threads[i]);
     }
 }

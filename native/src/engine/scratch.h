@@ -5,8 +5,9 @@
 #include "engine/attention.h"
 
 enum {
-    LLD_EXPERT_CHUNK_ROWS = 128
-}; /* rows of the down matrices of all experts that one unit takes */
+    LLD_EXPERT_CHUNK_ROWS = 128, /* rows of the down matrices of all experts that one unit takes */
+    LLD_FIRST_TOKENS = 16 /* of an encoder's texts, whose second levels one product multiplies */
+};
 
 /* The rows that the products of a phase multiply, in every form they need. */
 typedef struct lld_input {
@@ -41,24 +42,27 @@ typedef struct lld_thread_scratch {
     void *matmul;                  /* lld_kernels_scratch_bytes of the longest row */
     float *row;                    /* (max_cols) a normalized row, when each thread makes its own */
     lld_acts forms[LLD_ACT_COUNT]; /* (2, max_cols) of that row: its two levels */
-    lld_input input;               /* of this phase */
-    lld_input hidden;              /* of this layer's down matrix: scratch's, in its shape */
-    lld_input pairs;               /* of this layer's experts: those of its gate and up */
-    lld_input pairs_hidden;        /* and of its down: routing's, in their shape */
-    float *expert_out;             /* (n_batch * (n_used + 1), LLD_EXPERT_CHUNK_ROWS) */
-    float *rest;                   /* (max_cols) what the first level lost */
-    float *correction;             /* (tile_cols, chunk of rows) the second level's product */
-    float *gate, *up;              /* (tile_cols, hidden_chunk) */
+    lld_acts first_tokens[LLD_ACT_COUNT]; /* (n_first_tokens, max_cols) their second levels */
+    lld_input input;                      /* of this phase */
+    lld_input hidden;                     /* of this layer's down matrix: scratch's, in its shape */
+    lld_input pairs;                      /* of this layer's experts: those of its gate and up */
+    lld_input pairs_hidden;               /* and of its down: routing's, in their shape */
+    float *expert_out;                    /* (n_batch * (n_used + 1), LLD_EXPERT_CHUNK_ROWS) */
+    float *rest;                          /* (max_cols) what the first level lost */
+    float *correction; /* (tile_cols, chunk of rows) the second level's product */
+    float *gate, *up;  /* (tile_cols, hidden_chunk) */
     lld_attention_scratch attention;
 } lld_thread_scratch;
 
 /* The first dimension is the batch's row. What differs from layer to layer has room for the largest. */
 typedef struct lld_scratch {
-    uint32_t max_cols;     /* longest matrix row */
-    uint32_t hidden_chunk; /* rows of gate and up that one unit makes */
-    float *x;              /* (n_batch, dim) residual stream */
-    float *q;              /* (n_batch, n_heads * head_dim) of this layer, as below */
-    float *k, *v;          /* (n_batch, n_kv_heads * head_dim) */
+    uint32_t max_cols;       /* longest matrix row */
+    uint32_t hidden_chunk;   /* rows of gate and up that one unit makes */
+    uint32_t n_first_tokens; /* LLD_FIRST_TOKENS; 0 unless the model is an encoder: a batch of
+                              * others begins few sequences */
+    float *x;                /* (n_batch, dim) residual stream */
+    float *q;                /* (n_batch, n_heads * head_dim) of this layer, as below */
+    float *k, *v;            /* (n_batch, n_kv_heads * head_dim) */
     float *attended; /* (n_batch, n_heads * head_dim), or what another mixer made: mixed_cols */
     float *
         projected; /* (n_batch, projected_cols) what a mixer without attention begins with, or what a
