@@ -19,6 +19,7 @@ from llamad.engine.bindings import (
     Engine,
     EngineError,
     EngineModel,
+    Role,
     adapter_room_bytes,
     kernel_set,
 )
@@ -215,6 +216,46 @@ def test_rows_of_a_batch_are_as_alone(
                 assert [bits(rows) for rows in together(engine, uses, chunk)] == first, chunk
     assert kernel_set("generic") == "generic"
     assert len({*first, *plain}) == 7, "each adapter and scale gives other logits"
+
+
+STREAMED_MIXTURES = {  # rows of experts of several pages, so that half of them are not in memory
+    "qwen3moe": replace(
+        FAMILY_MODELS["qwen3moe"], dim=256, expert_dim=256, n_experts=16, weight_type="Q4_K"
+    ),
+    "qwen2moe": replace(FAMILY_MODELS["qwen2moe"], weight_type="Q8_0"),  # a shared expert
+    "lfm2moe": replace(FAMILY_MODELS["lfm2moe"], weight_type="Q8_0"),  # states, dense layers
+    "gemma4-moe": replace(FAMILY_MODELS["gemma4-moe"], weight_type="Q8_0"),  # dense beside them
+    "gpt-oss": replace(FAMILY_MODELS["gpt-oss"], weight_type="Q8_0"),
+}
+
+
+@pytest.mark.parametrize("family", STREAMED_MIXTURES)
+def test_beside_experts_that_stream_rows_are_as_alone(
+    tiny_model_path: TinyModelPath, tmp_path: Path, family: str
+) -> None:
+    """Two adapters and a row without, in one batch; alone and with all experts in memory."""
+    spec = STREAMED_MIXTURES[family]
+    path = tiny_model_path(spec)
+    files = [
+        write_tiny_adapter(tmp_path / "a.gguf", spec, TinyAdapter()),
+        write_tiny_adapter(tmp_path / "b.gguf", spec, TinyAdapter(rank=9, type_name="F16", seed=2)),
+    ]
+    found = []
+    for streams in (False, True):
+        with open_engine(path, n_sequences=4) as (model, engine):
+            extents = model.extents()
+            if streams:
+                resident = [e.role is not Role.EXPERT or i % 3 == 0 for i, e in enumerate(extents)]
+                assert not all(resident)
+                model.set_residency(resident, 8 << 20, expert_slots=spec.n_experts)
+            with Adapter(model, files[0]) as a, Adapter(model, files[1]) as b:
+                uses = [AdapterUse(a), None, AdapterUse(b), AdapterUse(a, 0.5)]
+                pairs = zip(uses, PROMPTS, strict=True)
+                found.append([bits(feed(engine, u, tokens=p, chunk=33)) for u, p in pairs])
+                for chunk in (33, 5, 1):
+                    found.append([bits(rows) for rows in together(engine, uses, chunk)])
+    assert all(each == found[0] for each in found)
+    assert len(set(found[0])) == 4
 
 
 # ---- what is refused ----------------------------------------------------------------------------
