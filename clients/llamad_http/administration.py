@@ -20,6 +20,7 @@ from llamad_client import AsyncClient, ClientError
 from llamad_http.authorization import Caller
 from llamad_http.config import Config
 from llamad_http.errors import HttpError, from_client_error
+from llamad_http.turns import Share, Turns
 
 _PULLED = re.compile(r"hf\.co/[\w.-]+/[\w.-]+(:[\w.-]+)?|[A-Za-z0-9_][\w.-]*", re.ASCII)
 _LINE_BYTES = 1 << 16
@@ -47,29 +48,35 @@ class Administration:
     def __init__(self, client: AsyncClient, config: Config) -> None:
         self._client = client
         self._config = config
-        self._loading = asyncio.Lock()
+        self.turns = Turns()
 
     def may_use(self, caller: Caller) -> bool:
         """Whether a model is loaded because a request of this caller names it."""
         allowed = self._config.auto_use
         return allowed == "everybody" or (allowed == "admins" and caller.is_admin)
 
-    async def use(self, name: str) -> None:
-        """Load a model, now and at every start of the service; one at a time."""
-        async with self._loading:
+    async def use(self, name: str, share: Share | None = None) -> None:
+        """Load a model, now and at every start of the service; one at a time.
+
+        share: not held; it is when this returns, so that no other change comes first.
+        """
+        async with self.turns.change():
             try:
                 status = await self._client.status()
                 if status.model is None or status.model.name != name:
                     await self._client.use_model(name)
             except ClientError as error:
                 raise from_client_error(error) from None
+            if share is not None:
+                share.take()
 
     async def unload(self) -> None:
         """Free the memory of the loaded model, once the running jobs have ended."""
-        try:
-            await self._client.unload_model()
-        except ClientError as error:
-            raise from_client_error(error) from None
+        async with self.turns.change():
+            try:
+                await self._client.unload_model()
+            except ClientError as error:
+                raise from_client_error(error) from None
 
     async def remove(self, name: str) -> None:
         """Delete a model that is not loaded."""

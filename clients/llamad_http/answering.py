@@ -5,12 +5,13 @@ alive, and knows no API: an ``AnswerWriter`` says what is sent.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from llamad_client import (
     AsyncCompletion,
     ClientError,
     Event,
+    Queued,
     Result,
     TextDelta,
     ThinkingDelta,
@@ -31,10 +32,16 @@ class Answering:
         model: str,
         completions: Sequence[AsyncCompletion],
         *,
+        on_running: Callable[[], None],
         stopping: asyncio.Event,
         ping_seconds: float,
     ) -> None:
-        """Answer with the name ``model``. stopping: streams end then. ping_seconds: of silence."""
+        """Answer with the name ``model``.
+
+        on_running: hears that no job waits in the queue. stopping: streams end then. ping_seconds:
+        of silence.
+        """
+        self._on_running = on_running
         self._stopping = stopping
         self._ping_seconds = ping_seconds
         self._exchange = exchange
@@ -96,6 +103,7 @@ class Answering:
         gone = asyncio.ensure_future(self._exchange.until_gone())
         stopping = asyncio.ensure_future(self._stopping.wait())
         waiting = {_next(events): index for index, events in enumerate(self._events)}
+        queued = set(waiting.values())
         heard = False
         try:
             while waiting:
@@ -115,6 +123,10 @@ class Answering:
                 for task in [task for task in waiting if task in done]:
                     index = waiting.pop(task)
                     event = _result(task)
+                    if not isinstance(event, Queued):
+                        queued.discard(index)
+                        if not queued:
+                            self._on_running()
                     if event is None:
                         self._check_end(index)
                         continue

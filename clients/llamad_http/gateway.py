@@ -5,8 +5,9 @@ it is asked. What a name of a model means is models.py's, how an answer is sent 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from llamad_client import (
     AsyncClient,
@@ -22,13 +23,15 @@ from llamad_client.request import EmbedOptions, Options, RerankOptions, ScoreOpt
 from llamad_http.adapters import LoraScale
 from llamad_http.administration import Administration
 from llamad_http.answering import Answering
-from llamad_http.authorization import Caller, priority_of
+from llamad_http.authorization import priority_of
 from llamad_http.completion import Asked, CompletionRequest
 from llamad_http.config import Config
 from llamad_http.errors import busy, from_client_error
 from llamad_http.exchange import Exchange
 from llamad_http.models import Models, Target
 from llamad_http.rerank import RerankRequest
+
+Heard = TypeVar("Heard")
 
 
 class Gateway:
@@ -47,25 +50,27 @@ class Gateway:
         return await self.models.status()
 
     def stop_streams(self) -> None:
-        """End what still streams, with an error that says why."""
+        """End what still streams or waits for a model, with an error that says why."""
+        self.administration.turns.close()
         self._stopping.set()
 
     async def complete(self, exchange: Exchange, asked: Asked, *, any_name: bool) -> None:
         """Answer a request for text. Raises HttpError until the answer has begun."""
         wanted = asked.requests[0].model
-        target = await self.models.target(
-            wanted, exchange.caller, any_name=any_name, lora=asked.lora
-        )
         if self._running >= self._config.max_completions:
             raise busy(f"{self._running} requests are being answered, the limit")
         self._running += 1
         try:
-            async with self._started(exchange, asked.requests, target) as completions:
+            async with (
+                self.models.through(exchange, wanted, any_name=any_name, lora=asked.lora) as target,
+                self._started(exchange, asked.requests, target) as completions,
+            ):
                 answering = Answering(
                     exchange,
                     asked,
                     target.shown,
                     completions,
+                    on_running=target.share.release,
                     stopping=self._stopping,
                     ping_seconds=self._config.ping_seconds,
                 )
@@ -84,31 +89,26 @@ class Gateway:
         dimensions: int | None = None,
     ) -> tuple[str, list[Embedding]]:
         """Return the model and the vectors of texts. Raises HttpError, and ClientGoneError."""
-        target = await self.models.target(wanted, exchange.caller, any_name=any_name)
-        options = EmbedOptions(truncate=truncate)
-        target.fill(options)
-        if dimensions is not None:
-            options["dimensions"] = dimensions
-        _ask_for_caller(exchange, options)
-        try:
-            return target.shown, await exchange.unless_gone(self.client.embed(texts, **options))
-        except ClientError as error:
-            raise from_client_error(error) from None
+        async with self.models.through(exchange, wanted, any_name=any_name) as target:
+            options = EmbedOptions(truncate=truncate)
+            target.fill(options)
+            if dimensions is not None:
+                options["dimensions"] = dimensions
+            _ask_for_caller(exchange, options)
+            vectors = self.client.embed(texts, **options)
+            return target.shown, await _heard(exchange, vectors)
 
     async def rerank(
         self, exchange: Exchange, wanted: str, asked: RerankRequest
     ) -> tuple[str, Ranking]:
         """Return the model and the order of documents. Raises HttpError, and ClientGoneError."""
-        model = await self.models.resolve(wanted, exchange.caller, any_name=True)
-        options = RerankOptions(model=model, truncate=asked.truncate)
-        if asked.top_n is not None:
-            options["top_n"] = asked.top_n
-        _ask_for_caller(exchange, options)
-        try:
+        async with self.models.through(exchange, wanted, any_name=True) as target:
+            options = RerankOptions(model=target.model, truncate=asked.truncate)
+            if asked.top_n is not None:
+                options["top_n"] = asked.top_n
+            _ask_for_caller(exchange, options)
             ranking = self.client.rerank(asked.query, asked.documents, **options)
-            return model, await exchange.unless_gone(ranking)
-        except ClientError as error:
-            raise from_client_error(error) from None
+            return target.model, await _heard(exchange, ranking)
 
     async def score(
         self,
@@ -120,26 +120,21 @@ class Gateway:
         lora: Sequence[LoraScale] | None = None,
     ) -> Score:
         """Return how likely tokens are behind others. Raises HttpError, and ClientGoneError."""
-        target = await self.models.target(wanted, exchange.caller, any_name=True, lora=lora)
-        options = ScoreOptions(likeliest=n_likeliest)
-        target.fill(options)
-        _ask_for_caller(exchange, options)
-        try:
+        async with self.models.through(exchange, wanted, any_name=True, lora=lora) as target:
+            options = ScoreOptions(likeliest=n_likeliest)
+            target.fill(options)
+            _ask_for_caller(exchange, options)
             scores = self.client.score(prompt, [continuation], **options)
-            return (await exchange.unless_gone(scores))[0]
-        except ClientError as error:
-            raise from_client_error(error) from None
+            return (await _heard(exchange, scores))[0]
 
-    async def render(self, request: CompletionRequest, caller: Caller) -> RenderedChat:
-        """Return what the messages of a request are to the model. Raises HttpError."""
-        model = (await self.models.target(request.model, caller, any_name=True)).model
-        options = Options(**request.options)
-        if model:
-            options["model"] = model
-        try:
-            return await self.client.render_chat(request.messages or (), **options)
-        except ClientError as error:
-            raise from_client_error(error) from None
+    async def render(self, exchange: Exchange, request: CompletionRequest) -> RenderedChat:
+        """Return what the messages of a request are to the model. Raises as ``score``."""
+        async with self.models.through(exchange, request.model, any_name=True) as target:
+            options = Options(**request.options)
+            if target.model:
+                options["model"] = target.model
+            rendered = self.client.render_chat(request.messages or (), **options)
+            return await _heard(exchange, rendered)
 
     @asynccontextmanager
     async def _started(
@@ -168,6 +163,14 @@ class Gateway:
             return self.client.generate(prompt, parse_special=special, **options)
         except ClientError as error:
             raise from_client_error(error) from None
+
+
+async def _heard(exchange: Exchange, call: Coroutine[Any, Any, Heard]) -> Heard:
+    """Return what the service answers. Raises HttpError, and ClientGoneError."""
+    try:
+        return await exchange.unless_gone(call)
+    except ClientError as error:
+        raise from_client_error(error) from None
 
 
 def _ask_for_caller(

@@ -3,7 +3,8 @@
 Owns what a name means: a model, an adapter, an alias of the configuration, or whatever is loaded.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from llamad_client import AsyncClient, ClientError, Status
@@ -14,15 +15,21 @@ from llamad_http.authorization import Caller
 from llamad_http.completion import ModelEntry
 from llamad_http.config import Config
 from llamad_http.errors import HttpError, from_client_error
+from llamad_http.exchange import Exchange
+from llamad_http.turns import Share
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request goes through. shown: the name that its answer has, the adapter's if asked."""
+    """What a request goes through. shown: the name that its answer has, the adapter's if asked.
+
+    share: what keeps the model; whose request runs may release it.
+    """
 
     model: str
     adapter: Adapter | None
     shown: str
+    share: Share
 
     def fill(self, options: Options | EmbedOptions | ScoreOptions) -> None:
         """Name the model and the adapter in the options of a call."""
@@ -75,47 +82,71 @@ class Models:
         name = self.true_name(wanted)
         return next((m for m in await self.entries() if same_name(m.name, name)), None)
 
-    async def target(
+    @asynccontextmanager
+    async def through(
         self,
+        exchange: Exchange,
         wanted: str,
-        caller: Caller,
         *,
         any_name: bool,
         lora: Sequence[LoraScale] | None = None,
-    ) -> Target:
-        """Return what answers for a name of a request, as ``resolve``; a name may be an adapter's.
+    ) -> AsyncIterator[Target]:
+        """Yield what answers for a name of a request, which may be an adapter's.
 
-        lora: what the request says of adapters; where it says nothing and names none, the usual one
-        is taken. Raises HttpError.
+        A model that is not loaded is loaded where the caller may have that. No request of the
+        gateway takes it away before the block ends, or the target's share is released.
+
+        any_name: a name of no model is the loaded model's, because many clients name a model of a
+        cloud where nobody chose one. lora: what the request says of adapters; where it says nothing
+        and names none, the usual one is taken. Raises HttpError, and ClientGoneError.
         """
+        finding = self._target(wanted, exchange.caller, any_name=any_name, lora=lora)
+        target = await exchange.unless_gone(finding)
+        try:
+            yield target
+        finally:
+            target.share.release()
+
+    async def _target(
+        self, wanted: str, caller: Caller, *, any_name: bool, lora: Sequence[LoraScale] | None
+    ) -> Target:
+        share = await self._administration.turns.share()
+        try:
+            return await self._target_of(wanted, caller, share, any_name=any_name, lora=lora)
+        except BaseException:
+            share.release()
+            raise
+
+    async def _target_of(
+        self,
+        wanted: str,
+        caller: Caller,
+        share: Share,
+        *,
+        any_name: bool,
+        lora: Sequence[LoraScale] | None,
+    ) -> Target:
         status = await self.status()
         name = self.true_name(wanted)
         found = next((one for one in status.adapters if same_name(one.name, name)), None)
         if found is not None and found.fault:
             raise not_loaded(found.name, found.fault)
-        model = await self._model("" if found else wanted, caller, status, any_name=any_name)
+        model = await self._model("" if found else wanted, caller, status, share, any_name=any_name)
         if status.model is None or status.model.name != model:  # it has been loaded
             status = await self.status()
         if lora is not None:
-            return Target(model, chosen(lora, status), model if found is None else found.name)
+            shown = model if found is None else found.name
+            return Target(model, chosen(lora, status), shown, share)
         if found is not None:
-            return Target(model, Adapter(found.name), found.name)
+            return Target(model, Adapter(found.name), found.name, share)
         usual = self.usual_adapter
         if usual is not None and usual.name not in loaded_adapters(status):
             usual = None
-        return Target(model, usual, model)
+        return Target(model, usual, model, share)
 
-    async def resolve(self, wanted: str, caller: Caller, *, any_name: bool) -> str:
-        """Return the name of the model that answers for a name of a request. Raises HttpError.
-
-        A model that is not loaded is loaded where the caller may have that.
-
-        any_name: a name of no model is the loaded model's, because many clients name a model of a
-        cloud where nobody chose one.
-        """
-        return await self._model(wanted, caller, await self.status(), any_name=any_name)
-
-    async def _model(self, wanted: str, caller: Caller, status: Status, *, any_name: bool) -> str:
+    async def _model(
+        self, wanted: str, caller: Caller, status: Status, share: Share, *, any_name: bool
+    ) -> str:
         name = self.true_name(wanted)
         loaded = status.model.name if status.model is not None else ""
         if not name or (loaded and same_name(name, loaded)):
@@ -125,7 +156,8 @@ class Models:
             raise not_loaded(entry.name, "")
         found = None if entry is None else entry.name
         if found is not None and self._administration.may_use(caller):
-            await self._administration.use(found)
+            share.release()
+            await self._administration.use(found, share)
             return found
         if found is None and any_name and self._config.any_model_name:
             return loaded

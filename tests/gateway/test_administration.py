@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,28 @@ def test_a_request_loads_the_model_that_it_names_for_an_administrator(
     assert boss.create(model="second", **asked).model == "two"
     assert openai_of(gateway, user).completions.create(model="two:latest", **asked).model == "two"
     assert openai_of(gateway, user).models.retrieve("second").id == "two"
+
+
+def test_clients_that_name_models_in_turn_all_get_their_answers(
+    folder: Path, service: Daemon
+) -> None:
+    def ask(client: openai.OpenAI, model: str) -> list[str]:
+        messages: Any = [{"role": "user", "content": "a"}]
+        named = [client.completions.create(model=model, prompt="a", max_tokens=2).model]
+        stream = client.chat.completions.create(
+            model=model, messages=messages, max_tokens=2, stream=True
+        )
+        named += {piece.model for piece in stream}
+        return named
+
+    with (
+        gateway_process(folder, service.socket, '[service]\nauto_use = "everybody"') as gateway,
+        openai_of(gateway) as client,
+        ThreadPoolExecutor(4) as clients,
+    ):
+        wanted = ["one", "two"] * 8
+        answers = list(clients.map(ask, [client] * len(wanted), wanted))
+    assert answers == [[model, model] for model in wanted]
 
 
 def test_auto_use_is_everybody_s_or_nobody_s(folder: Path, service: Daemon) -> None:

@@ -15,7 +15,7 @@ async def create(gateway: Gateway, exchange: Exchange) -> None:
 async def count_tokens(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with the tokens that a conversation is to the model."""
     request = read_conversation(await exchange.fields())
-    rendered = await gateway.render(request, exchange.caller)
+    rendered = await gateway.render(exchange, request)
     await exchange.respond_json({"input_tokens": len(rendered.tokens)})
 
 

@@ -43,7 +43,8 @@ async def describe(gateway: Gateway, exchange: Exchange) -> None:
         raise _not_found(wanted)
     name = found.name
     if found.is_adapter:  # which is what it changes, to a program
-        name = (await gateway.models.target(wanted, exchange.caller, any_name=False)).model
+        async with gateway.models.through(exchange, wanted, any_name=False) as target:
+            name = target.model
     await exchange.respond_json(show(await _details(gateway, name)))
 
 
@@ -201,8 +202,8 @@ async def _load(
     To everybody else it is said that it was unloaded, as programs expect, and it stays.
     """
     unload = check_keep_alive(body)
-    target = await gateway.models.target(required_model(body), exchange.caller, any_name=False)
-    name = target.shown
+    async with gateway.models.through(exchange, required_model(body), any_name=False) as target:
+        name = target.shown
     if not name:
         raise HttpError(503, "NO_MODEL", "no model is loaded", retry_after_seconds=2)
     if unload and exchange.caller.is_admin:

@@ -76,7 +76,7 @@ async def respond(gateway: Gateway, exchange: Exchange) -> None:
 
 async def count_input(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with the tokens that a conversation of items is to the model."""
-    rendered = await gateway.render(read_items(await exchange.fields()), exchange.caller)
+    rendered = await gateway.render(exchange, read_items(await exchange.fields()))
     await exchange.respond_json(_counted(rendered))
 
 
@@ -89,7 +89,7 @@ async def _rendered_chat(gateway: Gateway, exchange: Exchange) -> RenderedChat:
     body = await exchange.fields()
     messages, options = read_conversation(body)
     request = CompletionRequest(body.text("model") or "", options, messages=messages)
-    return await gateway.render(request, exchange.caller)
+    return await gateway.render(exchange, request)
 
 
 def _counted(rendered: RenderedChat) -> dict[str, Any]:
