@@ -58,6 +58,7 @@ GATEWAY_CORE = tuple(
         "models",
         "rerank",
         "routes",
+        "vectors",
         "logprobs",
         "sampling",
         "sse",

@@ -1,5 +1,11 @@
 """Vectors through the unmodified libraries: those of the service, in the order of the texts."""
 
+import json
+import math
+import urllib.error
+import urllib.request
+from typing import Any
+
 import ollama
 import openai
 import pytest
@@ -52,3 +58,64 @@ def test_ollama_gets_vectors_of_as_many_numbers_as_it_asks_for(gateway: GatewayP
     assert len(client.embed("fake", "a", dimensions=0).embeddings[0]) == 2
     with pytest.raises(ollama.ResponseError, match="dimensions"):
         client.embed("fake", "a", dimensions=3)
+
+
+def post(gateway: GatewayProcess, body: Any) -> Any:
+    """Return what llama-server's own address answers."""
+    request = urllib.request.Request(gateway.url + "/embedding", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+        return json.loads(answer.read())
+
+
+def test_llama_server_s_address_has_each_vector_in_a_list(
+    gateway: GatewayProcess, vectors: list[list[float]]
+) -> None:
+    whole = [{"index": index, "embedding": [vector]} for index, vector in enumerate(vectors)]
+    for body in (
+        {"content": TEXTS},
+        {"content": TEXTS, "embd_normalize": 2},
+        {"input": TEXTS, "content": "z"},
+        {"content": TEXTS, "embd_normalize": None},
+    ):
+        assert post(gateway, body) == whole
+    assert post(gateway, {"content": TEXTS[0]}) == whole[:1]
+
+
+@pytest.mark.parametrize("norm", [0, 1, 3, 1000])
+def test_vectors_are_divided_by_the_norm_that_is_asked_for(
+    gateway: GatewayProcess, vectors: list[list[float]], norm: int
+) -> None:
+    for answer, vector in zip(
+        post(gateway, {"content": TEXTS, "embd_normalize": norm}), vectors, strict=True
+    ):
+        (got,) = answer["embedding"]
+        length = math.hypot(*got)
+        assert [value / length for value in got] == pytest.approx(vector, rel=1e-6)
+        largest = max(map(abs, got))
+        if norm == 0:
+            assert largest == pytest.approx(32760)
+        else:
+            assert sum(abs(value) ** norm for value in got) == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({}, "content"),
+        ({"content": ""}, "content"),
+        ({"content": ["a", ""]}, "content"),
+        ({"content": [1, 2]}, "content"),
+        ({"input": []}, "input"),
+        ({"content": "a", "embd_normalize": -1}, "embd_normalize"),
+        ({"content": "a", "embd_normalize": -2}, "embd_normalize"),
+        ({"content": "a", "embd_normalize": 0.5}, "embd_normalize"),
+    ],
+)
+def test_what_has_no_vector_is_refused_by_name(
+    gateway: GatewayProcess, body: Any, named: str
+) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        post(gateway, body)
+    with caught.value as answer:
+        assert answer.status == 400
+        assert named in json.loads(answer.read())["error"]["message"]

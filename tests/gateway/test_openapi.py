@@ -31,5 +31,4 @@ def test_every_address_is_described_once_or_says_that_it_is_not_supported() -> N
     routes = all_routes()
     described = routes.find("GET", "/openapi.json")[0]
     assert described.is_public
-    for method, path in (("POST", "/infill"), ("POST", "/embedding")):
-        assert routes.find(method, path)[0].handler.__name__ == "unsupported"
+    assert routes.find("POST", "/infill")[0].handler.__name__ == "unsupported"

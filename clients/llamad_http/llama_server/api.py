@@ -9,6 +9,7 @@ from llamad_http.errors import HttpError, busy, from_client_error
 from llamad_http.exchange import Exchange
 from llamad_http.gateway import Gateway
 from llamad_http.llama_server.completion import read_completion
+from llamad_http.llama_server.embedding import embedding_body, read_contents, read_norm
 from llamad_http.llama_server.errors import error_body
 from llamad_http.llama_server.prompts import read_prompts, with_token_biases
 from llamad_http.llama_server.properties import properties, slots
@@ -87,6 +88,15 @@ async def complete(gateway: Gateway, exchange: Exchange) -> None:
     await gateway.complete(exchange, asked, any_name=True)
 
 
+async def embed(gateway: Gateway, exchange: Exchange) -> None:
+    """Answer with the vectors of texts, each in a list of its own."""
+    body = await exchange.fields()
+    texts, norm = read_contents(body), read_norm(body)
+    model = body.text("model") or ""
+    _, vectors = await gateway.embed(exchange, model, texts, truncate=False, any_name=True)
+    await exchange.respond_json(embedding_body(vectors, norm))
+
+
 async def rerank(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with documents in the order in which they answer a question."""
     body = await exchange.fields()
@@ -152,7 +162,6 @@ async def unsupported(gateway: Gateway, exchange: Exchange) -> None:
     raise HttpError(501, "NOT_SUPPORTED", f"{exchange.path} is not supported")
 
 
-_UNSUPPORTED = ("/infill", "/embedding")
 _RERANK = ("/rerank", "/v1/rerank", "/reranking", "/v1/reranking")
 
 API = Api(
@@ -171,7 +180,8 @@ API = Api(
         Route("POST", "/completion", complete),
         Route("POST", "/completions", complete),
         *(Route("POST", path, rerank) for path in _RERANK),
-        *(Route("POST", path, unsupported) for path in _UNSUPPORTED),
+        Route("POST", "/embedding", embed),
+        Route("POST", "/infill", unsupported),
     ),
     error_body,
 )

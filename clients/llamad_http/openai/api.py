@@ -10,12 +10,13 @@ from llamad_http.gateway import Gateway
 from llamad_http.openai.chat import read_chat, read_conversation
 from llamad_http.openai.completions import read_completion
 from llamad_http.openai.echo import read_echoes
-from llamad_http.openai.embeddings import embeddings_body, read_format, read_texts
+from llamad_http.openai.embeddings import embeddings_body, read_format
 from llamad_http.openai.errors import error_body
 from llamad_http.openai.models import model_entry, model_list
 from llamad_http.openai.responses import read_conversation as read_items
 from llamad_http.openai.responses import read_response
 from llamad_http.routes import Api, Handler, Route
+from llamad_http.vectors import read_texts
 
 
 async def list_models(gateway: Gateway, exchange: Exchange) -> None:
@@ -44,7 +45,7 @@ async def chat(gateway: Gateway, exchange: Exchange) -> None:
 async def embed(gateway: Gateway, exchange: Exchange) -> None:
     """Answer with the vectors of texts."""
     body = await exchange.fields()
-    texts, written = read_texts(body), read_format(body)
+    texts, written = read_texts(body, "input"), read_format(body)
     model, vectors = await gateway.embed(
         exchange,
         body.text("model") or "",

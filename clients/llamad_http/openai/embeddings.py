@@ -6,21 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from llamad_client import Embedding
-from llamad_http.errors import not_supported
 from llamad_http.fields import Fields
 
 FORMATS = ("float", "base64")
-
-
-def read_texts(body: Fields) -> list[str]:
-    """Return the texts whose vectors are wanted. Raises HttpError."""
-    value = body.get("input")
-    if isinstance(value, list) and value and not all(isinstance(text, str) for text in value):
-        raise not_supported("input", "tokens are not supported, only texts are")
-    texts = body.texts("input")
-    if not texts or not all(texts):
-        raise body.wrong("input", "must be a text that is not empty, or a list of such")
-    return texts
 
 
 def read_format(body: Fields) -> str:

@@ -125,6 +125,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "/completions": _COMPLETION,
     "/v1/rerank": _RERANK,
     "/v1/reranking": _RERANK,
+    "/embedding": _object(
+        ("content",), model=TEXT, content=TEXTS, embd_normalize={"type": "integer", "minimum": 0}
+    ),
     "/tokenize": _object(("content",), content=TEXT, add_special=FLAG, with_pieces=FLAG),
     "/detokenize": _object(
         ("tokens",), tokens={"type": "array", "items": {"type": "integer", "minimum": 0}}
