@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from llamad.schedule.limits import Limits
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import serving
 from rpc.texts import check_cancel, check_leaving, check_refusal
@@ -32,6 +33,25 @@ async def test_vectors_come_in_the_order_of_the_texts() -> None:
         assert answer.values[1] == pytest.approx(direction(text), rel=1e-5)
         assert (answer.tokens, answer.truncated_tokens, answer.model) == (len(text), 0, "fake")
     assert not jobs
+
+
+@asynchronous
+async def test_a_call_has_more_texts_than_the_queue_has_room_for() -> None:
+    limits = Limits(queue_capacity=3)
+    async with serving(limits=limits, n_sequences=1) as service, service.stub() as stub:
+        asked = pb.EmbedRequest(texts=["ab"] * 20)
+        answers = [answer async for answer in stub.Embed(asked)]
+    assert [answer.index for answer in answers] == list(range(20))
+
+
+@asynchronous
+async def test_a_call_is_one_line_in_the_journal(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with serving() as service, service.stub() as stub:
+        _ = [answer async for answer in stub.Embed(pb.EmbedRequest(texts=["ab"] * 20))]
+    lines = [m for m in caplog.messages if "finished" in m]
+    assert len(lines) == 1
+    assert " texts=20 tokens=40 seconds=" in lines[0]
 
 
 @pytest.mark.parametrize(

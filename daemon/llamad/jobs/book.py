@@ -116,10 +116,10 @@ class JobBook:
         if job.time_to_live is not None:
             job.time_to_live.cancel()
         del self._living[job.id]
-        self._remember(record.snapshot(now), timings, error)
+        self._remember(record.snapshot(now), timings, _level(record))
         job.on_end(job)
 
-    def _remember(self, snapshot: JobSnapshot, timings: Timings, error: LlamadError | None) -> None:
+    def _remember(self, snapshot: JobSnapshot, timings: Timings, level: int) -> None:
         self._ended[snapshot.id] = snapshot
         while len(self._ended) > self._history:
             self._ended.popitem(last=False)
@@ -128,7 +128,8 @@ class JobBook:
         if snapshot.running_seconds > 0:
             weight = RECENT_WEIGHT if self.mean_run_seconds else 1.0
             self.mean_run_seconds += weight * (snapshot.running_seconds - self.mean_run_seconds)
-        _log(snapshot, timings, error)
+        if logger.isEnabledFor(level):
+            _log(snapshot, timings, level)
         for observer in self.observers:
             observer.on_ended(snapshot, timings)
 
@@ -188,11 +189,21 @@ def _finished(record: JobRecord, reason: FinishReason, timings: Timings) -> Fini
     )
 
 
-def _log(job: JobSnapshot, timings: Timings, error: LlamadError | None) -> None:
-    """Write the one line of a request. Whatever ended it, it was accepted: INFO at least."""
+def _level(record: JobRecord) -> int:
+    """Return the level of a job's line. Whatever ended it, it was accepted: INFO at least.
+
+    But a call for vectors is a job for each text, hundreds: who serves it writes one line for all.
+    """
+    if record.request.embedding is not None and record.state is JobState.FINISHED:
+        return logging.DEBUG
+    return logging.INFO if record.error is None else max(logging.INFO, log_level(record.error))
+
+
+def _log(job: JobSnapshot, timings: Timings, level: int) -> None:
+    """Write the one line of a request."""
     decode_seconds = timings.decode_seconds
     logger.log(
-        logging.INFO if error is None else max(logging.INFO, log_level(error)),
+        level,
         fields(
             f"request {job.state.value}",
             job=job.id,

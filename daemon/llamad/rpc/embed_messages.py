@@ -12,7 +12,6 @@ from llamad.rpc.from_proto import Rules, with_options
 from llamad_api.v1 import llamad_pb2 as pb
 
 MAX_TEXTS = 1024
-EMBED_AHEAD = 8  # texts of one call that wait or are computed
 
 _POOLINGS = {
     pb.POOLING_UNSPECIFIED: None,

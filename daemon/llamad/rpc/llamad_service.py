@@ -9,10 +9,8 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from itertools import islice
 from typing import Any
 
 from llamad import __version__
@@ -20,18 +18,19 @@ from llamad.board import Heat
 from llamad.door.rights import check_cancel, check_owner
 from llamad.errors import invalid
 from llamad.jobs.book import JobBook
-from llamad.jobs.event import Embedded, Event, Finished
+from llamad.jobs.event import Event
 from llamad.jobs.job import Job
 from llamad.jobs.request import GenerationRequest, owner_name
 from llamad.logs import fields
 from llamad.rpc import from_proto as convert
 from llamad.rpc.answers import check_whole, request_of_each, side_by_side
-from llamad.rpc.embed_messages import EMBED_AHEAD, embed_requests, embed_response
+from llamad.rpc.embed_messages import embed_requests, embed_response
 from llamad.rpc.interceptor import caller, request_id
 from llamad.rpc.model_messages import model_response, rules_of
 from llamad.rpc.prefix_messages import prefix
 from llamad.rpc.rerank_messages import rerank_requests, rerank_response
 from llamad.rpc.score_messages import SCORED_TOGETHER, Score, score_requests
+from llamad.rpc.text_vectors import text_vectors
 from llamad.schedule.draft import DraftCounts
 from llamad.service.durable_jobs import DurableJobs
 from llamad.service.model_details import KnownModels
@@ -193,7 +192,7 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
     async def _embeddings(
         self, requests: list[GenerationRequest], dimensions: int
     ) -> AsyncIterator[pb.EmbedResponse]:
-        async with aclosing(self._vectors(requests)) as vectors:
+        async with aclosing(text_vectors(self._state.require().scheduler, requests)) as vectors:
             index = 0
             async for embedded, finished in vectors:
                 yield embed_response(index, embedded, finished, dimensions)
@@ -203,31 +202,8 @@ class LlamadService(llamad_pb2_grpc.LlamadServicer):
         """Return documents in the order in which they answer a question."""
         checked = rerank_requests(request, self.rules_now(), request_id.get(), caller.get())
         top_n = request.top_n if request.HasField("top_n") else None
-        async with aclosing(self._vectors(checked)) as vectors:
+        async with aclosing(text_vectors(self._state.require().scheduler, checked)) as vectors:
             return rerank_response([found async for found in vectors], top_n)
-
-    async def _vectors(
-        self, requests: list[GenerationRequest]
-    ) -> AsyncGenerator[tuple[Embedded, Finished], None]:
-        """Submit a few texts ahead of the one that is waited for: they share steps."""
-        scheduler = self._state.require().scheduler
-        ahead: deque[Job] = deque()
-        texts = iter(requests)
-        try:
-            for _ in range(len(requests)):
-                for text in islice(texts, EMBED_AHEAD - len(ahead)):
-                    ahead.append(await scheduler.submit(text))
-                job = ahead[0]
-                events = [e async for e in job.stream if isinstance(e, Embedded | Finished)]
-                ahead.popleft()
-                check_whole(events[-1])
-                embedded, finished = events
-                assert isinstance(embedded, Embedded)
-                assert isinstance(finished, Finished)
-                yield embedded, finished
-        finally:
-            for job in ahead:
-                await job.stream.aclose()
 
     async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> bytes:
         """Return the token ids of a text, and the bytes of each, in a message's bytes.

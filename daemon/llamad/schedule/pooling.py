@@ -46,5 +46,5 @@ class Pool:
         """Return the mean of the rows, divided by its length; or the scores."""
         if self._n_scores:
             return array("f", self._scores)
-        length = math.sqrt(math.fsum(value * value for value in self._sums))
-        return array("f", (value / length if length > 0 else 0.0 for value in self._sums))
+        length = math.hypot(*self._sums) or 1.0  # 0 only of zeros
+        return array("f", [value / length for value in self._sums])
