@@ -23,8 +23,9 @@ WALL = 0x40000000
 def thread_named(pid: int, name: str) -> int:
     """Return the id of a process's thread; AssertionError when there is none."""
     for task in Path(f"/proc/{pid}/task").iterdir():
-        if (task / "comm").read_text().strip() == name:
-            return int(task.name)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            if (task / "comm").read_text().strip() == name:
+                return int(task.name)
     raise AssertionError(f"process {pid} has no thread {name}")
 
 

@@ -4,6 +4,7 @@ Owns the server, which ends with the test. Nothing sleeps: what is waited for is
 """
 
 import contextlib
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,8 +70,15 @@ class TerminalScreen:
         self._tmux("paste-buffer", "-p", "-d")
 
     def resize(self, columns: int, rows: int) -> None:
-        """Change the size of the terminal."""
+        """Change the size of the terminal; tmux tells the program in its own time."""
         self._tmux("resize-window", "-x", str(columns), "-y", str(rows))
+        terminal = os.open(self._tmux("display", "-p", "#{pane_tty}").strip(), os.O_NOCTTY)
+        try:
+            deadline = time.monotonic() + TIMEOUT_SECONDS
+            while os.get_terminal_size(terminal) != (columns, rows):
+                assert time.monotonic() < deadline, f"it stays {os.get_terminal_size(terminal)}"
+        finally:
+            os.close(terminal)
 
     def text(self) -> str:
         """Return what was shown, scrolled lines included, without trailing spaces."""

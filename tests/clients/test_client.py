@@ -34,7 +34,7 @@ from llamad_client import (
 from llamad_client.address import diagnose, read_address
 from llamad_client.aio import AsyncCompletion
 from llamad_client.request import submit_request
-from unit.schedule.fakes import asynchronous, saying
+from unit.schedule.fakes import TIMEOUT_SECONDS, asynchronous, saying
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_cancelled_completion_ends_and_frees_the_job(
     entered = service.pause_step(2)
     with client.generate("p") as completion:
         next(completion)
-        assert entered.wait(60)
+        assert entered.wait(TIMEOUT_SECONDS)
     assert list(completion) == []
     assert completion.result is None
     [job] = service.wait_until_idle()
@@ -135,7 +135,7 @@ def test_a_job_cancelled_by_id_finishes_as_cancelled(
     events = completion.events()
     queued = next(events)
     assert isinstance(queued, Queued)
-    assert entered.wait(60)
+    assert entered.wait(TIMEOUT_SECONDS)
     assert client.cancel(queued.job_id).state == "cancelled"
     list(events)
     assert completion.result is not None
@@ -164,7 +164,7 @@ def test_threads_may_share_a_client(service: RunningService, client: Client) -> 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(TIMEOUT_SECONDS)
     assert [len(text) for text in texts] == [8] * 8
 
 
@@ -336,7 +336,7 @@ def test_a_service_that_dies_in_the_middle_is_unreachable() -> None:
         entered = service.pause_step(1)
         completion = client.generate("p")
         next(completion)
-        assert entered.wait(60)
+        assert entered.wait(TIMEOUT_SECONDS)
     with pytest.raises(llamad_client.ClientError):
         completion.text()
     with pytest.raises(NotRunning):
@@ -412,7 +412,7 @@ async def test_a_cancelled_async_completion_ends_and_frees_the_job() -> None:
         async with AsyncClient(service.path) as client:
             completion = client.generate("p")
             await anext(completion)
-            await asyncio.to_thread(entered.wait, 60)
+            await asyncio.to_thread(entered.wait, TIMEOUT_SECONDS)
             reading = asyncio.create_task(completion.text())
             await asyncio.sleep(0)  # let it begin to read
             completion.cancel()
@@ -452,7 +452,7 @@ async def test_a_cancelled_task_cancels_its_job() -> None:
         entered = service.pause_step(1)
         async with AsyncClient(service.path) as client:
             task = asyncio.create_task(client.generate("p").text())
-            await asyncio.to_thread(entered.wait, 60)
+            await asyncio.to_thread(entered.wait, TIMEOUT_SECONDS)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextvars import Context
 from pathlib import Path
@@ -19,20 +20,32 @@ from llamad.daemon import Daemon
 from llamad_api.v1 import llamad_pb2 as pb
 from llamad_api.v1 import llamad_pb2_grpc
 from tiny_gguf import TinyModelPath, TinySpec
+from unit.schedule.fakes import TIMEOUT_SECONDS
 
 WATCHDOG_SECONDS = 60.0
-HALF_PERIOD_SECONDS = WATCHDOG_SECONDS / 2 - 0.1  # some time passes between now and the timer
-TIMEOUT_SECONDS = 60.0
+HALF_PERIOD_SECONDS = WATCHDOG_SECONDS / 2 - 1e-6  # a sum of floats is rounded
 
 Ts = TypeVarTuple("Ts")
 
 
 class RecordingLoop(asyncio.SelectorEventLoop):
-    """An event loop that remembers how far ahead each timer was set."""
+    """An event loop that remembers how far ahead each timer was set.
+
+    Its time stands still while a callback runs: between asking for it and setting a timer by it,
+    the machine may let any time pass.
+    """
 
     def __init__(self) -> None:
+        self._now = time.monotonic()
         super().__init__()
         self.timers: list[tuple[float, asyncio.TimerHandle]] = []
+
+    def time(self) -> float:
+        return self._now
+
+    def _run_once(self) -> None:
+        self._now = time.monotonic()
+        super()._run_once()  # type: ignore[misc]
 
     def call_at(
         self,

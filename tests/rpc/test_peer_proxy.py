@@ -94,8 +94,13 @@ def few_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "RESERVED_CONNECTIONS", 1)
 
 
-def open_descriptors() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+def open_sockets() -> set[str]:
+    """Return the sockets of this process: each has a number that none had before."""
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile, by whomever
+            found.add(str(path.readlink()))
+    return {target for target in found if target.startswith("socket:")}
 
 
 @asynchronous
@@ -286,7 +291,7 @@ async def test_a_connection_is_closed_when_nobody_listens_behind() -> None:
 
 @asynchronous
 async def test_closing_ends_connections_that_do_not_end_themselves_and_leaks_nothing() -> None:
-    before = open_descriptors()
+    before = open_sockets()
     async with stage() as s:
         ends = [await s.joined() for _ in range(5)]
         await s.fill(ends[0][1])
@@ -299,7 +304,7 @@ async def test_closing_ends_connections_that_do_not_end_themselves_and_leaks_not
         for client, service in ends:
             client.close()
             service.close()
-    assert open_descriptors() == before
+    assert open_sockets() <= before
 
 
 @asynchronous
@@ -353,7 +358,8 @@ async def test_a_client_that_takes_nothing_is_disconnected(monkeypatch: pytest.M
     monkeypatch.setattr(limits, "UNREAD_SECONDS", 0.01)
     async with stage() as s:
         client, service = await s.joined()
-        await s.fill(service)
+        with contextlib.suppress(ConnectionError):  # where it is disconnected before it is full
+            await s.fill(service)
         assert await s.read(service) == b""
         client.close()
         service.close()

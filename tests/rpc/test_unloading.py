@@ -136,9 +136,10 @@ async def iter_of(messages: list[Any]) -> AsyncIterator[Any]:
 # ---- real models -----------------------------------------------------------------------------
 
 
-def mapped() -> set[str]:
-    """Return the names of the model files that this process maps."""
-    return set(re.findall(r"/(\w+)\.gguf$", Path("/proc/self/maps").read_text(), re.MULTILINE))
+def mapped_of(folder: Path) -> set[str]:
+    """Return the names of the model files of a folder that this process maps."""
+    path = re.escape(f"{folder}/") + r"(\w+)\.gguf$"
+    return set(re.findall(path, Path("/proc/self/maps").read_text(), re.MULTILINE))
 
 
 def test_at_most_one_model_is_mapped_and_none_after_unloading(
@@ -150,6 +151,10 @@ def test_at_most_one_model_is_mapped_and_none_after_unloading(
     monkeypatch.setattr(bindings, "StopFlag", real_stop_flag)
     models = tmp_path / "models"
     models.mkdir()
+
+    def mapped() -> set[str]:
+        return mapped_of(models)
+
     for name, seed in (("one", 1), ("two", 2)):
         (models / f"{name}.gguf").write_bytes(tiny_model_path(TinySpec(seed=seed)).read_bytes())
     ModelRegistry(models).select("one")

@@ -13,7 +13,7 @@ from llamad.engine.run import Run
 from llamad.errors import ErrorKind, LlamadError
 
 END = 0  # the token that ends a generation
-TIMEOUT_SECONDS = 60.0  # only reached by a test that hangs
+TIMEOUT_SECONDS = 300.0  # only reached by a test that hangs
 
 History = tuple[int, ...]
 Rule = Callable[[History, int, int], int]  # (history, seed, number of the draw) -> token

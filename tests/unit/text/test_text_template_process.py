@@ -4,9 +4,9 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from llamad.errors import ErrorKind, LlamadError
 from llamad.memory.demand import TEMPLATE_BYTES
 from llamad.text import template_process
 from llamad.text.template_process import BROKEN, FAILED, TemplateProcess
+from unit.schedule.fakes import TIMEOUT_SECONDS
+
+REQUEST_SECONDS = template_process._REQUEST_SECONDS  # what the service gives a template
 
 HI: dict[str, Any] = {
     "messages": [{"role": "user", "content": "hi"}],
@@ -135,6 +138,21 @@ HARMFUL = {
 }
 
 
+@contextmanager
+def request_seconds(seconds: float) -> Iterator[None]:
+    """Give a template so much time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(template_process, "_REQUEST_SECONDS", seconds)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def patience() -> Iterator[None]:
+    """Give a template all the time that a busy machine may take, but where time is tested."""
+    with request_seconds(TIMEOUT_SECONDS):
+        yield
+
+
 @pytest.fixture(scope="module")
 def process() -> Iterator[TemplateProcess]:
     process = TemplateProcess("")
@@ -160,7 +178,10 @@ def run(process: TemplateProcess, source: str) -> str:
 def check_harmless(process: TemplateProcess, source: str, message: str) -> None:
     # on a busy machine, time may be short before anything else is
     kind, reasons = ErrorKind.CORRUPT, [BROKEN]
-    with pytest.raises(LlamadError, match=f"{message}|{TIME}") as caught:  # noqa: PT012
+    with (  # noqa: PT012
+        request_seconds(REQUEST_SECONDS),
+        pytest.raises(LlamadError, match=f"{message}|{TIME}") as caught,
+    ):
         load(process, source)
         kind, reasons = ErrorKind.INVALID, [BROKEN, FAILED]
         process.render(HI)
@@ -179,28 +200,20 @@ def test_a_harmful_template_ends_with_an_error(process: TemplateProcess, source:
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-def test_an_endless_template_is_killed(
-    process: TemplateProcess, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endless_template_is_killed(process: TemplateProcess, name: str) -> None:
     run(process, "")
-    process._ask(process._started(), {"source": ENDLESS[name]})  # with the time it really has
-    monkeypatch.setattr(template_process, "_REQUEST_SECONDS", 0.2)
-    with pytest.raises(LlamadError, match=TIME) as caught:
+    process._ask(process._started(), {"source": ENDLESS[name]})
+    with request_seconds(0.2), pytest.raises(LlamadError, match=TIME) as caught:
         process.render(HI)
     assert caught.value.reason == "CHAT_TEMPLATE_INVALID"
     assert process._child is None
-    monkeypatch.undo()
     assert run(process, "{{ messages[0].content }}") == "hi"
 
 
-def test_a_template_that_does_not_compile_in_time_is_killed(
-    process: TemplateProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_template_that_does_not_compile_in_time_is_killed(process: TemplateProcess) -> None:
     run(process, "")
-    monkeypatch.setattr(template_process, "_REQUEST_SECONDS", 0.2)
-    with pytest.raises(LlamadError, match=TIME):
+    with request_seconds(0.2), pytest.raises(LlamadError, match=TIME):
         run(process, "{{ a }}" * 140_000)
-    monkeypatch.undo()
     assert run(process, "{{ messages[0].content }}") == "hi"
 
 
@@ -235,13 +248,22 @@ def test_a_process_that_dies_between_requests_is_replaced(process: TemplateProce
 def kills(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return signals; each request sends the next of them to its process, as if from outside."""
     signals: list[int] = []
-    answer = template_process._Child.answer
+    starting: list[int] = []
+    answer, start = template_process._Child.answer, template_process._start
+
+    def started() -> template_process._Child:
+        starting.append(1)
+        try:
+            return start()
+        finally:
+            starting.clear()
 
     def killed(child: template_process._Child, deadline: float) -> dict[str, Any]:
-        if signals and deadline < time.monotonic() + 5:  # not while it starts
+        if signals and not starting:
             child.process.send_signal(signals.pop(0))
         return answer(child, deadline)
 
+    monkeypatch.setattr(template_process, "_start", started)
     monkeypatch.setattr(template_process._Child, "answer", killed)
     return signals
 
@@ -329,7 +351,7 @@ def test_signals_of_a_group_do_not_end_the_process_but_its_socket_does(
         child.process.send_signal(number)
     assert process.render(HI) == "hi"
     child._connection.shutdown(socket.SHUT_RDWR)
-    assert child.process.wait(60) == 0
+    assert child.process.wait(TIMEOUT_SECONDS) == 0
 
 
 def test_an_idle_process_has_the_memory_that_is_planned_for_it() -> None:
