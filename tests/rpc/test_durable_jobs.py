@@ -346,5 +346,6 @@ async def test_its_answer_is_kept_for_that_time() -> None:
         job_id = messages[-1].finished.job_id
         assert await resumed(stub, job_id) == (text, messages[-1].finished)
         assert text == TEXT
+        await left(service, job_id)
         service.bench.clock.advance(60)
         assert await reason_of(stub.ResumeJob(pb.ResumeJobRequest(id=job_id))) == "NOT_RESUMABLE"

@@ -15,7 +15,7 @@ system = "Be short."
 conversation_turns = 2
 [limits]
 max_connections_per_address = 40
-event_seconds = 0.5
+event_seconds = 600
 """
 
 

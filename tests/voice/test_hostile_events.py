@@ -6,6 +6,7 @@ import resource
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from voice.conftest import CONFIG, PROGRAM
 from voice.satellite import heard, raw, said_once
 
 HUGE = 1 << 60
+HURRIED = "[limits]\nevent_seconds = 0.5\n"
 
 
 def serves(gateway: GatewayProcess) -> None:
@@ -96,6 +98,16 @@ def test_who_sends_on_behind_an_error_is_let_go(gateway: GatewayProcess) -> None
     serves(gateway)
 
 
+@pytest.fixture(scope="module")
+def hurried(
+    service: RunningService, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayProcess]:
+    """Return a gateway that waits half a second for an event that has begun."""
+    folder = tmp_path_factory.mktemp("hurried")
+    with gateway_process(folder, service.path, HURRIED, PROGRAM) as running:
+        yield running
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -107,10 +119,10 @@ def test_who_sends_on_behind_an_error_is_let_go(gateway: GatewayProcess) -> None
     ],
 )
 def test_half_an_event_and_silence_closes_the_connection(
-    gateway: GatewayProcess, sent: bytes
+    gateway: GatewayProcess, hurried: GatewayProcess, sent: bytes
 ) -> None:
     if sent:  # the test ends because the gateway hangs up
-        assert raw(gateway, sent) == b""
+        assert raw(hurried, sent) == b""
     with socket.create_connection(("127.0.0.1", gateway.port), TIMEOUT_SECONDS) as connection:
         connection.sendall(sent)  # and leaves
     serves(gateway)
