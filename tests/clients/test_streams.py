@@ -1,10 +1,12 @@
 """Standard streams as cron, services, full disks and careless parents leave them."""
 
+import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,6 +169,34 @@ def test_a_standard_output_that_does_not_block_gets_everything(service: RunningS
     with os.fdopen(reader, "rb") as pipe:
         assert pipe.read() == text.encode() + b"\n"
     assert process.wait(TIMEOUT_SECONDS) == 0
+
+
+def test_a_broken_pipe_ends_it_quietly_and_cancels_the_job() -> None:
+    closed, steps = threading.Event(), itertools.count()
+
+    def hold() -> None:
+        if next(steps) == 3:
+            assert closed.wait(TIMEOUT_SECONDS)
+
+    with running_service() as service:
+        service.engine.rule = lambda history, seed, draw: 97
+        service.engine.before_step = hold
+        process = subprocess.Popen(
+            llamactl_command("--socket", str(service.path), "ask", "q"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        closed.set()
+        assert process.wait(TIMEOUT_SECONDS) == 141
+        assert process.stderr.read() == b""
+        process.stderr.close()
+        service.wait_until_idle()
 
 
 def test_nothing_else_gets_the_number_of_a_closed_stream() -> None:
