@@ -12,12 +12,13 @@ NO_FLAGS: Mapping[str, Any] = {
     "grammar": None,
     "regex": None,
     "choice": None,
+    "closed_objects": False,
 }
 MAX_FILE_BYTES = 1 << 18  # the service's limit for a format
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags, of which one may be given."""
+    """Add the flags; of those that are a format one may be given."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--schema",
@@ -41,12 +42,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="the answer is this text, or that of another --choice",
     )
+    parser.add_argument(
+        "--closed-objects",
+        action="store_true",
+        help="of --schema: objects have only the members that it names",
+    )
 
 
 def response_format(arguments: argparse.Namespace) -> Mapping[str, Any] | None:
     """Return the option of the client; None where no flag was given."""
     if arguments.schema is not None:
-        return {"json_schema": arguments.schema}
+        wanted = {"json_schema": arguments.schema}
+        return {**wanted, "closed_objects": True} if arguments.closed_objects else wanted
     if arguments.json_object:
         return {"json_object": True}
     if arguments.grammar is not None:

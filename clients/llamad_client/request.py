@@ -55,7 +55,8 @@ class Options(TypedDict, total=False):
     min_tokens: int
     ignore_eos: bool
     # What the answer must look like, one of: {"json_schema": dict or JSON text}, {"grammar": GBNF},
-    # {"regex": str}, {"choices": [str, ...]}, {"json_object": True}
+    # {"regex": str}, {"choices": [str, ...]}, {"json_object": True}; with "closed_objects": True
+    # beside a json_schema no object has members that it does not name
     response_format: Mapping[str, Any]
     temperature: float
     top_k: int
@@ -360,9 +361,12 @@ def _fill(message: pb.Options, options: Options) -> None:
 
 
 def _fill_format(message: pb.ResponseFormat, wanted: Mapping[str, Any]) -> None:
-    if len(wanted) != 1:
-        raise TypeError(f"response_format has {len(wanted)} kinds, must be one")
-    ((kind, value),) = wanted.items()
+    kinds = {kind: value for kind, value in wanted.items() if kind != "closed_objects"}
+    if len(kinds) != 1:
+        raise TypeError(f"response_format has {len(kinds)} kinds, must be one")
+    ((kind, value),) = kinds.items()
+    if wanted.get("closed_objects"):
+        _set(message, "closed_objects", wanted["closed_objects"])
     if kind == "json_schema" and not isinstance(value, str):
         value = _json(f"response_format: {kind}", value)
     if kind == "choices":

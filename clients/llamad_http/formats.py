@@ -16,8 +16,11 @@ def read_own_format(body: Fields) -> dict[str, Any] | None:
 
 
 def schema_of(body: Fields, name: str) -> dict[str, Any]:
-    """Return a field that is a JSON Schema as the client's option. Raises HttpError."""
+    """Return a field that is a JSON Schema as the client's option. Raises HttpError.
+
+    Its objects are closed, as llama-server and Ollama have it.
+    """
     schema = body.get(name)
     if not isinstance(schema, dict | bool):
         raise body.wrong(name, f"must be a JSON Schema, an object, not {kind_of(schema)}")
-    return {"json_schema": schema}
+    return {"json_schema": schema, "closed_objects": True}

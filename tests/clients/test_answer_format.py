@@ -23,6 +23,8 @@ def test_each_flag_is_a_kind(tmp_path: Path) -> None:
     assert wanted("--schema", str(schema)) == {"json_schema": {"type": "integer"}}
     assert wanted("--schema", ' {"enum": [1]}') == {"json_schema": {"enum": [1]}}
     assert wanted("--schema", "true") == {"json_schema": True}
+    closed = {"json_schema": True, "closed_objects": True}
+    assert wanted("--schema", "true", "--closed-objects") == closed
     assert wanted("--json-object") == {"json_object": True}
     assert wanted("--grammar", str(grammar)) == {"grammar": 'root ::= "ä"'}
     assert wanted("--grammar", 'root ::= "x"') == {"grammar": 'root ::= "x"'}

@@ -195,6 +195,7 @@ def test_a_killed_llamactl_frees_its_job(service: RunningService) -> None:
         (["ask"], "no prompt"),
         (["ask", "--raw", "-s", "x", "q"], "--raw"),
         (["ask", "--parse-special", "q"], "--parse-special is for --raw"),
+        (["submit", "--closed-objects", "q"], "--closed-objects is for --schema"),
         (["cancel"], "ID"),
     ],
 )

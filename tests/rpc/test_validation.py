@@ -10,6 +10,7 @@ from llamad.errors import ErrorKind, LlamadError
 from llamad.jobs.request import AdapterChoice, ContextFull, Priority
 from llamad.rpc import from_proto as convert
 from llamad.sampling.parameters import Sampling
+from llamad.sampling.response_format import FormatKind, ResponseFormat
 from llamad_api.v1 import llamad_pb2 as pb
 from rpc.serving import error_of_call, serving
 from unit.schedule.fakes import asynchronous
@@ -145,7 +146,11 @@ def test_every_field_arrives() -> None:
             sampling=pb.Sampling(seed=2**64 - 1, logit_bias={3: -100}),
         ),
     )
+    message.options.response_format.json_schema = "{}"
+    message.options.response_format.closed_objects = True
     request = convert.generation_request(message, RULES, "r")
+    wanted = ResponseFormat(FormatKind.JSON_SCHEMA, "{}", closed_objects=True)
+    assert request.response_format == wanted
     assert (request.prompt, request.parse_special, request.model) == ("p", True, "m")
     assert (request.max_tokens, request.stop) == (9, ("a", "b"))
     assert (request.priority, request.deadline_seconds) == (Priority.BATCH, 2.5)
@@ -153,6 +158,24 @@ def test_every_field_arrives() -> None:
     assert request.speculation is False
     assert (request.sampling.seed, dict(request.sampling.logit_bias)) == (2**64 - 1, {3: -100.0})
     assert request.request_id == "r"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ({}, "INVALID_RESPONSE_FORMAT"),
+        ({"closed_objects": True}, "INVALID_RESPONSE_FORMAT"),
+        (
+            {"grammar": "root ::= []", "closed_objects": True},
+            "INVALID_RESPONSE_FORMAT_CLOSED_OBJECTS",
+        ),
+    ],
+)
+def test_a_format_that_says_nothing_or_two_things_is_refused(
+    wanted: dict[str, Any], reason: str
+) -> None:
+    message = pb.ResponseFormat(**wanted)
+    assert refused(options(response_format=message)).reason == reason
 
 
 def test_prompt_tokens_are_instead_of_a_prompt() -> None:

@@ -88,6 +88,8 @@ def read_question(arguments: argparse.Namespace) -> str:
             "--raw has no chat template and no turns: no --template-arg, --think, --context-full,"
             " --tools"
         )
+    if arguments.closed_objects and arguments.schema is None:
+        arguments.usage_error("--closed-objects is for --schema, which names members")
     prompt = read_prompt(
         " ".join(arguments.prompt),
         raw=arguments.raw,

@@ -22,7 +22,10 @@ def response_format(options: pb.Options) -> ResponseFormat | None:
     if not options.HasField("response_format"):
         return None
     message = options.response_format
-    match message.WhichOneof("kind"):
+    kind = message.WhichOneof("kind")
+    if message.closed_objects and kind not in (None, "json_schema"):
+        raise invalid("response_format.closed_objects", f"is of json_schema, and this is {kind}")
+    match kind:
         case None:
             raise invalid("response_format", "is empty: give one of its kinds")
         case "json_object":
@@ -36,10 +39,10 @@ def response_format(options: pb.Options) -> ResponseFormat | None:
                 )
             _check_size("choices", sum(len(text.encode()) for text in texts))
             return ResponseFormat(FormatKind.CHOICES, choices=texts)
-        case kind:
+        case _:
             text: str = getattr(message, kind)
             _check_size(kind, len(text.encode()))
-            return ResponseFormat(_TEXTS[kind], text)
+            return ResponseFormat(_TEXTS[kind], text, closed_objects=message.closed_objects)
 
 
 def _check_size(name: str, n_bytes: int) -> None:

@@ -28,6 +28,7 @@ class ResponseFormat:
     kind: FormatKind
     text: str = ""  # the schema as JSON, the grammar, the regular expression
     choices: tuple[str, ...] = ()
+    closed_objects: bool = False  # of a schema: they have no members that it does not name
 
     @property
     def n_bytes(self) -> int:
@@ -37,5 +38,5 @@ class ResponseFormat:
     @property
     def digest(self) -> bytes:
         """A name for what it says."""
-        parts = (self.kind.value, self.text, *self.choices)
+        parts = (self.kind.value, self.closed_objects, self.text, *self.choices)
         return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).digest()

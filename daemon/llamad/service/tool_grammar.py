@@ -17,6 +17,7 @@ from typing import Any
 from llamad.errors import LlamadError
 from llamad.jobs.request import GenerationRequest, Tool, ToolUse
 from llamad.sampling.constraint.call_texts import GemmaText, JsonInTags, PythonText, RawText
+from llamad.sampling.constraint.closed_schema import closed
 from llamad.sampling.constraint.expression import (
     NOTHING,
     Call,
@@ -37,7 +38,6 @@ from llamad.sampling.constraint.json_text import Json
 from llamad.sampling.constraint.productive import without_dead_ends
 from llamad.sampling.constraint.scalars import string_characters
 from llamad.sampling.constraint.schema_facts import Document
-from llamad.service.closed_schema import closed
 from llamad.text.tools.call import takes_text
 from llamad.text.tools.formats import ToolFormat
 from llamad.text.tools.syntax import CallSyntax, Notation

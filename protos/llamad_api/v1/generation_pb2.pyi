@@ -187,18 +187,20 @@ class Adapter(_message.Message):
     def __init__(self, name: _Optional[str] = ..., scale: _Optional[float] = ...) -> None: ...
 
 class ResponseFormat(_message.Message):
-    __slots__ = ("json_schema", "grammar", "regex", "choices", "json_object")
+    __slots__ = ("json_schema", "grammar", "regex", "choices", "json_object", "closed_objects")
     JSON_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     REGEX_FIELD_NUMBER: _ClassVar[int]
     CHOICES_FIELD_NUMBER: _ClassVar[int]
     JSON_OBJECT_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_OBJECTS_FIELD_NUMBER: _ClassVar[int]
     json_schema: str
     grammar: str
     regex: str
     choices: Choices
     json_object: bool
-    def __init__(self, json_schema: _Optional[str] = ..., grammar: _Optional[str] = ..., regex: _Optional[str] = ..., choices: _Optional[_Union[Choices, _Mapping]] = ..., json_object: bool = ...) -> None: ...
+    closed_objects: bool
+    def __init__(self, json_schema: _Optional[str] = ..., grammar: _Optional[str] = ..., regex: _Optional[str] = ..., choices: _Optional[_Union[Choices, _Mapping]] = ..., json_object: bool = ..., closed_objects: bool = ...) -> None: ...
 
 class Choices(_message.Message):
     __slots__ = ("texts",)

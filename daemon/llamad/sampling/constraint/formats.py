@@ -7,6 +7,7 @@ A control token has no text. Here it is its name between two bytes that no UTF-8
 import json
 from dataclasses import dataclass
 
+from llamad.sampling.constraint.closed_schema import closed
 from llamad.sampling.constraint.expression import (
     NOTHING,
     Bytes,
@@ -39,7 +40,8 @@ def format_grammar(wanted: ResponseFormat) -> Grammar:
     """
     match wanted.kind:
         case FormatKind.JSON_SCHEMA:
-            return parse_json_schema(_schema(wanted.text))
+            schema = _schema(wanted.text)
+            return parse_json_schema(closed(schema) if wanted.closed_objects else schema)
         case FormatKind.GRAMMAR:
             return parse_gbnf(wanted.text)
         case FormatKind.REGEX:

@@ -1,9 +1,9 @@
 """A schema whose objects have only the members that it names, unless it says that they have others.
 
 JSON Schema lets an object have any others; a small model would write some until its length ends it.
-Where several schemas hold for one object they are left as they are, because each would exclude the
-members of the others: those that ``allOf``, ``anyOf``, ``oneOf`` or ``$ref`` add to what stands
-beside them.
+What is required is named, too. Where several schemas hold for one object they are left as they are,
+because each would exclude the members of the others: those that ``allOf``, ``anyOf``, ``oneOf`` or
+``$ref`` add to what stands beside them.
 """
 
 from typing import Any
@@ -13,6 +13,7 @@ from llamad.sampling.constraint.schema_facts import ANNOTATIONS
 _COMBINING = frozenset({"allOf", "anyOf", "oneOf", "$ref", "not", "if"})
 _SAYS_NO_MEMBER = ANNOTATIONS | {"type", "nullable", "$schema", "$id"}
 _OF_NAMES = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+_OTHERS = "additionalProperties"
 _OF_LISTS = frozenset({"allOf", "anyOf", "oneOf", "items", "prefixItems"})
 _MOST_PASSES = 8  # over schemas that refer to others that refer to others, combined
 
@@ -51,8 +52,11 @@ class _Closing:
         reference = schema.get("$ref")
         if isinstance(reference, str) and not (alone and told == {"$ref"}):
             self.shared.add(reference)
-        if alone and not combines and isinstance(schema.get("properties"), dict):
-            inner.setdefault("additionalProperties", False)
+        names = schema.get("properties")
+        if alone and not combines and isinstance(names, dict) and _OTHERS not in schema:
+            others = [name for name in _required(schema) if name not in names]
+            inner["properties"] |= dict.fromkeys(others, True)
+            inner[_OTHERS] = False
         return inner
 
     def _keyword(self, key: str, value: Any, place: str, alone: bool) -> Any:
@@ -66,9 +70,15 @@ class _Closing:
             }
         if key in _OF_LISTS and isinstance(value, list):
             return [self.schema(one, f"{place}/{n}", alone=alone) for n, one in enumerate(value)]
-        if key in ("items", "additionalProperties"):
+        if key in ("items", _OTHERS):
             return self.schema(value, place, alone=alone)
         return value
+
+
+def _required(schema: dict[str, Any]) -> list[str]:
+    """Return the members that must be there."""
+    names = schema.get("required")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _has_one(value: Any) -> bool:

@@ -1,11 +1,16 @@
-"""Objects of a tool's schema have only the members that it names, where nothing else names some."""
+"""Objects of a schema have only the members that it names, where nothing else names some."""
 
+import json
 from typing import Any
 
 import pytest
 
+from llamad.sampling.constraint.automaton import compile_grammar
+from llamad.sampling.constraint.closed_schema import closed
+from llamad.sampling.constraint.formats import format_grammar
 from llamad.sampling.constraint.json_schema import parse_json_schema
-from llamad.service.closed_schema import closed
+from llamad.sampling.response_format import FormatKind, ResponseFormat
+from unit.constraint.slow_automaton import SlowAutomaton
 
 Schema = dict[str, Any]
 
@@ -39,6 +44,39 @@ def shut(schema: Schema) -> Schema:
 )
 def test_what_alone_says_what_members_there_are_is_closed(schema: Schema, expected: Schema) -> None:
     assert closed(schema) == expected
+
+
+def test_what_is_required_is_named_in_the_order_of_the_schema() -> None:
+    schema: Schema = {"properties": {"a": A}, "required": ["z", "a", "y"]}
+    names = list(closed(schema)["properties"])
+    assert names == ["a", "z", "y"]
+    assert closed({**schema, "additionalProperties": {}})["properties"] == {"a": shut(A)}
+
+
+@pytest.mark.parametrize(
+    ("text", "open_taken", "closed_taken"),
+    [
+        ('{"a": 1}', True, True),
+        ('{"a": 1, "z": []}', True, True),
+        ('{"a": 1, "z": [], "b": 2}', True, False),
+        ('{"a": {}, "z": [{"b": 3}]}', False, False),
+    ],
+)
+def test_a_format_is_closed_where_it_says_so(
+    text: str, open_taken: bool, closed_taken: bool
+) -> None:
+    rule = json.dumps({**A, "properties": {**A["properties"], "z": {}}})
+    for closes, taken in ((False, open_taken), (True, closed_taken)):
+        wanted = ResponseFormat(FormatKind.JSON_SCHEMA, rule, closed_objects=closes)
+        assert (
+            SlowAutomaton(compile_grammar(format_grammar(wanted))).accepts(text.encode()) == taken
+        )
+
+
+def test_formats_that_differ_in_nothing_else_have_names_of_their_own() -> None:
+    kind = FormatKind.JSON_SCHEMA
+    one, other = ResponseFormat(kind, "{}"), ResponseFormat(kind, "{}", closed_objects=True)
+    assert one.digest != other.digest
 
 
 def test_a_definition_that_another_schema_adds_to_stays_open() -> None:
