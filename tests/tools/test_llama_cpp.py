@@ -31,7 +31,7 @@ from llamad_tools.quantize.mixes import MIXES
 from llamad_tools.quantize.rewrite import quantize
 from pth_file import llama_weights, sentencepiece_model, write_llama_folder
 from reference import forward, load
-from tiny_gguf import TinyModelPath, TinySpec, vocabulary
+from tiny_gguf import TinyModelPath, TinySpec, vocabulary, write_tiny_model
 
 WIDE = TinySpec(dim=256, hidden_dim=512, n_layers=4, n_heads=4, n_kv_heads=2, weight_type="F16")
 NARROW = TinySpec(weight_type="F16")  # rows of 64 and 96: every K type falls back
@@ -189,6 +189,32 @@ def test_blocks_err_no_more_than_llama_cpps(type_name: str, source: str) -> None
 
     theirs = llama_cpp.quantize(kind.value, weights)
     assert error(np.frombuffer(ours, np.uint8)) <= RMSE_BOUND * error(theirs)
+
+
+@pytest.mark.parametrize("type_name", [name for name in BLOCK_TYPES if name != "Q8_0"])
+def test_experts_by_their_own_importance_err_no_more_than_llama_cpps(
+    tmp_path: Path, type_name: str
+) -> None:
+    """llama.cpp quantizes a mixture's tensor expert by expert, each by its own part of the sums."""
+    spec = TinySpec(dim=256, hidden_dim=512, n_experts=4, n_layers=1, weight_type="F32")
+    source, target = write_tiny_model(tmp_path / "model.gguf", spec), tmp_path / "out.gguf"
+    name, kind = "blk.0.ffn_down_exps.weight", gguf.GGMLQuantizationType[type_name]
+    importance = np.random.default_rng(3).random((4, 512), np.float32) ** 4
+    importance[2] = 0.0  # was never chosen: llama.cpp takes ones
+    mix = replace(MIXES["Q8_0"], base=type_name)
+    quantize(source, target, mix, importance={name: importance.reshape(-1).data}, pure=True)
+    weights = load(source).weight(name).values.astype(np.float32)
+    found = {tensor.name: tensor for tensor in gguf.GGUFReader(target).tensors}[name]
+    assert found.tensor_type == kind
+    for ours, rows, of_expert in zip(found.data, weights, importance, strict=True):
+        even = np.ones(512, np.float32)
+        scale = of_expert if of_expert.any() else even
+
+        def error(blocks: NDArray[np.uint8], x: Any = rows, scale: Any = scale) -> float:
+            values = gguf.quants.dequantize(blocks.reshape(len(x), -1), kind)
+            return float(np.sqrt(np.mean(scale * (values - x) ** 2)))
+
+        assert error(ours) <= RMSE_BOUND * error(llama_cpp.quantize(kind.value, rows, scale))
 
 
 def normal_weights() -> NDArray[np.float32]:
