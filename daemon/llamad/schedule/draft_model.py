@@ -56,11 +56,6 @@ class DraftModel:
         """Those of the sequences that it has read."""
         return (drafted.guesser for drafted in self._sequences.values())
 
-    @property
-    def n_free_blocks(self) -> int:
-        """Blocks of its cache that no sequence has."""
-        return self._pool.n_free
-
     def note_step(self, step: Sequence[Part], drawn: Sequence[Drawn]) -> None:
         """Do nothing: it reads the tokens of sequences, and nothing of the model's steps."""
 

@@ -28,7 +28,7 @@ from llamad.jobs.record import JobState
 from llamad.jobs.request import Priority
 from llamad.memory.plan import MemoryPlan
 from llamad.service.measures import Histogram
-from llamad.service.monitor import Reading
+from llamad.service.reading import Reading
 from llamad.service.state import Phase
 
 ENDS = (*(reason.value for reason in FinishReason), JobState.FAILED.value)
@@ -41,8 +41,8 @@ _NO_PART_OF_MEMORY = {
     "on_demand_bytes",
     "expert_bytes",
     "expert_share",
+    "lockable_bytes",
 }
-_NO_PART_OF_MEMORY |= {"lockable_bytes"}
 
 
 def text(reading: Reading) -> str:

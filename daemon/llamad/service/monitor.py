@@ -6,39 +6,15 @@ loop's thread, and what takes time (the sensors, the text) is done on others.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from llamad import __version__
 from llamad.board import Files, Heat
 from llamad.jobs.book import JobBook
 from llamad.jobs.record import JobState
-from llamad.jobs.request import Priority
-from llamad.schedule.counts import Counts
-from llamad.service.disk_meter import Measured
 from llamad.service.measures import Measures
-from llamad.service.state import ModelFacts, Phase, ServiceState
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Everything that the metrics tell, at one moment. The last four are empty without a model."""
-
-    version: str
-    engine_version: str
-    uptime_seconds: float
-    phase: Phase
-    queued: Mapping[Priority, int]
-    running: Mapping[Priority, int]
-    stored: int
-    prompt_tokens: int
-    generated_tokens: int
-    measures: Measures
-    heat: Heat
-    model: ModelFacts | None
-    counts: Counts | None
-    measured: Measured | None
-    prefix_bytes: Mapping[str, int]  # as Prefixes.disk_bytes has them
+from llamad.service.reading import Reading
+from llamad.service.state import ServiceState
 
 
 class Monitor:

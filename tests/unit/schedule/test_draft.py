@@ -123,7 +123,7 @@ def planner(bench: Bench) -> DraftModel:
 
 
 def free_blocks(bench: Bench) -> int:
-    return planner(bench).n_free_blocks
+    return planner(bench)._pool.n_free
 
 
 async def _texts(bench: Bench, n_jobs: int, max_tokens: int) -> list[str]:
