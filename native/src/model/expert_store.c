@@ -6,15 +6,13 @@
 #include "model/expert_store.h"
 
 #include <assert.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/status.h"
 #include "model/expert_cache.h"
 #include "model/expert_slots.h"
+#include "model/readers.h"
 
 enum {
     READERS = 4, /* an expert has three matrices, and a step chooses some */
@@ -29,32 +27,17 @@ typedef struct load {
 struct lld_expert_store {
     const lld_model *model;
     lld_direct_file *file;
-    pthread_mutex_t pass_mutex; /* held by the pass that runs */
-    lld_stream_pass pass;
     uint32_t layer; /* of the pass, whose n_chosen experts are pinned */
     uint32_t chosen[LLD_MAX_EXPERTS], n_chosen;
-    pthread_mutex_t mutex;  /* of everything below */
-    pthread_cond_t to_read; /* a reader waits: a load */
-    pthread_cond_t loaded;  /* a pass waits: a part, a pin less, a failure, a cancel */
-    pthread_cond_t idle;    /* lld_expert_store_set waits: nothing is read */
-    pthread_t readers[READERS];
-    unsigned n_readers, n_reading;
-    bool quit;
 
+    lld_readers readers; /* its mutex is that of everything below */
     lld_expert_slots slots;
     lld_expert_cache cache; /* of the slots; an entry is an expert: layer * n_experts + expert */
     atomic_uchar *ready;    /* (slots.most) parts that were read */
     uint8_t *asked;         /* (slots.most) parts that were read, are read, or wait for a reader */
     load loads[2 * LLD_MAX_EXPERTS]; /* that wait for a reader, from first_load on */
     uint32_t first_load, end_load;
-    atomic_bool stopped; /* this pass */
-    int status;          /* not LLD_OK: the disk failed, for good */
-    char message[512];
-
     uint64_t n_uses, n_hits, read_bytes;
-    int64_t read_nanoseconds, wait_nanoseconds; /* in which something was read, waited for */
-    int64_t reading_since, waiting_since;
-    unsigned n_waiting;
 };
 
 /* ---- the readers: with the mutex held unless said otherwise -------------------------------------- */
@@ -62,12 +45,6 @@ struct lld_expert_store {
 static lld_expert_places places_of(const lld_expert_store *s, uint32_t entry)
 {
     return lld_expert_places_of(s->model, lld_expert_weights_of(s->model, entry));
-}
-
-static void fail(lld_expert_store *s, int status)
-{
-    s->status = status;
-    strncpy(s->message, lld_error_message(), sizeof s->message - 1);
 }
 
 static void unpin(lld_expert_store *s, uint32_t entry)
@@ -97,8 +74,7 @@ static int read_part(lld_expert_store *s, uint32_t entry, lld_expert_part part)
     const lld_expert_places p = places_of(s, entry);
     const int32_t slot = s->cache.slot_of[entry];
     uint8_t *to = s->slots.bytes + (size_t)slot * s->slots.slot_bytes;
-    if (s->n_reading++ == 0) s->reading_since = lld_now_nanoseconds();
-    pthread_mutex_unlock(&s->mutex);
+    lld_readers_begin_read(&s->readers);
     int status;
     if (part == LLD_EXPERT_DOWN) {
         status = read_blocks(s, &p.down, to + p.gate.bytes + p.up.bytes);
@@ -106,18 +82,10 @@ static int read_part(lld_expert_store *s, uint32_t entry, lld_expert_part part)
         status = read_blocks(s, &p.gate, to);
         if (status == LLD_OK) status = read_blocks(s, &p.up, to + p.gate.bytes);
     }
-    pthread_mutex_lock(&s->mutex);
-    const int64_t now = lld_now_nanoseconds();
-    s->read_nanoseconds += now - s->reading_since;
-    s->reading_since = now;
-    s->n_reading--;
+    lld_readers_end_read(&s->readers, status);
     if (status == LLD_OK)
         atomic_fetch_or_explicit(&s->ready[slot], (unsigned char)part, memory_order_release);
-    else
-        fail(s, status);
     unpin(s, entry);
-    pthread_cond_broadcast(&s->loaded);
-    pthread_cond_broadcast(&s->idle);
     return status;
 }
 
@@ -130,39 +98,22 @@ static uint64_t part_bytes(const lld_expert_store *s, uint32_t entry, lld_expert
 static void *reader_main(void *argument)
 {
     lld_expert_store *s = argument;
-    pthread_mutex_lock(&s->mutex);
-    while (!s->quit) {
+    pthread_mutex_lock(&s->readers.mutex);
+    while (!s->readers.quit) {
         if (s->first_load == s->end_load) {
-            pthread_cond_wait(&s->to_read, &s->mutex);
+            pthread_cond_wait(&s->readers.to_read, &s->readers.mutex);
             continue;
         }
         const load l = s->loads[s->first_load++];
-        if (s->status != LLD_OK) {
+        if (s->readers.status != LLD_OK) {
             drop_load(s, l);
             continue;
         }
         if (read_part(s, l.entry, l.part) == LLD_OK)
             s->read_bytes += part_bytes(s, l.entry, l.part);
     }
-    pthread_mutex_unlock(&s->mutex);
+    pthread_mutex_unlock(&s->readers.mutex);
     return NULL;
-}
-
-static int start_readers(lld_expert_store *s)
-{
-    sigset_t all, previous; /* the process's signals belong to the program */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &previous);
-    int error = 0;
-    while (s->n_readers < READERS && error == 0) {
-        error = pthread_create(&s->readers[s->n_readers], NULL, reader_main, s);
-        s->n_readers += error == 0;
-    }
-    pthread_sigmask(SIG_SETMASK, &previous, NULL);
-    if (s->n_readers == 0)
-        return lld_fail(LLD_ERR_MEMORY, "cannot start a thread that reads experts: %s",
-                        strerror(error));
-    return LLD_OK;
 }
 
 /* ---- what is kept here -------------------------------------------------------------------------- */
@@ -188,7 +139,8 @@ static int begin_to_keep(lld_expert_store *s, uint8_t *kept)
         return lld_fail(LLD_ERR_MEMORY, "no memory for the table of experts");
     status =
         lld_expert_cache_init(&s->cache, m->config.n_layers, m->config.experts.n, s->slots.most);
-    return status == LLD_OK ? start_readers(s) : status;
+    return status == LLD_OK ? lld_readers_start(&s->readers, READERS, reader_main, s, "experts")
+                            : status;
 }
 
 /* Takes `kept`. */
@@ -214,22 +166,21 @@ int lld_expert_store_set(lld_expert_store *s, const lld_residency *r, uint64_t l
 {
     uint8_t *kept = lld_expert_slots_kept(s->model, r);
     if (kept == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory for the table of experts");
-    pthread_mutex_lock(&s->mutex);
-    while (s->n_reading != 0) pthread_cond_wait(&s->idle, &s->mutex);
+    pthread_mutex_lock(&s->readers.mutex);
+    lld_readers_wait_idle(&s->readers);
     int status = keep(s, kept, r, lock_bytes);
     if (status != LLD_OK) clear(s);
-    pthread_mutex_unlock(&s->mutex);
+    pthread_mutex_unlock(&s->readers.mutex);
     return status;
 }
-
-uint32_t lld_expert_store_least(const lld_expert_store *s) { return s->slots.least; }
 
 /* The entry that is read next while slots are free; LLD_NO_ENTRY: none. Those of no use yet evenly from
  * all layers. */
 static int32_t next_to_fill(const lld_expert_store *s)
 {
     int32_t hottest = LLD_NO_ENTRY;
-    if (s->slots.is_kept == NULL || s->cache.n_free == 0 || s->status != LLD_OK) return hottest;
+    if (s->slots.is_kept == NULL || s->cache.n_free == 0 || s->readers.status != LLD_OK)
+        return hottest;
     for (uint32_t expert = 0; expert < s->cache.n_experts; expert++)
         for (uint32_t layer = 0; layer < s->cache.n_layers; layer++) {
             const uint32_t entry = layer * s->cache.n_experts + expert;
@@ -254,7 +205,7 @@ int lld_expert_store_fill(lld_expert_store *s, const volatile int32_t *stop,
                           atomic_ullong *read_bytes)
 {
     int status = LLD_OK;
-    pthread_mutex_lock(&s->mutex);
+    pthread_mutex_lock(&s->readers.mutex);
     for (int32_t next; status == LLD_OK && (next = next_to_fill(s)) != LLD_NO_ENTRY;) {
         const uint32_t entry = (uint32_t)next;
         if (stop != NULL && *stop != 0) {
@@ -273,7 +224,7 @@ int lld_expert_store_fill(lld_expert_store *s, const volatile int32_t *stop,
             atomic_fetch_add(read_bytes, part_bytes(s, entry, LLD_EXPERT_GATE_UP) +
                                              part_bytes(s, entry, LLD_EXPERT_DOWN));
     }
-    pthread_mutex_unlock(&s->mutex);
+    pthread_mutex_unlock(&s->readers.mutex);
     return status;
 }
 
@@ -283,11 +234,7 @@ int lld_expert_store_create(const lld_model *model, lld_direct_file *file, lld_e
     if (s == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory for the reader of experts");
     s->model = model;
     s->file = file;
-    pthread_mutex_init(&s->pass_mutex, NULL);
-    pthread_mutex_init(&s->mutex, NULL);
-    pthread_cond_init(&s->to_read, NULL);
-    pthread_cond_init(&s->loaded, NULL);
-    pthread_cond_init(&s->idle, NULL);
+    lld_readers_init(&s->readers);
     *out = s;
     return LLD_OK;
 }
@@ -295,17 +242,9 @@ int lld_expert_store_create(const lld_model *model, lld_direct_file *file, lld_e
 void lld_expert_store_destroy(lld_expert_store *s)
 {
     if (s == NULL) return;
-    pthread_mutex_lock(&s->mutex);
-    s->quit = true;
-    pthread_cond_broadcast(&s->to_read);
-    pthread_mutex_unlock(&s->mutex);
-    for (unsigned i = 0; i < s->n_readers; i++) pthread_join(s->readers[i], NULL);
+    lld_readers_join(&s->readers);
     clear(s);
-    pthread_cond_destroy(&s->idle);
-    pthread_cond_destroy(&s->loaded);
-    pthread_cond_destroy(&s->to_read);
-    pthread_mutex_destroy(&s->mutex);
-    pthread_mutex_destroy(&s->pass_mutex);
+    lld_readers_free(&s->readers);
     free(s);
 }
 
@@ -315,13 +254,10 @@ bool lld_expert_store_is_active(const lld_expert_store *s) { return s->slots.is_
 
 void lld_expert_store_begin(lld_expert_store *s, const lld_stream_pass *pass)
 {
-    pthread_mutex_lock(&s->pass_mutex);
-    pthread_mutex_lock(&s->mutex);
-    s->pass = *pass;
+    lld_readers_begin_pass(&s->readers, pass->cancel);
     s->n_chosen = 0;
-    atomic_store(&s->stopped, false);
     lld_expert_cache_begin(&s->cache);
-    pthread_mutex_unlock(&s->mutex);
+    pthread_mutex_unlock(&s->readers.mutex);
 }
 
 /* Let go of the experts of the layer before. With the mutex held, as the next. */
@@ -333,31 +269,10 @@ static void unpin_chosen(lld_expert_store *s)
 
 int lld_expert_store_end(lld_expert_store *s)
 {
-    pthread_mutex_lock(&s->mutex);
+    pthread_mutex_lock(&s->readers.mutex);
     while (s->first_load < s->end_load) drop_load(s, s->loads[s->first_load++]);
     unpin_chosen(s);
-    int status = LLD_OK;
-    if (s->status != LLD_OK)
-        status = lld_fail(s->status, "%s", s->message);
-    else if (atomic_load(&s->stopped))
-        status = lld_fail(LLD_ERR_CANCELLED, "the step was cancelled");
-    pthread_mutex_unlock(&s->mutex);
-    pthread_mutex_unlock(&s->pass_mutex);
-    return status;
-}
-
-/* Wait until something is loaded; false: the pass ends. With the mutex held. */
-static bool wait_for_load(lld_expert_store *s)
-{
-    if (s->status != LLD_OK || atomic_load(s->pass.cancel) != 0) {
-        atomic_store(&s->stopped, true);
-        pthread_cond_broadcast(&s->loaded);
-    }
-    if (atomic_load(&s->stopped)) return false;
-    if (s->n_waiting++ == 0) s->waiting_since = lld_now_nanoseconds();
-    pthread_cond_wait(&s->loaded, &s->mutex);
-    if (--s->n_waiting == 0) s->wait_nanoseconds += lld_now_nanoseconds() - s->waiting_since;
-    return true;
+    return lld_readers_end_pass(&s->readers);
 }
 
 /* Have a part of the entries read, where nobody was asked to. */
@@ -379,7 +294,7 @@ static size_t take_slots(lld_expert_store *s, const uint32_t *entries, size_t n)
     for (size_t i = 0; i < n; i++) {
         /* the loads of a pass that was stopped may have pins yet */
         while (!take_slot(s, entries[i]))
-            if (!wait_for_load(s)) return i;
+            if (!lld_readers_wait(&s->readers)) return i;
         s->cache.pins[entries[i]]++;
         s->chosen[s->n_chosen++] = entries[i];
     }
@@ -393,7 +308,7 @@ static void read_missing(lld_expert_store *s, const uint32_t *entries, size_t n)
     assert(s->end_load + 2 * n <= sizeof s->loads / sizeof *s->loads);
     add_loads(s, entries, n, LLD_EXPERT_GATE_UP);
     add_loads(s, entries, n, LLD_EXPERT_DOWN);
-    pthread_cond_broadcast(&s->to_read);
+    pthread_cond_broadcast(&s->readers.to_read);
 }
 
 void lld_expert_store_choose(lld_expert_store *s, uint32_t layer, uint32_t *experts, size_t n)
@@ -401,7 +316,7 @@ void lld_expert_store_choose(lld_expert_store *s, uint32_t layer, uint32_t *expe
     const uint32_t n_experts = s->model->config.experts.n, first = layer * n_experts;
     uint32_t late[LLD_MAX_EXPERTS], missing[LLD_MAX_EXPERTS]; /* some parts are read; in no slot */
     size_t n_there = 0, n_late = 0, n_missing = 0;
-    pthread_mutex_lock(&s->mutex);
+    pthread_mutex_lock(&s->readers.mutex);
     unpin_chosen(s);
     s->layer = layer;
     for (size_t i = 0; i < n; i++) {
@@ -430,19 +345,19 @@ void lld_expert_store_choose(lld_expert_store *s, uint32_t layer, uint32_t *expe
     for (size_t i = 0; i < n_late + n_missing; i++) experts[n_there + i] = late[i] - first;
     const size_t n_taken = take_slots(s, missing, n_missing);
     if (n_late + n_taken != 0) read_missing(s, late, n_late + n_taken);
-    pthread_mutex_unlock(&s->mutex);
+    pthread_mutex_unlock(&s->readers.mutex);
 }
 
 /* Wait for a part, or the end of the pass. */
 static bool wait_for(lld_expert_store *s, uint32_t entry, lld_expert_part part)
 {
-    pthread_mutex_lock(&s->mutex);
+    pthread_mutex_lock(&s->readers.mutex);
     bool there;
     do {
         const int32_t slot = s->cache.slot_of[entry];
         there = slot != LLD_NO_SLOT && (atomic_load(&s->ready[slot]) & part) != 0;
-    } while (!there && wait_for_load(s));
-    pthread_mutex_unlock(&s->mutex);
+    } while (!there && lld_readers_wait(&s->readers));
+    pthread_mutex_unlock(&s->readers.mutex);
     return there;
 }
 
@@ -468,29 +383,24 @@ bool lld_expert_store_take(lld_expert_store *s, uint32_t layer, uint32_t expert,
 
 bool lld_expert_store_is_stopped(const lld_expert_store *s)
 {
-    return atomic_load_explicit(&s->stopped, memory_order_relaxed);
+    return lld_readers_is_stopped(&s->readers);
 }
 
-void lld_expert_store_wake(lld_expert_store *s)
-{
-    pthread_mutex_lock(&s->mutex);
-    pthread_cond_broadcast(&s->loaded);
-    pthread_mutex_unlock(&s->mutex);
-}
+void lld_expert_store_wake(lld_expert_store *s) { lld_readers_wake(&s->readers); }
 
 void lld_expert_store_add_info(lld_expert_store *s, lld_residency_info *out)
 {
-    pthread_mutex_lock(&s->mutex);
+    pthread_mutex_lock(&s->readers.mutex);
     out->expert_slots = s->cache.n_slots;
     out->expert_uses = s->n_uses;
     out->expert_hits = s->n_hits;
     out->expert_read_bytes = s->read_bytes;
     out->read_bytes += s->read_bytes;
-    out->read_seconds += 1e-9 * (double)s->read_nanoseconds;
-    out->wait_seconds += 1e-9 * (double)s->wait_nanoseconds;
+    out->read_seconds += 1e-9 * (double)s->readers.read_nanoseconds;
+    out->wait_seconds += 1e-9 * (double)s->readers.wait_nanoseconds;
     if (s->slots.most != 0)
         out->resident_bytes += s->slots.weight_bytes / s->slots.most * s->cache.n_slots;
-    pthread_mutex_unlock(&s->mutex);
+    pthread_mutex_unlock(&s->readers.mutex);
 }
 
 uint64_t lld_expert_store_locked(const lld_expert_store *s, int *error)

@@ -22,8 +22,6 @@ void lld_expert_store_destroy(lld_expert_store *store);
  * fails nothing is kept here. */
 int lld_expert_store_set(lld_expert_store *store, const lld_residency *residency,
                          uint64_t lock_bytes);
-/* The fewest slots that work: as many as experts of a layer are kept here. */
-uint32_t lld_expert_store_least(const lld_expert_store *store);
 /* Read experts into free slots, the hottest first, while steps run; *stop and *read_bytes as for
  * lld_pages_take. LLD_ERR_CANCELLED, LLD_ERR_FAULT. */
 int lld_expert_store_fill(lld_expert_store *store, const volatile int32_t *stop,

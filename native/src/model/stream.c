@@ -8,14 +8,11 @@
 #include "model/stream.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
-#include "base/clock.h"
 #include "base/status.h"
+#include "model/readers.h"
 #include "model/ring.h"
 
 enum {
@@ -41,16 +38,8 @@ typedef struct item {
 
 struct lld_stream {
     lld_direct_file file;
-    pthread_mutex_t pass_mutex; /* held by the pass that runs */
-    lld_stream_pass pass;
-    pthread_mutex_t mutex;  /* of everything below */
-    pthread_cond_t to_read; /* a reader waits: room, items, a pass */
-    pthread_cond_t loaded;  /* a pass waits: bytes, a failure, a cancel */
-    pthread_cond_t idle;    /* lld_stream_set waits: nothing is read */
-    pthread_t readers[READERS];
-    unsigned n_readers;
-    unsigned n_reading, n_stale; /* loads that are read now, and those of a generation before */
-    bool quit;
+    lld_readers readers; /* its mutex is that of everything below */
+    unsigned n_stale;    /* reads of a generation before that have not ended */
 
     item *items; /* (n_items) in order of use */
     size_t n_items;
@@ -59,18 +48,11 @@ struct lld_stream {
     lld_ring ring;
     uint64_t next, oldest, n_begun; /* passes of this generation */
     uint64_t generation;
-    bool keeps;          /* the last pass that began uses the output matrix */
-    atomic_bool stopped; /* this pass */
-    int status;          /* not LLD_OK: the disk failed, for good */
-    char message[512];
+    bool keeps; /* the last pass that began uses the output matrix */
 
     uint64_t locked_bytes;
     int lock_error;
     uint64_t streamed_bytes, read_bytes;
-    int64_t read_nanoseconds, wait_nanoseconds; /* in which something was read, waited for */
-    int64_t reading_since;
-    unsigned n_waiting;
-    int64_t waiting_since;
 };
 
 /* ---- the reader: with the mutex held unless said otherwise -------------------------------------- */
@@ -99,7 +81,7 @@ static void skip_unused(lld_stream *s)
 /* Take the next load and room for it; NULL when there is none to do now. */
 static item *next_load(lld_stream *s, uint64_t *offset)
 {
-    if (s->n_items == 0 || s->status != LLD_OK || s->n_stale != 0) return NULL;
+    if (s->n_items == 0 || s->readers.status != LLD_OK || s->n_stale != 0) return NULL;
     skip_unused(s);
     if (s->next == s->oldest + s->n_items) return NULL;
     item *i = &s->items[s->next % s->n_items];
@@ -110,65 +92,35 @@ static item *next_load(lld_stream *s, uint64_t *offset)
     return i;
 }
 
-static void fail(lld_stream *s, int status)
-{
-    s->status = status;
-    strncpy(s->message, lld_error_message(), sizeof s->message - 1);
-}
-
 static void load(lld_stream *s, item *i, uint8_t *bytes)
 {
     const uint64_t generation = s->generation;
-    if (s->n_reading++ == 0) s->reading_since = lld_now_nanoseconds();
-    pthread_cond_signal(&s->to_read); /* there may be room for another's load */
-    pthread_mutex_unlock(&s->mutex);
+    pthread_cond_signal(&s->readers.to_read); /* there may be room for another's load */
+    lld_readers_begin_read(&s->readers);
     int status = lld_direct_file_read(&s->file, i->read_offset, i->read_bytes, i->needed, bytes);
-    pthread_mutex_lock(&s->mutex);
-    const int64_t now = lld_now_nanoseconds();
-    s->read_nanoseconds += now - s->reading_since;
-    s->reading_since = now;
-    s->n_reading--;
+    lld_readers_end_read(&s->readers, status);
     if (status == LLD_OK) s->read_bytes += i->read_bytes;
-    if (generation != s->generation && --s->n_stale == 0) pthread_cond_broadcast(&s->to_read);
-    if (status != LLD_OK)
-        fail(s, status);
-    else if (generation == s->generation)
+    if (generation != s->generation) {
+        if (--s->n_stale == 0) pthread_cond_broadcast(&s->readers.to_read);
+    } else if (status == LLD_OK) {
         atomic_store_explicit(&i->bytes, bytes + i->skip, memory_order_release);
-    pthread_cond_broadcast(&s->loaded);
-    pthread_cond_broadcast(&s->idle);
+    }
 }
 
 static void *reader_main(void *argument)
 {
     lld_stream *s = argument;
-    pthread_mutex_lock(&s->mutex);
-    while (!s->quit) {
+    pthread_mutex_lock(&s->readers.mutex);
+    while (!s->readers.quit) {
         uint64_t offset;
         item *i = next_load(s, &offset);
         if (i == NULL)
-            pthread_cond_wait(&s->to_read, &s->mutex);
+            pthread_cond_wait(&s->readers.to_read, &s->readers.mutex);
         else
             load(s, i, s->ring_bytes + offset);
     }
-    pthread_mutex_unlock(&s->mutex);
+    pthread_mutex_unlock(&s->readers.mutex);
     return NULL;
-}
-
-static int start_readers(lld_stream *s)
-{
-    sigset_t all, previous; /* the process's signals belong to the program */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &previous);
-    int error = 0;
-    while (s->n_readers < READERS && error == 0) {
-        error = pthread_create(&s->readers[s->n_readers], NULL, reader_main, s);
-        s->n_readers += error == 0;
-    }
-    pthread_sigmask(SIG_SETMASK, &previous, NULL);
-    if (s->n_readers == 0)
-        return lld_fail(LLD_ERR_MEMORY, "cannot start a thread that reads weights: %s",
-                        strerror(error));
-    return LLD_OK;
 }
 
 /* ---- what streams ------------------------------------------------------------------------------ */
@@ -255,17 +207,18 @@ static int fill_items(lld_stream *s, const lld_extent *extents, const lld_reside
 
 int lld_stream_set(lld_stream *s, const lld_extent *extents, const lld_residency *r)
 {
-    pthread_mutex_lock(&s->mutex);
+    pthread_mutex_lock(&s->readers.mutex);
     size_t n_items = s->n_items;
     s->n_items = 0; /* the readers begin nothing */
-    while (s->n_reading != 0) pthread_cond_wait(&s->idle, &s->mutex);
+    lld_readers_wait_idle(&s->readers);
     s->n_items = n_items;
     clear(s);
     int status = fill_items(s, extents, r);
-    if (status == LLD_OK && s->n_items != 0 && s->n_readers == 0) status = start_readers(s);
+    if (status == LLD_OK && s->n_items != 0)
+        status = lld_readers_start(&s->readers, READERS, reader_main, s, "weights");
     if (status != LLD_OK) clear(s);
-    pthread_cond_signal(&s->to_read);
-    pthread_mutex_unlock(&s->mutex);
+    pthread_cond_signal(&s->readers.to_read);
+    pthread_mutex_unlock(&s->readers.mutex);
     return status;
 }
 
@@ -278,11 +231,7 @@ int lld_stream_create(int fd, const char *path, lld_stream **out)
         free(s);
         return status;
     }
-    pthread_mutex_init(&s->pass_mutex, NULL);
-    pthread_mutex_init(&s->mutex, NULL);
-    pthread_cond_init(&s->to_read, NULL);
-    pthread_cond_init(&s->loaded, NULL);
-    pthread_cond_init(&s->idle, NULL);
+    lld_readers_init(&s->readers);
     *out = s;
     return LLD_OK;
 }
@@ -290,17 +239,9 @@ int lld_stream_create(int fd, const char *path, lld_stream **out)
 void lld_stream_destroy(lld_stream *s)
 {
     if (s == NULL) return;
-    pthread_mutex_lock(&s->mutex);
-    s->quit = true;
-    pthread_cond_broadcast(&s->to_read);
-    pthread_mutex_unlock(&s->mutex);
-    for (unsigned i = 0; i < s->n_readers; i++) pthread_join(s->readers[i], NULL);
+    lld_readers_join(&s->readers);
     clear(s);
-    pthread_cond_destroy(&s->idle);
-    pthread_cond_destroy(&s->loaded);
-    pthread_cond_destroy(&s->to_read);
-    pthread_mutex_destroy(&s->mutex);
-    pthread_mutex_destroy(&s->pass_mutex);
+    lld_readers_free(&s->readers);
     free(s);
 }
 
@@ -315,26 +256,23 @@ bool lld_stream_has(const lld_stream *s, size_t extent)
 
 void lld_stream_begin(lld_stream *s, const lld_stream_pass *pass)
 {
-    pthread_mutex_lock(&s->pass_mutex);
-    pthread_mutex_lock(&s->mutex);
-    s->pass = *pass;
+    lld_readers_begin_pass(&s->readers, pass->cancel);
     s->keeps = pass->n_kept > 0;
     s->n_begun++;
-    atomic_store(&s->stopped, false);
     for (size_t i = 0; i < s->n_items; i++) {
         item *x = &s->items[i];
         const uint32_t rows = x->output ? pass->n_kept : pass->n_rows;
         atomic_store_explicit(&x->left, (uint64_t)x->n_rows * rows, memory_order_relaxed);
     }
-    pthread_cond_signal(&s->to_read);
-    pthread_mutex_unlock(&s->mutex);
+    pthread_cond_signal(&s->readers.to_read);
+    pthread_mutex_unlock(&s->readers.mutex);
 }
 
 /* Forget what is in the ring: the next pass begins with the first item. */
 static void start_over(lld_stream *s)
 {
     s->generation++;
-    s->n_stale = s->n_reading;
+    s->n_stale = s->readers.n_reading;
     s->next = s->oldest = s->n_begun = 0;
     s->ring.head = s->ring.tail = 0;
     for (size_t i = 0; i < s->n_items; i++) atomic_store(&s->items[i].bytes, NULL);
@@ -342,47 +280,24 @@ static void start_over(lld_stream *s)
 
 int lld_stream_end(lld_stream *s, bool complete)
 {
-    pthread_mutex_lock(&s->mutex);
+    pthread_mutex_lock(&s->readers.mutex);
     skip_unused(s);
-    const bool stopped = atomic_load(&s->stopped);
-    if (!complete || stopped || s->oldest != s->n_begun * s->n_items) start_over(s);
-    int status = LLD_OK;
-    if (s->status != LLD_OK)
-        status = lld_fail(s->status, "%s", s->message);
-    else if (stopped)
-        status = lld_fail(LLD_ERR_CANCELLED, "the step was cancelled");
-    pthread_cond_signal(&s->to_read);
-    pthread_mutex_unlock(&s->mutex);
-    pthread_mutex_unlock(&s->pass_mutex);
-    return status;
-}
-
-/* Wait for the item, or the end of the pass. With the mutex held. */
-static const uint8_t *wait_for(lld_stream *s, item *i)
-{
-    const uint8_t *bytes;
-    if (s->n_waiting++ == 0) s->waiting_since = lld_now_nanoseconds();
-    while ((bytes = atomic_load(&i->bytes)) == NULL && !atomic_load(&s->stopped)) {
-        if (s->status != LLD_OK || atomic_load(s->pass.cancel) != 0) {
-            atomic_store(&s->stopped, true);
-            pthread_cond_broadcast(&s->loaded);
-        } else {
-            pthread_cond_wait(&s->loaded, &s->mutex);
-        }
-    }
-    if (--s->n_waiting == 0) s->wait_nanoseconds += lld_now_nanoseconds() - s->waiting_since;
-    return bytes;
+    if (!complete || lld_readers_is_stopped(&s->readers) || s->oldest != s->n_begun * s->n_items)
+        start_over(s);
+    pthread_cond_signal(&s->readers.to_read);
+    return lld_readers_end_pass(&s->readers);
 }
 
 const uint8_t *lld_stream_take(lld_stream *s, size_t extent)
 {
     item *i = &s->items[s->item_of[extent]];
-    if (atomic_load_explicit(&s->stopped, memory_order_relaxed)) return NULL;
+    if (lld_readers_is_stopped(&s->readers)) return NULL;
     const uint8_t *bytes = atomic_load_explicit(&i->bytes, memory_order_acquire);
     if (bytes != NULL) return bytes;
-    pthread_mutex_lock(&s->mutex);
-    bytes = wait_for(s, i);
-    pthread_mutex_unlock(&s->mutex);
+    pthread_mutex_lock(&s->readers.mutex);
+    while ((bytes = atomic_load(&i->bytes)) == NULL && lld_readers_wait(&s->readers)) {
+    }
+    pthread_mutex_unlock(&s->readers.mutex);
     return bytes;
 }
 
@@ -391,37 +306,29 @@ bool lld_stream_give_back(lld_stream *s, size_t extent, uint64_t n_products)
     item *i = &s->items[s->item_of[extent]];
     if (atomic_fetch_sub_explicit(&i->left, n_products, memory_order_acq_rel) != n_products)
         return false;
-    pthread_mutex_lock(&s->mutex);
+    pthread_mutex_lock(&s->readers.mutex);
     atomic_store_explicit(&i->bytes, NULL, memory_order_relaxed);
     i->used_up = true;
     advance(s);
-    pthread_cond_signal(&s->to_read);
-    pthread_mutex_unlock(&s->mutex);
+    pthread_cond_signal(&s->readers.to_read);
+    pthread_mutex_unlock(&s->readers.mutex);
     return true;
 }
 
-bool lld_stream_is_stopped(const lld_stream *s)
-{
-    return atomic_load_explicit(&s->stopped, memory_order_relaxed);
-}
+bool lld_stream_is_stopped(const lld_stream *s) { return lld_readers_is_stopped(&s->readers); }
 
-void lld_stream_wake(lld_stream *s)
-{
-    pthread_mutex_lock(&s->mutex);
-    pthread_cond_broadcast(&s->loaded);
-    pthread_mutex_unlock(&s->mutex);
-}
+void lld_stream_wake(lld_stream *s) { lld_readers_wake(&s->readers); }
 
 void lld_stream_get_info(lld_stream *s, lld_residency_info *out)
 {
-    pthread_mutex_lock(&s->mutex);
+    pthread_mutex_lock(&s->readers.mutex);
     out->streamed_bytes = s->streamed_bytes;
     out->ring_bytes = s->ring.capacity;
     out->read_bytes = s->read_bytes;
-    out->read_seconds = 1e-9 * (double)s->read_nanoseconds;
-    out->wait_seconds = 1e-9 * (double)s->wait_nanoseconds;
+    out->read_seconds = 1e-9 * (double)s->readers.read_nanoseconds;
+    out->wait_seconds = 1e-9 * (double)s->readers.wait_nanoseconds;
     out->direct = atomic_load(&s->file.direct);
-    pthread_mutex_unlock(&s->mutex);
+    pthread_mutex_unlock(&s->readers.mutex);
 }
 
 lld_direct_file *lld_stream_file(lld_stream *s) { return &s->file; }
