@@ -16,6 +16,7 @@ from llamad.gguf.writer import GgufWriter
 from llamad_tools.advice.recommendation import fit
 from llamad_tools.advice.source import read_shape
 from pretend_machine import machine
+from unit.schedule.fakes import TIMEOUT_SECONDS
 
 # A conversion in a process of its own that gets a signal at one of its pieces, or has a limit of
 # bytes to a file; every tensor goes to the journal.
@@ -88,7 +89,7 @@ def run_apart(
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=TIMEOUT_SECONDS,
     )
 
 

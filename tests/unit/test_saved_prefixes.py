@@ -25,7 +25,7 @@ from llamad.service.prefix_setup import prefixes_of
 from llamad.service.prefixes import KeptPrefix, Prefixes
 from llamad.service.state_directory import StateDirectory
 from tiny_gguf import TinySpec
-from unit.schedule.fakes import asynchronous, events_of, text_in
+from unit.schedule.fakes import TIMEOUT_SECONDS, asynchronous, events_of, text_in
 
 PROMPT = "the list of all devices: " + "a lamp in a room, " * 8
 
@@ -105,7 +105,7 @@ async def _running(
     tasks = [asyncio.create_task(scheduler.run()), asyncio.create_task(prefixes.run())]
     try:
         yield Run(scheduler, prefixes)
-        await scheduler.drain(5.0)
+        await scheduler.drain(TIMEOUT_SECONDS)
     finally:
         for task in tasks:
             task.cancel()

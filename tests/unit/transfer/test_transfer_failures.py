@@ -17,6 +17,7 @@ from clients.running import environment
 from llamad.errors import ErrorKind
 from llamad.store.transfer import SPARE_BYTES, TransferRequest
 from tiny_gguf import TinyModelPath, TinySpec
+from unit.schedule.fakes import TIMEOUT_SECONDS
 from unit.transfer.transferring import (
     SYNC_BYTES,
     break_off,
@@ -117,7 +118,7 @@ def test_a_full_disk_in_the_middle_of_a_write_leaves_a_part_to_go_on_from(
 ) -> None:
     """The kernel refuses at 10000 bytes as a full disk does: a short write, then an error."""
     child = child_that_sends(folder, request_for(model), model, before="limit()")
-    out, _ = child.communicate(timeout=60)
+    out, _ = child.communicate(timeout=TIMEOUT_SECONDS)
     assert out.split() == [b"DISK_FULL"]
     assert 0 < bytes_there(folder, request_for(model)) <= 10_000
     assert receive(folder, request_for(model), model).sha256 == hash_of(model)
@@ -223,7 +224,7 @@ def test_a_kill_in_the_middle_leaves_what_was_synced_and_no_model(
     assert child.stdout is not None
     child.stdout.readline()
     child.send_signal(signal.SIGKILL)
-    child.wait(60)
+    child.wait(TIMEOUT_SECONDS)
     child.stdout.close()
     assert not (folder / "m.gguf").exists() or (folder / "m.gguf").read_bytes() == large
     if not (folder / "m.gguf").exists():
@@ -259,7 +260,7 @@ def test_a_kill_at_any_step_of_saving_leaves_the_old_or_the_new_state(
         f"{target}.{name} = _kill"
     )
     child = child_that_sends(folder, request_for(model), model, before=body)
-    child.communicate(timeout=60)
+    child.communicate(timeout=TIMEOUT_SECONDS)
     assert child.returncode == -signal.SIGKILL
     path = folder / "m.gguf"
     assert path.exists() == (n_kept == 0)
