@@ -373,9 +373,8 @@ void lld_engine_cancel_clear(lld_engine *engine);
  * extents that streamed. Any thread: while a forward runs and this does not move, it hangs. */
 uint64_t lld_engine_progress(const lld_engine *engine);
 
-/* Copy a block, or a local one; read or write its bytes, all of them, in the engine's own layout:
- * they fit the same model, kv_type and version only. Between forwards. */
-int lld_block_copy(lld_engine *engine, bool local, uint32_t dst, uint32_t src);
+/* Read or write the bytes of a block, or of a local one, all of them, in the engine's own layout: they
+ * fit the same model, kv_type and version only. Between forwards. */
 int lld_block_read(const lld_engine *engine, bool local, uint32_t block, void *dst, size_t n_bytes);
 int lld_block_write(lld_engine *engine, bool local, uint32_t block, const void *src,
                     size_t n_bytes);

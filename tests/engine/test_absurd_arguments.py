@@ -50,7 +50,6 @@ def sampler(n=vocab):
 def walk_engine(name, engine, drawing, other):
     for attribute in ("info", "progress"):
         attempt(name, getattr, engine, attribute)
-    pairs(name + ".block_copy", engine.block_copy)
     pairs(name + ".block_write", engine.block_write)
     pairs(name + ".log_probability", engine.log_probability)
     pairs(name + ".likeliest", lambda token, n: engine.token_probabilities(0, token, n))

@@ -212,9 +212,9 @@ def sharing(engine: Engine, owner: SingleSequence, n_shared: int) -> SingleSeque
     sharer = SingleSequence(engine, 1)
     n_whole = n_shared // BLOCK_TOKENS
     if n_shared % BLOCK_TOKENS:
-        engine.block_copy(sharer.blocks[n_whole], owner.blocks[n_whole])
-        if engine.kv_window:
-            engine.block_copy(sharer.blocks[n_whole], owner.blocks[n_whole], local=True)
+        for local in (False, True) if engine.kv_window else (False,):
+            block = engine.block_read(owner.blocks[n_whole], local=local)
+            engine.block_write(sharer.blocks[n_whole], block, local=local)
     sharer.blocks = [*owner.blocks[:n_whole], *sharer.blocks[n_whole:]]
     sharer.length = n_shared
     sharer.begin_with(owner.state)

@@ -140,8 +140,6 @@ void lld_pool_run(lld_pool *pool, lld_pool_fn fn, void *argument)
     lld_pool_barrier(pool);
 }
 
-unsigned lld_pool_n_threads(const lld_pool *pool) { return pool->n_threads; }
-
 void lld_pool_destroy(lld_pool *pool)
 {
     if (pool == NULL) return;

@@ -18,7 +18,6 @@ typedef struct lld_pool lld_pool;
 /* Start n_threads - 1 workers; the thread that calls lld_pool_run is thread 0. */
 int lld_pool_create(unsigned n_threads, lld_pool **out);
 void lld_pool_destroy(lld_pool *pool);
-unsigned lld_pool_n_threads(const lld_pool *pool);
 
 typedef void (*lld_pool_fn)(void *argument, unsigned thread);
 

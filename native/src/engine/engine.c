@@ -322,31 +322,15 @@ int lld_engine_collect(lld_engine *engine, lld_importance *importance)
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
-static int check_block(const lld_kv_pool *pool, const char *name, uint32_t block)
-{
-    if (block < pool->n_blocks) return LLD_OK;
-    return lld_fail(LLD_ERR_INVALID, "%s is %" PRIu32 ", must be below %" PRIu32, name, block,
-                    pool->n_blocks);
-}
-
-int lld_block_copy(lld_engine *engine, bool local, uint32_t dst, uint32_t src)
-{
-    const lld_kv_pool *pool = &engine->cache.pools[local];
-    int status = check_block(pool, "dst", dst);
-    if (status == LLD_OK) status = check_block(pool, "src", src);
-    if (status == LLD_OK && dst != src && pool->block_bytes > 0)
-        memcpy(lld_kv_block(pool, dst), lld_kv_block(pool, src), pool->block_bytes);
-    return status;
-}
-
 /* The block as memory of n_bytes, which must be its size; NULL for an empty one. */
 static int find_block(const lld_engine *engine, bool local, uint32_t block, size_t n_bytes,
                       uint8_t **out)
 {
     const lld_kv_pool *pool = &engine->cache.pools[local];
-    int status = check_block(pool, "block", block);
-    if (status == LLD_OK)
-        status = check_range("n_bytes", n_bytes, pool->block_bytes, pool->block_bytes);
+    if (block >= pool->n_blocks)
+        return lld_fail(LLD_ERR_INVALID, "block is %" PRIu32 ", must be below %" PRIu32, block,
+                        pool->n_blocks);
+    int status = check_range("n_bytes", n_bytes, pool->block_bytes, pool->block_bytes);
     if (status == LLD_OK) *out = pool->memory == NULL ? NULL : lld_kv_block(pool, block);
     return status;
 }

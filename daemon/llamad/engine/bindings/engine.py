@@ -222,10 +222,6 @@ class Engine(Handle):
         )
         return tuple(scores)
 
-    def block_copy(self, dst: int, src: int, *, local: bool = False) -> None:
-        """Copy one block of the KV cache over another; local: of layers with a window."""
-        check(lib.lld_block_copy(self._c, local, dst, src))
-
     def block_read(self, block: int, *, local: bool = False) -> bytes:
         """Return a block as bytes, which ``block_write`` of an engine like this one takes."""
         data = bytearray(self._block_bytes[local])
