@@ -25,7 +25,8 @@ USAGE, FAILED = 2, 5
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     top = argparse.ArgumentParser(
-        "llamad-http", description="HTTP gateway of llamad: OpenAI's, Ollama's, llama-server's API."
+        "llamad-http",
+        description="HTTP gateway: the APIs of OpenAI, Anthropic, Ollama and llama-server.",
     )
     top.add_argument("--version", action="version", version=f"llamad-http {__version__}")
     top.add_argument("--config", type=Path, metavar="FILE", help=f"default: {DEFAULT_PATH}")
