@@ -19,7 +19,7 @@ Pooling = Literal["mean", "first", "last"]
 _ENUMS = {"priority": pb.Priority, "context_full": pb.ContextFull, "pooling": pb.Pooling}
 _OF_CHAT = (
     *("context_full", "tools", "tool_choice", "parallel_tool_calls", "continue_final_message"),
-    *("thinking", "thinking_budget", "thinking_effort"),
+    *("allowed_tools", "thinking", "thinking_budget", "thinking_effort"),
 )
 _SAMPLING_FIELDS = frozenset(field.name for field in pb.Sampling.DESCRIPTOR.fields)
 
@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     # of chat: each a name, description, parameters (a schema), and whether they are strict
     tools: Sequence[Mapping[str, Any]]
     tool_choice: str  # of chat: auto, none, required, or the name of the tool that is called
+    allowed_tools: Sequence[str]  # of chat: names of those that may be called; default: all
     parallel_tool_calls: bool  # of chat
     continue_final_message: bool  # of chat
     thinking: bool  # of chat: whether the model thinks before it answers
@@ -166,6 +167,8 @@ def chat_request(messages: Sequence[Mapping[str, Any]], options: Options) -> pb.
         _set(offered, "strict", tool.get("strict") or False)
     if (choice := others.pop("tool_choice", None)) is not None:
         _choose(request.tool_choice, choice)
+    if (allowed := others.pop("allowed_tools", None)) is not None:
+        _set(request.tool_choice, "allowed", allowed)
     if (parallel := others.pop("parallel_tool_calls", None)) is not None:
         _set(request, "parallel_tool_calls", parallel)
     if (go_on := others.pop("continue_final_message", None)) is not None:

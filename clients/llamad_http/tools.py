@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from llamad_client import ToolCallDelta
+from llamad_client.request import Options
 from llamad_http.errors import not_supported
 from llamad_http.fields import Fields
+
+_MODES = ("auto", "none", "required")
+_CHOICES = "auto, none, required, a function or allowed_tools"
 
 
 def read_tools(body: Fields) -> list[dict[str, Any]]:
@@ -26,6 +30,48 @@ def read_tools(body: Fields) -> list[dict[str, Any]]:
             read["strict"] = True
         tools.append(read)
     return tools
+
+
+def read_choice(body: Fields) -> Options:
+    """Return the options that say which of the tools may, or must, be called. Raises HttpError.
+
+    A word, one function, or OpenAI's ``allowed_tools``, in the shape of chats or of responses.
+    """
+    given = body.get("tool_choice")
+    if not isinstance(given, dict):
+        choice = body.text("tool_choice")
+        if choice not in (None, *_MODES):
+            raise body.wrong("tool_choice", f"must be {_CHOICES}, is {choice!r}")
+        return {} if choice is None else {"tool_choice": choice}
+    fields = body.object("tool_choice")
+    match fields.text("type"):
+        case None | "function":
+            name = _function_name(fields)
+            if not name:
+                raise body.wrong("tool_choice", "must name a function")
+            return {"tool_choice": name}
+        case "allowed_tools":
+            in_chat = "allowed_tools" in fields
+            return _read_allowed(fields.object("allowed_tools") if in_chat else fields)
+        case kind:
+            raise fields.wrong("type", f"must be function or allowed_tools, is {kind!r}")
+
+
+def _read_allowed(given: Fields) -> Options:
+    """Return the tools that may be called; the model is told of the others, too."""
+    mode = given.text("mode")
+    if mode not in ("auto", "required"):
+        raise given.wrong("mode", f"must be auto or required, is {mode!r}")
+    tools = given.objects("tools")
+    names = [_function_name(tool) for tool in tools if tool.text("type") in (None, "function")]
+    if not names or not all(names):
+        raise given.wrong("tools", "must name functions, at least one")
+    return {"tool_choice": mode, "allowed_tools": [name for name in names if name]}
+
+
+def _function_name(fields: Fields) -> str | None:
+    """Return the name of a function: of chats it lies in an object of its own."""
+    return fields.object("function").text("name") or fields.text("name")
 
 
 def read_calls(message: Fields) -> list[dict[str, Any]]:

@@ -150,6 +150,14 @@ def test_a_stream_that_fails_says_so(client: openai.OpenAI, service: RunningServ
         ({"tools": [{"type": "function"}]}, r"tools\[0\].name"),
         ({"tools": TOOLS, "tool_choice": {"type": "web_search"}}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "name": "door"}}, "door"),
+        (
+            {"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "mode": "none"}},
+            r"tool_choice\.mode",
+        ),
+        (
+            {"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}},
+            r"tool_choice\.tools",
+        ),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
         ({"top_logprobs": 21}, "top_logprobs"),
     ],

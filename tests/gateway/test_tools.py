@@ -27,6 +27,12 @@ TOOLS: Any = [
 QUESTION: Any = [{"role": "user", "content": "light"}]
 
 
+def allowed(mode: str, *names: str) -> Any:
+    """Return a choice between tools, as the chats of OpenAI's API have it."""
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 @pytest.fixture
 def client(gateway: GatewayProcess) -> openai.OpenAI:
     return openai_of(gateway)
@@ -88,6 +94,10 @@ def test_openai_hears_a_stream_of_calls_one_index_a_chunk(
     [
         ({"tool_choice": "maybe"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "door"}}}, "door"),
+        ({"tool_choice": allowed("sometimes", "lamp")}, r"tool_choice\.allowed_tools\.mode"),
+        ({"tool_choice": allowed("auto")}, r"tool_choice\.allowed_tools\.tools"),
+        ({"tool_choice": allowed("auto", "lamp", "door")}, "door"),
+        ({"tool_choice": {"type": "custom"}}, r"tool_choice\.type"),
         ({"tools": [{"type": "retrieval"}]}, r"tools\[0\].type"),
         ({"tools": [{"type": "function", "function": {}}]}, r"tools\[0\].function.name"),
         ({"tools": [TOOLS[0], TOOLS[0]]}, "lamp"),
@@ -100,6 +110,26 @@ def test_what_is_wrong_with_tools_is_named(
         client.chat.completions.create(
             **({"model": "m", "messages": QUESTION, "tools": TOOLS} | fields)
         )
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_only_allowed_tools_are_called(
+    client: openai.OpenAI, service: RunningService, mode: Any
+) -> None:
+    service.engine.rule = saying(CALLS)
+    asked: Any = {"model": "m", "messages": QUESTION, "tools": TOOLS, "max_tokens": 200}
+    answer = client.chat.completions.create(**asked, tool_choice=allowed(mode, "clock"))
+    calls: Any = answer.choices[0].message.tool_calls
+    assert {call.function.name for call in calls} == {"clock"}
+    of_responses: Any = [{"type": "function", **tool["function"]} for tool in TOOLS]
+    flat: Any = {"type": "allowed_tools", "mode": mode}
+    flat["tools"] = [{"type": "image_generation"}, {"type": "function", "name": "clock"}]
+    response = client.responses.create(
+        model="m", input="light", tools=of_responses, tool_choice=flat, max_output_tokens=200
+    )
+    assert {item.name for item in response.output if item.type == "function_call"} == {"clock"}
+    answered: Any = response.tool_choice
+    assert (answered.type, answered.mode) == ("allowed_tools", mode)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -44,6 +44,26 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("TOOLS", {"tools": [pb.Tool(name=f"t{i}") for i in range(129)]}),
     ("TOOLS", {"tools": [pb.Tool(name=f"t{i}", description="x" * 65000) for i in range(17)]}),
     ("TOOL_CHOICE", {"tool_choice": pb.ToolChoice(mode=pb.ToolChoice.MODE_REQUIRED)}),
+    (
+        "TOOL_CHOICE_ALLOWED",
+        {"tools": [LAMP], "tool_choice": pb.ToolChoice(allowed=["lamp", "door"])},
+    ),
+    (
+        "TOOL_CHOICE_ALLOWED",
+        {
+            "tools": [LAMP],
+            "tool_choice": pb.ToolChoice(mode=pb.ToolChoice.MODE_NONE, allowed=["lamp"]),
+        },
+    ),
+    (
+        "TOOL_CHOICE_ALLOWED",
+        {
+            "tools": [LAMP],
+            "tool_choice": pb.ToolChoice(
+                mode=pb.ToolChoice.MODE_REQUIRED, name="lamp", allowed=["lamp"]
+            ),
+        },
+    ),
     ("TOOL_CHOICE_NAME", {"tools": [LAMP], "tool_choice": pb.ToolChoice(name="lamp")}),
     (
         "TOOL_CHOICE_NAME",

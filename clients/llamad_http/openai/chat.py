@@ -28,7 +28,7 @@ from llamad_http.openai.usage import usage_of
 from llamad_http.sampling import refuse, set_effort
 from llamad_http.sse import comment
 from llamad_http.timings import timings
-from llamad_http.tools import read_tools
+from llamad_http.tools import read_choice, read_tools
 
 FINGERPRINT = "b-llamad"  # llama-server's begins with b
 DONE = b"data: [DONE]\n\n"
@@ -62,8 +62,7 @@ def read_conversation(body: Fields) -> tuple[list[dict[str, Any]], Options]:
     set_effort(options, body, "reasoning_effort")
     if tools := read_tools(body):
         options["tools"] = tools
-        if choice := read_choice(body):
-            options["tool_choice"] = choice
+        options.update(read_choice(body))
         if (parallel := body.flag("parallel_tool_calls")) is not None:
             options["parallel_tool_calls"] = parallel
     messages = read_messages(body)
@@ -92,21 +91,6 @@ def wants_continuation(
     if [message["role"] for message in messages[-2:]] == ["assistant", "assistant"]:
         raise body.wrong("messages", "two of the assistant are at the end: which goes on?")
     return bool(last["content"])
-
-
-def read_choice(body: Fields) -> str | None:
-    """Return which tools are to be called: a word, or the name of one. Raises HttpError."""
-    if isinstance(body.get("tool_choice"), dict):
-        name = body.object("tool_choice").object("function").text("name")
-        if not name:
-            raise body.wrong("tool_choice", "must name a function")
-        return name
-    choice = body.text("tool_choice")
-    if choice not in (None, "auto", "none", "required"):
-        raise body.wrong(
-            "tool_choice", f"must be auto, none, required or a function, is {choice!r}"
-        )
-    return choice
 
 
 def read_format(body: Fields) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from llamad_http.logprobs import MAX_LIKELIEST
 from llamad_http.openai.response_items import read_input
 from llamad_http.openai.response_writer import ResponseWriter
 from llamad_http.sampling import read_sampling, refuse, set_effort
+from llamad_http.tools import read_choice
 
 ECHOED = (
     *("instructions", "max_output_tokens", "metadata", "reasoning", "temperature", "text"),
@@ -91,18 +92,10 @@ def _set_tools(options: Options, body: Fields) -> None:
         if tool.flag("strict"):
             read["strict"] = True
         tools.append(read)
-    choice = body.get("tool_choice")
-    if isinstance(choice, dict):
-        choice = body.object("tool_choice")
-        if choice.text("type") != "function" or not choice.text("name"):
-            raise body.wrong("tool_choice", "must name a function")
-        choice = choice.text("name")
-    elif choice not in (None, "auto", "none", "required"):
-        raise body.wrong("tool_choice", "must be auto, none, required or a function")
+    choice = read_choice(body)
     if not tools:
         return
     options["tools"] = tools
-    if choice is not None:
-        options["tool_choice"] = choice
+    options.update(choice)
     if (parallel := body.flag("parallel_tool_calls")) is not None:
         options["parallel_tool_calls"] = parallel

@@ -128,6 +128,7 @@ class GenerationRequest:
     tools: tuple[Tool, ...] = ()  # with ``messages``
     tool_use: ToolUse = ToolUse.AUTO
     required_tool: str = ""  # with REQUIRED; empty: any
+    allowed_tools: tuple[str, ...] = ()  # names of those that may be called; empty: all
     parallel_tool_calls: bool = True  # False: the answer ends behind its first call
     continue_final_message: bool = False
     thinking: Thinking = field(default_factory=Thinking)
@@ -166,6 +167,14 @@ class GenerationRequest:
     def offers_tools(self) -> bool:
         """Whether its answer may call tools."""
         return bool(self.tools) and self.tool_use is not ToolUse.NONE
+
+    @property
+    def callable_tools(self) -> tuple[Tool, ...]:
+        """Return the tools that its answer may call; the model is told of the others, too."""
+        if not self.offers_tools:
+            return ()
+        names = (self.required_tool,) if self.required_tool else self.allowed_tools
+        return tuple(tool for tool in self.tools if not names or tool.name in names)
 
     @property
     def owner(self) -> str:

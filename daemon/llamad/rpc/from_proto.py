@@ -130,7 +130,7 @@ def chat_request(
     """Return the checked request of a Chat call; ``caller`` None is not known."""
     messages = tools_from_proto.chat_messages(message.messages, rules.max_prompt_bytes)
     tools = tools_from_proto.tools(message.tools, rules.max_prompt_bytes)
-    tool_use, required_tool = tools_from_proto.tool_choice(message.tool_choice, tools)
+    tool_use = tools_from_proto.tool_use(message.tool_choice, tools)
     if message.continue_final_message and tool_use is request.ToolUse.REQUIRED:
         raise invalid("tool_choice", "requires a call, and the last message is to go on")
     if message.context_full not in _CONTEXT_FULL:
@@ -147,7 +147,8 @@ def chat_request(
             template_arguments=_template_arguments(message.options, rules),
             tools=tools,
             tool_use=tool_use,
-            required_tool=required_tool,
+            required_tool=message.tool_choice.name,
+            allowed_tools=tuple(message.tool_choice.allowed),
             parallel_tool_calls=(
                 message.parallel_tool_calls if message.HasField("parallel_tool_calls") else True
             ),

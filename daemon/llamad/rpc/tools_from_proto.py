@@ -113,10 +113,8 @@ def tools(given: Sequence[pb.Tool], most_bytes: int) -> tuple[request.Tool, ...]
     return tuple(request.Tool(t.name, t.description, t.parameters, t.strict) for t in given)
 
 
-def tool_choice(
-    given: pb.ToolChoice, offered: Sequence[request.Tool]
-) -> tuple[request.ToolUse, str]:
-    """Return whether tools are called, and which is required; empty: any."""
+def tool_use(given: pb.ToolChoice, offered: Sequence[request.Tool]) -> request.ToolUse:
+    """Return whether tools are called. Checks which ones may be, too."""
     if given.mode not in _MODES:
         raise invalid("tool_choice.mode", f"{given.mode} is none of AUTO, NONE, REQUIRED")
     use = _MODES[given.mode]
@@ -124,9 +122,15 @@ def tool_choice(
         raise invalid("tool_choice", "requires a call, and there are no tools")
     if given.name and use is not request.ToolUse.REQUIRED:
         raise invalid("tool_choice.name", "needs the mode REQUIRED")
-    if given.name and given.name not in {tool.name for tool in offered}:
+    names = {tool.name for tool in offered}
+    if given.name and given.name not in names:
         raise invalid("tool_choice.name", f"{given.name[:128]!r} is none of the tools")
-    return use, given.name
+    if given.allowed and (given.name or use is request.ToolUse.NONE):
+        raise invalid("tool_choice.allowed", "needs the mode AUTO or REQUIRED, and no name")
+    for name in given.allowed:
+        if name not in names:
+            raise invalid("tool_choice.allowed", f"{name[:128]!r} is none of the tools")
+    return use
 
 
 def thinking(options: pb.Options) -> request.Thinking:

@@ -19,8 +19,8 @@ from llamad.jobs.request import (
     GenerationRequest,
     Priority,
     Scoring,
-    ToolUse,
 )
+from llamad.jobs.request import Tool as OfferedTool
 from llamad.schedule.conversation import Fitted, Message, answer_room, fit_conversation
 from llamad.schedule.runtime import ModelRuntime
 from llamad.sizes import counted
@@ -296,11 +296,14 @@ def template_messages(messages: Sequence[ChatMessage]) -> list[Message]:
 
 def offered_tools(request: GenerationRequest) -> list[Tool]:
     """Return the tools that the model is told of."""
-    if request.tool_use is ToolUse.NONE:
-        return []
+    return template_tools(request.tools) if request.offers_tools else []
+
+
+def template_tools(tools: Sequence[OfferedTool]) -> list[Tool]:
+    """Return tools as the chat template takes them."""
     return [
         Tool(tool.name, tool.description, json.loads(tool.parameters) if tool.parameters else {})
-        for tool in request.tools
+        for tool in tools
     ]
 
 

@@ -27,7 +27,7 @@ from llamad.memory.plan import MemoryPlan
 from llamad.memory.pressure import Grant
 from llamad.memory.replan import least_budget, plan_again, whole_budget
 from llamad.memory.states import state_interval
-from llamad.schedule.prompt import offered_tools
+from llamad.schedule.prompt import template_tools
 from llamad.service.adapters import Adapters
 from llamad.service.answer_formats import AnswerFormats
 from llamad.service.draft import LoadedDraft
@@ -197,7 +197,7 @@ class LoadedModel(EngineSizes):
         self, request: GenerationRequest, prompt: Sequence[int]
     ) -> CallSplitter | None:
         """Create what tells calls of tools from the answer; None for a request without tools."""
-        tools = offered_tools(request)
+        tools = template_tools(request.callable_tools)
         if not tools:
             return None
         row = self.chat_template.tool_format

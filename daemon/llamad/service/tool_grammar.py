@@ -61,12 +61,9 @@ class ToolRules:
     @staticmethod
     def of(request: GenerationRequest) -> "ToolRules | None":
         """Return those of a request; None: it offers no tools."""
-        if request.tool_use is ToolUse.NONE or not request.tools:
+        if not request.offers_tools:
             return None
-        name = request.required_tool
-        tools = tuple(
-            replace(tool, description="") for tool in request.tools if name in ("", tool.name)
-        )
+        tools = tuple(replace(tool, description="") for tool in request.callable_tools)
         return ToolRules(tools, request.tool_use is ToolUse.REQUIRED, request.parallel_tool_calls)
 
 

@@ -29,6 +29,7 @@ REQUEST = GenerationRequest(
     tools=(Tool("lamp", "A lamp", "{}"),),
     tool_use=ToolUse.REQUIRED,
     required_tool="lamp",
+    allowed_tools=("lamp", "clock"),
     parallel_tool_calls=False,
     thinking=Thinking(enabled=True, budget_tokens=9, effort="high"),
     context_full=ContextFull.REFUSE,
@@ -43,7 +44,7 @@ REQUEST = GenerationRequest(
     deadline_seconds=2.0,
     speculation=True,
     owner_uid=1000,
-    response_format=ResponseFormat(FormatKind.CHOICES, choices=("yes", "no")),
+    response_format=ResponseFormat(FormatKind.JSON_SCHEMA, "{}", closed_objects=True),
     logprobs=3,
 )
 FINISHED = Finished(

@@ -25,7 +25,7 @@ from llamad.sampling.parameters import Sampling
 from llamad.schedule.encoder import Encoder
 from llamad.schedule.limits import Limits
 from llamad.schedule.loop import Scheduler
-from llamad.schedule.prompt import offered_tools
+from llamad.schedule.prompt import template_tools
 from llamad.service.measures import Measures
 from llamad.text.detokenizer import Detokenizer
 from llamad.text.rank_prompt import RankTokens
@@ -165,7 +165,7 @@ class FakeModel:
     def new_call_splitter(
         self, request: GenerationRequest, prompt: Sequence[int]
     ) -> CallSplitter | None:
-        tools = offered_tools(request)
+        tools = template_tools(request.callable_tools)
         return CallSplitter(HERMES, Tools(tools)) if tools else None
 
     def begun_answer(self, prompt: Sequence[int], request: GenerationRequest) -> list[int]:

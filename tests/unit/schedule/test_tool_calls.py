@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -159,6 +160,43 @@ async def test_an_answer_that_must_call_calls_the_tool_that_is_named() -> None:
         assert len(calls) == 1
         assert required in ("", calls[0][0])
         assert reason is FinishReason.TOOL_CALLS
+
+
+@asynchronous
+@pytest.mark.parametrize("use", [ToolUse.AUTO, ToolUse.REQUIRED])
+async def test_only_tools_that_are_allowed_are_called(use: ToolUse) -> None:
+    wanted = chat(tools=LAMPS, tool_use=use, max_tokens=300)
+    for name in ("set_lamp", "get_lamp"):
+        bench = Bench()
+        async with bench.running():
+            bench.engine.rule = wild('<tool_call>\n{"name": "')
+            deltas, _ = await answer(bench, replace(wanted, allowed_tools=(name,)))
+        _, calls = joined(deltas)
+        assert {called for called, _ in calls} == {name}
+
+
+@asynchronous
+async def test_the_model_is_told_of_tools_that_are_not_allowed() -> None:
+    bench = Bench()
+    async with bench.running():
+        bench.engine.rule = saying("no")
+        some = replace(chat(tools=LAMPS), allowed_tools=("get_lamp",))
+        jobs = [await bench.scheduler.submit(one) for one in (chat(tools=LAMPS), some)]
+        for job in jobs:
+            await events_of(job)
+    first, second = (job.record.prompt_tokens for job in jobs)
+    assert first == second
+
+
+@asynchronous
+async def test_a_call_of_a_tool_that_is_not_allowed_is_text() -> None:
+    """Where no mark begins one: in a text that the model writes as it likes."""
+    bench = Bench()
+    said = 'I could {"name": "set_lamp", "arguments": {}}.'
+    async with bench.running():
+        bench.engine.rule = saying(said)
+        deltas, _ = await answer(bench, replace(chat(tools=LAMPS), allowed_tools=("get_lamp",)))
+    assert joined(deltas) == (said, [])
 
 
 @asynchronous
