@@ -9,6 +9,7 @@ import asyncio
 import resource
 import socket
 import sys
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from llamad_api.v1 import llamad_pb2 as pb
 from llamad_api.v1 import llamad_pb2_grpc
 from rpc.http2_frames import DATA, RawClient, message
 from rpc.serving import serving
-from unit.schedule.fakes import saying
+from unit.schedule.fakes import Bench, saying
 
 MOST_GROWTH_BYTES = 32 << 20  # of the child's memory, whatever one user does
 
@@ -125,8 +126,16 @@ async def _serve() -> None:
         setattr(limits, name, float(value))
     async with serving(credentials=credentials) as service:
         service.bench.engine.rule = saying("An answer.")
+        _forget(service.bench)
         print(service.path, flush=True)
         await asyncio.to_thread(sys.stdin.read)
+
+
+def _forget(bench: Bench) -> None:
+    """Let the fakes remember the last of what they have seen, not all: memory is measured here."""
+    bench.engine.steps = deque(maxlen=1)  # type: ignore[assignment]
+    bench.observer.ended = deque(maxlen=1)  # type: ignore[assignment]
+    bench.model.samplers = deque(maxlen=1)  # type: ignore[assignment]
 
 
 if __name__ == "__main__":
