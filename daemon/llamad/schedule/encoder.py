@@ -52,9 +52,11 @@ class Encoder:
         loop = asyncio.get_running_loop()
         work = (self._long if n_bytes > LONG_BYTES else self._short).submit(function)
         line.take(n_bytes)
+        waiting = asyncio.wrap_future(work)
         try:
-            result = await asyncio.shield(asyncio.wrap_future(work))
+            result = await asyncio.shield(waiting)
         except asyncio.CancelledError:
+            waiting.add_done_callback(_ignore)
             if work.cancel() or work.done():
                 line.give_back(n_bytes)
             else:
@@ -62,7 +64,8 @@ class Encoder:
             raise
         except BaseException:
             line.give_back(n_bytes)
-            del work  # it has the error, whose traceback has this frame and the text's tokens
+            # They have the error, whose traceback has this frame and the text's tokens.
+            del work, waiting
             raise
         line.give_back(n_bytes)
         return result
@@ -71,6 +74,12 @@ class Encoder:
         """Begin no further encoding; those that run end by themselves."""
         for executor in (self._short, self._long):
             executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _ignore(waiting: "asyncio.Future[T]") -> None:
+    """Hear an error that nobody waits for any more, or asyncio would write it to the journal."""
+    if not waiting.cancelled():
+        waiting.exception()
 
 
 def _leave(loop: asyncio.AbstractEventLoop, work: "Future[T]", line: Line, n_bytes: int) -> None:

@@ -61,6 +61,32 @@ async def test_cancelled_submissions_make_no_room_for_more_encodings() -> None:
 
 
 @asynchronous
+async def test_an_error_whose_caller_has_left_is_not_written_to_the_journal() -> None:
+    loop = asyncio.get_running_loop()
+    encoder, line = Encoder(), Line()
+    entered, release = asyncio.Event(), threading.Event()
+    told: list[dict[str, object]] = []
+    loop.set_exception_handler(lambda _, context: told.append(context))
+
+    def fail() -> None:
+        loop.call_soon_threadsafe(entered.set)
+        assert release.wait(TIMEOUT_SECONDS)
+        raise ZeroDivisionError
+
+    left = asyncio.create_task(encoder.run(fail, 1, line))
+    await entered.wait()
+    left.cancel()
+    await asyncio.gather(left, return_exceptions=True)
+    release.set()
+    assert await encoder.run(lambda: "next", 1, line) == "next"  # behind it, on the same thread
+    del left  # its traceback has what waited; asyncio tells of an error when that goes
+    gc.collect()
+    assert told == []
+    assert line.pending == 0
+    encoder.close()
+
+
+@asynchronous
 async def test_a_short_text_does_not_wait_for_a_long_one() -> None:
     encoder, line = Encoder(), Line()
     release = threading.Event()
