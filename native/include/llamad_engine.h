@@ -389,8 +389,8 @@ typedef struct lld_importance lld_importance; /* sums over the inputs of every m
 /* What is multiplied: matrices that share an input share its sums. Each expert of a mixture has sums of
  * its own, over the rows that chose it. */
 typedef enum lld_importance_input {
-    LLD_IMPORTANCE_QKV = 0,             /* attn_q, attn_k, attn_v: (dim) */
-    LLD_IMPORTANCE_ATTN_OUTPUT = 1,     /* attn_output: (n_heads * head_dim) */
+    LLD_IMPORTANCE_QKV = 0,             /* what a mixer reads, attn_q, ssm_in, ...: (dim) */
+    LLD_IMPORTANCE_ATTN_OUTPUT = 1,     /* attn_output, ssm_out, ...: (its n_cols) */
     LLD_IMPORTANCE_GATE_UP = 2,         /* ffn_gate, ffn_up, or of a shared expert: (dim) */
     LLD_IMPORTANCE_DOWN = 3,            /* ffn_down, or of a shared expert: (its hidden_dim) */
     LLD_IMPORTANCE_EXPERTS_GATE_UP = 4, /* ffn_gate_exps, ffn_up_exps: (dim) */

@@ -28,6 +28,8 @@ SPECS = {
     "gemma4-moe": FAMILY_MODELS[
         "gemma4-moe"
     ],  # has a dense feed-forward beside them, gate and up in one
+    "lfm2moe": FAMILY_MODELS["lfm2moe"],  # states, and dense layers before
+    "qwen35moe": FAMILY_MODELS["qwen35moe"],
 }
 WIDE = replace(FAMILY_MODELS["qwen3moe"], dim=256, expert_dim=256, n_experts=6, weight_type="F16")
 TEXT = "the hinterland rests in the warm water of that one winter\n" * 12
@@ -51,6 +53,8 @@ class Recording(_Pass):
 
     def _kept(self, result: Array, layer: str) -> Array:
         """Keep what the mixture just multiplied: of each expert gate, up and down, in turn."""
+        if self.model.find(f"{layer}ffn_gate_inp.weight") is None:
+            return result  # a dense layer
         n = self.hp.n_experts
         shared = 3 if self.model.find(f"{layer}ffn_gate_shexp.weight") is not None else 0
         end = len(self.products) - shared

@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.feeding import random_tokens
+from family_models import FAMILY_MODELS
 from llamad.__main__ import main
-from llamad.engine.bindings import EngineModel
+from llamad.engine.bindings import EngineError, EngineModel
 from llamad.errors import LlamadError
 from llamad.text import load_tokenizer
 from llamad_tools.importance.file import InputSums, read_imatrix, write_imatrix
@@ -61,6 +62,7 @@ def squares(x: Array) -> NDArray[np.float64]:
         TinySpec(architecture="phi3"),
         TinySpec(architecture="arcee"),
         TinySpec(weight_type="Q4_K", dim=256, hidden_dim=768, tied_output=True),
+        *(FAMILY_MODELS[name] for name in ("lfm2", "qwen35", "granitehybrid", "mamba2")),
     ],
     ids=lambda spec: f"{spec.architecture}-{spec.weight_type}",
 )
@@ -82,6 +84,12 @@ def test_the_sums_are_those_of_the_oracles_inputs(
         rtol, share = (1e-3, 1e-6) if spec.weight_type == "F32" else (0.02, 2e-3)
         atol = share * float(np.max(expected))
         np.testing.assert_allclose(item.sums, expected, rtol=rtol, atol=atol, err_msg=name)
+
+
+def test_a_layer_that_mixes_in_two_ways_is_refused(tiny_model_path: TinyModelPath) -> None:
+    path = tiny_model_path(FAMILY_MODELS["falcon-h1"])
+    with pytest.raises(EngineError, match="has one mixer, in 'falcon-h1' it has two"):
+        measured(path, [random_tokens(1, 8)])
 
 
 def test_threads_and_steps_change_nothing_but_the_order_of_sums(

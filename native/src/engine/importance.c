@@ -30,6 +30,22 @@ static bool is_of_experts(lld_importance_input input)
     return input == LLD_IMPORTANCE_EXPERTS_GATE_UP || input == LLD_IMPORTANCE_EXPERTS_DOWN;
 }
 
+/* Columns of the matrix that brings back what the mixer of a layer made. */
+static size_t mixed_cols(const lld_model *model, uint32_t layer)
+{
+    const lld_layer *l = &model->layers[layer];
+    switch (l->mixer) {
+    case LLD_MIXER_CONVOLUTION:
+        return l->convolution.out.n_cols;
+    case LLD_MIXER_DELTA_NET:
+        return l->delta.out.n_cols;
+    case LLD_MIXER_STATE_SPACE:
+        return l->state_space.out.n_cols;
+    default:
+        return (size_t)model->config.n_heads * model->config.layers[layer].head_dim;
+    }
+}
+
 /* Sums of one expert. */
 static size_t expert_cols(const lld_config *c) { return c->dim + (size_t)c->experts.hidden_dim; }
 
@@ -39,10 +55,12 @@ int lld_importance_create(const lld_model *model, uint32_t n_threads, lld_import
     if (n_threads < 1 || n_threads > LLD_MAX_THREADS)
         return lld_fail(LLD_ERR_INVALID, "n_threads is %" PRIu32 ", must be 1 to %d", n_threads,
                         (int)LLD_MAX_THREADS);
-    if (c->has_states)
-        return lld_fail(LLD_ERR_UNSUPPORTED,
-                        "importance is measured where every layer attends, not all of '%s' do",
-                        c->architecture->name);
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        if (model->layers[i].mixer == LLD_MIXER_ATTENTION_AND_STATE_SPACE)
+            return lld_fail(
+                LLD_ERR_UNSUPPORTED,
+                "importance is measured where a layer has one mixer, in '%s' it has two",
+                c->architecture->name);
     lld_importance *m = calloc(1, sizeof *m);
     if (m == NULL) return lld_fail(LLD_ERR_MEMORY, "no memory for the importance");
     pthread_mutex_init(&m->mutex, NULL);
@@ -50,7 +68,10 @@ int lld_importance_create(const lld_model *model, uint32_t n_threads, lld_import
     m->n_threads = n_threads;
     m->n_layers = c->n_layers;
     m->n_cols[LLD_IMPORTANCE_QKV] = c->dim;
-    m->n_cols[LLD_IMPORTANCE_ATTN_OUTPUT] = (size_t)c->n_heads * c->head_dim;
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        const size_t n = mixed_cols(model, i);
+        if (n > m->n_cols[LLD_IMPORTANCE_ATTN_OUTPUT]) m->n_cols[LLD_IMPORTANCE_ATTN_OUTPUT] = n;
+    }
     m->n_cols[LLD_IMPORTANCE_GATE_UP] = c->dim;
     m->n_cols[LLD_IMPORTANCE_DOWN] = c->hidden_dim;
     m->n_cols[LLD_IMPORTANCE_OUTPUT] = c->dim;
@@ -103,7 +124,7 @@ static size_t place(const lld_importance *m, uint32_t layer, lld_importance_inpu
 void lld_importance_add(lld_importance *m, unsigned thread, uint32_t layer,
                         lld_importance_input input, size_t first_col, const float *values, size_t n)
 {
-    if (m == NULL || input == LLD_IMPORTANCE_INPUTS) return;
+    if (m == NULL || input == LLD_IMPORTANCE_INPUTS || layer >= m->n_layers) return;
     double *sums = m->sums + thread * m->thread_sums + place(m, layer, input) + first_col;
     for (size_t i = 0; i < n; i++) sums[i] += (double)values[i] * values[i];
     if (first_col == 0)
@@ -129,7 +150,7 @@ static expert_place place_of_expert(const lld_importance *m, uint32_t layer,
 void lld_importance_add_expert(lld_importance *m, uint32_t layer, lld_importance_input input,
                                uint32_t expert, size_t first_col, const float *values, size_t n)
 {
-    if (m == NULL) return;
+    if (m == NULL || layer >= m->n_layers) return;
     const expert_place place = place_of_expert(m, layer, input, expert);
     double *sums = place.sums + first_col;
     pthread_mutex_lock(&m->mutex);
@@ -157,7 +178,7 @@ size_t lld_importance_cols(const lld_importance *importance, uint32_t layer,
     const bool has_experts = lld_has_experts(c, layer);
     switch (input) {
     case LLD_IMPORTANCE_ATTN_OUTPUT:
-        return (size_t)c->n_heads * c->layers[layer].head_dim;
+        return mixed_cols(importance->model, layer);
     case LLD_IMPORTANCE_DOWN:
         return has_experts && !c->architecture->facts.experts.beside_dense
                    ? c->experts.shared_hidden_dim

@@ -19,8 +19,8 @@ uint32_t lld_importance_threads(const lld_importance *importance);
 int lld_importance_fits(const lld_importance *importance, const lld_model *model);
 
 /* Add columns [first_col, first_col + n) of one row of an input; values: (n). Nothing if importance
- * is NULL. A row that comes in pieces is counted with its column 0. Of the output there is one, in
- * layer 0. `thread` is the caller's number. */
+ * is NULL, or in a layer that guesses tokens. A row that comes in pieces is counted with its column 0.
+ * Of the output there is one, in layer 0. `thread` is the caller's number. */
 void lld_importance_add(lld_importance *importance, unsigned thread, uint32_t layer,
                         lld_importance_input input, size_t first_col, const float *values,
                         size_t n);

@@ -37,7 +37,7 @@ static void in_phase(lld_forward *f, unsigned thread, const lld_layer *l)
                           .kinds = LLD_ACT_BIT(l->state_space.in.act),
                           .store = f->scratch.work,
                           .layer = l,
-                          .name = LLD_IMPORTANCE_INPUTS};
+                          .name = LLD_IMPORTANCE_QKV};
     lld_products_run(f, thread, products, 1, lld_input_make(f, thread, &s));
     lld_pool_barrier(f->pool);
 }

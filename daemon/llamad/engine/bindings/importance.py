@@ -8,8 +8,11 @@ from llamad.engine.bindings.model import EngineModel
 from llamad.engine.bindings.status import check
 
 INPUT_MATRICES: Mapping[int, tuple[str, ...]] = {
-    lib.LLD_IMPORTANCE_QKV: ("attn_q", "attn_k", "attn_v", "attn_qkv"),
-    lib.LLD_IMPORTANCE_ATTN_OUTPUT: ("attn_output",),
+    lib.LLD_IMPORTANCE_QKV: (
+        *("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_gate"),
+        *("shortconv.in_proj", "ssm_in", "ssm_alpha", "ssm_beta"),
+    ),
+    lib.LLD_IMPORTANCE_ATTN_OUTPUT: ("attn_output", "shortconv.out_proj", "ssm_out"),
     lib.LLD_IMPORTANCE_GATE_UP: ("ffn_gate", "ffn_up", "ffn_gate_shexp", "ffn_up_shexp"),
     lib.LLD_IMPORTANCE_DOWN: ("ffn_down", "ffn_down_shexp"),
     lib.LLD_IMPORTANCE_EXPERTS_GATE_UP: ("ffn_gate_exps", "ffn_up_exps", "ffn_gate_up_exps"),
