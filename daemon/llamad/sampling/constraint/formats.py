@@ -5,6 +5,7 @@ A control token has no text. Here it is its name between two bytes that no UTF-8
 """
 
 import json
+import math
 from dataclasses import dataclass
 
 from llamad.sampling.constraint.closed_schema import closed
@@ -54,7 +55,7 @@ def format_grammar(wanted: ResponseFormat) -> Grammar:
 
 def _schema(text: str) -> object:
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise refused("", f"is no JSON: {where}: {error.msg}") from None
@@ -64,6 +65,13 @@ def _schema(text: str) -> object:
 
 def _no_number(text: str) -> None:
     raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
 
 
 def control_token(name: bytes) -> bytes:
