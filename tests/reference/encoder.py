@@ -35,10 +35,11 @@ class _Encoder:
     def _values(self, name: str) -> Rows:
         return self._model.weight(name).values.astype(np.float64)
 
-    def _linear(self, x: Rows, name: str) -> Rows:
+    def _linear(self, x: Rows, name: str, *, fine: bool = False) -> Rows:
+        """fine: the engine rounds x in two levels."""
         bias, weight = self._model.find(f"{name}.bias"), self._model.weight(f"{name}.weight")
         if self._rounding.activations:
-            x = round_activations(x, weight.type_name, fine=False)
+            x = round_activations(x, weight.type_name, fine=fine)
         y: Rows = x @ weight.values.astype(np.float64).T
         return y if bias is None else y + bias.values
 
@@ -61,9 +62,11 @@ class _Encoder:
     def _attention(self, x: Rows, layer: str) -> Rows:
         n, heads = x.shape[0], self._hp.n_heads
         if self._model.find(f"{layer}attn_qkv.weight") is None:
-            parts = [self._linear(x, f"{layer}attn_{name}") for name in "qkv"]
+            parts = [self._linear(x, f"{layer}attn_{name}", fine=name == "v") for name in "qkv"]
         else:
-            parts = np.split(self._linear(x, f"{layer}attn_qkv"), 3, axis=1)
+            q, k, _ = np.split(self._linear(x, f"{layer}attn_qkv"), 3, axis=1)
+            v = np.split(self._linear(x, f"{layer}attn_qkv", fine=True), 3, axis=1)[2]
+            parts = [q, k, v]
         q, k, v = (part.reshape(n, heads, -1) for part in parts)
         if self._model.find("position_embd.weight") is None:
             q, k = self._turned(q), self._turned(k)

@@ -45,8 +45,8 @@ void lld_bind_attention(lld_binder *b, lld_attention_weights *w)
 
     const bool has_kv = s->kv_layer == (uint32_t)b->layer;
     bind_qkv(b, w);
-    w->wv.fine = has_kv && !a->facts.is_encoder; /* forward.h has the figures */
-    w->wk.fine = has_kv && w->wv.data == NULL;   /* it makes the values, too */
+    w->wv.fine = has_kv;
+    w->wk.fine = has_kv && w->wv.data == NULL; /* it makes the values, too */
     if (a->qk_norm != LLD_QK_NORM_NONE) {
         bool row = a->qk_norm == LLD_QK_NORM_ROW;
         w->q_norm = lld_bind_vector(b, "attn_q_norm.weight", LLD_REQUIRED, row ? n_q : s->head_dim);
