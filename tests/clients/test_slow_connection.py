@@ -1,5 +1,6 @@
 """A service that is slow to answer a new connection is waited for: it has not lost one."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -12,9 +13,12 @@ SECONDS = 0.7  # more than gRPC is told to wait between two attempts
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
-    while data := source.recv(1 << 16):
-        target.sendall(data)
-    target.shutdown(socket.SHUT_WR)
+    """Pass on all bytes until one side ends; the client may end with a reset."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
 
 
 def _front(listener: socket.socket, service: Path) -> None:

@@ -103,7 +103,9 @@ async def _texts(model: LoadedModel, share: float) -> tuple[list[str], int, int]
         worker.close()
     assert scheduler.counts().kv_blocks_free == model.kv_blocks_total
     draft = scheduler.counts().draft
-    assert model.draft is None or (draft is not None and draft.accepted > 50), draft
+    # a job that is preempted or stopped loses its guesses: how many depends on where it was met
+    at_least = 50 if share == 0.0 else 10
+    assert model.draft is None or (draft is not None and draft.accepted > at_least), draft
     assert model.guess_layer is None or (draft is not None and draft.guessed > 100), draft
     assert draft is None or draft.fault == ""
     return texts, scheduler.n_preempted, scheduler.n_stopped
