@@ -19,7 +19,7 @@ from typing import Any
 from llamad_client import AsyncClient, ClientError
 from llamad_http.authorization import Caller
 from llamad_http.config import Config
-from llamad_http.errors import HttpError, from_client_error
+from llamad_http.errors import HttpError, from_client_error, refusal_of_file
 from llamad_http.turns import Share, Turns
 
 _PULLED = re.compile(r"hf\.co/[\w.-]+/[\w.-]+(:[\w.-]+)?|[A-Za-z0-9_][\w.-]*", re.ASCII)
@@ -66,7 +66,7 @@ class Administration:
                 if status.model is None or status.model.name != name:
                     await self._client.use_model(name)
             except ClientError as error:
-                raise from_client_error(error) from None
+                raise refusal_of_file(error) from None
             if share is not None:
                 share.take()
 

@@ -13,7 +13,7 @@ _STATUS_OF_CODE = {
     "invalid_argument": 400,
     "not_found": 404,
     "permission_denied": 403,
-    "failed_precondition": 409,
+    "failed_precondition": 400,
     "resource_exhausted": 429,
     "unimplemented": 501,
     "deadline_exceeded": 504,
@@ -27,7 +27,13 @@ _STATUS_OF_REASON = {
     "UNKNOWN_CALLER": 503,
     "NO_PERMISSION": 503,  # of the gateway's user for the socket
     "NOT_GATEWAY": 503,
+    "MODEL_IN_USE": 409,
+    # Of the model that is loaded for everybody; of one that a request names see refusal_of_file.
+    "MODEL_UNREADABLE": 500,
+    "MODEL_UNSUPPORTED": 500,
+    "TOKENIZER_UNSUPPORTED": 500,
 }
+_OF_A_FILE = ("data_loss", "failed_precondition")  # codes
 DEFAULT_RETRY_SECONDS = 2.0
 _TOO_LONG = re.compile(r"prompt has (\d+) tokens\D*(\d+)")
 
@@ -84,3 +90,17 @@ def from_client_error(error: ClientError) -> HttpError:
     if retry_after is None and (status == 503 or isinstance(error, StillLoading)):
         retry_after = DEFAULT_RETRY_SECONDS
     return HttpError(status, error.reason, error.message, retry_after_seconds=retry_after)
+
+
+def refusal_of_file(error: ClientError) -> HttpError:
+    """Return the HTTP error of a call about a model that the request names.
+
+    A file that is broken, not for this engine or too large for this machine stays so. Programs send
+    408, 409, 429 and 5xx again, by themselves, and a 422 never.
+    """
+    found = from_client_error(error)
+    of_file = error.code in _OF_A_FILE and found.status in (400, 500)
+    too_large = error.reason == "OUT_OF_MEMORY" and error.retry_after_seconds is None
+    if of_file or too_large:
+        return HttpError(422, error.reason, error.message, field="model")
+    return found

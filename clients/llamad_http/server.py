@@ -2,8 +2,9 @@
 
 uvicorn reads HTTP with h11, which refuses several Host headers and ambiguous lengths. What its
 oldest supported version (0.17) has no setting for stands here: how long a head may take, how many
-connections there may be, an answer that arrives though its request was not read to the end, an end
-to streams while it stops, and an exit when nobody asks.
+connections there may be, an answer that arrives though its request was not read to the end, one to
+a request that offers another protocol, an end to streams while it stops, and an exit when nobody
+asks.
 """
 
 import asyncio
@@ -26,6 +27,35 @@ from llamad_http.gateway import Gateway
 log = logging.getLogger(__name__)
 
 
+class PlainRequests:
+    """A connection of h11's whose requests offer no other protocol.
+
+    Who offers one takes an answer in this one, too (RFC 9110, 7.8), and uvicorn 0.17 refuses it.
+    Java's HTTP client offers HTTP/2 with each request.
+    """
+
+    def __init__(self, connection: h11.Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def next_event(self) -> Any:
+        """Return h11's next event, a request without ``Upgrade`` and the ``Connection`` of it."""
+        event = self._connection.next_event()
+        if not isinstance(event, h11.Request) or all(
+            name != b"upgrade" for name, _ in event.headers
+        ):
+            return event
+        kept = [pair for pair in event.headers if pair[0] not in (b"upgrade", b"connection")]
+        return h11.Request(
+            method=event.method,
+            target=event.target,
+            headers=kept,
+            http_version=event.http_version,
+        )
+
+
 def protocol_of(connections: Connections, head_seconds: float) -> type[asyncio.Protocol]:
     """Return uvicorn's protocol with the limits of connections."""
 
@@ -34,9 +64,11 @@ def protocol_of(connections: Connections, head_seconds: float) -> type[asyncio.P
 
         address = ""
         head_timer: asyncio.TimerHandle | None = None
+        conn: Any  # uvicorn's, of h11
 
         def connection_made(self, transport: Any) -> None:
             """Count it; one too many is closed at once."""
+            self.conn = PlainRequests(self.conn)
             super().connection_made(LingeringTransport(transport, self.has_unread))
             self.address = self.client[0] if self.client else "unix"
             if not connections.enter(self.address):

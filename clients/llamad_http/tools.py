@@ -32,10 +32,11 @@ def read_tools(body: Fields) -> list[dict[str, Any]]:
     return tools
 
 
-def read_choice(body: Fields) -> Options:
+def read_choice(body: Fields, *, of_chat: bool) -> Options:
     """Return the options that say which of the tools may, or must, be called. Raises HttpError.
 
-    A word, one function, or OpenAI's ``allowed_tools``, in the shape of chats or of responses.
+    A word, one function, or OpenAI's ``allowed_tools``, in the shape of chats or of responses: each
+    takes the other's, too, and an error names the fields of its own.
     """
     given = body.get("tool_choice")
     if not isinstance(given, dict):
@@ -51,8 +52,9 @@ def read_choice(body: Fields) -> Options:
                 raise body.wrong("tool_choice", "must name a function")
             return {"tool_choice": name}
         case "allowed_tools":
-            in_chat = "allowed_tools" in fields
-            return _read_allowed(fields.object("allowed_tools") if in_chat else fields)
+            has_own = "mode" in fields or "tools" in fields
+            inside = "allowed_tools" in fields or (of_chat and not has_own)
+            return _read_allowed(fields.object("allowed_tools") if inside else fields)
         case kind:
             raise fields.wrong("type", f"must be function or allowed_tools, is {kind!r}")
 

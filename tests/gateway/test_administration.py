@@ -147,6 +147,30 @@ def test_clients_that_name_models_in_turn_all_get_their_answers(
     assert answers == [[model, model] for model in wanted]
 
 
+def test_a_file_that_cannot_be_loaded_is_an_error_that_programs_do_not_send_again(
+    folder: Path, gateway: GatewayProcess, service: Daemon, admin: str
+) -> None:
+    whole = (folder / "models" / "two.gguf").read_bytes()
+    (folder / "models" / "broken.gguf").write_bytes(whole[: len(whole) // 2])
+    strange = whole.replace(b"llama", b"lemon")
+    (folder / "models" / "strange.gguf").write_bytes(strange)
+    boss = openai_of(gateway, admin)
+    for name in ("broken", "strange"):
+        with pytest.raises(openai.UnprocessableEntityError, match=name) as refused:
+            boss.completions.create(model=name, prompt="a", max_tokens=2)
+        assert refused.value.param == "model"
+        assert post(gateway, admin, "/models/load", name).status_code == 422
+    assert post(gateway, admin, "/api/show", "broken").status_code == 422
+    assert loaded(service) == "one"
+
+
+def test_what_a_model_cannot_do_is_an_error_that_programs_do_not_send_again(
+    gateway: GatewayProcess, admin: str
+) -> None:
+    answer = post(gateway, admin, "/v1/rerank", "one", query="a", documents=["b"])
+    assert (answer.status_code, "no reranker" in answer.text) == (400, True), answer.text
+
+
 def test_auto_use_is_everybody_s_or_nobody_s(folder: Path, service: Daemon) -> None:
     asked: Any = {"model": "two", "prompt": "a", "max_tokens": 2}
     with gateway_process(folder, service.socket, '[service]\nauto_use = "nobody"') as gateway:
@@ -166,8 +190,13 @@ def test_an_empty_request_of_ollama_s_loads_and_unloads_for_an_administrator(
     boss = ollama_of(gateway, admin)
     assert boss.generate("two").done_reason == "load"
     assert loaded(service) == "two"
+    assert boss.generate("one", keep_alive=0).done_reason == "unload"
+    assert loaded(service) == "two"  # what is not loaded has nothing to leave, and is not loaded
     assert boss.generate("two", keep_alive=0).done_reason == "unload"
     assert loaded(service) == ""
+    assert ollama_of(gateway, user).chat("two", keep_alive=0).done_reason == "unload"
+    with pytest.raises(ollama.ResponseError, match="not found"):
+        boss.generate("nobody", keep_alive=0)
 
 
 def test_llama_server_s_addresses_load_and_unload_for_an_administrator(
@@ -183,13 +212,14 @@ def test_llama_server_s_addresses_load_and_unload_for_an_administrator(
     assert loaded(service) == ""
 
 
-def post(gateway: GatewayProcess, key: str, path: str, model: str) -> Any:
+def post(gateway: GatewayProcess, key: str, path: str, model: str, **fields: Any) -> Any:
     """Send a request that names a model."""
     import httpx  # of the ollama library
 
     headers = {"authorization": f"Bearer {key}"}
     url = gateway.url + path
-    return httpx.post(url, json={"model": model}, headers=headers, timeout=TIMEOUT_SECONDS)
+    body = {"model": model, **fields}
+    return httpx.post(url, json=body, headers=headers, timeout=TIMEOUT_SECONDS)
 
 
 def test_models_are_deleted_by_an_administrator_alone(

@@ -200,6 +200,19 @@ def test_what_is_no_request_ends_the_connection(gateway: GatewayProcess, sent: b
     serves(gateway)
 
 
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_who_offers_another_protocol_is_answered_in_this_one(
+    gateway: GatewayProcess, protocol: str
+) -> None:
+    body = b'{"messages": [{"role": "user", "content": "a"}], "max_tokens": 1}'
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nUpgrade: {protocol}\r\n"
+    head += "Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    last = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    answered = raw(gateway, head.encode() + body + last)
+    assert answered.count(b"HTTP/1.1 200 OK") == 2, answered
+
+
 def test_a_body_that_is_too_large_is_refused_announced_or_not(gateway: GatewayProcess) -> None:
     assert ask(gateway, CHAT, b"{}" + b" " * 100_000)[0] == 413
     chunk = b"%x\r\n" % 60_000 + b" " * 60_000 + b"\r\n"

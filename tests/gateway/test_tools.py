@@ -97,7 +97,10 @@ def test_openai_hears_a_stream_of_calls_one_index_a_chunk(
         ({"tool_choice": allowed("sometimes", "lamp")}, r"tool_choice\.allowed_tools\.mode"),
         ({"tool_choice": allowed("auto")}, r"tool_choice\.allowed_tools\.tools"),
         ({"tool_choice": allowed("auto", "lamp", "door")}, "door"),
+        ({"tool_choice": {"type": "allowed_tools"}}, r"tool_choice\.allowed_tools\.mode"),
         ({"tool_choice": {"type": "custom"}}, r"tool_choice\.type"),
+        ({"tool_choice": "required", "tools": []}, "there are no tools"),
+        ({"tool_choice": allowed("auto", "lamp"), "tools": []}, "lamp"),
         ({"tools": [{"type": "retrieval"}]}, r"tools\[0\].type"),
         ({"tools": [{"type": "function", "function": {}}]}, r"tools\[0\].function.name"),
         ({"tools": [TOOLS[0], TOOLS[0]]}, "lamp"),
@@ -110,6 +113,18 @@ def test_what_is_wrong_with_tools_is_named(
         client.chat.completions.create(
             **({"model": "m", "messages": QUESTION, "tools": TOOLS} | fields)
         )
+
+
+def test_responses_name_their_own_fields_of_a_choice(client: openai.OpenAI) -> None:
+    asked: Any = {"model": "m", "input": "light"}
+    choices: Any = (
+        ({"type": "allowed_tools"}, r"tool_choice\.mode"),
+        ({"type": "allowed_tools", "mode": "auto"}, r"tool_choice\.tools"),
+        ("required", "there are no tools"),
+    )
+    for choice, named in choices:
+        with pytest.raises(openai.BadRequestError, match=named):
+            client.responses.create(**asked, tool_choice=choice)
 
 
 @pytest.mark.parametrize("mode", ["auto", "required"])

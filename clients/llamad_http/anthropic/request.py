@@ -71,9 +71,6 @@ def _set_tools(options: Options, body: Fields) -> None:
     kind = choice.text("type")
     if kind not in (None, "tool", *_CHOICES):
         raise choice.wrong("type", f"must be auto, any, none or tool, is {kind!r}")
-    if not tools:
-        return
-    options["tools"] = tools
     if kind == "tool":
         name = choice.text("name")
         if not name:
@@ -81,6 +78,9 @@ def _set_tools(options: Options, body: Fields) -> None:
         options["tool_choice"] = name
     elif kind is not None:
         options["tool_choice"] = _CHOICES[kind]
+    if not tools:
+        return
+    options["tools"] = tools
     if (one := choice.flag("disable_parallel_tool_use")) is not None:
         options["parallel_tool_calls"] = not one
 

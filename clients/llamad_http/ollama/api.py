@@ -4,8 +4,9 @@ import contextlib
 from typing import Any
 
 from llamad_client import ClientError, Embedding, ModelDetails
+from llamad_http.adapters import loaded_adapters
 from llamad_http.administration import check_admin
-from llamad_http.errors import HttpError, from_client_error
+from llamad_http.errors import HttpError, refusal_of_file
 from llamad_http.exchange import Exchange, dump
 from llamad_http.fields import Fields
 from llamad_http.gateway import Gateway
@@ -189,7 +190,7 @@ async def _details(gateway: Gateway, name: str) -> ModelDetails:
     try:
         return await gateway.client.get_model(name)
     except ClientError as error:
-        raise from_client_error(error) from None
+        raise refusal_of_file(error) from None
 
 
 async def _load(
@@ -201,16 +202,30 @@ async def _load(
 
     To everybody else it is said that it was unloaded, as programs expect, and it stays.
     """
-    unload = check_keep_alive(body)
-    async with gateway.models.through(exchange, required_model(body), any_name=False) as target:
-        name = target.shown
+    wanted = required_model(body)
+    if check_keep_alive(body):
+        name, reason = await _unload(gateway, exchange, wanted), "unload"
+    else:
+        reason = "load"
+        async with gateway.models.through(exchange, wanted, any_name=False) as target:
+            name = target.shown
     if not name:
         raise HttpError(503, "NO_MODEL", "no model is loaded", retry_after_seconds=2)
-    if unload and exchange.caller.is_admin:
-        await gateway.administration.unload()
-    reason = "unload" if unload else "load"
     answer = {"model": name, "created_at": rfc3339(), **content}
     await exchange.respond_json({**answer, "done": True, "done_reason": reason})
+
+
+async def _unload(gateway: Gateway, exchange: Exchange, wanted: str) -> str:
+    """Unload a model for an administrator, where it is loaded; return its name."""
+    found = await gateway.models.entry(wanted)
+    if found is None:
+        raise _not_found(wanted)
+    if exchange.caller.is_admin:
+        status = await gateway.status()
+        loaded = [] if status.model is None else [status.model.name, *loaded_adapters(status)]
+        if found.name in loaded:
+            await gateway.administration.unload()
+    return found.name
 
 
 def _not_found(name: str) -> HttpError:

@@ -60,9 +60,9 @@ def read_conversation(body: Fields) -> tuple[list[dict[str, Any]], Options]:
     if arguments := dict(body.object("chat_template_kwargs").values):
         options["template_arguments"] = arguments
     set_effort(options, body, "reasoning_effort")
+    options.update(read_choice(body, of_chat=True))
     if tools := read_tools(body):
         options["tools"] = tools
-        options.update(read_choice(body))
         if (parallel := body.flag("parallel_tool_calls")) is not None:
             options["parallel_tool_calls"] = parallel
     messages = read_messages(body)

@@ -92,10 +92,9 @@ def _set_tools(options: Options, body: Fields) -> None:
         if tool.flag("strict"):
             read["strict"] = True
         tools.append(read)
-    choice = read_choice(body)
+    options.update(read_choice(body, of_chat=False))
     if not tools:
         return
     options["tools"] = tools
-    options.update(choice)
     if (parallel := body.flag("parallel_tool_calls")) is not None:
         options["parallel_tool_calls"] = parallel
