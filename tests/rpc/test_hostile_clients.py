@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from llamad.door import limits
 from rpc.http2_frames import (
     CANCEL,
     CONTINUATION,
@@ -42,6 +43,9 @@ ATTACKER, OTHER = 54321, 54322
 MOST_TEXT_BYTES = 64 << 20  # one text of a million tokens in work, and one that waits
 N_CONNECTIONS = 32
 N_CALLS = 3  # of others, which have to be answered while an attack goes on
+# A tenth of the service's own pace, at which its calls cost it an eighth of a processor: on a busy
+# machine it may get less, and those that wait in gRPC for their turn grow, 40 KB each.
+CALLS_A_SECOND = limits.CALLS_A_SECOND / 10
 GENERATE = "/llamad.v1.Llamad/Generate"
 OPEN = frame(HEADERS, END_HEADERS, 1, call_headers(GENERATE))
 UNKNOWN = 0x77  # a kind of frame that does not exist
@@ -69,7 +73,10 @@ async def attacked(
     most_bytes: int = MOST_GROWTH_BYTES,
 ) -> AsyncIterator[tuple[ServiceProcess, contextlib.AsyncExitStack]]:
     """Run a service; at the end, check that others are served and what it all has cost."""
-    async with service_process() as service, service.stub() as stub:
+    async with (
+        service_process(CALLS_A_SECOND=CALLS_A_SECOND) as service,
+        service.stub() as stub,
+    ):
         await serves(stub)
         before = service.peak_bytes()
         async with contextlib.AsyncExitStack() as stack:
