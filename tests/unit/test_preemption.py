@@ -53,8 +53,9 @@ class Preempting(Scheduler):
         timer = None
         can_repeat = all(self._pool.states.can_repeat(g.sequence) for g, _ in step)
         if can_repeat and self.chance.random() < self.share:
-            if self.chance.random() < 0.3:
-                self._worker.cancel()  # before its first layer
+            # Half of them before the first layer: on a busy machine the timer may meet none.
+            if self.chance.random() < 0.5:
+                self._worker.cancel()
             loop, after = asyncio.get_running_loop(), self.chance.uniform(0, 0.001)
             timer = loop.call_later(after, self._worker.cancel)
         try:
@@ -92,9 +93,9 @@ async def _texts(model: LoadedModel, share: float) -> tuple[list[str], int, int]
     scheduler = Preempting(model, worker, JobBook(), Limits())
     scheduler.chance = random.Random(5)
     scheduler.share = share
+    jobs = [await scheduler.submit(wish) for wish in _wishes()]  # all are there at the first step
     loop = asyncio.create_task(scheduler.run())
     try:
-        jobs = [await scheduler.submit(wish) for wish in _wishes()]
         texts = await asyncio.gather(*(text_of(job) for job in jobs))
         await scheduler.drain(5.0)
     finally:
