@@ -62,8 +62,9 @@ async def talk(service: Service, *frames: bytes) -> bytes:
         writer.write(PREFACE + frame(SETTINGS, 0, 0) + b"".join(frames))
         await writer.drain()
     received = b""
-    with contextlib.suppress(ConnectionError):
-        received = await reader.read()
+    with contextlib.suppress(ConnectionError):  # behind what came before it
+        while piece := await reader.read(1 << 16):
+            received += piece
     writer.close()
     return received
 

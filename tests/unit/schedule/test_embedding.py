@@ -10,7 +10,14 @@ from llamad.errors import LlamadError
 from llamad.jobs.event import Embedded, Event, Finished, FinishReason
 from llamad.jobs.request import Embedding, GenerationRequest, Pooling
 from llamad.schedule.pooling import Pool
-from unit.schedule.fakes import Bench, asynchronous, events_of, request, text_of
+from unit.schedule.fakes import (
+    TIMEOUT_SECONDS,
+    Bench,
+    asynchronous,
+    events_of,
+    request,
+    text_of,
+)
 
 TEXT = "a text of some length, which several steps read"
 
@@ -31,6 +38,17 @@ def of_tokens(tokens: Sequence[int]) -> list[float]:
     mean = sum(tokens) / len(tokens)
     length = math.hypot(mean, 1.0)
     return [mean / length, 1.0 / length]
+
+
+def hold_steps(bench: Bench) -> threading.Event:
+    """Return what lets the first step go on: until then no job gains on those that are to come."""
+    go_on = threading.Event()
+
+    def hold() -> None:
+        assert go_on.wait(TIMEOUT_SECONDS)
+
+    bench.engine.before_step = hold
+    return go_on
 
 
 @pytest.mark.parametrize(
@@ -64,10 +82,12 @@ async def test_texts_and_answers_share_steps_and_change_nothing() -> None:
     async with alone.running():
         answer = await text_of(await alone.scheduler.submit(request("an answer", max_tokens=20)))
     bench = Bench(n_batch=16)
+    all_wait = hold_steps(bench)
     async with bench.running():
         texts = [TEXT, "x", TEXT + "!", TEXT]
         speaking = await bench.scheduler.submit(request("an answer", max_tokens=20))
         jobs = [await bench.scheduler.submit(to_embed(text)) for text in texts]
+        all_wait.set()
         for text, job in zip(texts, jobs, strict=True):
             vector = vector_in(await events_of(job))
             assert vector == pytest.approx(of_tokens(text.encode()), rel=1e-6)
@@ -80,12 +100,7 @@ async def test_texts_and_answers_share_steps_and_change_nothing() -> None:
 async def test_an_encoder_reads_each_text_in_one_step() -> None:
     bench = Bench(n_batch=64, is_encoder=True)
     texts = ["a" * 40, "b" * 60, "c" * 20, "d", "e" * 64]
-    all_wait = threading.Event()
-
-    def hold() -> None:
-        all_wait.wait()
-
-    bench.engine.before_step = hold
+    all_wait = hold_steps(bench)
     async with bench.running():
         jobs = [await bench.scheduler.submit(to_embed(text)) for text in texts]
         all_wait.set()
