@@ -48,12 +48,25 @@ def _run(
         if (left := due - time.monotonic()) <= 0:
             shown, due, n_early = lines(), time.monotonic() + period_seconds, 0
             left = period_seconds
+        _follow_size()
         _draw(window, shown)
         window.timeout(int(left * 1000) + 1)
         key = window.getch()
         if key in QUIT:
             return
         n_early += key == curses.ERR and time.monotonic() < due
+
+
+def _follow_size() -> None:
+    """Take the size that the terminal has.
+
+    Linux sends SIGWINCH before it changes the size of a pty (drivers/tty/pty.c, pty_resize), so
+    curses, which asks once for each signal, may hear the old one.
+    """
+    with contextlib.suppress(OSError, curses.error):
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+        if rows and columns and curses.is_term_resized(rows, columns):
+            curses.resizeterm(rows, columns)
 
 
 def _draw(window: "curses.window", lines: Sequence[Line]) -> None:

@@ -154,6 +154,19 @@ def test_it_shows_what_runs_follows_the_window_and_leaves_by_q(
     screen.wait_for_end()
 
 
+def test_it_follows_the_window_without_a_signal(
+    screen: TerminalScreen, service: RunningService
+) -> None:
+    """Linux sends the signal before the size changes: who asks at once may hear the old one."""
+    command = llamactl_command("--socket", str(service.path), "top")
+    screen.start(["env", "--block-signal=WINCH", *command], environment())
+    screen.wait_for("No request runs or waits.")
+    screen.resize(40, 4)
+    screen.wait(lambda shown: "more" in shown and "No request" not in shown)
+    screen.type("q")
+    screen.wait_for_end()
+
+
 def test_a_service_that_goes_away_is_told_and_waited_for(
     screen: TerminalScreen, tmp_path: Path
 ) -> None:
