@@ -23,7 +23,7 @@ def client_error(error: grpc.RpcError, address: Address) -> ClientError:
     message: str = error.details() or code.name.lower()
     metadata = _metadata(error)
     reason = metadata.get("llamad-reason")
-    if code is grpc.StatusCode.UNAVAILABLE and reason is None:
+    if _was_cut(error):
         return unreachable(address, message)
     if address.tries > 1 and (board := metadata.get("llamad-board")):
         message = f"{board}: {message}"
@@ -42,7 +42,21 @@ def client_error(error: grpc.RpcError, address: Address) -> ClientError:
 
 def another_may_answer(error: grpc.RpcError) -> bool:
     """Whether one of several services failed so that the call may be given to another."""
-    return error.code() is grpc.StatusCode.UNAVAILABLE or "llamad-retry-after" in _metadata(error)
+    is_unavailable = error.code() is grpc.StatusCode.UNAVAILABLE
+    return is_unavailable or _was_cut(error) or "llamad-retry-after" in _metadata(error)
+
+
+def _was_cut(error: grpc.RpcError) -> bool:
+    """Whether the way to the service ended the call; what the service says has a reason.
+
+    A proxy whose board dies in the middle of an answer ends the stream without a status, which is
+    UNKNOWN to gRPC, or resets it.
+    """
+    if "llamad-reason" in _metadata(error):
+        return False
+    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN):
+        return True
+    return error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in (error.details() or "")
 
 
 def _metadata(error: grpc.RpcError) -> dict[str, str]:
