@@ -94,7 +94,7 @@ def test_texts_are_taken(text: str, taken: list[str], not_taken: list[str]) -> N
         (r'root ::= "\u12"', "4 hexadecimal digits expected"),
         (r'root ::= "\ud800"', "is no character"),
         ('root ::= "a"{3,2}', "a repetition of 3 to 2 times"),
-        ('root ::= "a"{99999999999}', "at most 1048576"),
+        ('root ::= "a"{99999999999}', "at most 2147483647"),
         ("root ::= <think>", "a reference to a token is not supported"),
         ('root = "a"', "\"::=\" expected behind 'root'"),
         ("root ::= " + "(" * 5000, "nested more than 100 deep"),

@@ -1,5 +1,6 @@
 """The tokens that a constraint allows against those that the slow automaton takes, one by one."""
 
+import json
 import random
 
 import pytest
@@ -267,3 +268,29 @@ def test_too_many_ways_at_once_are_an_error_not_a_hang() -> None:
         pytest.raises(EngineError, match="too ambiguous"),
     ):
         say(constraint, b"x" * 2000)
+
+
+@pytest.mark.parametrize("values", [[f"value {i}" for i in range(5000)], list(range(5000))])
+def test_thousands_of_values_are_not_too_many_ways_at_once(values: list[object]) -> None:
+    automaton = compile_grammar(parse_json_schema({"enum": values}))
+    texts = [b"", *(bytes((i,)) for i in range(256))]
+    with (
+        TokenTrie(texts) as trie,
+        Grammar(trie, automaton) as grammar,
+        Constraint(grammar, [END]) as constraint,
+    ):
+        say(constraint, json.dumps(values[4321]).encode())
+        assert constraint.accepts
+
+
+def test_what_many_alternatives_begin_with_alike_changes_no_text() -> None:
+    words = [*("a" * i + "b" * j for i in range(4) for j in range(4)), "é", "èa", "éa", "z"]
+    parts = [f'"{word}" [0-9]' for word in words] + [f'"{word}"' for word in words if word]
+    grammar = "root ::= " + " | ".join([*parts, '[0-9] "x"', '[0-9] "y"', "[0-9]+"])
+    slow = SlowAutomaton(compile_grammar(parse_gbnf(grammar)))
+    for word in [*words, "5", "aaaa", "abba"]:
+        for end in ("", "7", "x", "y", "77"):
+            text, stem, digit = word + end, (word + end)[:-1], (word + end)[-1:]
+            wanted = text in words or (stem in words and digit.isdigit()) or text.isdigit()
+            wanted = (wanted and text != "") or text in ("5x", "5y", "7x")
+            assert slow.accepts(text.encode()) == wanted, text

@@ -15,6 +15,7 @@ from typing import TypeGuard
 
 from llamad.errors import ErrorKind, LlamadError
 from llamad.sampling.constraint.expression import (
+    NOTHING,
     AnyOrder,
     Bytes,
     Call,
@@ -27,6 +28,7 @@ from llamad.sampling.constraint.expression import (
     Sequence,
     Text,
     Until,
+    sequence,
 )
 from llamad.sampling.constraint.nullable import (
     check_left_recursion,
@@ -37,10 +39,11 @@ from llamad.sampling.constraint.nullable import (
 from llamad.sampling.constraint.search import Row, search_table
 
 MAX_STATES = 1 << 18
-MAX_ROUNDS = 1 << 20
+MAX_ROUNDS = (1 << 31) - 1
 MAX_EMPTY_ROUNDS = 64  # of a part that may be empty
 UNROLLED_ROUNDS = 8  # of a short part, written out instead of counted
 UNROLLED_PARTS = 4
+FEW_PARTS = 8  # of a choice, each of which has states of its own
 NO_LIMIT = 0xFFFFFFFF
 
 _RUN = (Bytes, Literal)
@@ -177,8 +180,7 @@ class _Builder:
             case Sequence(parts):
                 self._emit_sequence(parts, start, end, bound)
             case Choice(parts):
-                for p in parts:
-                    self._emit(p, start, end, bound)
+                self._emit_choice(parts, start, end, bound)
             case Repeat():
                 self._emit_repeat(part, start, end, bound)
             case Call(rule):
@@ -235,6 +237,63 @@ class _Builder:
             else:
                 self._emit(parts[i], start, after, bound)
             start, i = after, n
+
+    def _emit_choice(self, parts: tuple[Expression, ...], start: int, end: int, bound: int) -> None:
+        """Lead from start to end by one of the parts; what many begin with alike is there once.
+
+        Thousands of values would else be as many ways at once.
+        """
+        if len(parts) <= FEW_PARTS:
+            for part in parts:
+                self._emit(part, start, end, bound)
+            return
+        texts: list[tuple[bytes, Expression]] = []
+        alike: dict[Expression, list[Expression]] = {}  # what follows each first part
+        for part in parts:
+            first, rest = _split(part)
+            if isinstance(first, Literal):
+                texts.append((first.text, rest))
+            else:
+                alike.setdefault(first, []).append(rest)
+        if texts:
+            self._emit_tree(texts, start, end, bound)
+        for first, rests in alike.items():
+            if len(rests) == 1:
+                self._emit(sequence(first, rests[0]), start, end, bound)
+                continue
+            behind = self._state(bound)
+            self._emit(first, start, behind, bound)
+            self._emit_choice(tuple(dict.fromkeys(rests)), behind, end, bound)
+
+    def _emit_tree(
+        self, texts: list[tuple[bytes, Expression]], start: int, end: int, bound: int
+    ) -> None:
+        """Lead from start to end by texts, and what follows each."""
+        children: list[dict[int, int]] = [{}]  # of each node
+        behind: list[dict[Expression, None]] = [{}]  # what follows the texts that end in the node
+        for text, rest in texts:
+            node = 0
+            for byte in text:
+                if byte not in children[node]:
+                    children[node][byte] = len(children)
+                    children.append({})
+                    behind.append({})
+                node = children[node][byte]
+            behind[node][rest] = None
+        states = [end] * len(children)  # in which each node begins
+        takes = [0] * len(children)  # where it takes bytes
+        for node, (after, rests) in enumerate(zip(children, behind, strict=True)):
+            if after or list(rests) != [NOTHING]:
+                takes[node] = states[node] = self._state(bound)
+            if after and rests:
+                takes[node] = self._state(bound)
+                self._edge(states[node], Kind.EMPTY, takes[node])
+        self._edge(start, Kind.EMPTY, states[0])
+        for node, (after, rests) in enumerate(zip(children, behind, strict=True)):
+            for byte, to in after.items():
+                self._edge(takes[node], Kind.BYTES, states[to], low=byte, high=byte)
+            if states[node] != end and rests:
+                self._emit_choice(tuple(rests), states[node], end, bound)
 
     def _emit_machine(self, part: Machine, start: int, end: int, bound: int) -> None:
         states = [self._state(bound) for _ in part.edges]
@@ -397,6 +456,13 @@ def _without_controls(row: Row) -> Iterator[tuple[int, int, int]]:
     for low, high, after in row:
         if after != 0 or low < 0xFE:
             yield low, high if after != 0 else min(high, 0xFD), after
+
+
+def _split(part: Expression) -> tuple[Expression, Expression]:
+    """Return the first of a part's parts, and what is behind it."""
+    if isinstance(part, Sequence) and part.parts:
+        return part.parts[0], sequence(*part.parts[1:])
+    return part, NOTHING
 
 
 def _is_run(part: Expression) -> TypeGuard[Bytes | Literal]:
