@@ -11,9 +11,10 @@ from typing import Any
 from llamad.sampling.constraint.schema_facts import ANNOTATIONS
 
 _COMBINING = frozenset({"allOf", "anyOf", "oneOf", "$ref", "not", "if"})
-_SAYS_NO_MEMBER = ANNOTATIONS | {"type", "nullable", "$schema", "$id"}
+_SAYS_NO_MEMBER = ANNOTATIONS | {"type", "nullable", "$schema", "$id", "id"}
 _OF_NAMES = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 _OTHERS = "additionalProperties"
+_SAYS_OTHERS = frozenset({_OTHERS, "unevaluatedProperties"})
 _OF_LISTS = frozenset({"allOf", "anyOf", "oneOf", "items", "prefixItems"})
 _MOST_PASSES = 8  # over schemas that refer to others that refer to others, combined
 
@@ -53,7 +54,7 @@ class _Closing:
         if isinstance(reference, str) and not (alone and told == {"$ref"}):
             self.shared.add(reference)
         names = schema.get("properties")
-        if alone and not combines and isinstance(names, dict) and _OTHERS not in schema:
+        if alone and not combines and isinstance(names, dict) and not _SAYS_OTHERS & schema.keys():
             others = [name for name in _required(schema) if name not in names]
             inner["properties"] |= dict.fromkeys(others, True)
             inner[_OTHERS] = False
@@ -70,7 +71,7 @@ class _Closing:
             }
         if key in _OF_LISTS and isinstance(value, list):
             return [self.schema(one, f"{place}/{n}", alone=alone) for n, one in enumerate(value)]
-        if key in ("items", _OTHERS):
+        if key in ("items", "additionalItems", _OTHERS):
             return self.schema(value, place, alone=alone)
         return value
 

@@ -1,7 +1,8 @@
 """What one alternative of a schema says of a value, and what two say together. Plain data."""
 
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TypeAlias
 
@@ -174,3 +175,35 @@ def unique(values: Iterable[object]) -> list[object]:
     for value in values:
         first.setdefault(identity(value), value)
     return list(first.values())
+
+
+# ---- several that are alternatives ----------------------------------------------------------
+
+
+def only_lists(facts: Facts) -> bool:
+    """Whether an alternative says nothing but types and given values."""
+    return facts.values is not None and facts == Facts(types=facts.types, values=facts.values)
+
+
+def values_of(alternatives: list[Facts]) -> Iterator[object]:
+    """Yield the given values of alternatives."""
+    return itertools.chain.from_iterable(facts.values or () for facts in alternatives)
+
+
+def with_values_at_once(alternatives: Iterable[Facts]) -> list[Facts]:
+    """Return alternatives of which those that only list values of the same types are one."""
+    listing: dict[frozenset[str], list[Facts]] = {}
+    others = []
+    for facts in alternatives:
+        if only_lists(facts):
+            listing.setdefault(facts.types, []).append(facts)
+        else:
+            others.append(facts)
+    lists = (Facts(types=types, values=tuple(values_of(f))) for types, f in listing.items())
+    return [*lists, *others]
+
+
+def object_without(facts: Facts, name: str, other: Facts) -> Facts:
+    """Return what holds of an object without a member, and of types that another has not."""
+    types = facts.types - (other.types - {"object"})
+    return replace(facts, types=types, properties={**facts.properties, name: None})

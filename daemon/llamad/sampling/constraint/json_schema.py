@@ -34,6 +34,7 @@ from llamad.sampling.constraint.languages import (
 from llamad.sampling.constraint.productive import without_dead_ends
 from llamad.sampling.constraint.scalars import (
     fits,
+    integers_of,
     number,
     string_characters,
     string_language,
@@ -182,6 +183,8 @@ class SchemaRules:
             elif item.types <= {"boolean", "null"}:
                 values += [True, False] if "boolean" in item.types else []
                 values += [None] if "null" in item.types else []
+            elif item.types == {"number"} and (integers := integers_of(item, MAX_MEMBERS)):
+                values += [v for v in integers if fits(v, item, facts.items[0], self._notation)]
             else:
                 return None
         values = unique(values)

@@ -21,6 +21,8 @@ from llamad.sampling.constraint.expression import (
 MAX_WHOLE_DIGITS = 64  # JSON-Schema-Test-Suite wants integers of 53
 MAX_FRACTION_DIGITS = 17
 
+_BEYOND = 10**MAX_WHOLE_DIGITS  # the first integer that is not written
+
 _DIGIT = Bytes(((0x30, 0x39),))
 _ZERO = Bytes(((0x30, 0x30),))
 _NOT_ZERO = Bytes(((0x31, 0x39),))
@@ -37,6 +39,8 @@ class Bound:
 def integers(least: int | None, most: int | None) -> Expression:
     """Return the integers from least to most; None: no limit."""
     parts: list[Expression] = []
+    least = None if least is not None and least <= -_BEYOND else least
+    most = None if most is not None and most >= _BEYOND else most
     if most is None or most >= 0:
         parts.append(_naturals(max(0, least or 0), most))
     if least is None or least < 0:
@@ -53,6 +57,8 @@ def integers(least: int | None, most: int | None) -> Expression:
 def numbers(low: Bound | None, high: Bound | None) -> Expression:
     """Return the numbers between two bounds, with or without a fraction."""
     parts: list[Expression] = []
+    low = None if low is not None and low.value <= -_BEYOND else low
+    high = None if high is not None and high.value >= _BEYOND else high
     if high is None or high.value >= 0:
         above = low if low is not None and low.value >= 0 else None
         parts.append(_magnitudes(above, high))

@@ -1,5 +1,6 @@
 """Strings, numbers and given values, by what a schema says of them, as parts of a grammar."""
 
+import math
 import re
 from decimal import Decimal
 from fractions import Fraction
@@ -10,11 +11,12 @@ from llamad.sampling.constraint.expression import (
     Bytes,
     Expression,
     Repeat,
+    choice,
     literal,
     optional,
     sequence,
 )
-from llamad.sampling.constraint.facts import Facts, Place, refused, unique
+from llamad.sampling.constraint.facts import Facts, Place, higher, lower, refused, unique
 from llamad.sampling.constraint.json_text import Json
 from llamad.sampling.constraint.languages import (
     ANY_CHARACTER,
@@ -33,6 +35,7 @@ from llamad.sampling.constraint.regex import parse_regex
 from llamad.sampling.constraint.string_forms import FORM_PATTERNS, MAX_FORM_LENGTH
 
 _END = Bound(Decimal(10) ** 18)  # of multiples without a bound of their own
+_EXACT = 10**15  # integers up to here are themselves as float64, which those with a point become
 
 # ---- strings --------------------------------------------------------------------------------
 
@@ -132,7 +135,7 @@ def _multiples(facts: Facts, notation: Json) -> Expression:
     place = facts.multiples[0][0]
     if facts.integer and any(step % 1 for _, step in facts.multiples):
         raise refused(place, "must be an integer where the type is integer")
-    low, high = facts.low or Bound(-_END.value), facts.high or _END
+    low, high = higher(facts.low, Bound(-_END.value)), lower(facts.high, _END)
     within = _integer(low, high) if facts.integer else numbers(low, high)
     if within == NEVER:
         return NEVER
@@ -154,17 +157,37 @@ def _of_step(step: Decimal, notation: Json) -> Language:
     return notation.kept(("multiples", step), lambda: multiples(step))
 
 
-def _integer(low: Bound | None, high: Bound | None) -> Expression:
+def integers_of(facts: Facts, at_most: int) -> range | None:
+    """Return the integers within the bounds of these facts; None: other numbers fit, or more."""
+    least, most = _integer_bounds(facts.low, facts.high)
+    if not facts.integer or least is None or most is None or most - least >= at_most:
+        return None
+    return range(least, most + 1)
+
+
+def _integer_bounds(low: Bound | None, high: Bound | None) -> tuple[int | None, int | None]:
     least = most = None
     if low is not None:
-        least = -int(-low.value // 1)
+        least = math.ceil(low.value)
         least += 1 if low.open and least == low.value else 0
     if high is not None:
-        most = int(high.value // 1)
+        most = math.floor(high.value)
         most -= 1 if high.open and most == high.value else 0
+    return least, most
+
+
+def _integer(low: Bound | None, high: Bound | None) -> Expression:
+    least, most = _integer_bounds(low, high)
     if least is not None and most is not None and most < least:
         return NEVER
-    return sequence(integers(least, most), optional(literal(".0")))
+    whole = integers(least, most)
+    if all(abs(end) <= _EXACT for end in (least, most) if end is not None):
+        return sequence(whole, optional(literal(".0")))
+    low_exact = -_EXACT if least is None else max(least, -_EXACT)
+    high_exact = _EXACT if most is None else min(most, _EXACT)
+    if high_exact < low_exact:
+        return whole
+    return choice([whole, sequence(integers(low_exact, high_exact), literal(".0"))])
 
 
 # ---- given values ---------------------------------------------------------------------------

@@ -12,59 +12,79 @@ import itertools
 import json
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any, cast
 from urllib.parse import unquote
 
 from llamad.errors import LlamadError
 from llamad.sampling.constraint.facts import (
+    ALL_TYPES,
     ANYTHING,
-    TYPES,
     Facts,
     NamePattern,
     Place,
     Places,
     both,
     common,
-    higher,
     identity,
     joined,
-    lower,
     member,
+    object_without,
+    only_lists,
     refused,
+    values_of,
+    with_values_at_once,
+)
+from llamad.sampling.constraint.keyword_values import (
+    BOUNDS,
+    COUNTS,
+    bound_of,
+    children_of,
+    count_of,
+    dependencies_of,
+    escaped,
+    excluded_types,
+    format_of,
+    is_integer_format,
+    kind_of,
+    listed_values,
+    step_of,
+    text_of,
+    texts_of,
+    types_of,
 )
 from llamad.sampling.constraint.languages import TooManyStatesError, pattern_language
-from llamad.sampling.constraint.numbers import Bound
-from llamad.sampling.constraint.string_forms import FORM_PATTERNS
 
 MAX_ALTERNATIVES = 256  # of one place
 MAX_COMBINED = 1 << 18  # members of objects that hold at once, counted each time
-MAX_REPEATS = 1 << 20  # minLength and the like
 MAX_NAME_PATTERNS = 4  # of one object: what a name may be is a language for each set of them
-
-FORMATS = tuple(FORM_PATTERNS)
 
 ANNOTATIONS = frozenset({
     "title", "description", "default", "examples", "$comment", "deprecated", "readOnly",
-    "writeOnly", "contentEncoding", "contentMediaType", "$defs", "definitions", "strict",
-    "discriminator", "example", "externalDocs", "xml",  # OpenAPI's
+    "writeOnly", "contentEncoding", "contentMediaType", "contentSchema",
+    "$defs", "definitions", "strict",
+    "$anchor",  # a reference to it is refused
+    "discriminator", "example", "externalDocs", "xml", "components",  # OpenAPI's
+    "enumNames", "enumDescriptions", "propertyOrdering", "markdownDescription", "errorMessage",
 })  # fmt: skip
+_EVALUATING = {
+    "additionalProperties", "unevaluatedProperties", "anyOf", "oneOf", "dependentRequired",
+    "dependencies",
+}  # fmt: skip
 _ONLY_REFERS = ANNOTATIONS | {"$ref"}
 _OF_SCALARS = {
     "type", "nullable", "enum", "const", "minLength", "maxLength", "pattern", "format",
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
 }  # fmt: skip
-_DIALECTS = (
-    "http://json-schema.org/draft-07/schema",
-    "https://json-schema.org/draft/2019-09/schema",
-    "https://json-schema.org/draft/2020-12/schema",
+_DIALECTS = tuple(
+    scheme + name
+    for scheme in ("http://", "https://")
+    for name in (
+        *("json-schema.org/draft-04/schema", "json-schema.org/draft-06/schema"),
+        *("json-schema.org/draft-07/schema", "json-schema.org/draft/2019-09/schema"),
+        *("json-schema.org/draft/2020-12/schema", "json-schema.org/schema"),
+        "spec.openapis.org/oas/3.1/",
+    )
 )
-_COUNTS = {
-    "minLength": "min_length", "maxLength": "max_length",
-    "minItems": "min_items", "maxItems": "max_items",
-    "minProperties": "min_properties", "maxProperties": "max_properties",
-}  # fmt: skip
-_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
 class Document:
@@ -77,9 +97,9 @@ class Document:
         """
         self.lenient = lenient
         if not isinstance(schema, dict | bool):
-            raise refused("", f"is {_name(schema)}, must be an object, true or false")
+            raise refused("", f"is {kind_of(schema)}, must be an object, true or false")
         self._schema = schema
-        self._id = schema.get("$id") if isinstance(schema, dict) else None
+        self._id = schema.get("$id", schema.get("id")) if isinstance(schema, dict) else None
         self._known: dict[Places, list[Facts]] = {}
         self._open: set[Places] = set()  # that are being found
         self._n_combined = 0
@@ -115,6 +135,30 @@ class Document:
             found = [m for f in found for b in branches if (m := self._both(place, f, b))]
             if len(found) > MAX_ALTERNATIVES:
                 raise refused(place, f"has more than {MAX_ALTERNATIVES} alternatives")
+        return found if self.lenient else self._without_unevaluated(places, seen, found)
+
+    def _without_unevaluated(
+        self, places: Places, seen: set[Place], found: list[Facts]
+    ) -> list[Facts]:
+        """Return the alternatives, in which ``unevaluatedProperties`` says what others there are.
+
+        places: as asked for; seen: these, and those of ``allOf`` and ``$ref``.
+        """
+        schemas = {place: schema for place in seen if isinstance(schema := self._at(place), dict)}
+        for place in sorted(schemas):
+            value = schemas[place].get("unevaluatedProperties", True)
+            if value is True:
+                continue
+            others = (schema for other, schema in schemas.items() if other != place)
+            said = set().union(schemas[place].keys() - {"unevaluatedProperties"}, *others)
+            if places != (place,) or said & _EVALUATING:
+                raise refused(
+                    place,
+                    "'unevaluatedProperties' is supported where no other schema holds for the"
+                    " object, but those of allOf and $ref with properties only",
+                )
+            inner = self._inner(f"{place}/unevaluatedProperties", value)
+            found = [replace(facts, others=inner) for facts in found]
         return found
 
     # ---- places ----
@@ -159,7 +203,7 @@ class Document:
             else:
                 raise refused(place, "is referred to, but not there")
         if not isinstance(value, dict | bool):
-            raise refused(place, f"is {_name(value)}, must be a schema")
+            raise refused(place, f"is {kind_of(value)}, must be a schema")
         return value
 
     def _reference(self, place: Place, target: object) -> Place:
@@ -181,7 +225,7 @@ class Document:
             value = (
                 value[int(key)] if isinstance(value, list) else cast(dict[str, object], value)[key]
             )
-            if isinstance(value, dict) and isinstance(value.get("$id"), str):
+            if isinstance(value, dict) and isinstance(value.get("$id", value.get("id")), str):
                 return True
         return False
 
@@ -189,7 +233,7 @@ class Document:
         if "$ref" in schema:
             yield self._reference(place, schema["$ref"])
         if "allOf" in schema:
-            yield from _children(place, "allOf", schema["allOf"])
+            yield from children_of(place, "allOf", schema["allOf"])
 
     def _branches(self, place: Place, schema: dict[str, object]) -> list[Facts]:
         branches = [ANYTHING]
@@ -197,17 +241,18 @@ class Document:
             if keyword not in schema:
                 continue
             children = [
-                self.alternatives((child,)) for child in _children(place, keyword, schema[keyword])
+                self.alternatives((child,))
+                for child in children_of(place, keyword, schema[keyword])
             ]
-            flat = list(itertools.chain.from_iterable(children))
+            if keyword == "oneOf" and not self.lenient:
+                children = self._told_apart(place, children)
+            flat = with_values_at_once(itertools.chain.from_iterable(children))
             if len(flat) > MAX_ALTERNATIVES:
                 raise refused(place, f"has more than {MAX_ALTERNATIVES} alternatives")
-            if keyword == "oneOf" and not self.lenient:
-                self._check_disjoint(place, children)
             branches = [m for a in branches for b in flat if (m := self._both(place, a, b))]
             if len(branches) > MAX_ALTERNATIVES:
                 raise refused(place, f"has more than {MAX_ALTERNATIVES} alternatives")
-        for name, others in _dependencies(place, schema.get("dependentRequired", {})).items():
+        for name, others in dependencies_of(place, schema):
             ways = (Facts(properties={name: None}), Facts(required=(name, *others)))
             branches = [m for a in branches for b in ways if (m := self._both(place, a, b))]
             if len(branches) > MAX_ALTERNATIVES:
@@ -228,20 +273,41 @@ class Document:
 
     # ---- oneOf ----
 
-    def _check_disjoint(self, place: Place, children: list[list[Facts]]) -> None:
+    def _told_apart(self, place: Place, children: list[list[Facts]]) -> list[list[Facts]]:
+        """Return the alternatives of ``oneOf`` without values that fit two of them.
+
+        Objects that may fit two have a member that only one of them requires, and not the other's.
+        """
+        listing = [i for i, child in enumerate(children) if all(map(only_lists, child))]
+        values = [identity(v) for i in listing for v in values_of(children[i])]
+        if len(set(values)) == len(values):  # told apart at once, because they may be many
+            lists = [list(itertools.chain.from_iterable(children[i] for i in listing))]
+            for i in listing:
+                children[i] = lists.pop() if lists else []
         told = [[(facts, self._given_members(facts)) for facts in child] for child in children]
-        for (i, first), (j, second) in itertools.combinations(enumerate(told), 2):
-            for a, a_given in first:
-                for b, b_given in second:
-                    shared = a_given.keys() & b_given.keys()
-                    if any(a_given[name].isdisjoint(b_given[name]) for name in shared):
-                        continue
-                    if not self._disjoint(place, a, b):
-                        raise refused(
-                            place,
-                            f"oneOf: one value may fit both {i} and {j}: supported only where their"
-                            " types, values or a required member's values differ; use anyOf",
-                        )
+        apart = [list(child) for child in children]
+        filled = ((i, child) for i, child in enumerate(told) if child)
+        for (i, first), (j, second) in itertools.combinations(filled, 2):
+            for (x, (a, a_given)), (y, (b, b_given)) in itertools.product(
+                enumerate(first), enumerate(second)
+            ):
+                shared = a_given.keys() & b_given.keys()
+                if any(a_given[name].isdisjoint(b_given[name]) for name in shared):
+                    continue
+                if self._disjoint(place, a, b):
+                    continue
+                only_a = next((name for name in a.required if name not in b.required), None)
+                only_b = next((name for name in b.required if name not in a.required), None)
+                if only_a is None or only_b is None:
+                    raise refused(
+                        place,
+                        f"oneOf: one value may fit both {i} and {j}: supported only where their"
+                        " types, values or a required member's values differ, or each requires"
+                        " another member; use anyOf",
+                    )
+                apart[i][x] = object_without(apart[i][x], only_b, b)
+                apart[j][y] = object_without(apart[j][y], only_a, a)
+        return apart
 
     def _given_members(self, facts: Facts) -> dict[str, frozenset[Hashable]]:
         """Return of required members that are of given values these values' identities."""
@@ -249,7 +315,7 @@ class Document:
         for name in facts.required if facts.types == {"object"} else ():
             for place in facts.properties.get(name) or ():
                 schema = self._at(place)
-                values = None if isinstance(schema, bool) else _listed_values(schema)
+                values = None if isinstance(schema, bool) else listed_values(schema)
                 if values is not None:
                     given[name] = frozenset(map(identity, values))
         return given
@@ -273,6 +339,8 @@ class Document:
                 said.update(self._of_keyword(said, place, keyword, value, schema))
         if schema.get("nullable") is True and "type" in schema:
             said["types"] |= {"null"}
+        if "not" in schema and not self.lenient:
+            said["types"] = said.get("types", ALL_TYPES) - excluded_types(place, schema["not"])
         facts = Facts(**said)
         if facts.name_patterns:
             unnamed = replace(facts, properties={}, others=())
@@ -294,19 +362,21 @@ class Document:
         """Return the fields of Facts that a keyword sets. said: those of the ones before it."""
         below = f"{place}/{keyword}"
         match keyword:
-            case "$ref" | "allOf" | "anyOf" | "oneOf" | "nullable" | "dependentRequired":
+            case "$ref" | "allOf" | "anyOf" | "oneOf" | "nullable" | "not":
+                return {}
+            case "dependentRequired" | "dependencies" | "unevaluatedProperties":
                 return {}
             case "$schema":
                 if not isinstance(value, str) or not value.startswith(_DIALECTS):
                     raise refused(below, f"is {json.dumps(value)[:80]}: another dialect of schemas")
                 return {}
-            case "$id":
+            case "$id" | "id":
                 if not isinstance(value, str):
                     raise refused(below, "must be a text")
                 return {}
             case "type":
-                types, integer = _types(below, value)
-                return {"types": types, "integer": integer}
+                types, integer = types_of(below, value)
+                return {"types": types, "integer": integer or is_integer_format(schema)}
             case "enum":
                 if not isinstance(value, list):
                     raise refused(below, "must be an array")
@@ -314,13 +384,16 @@ class Document:
             case "const":
                 return {"values": common(said.get("values"), (value,))}
             case "pattern":
-                return {"patterns": ((below, _text(below, value)),)}
+                return {"patterns": ((below, text_of(below, value)),)}
             case "format":
-                if self.lenient and value not in FORMATS:
-                    return {}
-                return {"formats": ((below, _format(below, value, schema)),)}
+                return {} if self.lenient and value == "regex" else format_of(said, below, value)
             case "prefixItems":
-                return {"prefix": tuple((p,) for p in _children(place, keyword, value))}
+                return {"prefix": tuple((p,) for p in children_of(place, keyword, value))}
+            case "items" if isinstance(value, list):  # up to draft 2019-09
+                return {"prefix": tuple((f"{below}/{i}",) for i in range(len(value)))}
+            case "additionalItems":
+                is_rest = isinstance(schema.get("items"), list)
+                return {"items": self._inner(below, value)} if is_rest else {}
             case "items":
                 return {"items": self._inner(below, value)}
             case "properties":
@@ -328,7 +401,7 @@ class Document:
             case "additionalProperties":
                 return {"others": self._inner(below, value)}
             case "required":
-                return {"required": _texts(below, value)}
+                return {"required": texts_of(below, value)}
             case "patternProperties":
                 try:
                     return {"name_patterns": self._name_patterns(below, value)}
@@ -339,15 +412,15 @@ class Document:
             case "propertyNames":
                 return {"names": self._inner(below, value)}
             case "multipleOf":
-                return {"multiples": ((below, _step(below, value)),)}
+                return {"multiples": ((below, step_of(below, value)),)}
             case "uniqueItems":
                 if not isinstance(value, bool):
-                    raise refused(below, f"is {_name(value)}, must be true or false")
+                    raise refused(below, f"is {kind_of(value)}, must be true or false")
                 return {"unique": below if value else None}
-        if keyword in _COUNTS:
-            return _count(below, keyword, value)
-        if keyword in _BOUNDS:
-            return _bound(said, below, keyword, value)
+        if keyword in COUNTS:
+            return count_of(below, keyword, value)
+        if keyword in BOUNDS:
+            return bound_of(said, below, keyword, schema)
         if self.lenient:
             return {}
         raise refused(place, f"{keyword!r} is not supported")
@@ -356,13 +429,13 @@ class Document:
         if value is False:
             return None
         if not isinstance(value, dict | bool):
-            raise refused(place, f"is {_name(value)}, must be a schema")
+            raise refused(place, f"is {kind_of(value)}, must be a schema")
         return () if value is True or not value else (place,)
 
     def _properties(self, place: Place, value: object) -> dict[str, Places | None]:
         if not isinstance(value, dict):
             raise refused(place, "must be an object")
-        return {name: self._inner(f"{place}/{_escaped(name)}", s) for name, s in value.items()}
+        return {name: self._inner(f"{place}/{escaped(name)}", s) for name, s in value.items()}
 
     def _name_patterns(self, place: Place, value: object) -> tuple[NamePattern, ...]:
         if not isinstance(value, dict):
@@ -371,7 +444,7 @@ class Document:
             raise refused(place, f"has {len(value)} patterns, at most {MAX_NAME_PATTERNS}")
         patterns = []
         for pattern, schema in value.items():
-            below = f"{place}/{_escaped(pattern)}"
+            below = f"{place}/{escaped(pattern)}"
             try:
                 language = pattern_language(pattern)
             except TooManyStatesError:
@@ -380,90 +453,3 @@ class Document:
                 raise refused(below, error.message.removeprefix("pattern: ")) from None
             patterns.append(NamePattern(below, language, self._inner(below, schema)))
         return tuple(patterns)
-
-
-# ---- reading --------------------------------------------------------------------------------
-
-
-def _name(value: object) -> str:
-    return type(value).__name__
-
-
-def _escaped(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")
-
-
-def _listed_values(schema: object) -> list[object] | None:
-    """Return the values that a schema lists, or more; None: it lists none."""
-    assert isinstance(schema, dict)
-    if "const" in schema:
-        return [schema["const"]]
-    values = schema.get("enum")
-    return values if isinstance(values, list) else None
-
-
-def _children(place: Place, keyword: str, value: object) -> list[Place]:
-    if not isinstance(value, list) or not value:
-        raise refused(f"{place}/{keyword}", "must be an array of schemas, not empty")
-    return [f"{place}/{keyword}/{i}" for i in range(len(value))]
-
-
-def _types(place: Place, value: object) -> tuple[frozenset[str], bool]:
-    """Return the types, and whether numbers must be integers."""
-    names = value if isinstance(value, list) else [value]
-    for name in names:
-        if name not in TYPES:
-            raise refused(place, f"{name!r} is none of {', '.join(TYPES)}")
-    integer = "integer" in names and "number" not in names
-    return frozenset("number" if name == "integer" else str(name) for name in names), integer
-
-
-def _text(place: Place, value: object) -> str:
-    if not isinstance(value, str):
-        raise refused(place, f"is {_name(value)}, must be a text")
-    return value
-
-
-def _texts(place: Place, value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise refused(place, "must be an array of texts")
-    return tuple(dict.fromkeys(cast(list[str], value)))
-
-
-def _dependencies(place: Place, value: object) -> dict[str, tuple[str, ...]]:
-    below = f"{place}/dependentRequired"
-    if not isinstance(value, dict):
-        raise refused(below, "must be an object")
-    return {name: _texts(f"{below}/{_escaped(name)}", others) for name, others in value.items()}
-
-
-def _step(place: Place, value: object) -> Decimal:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1e18:
-        raise refused(place, f"is {json.dumps(value)[:40]}, must be above 0, at most 1e18")
-    return Decimal(repr(value))
-
-
-def _format(place: Place, value: object, schema: dict[str, object]) -> str:
-    name = _text(place, value)
-    if name not in FORMATS:
-        raise refused(place, f"{name!r} is not supported; supported are {', '.join(FORMATS)}")
-    if schema.get("type") not in ("string", ["string", "null"], ["null", "string"]):
-        raise refused(place, "is supported beside the type string only")
-    return name
-
-
-def _count(place: Place, keyword: str, value: object) -> dict[str, Any]:
-    if isinstance(value, float) and value == int(value):
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_REPEATS:
-        raise refused(place, f"is {json.dumps(value)[:40]}, must be in [0, {MAX_REPEATS}]")
-    return {_COUNTS[keyword]: value}
-
-
-def _bound(said: dict[str, Any], place: Place, keyword: str, value: object) -> dict[str, Any]:
-    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e18:
-        raise refused(place, f"is {json.dumps(value)[:40]}, must be a number of at most 1e18")
-    bound = Bound(Decimal(repr(value)), keyword.startswith("exclusive"))
-    if keyword.endswith("inimum"):
-        return {"low": higher(said.get("low"), bound)}
-    return {"high": lower(said.get("high"), bound)}
