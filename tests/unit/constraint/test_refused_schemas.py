@@ -67,6 +67,7 @@ REFUSED: list[tuple[object, str]] = [
     ({"required": "a"}, "/required: must be an array of texts"),
     ({"enum": []}, "no value fits"),
     ({"not": {}}, "no value fits"),
+    ({"oneOf": [{"required": [str(i)]} for i in range(24)]}, "member, in up to 256 pairs"),
     ({"oneOf": [{"const": 1}, {"enum": [2, 1]}]}, "oneOf: one value may fit both 0 and 1"),
     ({"type": "string", "const": 3}, "no value fits"),
     ({"properties": {"a": {"$ref": "#"}}, "required": ["a"], "type": "object"}, "no value fits"),

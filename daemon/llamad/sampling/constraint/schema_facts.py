@@ -56,6 +56,7 @@ from llamad.sampling.constraint.languages import TooManyStatesError, pattern_lan
 
 MAX_ALTERNATIVES = 256  # of one place
 MAX_COMBINED = 1 << 18  # members of objects that hold at once, counted each time
+MAX_TOLD_APART = 256  # pairs of schemas of one oneOf
 MAX_NAME_PATTERNS = 4  # of one object: what a name may be is a language for each set of them
 
 ANNOTATIONS = frozenset({
@@ -285,7 +286,7 @@ class Document:
             for i in listing:
                 children[i] = lists.pop() if lists else []
         told = [[(facts, self._given_members(facts)) for facts in child] for child in children]
-        apart = [list(child) for child in children]
+        apart, n_apart = [list(child) for child in children], 0
         filled = ((i, child) for i, child in enumerate(told) if child)
         for (i, first), (j, second) in itertools.combinations(filled, 2):
             for (x, (a, a_given)), (y, (b, b_given)) in itertools.product(
@@ -298,12 +299,13 @@ class Document:
                     continue
                 only_a = next((name for name in a.required if name not in b.required), None)
                 only_b = next((name for name in b.required if name not in a.required), None)
-                if only_a is None or only_b is None:
+                n_apart += 1
+                if only_a is None or only_b is None or n_apart > MAX_TOLD_APART:
                     raise refused(
                         place,
                         f"oneOf: one value may fit both {i} and {j}: supported only where their"
                         " types, values or a required member's values differ, or each requires"
-                        " another member; use anyOf",
+                        f" another member, in up to {MAX_TOLD_APART} pairs; use anyOf",
                     )
                 apart[i][x] = object_without(apart[i][x], only_b, b)
                 apart[j][y] = object_without(apart[j][y], only_a, a)
