@@ -19,7 +19,7 @@ from llamad_client import (
     Score,
     Status,
 )
-from llamad_client.request import EmbedOptions, Options, RerankOptions, ScoreOptions
+from llamad_client.request import EmbedOptions, Options, Pooling, RerankOptions, ScoreOptions
 from llamad_http.adapters import LoraScale
 from llamad_http.administration import Administration
 from llamad_http.answering import Answering
@@ -87,6 +87,7 @@ class Gateway:
         truncate: bool,
         any_name: bool,
         dimensions: int | None = None,
+        pooling: Pooling | None = None,
     ) -> tuple[str, list[Embedding]]:
         """Return the model and the vectors of texts. Raises HttpError, and ClientGoneError."""
         async with self.models.through(exchange, wanted, any_name=any_name) as target:
@@ -94,6 +95,8 @@ class Gateway:
             target.fill(options)
             if dimensions is not None:
                 options["dimensions"] = dimensions
+            if pooling is not None:
+                options["pooling"] = pooling
             _ask_for_caller(exchange, options)
             vectors = self.client.embed(texts, **options)
             return target.shown, await _heard(exchange, vectors)

@@ -98,9 +98,25 @@ def test_vectors_are_divided_by_the_norm_that_is_asked_for(
             assert sum(abs(value) ** norm for value in got) == pytest.approx(1, rel=1e-6)
 
 
+def test_a_model_that_was_not_made_for_vectors_makes_them_with_pooling(
+    gateway: GatewayProcess, service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.service.bench.model, "pooling", None)
+    client = openai_of(gateway)
+    with pytest.raises(openai.BadRequestError, match="pooling"):
+        client.embeddings.create(model="m", input="a")
+    made = client.embeddings.create(model="m", input="a", extra_body={"pooling": "last"})
+    assert made.data[0].embedding
+    for path, field in (("/embedding", "content"), ("/api/embed", "input")):
+        body = json.dumps({"model": "fake", field: "a", "pooling": "mean"}).encode()
+        with urllib.request.urlopen(gateway.url + path, body) as answer:
+            assert answer.status == 200
+
+
 @pytest.mark.parametrize(
     ("body", "named"),
     [
+        ({"content": "a", "pooling": "all"}, "pooling"),
         ({}, "content"),
         ({"content": ""}, "content"),
         ({"content": ["a", ""]}, "content"),

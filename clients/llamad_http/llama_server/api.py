@@ -16,6 +16,7 @@ from llamad_http.llama_server.properties import properties, slots
 from llamad_http.llama_server.tokens import read_text, read_tokens, tokens_body
 from llamad_http.rerank import read_rerank, rerank_body
 from llamad_http.routes import Api, Route
+from llamad_http.vectors import read_pooling
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -93,7 +94,10 @@ async def embed(gateway: Gateway, exchange: Exchange) -> None:
     body = await exchange.fields()
     texts, norm = read_contents(body), read_norm(body)
     model = body.text("model") or ""
-    _, vectors = await gateway.embed(exchange, model, texts, truncate=False, any_name=True)
+    pooling = read_pooling(body)
+    _, vectors = await gateway.embed(
+        exchange, model, texts, truncate=False, any_name=True, pooling=pooling
+    )
     await exchange.respond_json(embedding_body(vectors, norm))
 
 

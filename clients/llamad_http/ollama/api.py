@@ -16,6 +16,7 @@ from llamad_http.ollama.models import process, pull_line, show, tag
 from llamad_http.ollama.options import check_keep_alive
 from llamad_http.ollama.times import rfc3339
 from llamad_http.routes import Api, Route
+from llamad_http.vectors import read_pooling
 
 API_VERSION = "0.12.0"  # of the Ollama whose answers these are; programs compare it
 
@@ -163,6 +164,7 @@ async def _vectors(
         truncate=body.flag("truncate") is not False,
         any_name=False,
         dimensions=body.integer("dimensions", 0, 2**32 - 1) or None,  # 0: all, as Ollama's
+        pooling=read_pooling(body),
     )
     return vectors
 

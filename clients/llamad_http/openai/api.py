@@ -16,7 +16,7 @@ from llamad_http.openai.models import model_entry, model_list
 from llamad_http.openai.responses import read_conversation as read_items
 from llamad_http.openai.responses import read_response
 from llamad_http.routes import Api, Handler, Route
-from llamad_http.vectors import read_texts
+from llamad_http.vectors import read_pooling, read_texts
 
 
 async def list_models(gateway: Gateway, exchange: Exchange) -> None:
@@ -53,6 +53,7 @@ async def embed(gateway: Gateway, exchange: Exchange) -> None:
         truncate=False,
         any_name=True,
         dimensions=body.integer("dimensions", 1, 2**32 - 1),
+        pooling=read_pooling(body),
     )
     await exchange.respond_json(embeddings_body(vectors, model, written))
 

@@ -95,6 +95,7 @@ BODIES: dict[str, dict[str, Any]] = {
         input=TEXTS,
         encoding_format={"enum": ["float", "base64"]},
         dimensions=COUNT,
+        pooling={"enum": ["mean", "first", "last"]},
     ),
     "/v1/responses": _RESPONSE,
     "/v1/responses/input_tokens": _RESPONSE,
