@@ -22,7 +22,7 @@ PACKAGE = "schemathesis==4.32.0"
 CHECKS = "not_a_server_error,content_type_conformance"
 REFUSED_BY_DESIGN = (
     *("/api/copy", "/v1/embeddings", "/embedding", "/api/embed", "/api/embeddings"),
-    *("/v1/rerank", "/v1/reranking"),
+    *("/v1/rerank", "/v1/reranking", "/v2/rerank"),
 )
 """Addresses that answer 501: no alias by HTTP, and the fake engine makes no vectors."""
 

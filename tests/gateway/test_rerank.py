@@ -26,7 +26,9 @@ def post(gateway: GatewayProcess, path: str, **body: Any) -> httpx.Response:
     return httpx.post(gateway.url + path, json=body, timeout=TIMEOUT_SECONDS)
 
 
-@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/reranking", "/v1/reranking"])
+@pytest.mark.parametrize(
+    "path", ["/rerank", "/v1/rerank", "/v2/rerank", "/reranking", "/v1/reranking"]
+)
 def test_jinas_shape(gateway: GatewayProcess, path: str) -> None:
     answer = post(gateway, path, model="m", query="q", documents=DOCUMENTS, top_n=2).json()
     assert [result["index"] for result in answer["results"]] == [2, 0]

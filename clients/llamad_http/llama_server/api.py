@@ -166,7 +166,7 @@ async def unsupported(gateway: Gateway, exchange: Exchange) -> None:
     raise HttpError(501, "NOT_SUPPORTED", f"{exchange.path} is not supported")
 
 
-_RERANK = ("/rerank", "/v1/rerank", "/reranking", "/v1/reranking")
+_RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/reranking", "/v1/reranking")
 
 API = Api(
     (

@@ -125,6 +125,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/completion": _COMPLETION,
     "/completions": _COMPLETION,
     "/v1/rerank": _RERANK,
+    "/v2/rerank": _RERANK,
     "/v1/reranking": _RERANK,
     "/embedding": _object(
         ("content",), model=TEXT, content=TEXTS, embd_normalize={"type": "integer", "minimum": 0}
