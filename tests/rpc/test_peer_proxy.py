@@ -154,6 +154,33 @@ def test_a_side_that_does_not_read_stops_the_other_and_gets_every_byte_later(
 
 
 @asynchronous
+async def test_a_user_who_takes_no_answers_asks_no_more_until_they_are_taken() -> None:
+    async with stage() as s:
+        client, service = await s.joined()
+        answers = await s.fill(service)
+        questions = await s.fill(client)
+        with pytest.raises(BlockingIOError):
+            service.recv(1)
+        while answers:
+            answers -= len(await s.loop.sock_recv(client, 1 << 20))
+        while questions:
+            questions -= len(await s.loop.sock_recv(service, 1 << 20))
+        client.close()
+        service.close()
+
+
+@asynchronous
+async def test_an_administrator_who_takes_no_answers_is_heard() -> None:
+    async with stage(lambda connection: ADMIN) as s:
+        client, service = await s.joined()
+        await s.fill(service)
+        await s.loop.sock_sendall(client, b"question")
+        assert await s.loop.sock_recv(service, 100) == b"question"
+        client.close()
+        service.close()
+
+
+@asynchronous
 async def test_a_client_that_never_reads_and_ends_is_noticed_at_once() -> None:
     async with stage() as s:
         client, service = await s.joined()

@@ -194,6 +194,8 @@ class _Splice:
         self._requests.read_bytes = limits.METERED_READ_BYTES
         self._requests.seconds_to_wait = user.seconds_to_wait
         self._requests.watch = partial(self._watch_request, traffic)
+        # Who takes no answers asks no more: gRPC would keep the answers of all those calls.
+        self._answers.on_held = self._requests.rest
         self._answers.watch = traffic.answer
 
     def _watch_request(self, traffic: Traffic, data: bytes) -> bytes:
@@ -239,12 +241,14 @@ class _Pipe:
         self.read_bytes = limits.HELD_BYTES
         self.seconds_to_wait: Callable[[], float] = _nothing  # until the source may be read
         self.unread_seconds: float | None = None  # until a target that takes nothing has ended
+        self.on_held: Callable[[bool], None] = _ignored  # whether something is held, at each change
         self._source = source
         self._target = target
         self._on_source_end = on_source_end
         self._on_target_end = on_target_end
         self._held = b""  # read, and not taken by the target; nothing is read while there is some
         self._pause: asyncio.TimerHandle | None = None  # nothing is read either until it has passed
+        self._rests = False  # nor while the other direction has somebody to wait for
         self._unread: asyncio.TimerHandle | None = None  # while something is held
         self._stopped = False
         self._loop = asyncio.get_running_loop()
@@ -259,9 +263,20 @@ class _Pipe:
         self._loop.remove_reader(self._source)
         self._loop.remove_writer(self._target)
 
+    def rest(self, rests: bool) -> None:
+        """Read nothing from now on, or again. A target that ends is noticed all the same."""
+        self._rests = rests
+        if not self._stopped:
+            self._loop.remove_reader(self._source)
+            self._read_on()
+
     def _resume(self) -> None:
         self._pause = None
-        if not self._held:
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Read the source, unless something is still to be waited for."""
+        if not (self._stopped or self._held or self._rests or self._pause is not None):
             self._loop.add_reader(self._source, self._read)
 
     def insert(self, data: bytes) -> None:
@@ -301,14 +316,15 @@ class _Pipe:
         except OSError:
             self._on_target_end()
             return
-        if rest and not self._held:
+        held, self._held = self._held, rest
+        if rest and not held:
             self._loop.remove_reader(self._source)
             self._loop.add_writer(self._target, self._pass_on_held)
-        elif self._held and not rest:
+            self.on_held(True)
+        elif held and not rest:
             self._loop.remove_writer(self._target)
-            if self._pause is None:
-                self._loop.add_reader(self._source, self._read)
-        self._held = rest
+            self._read_on()
+            self.on_held(False)
         self._wait_for_reader()
 
     def _wait_for_reader(self) -> None:
@@ -322,6 +338,10 @@ class _Pipe:
 
 def _nothing() -> float:
     return 0.0
+
+
+def _ignored(_: bool) -> None:
+    pass
 
 
 def _unchanged(data: bytes) -> bytes:
