@@ -1,11 +1,13 @@
 """What automata over characters have in common, against Python's re on all short texts."""
 
 import itertools
+import random
 import re
 from decimal import Decimal
 
 import pytest
 
+from llamad.errors import LlamadError
 from llamad.sampling.constraint.languages import (
     TooManyStatesError,
     common_language,
@@ -63,4 +65,33 @@ def test_states_that_differ_in_nothing_are_one() -> None:
 @pytest.mark.parametrize("pattern", ["(a|b)*a(a|b){13}$", ".*x.{3000}$", "(a{100}){1000}"])
 def test_a_language_has_an_end(pattern: str) -> None:
     with pytest.raises(TooManyStatesError):
+        pattern_language(pattern)
+
+
+LOOKING_AHEAD = [
+    r"^(?!on$|off).*$",
+    r"^(?!on$).*$",
+    r"^(?=.*\d)(?=.*[a-z]).{3,6}$",
+    r"^(?!.*--)(?!-)[a-z-]+$",
+    r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$",
+    r"^(?!\(|[)(])[()ab]+",
+    r"^(?=a)b?",
+]
+
+
+@pytest.mark.parametrize("pattern", LOOKING_AHEAD[1:])
+def test_look_aheads_at_the_beginning_are_what_python_takes_for_them(pattern: str) -> None:
+    language, rng, n_taken = pattern_language(pattern), random.Random(pattern), 0
+    for _ in range(3000):
+        text = "".join(rng.choices("onf-+.01ab()", k=rng.randint(0, 6)))
+        assert language.accepts(text) == (re.search(pattern, text) is not None), text
+        n_taken += language.accepts(text)
+    assert 0 < n_taken < 3000
+
+
+@pytest.mark.parametrize("pattern", ["^(?=a", "^(?=a)*b", "^(?!a)b|c", "a(?!b)", LOOKING_AHEAD[0]])
+def test_other_look_aheads_are_refused(pattern: str) -> None:
+    with pytest.raises(
+        LlamadError, match=r"is not supported|at the ends of the pattern|not closed"
+    ):
         pattern_language(pattern)

@@ -84,6 +84,12 @@ CASES: list[tuple[dict[str, object], list[object], list[object]]] = [
         [{"a": ""}, {"a": "", "b": ""}],
         [{"b": ""}, {"a": "", "c": ""}],
     ),
+    (
+        {**TEXT, "pattern": r"^(?=.*\d)(?!x)[a-z0-9]+$", "maxLength": 4},
+        ["a1", "1", "abc9"],
+        ["abc", "x1", "abcd9", "A1"],
+    ),
+    ({**TEXT, "pattern": "^(?!on$).*$", "enum": ["on", "off"]}, ["off"], ["on"]),
     (ONE_OF_TWO, [{"page": "a"}, {"base": "b"}], [{"page": "a", "base": "b"}, {}, 3]),
     (
         {"oneOf": [{"required": ["a"]}, {"required": ["b"]}, {"required": ["c"]}]},

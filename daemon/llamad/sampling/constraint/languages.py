@@ -24,6 +24,7 @@ from llamad.sampling.constraint.expression import (
     sequence,
 )
 from llamad.sampling.constraint.expression import Sequence as Parts
+from llamad.sampling.constraint.look_ahead import without_look_aheads
 from llamad.sampling.constraint.regex import parse_regex
 
 MAX_STATES = 4096
@@ -76,7 +77,12 @@ def texts(given: Iterable[str]) -> Language:
 
 def pattern_language(pattern: str) -> Language:
     """Return the texts that a pattern matches. Raises INVALID_GRAMMAR."""
-    return language_of(parse_regex(pattern, one_of))
+    rest, ahead = without_look_aheads(pattern)
+    language = language_of(parse_regex(rest, one_of))
+    if not ahead:
+        return language
+    others = [(language_of(parse_regex(one, one_of)), wanted) for one, wanted in ahead]
+    return common_language([(language, True), *others])
 
 
 def language_of(part: Expression) -> Language:

@@ -2,7 +2,8 @@ r"""Regular expressions as JSON Schema writes them (ECMA-262), to the parts of a
 
 Literals, ``.``, classes, ``\d \w \s`` and their opposites, groups, ``|``, the repetitions
 ``* + ? {m} {m,} {m,n}``, lazy or not, ``^`` at the beginning and ``$`` at the end of an
-alternative. Refused by name: look-around, back-references, ``\b``, ``\p``, anchors elsewhere.
+alternative. Refused by name: look-around (look_ahead.py has what schemas may say of it),
+back-references, ``\b``, ``\p``, anchors elsewhere.
 Without an anchor anything may stand in front or behind, as JSON Schema says.
 """
 

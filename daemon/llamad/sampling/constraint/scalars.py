@@ -29,6 +29,7 @@ from llamad.sampling.constraint.languages import (
     pattern_language,
     written,
 )
+from llamad.sampling.constraint.look_ahead import without_look_aheads
 from llamad.sampling.constraint.multiples import multiples
 from llamad.sampling.constraint.numbers import Bound, integers, numbers
 from llamad.sampling.constraint.regex import parse_regex
@@ -49,11 +50,12 @@ def string_characters(facts: Facts, notation: Json) -> Expression | None:
         if facts.max_length is not None and facts.max_length < facts.min_length:
             return NEVER
         return Repeat(notation.character(), facts.min_length, facts.max_length)
-    if len(forms) == 1 and not _length_matters(facts):
+    is_plain = len(forms) == 1 and not without_look_aheads(forms[0][1])[1]
+    if is_plain and not _length_matters(facts):
         place, pattern = forms[0]
         _parsed(place, pattern)
         return notation.kept(("pattern", pattern), lambda: parse_regex(pattern, notation.spelled))
-    if len(forms) == 1 and (some := _of_one_class(forms[0], facts, notation)) is not None:
+    if is_plain and (some := _of_one_class(forms[0], facts, notation)) is not None:
         return some
     language = string_language(facts, notation)
     assert language is not None
@@ -103,8 +105,10 @@ def _length_matters(facts: Facts) -> bool:
 
 def _language(place: Place, pattern: str, notation: Json) -> Language:
     def made() -> Language:
-        _parsed(place, pattern)
-        language = pattern_language(pattern)
+        try:
+            language = pattern_language(pattern)
+        except LlamadError as error:
+            raise _wrong_pattern(place, error) from None
         notation.count(place, len(language.rows))
         return language
 
@@ -115,7 +119,11 @@ def _parsed(place: Place, pattern: str) -> Expression:
     try:
         return parse_regex(pattern, one_of)
     except LlamadError as error:
-        raise refused(place, error.message.removeprefix("pattern: ")) from None
+        raise _wrong_pattern(place, error) from None
+
+
+def _wrong_pattern(place: Place, error: LlamadError) -> LlamadError:
+    return refused(place, error.message.removeprefix("pattern: "))
 
 
 # ---- numbers --------------------------------------------------------------------------------
