@@ -25,6 +25,7 @@ from llamad_http.turns import Share, Turns
 _PULLED = re.compile(r"hf\.co/[\w.-]+/[\w.-]+(:[\w.-]+)?|[A-Za-z0-9_][\w.-]*", re.ASCII)
 _LINE_BYTES = 1 << 16
 _EXIT_REFUSED = 4  # of llamactl
+_STATUS_OF_REFUSAL = {"NOT_ADMIN": 403, "DISK_FULL": 507}  # by reason; 422: what the file is
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,4 +138,5 @@ def _failure(code: int | None, printed: bytes) -> HttpError:
     reason, message = told.get("reason", "FAILED"), told.get("message", "llamactl pull failed")
     if reason == "NOT_FOUND":
         return HttpError(404, "MODEL_NOT_FOUND", message, field="model")
-    return HttpError(403 if code == _EXIT_REFUSED else 502, reason, message)
+    refused = _STATUS_OF_REFUSAL.get(reason, 422)
+    return HttpError(refused if code == _EXIT_REFUSED else 502, reason, message)

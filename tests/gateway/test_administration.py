@@ -280,6 +280,16 @@ def test_a_fetch_that_fails_says_why(
             list(ollama_of(gateway, admin).pull("three", stream=stream))
 
 
+def test_a_file_that_is_too_large_is_not_a_matter_of_rights(
+    gateway: GatewayProcess, source: HttpServer, admin: str
+) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {1 << 50}\r\n\r\n"
+    source.rule = lambda request: head.encode()
+    with pytest.raises(ollama.ResponseError, match="allowed are") as refused:
+        ollama_of(gateway, admin).pull("three")
+    assert refused.value.status_code == 422
+
+
 def test_nothing_is_fetched_where_that_was_not_configured(folder: Path, service: Daemon) -> None:
     with gateway_process(folder, service.socket) as gateway:
         admin = add_key(folder / "keys", "boss", "interactive", True)
