@@ -72,6 +72,7 @@ async def _texts(model: LoadedModel, cancelled: frozenset[int]) -> tuple[list[st
     """
     worker = EngineWorker(model.engine)
     scheduler = Scheduler(model, worker, JobBook(), Limits(queue_capacity=N_REQUESTS))
+    jobs = [await scheduler.submit(replace(wish, speculation=True)) for wish in _wishes()]
     loop = asyncio.create_task(scheduler.run())
 
     async def text(i: int, job: Job) -> str:
@@ -88,7 +89,6 @@ async def _texts(model: LoadedModel, cancelled: frozenset[int]) -> tuple[list[st
         return "".join(pieces)
 
     try:
-        jobs = [await scheduler.submit(replace(wish, speculation=True)) for wish in _wishes()]
         texts = await asyncio.gather(*(text(i, job) for i, job in enumerate(jobs)))
         await scheduler.drain(5.0)
     finally:
