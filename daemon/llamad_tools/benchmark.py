@@ -49,7 +49,8 @@ class BenchResult:
     the part of the reading during which no step had to wait. None where nothing is streamed.
 
     Of a mixture of experts larger than its memory ``expert_bytes`` are read when a step chooses
-    them; ``expert_hit_rate`` is the share of the chosen that were in memory all the same.
+    them; ``expert_hit_rate`` is the share of the chosen that were in memory all the same, and
+    ``expert_guess_rate`` how many of those that the next layer was guessed to choose it did choose.
     """
 
     model: str
@@ -80,6 +81,7 @@ class BenchResult:
     share_of_disk_time_hidden: float | None
     expert_bytes: int = 0
     expert_hit_rate: float | None = None  # None where all experts stay
+    expert_guess_rate: float | None = None  # None where nothing was guessed
 
 
 def measure(
@@ -166,7 +168,13 @@ def measure(
                 share_of_disk_speed=disk.share_of_speed,
                 share_of_disk_time_hidden=disk.share_of_time_hidden,
                 expert_bytes=plan.expert_bytes,
-                expert_hit_rate=_hit_rate(before, after),
+                expert_hit_rate=_share(
+                    after.expert_hits - before.expert_hits, after.expert_uses - before.expert_uses
+                ),
+                expert_guess_rate=_share(
+                    after.expert_guesses_right - before.expert_guesses_right,
+                    after.expert_guesses - before.expert_guesses,
+                ),
             )
 
 
@@ -237,9 +245,8 @@ class _Disk:
         )
 
 
-def _hit_rate(before: ResidencyInfo, after: ResidencyInfo) -> float | None:
-    uses = after.expert_uses - before.expert_uses
-    return round((after.expert_hits - before.expert_hits) / uses, 3) if uses else None
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 3) if whole else None
 
 
 class _Session:

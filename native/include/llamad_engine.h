@@ -223,6 +223,8 @@ typedef struct lld_residency_info {
     double wait_seconds; /* of those, in which a step could not go on */
     uint64_t expert_uses, expert_hits; /* experts that steps chose, and found in a slot */
     uint64_t expert_read_bytes;        /* of read_bytes */
+    uint64_t expert_guesses,
+        expert_guesses_right; /* of what the next layer chooses, not in memory */
     uint32_t expert_slots;
     uint32_t direct; /* 1: past the page cache (O_DIRECT); 0: where the file system refuses that */
 } lld_residency_info;

@@ -1,16 +1,14 @@
 /* test_expert_store.c - a model whose experts are read when a step chooses them: the same bits as in memory,
  * with any threads, slots and part; what is read and found; and what happens when the slots change
- * while steps run, when a step is cancelled, and when the file is cut. */
-#include <fcntl.h>
+ * while steps run, when a step is cancelled, and when the file is cut. The store alone:
+ * test_expert_reads.c. */
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
 #define TINY_HIDDEN  192
 #define TINY_EXPERTS 12
 #include "llamad_engine.h"
-#include "model/expert_store.h"
 #include "tiny_model.h"
 
 enum { N_TOKENS = 70, N_CTX = 96, BLOCKS = N_CTX / 32, ALL_SLOTS = TINY_EXPERTS * TINY_LAYERS };
@@ -217,55 +215,6 @@ static void steps_go_on_while(void *(*disturb)(void *), bool may_cancel, const f
     close_model(d.model);
 }
 
-/* A pass over one layer that uses all its experts; in vain: it ends before it takes any. */
-static void pass_over(lld_expert_store *s, const lld_model *model, uint32_t layer, bool in_vain)
-{
-    static atomic_int no_cancel;
-    const lld_stream_pass pass = {.n_rows = 1, .n_kept = 1, .cancel = &no_cancel};
-    uint32_t experts[TINY_EXPERTS];
-    for (uint32_t i = 0; i < TINY_EXPERTS; i++) experts[i] = i;
-    lld_expert_store_begin(s, &pass);
-    lld_expert_store_choose(s, layer, experts, TINY_EXPERTS);
-    for (uint32_t i = 0; i < TINY_EXPERTS && !in_vain; i++) {
-        const lld_gated_weights *w = &model->layers[layer].mixture.experts[experts[i]];
-        const size_t bytes = w->down.n_rows * w->down.row_bytes;
-        lld_gated_weights got;
-        CHECK(lld_expert_store_take(s, layer, experts[i], LLD_EXPERT_GATE_UP, &got), "stopped");
-        CHECK(memcmp(got.up.data, w->up.data, w->up.n_rows * w->up.row_bytes) == 0, "other up");
-        CHECK(lld_expert_store_take(s, layer, experts[i], LLD_EXPERT_DOWN, &got), "stopped");
-        CHECK(memcmp(got.down.data, w->down.data, bytes) == 0, "other down");
-    }
-    CHECK(lld_expert_store_end(s) == LLD_OK, "%s", lld_error_message());
-}
-
-/* A pass that ends early leaves experts of which one part is still read and the other no more: the next
- * pass that chooses them gets both. */
-static void what_an_ended_pass_did_not_read_is_read_by_the_next(void)
-{
-    lld_model *model = open_model();
-    uint8_t resident[256] = {0};
-    const lld_residency r = {.resident = resident,
-                             .n_extents = lld_model_n_extents(model),
-                             .expert_slots = TINY_EXPERTS};
-    CHECK(r.n_extents <= sizeof resident, "%zu extents", r.n_extents);
-    lld_direct_file file;
-    const int fd = open(model_path, O_RDONLY | O_CLOEXEC);
-    CHECK(lld_direct_file_open(fd, model_path, &file) == LLD_OK, "%s", lld_error_message());
-    lld_expert_store *store = NULL;
-    CHECK(lld_expert_store_create(model, &file, &store) == LLD_OK, "%s", lld_error_message());
-    CHECK(lld_expert_store_set(store, &r, 0) == LLD_OK, "%s", lld_error_message());
-    for (int i = 0; i < 400; i++) {
-        pass_over(store, model, 0, true);
-        for (int k = 0; k < i % 40; k++) sched_yield(); /* readers begin, or not yet */
-        pass_over(store, model, 0, true);
-        pass_over(store, model, 0, false);
-        pass_over(store, model, 1, false); /* takes the slots of the other layer's */
-    }
-    lld_expert_store_destroy(store);
-    close(fd);
-    close_model(model);
-}
-
 static void a_file_that_was_cut_ends_the_step(void)
 {
     float got[TINY_VOCAB];
@@ -293,7 +242,6 @@ int main(void)
     too_few_slots_are_refused();
     steps_go_on_while(change_slots, false, expected);
     steps_go_on_while(cancel_steps, true, expected);
-    what_an_ended_pass_did_not_read_is_read_by_the_next();
     a_file_that_was_cut_ends_the_step();
     return check_result();
 }

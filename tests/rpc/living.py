@@ -73,7 +73,7 @@ class FakeLoadedModel(FakeModel):
 
     def residency(self) -> ResidencyInfo:
         assert not self.closed, "this model is closed"
-        return ResidencyInfo(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0, True)
+        return ResidencyInfo(0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, True)
 
     def grant(self) -> Grant:
         return Grant(1, wanted_bytes=1, least_bytes=1, file_bytes=1)

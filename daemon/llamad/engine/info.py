@@ -120,6 +120,8 @@ class ResidencyInfo:
     expert_uses: int  # experts that steps chose of those that have no place of their own, and
     expert_hits: int  # found in a slot
     expert_read_bytes: int  # of read_bytes
+    expert_guesses: int  # experts not in memory that the next layer was guessed to choose,
+    expert_guesses_right: int  # and did
     expert_slots: int
     direct: bool  # past the page cache; else the file system refuses that
 

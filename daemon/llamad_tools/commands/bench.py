@@ -193,6 +193,11 @@ def _streaming(r: BenchResult) -> list[str]:
             f"Experts: {100 * r.expert_hit_rate:.0f} % of those that tokens chose were in memory;"
             f" {size(r.bytes_read_per_token)} were read a token."
         )
+    if r.expert_guess_rate is not None:
+        lines.append(
+            f"{100 * r.expert_guess_rate:.0f} % of the others that the next layer was guessed to"
+            " choose it did choose."
+        )
     return lines
 
 

@@ -6,6 +6,8 @@
  * Rows are grouped by expert, so that each expert's weights are read once for all of its rows. No
  * result depends on the group: every product of a row is as if it were alone, and its sum has the
  * order of its own ranks. Of equal probabilities the expert of the lower number is chosen. */
+#include "engine/expert_choice.h"
+#include "engine/expert_guess.h"
 #include "engine/layer.h"
 
 #include <math.h>
@@ -13,63 +15,7 @@
 
 #include "base/vecmath.h"
 
-enum { WORD_BITS = 64 };
-static const float least_sum = 6.103515625e-5f; /* of weights that are divided by it */
-
-/* ---- the choice -------------------------------------------------------------------------------- */
-
-/* What is chosen by. */
-static void to_probabilities(const lld_kernels *kernels, lld_gating gating, float *x, size_t n)
-{
-    if (gating == LLD_GATING_SOFTMAX_OF_CHOSEN) return; /* the choice is that of the logits */
-    if (gating == LLD_GATING_SIGMOID) {
-        for (size_t i = 0; i < n; i++) x[i] = 1.0f / (1.0f + lld_expf(-x[i]));
-        return;
-    }
-    float most = x[0], sum = 0.0f;
-    for (size_t i = 1; i < n; i++) most = x[i] > most ? x[i] : most;
-    kernels->exp_below(x, n, most);
-    for (size_t i = 0; i < n; i++) sum += x[i];
-    for (size_t i = 0; i < n; i++) x[i] /= sum;
-}
-
-/* The expert of the highest score that was not taken; whatever the scores, there is one. */
-static uint32_t best_left(const float *p, const float *bias, uint32_t n, const uint64_t *taken)
-{
-    uint32_t best = n;
-    float best_score = 0.0f;
-    for (uint32_t i = 0; i < n; i++) {
-        if ((taken[i / WORD_BITS] >> i % WORD_BITS & 1) != 0) continue;
-        const float score = bias == NULL ? p[i] : p[i] + bias[i];
-        if (best < n && !(score > best_score)) continue;
-        best = i;
-        best_score = score;
-    }
-    return best;
-}
-
-static void choose(lld_forward *f, const lld_expert_weights *w, size_t row)
-{
-    const lld_expert_sizes *e = &f->model->config.experts;
-    lld_routing *r = &f->scratch.routing;
-    float *p = r->logits + row * e->n, *weights = r->weights + row * e->n_used, sum = 0.0f;
-    uint32_t *chosen = r->chosen + row * e->n_used;
-    uint64_t taken[LLD_MAX_EXPERTS / WORD_BITS] = {0};
-    to_probabilities(f->kernels, e->gating, p, e->n);
-    for (uint32_t rank = 0; rank < e->n_used; rank++) {
-        const uint32_t best = best_left(p, w->choice_bias, e->n, taken);
-        taken[best / WORD_BITS] |= (uint64_t)1 << best % WORD_BITS;
-        chosen[rank] = best;
-        sum += weights[rank] = p[best];
-    }
-    if (e->gating == LLD_GATING_SOFTMAX_OF_CHOSEN)
-        to_probabilities(f->kernels, LLD_GATING_SOFTMAX, weights, e->n_used);
-    for (uint32_t rank = 0; rank < e->n_used; rank++) {
-        if (e->norms_weights) weights[rank] /= sum > least_sum ? sum : least_sum;
-        weights[rank] *= e->weights_scale;
-        if (w->scales != NULL) weights[rank] *= w->scales[chosen[rank]];
-    }
-}
+/* ---- the pairs --------------------------------------------------------------------------------- */
 
 /* Number the pairs, those of an expert behind each other. */
 static void group(lld_forward *f)
@@ -179,7 +125,7 @@ static void collect(lld_forward *f, const lld_layer *l, size_t row, const float 
 /* All that a row needs of its experts before they are grouped; x: (dim) normed. */
 static void route_row(lld_forward *f, const lld_layer *l, size_t row, const float *x)
 {
-    choose(f, &l->mixture, row);
+    lld_expert_choice_make(f, &l->mixture, row);
     weigh_shared(f, &l->mixture, row, x);
     collect(f, l, row, x);
 }
@@ -225,6 +171,7 @@ static const lld_input *route(lld_forward *f, unsigned thread, const lld_layer *
         if (f->reading.experts != NULL)
             lld_expert_store_choose(f->reading.experts, lld_layer_index(f, l),
                                     f->scratch.routing.order, f->scratch.routing.n_chosen);
+        lld_expert_guess_tell(f, l);
         count_units(f, w);
     }
     lld_pool_barrier(f->pool);
@@ -391,6 +338,7 @@ void lld_feed_experts(lld_forward *f, unsigned thread, const lld_layer *l)
         lld_input_shape(&t->hidden, f->batch.n_rows, c->experts.shared_hidden_dim,
                         f->scratch.hidden);
     }
+    lld_expert_guess_run(f, thread, l);
     const lld_input *input = route(f, thread, l);
     if (f->batch.n_rows > 1) gather(f, thread, &l->mixture, input);
     gate_up_phase(f, thread, l, input);

@@ -54,9 +54,9 @@ static void take_routing(lld_arena *arena, lld_forward *f)
                stores_hidden = (down & LLD_ACT_BIT(LLD_ACT_F32)) != 0;
     *r = (lld_routing){0};
     if (e->n == 0) return;
-    r->logits = lld_arena_alloc(arena, rows * e->n, sizeof(float));
-    r->chosen = lld_arena_alloc(arena, pairs, sizeof(uint32_t));
-    r->weights = lld_arena_alloc(arena, pairs, sizeof(float));
+    r->logits = lld_arena_alloc(arena, (rows + 1) * e->n, sizeof(float));
+    r->chosen = lld_arena_alloc(arena, pairs + e->n_used, sizeof(uint32_t));
+    r->weights = lld_arena_alloc(arena, pairs + e->n_used, sizeof(float));
     r->pairs = lld_arena_alloc(arena, pairs, sizeof(uint32_t));
     r->rows = lld_arena_alloc(arena, pairs, sizeof(uint32_t));
     r->ends = lld_arena_alloc(arena, e->n, sizeof(uint32_t));

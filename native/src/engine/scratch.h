@@ -18,11 +18,12 @@ typedef struct lld_input {
 } lld_input;
 
 /* Which rows of a batch go through which experts of a layer. A pair is a row and an expert that was
- * chosen for it; pairs are grouped by expert, and within one in the order of their rows. */
+ * chosen for it; pairs are grouped by expert, and within one in the order of their rows. A row more than
+ * n_batch: a single row has a guess behind it (expert_guess.h). */
 typedef struct lld_routing {
-    float *logits;    /* (n_batch, n_experts) of the router, then their probabilities */
-    uint32_t *chosen; /* (n_batch, n_used) experts, by rank */
-    float *weights;   /* (n_batch, n_used) */
+    float *logits;    /* (n_batch + 1, n_experts) of the router, then their probabilities */
+    uint32_t *chosen; /* (n_batch + 1, n_used) experts, by rank */
+    float *weights;   /* (n_batch + 1, n_used) */
     uint32_t *pairs;  /* (n_batch, n_used) number of each pair */
     uint32_t *rows;   /* (n_batch * n_used) row of the batch of each pair */
     uint32_t *ends;   /* (n_experts) pairs up to and with those of each expert */

@@ -1,8 +1,10 @@
 /* expert_store.c - see expert_store.h.
  *
- * A load is a part of an expert: gate and up, or down. A reader takes the oldest load that waits. An
- * entry is pinned once by the layer that chose it and once by each of its loads. One that loses its
- * last pin before all of it was read, because its pass was stopped or the disk failed, loses its slot. */
+ * A load is a part of an expert: gate and up, or down. A reader takes the oldest load that waits, one of
+ * what was guessed only where nothing that was chosen waits; the next choice drops the guesses that
+ * nobody began to read. An entry is pinned once by the layer that chose it and once by each of its
+ * loads. One that loses its last pin before all of it was read, because its pass was stopped, the guess
+ * was dropped or the disk failed, loses its slot. */
 #include "model/expert_store.h"
 
 #include <assert.h>
@@ -11,11 +13,13 @@
 
 #include "base/status.h"
 #include "model/expert_cache.h"
+#include "model/expert_guesses.h"
 #include "model/expert_slots.h"
 #include "model/readers.h"
 
 enum {
-    READERS = 4, /* an expert has three matrices, and a step chooses some */
+    READERS = 4,       /* an expert has three matrices, and a step chooses some */
+    GUESS_READERS = 2, /* at most: a choice never waits for all readers */
     BOTH_PARTS = LLD_EXPERT_GATE_UP | LLD_EXPERT_DOWN
 };
 
@@ -23,6 +27,11 @@ typedef struct load {
     uint32_t entry;
     lld_expert_part part;
 } load;
+
+typedef struct load_queue {
+    load loads[2 * LLD_MAX_EXPERTS]; /* of which [first, end) wait for a reader */
+    uint32_t first, end;
+} load_queue;
 
 struct lld_expert_store {
     const lld_model *model;
@@ -35,8 +44,9 @@ struct lld_expert_store {
     lld_expert_cache cache; /* of the slots; an entry is an expert: layer * n_experts + expert */
     atomic_uchar *ready;    /* (slots.most) parts that were read */
     uint8_t *asked;         /* (slots.most) parts that were read, are read, or wait for a reader */
-    load loads[2 * LLD_MAX_EXPERTS]; /* that wait for a reader, from first_load on */
-    uint32_t first_load, end_load;
+    load_queue chosen_loads, guessed_loads;
+    uint32_t n_reading_guesses; /* readers that read what was guessed */
+    lld_expert_guesses guesses;
     uint64_t n_uses, n_hits, read_bytes;
 };
 
@@ -59,6 +69,14 @@ static void drop_load(lld_expert_store *s, load l)
 {
     s->asked[s->cache.slot_of[l.entry]] &= (uint8_t)~l.part;
     unpin(s, l.entry);
+}
+
+static bool is_empty(const load_queue *q) { return q->first == q->end; }
+
+static void drop_loads(lld_expert_store *s, load_queue *q)
+{
+    while (!is_empty(q)) drop_load(s, q->loads[q->first++]);
+    q->first = q->end = 0;
 }
 
 /* Without the mutex. */
@@ -95,22 +113,29 @@ static uint64_t part_bytes(const lld_expert_store *s, uint32_t entry, lld_expert
     return part == LLD_EXPERT_DOWN ? p.down.bytes : p.gate.bytes + p.up.bytes;
 }
 
+static void read_load(lld_expert_store *s, load l)
+{
+    if (s->readers.status != LLD_OK)
+        drop_load(s, l);
+    else if (read_part(s, l.entry, l.part) == LLD_OK)
+        s->read_bytes += part_bytes(s, l.entry, l.part);
+}
+
 static void *reader_main(void *argument)
 {
     lld_expert_store *s = argument;
+    load_queue *chosen = &s->chosen_loads, *guessed = &s->guessed_loads;
     pthread_mutex_lock(&s->readers.mutex);
     while (!s->readers.quit) {
-        if (s->first_load == s->end_load) {
+        if (!is_empty(chosen)) {
+            read_load(s, chosen->loads[chosen->first++]);
+        } else if (!is_empty(guessed) && s->n_reading_guesses < GUESS_READERS) {
+            s->n_reading_guesses++;
+            read_load(s, guessed->loads[guessed->first++]);
+            s->n_reading_guesses--;
+        } else {
             pthread_cond_wait(&s->readers.to_read, &s->readers.mutex);
-            continue;
         }
-        const load l = s->loads[s->first_load++];
-        if (s->readers.status != LLD_OK) {
-            drop_load(s, l);
-            continue;
-        }
-        if (read_part(s, l.entry, l.part) == LLD_OK)
-            s->read_bytes += part_bytes(s, l.entry, l.part);
     }
     pthread_mutex_unlock(&s->readers.mutex);
     return NULL;
@@ -257,6 +282,7 @@ void lld_expert_store_begin(lld_expert_store *s, const lld_stream_pass *pass)
     lld_readers_begin_pass(&s->readers, pass->cancel);
     s->n_chosen = 0;
     lld_expert_cache_begin(&s->cache);
+    lld_expert_guesses_begin(&s->guesses);
     pthread_mutex_unlock(&s->readers.mutex);
 }
 
@@ -270,21 +296,27 @@ static void unpin_chosen(lld_expert_store *s)
 int lld_expert_store_end(lld_expert_store *s)
 {
     pthread_mutex_lock(&s->readers.mutex);
-    while (s->first_load < s->end_load) drop_load(s, s->loads[s->first_load++]);
+    drop_loads(s, &s->chosen_loads);
+    drop_loads(s, &s->guessed_loads);
     unpin_chosen(s);
     return lld_readers_end_pass(&s->readers);
+}
+
+/* Have a part of an entry read. */
+static void add_load(lld_expert_store *s, load_queue *q, uint32_t entry, lld_expert_part part)
+{
+    assert(q->end < sizeof q->loads / sizeof *q->loads);
+    s->asked[s->cache.slot_of[entry]] |= (uint8_t)part;
+    s->cache.pins[entry]++;
+    q->loads[q->end++] = (load){.entry = entry, .part = part};
 }
 
 /* Have a part of the entries read, where nobody was asked to. */
 static void add_loads(lld_expert_store *s, const uint32_t *entries, size_t n, lld_expert_part part)
 {
-    for (size_t i = 0; i < n; i++) {
-        uint8_t *asked = &s->asked[s->cache.slot_of[entries[i]]];
-        if ((*asked & part) != 0) continue;
-        *asked |= (uint8_t)part;
-        s->cache.pins[entries[i]]++;
-        s->loads[s->end_load++] = (load){.entry = entries[i], .part = part};
-    }
+    for (size_t i = 0; i < n; i++)
+        if ((s->asked[s->cache.slot_of[entries[i]]] & part) == 0)
+            add_load(s, &s->chosen_loads, entries[i], part);
 }
 
 /* Give entries that have none a slot; returns how many got one before the pass ended. With the mutex
@@ -304,8 +336,7 @@ static size_t take_slots(lld_expert_store *s, const uint32_t *entries, size_t n)
 /* Begin to read what the entries, which have slots, lack. With the mutex held. */
 static void read_missing(lld_expert_store *s, const uint32_t *entries, size_t n)
 {
-    if (s->first_load == s->end_load) s->first_load = s->end_load = 0;
-    assert(s->end_load + 2 * n <= sizeof s->loads / sizeof *s->loads);
+    if (is_empty(&s->chosen_loads)) s->chosen_loads.first = s->chosen_loads.end = 0;
     add_loads(s, entries, n, LLD_EXPERT_GATE_UP);
     add_loads(s, entries, n, LLD_EXPERT_DOWN);
     pthread_cond_broadcast(&s->readers.to_read);
@@ -318,6 +349,7 @@ void lld_expert_store_choose(lld_expert_store *s, uint32_t layer, uint32_t *expe
     size_t n_there = 0, n_late = 0, n_missing = 0;
     pthread_mutex_lock(&s->readers.mutex);
     unpin_chosen(s);
+    lld_expert_guesses_judge(&s->guesses, first, experts, n);
     s->layer = layer;
     for (size_t i = 0; i < n; i++) {
         const uint32_t entry = first + experts[i];
@@ -341,10 +373,42 @@ void lld_expert_store_choose(lld_expert_store *s, uint32_t layer, uint32_t *expe
             late[n_late++] = entry;
         }
     }
+    drop_loads(s, &s->guessed_loads); /* the chosen, which are pinned, keep what was read of them */
     memcpy(late + n_late, missing, n_missing * sizeof *late);
     for (size_t i = 0; i < n_late + n_missing; i++) experts[n_there + i] = late[i] - first;
     const size_t n_taken = take_slots(s, missing, n_missing);
     if (n_late + n_taken != 0) read_missing(s, late, n_late + n_taken);
+    pthread_mutex_unlock(&s->readers.mutex);
+}
+
+bool lld_expert_store_guesses(const lld_expert_store *s) { return s->guesses.pass_guesses; }
+
+/* Count what is missing as guessed, and give it slots where it is to be read: not those of others that
+ * were guessed, which are pinned. */
+static void read_guessed(lld_expert_store *s, uint32_t first, const uint32_t *experts, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t entry = first + experts[i];
+        if (s->slots.is_kept[entry] == 0 || s->cache.slot_of[entry] != LLD_NO_SLOT) continue;
+        lld_expert_guesses_add(&s->guesses, entry);
+        if (!s->guesses.pass_reads || !take_slot(s, entry)) continue;
+        add_load(s, &s->guessed_loads, entry, LLD_EXPERT_GATE_UP);
+        add_load(s, &s->guessed_loads, entry, LLD_EXPERT_DOWN);
+    }
+}
+
+void lld_expert_store_guess(lld_expert_store *s, uint32_t layer, const uint32_t *experts, size_t n)
+{
+    const uint32_t first = layer * s->model->config.experts.n;
+    uint32_t there[LLD_MAX_EXPERTS], n_there = 0;
+    pthread_mutex_lock(&s->readers.mutex);
+    for (size_t i = 0; i < n; i++)
+        if (s->cache.slot_of[first + experts[i]] != LLD_NO_SLOT)
+            there[n_there++] = first + experts[i];
+    for (uint32_t i = 0; i < n_there; i++) s->cache.pins[there[i]]++;
+    read_guessed(s, first, experts, n);
+    for (uint32_t i = 0; i < n_there; i++) unpin(s, there[i]);
+    pthread_cond_broadcast(&s->readers.to_read);
     pthread_mutex_unlock(&s->readers.mutex);
 }
 
@@ -395,6 +459,8 @@ void lld_expert_store_add_info(lld_expert_store *s, lld_residency_info *out)
     out->expert_uses = s->n_uses;
     out->expert_hits = s->n_hits;
     out->expert_read_bytes = s->read_bytes;
+    out->expert_guesses = s->guesses.total;
+    out->expert_guesses_right = s->guesses.total_right;
     out->read_bytes += s->read_bytes;
     out->read_seconds += 1e-9 * (double)s->readers.read_nanoseconds;
     out->wait_seconds += 1e-9 * (double)s->readers.wait_nanoseconds;

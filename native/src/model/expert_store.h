@@ -3,6 +3,8 @@
  * An expert whose weights do not all stay in the mapping has a slot here while it is in memory. When
  * a step's rows have chosen the experts of a layer, those that have no slot get one, all their reads
  * begin at once, and computing begins with those that are there. expert_cache.h decides who leaves.
+ * While nothing else is to be read, those are read that the next layer is guessed to choose
+ * (expert_guesses.h).
  * A layer's chosen experts are in slots together, so there are at least as many slots as a layer has
  * experts. */
 #ifndef LLD_EXPERT_STORE_H
@@ -37,6 +39,14 @@ int lld_expert_store_end(lld_expert_store *store);
 /* The rows chose these n experts of a layer: begin to read what is missing. Puts those in front that are
  * there. One thread, before any lld_expert_store_take of the layer. */
 void lld_expert_store_choose(lld_expert_store *store, uint32_t layer, uint32_t *experts, size_t n);
+
+/* Whether this pass, of a single row, is to guess what the next layer chooses. The same for a whole
+ * pass. Any thread. */
+bool lld_expert_store_guesses(const lld_expert_store *store);
+/* The row will probably choose these n experts of the next layer to choose, likeliest first. One thread,
+ * after lld_expert_store_choose of the layer before. */
+void lld_expert_store_guess(lld_expert_store *store, uint32_t layer, const uint32_t *experts,
+                            size_t n);
 
 typedef enum lld_expert_part { LLD_EXPERT_GATE_UP = 1, LLD_EXPERT_DOWN = 2 } lld_expert_part;
 
