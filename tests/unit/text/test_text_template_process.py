@@ -286,6 +286,22 @@ def test_a_process_that_is_killed_in_a_request_is_replaced_once(
     assert kills == []
 
 
+def test_a_process_that_a_busy_machine_lets_wait_is_given_its_time(
+    process: TemplateProcess, kills: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(process, "{{ messages[0].content }}")
+    owed_seconds = template_process._Child._owed_seconds
+
+    def goes_on(child: template_process._Child) -> float:
+        child.process.send_signal(signal.SIGCONT)
+        return owed_seconds(child)
+
+    monkeypatch.setattr(template_process._Child, "_owed_seconds", goes_on)
+    kills[:] = [signal.SIGSTOP]
+    with request_seconds(0.2):
+        assert process.render(HI) == "hi"
+
+
 def test_a_process_that_is_killed_twice_is_no_fault_of_the_template(
     process: TemplateProcess, kills: list[int]
 ) -> None:
