@@ -150,10 +150,10 @@ def test_an_answer_is_what_the_schema_says(client: OpenAI) -> None:
             {
                 "response_format": {
                     "type": "json_schema",
-                    "json_schema": {"name": "x", "schema": {"not": {}}},
+                    "json_schema": {"name": "x", "schema": {"contains": {}}},
                 }
             },
-            "'not' is not supported",
+            "'contains' is not supported",
         ),
         ({"extra_body": {"functions": [{"name": "f"}]}}, "functions"),
     ],

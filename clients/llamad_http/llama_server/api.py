@@ -5,7 +5,7 @@ from urllib.parse import parse_qs
 from llamad_client import ClientError
 from llamad_http.adapters import FIELD, chosen, loaded_adapters, read_lora
 from llamad_http.administration import check_admin
-from llamad_http.errors import HttpError, busy, from_client_error
+from llamad_http.errors import HttpError, busy, from_client_error, refusal_of_file
 from llamad_http.exchange import Exchange
 from llamad_http.gateway import Gateway
 from llamad_http.llama_server.completion import read_completion
@@ -38,7 +38,7 @@ async def props(gateway: Gateway, exchange: Exchange) -> None:
         model = await gateway.client.get_model()
         version = await gateway.client.version()
     except ClientError as error:
-        raise from_client_error(error) from None
+        raise refusal_of_file(error) from None
     await exchange.respond_json(properties(status, model, version.version))
 
 

@@ -264,8 +264,8 @@ async def test_a_length_inside_a_call_is_told() -> None:
 
 @asynchronous
 async def test_a_strict_tool_with_an_unknown_keyword_is_refused() -> None:
-    tool = Tool("lamp", "", '{"type": "object", "not": {}}', strict=True)
-    with pytest.raises(LlamadError, match="tool lamp: parameters: 'not' is not supported"):
+    tool = Tool("lamp", "", '{"type": "object", "contains": {}}', strict=True)
+    with pytest.raises(LlamadError, match="tool lamp: parameters: 'contains' is not supported"):
         await Bench().scheduler.submit(chat(tools=(tool,)))
 
 
