@@ -5,7 +5,7 @@
  *   2. choose, group by expert       4. down of all chosen, weighted sum, residual
  * Rows are grouped by expert, so that each expert's weights are read once for all of its rows. No
  * result depends on the group: every product of a row is as if it were alone, and its sum has the
- * order of its own ranks. Of equal probabilities the expert of the lower number is chosen. */
+ * order of its own ranks. Who is chosen: expert_choice.h. */
 #include "engine/expert_choice.h"
 #include "engine/expert_guess.h"
 #include "engine/layer.h"
