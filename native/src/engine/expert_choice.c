@@ -1,10 +1,29 @@
 /* expert_choice.c - see expert_choice.h. */
 #include "engine/expert_choice.h"
 
+#include <math.h>
+
 #include "base/vecmath.h"
 
 enum { WORD_BITS = 64 };
 static const float least_sum = 6.103515625e-5f; /* of weights that are divided by it */
+
+/* In families whose router has a norm of its own. */
+static bool norms_apart(const lld_layer *l) { return l->mixture.router_norm.weight != NULL; }
+
+const lld_norm *lld_expert_choice_norm(const lld_layer *l)
+{
+    return norms_apart(l) ? &l->mixture.router_norm : &l->feed_norm;
+}
+
+lld_product lld_expert_choice_router(const lld_forward *f, const lld_layer *l, size_t row)
+{
+    const lld_matrix *router = &l->mixture.router;
+    return (lld_product){.matrix = router,
+                         .bias = l->mixture.router_bias,
+                         .scale = norms_apart(l) ? 1.0f / sqrtf((float)f->model->config.dim) : 1.0f,
+                         .out = f->scratch.routing.logits + row * router->n_rows};
+}
 
 /* What is chosen by. */
 static void to_probabilities(const lld_kernels *kernels, lld_gating gating, float *x, size_t n)

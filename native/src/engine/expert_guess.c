@@ -1,8 +1,6 @@
 /* expert_guess.c - see expert_guess.h. */
 #include "engine/expert_guess.h"
 
-#include <math.h>
-
 #include "engine/expert_choice.h"
 #include "engine/layer.h"
 
@@ -22,21 +20,15 @@ void lld_expert_guess_run(lld_forward *f, unsigned thread, const lld_layer *l)
 {
     const lld_layer *next = guessed_layer(f, l);
     if (next == NULL) return;
-    const lld_expert_weights *w = &next->mixture;
-    const uint32_t dim = f->model->config.dim;
-    const bool norms_apart = w->router_norm.weight != NULL;
     const lld_source s = {.make_row = lld_normed_row,
-                          .norm = norms_apart ? &w->router_norm : &next->feed_norm,
+                          .norm = lld_expert_choice_norm(next),
                           .n_rows = 1,
-                          .n_cols = dim,
-                          .kinds = LLD_ACT_BIT(w->router.act),
+                          .n_cols = f->model->config.dim,
+                          .kinds = LLD_ACT_BIT(next->mixture.router.act),
                           .store = f->scratch.work,
                           .layer = next,
                           .name = LLD_IMPORTANCE_INPUTS};
-    const lld_product router = {.matrix = &w->router,
-                                .bias = w->router_bias,
-                                .scale = norms_apart ? 1.0f / sqrtf((float)dim) : 1.0f,
-                                .out = f->scratch.routing.logits + GUESS_ROW * w->router.n_rows};
+    const lld_product router = lld_expert_choice_router(f, next, GUESS_ROW);
     lld_products_run(f, thread, &router, 1, lld_input_make(f, thread, &s));
     lld_pool_barrier(f->pool);
 }

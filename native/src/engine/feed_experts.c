@@ -10,7 +10,6 @@
 #include "engine/expert_guess.h"
 #include "engine/layer.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/vecmath.h"
@@ -149,13 +148,9 @@ static const lld_input *route(lld_forward *f, unsigned thread, const lld_layer *
                           .layer = l,
                           .name = has_shared ? LLD_IMPORTANCE_GATE_UP : LLD_IMPORTANCE_INPUTS};
     lld_source routed = s;
-    lld_product router = {
-        .matrix = &w->router, .bias = w->router_bias, .out = f->scratch.routing.logits};
-    if (norms_apart) {
-        routed.norm = &w->router_norm;
-        routed.name = LLD_IMPORTANCE_INPUTS;
-        router.scale = 1.0f / sqrtf((float)dim);
-    }
+    const lld_product router = lld_expert_choice_router(f, l, 0);
+    routed.norm = lld_expert_choice_norm(l);
+    if (norms_apart) routed.name = LLD_IMPORTANCE_INPUTS;
     const lld_input *input = lld_input_make(f, thread, &routed);
     lld_products_run(f, thread, &router, 1, input);
     lld_pool_barrier(f->pool);
